@@ -1,0 +1,41 @@
+"""mocme: complete multi-modal knowledge graphs.
+
+The common case in three lines::
+
+    graph = mocme.load("atlas")
+    run = mocme.train(graph, "default", out="runs/atlas")
+    print(run.completer().tails("Chad", "borders", k=5))
+"""
+
+from __future__ import annotations
+
+from mocme.config import Experiment
+from mocme.experiment import Interrupted, Run, resume, train
+from mocme.experiment import open_run as open
+from mocme.graph.loading import load
+from mocme.graph.modalities import Features, Modality, Tokens
+from mocme.graph.triples import Graph, Queries, Vocabulary
+from mocme.inference.completer import Completer, Prediction, Predictions
+from mocme.parts import ConfigError
+from mocme.runs import RunError
+
+__all__ = [
+    "Completer",
+    "ConfigError",
+    "Experiment",
+    "Features",
+    "Graph",
+    "Interrupted",
+    "Modality",
+    "Prediction",
+    "Predictions",
+    "Queries",
+    "Run",
+    "RunError",
+    "Tokens",
+    "Vocabulary",
+    "load",
+    "open",
+    "resume",
+    "train",
+]

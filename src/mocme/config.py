@@ -1,0 +1,274 @@
+"""Experiments as TOML: load, extend, override, check, write out in full."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from mocme.graph.sources import Source
+from mocme.model.model import ModelSettings
+from mocme.parts import ConfigError, Part, check_keys, construct, expand, expand_settings
+from mocme.training.loop import TrainingSettings
+
+SECTIONS = ("description", "data", "modalities", "model", "training", "evaluation", "expected")
+
+
+class DataSettings(Part):
+    """Settings of what a training reads.
+
+    Args:
+        without: modalities to leave out, of those that the graph or the experiment declares.
+        only: modalities to take; all by default. An empty list means structure only.
+    """
+
+    def __init__(self, *, without: Sequence[str] = (), only: Sequence[str] | None = None) -> None:
+        self.without, self.only = without, only
+
+    def choose(self, tables: Mapping[str, Any]) -> dict[str, Any]:
+        """The modalities to read.
+
+        Raises:
+            ConfigError: one is named that is not declared.
+        """
+        for name in (*self.without, *(self.only or ())):
+            if name not in tables:
+                known = ", ".join(tables) or "none"
+                raise ConfigError(f"data: the modality {name!r} is not declared; declared: {known}")
+        wanted = tables if self.only is None else {k: tables[k] for k in self.only}
+        return {k: v for k, v in wanted.items() if k not in self.without}
+
+
+class EvaluationSettings(Part):
+    """Settings of a ranking.
+
+    Args:
+        memory: GiB that scores of a batch may take.
+    """
+
+    def __init__(self, *, memory: float = 0.5) -> None:
+        if memory <= 0:
+            raise ValueError("memory must be above 0")
+        self.memory = memory
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked configuration; its tables hold every setting, defaults included.
+
+    Attributes:
+        modalities: tables that replace the graph's own declarations; empty to take those.
+        expected: measured results, for the reader; nothing depends on them.
+    """
+
+    name: str
+    description: str
+    data: Mapping[str, Any]
+    modalities: Mapping[str, Any]
+    model: Mapping[str, Any]
+    training: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    expected: Mapping[str, Any]
+
+    @staticmethod
+    def load(
+        source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+    ) -> Experiment:
+        """Read an experiment.
+
+        Args:
+            source: a TOML file, the name of a shipped experiment (``mocme``), or the table itself.
+            overrides: settings by dotted path, for instance ``{"training.passes": 5}``.
+
+        Raises:
+            ConfigError: with the path of the setting that is wrong.
+        """
+        if isinstance(source, Mapping):
+            name, table = "given", dict(source)
+        else:
+            path = find(source)
+            name, table = _title(path), read(path)
+        for dotted, value in (overrides or {}).items():
+            _set(table, dotted, value)
+        return Experiment.of(name, table)
+
+    @staticmethod
+    def of(name: str, table: Mapping[str, Any]) -> Experiment:
+        """Check a table and write out its defaults."""
+        check_keys(table, dict.fromkeys(SECTIONS), "")
+        modalities = _table(table, "modalities")
+        full = {
+            key: expand(Source, {**value, "kind": _source_kind(value, key)}, f"modalities.{key}")
+            for key, value in modalities.items()
+        }
+        experiment = Experiment(
+            name,
+            str(table.get("description", "")),
+            expand_settings(DataSettings, _table(table, "data"), "data"),
+            full,
+            expand_settings(ModelSettings, _table(table, "model"), "model"),
+            expand_settings(TrainingSettings, _table(table, "training"), "training"),
+            expand_settings(EvaluationSettings, _table(table, "evaluation"), "evaluation"),
+            _table(table, "expected"),
+        )
+        experiment.parts()  # a value out of range is refused now, not in an hour
+        return experiment
+
+    def parts(self) -> tuple[DataSettings, ModelSettings, TrainingSettings, EvaluationSettings]:
+        """New settings objects of this configuration."""
+        return (
+            construct(DataSettings, self.data, "data"),
+            construct(ModelSettings, self.model, "model"),
+            construct(TrainingSettings, self.training, "training"),
+            construct(EvaluationSettings, self.evaluation, "evaluation"),
+        )
+
+    def with_training(self, **changes: Any) -> Experiment:
+        """The same experiment with other settings of its training."""
+        return replace(self, training={**self.training, **changes})
+
+    def table(self) -> dict[str, Any]:
+        """The whole configuration as one table."""
+        found = {key: getattr(self, key) for key in SECTIONS}
+        return {key: value for key, value in found.items() if value not in ({}, "")}
+
+    def text(self) -> str:
+        """The whole configuration as TOML."""
+        return tomli_w.dumps(self.table())
+
+    def custom_code(self) -> list[str]:
+        """Parts of the user's own (``package.module:Class``) that this configuration names."""
+        return sorted(_custom(self.table()))
+
+
+def folder() -> Path:
+    """Where the shipped experiments lie."""
+    inside = Path(__file__).parent / "experiments"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "experiments"
+
+
+def shipped() -> dict[str, Path]:
+    """Shipped experiments by name, for instance ``structure/mkg-y``."""
+    home = folder()
+    return {p.relative_to(home).with_suffix("").as_posix(): p for p in sorted(home.rglob("*.toml"))}
+
+
+def find(source: str | Path) -> Path:
+    """The file of an experiment, by path or by shipped name.
+
+    Raises:
+        ConfigError: naming near shipped ones.
+    """
+    import difflib
+
+    path = Path(source)
+    if path.suffix == ".toml":
+        if path.is_file():
+            return path
+        # A path that starts in the repository also names the shipped file.
+        named = path.as_posix().removeprefix("experiments/").removesuffix(".toml")
+    else:
+        named = path.as_posix()
+    known = shipped()
+    if named in known:
+        return known[named]
+    near = difflib.get_close_matches(named, known, 3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "list them with: mocme experiments"
+    raise ConfigError(f"{source}: there is no such experiment file or shipped experiment; {hint}")
+
+
+def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The merged table of a file and everything it extends.
+
+    Raises:
+        ConfigError: not TOML, or files that extend each other.
+    """
+    path = path.resolve()
+    if path in seen:
+        raise ConfigError(f"{path}: extends itself by way of {seen[-1].name}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    base = table.pop("extends", None)
+    if base is None:
+        return table
+    parent = path.parent / str(base)
+    if not parent.is_file():
+        raise ConfigError(f"{path}: extends {base!r}, which is not there")
+    inherited = read(parent, (*seen, path))
+    # Results and words describe one file, not those that build on it.
+    for key in ("expected", "description"):
+        inherited.pop(key, None)
+    return merge(inherited, table)
+
+
+def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the changes; a table that names another kind replaces the old one whole."""
+    result = dict(base)
+    for key, value in change.items():
+        old = result.get(key)
+        if not (isinstance(old, Mapping) and isinstance(value, Mapping)):
+            result[key] = value
+        elif "kind" in value and value["kind"] != old.get("kind"):
+            result[key] = dict(value)
+        else:
+            result[key] = merge(old, value)
+    return result
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``training.passes=3`` as path and value; what is no TOML value counts as a text.
+
+    Raises:
+        ConfigError: there is no ``=``.
+    """
+    dotted, equals, value = text.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"--set {text}: write it as path=value, for instance training.passes=3")
+    try:
+        return dotted.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return dotted.strip(), value.strip()
+
+
+def _set(table: dict[str, Any], dotted: str, value: Any) -> None:
+    *folders, last = dotted.split(".")
+    change: dict[str, Any] = {last: value}
+    for key in reversed(folders):
+        change = {key: change}
+    merged = merge(table, change)
+    table.clear()
+    table.update(merged)
+
+
+def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = table.get(key, {})
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key}: must be a table")
+    return dict(value)
+
+
+def _source_kind(value: Any, key: str) -> str:
+    if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
+        raise ConfigError(f"modalities.{key}: must be a table with a kind")
+    kind = value["kind"]
+    return kind if ":" in kind else kind[:1].upper() + kind[1:]
+
+
+def _title(path: Path) -> str:
+    for name, known in shipped().items():
+        if known.resolve() == path.resolve():
+            return name
+    return path.stem
+
+
+def _custom(value: Any) -> set[str]:
+    if isinstance(value, Mapping):
+        found = {value["kind"]} if ":" in str(value.get("kind", "")) else set()
+        return found.union(*map(_custom, value.values())) if value else found
+    return set().union(*map(_custom, value)) if isinstance(value, (list, tuple)) else set()

@@ -1,0 +1,1 @@
+"""How good a model is: filtered ranks, metrics, and where they come from."""

@@ -1,0 +1,143 @@
+"""Filtered ranks of known answers among all entities, in both directions.
+
+The score of an answer is gathered from the row it competes in: the same triple scored through a
+matrix of another shape is rarely equal to the last bit, and ties would be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mocme.graph.triples import AnswerIndex, Queries
+
+Advance = Callable[[int, int], None]
+
+
+class Scores(Protocol):
+    """What gives scores: `Model.score` and everything with its meaning."""
+
+    def __call__(self, queries: Queries) -> Float[Tensor, "B N"]: ...
+
+
+class NotANumber(ValueError):
+    """A score that is NaN: such a model has no ranking."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Ranks of n (question, answer) pairs.
+
+    Attributes:
+        head, relation, answer: of each pair; relations are directed (r + R asks for a head).
+        above: candidates with a higher score; ties: other candidates with the same one.
+        candidates: how many compete, the answer included (known answers are left out).
+    """
+
+    head: Int[Tensor, " n"]
+    relation: Int[Tensor, " n"]
+    answer: Int[Tensor, " n"]
+    above: Int[Tensor, " n"]
+    ties: Int[Tensor, " n"]
+    candidates: Int[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.answer)
+
+    @property
+    def optimistic(self) -> Float[Tensor, " n"]:
+        return (1 + self.above).double()
+
+    @property
+    def pessimistic(self) -> Float[Tensor, " n"]:
+        return (1 + self.above + self.ties).double()
+
+    @property
+    def realistic(self) -> Float[Tensor, " n"]:
+        """The mean of the optimistic and the pessimistic rank."""
+        return 1 + self.above.double() + self.ties.double() / 2
+
+    def where(self, mask: Tensor) -> Ranks:
+        """The pairs that a mask selects."""
+        return Ranks(*(getattr(self, name)[mask] for name in Ranks.__dataclass_fields__))
+
+
+def rank(
+    score: Scores,
+    asked: AnswerIndex,
+    known: AnswerIndex,
+    *,
+    batch: int = 512,
+    device: torch.device | str = "cpu",
+    advance: Advance | None = None,
+) -> Ranks:
+    """Rank every answer of every asked question.
+
+    Args:
+        score: gives scores of all N entities; float32 at least.
+        known: answers that do not compete, except the one that is ranked.
+        batch: questions scored at once; a score and a mask of (batch, N) are held.
+        advance: called with (questions done, questions in all).
+
+    Raises:
+        NotANumber: naming how many scores of which question.
+    """
+    parts: list[tuple[Tensor, ...]] = []
+    for first in range(0, len(asked), batch):
+        index = torch.arange(first, min(first + batch, len(asked)))
+        parts.append(_rank_batch(score, asked, known, index, torch.device(device)))
+        if advance is not None:
+            advance(int(index[-1]) + 1, len(asked))
+    if not parts:
+        return Ranks(*(torch.empty(0, dtype=torch.int64) for _ in range(6)))
+    return Ranks(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _rank_batch(
+    score: Scores, asked: AnswerIndex, known: AnswerIndex, index: Tensor, device: torch.device
+) -> tuple[Tensor, ...]:
+    queries = asked.queries[index]
+    with torch.no_grad():
+        scores = score(queries.to(device)).float()
+    total = scores.sum()
+    # One sum finds a NaN anywhere; infinities of both signs would also make one, so look closer.
+    if bool(total.isnan()) and bool(scores.isnan().any()):
+        bad = scores.isnan().any(1).nonzero().flatten()
+        question = int(bad[0])
+        raise NotANumber(
+            f"{int(scores.isnan().sum())} scores are NaN, first for head {int(queries.head[question])}"
+            f" and relation {int(queries.relation[question])}: the model has diverged"
+        )
+    place, answer = asked.rows(index)
+    place_on, answer_on = place.to(device), answer.to(device)
+    own = scores[place_on, answer_on]
+    hidden_place, hidden = known.lookup(queries)
+    everyone = scores.shape[1]
+    # What is asked is known too, whether or not the caller's filter holds it.
+    mask_place = torch.cat([hidden_place, place]).to(device)
+    mask_node = torch.cat([hidden, answer]).to(device)
+    scores[mask_place, mask_node] = float("nan")  # equal to nothing, above nothing
+    distinct = torch.unique(torch.stack([mask_place, mask_node], 1), dim=0)[:, 0]
+    left_out = torch.bincount(distinct, minlength=len(index))
+    above = torch.empty(len(place), dtype=torch.int64, device=device)
+    ties = torch.empty_like(above)
+    # In chunks, so that a question with thousands of answers does not repeat its row all at once.
+    for low in range(0, len(place), len(index)):
+        part = slice(low, low + len(index))
+        rows, threshold = scores[place_on[part]], own[part].unsqueeze(1)
+        above[part] = (rows > threshold).sum(1)
+        ties[part] = (rows == threshold).sum(1)
+    competing = everyone - left_out[place_on] + 1
+    on_cpu = (above.cpu(), ties.cpu(), competing.cpu())
+    return queries.head[place], queries.relation[place], answer, *on_cpu
+
+
+def batch_for(num_entities: int, memory: float) -> int:
+    """Questions a batch whose scores and work memory fit in `memory` GiB."""
+    # Scores in float32, their rows once more for counting, and two masks of a byte.
+    return max(1, min(1024, int(memory * 2**30 // (num_entities * (4 + 4 + 2) + 1))))

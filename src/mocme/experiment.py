@@ -1,0 +1,472 @@
+"""The only module that knows all parts: configuration to run folder, run folder to completer."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from mocme.config import Experiment
+from mocme.evaluation import metrics
+from mocme.evaluation.breakdown import breakdown
+from mocme.evaluation.ranking import Ranks, batch_for, rank
+from mocme.graph.loading import load
+from mocme.graph.modalities import Features, Modality, unpacked
+from mocme.graph.sources import read_features
+from mocme.graph.tokens import TrainingFacts
+from mocme.graph.triples import SPLITS, Graph, Vocabulary
+from mocme.inference.completer import Completer
+from mocme.model.model import Model
+from mocme.runs import RunError, RunFolder
+from mocme.training.loop import Progress, Trainer, faster_precision
+
+LOG = "training.jsonl"
+EVALUATIONS = "evaluations.jsonl"
+CHECKPOINT_SECONDS = 60.0
+
+
+class Interrupted(RuntimeError):
+    """A training was asked to stop, and its run can be resumed."""
+
+
+class Watch(Protocol):
+    """What wants to see a training go on."""
+
+    def start(self, trainer: Trainer, run: Run) -> None: ...
+
+    def step(self, progress: Progress) -> None: ...
+
+    def record(self, record: Mapping[str, Any]) -> None: ...
+
+
+class Run:
+    """A run's folder, and what can be asked of it.
+
+    Raises:
+        RunError: there is no run, or it is damaged, with a remedy.
+    """
+
+    def __init__(self, folder: RunFolder, trust_code: bool = False) -> None:
+        self.folder = folder
+        self.experiment = Experiment.of(
+            str(folder.about.get("experiment", "run")), _toml(folder.read_text("config.toml"))
+        )
+        if (custom := self.experiment.custom_code()) and not trust_code:
+            raise RunError(
+                f"{folder.path}: this run uses code of its maker's own ({', '.join(custom)}); open it "
+                f"with trust_code=True (--trust-code) if you trust it"
+            )
+
+    @staticmethod
+    def open(path: str | Path, trust_code: bool = False) -> Run:
+        """A run by its folder."""
+        return Run(RunFolder.open(path), trust_code)
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.folder.about.get("finished"))
+
+    def log(self) -> list[dict[str, Any]]:
+        """A record for each pass."""
+        return self.folder.records(LOG) if self.folder.has(LOG) else []
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Every evaluation made of this run, in order."""
+        return self.folder.records(EVALUATIONS) if self.folder.has(EVALUATIONS) else []
+
+    def graph(self) -> Graph:
+        """The graph as it was trained on."""
+        names = self.folder.read_json("names.json")
+        return Graph(
+            Vocabulary(names["entities"]),
+            Vocabulary(names["relations"], "relation"),
+            self.folder.read_tensors("graph.safetensors"),
+            name=str(self.folder.about.get("graph", "graph")),
+            folder=self.folder.about.get("data"),
+        )
+
+    def features(self, graph: Graph) -> Features:
+        """The modalities as they were trained on."""
+        dense: dict[str, Modality] = {}
+        tokens = {}
+        for name in self.folder.about["modalities"]:
+            file = f"modalities/{name}.safetensors"
+            tensors, metadata = self.folder.read_tensors(file), self.folder.tensors_metadata(file)
+            found = unpacked(tensors, metadata, graph.num_entities)
+            if isinstance(found, Modality):
+                dense[name] = found
+            else:
+                tokens[name] = found
+        return Features(dense, tokens)
+
+    def model(self, graph: Graph, features: Features, device: torch.device) -> Model:
+        """The trained model.
+
+        Raises:
+            RunError: the training has not finished.
+        """
+        if not self.finished:
+            raise RunError(f"{self.path}: this training has not finished; go on with: "
+                           f"mocme resume {self.path}")
+        model = make_model(self.experiment, graph, features)[0]
+        model.load_state_dict(self.folder.read_tensors("model.safetensors"))
+        return model.to(device).eval()
+
+    def evaluate(
+        self,
+        split: str = "valid",
+        device: str = "auto",
+        advance: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Rank a split, store the result in the run and add it to the list of evaluations.
+
+        Returns:
+            Metrics (realistic ties) at the top level; `by` holds them by part; `protocol` says how.
+        """
+        graph = self.graph()
+        if split not in ("valid", "test") or not len(graph.facts(split)):
+            have = [s for s in ("valid", "test") if len(graph.facts(s))]
+            raise ValueError(f"the graph has no split {split!r} to rank; it has {have or 'none'}")
+        features = self.features(graph)
+        model = self.model(graph, features, find_device(device))
+        settings = self.experiment.parts()[3]
+        started = time.perf_counter()
+        ranks = rank_split(model, graph, split, settings.memory, advance)
+        seconds = time.perf_counter() - started
+        about = self.folder.about
+        earlier = sum(e["split"] == split for e in self.evaluations())
+        result = {
+            **metrics.summary(ranks),
+            "split": split,
+            "experiment": self.experiment.name,
+            "graph": graph.name,
+            "seed": about["seed"],
+            "seconds": round(seconds, 3),
+            "protocol": _protocol(split, graph),
+            "evaluations_of_this_split": earlier + 1,
+            "by": breakdown(ranks, graph, {"structure": graph.linked(), **features.present()}),
+        }
+        record = {k: v for k, v in result.items() if k not in ("by", "optimistic", "pessimistic")}
+        self.folder.append(EVALUATIONS, {"time": time.time(), **record})
+        self.folder.write_json(f"evaluation-{split}.json", result)
+        columns = {name: getattr(ranks, name) for name in Ranks.__dataclass_fields__}
+        self.folder.write_tensors(f"ranks-{split}.safetensors", columns)
+        return result
+
+    def completer(self, device: str = "auto") -> Completer:
+        """Ask the run for missing facts."""
+        graph = self.graph()
+        features = self.features(graph)
+        model = self.model(graph, features, find_device(device))
+        return Completer(model, graph)
+
+
+def open_run(path: str | Path, device: str = "auto", trust_code: bool = False) -> Completer:
+    """Open a run's folder to ask for missing facts."""
+    return Run.open(path, trust_code).completer(device)
+
+
+def train(
+    graph: Graph | str | Path,
+    experiment: str | Path | Mapping[str, Any] | Experiment = "default",
+    *,
+    out: str | Path,
+    seed: int | None = None,
+    device: str = "auto",
+    features: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+) -> Run:
+    """Train a model and write a run.
+
+    Args:
+        graph: a graph, or what `load` takes.
+        experiment: a TOML file, a shipped experiment's name, a table or an `Experiment`.
+        out: a folder that is not there yet, or empty.
+        seed: instead of the experiment's.
+        features: folder of encoded modalities, where they do not lie beside the graph.
+        settings: by dotted path, instead of the experiment's (``{"training.passes": 3}``).
+
+    Raises:
+        ConfigError: a setting is wrong. ValueError: an input is. RunError: `out` is not free.
+        Interrupted: stopped by Ctrl-C; `resume` goes on.
+    """
+    changes = dict(settings or {}) | ({} if seed is None else {"training.seed": seed})
+    if isinstance(experiment, Experiment):
+        experiment = Experiment.of(experiment.name, experiment.table())
+        if changes:
+            experiment = Experiment.load(experiment.table(), changes)
+    else:
+        experiment = Experiment.load(experiment, changes)
+    graph = graph if isinstance(graph, Graph) else load(graph)
+    if not len(graph.facts("train")):
+        raise ValueError(f"{graph.name}: the train split holds no fact")
+    place = find_device(device)
+    experiment = _settle(experiment, graph, place)
+    chosen = experiment.parts()[0].choose(experiment.modalities or graph.modalities)
+    found = read_features(graph, chosen, Path(features) if features is not None else None)
+    folder = RunFolder.create(out, _about(experiment, graph, found))
+    _store_inputs(folder, experiment, graph, found)
+    return _go(Run(folder, trust_code=True), graph, found, place, watch)
+
+
+def resume(
+    path: str | Path, *, device: str = "auto", watch: Watch | None = None, trust_code: bool = False
+) -> Run:
+    """Go on with a training that was stopped; a finished run is returned as it is."""
+    run = Run.open(path, trust_code)
+    if run.finished:
+        return run
+    graph = run.graph()
+    return _go(run, graph, run.features(graph), find_device(device), watch)
+
+
+def make_model(
+    experiment: Experiment, graph: Graph, features: Features
+) -> tuple[Model, TrainingFacts]:
+    """A new model of an experiment, and the facts it learns from."""
+    _, model_settings, training, _ = experiment.parts()
+    facts = TrainingFacts.of(graph, features.tokens, training.objective.candidates)
+    return Model(model_settings, facts, features.dense, training.seed), facts
+
+
+def make_trainer(
+    experiment: Experiment, graph: Graph, features: Features, device: torch.device
+) -> Trainer:
+    """A trainer that sees train and valid only."""
+    _, _, settings, evaluation = experiment.parts()
+    view = graph.training_view()
+    model, facts = make_model(experiment, view, features)
+    validate = None
+    if len(view.facts("valid")):
+
+        def validate(trained: Model) -> Mapping[str, float]:
+            found = metrics.of_ranks(rank_split(trained, view, "valid", evaluation.memory).realistic)
+            return found
+
+    elif settings.patience:
+        raise ValueError("training.patience needs a valid split, and the graph has none")
+    return Trainer(settings, model.to(device), facts, validate, settings.precision == "bfloat16")
+
+
+def rank_split(
+    model: Model,
+    graph: Graph,
+    split: str,
+    memory: float,
+    advance: Callable[[int, int], None] | None = None,
+    only: int | None = None,
+) -> Ranks:
+    """Filtered ranks of a split: train and valid hide answers of valid, everything those of test.
+
+    Args:
+        only: rank this many questions and no more.
+    """
+    known = graph.answers(*(("train", "valid") if split == "valid" else SPLITS))
+    asked = graph.answers(split)
+    batch = batch_for(graph.num_entities, memory)
+    if only is not None:
+        asked = _first(asked, graph, split, only)
+    device = model.structure.device
+    return rank(model.score, asked, known, batch=batch, device=device, advance=advance)
+
+
+def find_device(device: str) -> torch.device:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:1`` as a device.
+
+    Raises:
+        ValueError: CUDA is asked for and not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, not {device!r}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("no CUDA device is available here; use --device cpu")
+    return torch.device(device)
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers of a run may depend on."""
+    try:
+        own = version("mocme")
+    except PackageNotFoundError:
+        own = "unknown"
+    return {
+        "mocme": own,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+# -- inside ------------------------------------------------------------------------------------------
+
+
+def _settle(experiment: Experiment, graph: Graph, device: torch.device) -> Experiment:
+    """Decide what is left to the machine, so that the run says what was used."""
+    if experiment.training["precision"] != "auto":
+        return experiment
+    return experiment.with_training(
+        precision=faster_precision(device, int(experiment.model["width"]))
+    )
+
+
+def _about(experiment: Experiment, graph: Graph, features: Features) -> dict[str, Any]:
+    return {
+        "experiment": experiment.name,
+        "graph": graph.name,
+        "data": graph.folder,
+        "seed": experiment.training["seed"],
+        "modalities": features.names,
+        "digest": {
+            "graph": graph.digest(),
+            "features": features.digest(),
+            "inputs": dict(graph.inputs),
+        },
+        "notes": [*graph.notes, *features.notes],
+        "environment": environment(),
+        "finished": False,
+    }
+
+
+def _store_inputs(
+    folder: RunFolder, experiment: Experiment, graph: Graph, features: Features
+) -> None:
+    folder.write_text("config.toml", experiment.text())
+    names = {"entities": list(graph.entities), "relations": list(graph.relations)}
+    folder.write_json("names.json", names)
+    folder.write_tensors("graph.safetensors", {s: f.contiguous() for s, f in graph.splits.items()})
+    digest = graph.entities.digest()
+    for name, modality in {**features.dense, **features.tokens}.items():
+        tensors, metadata = modality.packed()
+        text = {key: str(value) for key, value in metadata.items()}
+        folder.write_tensors(f"modalities/{name}.safetensors", tensors, {**text, "entities": digest})
+
+
+def _go(
+    run: Run, graph: Graph, features: Features, device: torch.device, watch: Watch | None
+) -> Run:
+    """Train to the end, from the newest checkpoint if there is one."""
+    folder = run.folder
+    with folder.lock():
+        trainer = make_trainer(run.experiment, graph, features, device)
+        if (checkpoint := folder.load_checkpoint()) is not None:
+            trainer.restore(checkpoint.state)
+            folder.rewind(checkpoint)
+        else:
+            # Killed before its first pass ends, a training starts again from here, log and all.
+            folder.save_checkpoint(0, trainer.state(), [LOG])
+        _try_evaluation(trainer.model, graph, run.experiment.parts()[3].memory)
+        if watch is not None:
+            watch.start(trainer, run)
+        _train(folder, trainer, watch)
+        weights = {name: t.detach().cpu() for name, t in trainer.model.state_dict().items()}
+        folder.write_tensors("model.safetensors", weights)
+        folder.update_about(
+            finished=True,
+            seconds=round(trainer.progress.seconds, 3),
+            best_epoch=trainer.progress.best_epoch or trainer.progress.epoch,
+        )
+    return run
+
+
+def _train(folder: RunFolder, trainer: Trainer, watch: Watch | None) -> None:
+    saved = time.monotonic()
+    with _stop_signal() as stopped:
+
+        def on_step(progress: Progress) -> None:
+            if watch is not None:
+                watch.step(progress)
+            if stopped.is_set():
+                folder.save_checkpoint(progress.step, trainer.state(), [LOG])
+                raise Interrupted(
+                    f"stopped at step {progress.step}; go on with: mocme resume {folder.path}"
+                )
+
+        for record in trainer.run(on_step):
+            folder.append(LOG, record)
+            if watch is not None:
+                watch.record(record)
+            now = time.monotonic()
+            if trainer.progress.done or now - saved > CHECKPOINT_SECONDS:
+                folder.save_checkpoint(trainer.progress.step, trainer.state(), [LOG])
+                saved = now
+
+
+@contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """Ctrl-C sets an event instead of breaking a step in two; a second one stops at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    old = signal.getsignal(signal.SIGINT)
+
+    def stop(number: int, frame: Any) -> None:
+        stopped.set()
+        signal.signal(signal.SIGINT, old)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+def _try_evaluation(model: Model, graph: Graph, memory: float) -> None:
+    """Rank one batch before the first pass: running out of memory happens now or never."""
+    split = next((s for s in ("valid", "train") if len(graph.facts(s))), None)
+    if split is None:
+        return
+    model.eval()
+    rank_split(model, graph.training_view(), split, memory, only=batch_for(graph.num_entities, memory))
+    model.thaw()
+
+
+def _first(asked: Any, graph: Graph, split: str, count: int) -> Any:
+    from mocme.graph.triples import AnswerIndex
+
+    return AnswerIndex(graph.directed(split)[:count])
+
+
+def _protocol(split: str, graph: Graph) -> dict[str, Any]:
+    filtered = ("train", "valid") if split == "valid" else tuple(graph.splits)
+    return {
+        "filter": list(filtered),
+        "ties": "realistic (mean of optimistic and pessimistic rank)",
+        "directions": "both",
+        "candidates": "all entities",
+        "precision": "float32",
+        "facts": {s: len(graph.facts(s)) for s in graph.splits},
+    }
+
+
+def _toml(text: str) -> dict[str, Any]:
+    import tomllib
+
+    return tomllib.loads(text)
+
+
+def use_threads(count: int | None) -> None:
+    """Use this many threads for arithmetic (all cores by default)."""
+    if count is not None:
+        if count < 1:
+            raise ValueError("threads must be at least 1")
+        torch.set_num_threads(count)
+        os.environ.setdefault("OMP_NUM_THREADS", str(count))

@@ -1,0 +1,1 @@
+"""Facts: what is known. Nothing here learns."""

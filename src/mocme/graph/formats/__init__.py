@@ -1,0 +1,1 @@
+"""One module a file format: the only code that knows file names and layouts."""

@@ -1,0 +1,1 @@
+"""Parts of the model: views, fusion, scorers, and the one score."""

@@ -1,0 +1,184 @@
+"""Many views of an entity to one vector, and the weights it used.
+
+The same operator serves twice: over the views of a modality, and over the modalities of an entity.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mocme.parts import Part
+
+
+class Fused(NamedTuple):
+    """A fusion of n entities' V views.
+
+    Attributes:
+        vector: (n, D); zero where nothing is present.
+        weights: (n, V); sum to 1, or are all 0 where nothing is present.
+        redundancy: mean squared cosine between the present views, a scalar (0 where not computed).
+    """
+
+    vector: Tensor
+    weights: Tensor
+    redundancy: Tensor
+
+
+class Fusion(Part):
+    """Settings of a fusion; `make` gives the module."""
+
+    @abstractmethod
+    def make(self, width: int, views: int, generator: torch.Generator) -> nn.Module:
+        """A module (n, V, D), (n, V) -> `Fused`."""
+
+
+class Complementary(Fusion):
+    """Weights by relevance and complementarity.
+
+    Args:
+        relevance: whether a learned scalar of the view takes part (without it: complementarity only).
+        complementarity: ``learned``: standardised (mu - redundancy), times a learned lambda;
+            ``off``: an ordinary gate; ``shuffled``: that of another entity (a control).
+        strength: start of lambda.
+        temperature: start of tau.
+    """
+
+    def __init__(
+        self,
+        *,
+        relevance: bool = True,
+        complementarity: Literal["learned", "off", "shuffled"] = "learned",
+        strength: float = 1.0,
+        temperature: float = 1.0,
+    ) -> None:
+        if strength <= 0 or temperature <= 0:
+            raise ValueError("strength and temperature must be above 0")
+        self.relevance, self.complementarity = relevance, complementarity
+        self.strength, self.temperature = strength, temperature
+
+    def make(self, width: int, views: int, generator: torch.Generator) -> nn.Module:
+        return ComplementaryFusion(self, width, views)
+
+
+class Mean(Fusion):
+    """The uniform mean of the views that are present."""
+
+    def __init__(self) -> None:
+        pass
+
+    def make(self, width: int, views: int, generator: torch.Generator) -> nn.Module:
+        return MeanFusion()
+
+
+class Attention(Fusion):
+    """Softmax of scaled products between each view's key and a query made of their mean."""
+
+    def __init__(self, *, key_width: int = 64) -> None:
+        self.key_width = key_width
+
+    def make(self, width: int, views: int, generator: torch.Generator) -> nn.Module:
+        return AttentionFusion(width, self.key_width, generator)
+
+
+class ComplementaryFusion(nn.Module):
+    """See `Complementary`; the formulas are those of docs/method.md, section "Fusion"."""
+
+    def __init__(self, settings: Complementary, width: int, views: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.log_strength = nn.Parameter(torch.tensor(settings.strength).log())
+        self.log_temperature = nn.Parameter(torch.tensor(settings.temperature).log())
+        # One gate a view: which view it is matters as much as what it holds.
+        self.gate = nn.Parameter(torch.zeros(views, width))
+        self.bias = nn.Parameter(torch.zeros(views))
+
+    def forward(self, views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]) -> Fused:
+        """Fuse the views that are present."""
+        redundancy, mean_redundancy = pair_redundancy(views, present)
+        logits = views.new_zeros(present.shape)
+        if self.settings.relevance:
+            logits = torch.einsum("nvd,vd->nv", unit(views), self.gate) + self.bias
+        if self.settings.complementarity != "off":
+            complementarity = standardised(redundancy, present)
+            if self.settings.complementarity == "shuffled":
+                complementarity = complementarity.roll(1, 0)
+            logits = logits + self.log_strength.exp() * complementarity
+        weights = masked_softmax(logits / self.log_temperature.exp(), present)
+        return Fused(torch.einsum("nv,nvd->nd", weights, views), weights, mean_redundancy)
+
+
+class MeanFusion(nn.Module):
+    """See `Mean`."""
+
+    def forward(self, views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]) -> Fused:
+        """Average the views that are present."""
+        weights = present.to(views.dtype) / present.sum(1, keepdim=True).clamp_min(1)
+        return Fused(torch.einsum("nv,nvd->nd", weights, views), weights, views.new_zeros(()))
+
+
+class AttentionFusion(nn.Module):
+    """See `Attention`."""
+
+    def __init__(self, width: int, key_width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        scale = width**-0.5
+        self.key = nn.Parameter(torch.randn(width, key_width, generator=generator) * scale)
+        self.query = nn.Parameter(torch.randn(width, key_width, generator=generator) * scale)
+
+    def forward(self, views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]) -> Fused:
+        """Attend from the mean of the present views to each of them."""
+        units = unit(views) * present.unsqueeze(-1)
+        centre = units.sum(1) / present.sum(1, keepdim=True).clamp_min(1)
+        logits = torch.einsum("nvk,nk->nv", units @ self.key, centre @ self.query)
+        weights = masked_softmax(logits * self.key.shape[1] ** -0.5, present)
+        return Fused(torch.einsum("nv,nvd->nd", weights, views), weights, views.new_zeros(()))
+
+
+def unit(views: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+    """Vectors of length 1 (0 stays 0, with a finite gradient)."""
+    return functional.normalize(views, dim=-1, eps=1e-8)
+
+
+def pair_redundancy(
+    views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]
+) -> tuple[Float[Tensor, "n V"], Float[Tensor, ""]]:
+    """Mean squared cosine of each view with the other present ones (0 where alone), and its mean."""
+    units = unit(views)
+    squared = torch.einsum("nvd,nwd->nvw", units, units).square()
+    both = present.unsqueeze(1) & present.unsqueeze(2)
+    both = both & ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    others = both.sum(2)
+    redundancy = (squared * both).sum(2) / others.clamp_min(1)
+    return redundancy, redundancy.sum() / (others > 0).sum().clamp_min(1)
+
+
+def standardised(
+    redundancy: Float[Tensor, "n V"], present: Bool[Tensor, "n V"], eps: float = 1e-6
+) -> Float[Tensor, "n V"]:
+    """(mu - redundancy) / (sigma + eps), mu and sigma over all present views, without gradient."""
+    with torch.no_grad():
+        count = present.sum().clamp_min(1)
+        mean = (redundancy * present).sum() / count
+        spread = (((redundancy - mean) * present).square().sum() / count).sqrt()
+    return (mean - redundancy) / (spread + eps)
+
+
+def masked_softmax(
+    logits: Float[Tensor, "n V"], present: Bool[Tensor, "n V"]
+) -> Float[Tensor, "n V"]:
+    """Softmax over the present views; all 0 where none is.
+
+    The mask comes after every division: -inf divided by a learned temperature has a NaN gradient.
+    """
+    lowest = torch.finfo(logits.dtype).min
+    weights = logits.masked_fill(~present, lowest).softmax(1)
+    return weights * present
+
+
+Fusion.kinds = (Complementary, Mean, Attention)

@@ -1,0 +1,270 @@
+"""The model: entities to vectors, and the one score of a triple."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mocme.graph.modalities import Modality
+from mocme.graph.tokens import TrainingFacts
+from mocme.graph.triples import Queries
+from mocme.model.dropout import keep_mask
+from mocme.model.experts import Experts, Views
+from mocme.model.fusion import Complementary, Fused, Fusion
+from mocme.model.scorers import ComplEx, Scorer, TuckER
+from mocme.parts import Part
+
+STRUCTURE = "structure"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Vectors of every node, and how they came about.
+
+    Attributes:
+        vectors: (nodes, D), entities first.
+        weights: (N, M), each modality's weight in an entity's vector; 0 where nothing is known.
+        views: modality name to (n, K), the experts' weights for the n entities that have it.
+        redundancy: mean redundancy within modalities, for the auxiliary term.
+    """
+
+    vectors: Float[Tensor, "nodes D"]
+    weights: Float[Tensor, "N M"]
+    views: Mapping[str, Tensor]
+    redundancy: Float[Tensor, ""]
+
+
+class ModelSettings(Part):
+    """Settings of the model.
+
+    Args:
+        width: D, the length of an entity's vector.
+        inverse: ``free``: an inverse relation has a vector of its own; ``tied``: it follows.
+        dropout: probability that a modality is hidden in a step, by name; `default` for the rest.
+        initial: deviation of the tables at the start.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 256,
+        scorer: Scorer = ComplEx(),
+        inverse: Literal["free", "tied"] = "free",
+        experts: Experts = Experts(),
+        within: Fusion = Complementary(),
+        across: Fusion = Complementary(),
+        dropout: Mapping[str, float] = {"default": 0.2},
+        initial: float = 0.01,
+    ) -> None:
+        if width < 2:
+            raise ValueError("width must be at least 2")
+        if any(not 0 <= p < 1 for p in dropout.values()):
+            raise ValueError("a dropout probability lies in [0, 1)")
+        self.width, self.scorer, self.inverse = width, scorer, inverse
+        self.experts, self.within, self.across = experts, within, across
+        self.dropout, self.initial = dropout, initial
+
+
+class Model(nn.Module):
+    """Entities to vectors by fusion, triples to scores by a scorer."""
+
+    present: Tensor
+    relation_row: Tensor
+    relation_flip: Tensor
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        facts: TrainingFacts,
+        dense: Mapping[str, Modality],
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.settings, self.scorer = settings, settings.scorer
+        self.num_entities, self.seed = facts.num_entities, seed
+        self.modalities = [STRUCTURE, *dense]
+        width = settings.width
+        vectors = torch.randn(facts.num_nodes, width, generator=generator)
+        self.structure = nn.Parameter(vectors * settings.initial)
+        self._make_relations(facts, generator)
+        self.views = nn.ModuleDict()
+        self.within = nn.ModuleDict()
+        for name, modality in dense.items():
+            self._add_modality(name, modality, generator)
+        if dense:
+            self.across = settings.across.make(width, len(self.modalities), generator)
+        present = [facts.present[: facts.num_entities], *(m.present() for m in dense.values())]
+        self.register_buffer("present", torch.stack(present, 1), persistent=False)
+        chance = [settings.dropout.get(m, settings.dropout.get("default", 0.0)) for m in self.modalities]
+        self.hide_probability = torch.tensor(chance)
+        self._check_dropout(settings.dropout)
+        self._frozen: Table | None = None
+
+    def _make_relations(self, facts: TrainingFacts, generator: torch.Generator) -> None:
+        own = torch.arange(facts.num_relations)
+        flip = torch.zeros(facts.num_relations, dtype=torch.bool)
+        if self.settings.inverse == "tied":
+            own = torch.minimum(own, facts.inverse)
+            flip = torch.arange(facts.num_relations) != own
+            _, own = torch.unique(own, return_inverse=True)
+        self.register_buffer("relation_row", own, persistent=False)
+        self.register_buffer("relation_flip", flip, persistent=False)
+        length = self.scorer.relation_width(self.settings.width)
+        rows = int(own.max()) + 1 if len(own) else 0
+        table = torch.randn(rows, length, generator=generator)
+        self.relation = nn.Parameter(table * self.settings.initial)
+        if flip.any():
+            self.scorer.invert(self.relation.detach()[:1])
+        if isinstance(self.scorer, TuckER):
+            shape = self.scorer.core_shape(self.settings.width)
+            core = torch.randn(shape, generator=generator) / self.settings.width**0.5
+            self.core = nn.Parameter(core)
+            self.scorer.core = self.core
+
+    def _add_modality(self, name: str, modality: Modality, generator: torch.Generator) -> None:
+        values = modality.values.float()
+        # Unit deviation overall, not by column: a column that hardly varies stays small.
+        centre = values.mean(0)
+        spread = (values - centre).square().mean().sqrt().clamp_min(1e-6)
+        self.register_buffer(f"values_{name}", (values - centre) / spread, persistent=False)
+        self.register_buffer(f"rows_{name}", modality.rows.clone(), persistent=False)
+        experts, width = self.settings.experts, self.settings.width
+        self.views[name] = experts.make(modality.width, width, generator)
+        self.within[name] = self.settings.within.make(width, experts.count, generator)
+
+    def _check_dropout(self, dropout: Mapping[str, float]) -> None:
+        for name in dropout:
+            if name not in (*self.modalities, "default"):
+                known = ", ".join(self.modalities)
+                raise ValueError(f"dropout.{name}: the graph has no such modality; it has {known}")
+        if len(self.modalities) > 1 and self.hide_probability[0] == 0:
+            raise ValueError(
+                "dropout.structure must be above 0: otherwise vectors made of features alone are "
+                "never trained"
+            )
+
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """Parameters that every entity shares (maps, gates, core), as against table rows."""
+        tables = {id(self.structure), id(self.relation)}
+        return [p for p in self.parameters() if id(p) not in tables]
+
+    # -- entities to vectors ---------------------------------------------------------------------
+
+    def table(self, step: int | None = None, hide: Sequence[str] = ()) -> Table:
+        """Vectors of all nodes.
+
+        Args:
+            step: in training, the step whose modality dropout applies; None for none.
+            hide: modalities to leave out altogether.
+        """
+        present = self.present
+        if hide:
+            present = present & self._shown(hide)
+        if step is not None and len(self.modalities) > 1:
+            present = keep_mask(present, self.hide_probability, self.seed, step)
+        if len(self.modalities) == 1:
+            vectors, weights = self.structure, present.to(self.structure.dtype)
+            views: dict[str, Tensor] = {}
+            redundancy = vectors.new_zeros(())
+        else:
+            fused, views, redundancy = self._fuse(present)
+            weights = fused.weights
+            vectors = torch.cat([fused.vector, self.structure[self.num_entities :]])
+        if step is None:
+            vectors = self._fill_unknown(vectors, present)
+        return Table(vectors, weights, views, redundancy)
+
+    def _shown(self, hide: Sequence[str]) -> Bool[Tensor, " M"]:
+        for name in hide:
+            if name not in self.modalities:
+                known = ", ".join(self.modalities)
+                raise ValueError(f"the model has no modality {name!r}; it has {known}")
+        shown = [m not in hide for m in self.modalities]
+        return torch.tensor(shown, device=self.present.device)
+
+    def _fuse(self, present: Bool[Tensor, "N M"]) -> tuple[Fused, dict[str, Tensor], Tensor]:
+        vectors = [self.structure[: self.num_entities]]
+        weights: dict[str, Tensor] = {}
+        redundancy = []
+        for name in self.modalities[1:]:
+            inner: Fused = self._modality(name)
+            rows = self.get_buffer(f"rows_{name}")
+            empty = inner.vector.new_zeros(self.num_entities, self.settings.width)
+            vectors.append(empty.index_copy(0, rows, inner.vector))
+            weights[name] = inner.weights
+            redundancy.append(inner.redundancy)
+        fused = self.across(torch.stack(vectors, 1), present)
+        return fused, weights, torch.stack(redundancy).mean()
+
+    def _modality(self, name: str) -> Fused:
+        views = self.views[name]
+        assert isinstance(views, Views)
+        seen = views(self.get_buffer(f"values_{name}"))
+        mask = torch.ones(seen.shape[:2], dtype=torch.bool, device=seen.device)
+        result: Fused = self.within[name](seen, mask)
+        return result
+
+    def _fill_unknown(self, vectors: Tensor, present: Bool[Tensor, "N M"]) -> Tensor:
+        """Give entities of which nothing is known the mean vector of the training entities."""
+        nothing = (~present.any(1)).nonzero().flatten()
+        if not len(nothing):
+            return vectors
+        trained = self.present[:, 0] & present.any(1)
+        with torch.no_grad():
+            known = vectors[: self.num_entities][trained]
+            mean = known.mean(0) if len(known) else vectors.new_zeros(vectors.shape[1])
+        return vectors.index_copy(0, nothing, mean.expand(len(nothing), -1))
+
+    def known(self) -> Bool[Tensor, " N"]:
+        """Of which entities anything is known."""
+        return self.present.any(1)
+
+    # -- the one score ---------------------------------------------------------------------------
+
+    def relations(self, ids: Int[Tensor, " B"]) -> Float[Tensor, "B E"]:
+        """Vectors of directed relations."""
+        vectors = self.relation[self.relation_row[ids]]
+        flip = self.relation_flip[ids]
+        if self.settings.inverse == "free" or not bool(flip.any()):
+            return vectors
+        return torch.where(flip.unsqueeze(1), self.scorer.invert(vectors), vectors)
+
+    def query(
+        self, heads: Float[Tensor, "B D"], relation: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B D"]:
+        """The vectors that right answers should match, from the heads' vectors."""
+        return self.scorer.query(heads, self.relations(relation))
+
+    def score(
+        self, queries: Queries, candidates: Tensor | None = None, table: Table | None = None
+    ) -> Float[Tensor, "B C"]:
+        """Scores of candidates as answers; higher is likelier.
+
+        Args:
+            candidates: none: all N entities; (C,): shared; (B, C): own to each question.
+            table: vectors to use; those of the whole model by default.
+        """
+        vectors = (table or self.frozen()).vectors
+        query = self.query(vectors[queries.head], queries.relation)
+        held = vectors[: self.num_entities] if candidates is None else vectors[candidates]
+        return self.scorer.compare(query, held)
+
+    def frozen(self) -> Table:
+        """The table without gradient, made once and kept until the model trains again."""
+        if self._frozen is None:
+            with torch.no_grad():
+                table = self.table()
+            self._frozen = Table(
+                table.vectors.detach(), table.weights, table.views, table.redundancy
+            )
+        return self._frozen
+
+    def thaw(self) -> None:
+        """Forget the kept table, because parameters have changed."""
+        self._frozen = None

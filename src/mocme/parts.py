@@ -1,0 +1,194 @@
+"""Parts from tables: a constructor's keyword-only arguments are the schema of its settings.
+
+A part is written ``{kind = "ComplEx", ...}``. Its family (an abstract class) lists its kinds in
+``kinds``; ``kind = "package.module:Class"`` names a part of the user's own. An argument whose
+annotation is a family is a part again. Unknown keys, missing keys and wrong types are errors that
+name their path.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+import typing
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar, Union
+
+P = TypeVar("P", bound="Part")
+
+
+class ConfigError(ValueError):
+    """A setting that is not right; the message begins with its path."""
+
+
+class Part(ABC):
+    """Something that a configuration can choose and set up."""
+
+    kinds: ClassVar[tuple[type[Part], ...]] = ()
+
+
+def resolve(family: type[P], kind: object, path: str) -> type[P]:
+    """The class that `kind` names within a family (importing a user's own where it has a colon)."""
+    if not isinstance(kind, str):
+        raise ConfigError(f"{path}: needs a kind, one of {_names(family)}")
+    for part in family.kinds:
+        if part.__name__ == kind:
+            return typing.cast("type[P]", part)
+    if ":" in kind:
+        module, _, name = kind.partition(":")
+        try:
+            part = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"{path}.kind: {kind!r} cannot be imported: {error}") from error
+        if not (isinstance(part, type) and issubclass(part, family)):
+            raise ConfigError(f"{path}.kind: {kind!r} is not a {family.__name__}")
+        return part
+    raise ConfigError(f"{path}.kind: {kind!r} is none of {_names(family)}")
+
+
+def build(family: type[P], table: Mapping[str, Any], path: str, *context: Any) -> P:
+    """Make the part that a table describes; `context` are its positional arguments.
+
+    Raises:
+        ConfigError: with the path of the setting that is wrong.
+    """
+    part = resolve(family, table.get("kind"), path)
+    rest = {key: value for key, value in table.items() if key != "kind"}
+    return construct(part, rest, path, *context)
+
+
+def construct(part: type[P], table: Mapping[str, Any], path: str, *context: Any) -> P:
+    """Make a part of a known class from its settings."""
+    hints = settings(part)
+    check_keys(table, hints, path)
+    arguments = {k: convert(v, hints[k][0], f"{path}.{k}") for k, v in table.items()}
+    for key, (_, default) in hints.items():
+        if default is inspect.Parameter.empty and key not in arguments:
+            raise ConfigError(f"{path}.{key}: is missing")
+    try:
+        return part(*context, **arguments)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def settings(part: type) -> dict[str, tuple[Any, Any]]:
+    """Keyword-only arguments of a constructor: name to (annotation, default)."""
+    hints = typing.get_type_hints(part.__init__)
+    signature = inspect.signature(part.__init__)
+    return {
+        name: (hints.get(name, Any), parameter.default)
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def check_keys(table: Mapping[str, Any], known: Mapping[str, Any], path: str) -> None:
+    """Refuse keys that nothing knows, naming the nearest known one."""
+    import difflib
+
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, list(known), 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+            raise ConfigError(f"{path}.{key}: unknown setting; {hint}".lstrip("."))
+
+
+def convert(value: Any, hint: Any, path: str) -> Any:
+    """Check a value of a configuration against an annotation; whole numbers serve as floats."""
+    if hint is Any:
+        return value
+    origin = typing.get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, typing.get_args(hint), path)
+    if origin is Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise ConfigError(f"{path}: {value!r} is none of {', '.join(typing.get_args(hint))}")
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path}: must be a table")
+        inner = typing.get_args(hint)[1]
+        return {key: convert(item, inner, f"{path}.{key}") for key, item in value.items()}
+    if origin is not None and issubclass(origin, Sequence):
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{path}: must be a list")
+        inner = typing.get_args(hint)[0]
+        return tuple(convert(item, inner, f"{path}[{n}]") for n, item in enumerate(value))
+    if isinstance(hint, type) and issubclass(hint, Part):
+        if isinstance(value, hint):
+            return value
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path}: must be a table with a kind, one of {_names(hint)}")
+        return build(hint, value, path) if hint.kinds else construct(hint, value, path)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
+        return value
+    raise ConfigError(f"{path}: must be {_word(hint)}, not {value!r}")
+
+
+def _convert_union(value: Any, choices: tuple[Any, ...], path: str) -> Any:
+    if value is None and type(None) in choices:
+        return None
+    choices = tuple(choice for choice in choices if choice is not type(None))
+    errors = []
+    for choice in choices:
+        try:
+            return convert(value, choice, path)
+        except ConfigError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    raise ConfigError(f"{path}: must be {' or '.join(map(_word, choices))}, not {value!r}")
+
+
+def expand(family: type[Part], table: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The table of a part with every default written out. Absent optional settings stay absent."""
+    if not family.kinds:
+        return expand_settings(family, table, path)
+    part = resolve(family, table.get("kind"), path)
+    rest = {key: value for key, value in table.items() if key != "kind"}
+    return {"kind": table["kind"], **expand_settings(part, rest, path)}
+
+
+def expand_settings(part: type, table: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Every setting of a part of a known class, defaults included."""
+    hints = settings(part)
+    check_keys(table, hints, path)
+    full: dict[str, Any] = {}
+    for key, (hint, default) in hints.items():
+        value = table.get(key, default)
+        if value is inspect.Parameter.empty:
+            raise ConfigError(f"{path}.{key}: is missing")
+        if value is None:
+            continue
+        family = _family(hint)
+        if isinstance(value, Part):
+            named = {"kind": type(value).__name__} if type(value).kinds else {}
+            value = {**named, **expand_settings(type(value), {}, f"{path}.{key}")}
+        elif family is not None and isinstance(value, Mapping):
+            value = expand(family, value, f"{path}.{key}")
+        else:
+            value = convert(value, hint, f"{path}.{key}")
+        full[key] = list(value) if isinstance(value, tuple) else value
+    return full
+
+
+def _family(hint: Any) -> type[Part] | None:
+    for choice in (hint, *typing.get_args(hint)):
+        if isinstance(choice, type) and issubclass(choice, Part):
+            return choice
+    return None
+
+
+def _names(family: type[Part]) -> str:
+    return ", ".join(part.__name__ for part in family.kinds)
+
+
+def _word(hint: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return words.get(hint, str(getattr(hint, "__name__", hint)))

@@ -1,0 +1,503 @@
+"""A run's folder: safetensors and JSON, written atomically, resumable to the bit.
+
+After the process is killed, or the power fails, at any instant: a file holds its old or its new
+content; a checkpoint is there wholly or not at all, and older ones go only afterwards; a log
+lacks at most the line being appended.
+
+All that is read is compared with a SHA-256 first (logs: a CRC-32 a line). That of NAME stands in
+NAME.sha256, in the form of the command ``sha256sum``. It is replaced *before* NAME and keeps, in
+a second line, the sum of the content that NAME has until then: in between, either one is valid.
+
+One process writes at a time (`RunFolder.lock`); reading needs no lock. Nothing is ever pickled.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import struct
+import warnings
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias, final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FORMAT_VERSION = 1  # rises when an older version could misread a run; run.json keeps its place
+
+Tree: TypeAlias = Any  # nested dict, list and tuple of Tensor, int, float, str, bool and None
+
+
+class RunError(ValueError):
+    """A run cannot be read or written as asked; the message names the file and a remedy."""
+
+
+def _damaged(path: Path, why: str) -> RunError:
+    return RunError(f"{path} {why}; restore it from a copy of the run, or make the run again")
+
+
+@contextmanager
+def _reported(path: Path, trouble: str) -> Iterator[None]:
+    """Errors of the formats' libraries become RunErrors that name the file."""
+    try:
+        yield
+    except (TypeError, LookupError, ValueError, RuntimeError, struct.error, SafetensorError) as e:
+        raise e if isinstance(e, RunError) else RunError(f"{path} {trouble}: {e!r}") from e
+
+
+def pack(tree: Tree) -> tuple[dict[str, Tensor], Any]:
+    """Split a tree into its tensors and a skeleton that JSON can hold.
+
+    An object of the skeleton has one key, which says what it stands for: no dict is mistaken for
+    a mark. An OrderedDict comes back as a dict, a tensor without its history of gradients.
+
+    Raises RunError for other types, even subclasses (NumPy's float): they would come back changed.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def encode(node: Any, where: str) -> Any:
+        kind = type(node)
+        if node is None or kind in (bool, int, str):
+            return node
+        if kind is float:  # JSON has no infinity and no NaN; it writes the others exactly
+            finite = abs(node) < float("inf")
+            return node if finite else {"float": struct.pack(">d", node).hex()}
+        if isinstance(node, Tensor):
+            tensors[key := str(len(tensors))] = node.detach()
+            return {"tensor": key}
+        if kind in (list, tuple):
+            items = [encode(item, f"{where}[{i}]") for i, item in enumerate(node)]
+            return items if kind is list else {"tuple": items}
+        if kind in (dict, OrderedDict):
+            keys = [encode(key, f"a key of {where}") for key in node]
+            values = [encode(value, f"{where}[{key!r}]") for key, value in node.items()]
+            return {"dict": [list(pair) for pair in zip(keys, values, strict=True)]}
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        raise RunError(f"{where} is a {name}: use tensors, plain numbers, strings, lists, dicts")
+
+    return tensors, encode(tree, "state")
+
+
+def unpack(tensors: Mapping[str, Tensor], skeleton: Any) -> Tree:
+    """The tree that `pack` split. Raises RunError if the two parts are not from one `pack`."""
+    marks: dict[str, Callable[[Any], Any]] = {
+        "float": lambda held: struct.unpack(">d", bytes.fromhex(held))[0],
+        "tensor": lambda held: tensors[held],
+        "tuple": lambda held: tuple(map(decode, held)),
+        "dict": lambda held: {decode(key): decode(value) for key, value in held},
+    }
+
+    def decode(node: Any) -> Any:
+        if isinstance(node, dict):
+            ((mark, held),) = node.items()
+            return marks[mark](held)
+        return [decode(item) for item in node] if isinstance(node, list) else node
+
+    with _reported(Path("the state"), "does not fit its tensors"):
+        return decode(skeleton)
+
+
+def _sync(path: Path) -> None:
+    """Make a file's content, or a folder's list of names, outlive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some network file systems cannot do it for folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _recorded(path: Path) -> str | None:
+    """The line for `path` in its record, if its content is one that the record knows."""
+    record, line = path.with_name(f"{path.name}.sha256"), f"{_digest(path)}  {path.name}\n"
+    return line if record.exists() and line.encode() in record.read_bytes() else None
+
+
+def _replace(path: Path, fill: Callable[[Path], object]) -> None:
+    """Put what `fill` writes in the place of `path`, at once; see the top of the module."""
+    # Always the same name, so that what a killed process left is swept by the next writer.
+    room = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(room, ignore_errors=True)
+    room.mkdir()
+    fresh, record = room / "content", room / "record"
+    try:
+        with _reported(path, "cannot hold this"):
+            fill(fresh)
+        # The present content stays valid only if it was: damage must not become accepted here.
+        present = _recorded(path) if path.exists() else None
+        record.write_bytes(f"{_digest(fresh)}  {path.name}\n{present or ''}".encode())
+        _sync(fresh)
+        _sync(record)
+        os.replace(record, path.with_name(f"{path.name}.sha256"))
+        _sync(path.parent)
+        os.replace(fresh, path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_bytes((json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> None:
+    if "__metadata__" in tensors:
+        raise ValueError("safetensors reserves the name __metadata__")
+    plain: dict[str, Tensor] = {}
+    addresses: set[int] = set()
+    for key, tensor in tensors.items():
+        dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        # safetensors refuses tensors that share memory (tied weights): each gets its own.
+        address = dense.untyped_storage().data_ptr()
+        plain[key] = dense.clone() if address in addresses else dense
+        addresses.add(address)
+    path.touch()
+    mode = path.stat().st_mode  # save_file ignores the umask: nobody else could read the run
+    save_file(plain, path, dict(meta) or None)  # {} would make an unreadable header
+    path.chmod(mode)
+
+
+def _read_tensors(path: Path, device: str | torch.device) -> dict[str, Tensor]:
+    with _reported(path, "cannot be read as tensors"):
+        found: dict[str, Tensor] = load_file(path, str(device))
+    # On the CPU they are windows on the file: a later change of the file would reach them, and
+    # their alignment depends on the header, which vectorised sums can show in the last bit.
+    return {key: t.clone() if t.device.type == "cpu" else t for key, t in sorted(found.items())}
+
+
+def _whole_bytes(path: Path) -> int:
+    """Bytes of a log up to the end of its last whole line; 0 if there is no such file."""
+    if not path.exists() or not (size := path.stat().st_size):
+        return 0
+    with path.open("rb") as file:
+        file.seek(size - 1)
+        return size if file.read() == b"\n" else path.read_bytes().rfind(b"\n") + 1
+
+
+def _truncate(path: Path, size: int) -> None:
+    if path.exists() and path.stat().st_size > size:
+        os.truncate(path, size)
+        _sync(path)
+
+
+def _tail(head: bytes) -> bytes:
+    """How a log's line ends that begins so: still one JSON object, checked to the byte."""
+    return b'"_crc32": "%08x"}' % zlib.crc32(head)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved at a step. Tensors are on the CPU, whatever device they were saved from."""
+
+    step: int
+    state: Tree
+    logs: Mapping[str, int] = field(default_factory=dict)  # bytes that each had
+    name: str = ""  # of its folder
+
+
+def _order(name: str) -> tuple[int, int]:
+    """Step and revision of a checkpoint's folder; (-1, 0) for anything else."""
+    match = re.fullmatch(r"step-(\d{9,})(?:\.(\d+))?", name)
+    return (int(match[1]), int(match[2] or 1)) if match else (-1, 0)
+
+
+def _manifest(folder: Path) -> bytes:
+    """What the manifest must be: a function of the other files, and so itself checked by them."""
+    files = [folder / "state.json", folder / "tensors.safetensors"]
+    about = {f.name: {"bytes": f.stat().st_size, "sha256": _digest(f)} for f in files}
+    return (json.dumps(about, indent=2) + "\n").encode()
+
+
+def _read_checkpoint(folder: Path) -> Checkpoint:
+    try:
+        if (folder / "manifest.json").read_bytes() != _manifest(folder):
+            raise ValueError("its files and manifest.json disagree: one was cut short or altered")
+        about = json.loads((folder / "state.json").read_bytes())
+        if about["step"] != _order(folder.name)[0]:
+            raise ValueError(f"it was renamed, and holds step {about['step']}")
+        state = unpack(_read_tensors(folder / "tensors.safetensors", "cpu"), about["state"])
+        return Checkpoint(about["step"], state, about["logs"], folder.name)
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise RunError(f"the checkpoint {folder} is damaged ({error})") from error
+
+
+@final
+class RunFolder:
+    """The folder of one run; get one from `create` or `open`.
+
+    A name of a file may have one folder ("modalities/text.safetensors"). All methods raise RunError
+    for a name that leaves the run or belongs to its machinery, for content that the format cannot
+    hold, and on reading a file that is missing or not as it was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def create(path: str | os.PathLike[str], about: Mapping[str, Any]) -> "RunFolder":
+        """Start a run in a folder that is new or empty; raises RunError if it is neither."""
+        run = RunFolder(Path(path))
+        used = RunError(f"{run.path} is not empty; choose another --out, resume it or delete it")
+        ours = {"lock", "run.json.sha256", ".run.json.tmp"}  # left if killed just here
+        if run.path.is_file() or (run.path.is_dir() and {*os.listdir(run.path)} - ours):
+            raise used
+        run.path.mkdir(parents=True, exist_ok=True)
+        with run.lock():
+            if (run.path / "run.json").exists():  # another process was quicker
+                raise used
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            run._write_about({"format": FORMAT_VERSION, "created": created, **about})
+        _sync(run.path.parent)
+        return run
+
+    @staticmethod
+    def open(path: str | os.PathLike[str]) -> "RunFolder":
+        """Raises RunError if there is no run, or it is damaged or of a newer format."""
+        run = RunFolder(Path(path))
+        if not run.path.exists():
+            raise RunError(f"there is no run at {run.path}; check the path, or train one there")
+        if not (run.path / "run.json").exists():
+            raise RunError(f"{run.path} is not a run, it has no run.json; name a run's folder")
+        about = run.about
+        version = about.get("format") if isinstance(about, dict) else None
+        if type(version) is not int or version < 1:
+            raise _damaged(run.path / "run.json", "gives no format version")
+        if version > FORMAT_VERSION:
+            raise RunError(f"{run.path} has the run format {version}; upgrade mocme to read it")
+        return run
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What run.json says."""
+        about: dict[str, Any] = self.read_json("run.json")
+        return about
+
+    def update_about(self, **changes: Any) -> None:
+        """Change or add keys of run.json."""
+        self._write_about({**self.about, **changes})
+
+    def _write_about(self, about: Mapping[str, Any]) -> None:
+        if about["format"] != FORMAT_VERSION:
+            raise RunError(f"{self.path}/run.json: 'format' is the run's own; use another key")
+        _replace(self.path / "run.json", lambda fresh: _write_json(fresh, about))
+
+    def _file(self, name: str, *, writing: bool = False) -> Path:
+        """Where it is; its folder is made if it is to be written."""
+        path, parts = self.path / name, name.split("/")
+        plain = r"[^.\\\x00-\x1f\x7f\ud800-\udfff][^\\\x00-\x1f\x7f\ud800-\udfff]{0,59}"
+        ours = parts[0] in ("lock", "checkpoints") or name.endswith(".sha256")
+        if (
+            not all(re.fullmatch(plain, part) for part in parts)
+            or len(parts) > 2
+            or not path.resolve().is_relative_to(self.path.resolve())
+            or ours
+            or (writing and name == "run.json")
+        ):
+            raise RunError(f"{name!r} leaves the run {self.path}, is reserved or odd; use another")
+        if writing and not path.parent.is_dir():
+            path.parent.mkdir()
+            _sync(self.path)
+        return path
+
+    def _checked(self, name: str) -> Path:
+        path = self._file(name)
+        if not path.is_file():
+            raise _damaged(path, "is missing")
+        # More than once, since another process may be replacing the file and its record.
+        if not any(_recorded(path) for _ in range(3)):
+            remedy = f"(changed on purpose: `sha256sum {path.name} > {path.name}.sha256` beside it)"
+            raise _damaged(path, f"or its .sha256 was cut short or altered {remedy}")
+        return path
+
+    def has(self, name: str) -> bool:
+        return self._file(name).is_file()
+
+    def write_json(self, name: str, value: Any) -> None:
+        """As JSON does: tuples come back as lists and the keys of dicts as strings."""
+        _replace(self._file(name, writing=True), lambda fresh: _write_json(fresh, value))
+
+    def read_json(self, name: str) -> Any:
+        with _reported(self.path / name, "is not JSON"):
+            return json.loads(self._checked(name).read_bytes())
+
+    def write_text(self, name: str, text: str) -> None:
+        """In UTF-8, with the line ends that it has."""
+        path = self._file(name, writing=True)
+        _replace(path, lambda fresh: fresh.write_bytes(text.encode()))
+
+    def read_text(self, name: str) -> str:
+        with _reported(self.path / name, "is not UTF-8"):
+            return self._checked(name).read_bytes().decode()
+
+    def write_tensors(
+        self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """From any device; raises RunError for what safetensors lacks (sparse, complex128)."""
+        path = self._file(name, writing=True)
+        _replace(path, lambda fresh: _write_tensors(fresh, tensors, metadata or {}))
+
+    def read_tensors(self, name: str, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+        """In the order of their names."""
+        return _read_tensors(self._checked(name), device)
+
+    def tensors_metadata(self, name: str) -> dict[str, str]:
+        path = self._checked(name)
+        with _reported(path, "cannot be read as tensors"), safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+
+    def append(self, name: str, record: Mapping[str, Any]) -> None:
+        """Add one line to a log; it is on the disk when this returns."""
+        path = self._file(name, writing=True)
+        with _reported(path, "cannot hold this record as JSON"):
+            if "_crc32" in record:
+                raise ValueError("the key _crc32 is reserved")
+            head = json.dumps({**record, "_crc32": "01234567"}).encode()[: -len(_tail(b""))]
+        is_new = not path.exists()
+        _truncate(path, _whole_bytes(path))  # a line torn by a crash would swallow this one
+        with path.open("ab") as file:
+            file.write(head + _tail(head) + b"\n")
+        _sync(path)
+        if is_new:
+            _sync(path.parent)
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """The lines of a log. A torn last one, as a crash leaves, is left out with a warning.
+
+        Raises RunError, with its number, if another line is damaged.
+        """
+        path, found = self._file(name), []
+        if not path.is_file():
+            raise _damaged(path, "is missing")
+        *lines, torn = path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            head = line[: -len(_tail(b""))]
+            if head + _tail(head) != line:
+                raise _damaged(path, f"is damaged in line {number}")
+            found.append({k: v for k, v in json.loads(line).items() if k != "_crc32"})
+        if torn:
+            warnings.warn(f"the last line of {path} is torn, and left out", stacklevel=2)
+        return found
+
+    def _checkpoints(self) -> list[str]:
+        """Oldest first."""
+        folder = self.path / "checkpoints"
+        names = os.listdir(folder) if folder.exists() else []
+        return sorted((name for name in names if _order(name) > (-1, 0)), key=_order)
+
+    def _discard(self, names: Sequence[str]) -> None:
+        """Remove checkpoints, and what killed processes left of others."""
+        folder = self.path / "checkpoints"
+        for name in names:  # renamed first, so that none is ever seen half removed
+            os.rename(folder / name, folder / f".{name}.old")
+        for left in folder.glob(".step-*"):
+            shutil.rmtree(left)
+
+    def save_checkpoint(
+        self, step: int, state: Tree, logs: Sequence[str] = (), *, keep: int = 2
+    ) -> None:
+        """Save the state at a step; then remove all but the newest `keep` checkpoints.
+
+        The present lengths of `logs` are remembered for `rewind`, 0 for one that is yet to come.
+        A second save of a step stands beside the first, as ``step-000000123.2``.
+
+        Raises RunError if the state holds what a run cannot, or a later step is saved already.
+        """
+        if step < 0 or keep < 1:
+            raise ValueError(f"step must be 0 or more and keep 1 or more, not {step} and {keep}")
+        folder, present = self.path / "checkpoints", self._checkpoints()
+        latest, revision = _order(present[-1]) if present else (-1, 0)
+        if latest > step:
+            raise RunError(f"{folder / present[-1]} is later than {step}; resume it or delete it")
+        name = f"step-{step:09d}" + (f".{revision + 1}" if latest == step else "")
+        fresh = folder / f".{name}.new"
+        tensors, skeleton = pack(state)
+        lengths = {log: _whole_bytes(self._file(log)) for log in logs}
+        self._discard([])
+        fresh.mkdir(parents=True)
+        with _reported(fresh, "cannot hold this state"):
+            _write_tensors(fresh / "tensors.safetensors", tensors, {})
+            about = {"step": step, "logs": lengths, "state": skeleton}
+            (fresh / "state.json").write_bytes(json.dumps(about).encode())
+            (fresh / "manifest.json").write_bytes(_manifest(fresh))
+        for path in (*fresh.iterdir(), fresh):
+            _sync(path)
+        os.rename(fresh, folder / name)
+        _sync(folder)
+        _sync(self.path)
+        self._discard([*present, name][:-keep])
+
+    def load_checkpoint(self) -> Checkpoint | None:
+        """The newest that is intact, or None if none was saved. Changes nothing in the folder.
+
+        Warns of each damaged one that it passes over; raises RunError if no other is left.
+        """
+        passed: list[str] = []
+        for name in reversed(self._checkpoints()):
+            try:
+                found = _read_checkpoint(self.path / "checkpoints" / name)
+            except RunError as error:
+                if not (self.path / "checkpoints" / name).exists():
+                    return self.load_checkpoint()  # its writer has just replaced it by newer ones
+                passed.append(str(error))
+                continue
+            for error_text in passed:
+                warnings.warn(f"{error_text}; the previous one, {name}, is used", stacklevel=2)
+            return found
+        if passed:
+            raise _damaged(self.path, f"has no intact checkpoint: {'; '.join(passed)}")
+        return None
+
+    def rewind(self, checkpoint: Checkpoint) -> None:
+        """Make the run what it was when this checkpoint was saved.
+
+        Logs lose what was appended since, so that those of a resumed run equal those of an
+        uninterrupted one; later checkpoints, which `load_checkpoint` found damaged, are removed.
+
+        Raises RunError, before any change, if the run has no such checkpoint or a log lost lines.
+        """
+        present = self._checkpoints()
+        if checkpoint.name not in present:
+            raise RunError(f"{self.path} has no checkpoint {checkpoint.name!r}; load it again")
+        lengths = {self._file(name): size for name, size in checkpoint.logs.items()}
+        for path, size in lengths.items():
+            if size and (not path.exists() or path.stat().st_size < size):
+                raise _damaged(path, f"is shorter than the {size} bytes of {checkpoint.name}")
+        self._discard(present[present.index(checkpoint.name) + 1 :])
+        for path, size in lengths.items():
+            _truncate(path, size)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the right to write this run.
+
+        The system takes it back when the process dies, and those that it forked meanwhile.
+
+        Raises RunError if another process, or another part of this one, holds it.
+        """
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"another process is writing this run: {self.path}") from None
+            yield
+        finally:
+            os.close(descriptor)

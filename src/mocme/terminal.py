@@ -1,0 +1,129 @@
+"""What a terminal shows: tables, bars and the lines of a training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+METRICS = ("mrr", "hits@1", "hits@3", "hits@10", "mr", "amri")
+
+
+def show(what: Any) -> None:
+    """Print a table to standard output, not wider than it needs where that is no terminal."""
+    Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(what)
+
+
+def notes(lines: Sequence[str]) -> None:
+    """What a reader should know of the inputs, to standard error."""
+    for line in lines:
+        click.echo(line, err=True)
+
+
+def finish(run: Any) -> None:
+    """Say where the run is and what to do next."""
+    click.echo(f"run written to {run.path}")
+    click.echo(f"next: mocme evaluate {run.path} --split test    "
+               f"mocme predict {run.path} --head NAME --relation NAME")
+
+
+def metrics_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    """Metrics, a row for each part."""
+    table = Table(title=title)
+    table.add_column("", no_wrap=True)
+    for metric in (*METRICS, "count"):
+        table.add_column(metric.upper() if metric in ("mrr", "mr", "amri") else metric,
+                         justify="right")
+    for name, values in rows:
+        cells = []
+        for metric in METRICS:
+            value = values.get(metric)
+            cells.append("" if value is None else f"{value:.1f}" if metric == "mr" else f"{value:.4f}")
+        table.add_row(escape(name), *cells, f"{values.get('count', 0):,}")
+    return table
+
+
+def predictions_table(title: str, items: Any) -> Table:
+    """Predictions, a row each, with the weight of each modality in the answer's vector."""
+    table = Table(title=escape(title))
+    names = list(items[0].weights) if len(items) else []
+    for column in ("", "head", "relation", "tail"):
+        table.add_column(column)
+    for column in ("score", *names):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for place, item in enumerate(items, 1):
+        weights = [f"{item.weights[name]:.2f}" if item.weights[name] else "-" for name in names]
+        remark = "; ".join(filter(None, ["known" if item.known else "", item.note]))
+        names_of = escape(item.head), escape(item.relation), escape(item.tail)
+        table.add_row(str(place), *names_of, f"{item.score:.3f}", *weights, remark)
+    return table
+
+
+class bar:  # noqa: N801 (used as a function)
+    """A progress bar on standard error."""
+
+    def __init__(self, what: str, quiet: bool = False) -> None:
+        self.what = what
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=quiet,
+        )
+
+    def __enter__(self) -> tuple[Progress, Any]:
+        self.progress.start()
+        return self.progress, self.progress.add_task(self.what, total=None)
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+
+class Live:
+    """A training as it goes on: a bar, and a line for each pass."""
+
+    def __init__(self, title: str = "") -> None:
+        self.bar, self.title = bar(f"training {title}".strip()), title
+
+    def __enter__(self) -> Live:
+        self.progress, self.task = self.bar.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.__exit__(*error)
+
+    def start(self, trainer: Any, run: Any) -> None:
+        """Show what is about to happen."""
+        notes(run.folder.about["notes"][len(run.folder.about.get("graph_notes", [])) :])
+        self.passes = trainer.settings.passes
+        self.progress.update(
+            self.task, total=trainer.total_steps, completed=trainer.progress.step
+        )
+
+    def step(self, progress: Any) -> None:
+        """Move the bar."""
+        self.progress.update(self.task, completed=progress.step)
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Print the line of a pass."""
+        line = f"pass {record['epoch']:3d} of {self.passes}  loss {record['loss']:.4f}"
+        if "valid" in record:
+            line += f"  valid MRR {record['valid']['mrr']:.4f}"
+        self.progress.console.print(f"{line}  {record['seconds']:.1f} s", highlight=False)

@@ -1,0 +1,1 @@
+"""How a model learns: negatives, losses, objective, loop."""
