@@ -10,9 +10,18 @@ from typing import Any
 
 import tomli_w
 
-from mocme.graph.sources import Source
+from mocme.graph.sources import Source, kind_of
 from mocme.model.model import ModelSettings
-from mocme.parts import ConfigError, Part, check_keys, construct, expand, expand_settings
+from mocme.parts import (
+    ConfigError,
+    Part,
+    build,
+    check_keys,
+    construct,
+    convert,
+    expand,
+    expand_settings,
+)
 from mocme.training.loop import TrainingSettings
 
 SECTIONS = ("description", "data", "modalities", "model", "training", "evaluation", "expected")
@@ -101,13 +110,10 @@ class Experiment:
         """Check a table and write out its defaults."""
         check_keys(table, dict.fromkeys(SECTIONS), "")
         modalities = _table(table, "modalities")
-        full = {
-            key: expand(Source, {**value, "kind": _source_kind(value, key)}, f"modalities.{key}")
-            for key, value in modalities.items()
-        }
+        full = {key: _source(value, f"modalities.{key}") for key, value in modalities.items()}
         experiment = Experiment(
             name,
-            str(table.get("description", "")),
+            convert(table.get("description", ""), str, "description"),
             expand_settings(DataSettings, _table(table, "data"), "data"),
             full,
             expand_settings(ModelSettings, _table(table, "model"), "model"),
@@ -142,7 +148,15 @@ class Experiment:
 
     def custom_code(self) -> list[str]:
         """Parts of the user's own (``package.module:Class``) that this configuration names."""
-        return sorted(_custom(self.table()))
+        return custom_code(self.table())
+
+
+def custom_code(table: Mapping[str, Any]) -> list[str]:
+    """Parts of the user's own that a table names; nothing is imported to find them.
+
+    `Experiment.of` imports them, so a configuration from elsewhere is looked at by this first.
+    """
+    return sorted(_custom(table))
 
 
 def folder() -> Path:
@@ -228,12 +242,14 @@ def parse_override(text: str) -> tuple[str, Any]:
         ConfigError: there is no ``=``.
     """
     dotted, equals, value = text.partition("=")
-    if not equals or not dotted:
+    if not equals or not dotted.strip():
         raise ConfigError(f"--set {text}: write it as path=value, for instance training.passes=3")
     try:
-        return dotted.strip(), tomllib.loads(f"value = {value}")["value"]
+        found = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
-        return dotted.strip(), value.strip()
+        found = {}
+    # Several lines may be several settings to TOML, but here they are one text.
+    return dotted.strip(), found["value"] if len(found) == 1 else value.strip()
 
 
 def _set(table: dict[str, Any], dotted: str, value: Any) -> None:
@@ -253,13 +269,6 @@ def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _source_kind(value: Any, key: str) -> str:
-    if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
-        raise ConfigError(f"modalities.{key}: must be a table with a kind")
-    kind = value["kind"]
-    return kind if ":" in kind else kind[:1].upper() + kind[1:]
-
-
 def _title(path: Path) -> str:
     for name, known in shipped().items():
         if known.resolve() == path.resolve():
@@ -267,8 +276,17 @@ def _title(path: Path) -> str:
     return path.stem
 
 
+def _source(value: Any, path: str) -> dict[str, Any]:
+    """A table of ``[modalities]`` with its defaults, after a look at its values."""
+    kind = kind_of(value, path)
+    full = expand(Source, {**value, "kind": kind}, path)
+    build(Source, full, path)  # type: ignore[type-abstract]
+    return full
+
+
 def _custom(value: Any) -> set[str]:
     if isinstance(value, Mapping):
-        found = {value["kind"]} if ":" in str(value.get("kind", "")) else set()
-        return found.union(*map(_custom, value.values())) if value else found
-    return set().union(*map(_custom, value)) if isinstance(value, (list, tuple)) else set()
+        kind = value.get("kind")
+        own = {kind} if isinstance(kind, str) and ":" in kind else set()
+        return own.union(*map(_custom, value.values()))
+    return set().union(*map(_custom, value)) if isinstance(value, list | tuple) else set()

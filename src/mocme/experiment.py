@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from mocme.config import Experiment
+from mocme.config import Experiment, custom_code
 from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
 from mocme.evaluation.ranking import Ranks, batch_for, rank
@@ -38,6 +38,7 @@ class Interrupted(RuntimeError):
     """A training was asked to stop, and its run can be resumed."""
 
 
+@runtime_checkable
 class Watch(Protocol):
     """What wants to see a training go on."""
 
@@ -57,14 +58,14 @@ class Run:
 
     def __init__(self, folder: RunFolder, trust_code: bool = False) -> None:
         self.folder = folder
-        self.experiment = Experiment.of(
-            str(folder.about.get("experiment", "run")), _toml(folder.read_text("config.toml"))
-        )
-        if (custom := self.experiment.custom_code()) and not trust_code:
+        table = _toml(folder.read_text("config.toml"))
+        # Before anything is made of the table, for that imports the code that it names.
+        if (custom := custom_code(table)) and not trust_code:
             raise RunError(
-                f"{folder.path}: this run uses code of its maker's own ({', '.join(custom)}); open it "
-                f"with trust_code=True (--trust-code) if you trust it"
+                f"{folder.path}: this run uses code of its maker's own ({', '.join(custom)}); "
+                f"open it with trust_code=True (--trust-code) if you trust it"
             )
+        self.experiment = Experiment.of(str(folder.about.get("experiment", "run")), table)
 
     @staticmethod
     def open(path: str | Path, trust_code: bool = False) -> Run:

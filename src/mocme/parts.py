@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import types
 import typing
 from abc import ABC
@@ -23,8 +24,12 @@ class ConfigError(ValueError):
     """A setting that is not right; the message begins with its path."""
 
 
-class Part(ABC):
-    """Something that a configuration can choose and set up."""
+class Part(ABC):  # noqa: B024 (a family adds what is abstract)
+    """Something that a configuration can choose and set up.
+
+    A part that is the default of an argument takes no arguments itself: its class is what
+    `expand` writes out.
+    """
 
     kinds: ClassVar[tuple[type[Part], ...]] = ()
 
@@ -40,10 +45,13 @@ def resolve(family: type[P], kind: object, path: str) -> type[P]:
         module, _, name = kind.partition(":")
         try:
             part = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # a module of the user's own may fail in any way
             raise ConfigError(f"{path}.kind: {kind!r} cannot be imported: {error}") from error
         if not (isinstance(part, type) and issubclass(part, family)):
             raise ConfigError(f"{path}.kind: {kind!r} is not a {family.__name__}")
+        if inspect.isabstract(part):
+            missing = ", ".join(sorted(part.__abstractmethods__))
+            raise ConfigError(f"{path}.kind: {kind!r} is abstract; it does not define {missing}")
         return part
     raise ConfigError(f"{path}.kind: {kind!r} is none of {_names(family)}")
 
@@ -77,8 +85,9 @@ def construct(part: type[P], table: Mapping[str, Any], path: str, *context: Any)
 
 def settings(part: type) -> dict[str, tuple[Any, Any]]:
     """Keyword-only arguments of a constructor: name to (annotation, default)."""
-    hints = typing.get_type_hints(part.__init__)
-    signature = inspect.signature(part.__init__)
+    constructor = inspect.getattr_static(part, "__init__")
+    hints = typing.get_type_hints(constructor)
+    signature = inspect.signature(constructor)
     return {
         name: (hints.get(name, Any), parameter.default)
         for name, parameter in signature.parameters.items()
@@ -98,16 +107,22 @@ def check_keys(table: Mapping[str, Any], known: Mapping[str, Any], path: str) ->
 
 
 def convert(value: Any, hint: Any, path: str) -> Any:
-    """Check a value of a configuration against an annotation; whole numbers serve as floats."""
+    """Check a value of a configuration against an annotation; whole numbers serve as floats.
+
+    Raises:
+        ConfigError: with `path`, what is needed and what was given.
+    """
     if hint is Any:
         return value
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
         return _convert_union(value, typing.get_args(hint), path)
     if origin is Literal:
-        if value in typing.get_args(hint):
+        choices = typing.get_args(hint)
+        # The type too, for True equals 1.
+        if any(value == choice and type(value) is type(choice) for choice in choices):
             return value
-        raise ConfigError(f"{path}: {value!r} is none of {', '.join(typing.get_args(hint))}")
+        raise ConfigError(f"{path}: {value!r} is none of {', '.join(map(str, choices))}")
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path}: must be a table")
@@ -116,8 +131,14 @@ def convert(value: Any, hint: Any, path: str) -> Any:
     if origin is not None and issubclass(origin, Sequence):
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{path}: must be a list")
-        inner = typing.get_args(hint)[0]
-        return tuple(convert(item, inner, f"{path}[{n}]") for n, item in enumerate(value))
+        inner, *others = typing.get_args(hint)
+        if origin is tuple and others != [...]:
+            if len(value) != 1 + len(others):
+                raise ConfigError(f"{path}: must be a list of {1 + len(others)}, not {value!r}")
+            pairs = zip(value, (inner, *others), strict=True)
+        else:
+            pairs = zip(value, [inner] * len(value), strict=True)
+        return tuple(convert(item, h, f"{path}[{n}]") for n, (item, h) in enumerate(pairs))
     if isinstance(hint, type) and issubclass(hint, Part):
         if isinstance(value, hint):
             return value
@@ -126,6 +147,8 @@ def convert(value: Any, hint: Any, path: str) -> Any:
         return build(hint, value, path) if hint.kinds else construct(hint, value, path)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and math.isnan(value):
+        raise ConfigError(f"{path}: must be {_word(hint)}, not NaN")
     if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
         return value
     raise ConfigError(f"{path}: must be {_word(hint)}, not {value!r}")
@@ -168,6 +191,8 @@ def expand_settings(part: type, table: Mapping[str, Any], path: str) -> dict[str
             continue
         family = _family(hint)
         if isinstance(value, Part):
+            if _plain(value) != _plain(type(value)()):
+                raise ConfigError(f"{path}.{key}: a default part must be made without arguments")
             named = {"kind": type(value).__name__} if type(value).kinds else {}
             value = {**named, **expand_settings(type(value), {}, f"{path}.{key}")}
         elif family is not None and isinstance(value, Mapping):
@@ -183,6 +208,12 @@ def _family(hint: Any) -> type[Part] | None:
         if isinstance(choice, type) and issubclass(choice, Part):
             return choice
     return None
+
+
+def _plain(part: Part) -> dict[str, Any]:
+    """Attributes of plain types, enough to tell a part with arguments from one without."""
+    plain = (bool, int, float, str, tuple)
+    return {key: value for key, value in vars(part).items() if isinstance(value, plain)}
 
 
 def _names(family: type[Part]) -> str:

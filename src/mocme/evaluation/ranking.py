@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -17,8 +17,11 @@ from torch import Tensor
 from mocme.graph.triples import AnswerIndex, Queries
 
 Advance = Callable[[int, int], None]
+# Rows of scores that are counted at a time.
+COUNT_CHUNK = 32
 
 
+@runtime_checkable
 class Scores(Protocol):
     """What gives scores: `Model.score` and everything with its meaning."""
 
@@ -110,8 +113,9 @@ def _rank_batch(
         bad = scores.isnan().any(1).nonzero().flatten()
         question = int(bad[0])
         raise NotANumber(
-            f"{int(scores.isnan().sum())} scores are NaN, first for head {int(queries.head[question])}"
-            f" and relation {int(queries.relation[question])}: the model has diverged"
+            f"{int(scores.isnan().sum())} scores are NaN, first for head "
+            f"{int(queries.head[question])} and relation {int(queries.relation[question])}: "
+            f"the model has diverged"
         )
     place, answer = asked.rows(index)
     place_on, answer_on = place.to(device), answer.to(device)
@@ -122,19 +126,35 @@ def _rank_batch(
     mask_place = torch.cat([hidden_place, place]).to(device)
     mask_node = torch.cat([hidden, answer]).to(device)
     scores[mask_place, mask_node] = float("nan")  # equal to nothing, above nothing
-    distinct = torch.unique(torch.stack([mask_place, mask_node], 1), dim=0)[:, 0]
+    distinct = torch.unique(mask_place * everyone + mask_node) // everyone
     left_out = torch.bincount(distinct, minlength=len(index))
-    above = torch.empty(len(place), dtype=torch.int64, device=device)
-    ties = torch.empty_like(above)
-    # In chunks, so that a question with thousands of answers does not repeat its row all at once.
-    for low in range(0, len(place), len(index)):
-        part = slice(low, low + len(index))
-        rows, threshold = scores[place_on[part]], own[part].unsqueeze(1)
-        above[part] = (rows > threshold).sum(1)
-        ties[part] = (rows == threshold).sum(1)
+    above, ties = _count(scores, place_on, own)
     competing = everyone - left_out[place_on] + 1
     on_cpu = (above.cpu(), ties.cpu(), competing.cpu())
     return queries.head[place], queries.relation[place], answer, *on_cpu
+
+
+def _count(
+    scores: Float[Tensor, "B N"], place: Int[Tensor, " n"], own: Float[Tensor, " n"]
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """How many scores of a pair's row are above its own, and how many equal it.
+
+    In chunks that stay in the cache, by sums of 0.0 and 1.0: ten times as fast on a processor as a
+    sum of truth values, and exact below 2^24 entities (in float64 beyond).
+    """
+    everyone = scores.shape[1]
+    kind = torch.float32 if everyone < 2**24 else torch.float64
+    chunk = COUNT_CHUNK if scores.device.type == "cpu" else 64 * COUNT_CHUNK
+    hits = torch.empty(min(chunk, len(place)), everyone, dtype=kind, device=scores.device)
+    above = torch.empty(len(place), dtype=kind, device=scores.device)
+    ties = torch.empty_like(above)
+    for low in range(0, len(place), chunk):
+        part = slice(low, low + chunk)
+        rows, threshold = scores[place[part]], own[part].unsqueeze(1)
+        held = hits[: len(rows)]
+        torch.sum(torch.gt(rows, threshold, out=held), 1, out=above[part])
+        torch.sum(torch.eq(rows, threshold, out=held), 1, out=ties[part])
+    return above.long(), ties.long()
 
 
 def batch_for(num_entities: int, memory: float) -> int:

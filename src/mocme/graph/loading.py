@@ -15,17 +15,27 @@ from mocme.graph.triples import SPLITS, Graph, Vocabulary
 
 ENDINGS = (".tsv", ".txt")
 RATIOS = (0.8, 0.1, 0.1)
+LISTS = ("entities.txt", "relations.txt")
+HEADERS = {
+    ("head", "relation", "tail"),
+    ("subject", "predicate", "object"),
+    ("subject", "relation", "object"),
+    ("source", "relation", "target"),
+    ("from", "rel", "to"),
+    ("h", "r", "t"),
+    ("s", "p", "o"),
+}
 
 
-def load(
-    data: str | Path, *, ratios: tuple[float, float, float] = RATIOS, seed: int = 0
-) -> Graph:
+def load(data: str | Path, *, ratios: tuple[float, float, float] = RATIOS, seed: int = 0) -> Graph:
     """Read a graph.
 
     Args:
         data: ``"atlas"`` (the embedded data set), a folder with ``train.tsv`` and, where there are
             any, ``valid.tsv``, ``test.tsv``, ``known.tsv``, ``entities.txt``, ``relations.txt`` and
-            ``graph.toml``; or one TSV file of facts, split here by `ratios`.
+            ``graph.toml`` (``.txt`` serves for ``.tsv``); or one TSV file of facts, split here by
+            `ratios`. A file that holds lines but not one fact is an error, and so is a train
+            split without a fact.
         ratios: shares of train, valid and test, for a single file only.
         seed: of that split.
 
@@ -45,21 +55,22 @@ def load(
 def _load_folder(folder: Path) -> Graph:
     files = {split: found for split in SPLITS if (found := _find(folder, split)) is not None}
     if "train" not in files:
-        raise ValueError(f"{folder}: no train.tsv (or train.txt) in this folder")
-    tables = {split: tsv.read(file, 3) for split, file in files.items()}
-    entities = _names(folder / "entities.txt", "entity")
-    relations = _names(folder / "relations.txt", "relation")
-    notes: list[str] = []
-    inputs = {table.report.path: table.report.sha256 for table in tables.values()}
-    if entities is None or relations is None:
-        found = _collect(list(tables.values()))
-        entities = entities or Vocabulary(found[0])
-        relations = relations or Vocabulary(found[1], "relation")
-    splits = {}
-    for split, table in tables.items():
-        splits[split] = _index(table, entities, relations)
-        notes.append(str(table.report))
+        files_here = sorted(path.name for path in folder.iterdir())
+        here = ", ".join(files_here[:8]) + (", ..." if len(files_here) > 8 else "")
+        raise ValueError(
+            f"{folder}: no train.tsv (or train.txt) in this folder; it holds {here or 'nothing'}"
+        )
+    tables = {split: _facts(file) for split, file in files.items()}
+    if not tables["train"].rows:
+        raise ValueError(f"{files['train']}: holds no fact; a graph needs facts to train on")
+    lists = {name: tsv.read_names(path) for name in LISTS if (path := folder / name).is_file()}
+    names = _collect(list(tables.values()))
+    for file_name, table in lists.items():
+        names[LISTS.index(file_name)] = dict.fromkeys(name for (name,) in table.rows)
+    entities, relations = Vocabulary(names[0]), Vocabulary(names[1], "relation")
+    splits = {split: _index(table, entities, relations) for split, table in tables.items()}
     declared = _declared(folder)
+    read = [*tables.values(), *lists.values()]
     return Graph(
         entities,
         relations,
@@ -67,20 +78,22 @@ def _load_folder(folder: Path) -> Graph:
         name=str(declared.get("name", folder.resolve().name)),
         folder=str(folder.resolve()),
         modalities=_tables(declared, folder),
-        inputs=inputs,
-        notes=notes,
+        inputs={table.report.path: table.report.sha256 for table in read},
+        notes=[note for table in read for note in _notes(table)],
     )
 
 
 def _load_file(path: Path, ratios: tuple[float, float, float], seed: int) -> Graph:
-    if len(ratios) != 3 or min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6 or ratios[0] == 0:
+    if len(ratios) != 3 or not (min(ratios) >= 0 and abs(sum(ratios) - 1) <= 1e-6 and ratios[0]):
         raise ValueError(f"ratios are three shares that sum to 1 (train > 0), not {ratios}")
-    table = tsv.read(path, 3)
-    heads_tails, kinds = _collect([table])
-    entities, relations = Vocabulary(heads_tails), Vocabulary(kinds, "relation")
+    table = _facts(path)
+    names = _collect([table])
+    entities, relations = Vocabulary(names[0]), Vocabulary(names[1], "relation")
     facts = _index(table, entities, relations)
     order = torch.randperm(len(facts), generator=torch.Generator().manual_seed(seed))
     cut = [round(len(facts) * ratios[0]), round(len(facts) * (ratios[0] + ratios[1]))]
+    if not cut[0]:
+        raise ValueError(f"{path}: {len(facts)} facts leave none to train on by ratios {ratios}")
     parts = torch.tensor_split(facts[order], cut)
     note = f"{path}: split by ratios {ratios} with seed {seed}"
     return Graph(
@@ -90,7 +103,7 @@ def _load_file(path: Path, ratios: tuple[float, float, float], seed: int) -> Gra
         name=path.stem,
         folder=str(path.resolve().parent),
         inputs={str(path): table.report.sha256},
-        notes=[str(table.report), note],
+        notes=[*_notes(table), note],
     )
 
 
@@ -102,30 +115,46 @@ def _find(folder: Path, stem: str) -> Path | None:
     return found[0] if found else None
 
 
-def _names(path: Path, what: str) -> Vocabulary | None:
-    if not path.is_file():
-        return None
-    table = tsv.read(path, 1)
-    if table.report.rejects:
-        raise ValueError(f"a list of names cannot have rejects, for a line's number is an id\n"
-                         f"{table.report}")
-    first: dict[str, int] = {}
-    for (name,), line in zip(table.rows, table.lines, strict=True):
-        if name in first:
-            raise ValueError(f"{path}: line {line}: {name!r} stands already in line {first[name]}")
-        first[name] = line
-    return Vocabulary(first, what)
+def _facts(path: Path) -> tsv.Table:
+    """Rows of three names.
+
+    Raises:
+        ValueError: the file holds rejects and not one fact, with what it seems to be instead.
+    """
+    table = tsv.read(path, 3)
+    if table.rows or not table.report.rejects:
+        return table
+    data = path.read_bytes()
+    text = table.report.rejects[0].text
+    separator = next((s for s in (",", ";", "|", " ") if text.count(s) == 2), None)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        remedy = "the file seems to be UTF-16; save it as UTF-8"
+    elif separator is not None and "\t" not in text:
+        remedy = f"its columns seem to be separated by {separator!r}; separate them by tabs"
+    else:
+        remedy = "a line is HEAD, tab, RELATION, tab, TAIL in UTF-8, and nothing else"
+    raise ValueError(f"{path}: not one line is a fact; {remedy}\n{table.report}")
 
 
-def _collect(tables: list[tsv.Table]) -> tuple[dict[str, None], dict[str, None]]:
-    """Names in the order of their first occurrence (a dict keeps it)."""
+def _notes(table: tsv.Table) -> list[str]:
+    notes = [str(table.report)]
+    if table.rows and tuple(cell.lower() for cell in table.rows[0]) in HEADERS:
+        notes.append(
+            f"{table.report.path}: line {table.lines[0]} reads like a header and was taken as a "
+            f"fact; remove it if it is none"
+        )
+    return notes
+
+
+def _collect(tables: list[tsv.Table]) -> list[dict[str, None]]:
+    """Names of entities and of relations, in the order of their first occurrence."""
     entities: dict[str, None] = {}
     relations: dict[str, None] = {}
     for table in tables:
         for head, relation, tail in table.rows:
             entities[head] = entities[tail] = None
             relations[relation] = None
-    return entities, relations
+    return [entities, relations]
 
 
 def _index(table: tsv.Table, entities: Vocabulary, relations: Vocabulary) -> Tensor:
@@ -134,25 +163,17 @@ def _index(table: tsv.Table, entities: Vocabulary, relations: Vocabulary) -> Ten
     Raises:
         ValueError: a fact names something that entities.txt or relations.txt does not list.
     """
-    seen: dict[tuple[int, int, int], None] = {}
-    for (head, relation, tail), line in zip(table.rows, table.lines, strict=True):
-        ids = entities.get(head), relations.get(relation), entities.get(tail)
-        if None in ids:
-            what, name = [
-                (w, n)
-                for w, n, i in zip(
-                    ("entities.txt", "relations.txt", "entities.txt"),
-                    (head, relation, tail),
-                    ids,
-                    strict=True,
-                )
-                if i is None
-            ][0]
-            raise ValueError(
-                f"{table.report.path}: line {line}: {name!r} is not listed in {what}; add it there "
-                f"or remove that file (then the names are collected from the facts)"
-            )
-        seen[ids] = None  # type: ignore[index]
+    heads, kinds, tails = zip(*table.rows, strict=True) if table.rows else ((), (), ())
+    columns = entities.find(heads), relations.find(kinds), entities.find(tails)
+    seen = dict.fromkeys(zip(*columns, strict=True))
+    if unlisted := next((ids for ids in seen if None in ids), None):
+        line = list(zip(*columns, strict=True)).index(unlisted)
+        place = unlisted.index(None)
+        raise ValueError(
+            f"{table.report.path}: line {table.lines[line]}: {table.rows[line][place]!r} is not "
+            f"listed in {LISTS[place == 1]}; add it there or remove that file (then the names are "
+            f"collected from the facts)"
+        )
     table.report.duplicates = len(table.rows) - len(seen)
     if not seen:
         return torch.empty(0, 3, dtype=torch.int64)
@@ -172,8 +193,10 @@ def _declared(folder: Path) -> dict[str, object]:
 def _tables(declared: Mapping[str, object], folder: Path) -> Mapping[str, Mapping[str, object]]:
     known = {"name", "licence", "modalities", "pictures", "types"}
     if unknown := sorted(set(declared) - known):
-        raise ValueError(f"{folder / 'graph.toml'}: unknown key {unknown[0]!r}; known: "
-                         f"{', '.join(sorted(known))}")
+        raise ValueError(
+            f"{folder / 'graph.toml'}: unknown key {unknown[0]!r}; known: "
+            f"{', '.join(sorted(known))}"
+        )
     tables = declared.get("modalities", {})
     if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
         raise ValueError(f"{folder / 'graph.toml'}: [modalities.NAME] must be tables")

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,15 +19,18 @@ from safetensors import safe_open
 from torch import Tensor
 
 FORMAT = "mocme-modality-1"
+# What a file of a modality says of itself; the rest of its metadata is provenance.
+RESERVED = ("format", "vocabulary", "entities")
 
 
-@dataclass(frozen=True)
+@final
+@dataclass(frozen=True, eq=False)
 class Modality:
     """One vector for each of the n entities that have it, out of N.
 
     Attributes:
         rows: ids of these entities, ascending.
-        provenance: where the values come from, for people and for the digest.
+        provenance: where the values come from, for people; no part of the digest.
     """
 
     values: Float[Tensor, "n F"]
@@ -35,18 +39,20 @@ class Modality:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.values.ndim != 2 or len(self.values) != len(self.rows):
-            shape = tuple(self.values.shape)
-            raise ValueError(f"values of shape {shape} for {len(self.rows)} entities")
-        if len(self.rows) and (
-            int(self.rows[0]) < 0
-            or int(self.rows[-1]) >= self.num_entities
-            or bool((self.rows.diff() <= 0).any())
-        ):
-            raise ValueError(f"entity rows must ascend within 0 .. {self.num_entities - 1}")
-        if not bool(torch.isfinite(self.values.float()).all()):
-            bad = int((~torch.isfinite(self.values.float()).all(1)).sum())
-            raise ValueError(f"{bad} vectors hold NaN or infinity; leave those entities out instead")
+        if self.values.ndim != 2 or self.rows.ndim != 1 or len(self.values) != len(self.rows):
+            shapes = f"{tuple(self.values.shape)} with rows of shape {tuple(self.rows.shape)}"
+            raise ValueError(f"values of shape {shapes}; needed are (n, F) and (n,)")
+        if not self.values.is_floating_point():
+            raise ValueError(f"values are {self.values.dtype}; they must be floating point")
+        _check_ids(self.rows, self.num_entities, "entity rows", distinct=True)
+        # In float32, because that is how a model reads them.
+        finite = torch.isfinite(self.values.float()).all(1)
+        if not bool(finite.all()):
+            bad = int((~finite).sum())
+            raise ValueError(
+                f"{bad} vectors hold NaN or infinity (in float32), the first that of entity "
+                f"{int(self.rows[int(finite.int().argmin())])}; leave those entities out instead"
+            )
 
     @property
     def width(self) -> int:
@@ -74,12 +80,13 @@ class Modality:
     def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Tensors and metadata, as a safetensors file holds them."""
         tensors = {"values": self.values.contiguous(), "rows": self.rows.contiguous()}
-        return tensors, {"format": FORMAT, **self.provenance}
+        return tensors, {**described(self.provenance), "format": FORMAT}
 
 
-@dataclass(frozen=True)
+@final
+@dataclass(frozen=True, eq=False)
 class Tokens:
-    """A set of tokens for each entity, as pairs sorted by entity.
+    """A set of tokens for each entity, as pairs sorted by entity, then token.
 
     Attributes:
         vocabulary: the tokens; the id of a token is its place.
@@ -92,6 +99,19 @@ class Tokens:
     num_entities: int
     provenance: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.entity.ndim != 1 or self.entity.shape != self.token.shape:
+            shapes = f"{tuple(self.entity.shape)} and {tuple(self.token.shape)}"
+            raise ValueError(f"pairs of shapes {shapes}; an entity belongs to each token")
+        if len(set(self.vocabulary)) != len(self.vocabulary):
+            raise ValueError("a vocabulary of tokens holds one of them twice")
+        size = len(self.vocabulary)
+        if len(self.token) and not 0 <= int(self.token.min()) <= int(self.token.max()) < size:
+            raise ValueError(f"token ids must lie within 0 .. {size - 1}")
+        _check_ids(self.entity, self.num_entities, "entities of tokens")
+        if bool(((self.entity * size + self.token).diff() <= 0).any()):
+            raise ValueError("pairs of entity and token must ascend, each pair once")
+
     def present(self) -> Bool[Tensor, " N"]:
         """Which entities have a token."""
         mask = torch.zeros(self.num_entities, dtype=torch.bool)
@@ -100,8 +120,9 @@ class Tokens:
 
     def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Tensors and metadata, as a safetensors file holds them."""
-        metadata = {"format": FORMAT, "vocabulary": json.dumps(self.vocabulary), **self.provenance}
-        return {"entity": self.entity, "token": self.token}, metadata
+        vocabulary = json.dumps(self.vocabulary)
+        metadata = {**described(self.provenance), "format": FORMAT, "vocabulary": vocabulary}
+        return {"entity": self.entity.contiguous(), "token": self.token.contiguous()}, metadata
 
     def digest(self) -> str:
         """SHA-256 of vocabulary and pairs."""
@@ -110,7 +131,7 @@ class Tokens:
         return total.hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Features:
     """All modalities of a graph: dense ones and token sets, each by name."""
 
@@ -124,30 +145,32 @@ class Features:
 
     def present(self) -> dict[str, Bool[Tensor, " N"]]:
         """Presence by modality name."""
-        both = {**self.dense, **self.tokens}
-        return {name: modality.present() for name, modality in both.items()}
+        return {name: modality.present() for name, modality in self._both().items()}
 
     def digest(self) -> str:
         """SHA-256 over all of them by name."""
-        both = {**self.dense, **self.tokens}
+        both = self._both()
         parts = [f"{name}:{both[name].digest()}" for name in sorted(both)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    def _both(self) -> dict[str, Modality | Tokens]:
+        return {**self.dense, **self.tokens}
 
 
 def unpacked(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], num_entities: int
 ) -> Modality | Tokens:
     """The modality whose `packed` these are."""
-    rest = {k: v for k, v in metadata.items() if k not in ("format", "vocabulary", "entities")}
-    if "vocabulary" in metadata:
+    rest = described(metadata)
+    # The tensors decide: a dense file may well describe a vocabulary of its own.
+    if "token" in tensors:
         vocabulary = tuple(json.loads(metadata["vocabulary"]))
         return Tokens(vocabulary, tensors["entity"], tensors["token"], num_entities, rest)
     return Modality(tensors["values"], tensors["rows"], num_entities, rest)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors (memory-mapped) and metadata of a file.
+    """Tensors and metadata of a file; the tensors are memory-mapped, private to this process.
 
     Raises:
         ValueError: the file is absent, truncated or not safetensors.
@@ -156,7 +179,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: cannot be read as safetensors: {error}") from error
 
@@ -165,6 +189,20 @@ def check_entities(path: Path, metadata: Mapping[str, str], digest: str) -> None
     """Refuse features that were made for another list of entities."""
     if metadata.get("entities", digest) != digest:
         raise ValueError(
-            f"{path}: was made for another list of entities (another entities.txt, or another order);"
-            f" encode the modality again for this graph"
+            f"{path}: was made for another list of entities (another entities.txt, or another "
+            f"order); encode the modality again for this graph"
         )
+
+
+def described(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Metadata without what only the file itself is described by."""
+    return {key: value for key, value in metadata.items() if key not in RESERVED}
+
+
+def _check_ids(ids: Tensor, limit: int, what: str, distinct: bool = False) -> None:
+    if ids.dtype != torch.int64:
+        raise ValueError(f"{what} are {ids.dtype}; they must be int64 ids")
+    steps = ids.diff()
+    falls = bool((steps <= 0).any() if distinct else (steps < 0).any())
+    if len(ids) and (falls or int(ids[0]) < 0 or int(ids[-1]) >= limit):
+        raise ValueError(f"{what} must ascend within 0 .. {limit - 1}")

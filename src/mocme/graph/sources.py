@@ -2,21 +2,24 @@
 
 Dense: `Vectors` (.safetensors or .npy), `Numbers` (a TSV of numbers). Sets of tokens: `Words`,
 `Bins`. Every kind can be replaced by a control of the same size: ``replace = "random"`` (other
-values, same entities) or ``"shuffled"`` (same values, other entities).
+values, same entities) or ``"shuffled"`` (same values, other entities); see `controls`.
 """
 
 from __future__ import annotations
 
-import math
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from mocme.graph.columns import read_numbers, read_texts, unknown
+from mocme.graph.controls import Replace, control
 from mocme.graph.formats import tsv
 from mocme.graph.loading import file_digest
 from mocme.graph.modalities import (
@@ -24,13 +27,16 @@ from mocme.graph.modalities import (
     Modality,
     Tokens,
     check_entities,
+    described,
     read_safetensors,
 )
 from mocme.graph.tokens import rarest, words
 from mocme.graph.triples import Graph, Vocabulary
 from mocme.parts import ConfigError, Part, build
 
-Replace = Literal["nothing", "random", "shuffled"]
+# A name becomes part of a file's name and of a parameter's name.
+NAME = re.compile(r"[\w-]+")
+TAKEN = {"structure": "is the modality every graph has", "default": "stands for all modalities"}
 
 
 class Source(Part):
@@ -49,7 +55,13 @@ class Vectors(Source):
     """One vector an entity.
 
     ``.safetensors`` holds either `values` (n, F) with `rows` (n,), the entity ids, or one vector
-    under each entity's name; ``.npy`` holds (n, F) and needs `entities`, a file with one name a line.
+    under each entity's name; ``.npy`` holds (n, F) and needs `entities`, a file with one name a
+    line. Bound to the list of entities are `values` with `rows` by the digest of that list in the
+    file's metadata (`entities`); a file without it is taken as it is, with a note.
+
+    Memory-mapped are `values` with `rows` and ``.npy`` whose names are entities of the graph in
+    its order. Everything else is copied: one vector a name, rows in another order, other numbers
+    than floating point of this machine's byte order, and every control.
     """
 
     def __init__(
@@ -60,37 +72,54 @@ class Vectors(Source):
     def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
         path = folder / self.path
         if not path.is_file():
-            raise ValueError(f"{path}: there is no such file; encode the modality first, or name "
-                             f"its folder with --features")
+            raise ValueError(
+                f"{path}: there is no such file; encode the modality first, or name its folder "
+                f"with --features"
+            )
         provenance = {"source": str(path), "sha256": file_digest(path)}
         if path.suffix == ".npy":
-            names, values = self._from_npy(path, folder)
+            rows, values, notes = self._from_npy(path, folder, graph.entities)
         else:
             tensors, metadata = read_safetensors(path)
+            provenance |= described(metadata)
             if set(tensors) == {"values", "rows"}:
-                check_entities(path, metadata, graph.entities.digest())
-                values, rows = tensors["values"], tensors["rows"]
-                dense = Modality(values, rows, graph.num_entities, provenance | metadata)
-                return control(dense, self.replace, self.seed), []
-            names, values = _stack(path, tensors)
-        rows, kept, notes = _match(path, names, graph.entities)
-        dense = Modality(values[kept], rows, graph.num_entities, provenance)
+                notes = _bound(path, metadata, graph.entities)
+                rows, values = _ids(tensors["rows"]), tensors["values"]
+            else:
+                names, values = _stack(path, tensors)
+                rows, kept, notes = _match(path, names, graph.entities)
+                values = _take(values, kept)
+        if not values.is_floating_point():
+            values = values.float()
+        dense = _checked(path, values, rows, graph.num_entities, provenance)
+        if empty := int((dense.values == 0).all(1).sum()):
+            notes.append(
+                f"{path}: {empty:,} vectors are all zero; leave out entities that lack the modality"
+            )
         return control(dense, self.replace, self.seed), notes
 
-    def _from_npy(self, path: Path, folder: Path) -> tuple[list[str], Tensor]:
+    def _from_npy(
+        self, path: Path, folder: Path, entities: Vocabulary
+    ) -> tuple[Tensor, Tensor, list[str]]:
         if self.entities is None:
             raise ValueError(f"{path}: needs entities = FILE, one entity name a line in row order")
+        table = tsv.read_names(folder / self.entities)
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            # Copy on write: torch warns of memory that it may not write to.
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: cannot be read as .npy: {error}") from error
-        table = tsv.read(folder / self.entities, 1)
         if array.ndim != 2 or len(array) != len(table.rows):
             raise ValueError(
                 f"{path}: has shape {array.shape}, but {table.report.path} names "
                 f"{len(table.rows)} entities; one row a name is needed"
             )
-        return [row[0] for row in table.rows], torch.from_numpy(np.array(array))
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"{path}: holds {array.dtype}, not numbers")
+        if array.dtype.kind != "f" or not array.dtype.isnative or array.dtype.itemsize > 8:
+            array = array.astype(np.float32)
+        rows, kept, notes = _match(path, [name for (name,) in table.rows], entities)
+        return rows, _take(torch.from_numpy(array), kept), notes
 
 
 class Numbers(Source):
@@ -104,7 +133,7 @@ class Numbers(Source):
         self.path, self.replace, self.seed = path, replace, seed
 
     def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
-        columns, notes = _numbers(folder / self.path, graph.entities)
+        columns, notes = read_numbers(folder / self.path, graph.entities)
         values = torch.zeros(graph.num_entities, 2 * len(columns))
         for place, cells in enumerate(columns.values()):
             rows = torch.tensor(list(cells))
@@ -116,7 +145,7 @@ class Numbers(Source):
         has = values[:, 1::2].any(1).nonzero().flatten()
         provenance = {"source": str(folder / self.path), "attributes": "\t".join(columns)}
         provenance["sha256"] = file_digest(folder / self.path)
-        dense = Modality(values[has], has, graph.num_entities, provenance)
+        dense = _checked(folder / self.path, values[has], has, graph.num_entities, provenance)
         return control(dense, self.replace, self.seed), notes
 
 
@@ -138,8 +167,12 @@ class Words(Source):
         replace: Replace = "nothing",
         seed: int = 0,
     ) -> None:
+        if not paths or isinstance(paths, str):
+            raise ValueError("paths is a list of files, at least one")
         if len(columns) not in (1, len(paths)) or min(columns) < 2:
             raise ValueError("columns gives the text's column (2 or more), one or one a path")
+        if min(per_entity, at_least) < 1 or not 0 < at_most <= 1:
+            raise ValueError("per_entity and at_least are 1 or more; at_most is a share in (0, 1]")
         self.paths = paths
         self.columns = tuple(columns) * (len(paths) if len(columns) == 1 else 1)
         self.per_entity, self.at_least, self.at_most = per_entity, at_least, at_most
@@ -164,8 +197,11 @@ class Words(Source):
             provenance={"source": "\t".join(self.paths), "sha256": "\t".join(digests)},
         )
         if not len(tokens.entity):
-            raise ValueError(f"{folder / self.paths[0]}: no word occurs in {self.at_least} entities "
-                             f"or more; lower at_least or leave this modality out")
+            raise ValueError(
+                f"{folder / self.paths[0]}: no word occurs in {self.at_least} entities or more and "
+                f"in at most the share {self.at_most} of the {len(texts)} that have a text; change "
+                f"at_least or at_most, or leave this modality out"
+            )
         return control(tokens, self.replace, self.seed), notes
 
 
@@ -180,17 +216,23 @@ class Bins(Source):
         self.path, self.bins, self.replace, self.seed = path, bins, replace, seed
 
     def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
-        columns, notes = _numbers(folder / self.path, graph.entities)
+        columns, notes = read_numbers(folder / self.path, graph.entities)
         sets: dict[int, list[str]] = {}
         for attribute, cells in columns.items():
             numbers = torch.tensor(list(cells.values()), dtype=torch.float64)
-            edges = torch.unique(numbers.quantile(torch.linspace(0, 1, self.bins + 1).double()[1:-1]))
+            inner = torch.linspace(0, 1, self.bins + 1).double()[1:-1]
+            edges = torch.unique(numbers.quantile(inner))
             places = torch.bucketize(numbers, edges, right=True)
             for entity, place in zip(cells, places.tolist(), strict=True):
                 sets.setdefault(entity, []).append(f"{attribute}#{place}")
         provenance = {"source": self.path, "sha256": file_digest(folder / self.path)}
         tokens = rarest(
-            sets, graph.num_entities, per_entity=10**9, at_least=1, at_most=1.0, provenance=provenance
+            sets,
+            graph.num_entities,
+            per_entity=len(columns),
+            at_least=1,
+            at_most=1.0,
+            provenance=provenance,
         )
         return control(tokens, self.replace, self.seed), notes
 
@@ -201,8 +243,14 @@ def read_features(
     """Read every modality of ``[modalities.NAME]`` tables.
 
     Args:
-        folder: where their paths start; the graph's own folder by default. A file that is not
-            there is looked for in the graph's folder too.
+        graph: whose entities the names in the files are.
+        tables: settings of a `Source` by modality name.
+        folder: where their paths start; the graph's own folder by default. A modality whose files
+            are not there is looked for in the graph's folder too.
+
+    Raises:
+        ConfigError: a setting is wrong, or the name of a modality.
+        ValueError: a file is, named with the remedy.
     """
     dense: dict[str, Modality] = {}
     tokens: dict[str, Tokens] = {}
@@ -210,9 +258,12 @@ def read_features(
     home = Path(graph.folder or ".")
     for name, table in tables.items():
         path = f"modalities.{name}"
-        if name == "structure":
-            raise ConfigError(f"{path}: structure is the modality every graph has; choose a name")
-        source = build(Source, {**table, "kind": _kind(table, path)}, path)
+        if name in TAKEN:
+            raise ConfigError(f"{path}: {name} {TAKEN[name]}; choose another name")
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"{path}: a name consists of letters, digits, '_' and '-'")
+        settings = {**table, "kind": kind_of(table, path)}
+        source = build(Source, settings, path)  # type: ignore[type-abstract]
         found, said = source.load(graph, _folder_of(source, folder, home))
         notes += said
         if isinstance(found, Tokens):
@@ -222,108 +273,33 @@ def read_features(
     return Features(dense, tokens, notes)
 
 
-def _kind(table: Mapping[str, Any], path: str) -> str:
-    """Kinds may be written as in graph.toml (`words`) or as the class (`Words`)."""
-    kind = table.get("kind", "")
-    if not isinstance(kind, str):
-        raise ConfigError(f"{path}.kind: must be a text")
-    return kind if ":" in kind else kind.capitalize()
+def kind_of(table: object, path: str) -> str:
+    """The kind of a table as its class is called; graph.toml may write `words` for `Words`.
+
+    Raises:
+        ConfigError: it is no table, or has no kind.
+    """
+    kind = table.get("kind") if isinstance(table, Mapping) else None
+    if not isinstance(kind, str) or not kind:
+        known = ", ".join(part.__name__ for part in Source.kinds)
+        raise ConfigError(f"{path}: must be a table with a kind, one of {known}")
+    return kind if ":" in kind else kind[0].upper() + kind[1:]
 
 
 def _folder_of(source: Source, folder: Path | None, home: Path) -> Path:
-    first = getattr(source, "path", None) or getattr(source, "paths", ("",))[0]
-    return folder if folder is not None and (folder / first).exists() else home
+    """Where the files of a source lie: `folder`, unless they are all at `home` only."""
+    if folder is None:
+        return home
+    settings = vars(source)
+    single = (settings.get("path"), settings.get("entities"))
+    files = [f for f in (*settings.get("paths", ()), *single) if isinstance(f, str)]
+    there = all((folder / file).exists() for file in files)
+    return home if not there and all((home / file).exists() for file in files) else folder
 
 
-def control(modality: Any, replace: Replace, seed: int) -> Any:
-    """The same modality, or a control of the same size without its content.
-
-    ``random``: Gaussian vectors with the mean and deviation of each column, or token sets of the
-    same sizes drawn by frequency. ``shuffled``: the content of another entity that has it.
-    """
-    if replace == "nothing":
-        return modality
-    generator = torch.Generator().manual_seed(seed)
-    note = {**modality.provenance, "replaced": f"{replace}, seed {seed}"}
-    if isinstance(modality, Modality):
-        values = modality.values.float()
-        if replace == "random":
-            noise = torch.randn(values.shape, generator=generator)
-            values = values.mean(0) + noise * values.std(0, correction=0)
-        else:
-            values = values[torch.randperm(len(values), generator=generator)]
-        return Modality(values, modality.rows, modality.num_entities, note)
-    return _control_tokens(modality, replace, generator, note)
-
-
-def _control_tokens(
-    tokens: Tokens, replace: Replace, generator: torch.Generator, note: Mapping[str, str]
-) -> Tokens:
-    if replace == "shuffled":
-        has, index = torch.unique(tokens.entity, return_inverse=True)
-        entity, token = has[torch.randperm(len(has), generator=generator)][index], tokens.token
-    else:
-        entity = tokens.entity
-        token = tokens.token[torch.randperm(len(entity), generator=generator)]
-    pairs = torch.unique(torch.stack([entity, token], 1), dim=0)
-    return Tokens(tokens.vocabulary, pairs[:, 0], pairs[:, 1], tokens.num_entities, note)
-
-
-def read_texts(path: Path, column: int, entities: Vocabulary) -> tuple[dict[int, str], list[str], str]:
-    """Texts by entity id, notes on names and lines left out, and the file's digest."""
-    table = tsv.read(path, None)
-    if table.rows and len(table.rows[0]) < column:
-        raise ValueError(f"{path}: has {len(table.rows[0])} columns; column {column} is asked for")
-    texts: dict[int, str] = {}
-    strange: list[str] = []
-    for row in table.rows:
-        entity = entities.get(row[0])
-        if entity is None:
-            strange.append(row[0])
-        elif text := row[column - 1]:
-            texts[entity] = f"{texts[entity]}\n{text}" if entity in texts else text
-    return texts, [str(table.report), *_unknown(path, strange)], table.report.sha256
-
-
-def _numbers(path: Path, entities: Vocabulary) -> tuple[dict[str, dict[int, float]], list[str]]:
-    """Numbers by attribute and entity; the last of several values of one attribute counts."""
-    table = tsv.read(path, None)
-    width = len(table.rows[0]) if table.rows else 3
-    if width not in (2, 3):
-        raise ValueError(f"{path}: {width} columns; (entity, value) or (entity, attribute, value)")
-    columns: dict[str, dict[int, float]] = {}
-    strange: list[str] = []
-    double = 0
-    for row, line in zip(table.rows, table.lines, strict=True):
-        try:
-            number = float(row[-1])
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise ValueError(f"{path}: line {line}: {row[-1]!r} is not a finite number; remove the "
-                             f"line where the value is missing")
-        entity = entities.get(row[0])
-        if entity is None:
-            strange.append(row[0])
-            continue
-        cells = columns.setdefault(row[1] if width == 3 else "value", {})
-        double += entity in cells
-        cells[entity] = number
-    if not columns:
-        raise ValueError(f"{path}: no number belongs to an entity of the graph")
-    notes = [str(table.report), *_unknown(path, strange)]
-    if double:
-        notes.append(f"{path}: {double} entities have an attribute twice; the last value counts")
-    return columns, notes
-
-
-def _unknown(path: Path, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    return [f"{path}: {len(names):,} rows name no entity of the graph, the first {names[0]!r}"]
-
-
-def _match(path: Path, names: list[str], entities: Vocabulary) -> tuple[Tensor, Tensor, list[str]]:
+def _match(
+    path: Path, names: Sequence[str], entities: Vocabulary
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], list[str]]:
     """Entity ids in ascending order, the places of their vectors, and notes."""
     ids: dict[int, int] = {}
     strange = []
@@ -336,17 +312,58 @@ def _match(path: Path, names: list[str], entities: Vocabulary) -> tuple[Tensor, 
         else:
             ids[entity] = place
     if not ids:
-        raise ValueError(f"{path}: none of its {len(names)} names is an entity of the graph")
+        raise ValueError(
+            f"{path}: none of its {len(names)} names is an entity of the graph; names are compared "
+            f"byte for byte, as they stand in its facts"
+        )
     rows = sorted(ids)
-    return torch.tensor(rows), torch.tensor([ids[r] for r in rows]), _unknown(path, strange)
+    return torch.tensor(rows), torch.tensor([ids[r] for r in rows]), unknown(path, strange)
 
 
-def _stack(path: Path, tensors: Mapping[str, Tensor]) -> tuple[list[str], Tensor]:
+def _take(values: Tensor, kept: Int[Tensor, " n"]) -> Tensor:
+    """Some rows; all of them in their order stay where they are, perhaps in a mapped file."""
+    whole = len(kept) == len(values) and bool((kept == torch.arange(len(kept))).all())
+    return values if whole else values[kept]
+
+
+def _stack(path: Path, tensors: Mapping[str, Tensor]) -> tuple[list[str], Float[Tensor, "n F"]]:
     shapes = {tuple(value.shape) for value in tensors.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-        raise ValueError(f"{path}: needs one vector of the same length under each entity's name, or "
-                         f"`values` with `rows`; found shapes {sorted(shapes)[:3]}")
-    return list(tensors), torch.stack(list(tensors.values()))
+        raise ValueError(
+            f"{path}: needs one vector of the same length under each entity's name, or `values` "
+            f"with `rows`; found shapes {sorted(shapes)[:3]}"
+        )
+    return list(tensors), torch.stack([value.float() for value in tensors.values()])
+
+
+def _ids(rows: Tensor) -> Tensor:
+    """Whole numbers of any width as int64; anything else stays and is refused later."""
+    whole = not rows.is_floating_point() and not rows.is_complex() and rows.dtype != torch.bool
+    return rows.long() if whole else rows
+
+
+def _bound(path: Path, metadata: Mapping[str, str], entities: Vocabulary) -> list[str]:
+    check_entities(path, metadata, entities.digest())
+    if "entities" in metadata:
+        return []
+    return [f"{path}: does not say for which list of entities its rows are; taken as for this one"]
+
+
+def _checked(
+    path: Path, values: Tensor, rows: Tensor, num_entities: int, provenance: Mapping[str, str]
+) -> Modality:
+    """The modality, or what is wrong with it under the name of its file."""
+    if values.ndim != 2 or rows.shape != values.shape[:1] or rows.dtype != torch.int64:
+        raise ValueError(
+            f"{path}: values of shape {tuple(values.shape)} with rows of shape "
+            f"{tuple(rows.shape)} and type {rows.dtype}; needed are (n, F) and (n,) whole numbers"
+        )
+    if not values.numel():
+        raise ValueError(f"{path}: holds no vector (shape {tuple(values.shape)})")
+    try:
+        return Modality(values, rows, num_entities, provenance)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 Source.kinds = (Vectors, Numbers, Words, Bins)

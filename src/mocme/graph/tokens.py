@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -41,13 +42,13 @@ def rarest(
     """The `per_entity` rarest tokens of each entity.
 
     A token counts only if at least `at_least` entities have it and at most the share `at_most` of
-    the entities that have any. Equally rare ones are taken in alphabetical order.
+    the entities in `sets`. Equally rare ones are taken in alphabetical order.
     """
-    counts = Counter(token for tokens in sets.values() for token in tokens)
-    limit = at_most * len(sets)
-    kept = {token for token, count in counts.items() if at_least <= count <= limit}
+    counts = Counter(token for tokens in sets.values() for token in set(tokens))
+    # A quotient rounds as `at_most` did: 29 / 100 is 0.29, but 0.29 * 100 is less than 29.
+    kept = {t for t, count in counts.items() if count >= at_least and count / len(sets) <= at_most}
     chosen = {
-        entity: sorted((t for t in tokens if t in kept), key=lambda t: (counts[t], t))[:per_entity]
+        entity: sorted(kept.intersection(tokens), key=lambda t: (counts[t], t))[:per_entity]
         for entity, tokens in sets.items()
     }
     vocabulary = sorted({token for tokens in chosen.values() for token in tokens})
@@ -60,7 +61,7 @@ def rarest(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainingFacts:
     """What a training learns from: links and token facts, in both directions, in one numbering.
 
@@ -86,14 +87,27 @@ class TrainingFacts:
 
     @staticmethod
     def of(
-        graph: Graph, vocabularies: Mapping[str, Tokens], candidates: str = "trained"
+        graph: Graph,
+        vocabularies: Mapping[str, Tokens],
+        candidates: Literal["linked", "trained", "all"] = "trained",
     ) -> TrainingFacts:
         """Facts of the train split and of token sets.
 
         Args:
+            graph: whose numbering is kept; other splits than train are not looked at.
+            vocabularies: token sets by modality name; m is the place in this mapping.
             candidates: which entities a training competes against: ``linked``, those of a training
                 triple; ``trained``, those of any training fact, tokens included; ``all``.
+
+        Raises:
+            ValueError: a token set was made for another number of entities.
         """
+        for name, tokens in vocabularies.items():
+            if tokens.num_entities != graph.num_entities:
+                raise ValueError(
+                    f"modality {name!r} was made for {tokens.num_entities} entities, but the graph "
+                    f"has {graph.num_entities}; read it again for this graph"
+                )
         base = 2 * graph.num_relations
         parts = [graph.directed("train")]
         inverse = [(r + graph.num_relations) % base for r in range(base)]

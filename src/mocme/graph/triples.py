@@ -1,14 +1,15 @@
 """Facts as integers: vocabularies, questions, known answers and the graph itself.
 
-A fact is (head, relation, tail). With R relations, ``r + R`` is the inverse of ``r``; a question for
-a head is therefore a question for a tail of the inverse relation, and only that direction exists.
+A fact is (head, relation, tail). With R relations, ``r + R`` is the inverse of ``r``; a question
+for a head is therefore a question for a tail of the inverse relation, and only that direction
+exists.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Int
@@ -22,16 +23,23 @@ class UnknownName(ValueError):
 
 
 class Vocabulary:
-    """Names and their ids: the id of a name is its place in the sequence."""
+    """Names and their ids: the id of a name is its place in the sequence.
+
+    Raises:
+        ValueError: a name occurs twice, or holds a line feed (no file of names could hold it, and
+            two lists could share a digest).
+    """
 
     def __init__(self, names: Iterable[str], what: str = "entity") -> None:
         self.names = tuple(names)
         self.what = what
         self._ids = {name: index for index, name in enumerate(self.names)}
         if len(self._ids) != len(self.names):
-            seen: set[str] = set()
-            double = next(name for name in self.names if name in seen or seen.add(name))
+            places = enumerate(self.names)
+            double = next(name for place, name in places if self._ids[name] != place)
             raise ValueError(f"the {what} name {double!r} occurs twice in a vocabulary")
+        if broken := next((name for name in self.names if "\n" in name), None):
+            raise ValueError(f"the {what} name {broken!r} holds a line feed; replace it by a space")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -48,6 +56,10 @@ class Vocabulary:
     def get(self, name: str) -> int | None:
         """The id of a name, or None."""
         return self._ids.get(name)
+
+    def find(self, names: Iterable[str]) -> list[int | None]:
+        """The ids of many names, None where there is none."""
+        return list(map(self._ids.get, names))
 
     def id(self, name: str) -> int:
         """The id of a name.
@@ -84,7 +96,7 @@ class Vocabulary:
         return total.hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Queries:
     """B questions (head, relation, ?); relations may be inverse ones."""
 
@@ -137,8 +149,7 @@ class AnswerIndex:
     def lookup(self, queries: Queries) -> tuple[Tensor, Tensor]:
         """Known answers of any questions, as pairs (place in `queries`, answer)."""
         if not len(self):
-            empty = torch.empty(0, dtype=torch.int64)
-            return empty, empty
+            return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
         keys = queries.relation * self._span + queries.head
         spot = torch.searchsorted(self._keys, keys).clamp_(max=len(self) - 1)
         found = (self._keys[spot] == keys) & (queries.head < self._span)
@@ -147,7 +158,7 @@ class AnswerIndex:
         return where[place], answers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Graph:
     """A multi-modal knowledge graph: names, facts by split, and where its modalities lie.
 
@@ -174,6 +185,14 @@ class Graph:
                 raise ValueError(f"a split is one of {', '.join(SPLITS)}, not {split!r}")
             if facts.ndim != 2 or facts.shape[1] != 3:
                 raise ValueError(f"split {split!r} has shape {tuple(facts.shape)}, not (n, 3)")
+            if facts.dtype != torch.int64:
+                raise ValueError(f"split {split!r} holds {facts.dtype}, not int64 ids")
+            limit = torch.tensor([self.num_entities, self.num_relations, self.num_entities])
+            if bool(((facts < 0) | (facts >= limit)).any()):
+                raise ValueError(
+                    f"split {split!r} holds ids outside the {self.num_entities} entities and "
+                    f"{self.num_relations} relations"
+                )
 
     @property
     def num_entities(self) -> int:
@@ -188,7 +207,8 @@ class Graph:
         chosen = [self.splits[s] for s in splits or tuple(self.splits) if s in self.splits]
         if not chosen:
             return torch.empty(0, 3, dtype=torch.int64)
-        return torch.unique(torch.cat(chosen), dim=0)
+        distinct: Tensor = torch.unique(torch.cat(chosen), dim=0)
+        return distinct
 
     def directed(self, *splits: str) -> Int[Tensor, "n 3"]:
         """Facts of some splits in both directions: (h, r, t) and (t, r + R, h)."""
@@ -212,16 +232,7 @@ class Graph:
     def training_view(self) -> Graph:
         """The same graph without anything that a training may not see."""
         kept = {s: facts for s, facts in self.splits.items() if s in ("train", "valid")}
-        return Graph(
-            self.entities,
-            self.relations,
-            kept,
-            self.name,
-            self.folder,
-            self.modalities,
-            self.inputs,
-            self.notes,
-        )
+        return replace(self, splits=kept)
 
     def digest(self) -> str:
         """SHA-256 over names and facts, the same for the same graph however it was stored."""

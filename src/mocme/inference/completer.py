@@ -62,7 +62,8 @@ class Predictions(Sequence[Prediction]):
             name = getattr(item, self._asked)
             shares = ", ".join(f"{m} {w:.2f}" for m, w in item.weights.items() if w)
             known = " (known)" if item.known else ""
-            lines.append(f"{place:3d}  {item.score:8.3f}  {name}{known}  [{shares or 'nothing known'}]")
+            shares = shares or "nothing known"
+            lines.append(f"{place:3d}  {item.score:8.3f}  {name}{known}  [{shares}]")
         return "\n".join(lines)
 
 
@@ -72,6 +73,7 @@ class Completer:
     def __init__(self, model: Model, graph: Graph) -> None:
         self.model, self.graph = model, graph
         self._known: AnswerIndex | None = None
+        self._reflexive: frozenset[int] | None = None
 
     @property
     def known(self) -> AnswerIndex:
@@ -80,8 +82,19 @@ class Completer:
             self._known = self.graph.answers(*self.graph.splits)
         return self._known
 
+    @property
+    def reflexive(self) -> frozenset[int]:
+        """Relations of which the graph holds a fact between an entity and itself."""
+        if self._reflexive is None:
+            head, relation, tail = self.graph.facts().unbind(1)
+            self._reflexive = frozenset(relation[head == tail].tolist())
+        return self._reflexive
+
     def tails(self, head: str, relation: str, k: int = 10, known: Known = "hide") -> Predictions:
         """The likeliest tails of (head, relation, ?).
+
+        The head itself is no answer, unless the graph holds a fact of this relation between some
+        entity and itself.
 
         Args:
             k: how many, at most 1,000.
@@ -131,6 +144,8 @@ class Completer:
         _, answers = self.known.lookup(queries.to("cpu"))
         if known == "hide":
             scores[answers] = -torch.inf
+        if relation % self.graph.num_relations not in self.reflexive:
+            scores[entity] = -torch.inf
         items = self._items(entity, relation, scores, set(answers.tolist()), k)
         name = self.graph.relations[relation % self.graph.num_relations]
         question = f"({given}, {name}, ?)" if asked == "tail" else f"(?, {name}, {given})"

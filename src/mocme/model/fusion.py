@@ -42,7 +42,7 @@ class Complementary(Fusion):
     """Weights by relevance and complementarity.
 
     Args:
-        relevance: whether a learned scalar of the view takes part (without it: complementarity only).
+        relevance: whether a learned scalar of the view takes part (else complementarity only).
         complementarity: ``learned``: standardised (mu - redundancy), times a learned lambda;
             ``off``: an ordinary gate; ``shuffled``: that of another entity (a control).
         strength: start of lambda.
@@ -100,17 +100,17 @@ class ComplementaryFusion(nn.Module):
 
     def forward(self, views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]) -> Fused:
         """Fuse the views that are present."""
-        redundancy, mean_redundancy = pair_redundancy(views, present)
+        redundancy, mean_redundancy, length = pair_redundancy(views, present)
         logits = views.new_zeros(present.shape)
         if self.settings.relevance:
-            logits = torch.einsum("nvd,vd->nv", unit(views), self.gate) + self.bias
+            logits = torch.einsum("nvd,vd->nv", views, self.gate) / length + self.bias
         if self.settings.complementarity != "off":
             complementarity = standardised(redundancy, present)
             if self.settings.complementarity == "shuffled":
                 complementarity = complementarity.roll(1, 0)
             logits = logits + self.log_strength.exp() * complementarity
         weights = masked_softmax(logits / self.log_temperature.exp(), present)
-        return Fused(torch.einsum("nv,nvd->nd", weights, views), weights, mean_redundancy)
+        return Fused(weighted(weights, views), weights, mean_redundancy)
 
 
 class MeanFusion(nn.Module):
@@ -119,7 +119,7 @@ class MeanFusion(nn.Module):
     def forward(self, views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]) -> Fused:
         """Average the views that are present."""
         weights = present.to(views.dtype) / present.sum(1, keepdim=True).clamp_min(1)
-        return Fused(torch.einsum("nv,nvd->nd", weights, views), weights, views.new_zeros(()))
+        return Fused(weighted(weights, views), weights, views.new_zeros(()))
 
 
 class AttentionFusion(nn.Module):
@@ -137,7 +137,7 @@ class AttentionFusion(nn.Module):
         centre = units.sum(1) / present.sum(1, keepdim=True).clamp_min(1)
         logits = torch.einsum("nvk,nk->nv", units @ self.key, centre @ self.query)
         weights = masked_softmax(logits * self.key.shape[1] ** -0.5, present)
-        return Fused(torch.einsum("nv,nvd->nd", weights, views), weights, views.new_zeros(()))
+        return Fused(weighted(weights, views), weights, views.new_zeros(()))
 
 
 def unit(views: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
@@ -145,17 +145,34 @@ def unit(views: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
     return functional.normalize(views, dim=-1, eps=1e-8)
 
 
+def weighted(
+    weights: Float[Tensor, "n V"], views: Float[Tensor, "n V D"]
+) -> Float[Tensor, "n D"]:
+    """Weighted sum of each entity's views."""
+    return torch.bmm(weights.unsqueeze(1), views).squeeze(1)
+
+
 def pair_redundancy(
     views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]
-) -> tuple[Float[Tensor, "n V"], Float[Tensor, ""]]:
-    """Mean squared cosine of each view with the other present ones (0 where alone), and its mean."""
-    units = unit(views)
-    squared = torch.einsum("nvd,nwd->nvw", units, units).square()
+) -> tuple[Float[Tensor, "n V"], Float[Tensor, ""], Float[Tensor, "n V"]]:
+    """Mean squared cosine of each view with the other present ones (0 where alone).
+
+    Cosines come from the products of the views as they are, so that no tensor of unit vectors is
+    made, which would be as large as the views and cost more than all the rest.
+
+    Returns:
+        the redundancy of each view; its mean over the views that have company; the views' lengths.
+    """
+    products = torch.bmm(views, views.transpose(1, 2))
+    # Far below the square of any trained length (tables start near 0.01 * sqrt(D)).
+    squared_length = products.diagonal(dim1=1, dim2=2) + 1e-12
+    cosines = products.square() / (squared_length.unsqueeze(1) * squared_length.unsqueeze(2))
     both = present.unsqueeze(1) & present.unsqueeze(2)
     both = both & ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
     others = both.sum(2)
-    redundancy = (squared * both).sum(2) / others.clamp_min(1)
-    return redundancy, redundancy.sum() / (others > 0).sum().clamp_min(1)
+    redundancy = (cosines * both).sum(2) / others.clamp_min(1)
+    mean = redundancy.sum() / (others > 0).sum().clamp_min(1)
+    return redundancy, mean, squared_length.sqrt()
 
 
 def standardised(

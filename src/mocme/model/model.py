@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -86,7 +87,8 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.settings, self.scorer = settings, settings.scorer
+        # A copy: a scorer may hold a part of this model (TuckER's core), and settings are shared.
+        self.settings, self.scorer = settings, copy.copy(settings.scorer)
         self.num_entities, self.seed = facts.num_entities, seed
         self.modalities = [STRUCTURE, *dense]
         width = settings.width
@@ -101,7 +103,8 @@ class Model(nn.Module):
             self.across = settings.across.make(width, len(self.modalities), generator)
         present = [facts.present[: facts.num_entities], *(m.present() for m in dense.values())]
         self.register_buffer("present", torch.stack(present, 1), persistent=False)
-        chance = [settings.dropout.get(m, settings.dropout.get("default", 0.0)) for m in self.modalities]
+        rest = settings.dropout.get("default", 0.0)
+        chance = [settings.dropout.get(name, rest) for name in self.modalities]
         self.hide_probability = torch.tensor(chance)
         self._check_dropout(settings.dropout)
         self._frozen: Table | None = None
@@ -169,7 +172,8 @@ class Model(nn.Module):
         if step is not None and len(self.modalities) > 1:
             present = keep_mask(present, self.hide_probability, self.seed, step)
         if len(self.modalities) == 1:
-            vectors, weights = self.structure, present.to(self.structure.dtype)
+            vectors: Tensor = self.structure
+            weights = present.to(self.structure.dtype)
             views: dict[str, Tensor] = {}
             redundancy = vectors.new_zeros(())
         else:

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from mocme.parts import Part
 
+# Floats that RotatE's differences may take at once, where no gradient needs them all.
+BLOCK = 1 << 22
+
 
 class Scorer(Part):
     """What makes a score of vectors.
@@ -163,8 +166,15 @@ class RotatE(Scorer):
         return torch.cat([real * cos - imaginary * sin, real * sin + imaginary * cos], -1)
 
     def compare(self, query: Tensor, candidates: Tensor) -> Tensor:
-        difference = query.unsqueeze(1) - candidates
-        return -self.moduli(difference).sum(-1)
+        if torch.is_grad_enabled() and (query.requires_grad or candidates.requires_grad):
+            return self._negative_distance(query, candidates)
+        # All differences at once would be (B, C, D): in blocks of candidates they stay small.
+        width = max(1, BLOCK // max(1, query.numel()))
+        blocks = candidates.split(width, -2)
+        return torch.cat([self._negative_distance(query, block) for block in blocks], 1)
+
+    def _negative_distance(self, query: Tensor, candidates: Tensor) -> Tensor:
+        return -self.moduli(query.unsqueeze(1) - candidates).sum(-1)
 
     def invert(self, relation: Tensor) -> Tensor:
         return -relation

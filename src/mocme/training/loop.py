@@ -53,8 +53,10 @@ class TrainingSettings(Part):
         checkpoint_every: int = 1,
     ) -> None:
         if min(passes, batch, checkpoint_every) < 1 or min(evaluate_every, patience) < 0:
-            raise ValueError("passes, batch and checkpoint_every are at least 1; "
-                             "evaluate_every and patience at least 0")
+            raise ValueError(
+                "passes, batch and checkpoint_every are at least 1; "
+                "evaluate_every and patience at least 0"
+            )
         if patience and not evaluate_every:
             raise ValueError("patience needs evaluate_every, the passes between validations")
         self.passes, self.batch, self.seed = passes, batch, seed

@@ -24,6 +24,8 @@ from mocme.training.rows import Rows
 
 # Rows of scores that elementwise work is done in at a time, so that a chunk stays in the L2 cache.
 CHUNK = 128
+# Candidates whose scores are made at a time, where memory does not ask for fewer.
+BLOCK = 2048
 
 
 class Weighting(Part):
@@ -155,8 +157,9 @@ class Drawn(Weighting):
         chance = logits.softmax(1).nan_to_num_(0.0).cpu()
         chance[chance.sum(1) == 0] = 1.0
         drawn = torch.multinomial(chance, self.draws, replacement=True, generator=generator)
-        times = torch.zeros_like(chance).scatter_add_(1, drawn, torch.ones_like(chance[:, :1])
-                                                      .expand(-1, self.draws))
+        times = torch.zeros_like(chance).scatter_add_(
+            1, drawn, torch.ones_like(chance[:, :1]).expand(-1, self.draws)
+        )
         scores.add_(times.to(scores.device).log())
         return torch.full_like(reference, math.log(self.draws))
 
@@ -200,7 +203,8 @@ class Softmax(Part):
             both = torch.logaddexp(answer_scores, negatives[place])
             return _sum_by(both * share, place, size) - gain
         count = _sum_by(share, place, size)
-        together = torch.logaddexp(_logsumexp_by(answer_scores + share.log(), place, size), negatives)
+        own = _logsumexp_by(answer_scores + share.log(), place, size)
+        together = torch.logaddexp(own, negatives)
         return count * together - gain
 
 
@@ -218,7 +222,7 @@ def negative_sum(
     generator: torch.Generator,
     budget: int = 1 << 29,
 ) -> Float[Tensor, " B"]:
-    """log of the weighted sum of e^score over the negatives of B questions.
+    """The log of the weighted sum of e^score over the negatives of B questions.
 
     Scores are made in blocks of candidates. They are kept for the backward pass where they fit in
     `budget` bytes, and made again block by block where they do not.
@@ -245,14 +249,16 @@ class _Blocks:
         shape: tuple[int, int],
         budget: int,
     ) -> None:
-        self.rows, self.candidates, self.scorer, self.weighting = rows, candidates, scorer, weighting
+        self.rows, self.candidates = rows, candidates
+        self.scorer, self.weighting = scorer, weighting
         self.size, width = shape
         self.fast = scorer.by_product
         total = len(candidates)
         cost = self.size * scorer.floats_per_score(width) * rows.values.element_size()
         fits = max(1, budget // max(1, cost))
-        self.keep = total <= fits
-        self.width = total if weighting.whole_row else min(total, max(1, min(fits, 2048)))
+        # A weighting of whole rows has a single block, and chance enters it only once.
+        self.keep = total <= fits or weighting.whole_row
+        self.width = total if weighting.whole_row else min(total, max(1, min(fits, BLOCK)))
         self.place, self.column = self._columns(*answers)
         # How many negatives each question has.
         excluded = total - len(candidates.excluded)
@@ -267,7 +273,7 @@ class _Blocks:
             inside = (column >= 0) & (column < len(self.candidates))
         else:
             column = torch.searchsorted(nodes, node).clamp_max_(max(0, len(nodes) - 1))
-            inside = nodes[column] == node if len(nodes) else torch.zeros_like(node, dtype=torch.bool)
+            inside = nodes[column] == node if len(nodes) else column.new_zeros(len(node)).bool()
         barred = torch.zeros(len(self.candidates), dtype=torch.bool, device=node.device)
         barred[self.candidates.excluded] = True
         inside &= ~barred[column.clamp(0, max(0, len(self.candidates) - 1))]
@@ -330,15 +336,18 @@ class _NegativeSum(torch.autograd.Function):
             count = blocks.mask_(scores, first, stop)
             weight = torch.logaddexp(weight, weighting.weigh_(scores, reference, count, generator))
             total = torch.logaddexp(total, torch.logsumexp(scores, 1))
-            kept.append((scores, graph) if blocks.keep or weighting.whole_row else None)
+            kept.append((scores, graph) if blocks.keep else None)
         ctx.blocks, ctx.kept, ctx.total = blocks, kept, total
         ctx.reference, ctx.generator = reference, generator
         ctx.save_for_backward(query)
+        number = blocks.count
         if candidates.sampled:
             # The sample stands for all negatives of the class.
-            taken = torch.bincount(answers[0], minlength=len(query))
-            return total - weight + (candidates.total - taken).clamp_min(0).to(total.dtype).log()
-        return total - weight + blocks.count.log()
+            counted = answers[0][~torch.isin(answers[1], candidates.barred)]
+            taken = torch.bincount(counted, minlength=len(query))
+            number = (candidates.total - taken).clamp_min(0).to(total.dtype)
+        # A question without a negative (of any weight) has an empty sum, not the NaN of -inf + inf.
+        return torch.where(total.isneginf(), total, total - weight + number.log())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

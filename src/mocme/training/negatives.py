@@ -20,11 +20,13 @@ class Candidates:
         nodes: a slice of the table, or ids in ascending order.
         excluded: places among them that are no candidates.
         total: how many candidates they stand for (more than they are, where they are a sample).
+        barred: ids of the class's nodes that are no candidates at all, in ascending order.
     """
 
     nodes: slice | Int[Tensor, " C"]
     excluded: Int[Tensor, " x"]
     total: int
+    barred: Int[Tensor, " y"]
 
     def __len__(self) -> int:
         if isinstance(self.nodes, slice):
@@ -56,7 +58,8 @@ class Everyone(Negatives):
         self, span: tuple[int, int], excluded: Tensor, generator: torch.Generator
     ) -> Candidates:
         first, stop = span
-        return Candidates(slice(first, stop), excluded - first, stop - first - len(excluded))
+        total = stop - first - len(excluded)
+        return Candidates(slice(first, stop), excluded - first, total, excluded)
 
 
 class Pool(Negatives):
@@ -77,7 +80,7 @@ class Pool(Negatives):
         chosen = torch.randperm(len(ids), generator=generator)[: self.size]
         nodes = ids[chosen].sort().values + first
         none = torch.empty(0, dtype=torch.int64, device=excluded.device)
-        return Candidates(nodes.to(excluded.device), none, len(ids))
+        return Candidates(nodes.to(excluded.device), none, len(ids), excluded)
 
 
 Negatives.kinds = (Everyone, Pool)

@@ -142,8 +142,8 @@ class LinkPrediction:
         loss = (settings.loss(scores, answer_place, share, others) * weight).sum()
         if not settings.n3:
             return loss, loss.new_zeros(())
-        return loss, self._n3(heads, relations, answer_rows, weight * count,
-                              weight[answer_place] * share)
+        by_answer = weight[answer_place] * share
+        return loss, self._n3(heads, relations, answer_rows, weight * count, by_answer)
 
     def _n3(
         self, heads: Tensor, relations: Tensor, answers: Tensor, by_query: Tensor, by_answer: Tensor
@@ -151,7 +151,8 @@ class LinkPrediction:
         scorer = self.model.scorer
         entities, links = scorer.complex_entries, scorer.complex_relations
         cubes = Cubes.apply(heads, entities) + Cubes.apply(relations, links)
-        total: Tensor = (cubes * by_query).sum() + (Cubes.apply(answers, entities) * by_answer).sum()
+        answer_cubes = Cubes.apply(answers, entities)
+        total: Tensor = (cubes * by_query).sum() + (answer_cubes * by_answer).sum()
         return self.settings.n3 * total
 
     def _sampled(self, place: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,7 @@ class Optimizer(Part):
         extra: dict[str, Any] = dict(self.settings)
         if self.fused:
             extra["fused"] = True
-        return self.kind(groups, **extra)  # type: ignore[call-arg]
+        return self.kind(groups, **extra)
 
 
 class Schedule(Part):

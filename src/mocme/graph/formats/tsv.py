@@ -1,8 +1,8 @@
 """Tab-separated text, byte for byte: no quoting, no escapes, no header, no type guessing.
 
-A line ends with LF or CRLF. Every line is accounted for: a row, a blank line, a comment, or a reject
-with its number and reason. A comment is a line that starts with ``#`` and does not have the number of
-columns of a row (so that a name may start with ``#``).
+A line ends with LF or CRLF. Every line is accounted for: a row, a blank line, a comment, or a
+reject with its number and reason. A comment is a line that starts with ``#`` and does not have the
+number of columns of a row (so that a name may start with ``#``).
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class Table:
 def read(path: str | Path, columns: int | None) -> Table:
     """Read a file of `columns` non-empty columns.
 
-    With `columns` None the first row decides, and every later row must agree; then columns after
-    the first may be empty.
+    With `columns` None the first row decides (a line of one column that starts with ``#`` is no
+    row), and every later row must agree; then columns after the first may be empty.
 
     Raises:
         ValueError: the file is absent or cannot be read, named with the remedy.
@@ -83,28 +83,33 @@ def read(path: str | Path, columns: int | None) -> Table:
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    report = Report(str(path), sha256=hashlib.sha256(data).hexdigest())
+    return parse(data, columns, str(path))
+
+
+def parse(data: bytes, columns: int | None, path: str) -> Table:
+    """Read the bytes of a file as `read` does; `path` is for its report only."""
+    report = Report(path, sha256=hashlib.sha256(data).hexdigest())
     if data.startswith(BOM):
         report.bom = True
         data = data[len(BOM) :]
-    body = data.split(b"\n")
-    if body and not body[-1]:
+    body = data.replace(b"\r\n", b"\n").split(b"\n")
+    if not body[-1]:
         body.pop()
     report.lines = len(body)
     rows: list[tuple[str, ...]] = []
     numbers: list[int] = []
     strict = columns is not None
     for number, raw in enumerate(body, 1):
-        raw = raw.removesuffix(b"\r")
         if not raw:
             report.blank += 1
             continue
-        cells = raw.split(b"\t")
-        if raw.startswith(b"#") and columns is not None and len(cells) != columns:
-            report.comments += 1
-            continue
+        if raw.startswith(b"#"):
+            width = raw.count(b"\t") + 1
+            if (width == 1) if columns is None else (width != columns):
+                report.comments += 1
+                continue
         try:
-            row = tuple(cell.decode() for cell in cells)
+            row = tuple(raw.decode().split("\t"))
         except UnicodeDecodeError:
             _reject(report, number, "not valid UTF-8", raw)
             continue
@@ -119,6 +124,33 @@ def read(path: str | Path, columns: int | None) -> Table:
             numbers.append(number)
     report.rows = len(rows)
     return Table(rows, numbers, report)
+
+
+def read_names(path: str | Path) -> Table:
+    """Read a list of names, in which the number of a line is an id: every line must be a name.
+
+    Raises:
+        ValueError: a line is blank, a comment, a reject or a repetition, which would shift or blur
+            the ids, with its number.
+    """
+    table = read(path, 1)
+    if table.report.rejects:
+        raise ValueError(
+            f"a list of names has one name in every line; correct these\n{table.report}"
+        )
+    first: dict[str, int] = {}
+    for place, ((name,), line) in enumerate(zip(table.rows, table.lines, strict=True), 1):
+        if line != place:
+            raise ValueError(
+                f"{path}: line {place}: blank or a comment, but the number of a line is an id "
+                f"here; remove the line"
+            )
+        if name in first:
+            raise ValueError(
+                f"{path}: line {line}: {name!r} stands already in line {first[name]}; keep one"
+            )
+        first[name] = line
+    return table
 
 
 def _reject(report: Report, number: int, reason: str, raw: bytes) -> None:

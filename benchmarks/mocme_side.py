@@ -1,0 +1,156 @@
+"""Our side of the comparison: a worker that answers commands, a JSON object a line.
+
+See `compare_pykeen.py`, which starts it; the commands are the methods of `Side`.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+
+from compare_pykeen import Clock, Enough, serve
+from mocme.config import Experiment
+from mocme.evaluation import metrics
+from mocme.evaluation.ranking import batch_for, rank
+from mocme.experiment import environment, make_trainer
+from mocme.graph.loading import load
+from mocme.graph.modalities import Features
+from mocme.graph.triples import SPLITS, AnswerIndex
+from mocme.model.dropout import seeded
+from mocme.training.loop import Trainer, faster_precision
+from mocme.training.rows import Rows
+
+CPU = torch.device("cpu")
+
+
+class Side:
+    """The commands."""
+
+    def open(self, data: str, width: int, threads: int) -> dict[str, Any]:
+        torch.set_num_threads(threads)
+        self.width = width
+        self.graph = load(data)
+        self.known = self.graph.answers(*SPLITS)
+        self.precision = faster_precision(CPU, width)
+        self.trainer = self._trainer("same", 1024)
+        return {
+            "package": "mocme",
+            "version": environment()["mocme"],
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "threads": torch.get_num_threads(),
+            "precision_auto": self.precision,
+            "entities": self.graph.num_entities,
+            "relations": self.graph.num_relations,
+            "train_facts": len(self.graph.facts("train")),
+            "questions": len(self.trainer.objective.index),
+            "known_facts": len(self.graph.facts(*SPLITS)),
+            "test_pairs": 2 * len(self.graph.facts("test")),
+        }
+
+    def _experiment(self, mode: str, batch: int | None) -> Experiment:
+        if mode == "defaults":
+            # As shipped, except for the width, which is the same on both sides.
+            changes = {"model.width": self.width, "training.precision": self.precision}
+            return Experiment.load("structure", changes)
+        loss = {"weighting": {"kind": "Uniform"}, "answers": "together"}
+        return Experiment.load(
+            {
+                "data": {"only": []},
+                "model": {"width": self.width, "scorer": {"kind": "ComplEx"}, "initial": 0.01},
+                "training": {
+                    "batch": batch,
+                    "precision": "float32",
+                    "optimizer": {"name": "Adagrad", "tables": 0.1},
+                    # All entities compete and nothing is regularised, as on the other side.
+                    "objective": {"n3": 0.0, "candidates": "all", "loss": loss},
+                },
+            }
+        )
+
+    def _trainer(self, mode: str, batch: int | None) -> Trainer:
+        # More passes than anyone waits for; `Clock` ends the training.
+        experiment = self._experiment(mode, batch).with_training(passes=1_000_000)
+        return make_trainer(experiment, self.graph, Features(), CPU)
+
+    def train(self, mode: str, items: int, warm: int, batch: int | None = None) -> dict[str, Any]:
+        """Train for `items` questions after `warm` steps; 0 for as many as a pass has."""
+        self.trainer = trainer = self._trainer(mode, batch)
+        questions, size = len(trainer.objective.index), trainer.settings.batch
+        clock = Clock(warm, items or questions)
+
+        def on_step(progress: Any) -> None:
+            clock.tick(min(size, questions - (progress.step_in_epoch - 1) * size))
+
+        with suppress(Enough):
+            for _ in trainer.run(on_step):
+                pass
+        trainer.model.eval()
+        return {
+            **clock.result(questions),
+            "batch": size,
+            "precision": "bfloat16" if trainer.low else "float32",
+            "unit": "distinct questions, each against all entities",
+        }
+
+    def evaluate(self, facts: int, warm: bool = True) -> dict[str, Any]:
+        """Rank the first `facts` facts of the test split in both directions; 0 for all."""
+        model = self.trainer.model
+        chosen = self.graph.facts("test")
+        total = len(chosen)
+        chosen = chosen[: facts or total]
+        head, relation, tail = chosen.unbind(1)
+        inverse = torch.stack([tail, relation + self.graph.num_relations, head], 1)
+        asked = AnswerIndex(torch.cat([chosen, inverse]))
+        batch = batch_for(self.graph.num_entities, self._memory())
+        if warm:
+            rank(model.score, AnswerIndex(chosen[:64]), self.known, batch=batch)
+        model.thaw()
+        started = time.perf_counter()
+        ranks = rank(model.score, asked, self.known, batch=batch)
+        found = metrics.summary(ranks)
+        seconds = time.perf_counter() - started
+        return {
+            "seconds": seconds,
+            "seconds_per_pass": seconds * 2 * total / len(ranks),
+            "items": len(ranks),
+            "items_per_pass": 2 * total,
+            "questions": len(asked),
+            "batch": batch,
+            "metrics": {k: found[k] for k in ("mrr", "mr", "hits@1", "hits@3", "hits@10")},
+        }
+
+    def _memory(self) -> float:
+        return self._experiment("same", 1).parts()[3].memory
+
+    def loss(self) -> dict[str, Any]:
+        """The loss of all questions at the present parameters, without a step."""
+        trainer = self.trainer
+        table = trainer.model.table()
+        chosen = torch.arange(len(trainer.objective.index))
+        terms = trainer.objective.backward(
+            trainer.objective.batch(chosen), Rows(table.vectors), table.redundancy, seeded(0, 0)
+        )
+        return {"loss": terms["loss"], "facts": terms["facts"]}
+
+    def save(self, path: str, ties: bool = False) -> dict[str, Any]:
+        """Write the parameters; with `ties`, every second entity gets its neighbour's vector."""
+        model = self.trainer.model
+        if ties:
+            with torch.no_grad():
+                count = model.num_entities // 2
+                model.structure[1 : 2 * count : 2] = model.structure[0 : 2 * count : 2].clone()
+        model.thaw()
+        # As ranked: entities without a training fact have the mean vector of all others.
+        entity, relation = model.frozen().vectors.numpy(), model.relation.detach().numpy()
+        np.savez(path, entity=entity, relation=relation)
+        return {"entity": list(entity.shape), "relation": list(relation.shape)}
+
+
+if __name__ == "__main__":
+    serve(Side())

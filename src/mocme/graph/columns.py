@@ -1,0 +1,72 @@
+"""Columns of TSV files by entity: texts and numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from mocme.graph.formats import tsv
+from mocme.graph.triples import Vocabulary
+
+
+def read_texts(
+    path: Path, column: int, entities: Vocabulary
+) -> tuple[dict[int, str], list[str], str]:
+    """Texts by entity id, notes on names and lines left out, and the file's digest.
+
+    Several texts of an entity become one, a line each; an empty text is none.
+    """
+    table = tsv.read(path, None)
+    if table.rows and len(table.rows[0]) < column:
+        raise ValueError(f"{path}: has {len(table.rows[0])} columns; column {column} is asked for")
+    texts: dict[int, str] = {}
+    strange: list[str] = []
+    for row in table.rows:
+        entity = entities.get(row[0])
+        if entity is None:
+            strange.append(row[0])
+        elif text := row[column - 1]:
+            texts[entity] = f"{texts[entity]}\n{text}" if entity in texts else text
+    return texts, [str(table.report), *unknown(path, strange)], table.report.sha256
+
+
+def read_numbers(path: Path, entities: Vocabulary) -> tuple[dict[str, dict[int, float]], list[str]]:
+    """Numbers by attribute and entity; the last of several values of one attribute counts."""
+    table = tsv.read(path, None)
+    width = len(table.rows[0]) if table.rows else 3
+    if width not in (2, 3):
+        raise ValueError(f"{path}: {width} columns; (entity, value) or (entity, attribute, value)")
+    columns: dict[str, dict[int, float]] = {}
+    strange: list[str] = []
+    double = 0
+    for row, line in zip(table.rows, table.lines, strict=True):
+        try:
+            number = float(row[-1])
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(
+                f"{path}: line {line}: {row[-1]!r} is not a finite number; remove the line where "
+                f"the value is missing"
+            )
+        entity = entities.get(row[0])
+        if entity is None:
+            strange.append(row[0])
+            continue
+        cells = columns.setdefault(row[1] if width == 3 else "value", {})
+        double += entity in cells
+        cells[entity] = number
+    if not columns:
+        raise ValueError(f"{path}: no number belongs to an entity of the graph")
+    notes = [str(table.report), *unknown(path, strange)]
+    if double:
+        notes.append(f"{path}: {double} entities have an attribute twice; the last value counts")
+    return columns, notes
+
+
+def unknown(path: Path, names: Sequence[str]) -> list[str]:
+    """A note on rows that name no entity, where there are any."""
+    if not names:
+        return []
+    return [f"{path}: {len(names):,} rows name no entity of the graph, the first {names[0]!r}"]

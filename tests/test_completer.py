@@ -1,0 +1,360 @@
+"""A trained run, asked: by name, sorted, known facts hidden or marked; and its folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import mocme
+from mocme.experiment import Interrupted, Run
+from mocme.graph.triples import Graph, Queries, UnknownName, Vocabulary
+from mocme.inference.completer import Completer, Predictions
+from mocme.model.model import Model, ModelSettings
+from mocme.runs import RunError
+
+SETTINGS = {
+    "model.width": 4,
+    "model.initial": 0.5,
+    "training.passes": 2,
+    "training.batch": 64,
+    "training.precision": "float32",
+}
+
+
+@pytest.fixture(scope="module")
+def data(
+    tiny_graph: Callable, tiny_folder: Callable, tmp_path_factory: pytest.TempPathFactory
+) -> Graph:
+    return mocme.load(tiny_folder(tmp_path_factory.mktemp("data"), tiny_graph(facts=50)))
+
+
+@pytest.fixture(scope="module")
+def trained(data: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return mocme.train(data, "mocme", out=out, settings=SETTINGS, device="cpu").path
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Run:
+    """A copy, so that a test may spoil it."""
+    shutil.copytree(trained, tmp_path / "run")
+    return Run.open(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def completer(trained: Path) -> Completer:
+    return mocme.open(trained, device="cpu")
+
+
+def known_answers(graph: Graph, head: str, relation: int) -> set[str]:
+    entity = graph.entities.id(head)
+    rows = graph.directed().tolist()
+    return {graph.entities[t] for h, r, t in rows if (h, r) == (entity, relation)}
+
+
+# -- questions ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", ["tail", "head"])
+@pytest.mark.parametrize("head", ["e0", "e1", "e5", "e11"])
+def test_predictions_are_those_of_the_model_best_first(
+    head: str, asked: str, completer: Completer
+) -> None:
+    graph = completer.graph
+    relation = 1 + (graph.num_relations if asked == "head" else 0)
+    known = known_answers(graph, head, relation)
+    ask = completer.tails if asked == "tail" else lambda e, r, **more: completer.heads(r, e, **more)
+    marked, hidden = (ask(head, "r1", k=1000, known=known) for known in ("mark", "hide"))
+    question = Queries(torch.tensor([graph.entities.id(head)]), torch.tensor([relation]))
+    scores = completer.model.score(question)[0].tolist()
+    for found in (marked, hidden):
+        assert [p.score for p in found] == sorted((p.score for p in found), reverse=True)
+        for p in found:
+            assert (p.head, p.tail)[asked == "head"] == head
+            assert p.relation == "r1"
+            answer = p.tail if asked == "tail" else p.head
+            assert p.score == scores[graph.entities.id(answer)]
+            assert p.known == (answer in known)
+            assert list(p.weights) == ["structure", "shape", "sound"]
+            total = sum(p.weights.values())
+            assert total == pytest.approx(0 if answer == "e11" and not any(p.weights.values()) else 1)
+    everyone = set(graph.entities)
+    reflexive = bool((graph.facts()[:, 0] == graph.facts()[:, 2]).any())
+    names = {getattr(p, asked) for p in marked}
+    assert names == everyone - (set() if 1 in completer.reflexive else {head})
+    assert {getattr(p, asked) for p in hidden} == names - known
+    assert reflexive == bool(completer.reflexive)
+
+
+def test_k_limits_and_is_limited(completer: Completer) -> None:
+    whole = completer.tails("e0", "r0", k=1000)
+    assert [p.tail for p in completer.tails("e0", "r0", k=3)] == [p.tail for p in whole][:3]
+    assert len(completer.tails("e0", "r0")) == min(10, len(whole))
+    for k in (0, -1, 1001):
+        with pytest.raises(ValueError, match=f"k must be between 1 and 1000, not {k}"):
+            completer.tails("e0", "r0", k=k)
+
+
+def test_a_score_is_the_mean_of_both_directions(completer: Completer) -> None:
+    graph, model = completer.graph, completer.model
+    for head, relation, tail in (("e0", "r0", "e3"), ("e4", "r2", "e4"), ("e11", "r1", "e0")):
+        h, r, t = graph.entities.id(head), graph.relations.id(relation), graph.entities.id(tail)
+        forward = model.score(Queries(torch.tensor([h]), torch.tensor([r])))[0, t].item()
+        inverse = torch.tensor([r + graph.num_relations])
+        back = model.score(Queries(torch.tensor([t]), inverse))[0, h].item()
+        score = completer.score(head, relation, tail)
+        assert score == pytest.approx((forward + back) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ask", "what"),
+    [
+        (lambda c: c.tails("e", "r0"), "entity"),
+        (lambda c: c.heads("r0", "E-1"), "entity"),
+        (lambda c: c.tails("e0", "r"), "relation"),
+        (lambda c: c.heads("rr1", "e0"), "relation"),
+        (lambda c: c.score("e0", "r0", "ee2"), "entity"),
+        (lambda c: c.weights("eo"), "entity"),
+    ],
+)
+def test_unknown_names_are_refused_by_name(
+    ask: Callable[[Completer], object], what: str, completer: Completer
+) -> None:
+    with pytest.raises(UnknownName, match=f"there is no {what} named"):
+        ask(completer)
+
+
+def test_unknown_names_come_with_near_ones(completer: Completer) -> None:
+    with pytest.raises(UnknownName, match="did you mean .*'e10'"):
+        completer.tails("e 10", "r0")
+
+
+def test_known_is_hide_or_mark(tiny_graph: Callable) -> None:
+    # The annotation says so too, and is checked under test: ask what stands behind it.
+    tiny = tiny_graph()
+    model = Model(ModelSettings(width=4), tiny.facts(), tiny.features.dense)
+    ask = getattr(Completer._ask, "__wrapped__", Completer._ask)
+    with pytest.raises(ValueError, match="known must be 'hide' or 'mark', not 'show'"):
+        ask(Completer(model, tiny.graph), "e0", 0, 3, "show", asked="tail")
+
+
+def graph_with(rows: list[tuple[int, int, int]], split: str = "train") -> Graph:
+    names = Vocabulary([f"e{n}" for n in range(5)])
+    train = torch.tensor([(0, 0, 1), (1, 0, 2), (3, 1, 4)])
+    splits = {"train": train}
+    more = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3)
+    splits[split] = torch.cat([train, more]) if split == "train" else more
+    return Graph(names, Vocabulary(["likes", "knows"], "relation"), splits)
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test", "known"])
+def test_nobody_is_an_answer_to_a_question_about_itself(split: str, tiny_graph: Callable) -> None:
+    """Unless the graph holds such a fact of the relation, in whichever split."""
+    for rows, expected in (([], False), ([(2, 0, 2)], True)):
+        graph = graph_with(rows, split)
+        tiny = type(tiny_graph())(graph, mocme.Features())
+        model = Model(ModelSettings(width=4, initial=0.5), tiny.facts(), {})
+        completer = Completer(model, graph)
+        tails = {p.tail for p in completer.tails("e3", "likes", k=5)}
+        heads = {p.head for p in completer.heads("likes", "e3", k=5)}
+        assert ("e3" in tails) == ("e3" in heads) == expected
+        # Of the other relation, no such fact is known.
+        marked = completer.tails("e3", "knows", k=5, known="mark")
+        assert {p.tail for p in marked} == {"e0", "e1", "e2", "e4"}
+        # A question may be asked still: a score is not forbidden.
+        assert isinstance(completer.score("e3", "knows", "e3"), float)
+
+
+def test_no_answer_left_is_no_prediction(tiny_graph: Callable) -> None:
+    graph = graph_with([(0, 0, n) for n in range(2, 5)])
+    tiny = type(tiny_graph())(graph, mocme.Features())
+    completer = Completer(Model(ModelSettings(width=4), tiny.facts(), {}), graph)
+    found = completer.tails("e0", "likes")
+    assert len(found) == 0
+    assert repr(found) == "(e0, likes, ?)"
+
+
+def test_predictions_are_a_sequence_that_prints_as_a_table(completer: Completer) -> None:
+    found = completer.tails("e0", "r0", k=12, known="mark")
+    assert isinstance(found, Predictions)
+    assert found[0] is next(iter(found))
+    lines = repr(found).splitlines()
+    assert lines[0] == "(e0, r0, ?)"
+    assert len(lines) == 1 + len(found)
+    assert lines[1].split()[:2] == ["1", f"{found[0].score:.3f}"]
+    assert all(p.tail in line for p, line in zip(found, lines[1:], strict=True))
+    assert sum("(known)" in line for line in lines) == sum(p.known for p in found) > 0
+    assert repr(completer.heads("r0", "e0", k=1)).startswith("(?, r0, e0)\n")
+
+
+def test_an_entity_of_which_nothing_is_known_says_so(tiny_graph: Callable) -> None:
+    tiny = tiny_graph(tokens={})
+    model = Model(ModelSettings(width=4, initial=0.5), tiny.facts(), tiny.features.dense)
+    completer = Completer(model, tiny.graph)
+    by_name = {p.tail: p for p in completer.tails("e0", "r0", k=12, known="mark")}
+    assert by_name["e11"].note.startswith("nothing is known of this entity")
+    assert by_name["e1"].note == ""
+    assert "[nothing known]" in repr(completer.tails("e0", "r0", k=12, known="mark"))
+    assert completer.weights("e11") == {"structure": 0.0, "shape": 0.0, "sound": 0.0}
+    assert sum(completer.weights("e10").values()) == pytest.approx(1)
+
+
+# -- the run's folder --------------------------------------------------------------------------------
+
+
+def test_a_run_opened_again_says_the_same(trained: Path, completer: Completer) -> None:
+    again = Run.open(trained).completer("cpu")
+    first, second = (c.tails("e2", "r1", k=12) for c in (completer, again))
+    assert list(first) == list(second)
+
+
+def test_every_evaluation_is_added_to_the_list(run: Run) -> None:
+    assert run.evaluations() == []
+    first = run.evaluate("test", device="cpu")
+    run.evaluate("valid", device="cpu")
+    again = Run.open(run.path).evaluate("test", device="cpu")
+    assert [e["split"] for e in run.evaluations()] == ["test", "valid", "test"]
+    assert [e["evaluations_of_this_split"] for e in run.evaluations()] == [1, 1, 2]
+    assert again["mrr"] == first["mrr"] == run.evaluations()[0]["mrr"]
+    stored = run.folder.read_json("evaluation-test.json")
+    assert stored["evaluations_of_this_split"] == 2
+    assert stored["protocol"]["candidates"] == "all entities"
+    assert stored["by"]["direction"].keys() == {"head", "tail"}
+    ranks = run.folder.read_tensors("ranks-test.safetensors")
+    assert len(ranks["answer"]) == stored["count"] == 2 * len(run.graph().facts("test"))
+
+
+def test_validation_does_not_filter_by_test_and_test_filters_by_everything(run: Run) -> None:
+    assert run.evaluate("valid", device="cpu")["protocol"]["filter"] == ["train", "valid"]
+    filtered = run.evaluate("test", device="cpu")["protocol"]["filter"]
+    assert set(filtered) == {"train", "valid", "test"}
+
+
+@pytest.mark.parametrize("split", ["train", "known", "tset"])
+def test_a_split_that_is_not_ranked_is_refused(split: str, run: Run) -> None:
+    with pytest.raises(ValueError, match=f"no split '{split}' to rank; it has"):
+        run.evaluate(split, device="cpu")
+    assert run.evaluations() == []
+
+
+class Stop:
+    """Stops a training after some steps, as Ctrl-C does."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def start(self, trainer: object, run: Run) -> None:
+        pass
+
+    def step(self, progress: object) -> None:
+        import os
+        import signal
+
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def record(self, record: object) -> None:
+        pass
+
+
+def interrupted(data: Graph, out: Path, *after: int) -> Run:
+    settings = {**SETTINGS, "training.batch": 8}
+    with pytest.raises(Interrupted):
+        mocme.train(
+            data, "mocme", out=out, settings=settings, device="cpu", watch=Stop(after[0])
+        )
+    for more in after[1:]:
+        with pytest.raises(Interrupted):
+            mocme.resume(out, device="cpu", watch=Stop(more))
+    return Run.open(out)
+
+
+def test_an_unfinished_run_says_how_to_go_on(data: Graph, tmp_path: Path) -> None:
+    run = interrupted(data, tmp_path / "run", 2)
+    message = f"this training has not finished; go on with: mocme resume {run.path}"
+    for ask in (
+        lambda: run.evaluate("test", device="cpu"),
+        lambda: run.completer("cpu"),
+        lambda: mocme.open(run.path, device="cpu"),
+    ):
+        with pytest.raises(RunError, match=message):
+            ask()
+    assert run.evaluations() == []
+    mocme.resume(run.path, device="cpu")
+    assert mocme.open(run.path, device="cpu").tails("e0", "r0")
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(data: Graph, tmp_path: Path) -> None:
+    straight = interrupted(data, tmp_path / "straight", 2)
+    expected = mocme.resume(straight.path, device="cpu").folder.read_tensors("model.safetensors")
+    run = interrupted(data, tmp_path / "run", 2, 2)
+    newest = sorted((run.path / "checkpoints").iterdir())[-1]
+    assert newest.name == "step-000000004"
+    tensors = newest / "tensors.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-9])
+    with pytest.warns(UserWarning, match="step-000000004 is damaged .* step-000000002, is used"):
+        resumed = mocme.resume(run.path, device="cpu")
+    assert resumed.finished
+    found = resumed.folder.read_tensors("model.safetensors")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert [r["epoch"] for r in resumed.log()] == [1, 2]
+
+
+def test_damaged_weights_are_never_used(run: Run) -> None:
+    weights = run.path / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(RunError, match="model.safetensors"):
+        run.completer("cpu")
+
+
+def test_a_run_that_names_code_is_opened_only_if_trusted(run: Run, data: Graph) -> None:
+    text = run.folder.read_text("config.toml")
+    named = text.replace('"ComplEx"', '"theirs_that_is_not_there:Scorer"')
+    assert named != text
+    run.folder.write_text("config.toml", named)
+    ways: list[Callable[[], Any]] = [
+        lambda: Run.open(run.path),
+        lambda: mocme.open(run.path, device="cpu"),
+        lambda: mocme.resume(run.path, device="cpu"),
+    ]
+    for way in ways:
+        with pytest.raises(RunError, match="code of its maker's own .*theirs.* trust_code=True"):
+            way()
+    # With trust the name is looked for, and is not there.
+    with pytest.raises(mocme.ConfigError, match="theirs_that_is_not_there:Scorer"):
+        Run.open(run.path, trust_code=True)
+
+
+def test_the_code_of_a_part_of_ones_own_is_used(
+    data: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_parts.py").write_text(
+        "from mocme.model.scorers import DistMult\n\n\nclass Mine(DistMult):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    table = {"model": {"width": 5, "scorer": {"kind": "my_parts:Mine"}},
+             "training": {"passes": 1, "precision": "float32"}, "data": {"only": []}}
+    run = mocme.train(data, table, out=tmp_path / "run", device="cpu")
+    assert type(Run.open(run.path, trust_code=True).completer("cpu").model.scorer).__name__ == "Mine"
+    with pytest.raises(RunError, match="my_parts:Mine"):
+        Run.open(run.path)
+
+
+def test_a_folder_that_is_in_use_is_not_overwritten(run: Run, data: Graph) -> None:
+    with pytest.raises(RunError, match="is not empty"):
+        mocme.train(data, "structure", out=run.path, device="cpu")
+
+
+def test_the_graph_in_the_run_is_the_one_it_was_trained_on(run: Run, data: Graph) -> None:
+    assert run.graph().digest() == data.digest()
+    features = run.features(run.graph())
+    assert features.digest() == run.folder.about["digest"]["features"]
+    assert features.names == ["shape", "sound", "word"]

@@ -1,0 +1,111 @@
+"""Every shipped experiment trains a step on a tiny graph that has the modalities it names."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import mocme
+from mocme.config import Experiment, read, shipped
+from mocme.graph.triples import Graph
+
+ATLAS = Path(mocme.__file__).parent / "graph" / "atlas" / "graph.toml"
+
+
+def named(experiment: Experiment) -> set[str]:
+    """Modalities that an experiment speaks of without declaring them: those of its graph."""
+    data, dropout = experiment.data, experiment.model["dropout"]
+    names = {*data["without"], *(data.get("only") or ()), *dropout}
+    return names - {"default", "structure", *experiment.modalities}
+
+
+def declared(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
+    """Tables of all modalities: the experiment's own, or those of the graph it was made for."""
+    if experiment.modalities:
+        assert not named(experiment), "an experiment that declares modalities names others"
+        return dict(experiment.modalities)
+    tables = tomllib.loads(ATLAS.read_text())["modalities"]
+    others = {name: {"kind": "vectors", "path": f"{name}.safetensors"} for name in named(experiment)}
+    return {**others, **tables}
+
+
+def write_modality(folder: Path, table: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    """Files that a table of any kind can read, for two thirds of the entities."""
+    chosen = names[: len(names) * 2 // 3]
+    generator = torch.Generator().manual_seed(len(str(table)))
+    kind = str(table["kind"]).lower()
+    paths = [folder / name for name in table.get("paths", [table.get("path")])]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "vectors" and path.suffix == ".safetensors":
+            save_file({name: torch.randn(5, generator=generator) for name in chosen}, path)
+        elif kind == "vectors":
+            import numpy as np
+
+            np.save(path, torch.randn(len(chosen), 5, generator=generator).numpy())
+            (folder / table["entities"]).write_text("".join(f"{name}\n" for name in chosen))
+        elif kind == "numbers" or kind == "bins":
+            rows = [f"{name}\tsize\t{place / 3}\n" for place, name in enumerate(chosen)]
+            path.write_text("".join(rows))
+        elif kind == "words":
+            columns = max(table.get("columns", (2,)))
+            rows = [
+                "\t".join([name, *[f"word{place // 4} of"] * (columns - 1)]) + "\n"
+                for place, name in enumerate(chosen)
+            ]
+            path.write_text("".join(rows))
+        else:
+            raise AssertionError(f"modalities of kind {kind!r} need files here")
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_shipped_experiment_trains_a_step(
+    name: str, tiny_graph: Callable, tiny_folder: Callable, tmp_path: Path
+) -> None:
+    small = {"model.width": 8, "training.passes": 1, "training.batch": 10_000}
+    small["training.precision"] = "float32"
+    experiment = Experiment.load(name, small)
+    tables = declared(experiment)
+    tiny = tiny_graph(entities=30, dense={}, tokens={})
+    folder = tiny_folder(tmp_path / "data", tiny)
+    for table in tables.values():
+        write_modality(folder, table, tiny.graph.entities.names)
+    loaded = mocme.load(folder)
+    graph = Graph(loaded.entities, loaded.relations, loaded.splits, name, str(folder), tables)
+    run = mocme.train(graph, experiment, out=tmp_path / "run", device="cpu")
+    assert run.finished
+    (record,) = run.log()
+    assert record["step"] == 1
+    assert 0 < record["loss"] < 100
+    # The run says what it used, and another one can be made of it.
+    again = Experiment.load(tomllib.loads((run.path / "config.toml").read_text()))
+    assert again.table() == {**experiment.table()}
+    expected = [m for m in tables if m not in experiment.data["without"]]
+    if (only := experiment.data.get("only")) is not None:
+        expected = [m for m in expected if m in only]
+    assert sorted(run.folder.about["modalities"]) == sorted(expected)
+    result = run.evaluate("test", device="cpu")
+    assert 0 < result["mrr"] <= 1
+    assert "structure" in run.model(graph, run.features(graph), torch.device("cpu")).modalities
+
+
+@pytest.mark.parametrize(("name", "path"), shipped().items())
+def test_a_shipped_experiment_says_what_it_is(name: str, path: Path) -> None:
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert len(table["description"]) > 20
+    assert read(path)["description"] == table["description"]
+
+
+def test_descriptions_are_distinct() -> None:
+    said = [read(path)["description"] for path in shipped().values()]
+    assert len(said) == len(set(said))
+
+
+def test_there_are_experiments() -> None:
+    assert {"default", "mocme", "structure"} <= set(shipped())
