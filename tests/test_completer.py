@@ -57,7 +57,7 @@ def known_answers(graph: Graph, head: str, relation: int) -> set[str]:
     return {graph.entities[t] for h, r, t in rows if (h, r) == (entity, relation)}
 
 
-# -- questions ---------------------------------------------------------------------------------------
+# -- questions -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("asked", ["tail", "head"])
@@ -82,7 +82,9 @@ def test_predictions_are_those_of_the_model_best_first(
             assert p.known == (answer in known)
             assert list(p.weights) == ["structure", "shape", "sound"]
             total = sum(p.weights.values())
-            assert total == pytest.approx(0 if answer == "e11" and not any(p.weights.values()) else 1)
+            assert total == pytest.approx(
+                0 if answer == "e11" and not any(p.weights.values()) else 1
+            )
     everyone = set(graph.entities)
     reflexive = bool((graph.facts()[:, 0] == graph.facts()[:, 2]).any())
     names = {getattr(p, asked) for p in marked}
@@ -130,7 +132,7 @@ def test_unknown_names_are_refused_by_name(
 
 
 def test_unknown_names_come_with_near_ones(completer: Completer) -> None:
-    with pytest.raises(UnknownName, match="did you mean .*'e10'"):
+    with pytest.raises(UnknownName, match=r"did you mean .*'e10'"):
         completer.tails("e 10", "r0")
 
 
@@ -204,7 +206,7 @@ def test_an_entity_of_which_nothing_is_known_says_so(tiny_graph: Callable) -> No
     assert sum(completer.weights("e10").values()) == pytest.approx(1)
 
 
-# -- the run's folder --------------------------------------------------------------------------------
+# -- the run's folder ------------------------------------------------------------------------------
 
 
 def test_a_run_opened_again_says_the_same(trained: Path, completer: Completer) -> None:
@@ -266,9 +268,7 @@ class Stop:
 def interrupted(data: Graph, out: Path, *after: int) -> Run:
     settings = {**SETTINGS, "training.batch": 8}
     with pytest.raises(Interrupted):
-        mocme.train(
-            data, "mocme", out=out, settings=settings, device="cpu", watch=Stop(after[0])
-        )
+        mocme.train(data, "mocme", out=out, settings=settings, device="cpu", watch=Stop(after[0]))
     for more in after[1:]:
         with pytest.raises(Interrupted):
             mocme.resume(out, device="cpu", watch=Stop(more))
@@ -298,7 +298,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(data: Graph, tmp_path:
     assert newest.name == "step-000000004"
     tensors = newest / "tensors.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-9])
-    with pytest.warns(UserWarning, match="step-000000004 is damaged .* step-000000002, is used"):
+    with pytest.warns(UserWarning, match=r"step-000000004 is damaged .* step-000000002, is used"):
         resumed = mocme.resume(run.path, device="cpu")
     assert resumed.finished
     found = resumed.folder.read_tensors("model.safetensors")
@@ -326,7 +326,7 @@ def test_a_run_that_names_code_is_opened_only_if_trusted(run: Run, data: Graph) 
         lambda: mocme.resume(run.path, device="cpu"),
     ]
     for way in ways:
-        with pytest.raises(RunError, match="code of its maker's own .*theirs.* trust_code=True"):
+        with pytest.raises(RunError, match=r"code of its maker's own .*theirs.* trust_code=True"):
             way()
     # With trust the name is looked for, and is not there.
     with pytest.raises(mocme.ConfigError, match="theirs_that_is_not_there:Scorer"):
@@ -340,10 +340,15 @@ def test_the_code_of_a_part_of_ones_own_is_used(
         "from mocme.model.scorers import DistMult\n\n\nclass Mine(DistMult):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    table = {"model": {"width": 5, "scorer": {"kind": "my_parts:Mine"}},
-             "training": {"passes": 1, "precision": "float32"}, "data": {"only": []}}
+    table = {
+        "model": {"width": 5, "scorer": {"kind": "my_parts:Mine"}},
+        "training": {"passes": 1, "precision": "float32"},
+        "data": {"only": []},
+    }
     run = mocme.train(data, table, out=tmp_path / "run", device="cpu")
-    assert type(Run.open(run.path, trust_code=True).completer("cpu").model.scorer).__name__ == "Mine"
+    assert (
+        type(Run.open(run.path, trust_code=True).completer("cpu").model.scorer).__name__ == "Mine"
+    )
     with pytest.raises(RunError, match="my_parts:Mine"):
         Run.open(run.path)
 

@@ -31,7 +31,9 @@ def declared(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
         assert not named(experiment), "an experiment that declares modalities names others"
         return dict(experiment.modalities)
     tables = tomllib.loads(ATLAS.read_text())["modalities"]
-    others = {name: {"kind": "vectors", "path": f"{name}.safetensors"} for name in named(experiment)}
+    others = {
+        name: {"kind": "vectors", "path": f"{name}.safetensors"} for name in named(experiment)
+    }
     return {**others, **tables}
 
 

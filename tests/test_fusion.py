@@ -243,7 +243,7 @@ def test_settings_out_of_range_are_refused(setting: str) -> None:
         Complementary(**{setting: 0.0})
 
 
-# -- views -------------------------------------------------------------------------------------------
+# -- views -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("nonlinearity", ["none", "tanh", "gelu"])
@@ -272,7 +272,7 @@ def test_wrong_experts_are_refused(wrong: dict[str, object]) -> None:
         Experts(**wrong)
 
 
-# -- modality dropout --------------------------------------------------------------------------------
+# -- modality dropout ------------------------------------------------------------------------------
 
 
 @given(seed=st.integers(0, 10**9), step=st.integers(0, 10**6), chance=st.floats(0, 0.99))

@@ -12,19 +12,17 @@ from torch import Tensor
 
 from mocme.model.scorers import ComplEx, RotatE, Scorer, TransE, TuckER
 from mocme.training import losses
-from mocme.training.losses import (
-    Cubes,
+from mocme.training.losses import Cubes, Softmax, score_batch
+from mocme.training.negatives import Candidates, Everyone, Pool
+from mocme.training.rows import Rows
+from mocme.training.weightings import (
     Drawn,
     Entropy,
     Hardest,
     SelfAdversarial,
-    Softmax,
     Uniform,
     Weighting,
-    negative_sum,
 )
-from mocme.training.negatives import Candidates, Everyone, Pool
-from mocme.training.rows import Rows
 
 WIDTH, NODES = 4, 14
 EXACT: list[Weighting] = [
@@ -125,8 +123,8 @@ def run(
     rows = Rows(source)
     asked = query.clone().requires_grad_()
     generator = torch.Generator().manual_seed(seed)
-    result = negative_sum(
-        asked, rows, candidates, pairs(answers), weighting, reference, scorer, generator, budget
+    _, result = score_batch(
+        asked, rows, candidates, pairs(answers), weighting, scorer, generator, budget, reference
     )
     upstream = torch.linspace(0.5, 2.0, len(query), dtype=query.dtype)
     (result * upstream).sum().backward()
@@ -152,7 +150,7 @@ def assert_all_close(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> N
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
-# -- against the naive reference ---------------------------------------------------------------------
+# -- against the naive reference -------------------------------------------------------------------
 
 
 def test_every_kind_of_weighting_is_tested() -> None:
@@ -228,7 +226,7 @@ def test_entropy_of_scores_far_from_the_answers_is_zero_and_finite(scorer: Score
         assert_all_close(found, plain)
 
 
-# -- questions without negatives ---------------------------------------------------------------------
+# -- questions without negatives -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weighting", [*EXACT, Drawn(draws=3)], ids=label)
@@ -273,7 +271,7 @@ def test_weights_that_all_vanish_are_no_nan() -> None:
     assert not any(bool(gradient.any()) for gradient in found[1:])
 
 
-# -- sampling ----------------------------------------------------------------------------------------
+# -- sampling --------------------------------------------------------------------------------------
 
 
 def test_the_sampled_sum_is_unbiased() -> None:
@@ -287,14 +285,11 @@ def test_the_sampled_sum_is_unbiased() -> None:
     pools = list(itertools.combinations(allowed, 5))
     for pool in pools:
         drawn = Candidates(torch.tensor(pool), none, len(allowed), barred)
-        found = negative_sum(
-            query, Rows(vectors), drawn, pairs(answers), Uniform(), reference, scorer,
-            torch.Generator(),
+        _, found = score_batch(
+            query, Rows(vectors), drawn, pairs(answers), Uniform(), scorer, torch.Generator()
         )
         total += found.exp()
-    naive = naive_negative_sum(
-        query, vectors, scorer, Uniform(), reference, allowed, answers
-    ).exp()
+    naive = naive_negative_sum(query, vectors, scorer, Uniform(), reference, allowed, answers).exp()
     torch.testing.assert_close(total / len(pools), naive)
 
 
@@ -313,7 +308,9 @@ def test_a_pool_is_drawn_uniformly_without_what_is_excluded() -> None:
     assert float((chosen - 0.5).abs().max()) < 5 * 0.5 / 1500**0.5
 
 
-@pytest.mark.parametrize("by", [Uniform(), Entropy(), SelfAdversarial(), Hardest(count=3)], ids=label)
+@pytest.mark.parametrize(
+    "by", [Uniform(), Entropy(), SelfAdversarial(), Hardest(count=3)], ids=label
+)
 def test_draws_have_the_weighted_sum_as_their_mean(by: Weighting) -> None:
     vectors, query, reference = problem(8)
     vectors, query = vectors * 0.7, query * 0.7
@@ -348,7 +345,7 @@ def test_draws_have_the_gradient_of_what_was_drawn(scorer: Scorer, budget: int) 
     vectors, query, reference = problem(11, questions=1)
     answers = [[0, 3]]
     drawn = Drawn(draws=6)
-    result, by_query, _ = run(
+    _, by_query, _ = run(
         vectors, query, reference, drawn, scorer, everyone(), budget, answers=answers
     )
     step = 1e-6
@@ -364,7 +361,7 @@ def test_draws_have_the_gradient_of_what_was_drawn(scorer: Scorer, budget: int) 
         assert slope == pytest.approx(float(by_query[0, place]), rel=1e-4, abs=1e-6)
 
 
-# -- the softmax of answers and negatives ------------------------------------------------------------
+# -- the softmax of answers and negatives ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("answers", ["together", "apart"])
@@ -391,12 +388,16 @@ def test_softmax_counts_a_share_as_so_many_answers(answers: str) -> None:
     """An answer that stands for three equals three equal answers."""
     negatives = torch.tensor([0.3], dtype=torch.float64)
     one = Softmax(answers=answers)(
-        torch.tensor([0.7], dtype=torch.float64), torch.tensor([0]),
-        torch.tensor([3.0], dtype=torch.float64), negatives,
+        torch.tensor([0.7], dtype=torch.float64),
+        torch.tensor([0]),
+        torch.tensor([3.0], dtype=torch.float64),
+        negatives,
     )
     three = Softmax(answers=answers)(
-        torch.full((3,), 0.7, dtype=torch.float64), torch.zeros(3, dtype=torch.int64),
-        torch.ones(3, dtype=torch.float64), negatives,
+        torch.full((3,), 0.7, dtype=torch.float64),
+        torch.zeros(3, dtype=torch.int64),
+        torch.ones(3, dtype=torch.float64),
+        negatives,
     )
     torch.testing.assert_close(one, three)
 
@@ -411,7 +412,7 @@ def test_softmax_survives_scores_that_overflow_an_exponential() -> None:
     assert bool(negatives.grad.isfinite().all())
 
 
-# -- the regulariser ---------------------------------------------------------------------------------
+# -- the regulariser -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("complex_entries", [False, True])
@@ -420,7 +421,9 @@ def test_cubes_equal_the_naive_sum_and_gradient(complex_entries: bool) -> None:
     found = Cubes.apply(vectors, complex_entries)
     for row, value in zip(vectors.tolist(), found.tolist(), strict=True):
         entries = [complex(a, b) for a, b in zip(row[:3], row[3:], strict=True)]
-        assert value == pytest.approx(sum(abs(x) ** 3 for x in (entries if complex_entries else row)))
+        assert value == pytest.approx(
+            sum(abs(x) ** 3 for x in (entries if complex_entries else row))
+        )
     vectors.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: Cubes.apply(x, complex_entries), (vectors,))
 
@@ -455,8 +458,8 @@ def test_a_product_in_bfloat16_is_near_the_exact_one() -> None:
     source = vectors.float().requires_grad_()
     rows = Rows(source, low=True)
     asked = query.float().requires_grad_()
-    result = negative_sum(
-        asked, rows, everyone(), pairs(), Uniform(), reference.float(), ComplEx(), torch.Generator()
+    _, result = score_batch(
+        asked, rows, everyone(), pairs(), Uniform(), ComplEx(), torch.Generator()
     )
     (result * torch.linspace(0.5, 2.0, len(query))).sum().backward()
     rows.backward()
@@ -468,3 +471,23 @@ def test_a_product_in_bfloat16_is_near_the_exact_one() -> None:
 
 def test_tucker_is_compared_by_product() -> None:
     assert TuckER().by_product
+
+
+@pytest.mark.parametrize("scorer", [ComplEx(), TransE()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("budget", [1 << 20, 64], ids=["kept", "made again"])
+def test_answers_have_the_scores_and_gradients_of_pairs(scorer: Scorer, budget: int) -> None:
+    """Taken from the kept blocks or pair by pair: the same numbers, in the order of the answers."""
+    vectors, query, _ = problem(13)
+    place, node = pairs([[9, 0], [3], [], [5, 1, 2], [0], [7]][: len(query)])
+    source, asked = vectors.clone().requires_grad_(), query.clone().requires_grad_()
+    rows = Rows(source)
+    found, _ = score_batch(
+        asked, rows, everyone([]), (place, node), Entropy(), scorer, torch.Generator(), budget
+    )
+    upstream = torch.arange(1, len(found) + 1, dtype=found.dtype)
+    (found * upstream).sum().backward()
+    rows.backward()
+    plain_source, plain = vectors.clone().requires_grad_(), query.clone().requires_grad_()
+    expected = scorer.compare(plain[place], plain_source[node].unsqueeze(1)).squeeze(1)
+    (expected * upstream).sum().backward()
+    assert_all_close((found, asked.grad, source.grad), (expected, plain.grad, plain_source.grad))

@@ -17,7 +17,11 @@ def ranks_of(above: list[int], ties: list[int], candidates: list[int]) -> Ranks:
     n = len(above)
     zeros = torch.zeros(n, dtype=torch.int64)
     return Ranks(
-        zeros, zeros, torch.arange(n), torch.tensor(above), torch.tensor(ties),
+        zeros,
+        zeros,
+        torch.arange(n),
+        torch.tensor(above),
+        torch.tensor(ties),
         torch.tensor(candidates),
     )
 
@@ -69,10 +73,12 @@ def test_paired_differences_are_of_the_same_pairs() -> None:
         paired(first, ranks_of([0, 1, 2], [0, 0, 0], [9, 9, 9]))
 
 
-# -- parts -------------------------------------------------------------------------------------------
+# -- parts -----------------------------------------------------------------------------------------
 
 
-def graph_of(rows: list[tuple[int, int, int]], entities: int, relations: int, **more: list) -> Graph:
+def graph_of(
+    rows: list[tuple[int, int, int]], entities: int, relations: int, **more: list
+) -> Graph:
     splits = {"train": rows, **more}
     return Graph(
         Vocabulary([f"e{n}" for n in range(entities)]),

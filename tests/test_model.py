@@ -98,7 +98,7 @@ def test_odd_widths_are_refused(scorer: type[Scorer], tiny_graph: Callable) -> N
         make(tiny_graph(), scorer=scorer(), width=5)
 
 
-# -- who is known by what ----------------------------------------------------------------------------
+# -- who is known by what --------------------------------------------------------------------------
 
 
 def test_presence_of_structure_and_features(tiny_graph: Callable) -> None:
@@ -180,8 +180,12 @@ def test_an_entity_added_without_a_fact_has_the_vector_of_its_features(
     known = small.known()
     torch.testing.assert_close(second.vectors[:old][known], first.vectors[known])
     assert second.weights[old, 0].tolist() == 0
-    features = [large.within[n](large.views[n](getattr(large, f"values_{n}")[-1:]),
-                                torch.ones(1, 4, dtype=torch.bool)).vector for n in dense]
+    features = [
+        large.within[n](
+            large.views[n](getattr(large, f"values_{n}")[-1:]), torch.ones(1, 4, dtype=torch.bool)
+        ).vector
+        for n in dense
+    ]
     torch.testing.assert_close(second.vectors[old], torch.cat(features).mean(0))
 
 
@@ -252,7 +256,7 @@ def test_inputs_have_unit_deviation_over_all_columns(tiny_graph: Callable) -> No
     assert float(held[:, 4].std()) < 1e-3 * float(held[:, 0].std())  # columns keep their scale
 
 
-# -- the kept table ----------------------------------------------------------------------------------
+# -- the kept table --------------------------------------------------------------------------------
 
 
 def test_frozen_is_the_table_and_thaw_forgets_it(tiny_graph: Callable) -> None:

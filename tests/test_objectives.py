@@ -13,10 +13,11 @@ from mocme.graph.triples import AnswerIndex
 from mocme.model.model import Model, ModelSettings
 from mocme.model.scorers import ComplEx, DistMult, RotatE, Scorer, TransE, TuckER
 from mocme.training import losses
-from mocme.training.losses import Drawn, Entropy, Hardest, SelfAdversarial, Softmax, Uniform
+from mocme.training.losses import Softmax
 from mocme.training.negatives import Pool
 from mocme.training.objectives import LinkPrediction, Objective
 from mocme.training.rows import Rows
+from mocme.training.weightings import Drawn, Entropy, Hardest, SelfAdversarial, Uniform
 
 WIDTH = 4
 
@@ -57,7 +58,9 @@ def fast(
     table = model.table(step)
     trained = LinkPrediction(settings, model, facts, torch.device("cpu"))
     terms = trained.backward(
-        trained.batch(chosen), Rows(table.vectors), table.redundancy,
+        trained.batch(chosen),
+        Rows(table.vectors),
+        table.redundancy,
         torch.Generator().manual_seed(0),
     )
     return dict(terms), gradients(model)
@@ -186,9 +189,7 @@ def test_every_weighting(
 
 @pytest.mark.parametrize("candidates", ["linked", "trained", "all"])
 @pytest.mark.parametrize("kind", [ComplEx, TransE], ids=lambda kind: kind.__name__)
-def test_excluded_candidates(
-    kind: type[Scorer], candidates: str, tiny_graph: Callable
-) -> None:
+def test_excluded_candidates(kind: type[Scorer], candidates: str, tiny_graph: Callable) -> None:
     tiny = tiny_graph(unseen=3)
     model, facts = make(tiny, kind(), candidates)
     said = tiny.features.tokens["word"].present()
@@ -342,7 +343,7 @@ def test_n3_of_complex_vectors_is_that_of_their_moduli(tiny_graph: Callable) -> 
     assert terms["n3"] == pytest.approx(0.1 * (125 + 8 + 125))
 
 
-# -- answers that are drawn --------------------------------------------------------------------------
+# -- answers that are drawn ------------------------------------------------------------------------
 
 
 def test_max_answers_is_unbiased_in_the_linear_term(tiny_graph: Callable) -> None:

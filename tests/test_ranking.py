@@ -22,8 +22,9 @@ def random_graph(seed: int) -> Graph:
     """A small graph with all four splits; some may be empty."""
     rng = random.Random(seed)
     entities, relations = rng.randint(2, 8), rng.randint(1, 3)
-    everything = [(h, r, t) for h in range(entities) for r in range(relations)
-                  for t in range(entities)]
+    everything = [
+        (h, r, t) for h in range(entities) for r in range(relations) for t in range(entities)
+    ]
     rng.shuffle(everything)
     splits, first = {}, 0
     for split in ("train", "valid", "test", "known"):
@@ -99,8 +100,12 @@ def test_ranks_equal_a_loop_over_pairs(seed: int) -> None:
     assert len(ranks) == 2 * len(graph.facts(split))
     # The conventions for ties, of the same pairs.
     for optimistic, realistic, pessimistic, above, ties in zip(
-        ranks.optimistic.tolist(), ranks.realistic.tolist(), ranks.pessimistic.tolist(),
-        ranks.above.tolist(), ranks.ties.tolist(), strict=True,
+        ranks.optimistic.tolist(),
+        ranks.realistic.tolist(),
+        ranks.pessimistic.tolist(),
+        ranks.above.tolist(),
+        ranks.ties.tolist(),
+        strict=True,
     ):
         assert optimistic == above + 1
         assert pessimistic == above + ties + 1
@@ -201,9 +206,7 @@ def test_scores_are_compared_in_fp32() -> None:
 def test_a_question_with_many_answers_in_a_batch_of_few() -> None:
     """More answers than questions: they are counted in several rounds."""
     entities = 30
-    facts = torch.stack(
-        [torch.zeros(20).long(), torch.zeros(20).long(), torch.arange(5, 25)], 1
-    )
+    facts = torch.stack([torch.zeros(20).long(), torch.zeros(20).long(), torch.arange(5, 25)], 1)
     names = Vocabulary([str(n) for n in range(entities)])
     graph = Graph(names, Vocabulary("r", "relation"), {"test": facts})
     table = random_scores(graph, 3)
@@ -223,7 +226,10 @@ def test_progress_is_told_after_every_batch() -> None:
     asked = graph.answers("train")
     told = []
     rank(
-        scores_of(random_scores(graph, 5)), asked, asked, batch=3,
+        scores_of(random_scores(graph, 5)),
+        asked,
+        asked,
+        batch=3,
         advance=lambda done, whole: told.append((done, whole)),
     )
     assert told == [(min(n + 3, len(asked)), len(asked)) for n in range(0, len(asked), 3)]

@@ -33,7 +33,9 @@ def naive_distmult(head: Tensor, relation: Tensor, tail: Tensor, scorer: Scorer)
 
 
 def naive_transe(head: Tensor, relation: Tensor, tail: Tensor, scorer: Scorer) -> float:
-    return -sum(float(h + r - t) ** 2 for h, r, t in zip(head, relation, tail, strict=True)) ** 0.5
+    return (
+        -(sum(float(h + r - t) ** 2 for h, r, t in zip(head, relation, tail, strict=True)) ** 0.5)
+    )
 
 
 def naive_rotate(head: Tensor, relation: Tensor, tail: Tensor, scorer: Scorer) -> float:
@@ -209,8 +211,9 @@ def test_two_models_of_the_same_settings_keep_their_own_core(tiny_graph: Callabl
 
     asked = Queries(queries[:, 0], queries[:, 1])
     first = models[0].score(asked).detach()
-    alone = Model(ModelSettings(width=4, scorer=TuckER(relation_width=2), dropout={}),
-                  tiny.facts(), {}, 0)
+    alone = Model(
+        ModelSettings(width=4, scorer=TuckER(relation_width=2), dropout={}), tiny.facts(), {}, 0
+    )
     assert torch.equal(first, alone.score(asked).detach())
 
 

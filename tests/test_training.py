@@ -43,8 +43,12 @@ EVERYTHING: dict[str, Any] = {
 }
 PLAIN: dict[str, Any] = {
     "model": {"width": 4},
-    "training": {"passes": 2, "batch": 40, "precision": "float32",
-                 "objective": {"n3": 0.01, "loss": {"weighting": {"kind": "Entropy"}}}},
+    "training": {
+        "passes": 2,
+        "batch": 40,
+        "precision": "float32",
+        "objective": {"n3": 0.01, "loss": {"weighting": {"kind": "Entropy"}}},
+    },
 }
 
 
@@ -256,14 +260,15 @@ def test_the_trainer_holds_no_fact_of_test(graph: Graph) -> None:
     assert all("test" not in value.splits for value in graphs)
 
 
-def test_a_loss_that_is_no_number_is_reported_with_a_remedy(
-    graph: Graph, tmp_path: Path
-) -> None:
+def test_a_loss_that_is_no_number_is_reported_with_a_remedy(graph: Graph, tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=r"lower training.optimizer.tables or .dense, or set .clip"):
         train(
-            graph, "structure", tmp_path / "run",
+            graph,
+            "structure",
+            tmp_path / "run",
             settings={
-                "model.width": 4, "training.precision": "float32",
+                "model.width": 4,
+                "training.precision": "float32",
                 "training.optimizer": {"name": "SGD", "tables": 1e30},
             },
         )
@@ -274,11 +279,16 @@ def test_a_small_graph_is_learned_by_heart(tiny_graph: Callable, tmp_path: Path)
     tiny = tiny_graph(dense={}, tokens={}, facts=20, valid=0, test=0)
     table = {
         "model": {"width": 32},
-        "training": {"passes": 40, "batch": 16, "precision": "float32",
-                     "optimizer": {"name": "Adagrad", "tables": 0.3}},
+        "training": {
+            "passes": 40,
+            "batch": 16,
+            "precision": "float32",
+            "optimizer": {"name": "Adagrad", "tables": 0.3},
+        },
     }
     train_as_valid = Graph(
-        tiny.graph.entities, tiny.graph.relations,
+        tiny.graph.entities,
+        tiny.graph.relations,
         {**tiny.graph.splits, "valid": tiny.graph.facts("train")},
     )
     run = mocme.train(train_as_valid, table, out=tmp_path / "run", device="cpu")
@@ -300,12 +310,18 @@ def test_features_alone_answer_for_entities_without_links(
     values = torch.randn(40, 6, generator=generator) * 0.3
     values[:, 0] += 2.0 * kind - 1
     graph = Graph(
-        Vocabulary([f"e{n}" for n in range(42)]), Vocabulary(["is"], "relation"),
+        Vocabulary([f"e{n}" for n in range(42)]),
+        Vocabulary(["is"], "relation"),
         {"train": facts[:32], "test": facts[32:]},
     )
     experiment = mocme.Experiment.load(
-        "mocme", {"model.width": 8, "training.passes": 30, "training.batch": 8,
-                  "training.precision": "float32"}
+        "mocme",
+        {
+            "model.width": 8,
+            "training.passes": 30,
+            "training.batch": 8,
+            "training.precision": "float32",
+        },
     )
     features = Features({"shape": Modality(values, torch.arange(40), 42)})
     trainer = make_trainer(experiment, graph, features, CPU)
@@ -318,13 +334,15 @@ def test_features_alone_answer_for_entities_without_links(
     assert torch.equal(scores.argmax(1), kind[32:])
 
 
-# -- early stopping ----------------------------------------------------------------------------------
+# -- early stopping --------------------------------------------------------------------------------
 
 
 def test_early_stopping_takes_the_best_parameters(graph: Graph) -> None:
     """Validations by a list of numbers: the best one was after the second pass."""
-    table = {**PLAIN, "training": {**PLAIN["training"], "passes": 9, "evaluate_every": 1,
-                                   "patience": 3}}
+    table = {
+        **PLAIN,
+        "training": {**PLAIN["training"], "passes": 9, "evaluate_every": 1, "patience": 3},
+    }
     trainer = make_trainer(mocme.Experiment.load(table), graph, mocme.Features(), CPU)
     numbers = iter([0.1, 0.5, 0.5, 0.2, 0.4, 0.9])
     states = []
@@ -358,7 +376,7 @@ def test_patience_needs_validations(graph: Graph) -> None:
         make_trainer(mocme.Experiment.load(EVERYTHING), bare, mocme.Features(), CPU)
 
 
-# -- optimisers and schedules ------------------------------------------------------------------------
+# -- optimisers and schedules ----------------------------------------------------------------------
 
 
 def test_schedules_rise_and_fall() -> None:
@@ -374,9 +392,7 @@ def test_schedules_rise_and_fall() -> None:
     assert cosine[0] > 0
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"shape": "square"}, {"warmup": 1.0}, {"end": 1.5}]
-)
+@pytest.mark.parametrize("wrong", [{"shape": "square"}, {"warmup": 1.0}, {"end": 1.5}])
 def test_wrong_schedules_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be|lies in"):
         Schedule(**wrong)
@@ -416,9 +432,7 @@ def test_a_run_is_written_by_one_process_at_a_time(graph: Graph, tmp_path: Path)
         mocme.resume(run.path, device="cpu")
 
 
-def test_ctrl_c_means_what_it_did_once_the_training_is_over(
-    graph: Graph, tmp_path: Path
-) -> None:
+def test_ctrl_c_means_what_it_did_once_the_training_is_over(graph: Graph, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     train(graph, PLAIN, tmp_path / "run")
     assert signal.getsignal(signal.SIGINT) is before

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from mocme.machine import use_threads
 from mocme.terminal import Live, bar, finish, metrics_table, notes, predictions_table, show
 
 PARTS = ("direction", "answer", "head", "cardinality", "answer has", "relation")
@@ -37,13 +38,20 @@ class Group(click.Group):
 def common(*names: str) -> Callable[[Any], Any]:
     """Options that several commands share."""
     options = {
-        "device": click.option("--device", default="auto", show_default=True,
-                               help="auto, cpu, cuda or cuda:N."),
-        "threads": click.option("--threads", type=int, help="Threads for arithmetic; all cores by "
-                                                            "default."),
-        "json": click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
-        "trust": click.option("--trust-code", is_flag=True,
-                              help="Import code that the run's maker named in its configuration."),
+        "device": click.option(
+            "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+        ),
+        "threads": click.option(
+            "--threads", type=int, help="Threads for arithmetic; all cores by default."
+        ),
+        "json": click.option(
+            "--json", "as_json", is_flag=True, help="Print JSON instead of a table."
+        ),
+        "trust": click.option(
+            "--trust-code",
+            is_flag=True,
+            help="Import code that the run's maker named in its configuration.",
+        ),
     }
 
     def add(command: Any) -> Any:
@@ -62,28 +70,59 @@ def main() -> None:
 
 @main.command()
 @click.argument("experiment", default="default")
-@click.option("--data", default="atlas", show_default=True,
-              help="A folder with train.tsv, one TSV file of facts, or atlas.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new run.")
+@click.option(
+    "--data",
+    default="atlas",
+    show_default=True,
+    help="A folder with train.tsv, one TSV file of facts, or atlas.",
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the new run."
+)
 @click.option("--seed", type=int, help="Instead of the experiment's.")
-@click.option("--features", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Folder of encoded modalities, where they do not lie beside the data.")
-@click.option("--set", "sets", multiple=True, metavar="PATH=VALUE",
-              help="Another value for a setting, for instance training.passes=3.")
+@click.option(
+    "--features",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of encoded modalities, where they do not lie beside the data.",
+)
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Another value for a setting, for instance training.passes=3.",
+)
 @common("device", "threads")
-def train(experiment: str, data: str, out: Path, seed: int | None, features: Path | None,
-          sets: tuple[str, ...], device: str, threads: int | None) -> None:
+def train(
+    experiment: str,
+    data: str,
+    out: Path,
+    seed: int | None,
+    features: Path | None,
+    sets: tuple[str, ...],
+    device: str,
+    threads: int | None,
+) -> None:
     """Train EXPERIMENT (a TOML file or a shipped name) on a graph and write a run."""
     from mocme import experiment as work
     from mocme.config import parse_override
+    from mocme.graph.loading import load
 
-    work.use_threads(threads)
+    use_threads(threads)
     settings = dict(parse_override(text) for text in sets)
-    graph = work.load(data)
+    graph = load(data)
     notes(graph.notes)
     with Live() as live:
-        run = work.train(graph, experiment, out=out, seed=seed, device=device, features=features,
-                         settings=settings, watch=live)
+        run = work.train(
+            graph,
+            experiment,
+            out=out,
+            seed=seed,
+            device=device,
+            features=features,
+            settings=settings,
+            watch=live,
+        )
     finish(run)
 
 
@@ -94,7 +133,7 @@ def resume(run: Path, device: str, threads: int | None, trust_code: bool) -> Non
     """Go on with a training that was stopped."""
     from mocme import experiment as work
 
-    work.use_threads(threads)
+    use_threads(threads)
     with Live() as live:
         finish(work.resume(run, device=device, watch=live, trust_code=trust_code))
 
@@ -102,15 +141,28 @@ def resume(run: Path, device: str, threads: int | None, trust_code: bool) -> Non
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(["valid", "test"]), default="valid", show_default=True)
-@click.option("--by", multiple=True, type=click.Choice(PARTS), default=("direction", "answer"),
-              show_default=True, help="Parts to show; JSON always has all of them.")
+@click.option(
+    "--by",
+    multiple=True,
+    type=click.Choice(PARTS),
+    default=("direction", "answer"),
+    show_default=True,
+    help="Parts to show; JSON always has all of them.",
+)
 @common("device", "threads", "json", "trust")
-def evaluate(run: Path, split: str, by: tuple[str, ...], device: str, threads: int | None,
-             as_json: bool, trust_code: bool) -> None:
+def evaluate(
+    run: Path,
+    split: str,
+    by: tuple[str, ...],
+    device: str,
+    threads: int | None,
+    as_json: bool,
+    trust_code: bool,
+) -> None:
     """Rank the facts of a split; every evaluation is recorded in the run."""
     from mocme import experiment as work
 
-    work.use_threads(threads)
+    use_threads(threads)
     opened = work.Run.open(run, trust_code)
     with bar("ranking", quiet=as_json) as (progress, task):
         result = opened.evaluate(
@@ -121,7 +173,9 @@ def evaluate(run: Path, split: str, by: tuple[str, ...], device: str, threads: i
         return
     rows = [(split, result)]
     for part in by:
-        rows += [(f"  {part}: {name}", values) for name, values in result["by"].get(part, {}).items()]
+        rows += [
+            (f"  {part}: {name}", values) for name, values in result["by"].get(part, {}).items()
+        ]
     title = f"{result['experiment']} on {result['graph']}, seed {result['seed']}"
     show(metrics_table(title, rows))
     protocol = result["protocol"]
@@ -138,11 +192,25 @@ def evaluate(run: Path, split: str, by: tuple[str, ...], device: str, threads: i
 @click.option("--relation", "-r", required=True)
 @click.option("--tail", help="Ask (?, relation, tail).")
 @click.option("-k", "count", default=10, show_default=True)
-@click.option("--known", type=click.Choice(["hide", "mark"]), default="hide", show_default=True,
-              help="Facts that the graph holds already.")
+@click.option(
+    "--known",
+    type=click.Choice(["hide", "mark"]),
+    default="hide",
+    show_default=True,
+    help="Facts that the graph holds already.",
+)
 @common("device", "json", "trust")
-def predict(run: Path, head: str | None, relation: str, tail: str | None, count: int, known: Any,
-            device: str, as_json: bool, trust_code: bool) -> None:
+def predict(
+    run: Path,
+    head: str | None,
+    relation: str,
+    tail: str | None,
+    count: int,
+    known: Any,
+    device: str,
+    as_json: bool,
+    trust_code: bool,
+) -> None:
     """The likeliest missing tails of a head, or heads of a tail."""
     from mocme import experiment as work
 
@@ -155,8 +223,11 @@ def predict(run: Path, head: str | None, relation: str, tail: str | None, count:
         found = completer.heads(relation, str(tail), count, known)
     if as_json:
         items = [{**vars(item), "note": item.note} for item in found]
-        click.echo(json.dumps({"question": found.question, "predictions": items}, indent=2,
-                              ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                {"question": found.question, "predictions": items}, indent=2, ensure_ascii=False
+            )
+        )
         return
     show(predictions_table(found.question, found))
 
@@ -169,9 +240,13 @@ def experiments(as_json: bool) -> None:
 
     found = {name: Experiment.load(path) for name, path in shipped().items()}
     if as_json:
-        click.echo(json.dumps({n: e.table() for n, e in found.items()}, indent=2, ensure_ascii=False))
+        click.echo(
+            json.dumps({n: e.table() for n, e in found.items()}, indent=2, ensure_ascii=False)
+        )
         return
-    table = Table("experiment", "what it is", "expected (test MRR)", title="mocme train EXPERIMENT ...")
+    table = Table(
+        "experiment", "what it is", "expected (test MRR)", title="mocme train EXPERIMENT ..."
+    )
     for name, experiment in found.items():
         expected = experiment.expected.get("mrr")
         table.add_row(name, experiment.description, "" if expected is None else f"{expected:.3f}")
@@ -179,15 +254,16 @@ def experiments(as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--out", default=Path("runs/demo"), type=click.Path(path_type=Path), show_default=True)
+@click.option(
+    "--out", default=Path("runs/demo"), type=click.Path(path_type=Path), show_default=True
+)
 @click.option("--seed", default=0, show_default=True)
 @common("device", "threads")
 def demo(out: Path, seed: int, device: str, threads: int | None) -> None:
     """Train on the embedded graph Atlas, compare with structure only, and predict facts."""
     from mocme import demo as shown
-    from mocme import experiment as work
 
-    work.use_threads(threads)
+    use_threads(threads)
     shown.run(out, seed, device)
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mocme import experiment, terminal
+from mocme.graph.loading import load
 from mocme.graph.triples import AnswerIndex, Queries
 from mocme.inference.completer import Completer, Prediction
 
@@ -20,7 +21,7 @@ EXPERIMENTS = {"structure only": "atlas/structure", "MoCME": "atlas/mocme"}
 def run(out: Path, seed: int, device: str) -> None:
     """Train both, print what they reach on test, and five facts that are not in the graph."""
     console = Console(highlight=False)
-    graph = experiment.load("atlas")
+    graph = load("atlas")
     console.print(
         f"Atlas: {graph.num_entities:,} entities, {graph.num_relations} relations, "
         f"{len(graph.facts('train')):,} training facts; {_unseen(graph):,} entities occur in none"
@@ -41,7 +42,9 @@ def run(out: Path, seed: int, device: str) -> None:
         rows.append((title, result))
         parts = result["by"]["answer"]
         rows += [(f"  answer {part}", parts[part]) for part in sorted(parts)]
-    terminal.show(terminal.metrics_table("Atlas, test: filtered, realistic ties, both directions", rows))
+    terminal.show(
+        terminal.metrics_table("Atlas, test: filtered, realistic ties, both directions", rows)
+    )
     best = runs["MoCME"]
     completer = best.completer(device)
     terminal.show(predictions_table(new_facts(completer, 5), completer.model.modalities))
@@ -96,8 +99,9 @@ def predictions_table(found: list[tuple[Prediction, float]], modalities: list[st
         table.add_column(column, justify="right")
     for item, chance in found:
         weights = [f"{item.weights[m]:.2f}" if item.weights[m] else "-" for m in modalities]
-        table.add_row(item.head, item.relation, item.tail, f"{item.score:.2f}", f"{chance:.2f}",
-                      *weights)
+        table.add_row(
+            item.head, item.relation, item.tail, f"{item.score:.2f}", f"{chance:.2f}", *weights
+        )
     return table
 
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,14 +14,15 @@ from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
 from mocme.evaluation.ranking import Ranks, batch_for, rank
 from mocme.graph.loading import load
-from mocme.graph.modalities import Features, Modality, unpacked
+from mocme.graph.modalities import Features, Modality, Tokens, unpacked
 from mocme.graph.sources import read_features
 from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import SPLITS, Graph, Vocabulary
 from mocme.inference.completer import Completer
+from mocme.machine import environment, faster_precision, find_device, stop_signal
 from mocme.model.model import Model
 from mocme.runs import RunError, RunFolder
-from mocme.training.loop import Progress, Trainer, faster_precision
+from mocme.training.loop import Progress, Trainer
 
 LOG = "training.jsonl"
 EVALUATIONS = "evaluations.jsonl"
@@ -120,8 +115,9 @@ class Run:
             RunError: the training has not finished.
         """
         if not self.finished:
-            raise RunError(f"{self.path}: this training has not finished; go on with: "
-                           f"mocme resume {self.path}")
+            raise RunError(
+                f"{self.path}: this training has not finished; go on with: mocme resume {self.path}"
+            )
         model = make_model(self.experiment, graph, features)[0]
         model.load_state_dict(self.folder.read_tensors("model.safetensors"))
         return model.to(device).eval()
@@ -255,7 +251,9 @@ def make_trainer(
     if len(view.facts("valid")):
 
         def validate(trained: Model) -> Mapping[str, float]:
-            found = metrics.of_ranks(rank_split(trained, view, "valid", evaluation.memory).realistic)
+            found = metrics.of_ranks(
+                rank_split(trained, view, "valid", evaluation.memory).realistic
+            )
             return found
 
     elif settings.patience:
@@ -283,37 +281,6 @@ def rank_split(
         asked = _first(asked, graph, split, only)
     device = model.structure.device
     return rank(model.score, asked, known, batch=batch, device=device, advance=advance)
-
-
-def find_device(device: str) -> torch.device:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:1`` as a device.
-
-    Raises:
-        ValueError: CUDA is asked for and not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.split(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu or cuda, not {device!r}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("no CUDA device is available here; use --device cpu")
-    return torch.device(device)
-
-
-def environment() -> dict[str, Any]:
-    """What the numbers of a run may depend on."""
-    try:
-        own = version("mocme")
-    except PackageNotFoundError:
-        own = "unknown"
-    return {
-        "mocme": own,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
 
 
 # -- inside ------------------------------------------------------------------------------------------
@@ -354,10 +321,13 @@ def _store_inputs(
     folder.write_json("names.json", names)
     folder.write_tensors("graph.safetensors", {s: f.contiguous() for s, f in graph.splits.items()})
     digest = graph.entities.digest()
-    for name, modality in {**features.dense, **features.tokens}.items():
+    both: dict[str, Modality | Tokens] = {**features.dense, **features.tokens}
+    for name, modality in both.items():
         tensors, metadata = modality.packed()
         text = {key: str(value) for key, value in metadata.items()}
-        folder.write_tensors(f"modalities/{name}.safetensors", tensors, {**text, "entities": digest})
+        folder.write_tensors(
+            f"modalities/{name}.safetensors", tensors, {**text, "entities": digest}
+        )
 
 
 def _go(
@@ -389,7 +359,7 @@ def _go(
 
 def _train(folder: RunFolder, trainer: Trainer, watch: Watch | None) -> None:
     saved = time.monotonic()
-    with _stop_signal() as stopped:
+    with stop_signal() as stopped:
 
         def on_step(progress: Progress) -> None:
             if watch is not None:
@@ -410,33 +380,15 @@ def _train(folder: RunFolder, trainer: Trainer, watch: Watch | None) -> None:
                 saved = now
 
 
-@contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """Ctrl-C sets an event instead of breaking a step in two; a second one stops at once."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    old = signal.getsignal(signal.SIGINT)
-
-    def stop(number: int, frame: Any) -> None:
-        stopped.set()
-        signal.signal(signal.SIGINT, old)
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, old)
-
-
 def _try_evaluation(model: Model, graph: Graph, memory: float) -> None:
     """Rank one batch before the first pass: running out of memory happens now or never."""
     split = next((s for s in ("valid", "train") if len(graph.facts(s))), None)
     if split is None:
         return
     model.eval()
-    rank_split(model, graph.training_view(), split, memory, only=batch_for(graph.num_entities, memory))
+    rank_split(
+        model, graph.training_view(), split, memory, only=batch_for(graph.num_entities, memory)
+    )
     model.thaw()
 
 
@@ -462,12 +414,3 @@ def _toml(text: str) -> dict[str, Any]:
     import tomllib
 
     return tomllib.loads(text)
-
-
-def use_threads(count: int | None) -> None:
-    """Use this many threads for arithmetic (all cores by default)."""
-    if count is not None:
-        if count < 1:
-            raise ValueError("threads must be at least 1")
-        torch.set_num_threads(count)
-        os.environ.setdefault("OMP_NUM_THREADS", str(count))

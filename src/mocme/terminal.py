@@ -36,8 +36,10 @@ def notes(lines: Sequence[str]) -> None:
 def finish(run: Any) -> None:
     """Say where the run is and what to do next."""
     click.echo(f"run written to {run.path}")
-    click.echo(f"next: mocme evaluate {run.path} --split test    "
-               f"mocme predict {run.path} --head NAME --relation NAME")
+    click.echo(
+        f"next: mocme evaluate {run.path} --split test    "
+        f"mocme predict {run.path} --head NAME --relation NAME"
+    )
 
 
 def metrics_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
@@ -45,13 +47,16 @@ def metrics_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> 
     table = Table(title=title)
     table.add_column("", no_wrap=True)
     for metric in (*METRICS, "count"):
-        table.add_column(metric.upper() if metric in ("mrr", "mr", "amri") else metric,
-                         justify="right")
+        table.add_column(
+            metric.upper() if metric in ("mrr", "mr", "amri") else metric, justify="right"
+        )
     for name, values in rows:
         cells = []
         for metric in METRICS:
             value = values.get(metric)
-            cells.append("" if value is None else f"{value:.1f}" if metric == "mr" else f"{value:.4f}")
+            cells.append(
+                "" if value is None else f"{value:.1f}" if metric == "mr" else f"{value:.4f}"
+            )
         table.add_row(escape(name), *cells, f"{values.get('count', 0):,}")
     return table
 
@@ -73,7 +78,7 @@ def predictions_table(title: str, items: Any) -> Table:
     return table
 
 
-class bar:  # noqa: N801 (used as a function)
+class bar:
     """A progress bar on standard error."""
 
     def __init__(self, what: str, quiet: bool = False) -> None:
@@ -113,9 +118,7 @@ class Live:
         """Show what is about to happen."""
         notes(run.folder.about["notes"][len(run.folder.about.get("graph_notes", [])) :])
         self.passes = trainer.settings.passes
-        self.progress.update(
-            self.task, total=trainer.total_steps, completed=trainer.progress.step
-        )
+        self.progress.update(self.task, total=trainer.total_steps, completed=trainer.progress.step)
 
     def step(self, progress: Any) -> None:
         """Move the bar."""

@@ -145,9 +145,7 @@ def unit(views: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
     return functional.normalize(views, dim=-1, eps=1e-8)
 
 
-def weighted(
-    weights: Float[Tensor, "n V"], views: Float[Tensor, "n V D"]
-) -> Float[Tensor, "n D"]:
+def weighted(weights: Float[Tensor, "n V"], views: Float[Tensor, "n V D"]) -> Float[Tensor, "n D"]:
     """Weighted sum of each entity's views."""
     return torch.bmm(weights.unsqueeze(1), views).squeeze(1)
 

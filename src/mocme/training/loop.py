@@ -225,25 +225,4 @@ class Trainer:
             progress.done = progress.done or progress.bad >= patience
 
 
-def faster_precision(device: torch.device, width: int) -> str:
-    """Which of float32 and bfloat16 multiplies faster here, by a short measurement.
-
-    Some processors have bfloat16 instructions at four times the rate of float32, some at half.
-    """
-    generator = torch.Generator().manual_seed(0)
-    left = torch.randn(1024, width, generator=generator).to(device)
-    right = torch.randn(2048, width, generator=generator).to(device)
-    best = {}
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        pair = left.to(dtype), right.to(dtype).T
-        times = []
-        for _ in range(4):
-            started = time.perf_counter()
-            result = pair[0] @ pair[1]
-            float(result[0, 0])
-            times.append(time.perf_counter() - started)
-        best[name] = min(times[1:])
-    return "bfloat16" if best["bfloat16"] * 1.2 < best["float32"] else "float32"
-
-
 TrainingSettings.kinds = ()

@@ -10,7 +10,6 @@ The weighting decides w: `Uniform` is the plain softmax, `Entropy` the entropy-g
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -21,150 +20,10 @@ from mocme.model.scorers import Scorer
 from mocme.parts import Part
 from mocme.training.negatives import Candidates
 from mocme.training.rows import Rows
+from mocme.training.weightings import CHUNK, Uniform, Weighting
 
-# Rows of scores that elementwise work is done in at a time, so that a chunk stays in the L2 cache.
-CHUNK = 128
 # Candidates whose scores are made at a time, where memory does not ask for fewer.
 BLOCK = 2048
-
-
-class Weighting(Part):
-    """What decides the weight of a negative.
-
-    Attributes:
-        whole_row: needs all scores of a question at once.
-    """
-
-    whole_row = False
-
-    @abstractmethod
-    def weigh_(
-        self,
-        scores: Float[Tensor, "B c"],
-        reference: Float[Tensor, " B"],
-        count: Float[Tensor, " B"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, " B"]:
-        """Add the log of each (not yet normalised) weight to a block of scores, in place.
-
-        Args:
-            scores: -inf marks what is no negative.
-            reference: mean score of the question's answers.
-            count: how many of the block are negatives.
-
-        Returns:
-            The log of the sum of the block's weights.
-        """
-
-
-class Uniform(Weighting):
-    """Every negative weighs the same."""
-
-    def __init__(self) -> None:
-        pass
-
-    def weigh_(
-        self, scores: Tensor, reference: Tensor, count: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        return count.log()
-
-
-class Entropy(Weighting):
-    """EGNS: w = 1 + beta h, h the binary entropy of sigmoid((s - reference) / temperature) in bits.
-
-    `floor` replaces the 1: 0 gives a stronger form, in which sure negatives weigh nothing.
-    """
-
-    def __init__(self, *, beta: float = 1.0, temperature: float = 1.0, floor: float = 1.0) -> None:
-        if temperature <= 0 or beta < 0 or floor < 0 or beta + floor == 0:
-            raise ValueError("temperature must be above 0, beta and floor at least 0, not both 0")
-        self.beta, self.temperature, self.floor = beta, temperature, floor
-
-    def weigh_(
-        self, scores: Tensor, reference: Tensor, count: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        total = torch.empty_like(reference)
-        scale = self.beta / math.log(2)
-        for first in range(0, len(scores), CHUNK):
-            part = scores[first : first + CHUNK]
-            distance = (part - reference[first : first + CHUNK, None]).abs_()
-            distance.div_(self.temperature)
-            small = torch.exp(-distance)
-            # H(sigmoid(x)) = log(1 + e^-|x|) + |x| e^-|x| / (1 + e^-|x|); inf * 0 must be 0.
-            distance.clamp_max_(1e4).mul_(small).div_(small + 1)
-            entropy = distance.add_(small.log1p_())
-            # Far-away and excluded entries have entropy 0, so they add nothing to the sum.
-            extra = entropy.mul_(scale)
-            total[first : first + CHUNK] = extra.sum(1)
-            if self.floor == 1:
-                part.add_(extra.log1p_())
-            else:
-                part.add_(extra.add_(self.floor).log_())
-        return (total + self.floor * count).log()
-
-
-class SelfAdversarial(Weighting):
-    """w in proportion to e^(alpha s) (RotatE: Sun et al., ICLR 2019)."""
-
-    def __init__(self, *, alpha: float = 1.0) -> None:
-        if alpha <= 0:
-            raise ValueError("alpha must be above 0")
-        self.alpha = alpha
-
-    def weigh_(
-        self, scores: Tensor, reference: Tensor, count: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        total = torch.logsumexp(scores * self.alpha, 1)
-        scores.mul_(1 + self.alpha)
-        return total
-
-
-class Hardest(Weighting):
-    """Only the `count` negatives with the highest scores of each question weigh anything."""
-
-    whole_row = True
-
-    def __init__(self, *, count: int = 64) -> None:
-        if count < 1:
-            raise ValueError("count must be at least 1")
-        self.count = count
-
-    def weigh_(
-        self, scores: Tensor, reference: Tensor, count: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        keep = min(self.count, scores.shape[1])
-        values, places = scores.topk(keep, dim=1)
-        scores.fill_(-math.inf).scatter_(1, places, values)
-        return count.clamp_max(keep).log()
-
-
-class Drawn(Weighting):
-    """`draws` negatives a question, drawn with replacement in proportion to another weighting."""
-
-    whole_row = True
-
-    def __init__(self, *, draws: int = 64, by: Weighting = Entropy()) -> None:
-        if draws < 1:
-            raise ValueError("draws must be at least 1")
-        self.draws, self.by = draws, by
-
-    def weigh_(
-        self, scores: Tensor, reference: Tensor, count: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        weighted = scores.clone()
-        self.by.weigh_(weighted, reference, count, generator)
-        logits = torch.where(scores.isneginf(), scores, weighted - scores)
-        chance = logits.softmax(1).nan_to_num_(0.0).cpu()
-        chance[chance.sum(1) == 0] = 1.0
-        drawn = torch.multinomial(chance, self.draws, replacement=True, generator=generator)
-        times = torch.zeros_like(chance).scatter_add_(
-            1, drawn, torch.ones_like(chance[:, :1]).expand(-1, self.draws)
-        )
-        scores.add_(times.to(scores.device).log())
-        return torch.full_like(reference, math.log(self.draws))
-
-
-Weighting.kinds = (Uniform, Entropy, SelfAdversarial, Hardest, Drawn)
 
 
 class Softmax(Part):
@@ -211,29 +70,40 @@ class Softmax(Part):
 Softmax.kinds = ()
 
 
-def negative_sum(
+def score_batch(
     query: Float[Tensor, "B D"],
     rows: Rows,
     candidates: Candidates,
     answers: tuple[Int[Tensor, " n"], Int[Tensor, " n"]],
     weighting: Weighting,
-    reference: Float[Tensor, " B"],
     scorer: Scorer,
     generator: torch.Generator,
     budget: int = 1 << 29,
-) -> Float[Tensor, " B"]:
-    """The log of the weighted sum of e^score over the negatives of B questions.
+    reference: Float[Tensor, " B"] | None = None,
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " B"]]:
+    """Scores of answers, and log of the weighted sum of e^score over negatives, of B questions.
 
-    Scores are made in blocks of candidates. They are kept for the backward pass where they fit in
-    `budget` bytes, and made again block by block where they do not.
+    Scores are made in blocks of candidates. Where all of them fit in `budget` bytes they are kept
+    for the backward pass; otherwise they are made again there, block by block. Kept scores hold
+    those of the answers too, so these cost nothing more; otherwise, and where an answer is no
+    candidate, answers are scored pair by pair.
 
     Args:
         answers: (place, node) of every known answer; these are no negatives.
+        reference: what the weighting holds scores against; the mean score of a question's answers
+            by default.
     """
-    result: Tensor = _NegativeSum.apply(
-        query, rows, candidates, answers, weighting, reference, scorer, generator, budget
-    )
-    return result
+    place, node = answers
+    shape = (query.shape[0], query.shape[1])
+    blocks = _Blocks(rows, candidates, answers, scorer, weighting, shape, budget)
+    if blocks.keep and len(blocks.place) == len(place):
+        # The blocks know answers by column; `order` leads back to the order they were given in.
+        found, negatives = _Scores.apply(query, blocks, generator, reference, True)
+        return found[blocks.order.argsort()], negatives
+    paired = scorer.compare(query[place], rows.gather(node).unsqueeze(1)).squeeze(1)
+    if reference is None:
+        reference = _mean_by(paired.detach(), place, len(query))
+    return paired, _Scores.apply(query, blocks, generator, reference, False)[1]
 
 
 class _Blocks:
@@ -259,14 +129,18 @@ class _Blocks:
         # A weighting of whole rows has a single block, and chance enters it only once.
         self.keep = total <= fits or weighting.whole_row
         self.width = total if weighting.whole_row else min(total, max(1, min(fits, BLOCK)))
-        self.place, self.column = self._columns(*answers)
+        self.place, self.column, self.order = self._columns(*answers)
+        self.answers = answers
         # How many negatives each question has.
         excluded = total - len(candidates.excluded)
         here = torch.bincount(self.place, minlength=self.size)
         self.count = (excluded - here).to(rows.values.dtype)
 
-    def _columns(self, place: Tensor, node: Tensor) -> tuple[Tensor, Tensor]:
-        """Answers as (question, column of the candidates), sorted by column; others left out."""
+    def _columns(self, place: Tensor, node: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Answers as (question, column of the candidates, which answer), sorted by column.
+
+        Answers that are no candidates are left out.
+        """
         nodes = self.candidates.nodes
         if isinstance(nodes, slice):
             column = node - nodes.start
@@ -277,13 +151,22 @@ class _Blocks:
         barred = torch.zeros(len(self.candidates), dtype=torch.bool, device=node.device)
         barred[self.candidates.excluded] = True
         inside &= ~barred[column.clamp(0, max(0, len(self.candidates) - 1))]
-        place, column = place[inside], column[inside]
-        column, order = column.sort(stable=True)
-        return place[order], column
+        given = inside.nonzero().flatten()
+        column, order = column[given].sort(stable=True)
+        return place[given[order]], column, given[order]
 
     def spans(self) -> list[tuple[int, int]]:
         total = len(self.candidates)
         return [(first, min(total, first + self.width)) for first in range(0, total, self.width)]
+
+    def stands_for(self) -> Tensor:
+        """How many negatives of its class each question has, those not in a sample included."""
+        if not self.candidates.sampled:
+            return self.count
+        place, node = self.answers
+        counted = place[~torch.isin(node, self.candidates.barred)]
+        taken = torch.bincount(counted, minlength=self.size)
+        return (self.candidates.total - taken).clamp_min(0)
 
     def nodes(self, first: int, stop: int) -> slice | Tensor:
         nodes = self.candidates.nodes
@@ -300,9 +183,7 @@ class _Blocks:
 
     def mask_(self, scores: Tensor, first: int, stop: int) -> Tensor:
         """Put -inf where there is no negative; returns how many negatives each question has."""
-        bounds = torch.searchsorted(self.column, torch.tensor([first, stop], device=scores.device))
-        low, high = bounds.tolist()
-        place, column = self.place[low:high], self.column[low:high] - first
+        place, column = self._answers_in(first, stop)
         scores[place, column] = -math.inf
         barred = self.candidates.excluded
         barred = barred[(barred >= first) & (barred < stop)] - first
@@ -311,43 +192,61 @@ class _Blocks:
         taken = torch.bincount(place, minlength=self.size).to(scores.dtype)
         return (stop - first - len(barred)) - taken
 
+    def answer_scores(self, scores: Tensor, first: int, stop: int) -> Tensor:
+        """Scores of the answers in a block, before they are masked."""
+        return scores[self._answers_in(first, stop)]
 
-class _NegativeSum(torch.autograd.Function):
+    def put_(self, gradient: Tensor, first: int, stop: int, values: Tensor) -> None:
+        """Put the answers' gradient in its place."""
+        low, high = self._bounds(first, stop)
+        gradient[self._answers_in(first, stop)] = values[low:high]
+
+    def _answers_in(self, first: int, stop: int) -> tuple[Tensor, Tensor]:
+        low, high = self._bounds(first, stop)
+        return self.place[low:high], self.column[low:high] - first
+
+    def _bounds(self, first: int, stop: int) -> tuple[int, int]:
+        ends = torch.tensor([first, stop], device=self.column.device)
+        low, high = torch.searchsorted(self.column, ends).tolist()
+        return low, high
+
+
+class _Scores(torch.autograd.Function):
+    """Scores of the answers, by column, and the log of the weighted sum over negatives."""
+
     @staticmethod
     def forward(
         ctx: Any,
         query: Tensor,
-        rows: Rows,
-        candidates: Candidates,
-        answers: tuple[Tensor, Tensor],
-        weighting: Weighting,
-        reference: Tensor,
-        scorer: Scorer,
+        blocks: _Blocks,
         generator: torch.Generator,
-        budget: int,
-    ) -> Tensor:
-        shape = (query.shape[0], query.shape[1])
-        blocks = _Blocks(rows, candidates, answers, scorer, weighting, shape, budget)
+        reference: Tensor | None,
+        with_answers: bool,
+    ) -> tuple[Tensor, Tensor]:
+        spans, found = blocks.spans(), query.new_empty(0)
+        kept: list[Any] = [None] * len(spans)
+        if with_answers:
+            # A weighting may need the answers' scores, so every block comes before any weight.
+            kept = [_block_scores(query, blocks, *span, True) for span in spans]
+            parts = [blocks.answer_scores(kept[n][0], *span) for n, span in enumerate(spans)]
+            found = torch.cat(parts) if parts else found
+            if reference is None:
+                reference = _mean_by(found, blocks.place, len(query))
         total = query.new_full((len(query),), -math.inf)
         weight = total.clone()
-        kept = []
-        for first, stop in blocks.spans():
-            scores, graph = _block_scores(query, blocks, first, stop, blocks.keep)
-            count = blocks.mask_(scores, first, stop)
-            weight = torch.logaddexp(weight, weighting.weigh_(scores, reference, count, generator))
-            total = torch.logaddexp(total, torch.logsumexp(scores, 1))
-            kept.append((scores, graph) if blocks.keep else None)
-        ctx.blocks, ctx.kept, ctx.total = blocks, kept, total
+        for number, span in enumerate(spans):
+            held = kept[number] or _block_scores(query, blocks, *span, blocks.keep)
+            count = blocks.mask_(held[0], *span)
+            logs = blocks.weighting.weigh_(held[0], reference, count, generator)
+            weight = torch.logaddexp(weight, logs)
+            total = torch.logaddexp(total, torch.logsumexp(held[0], 1))
+            kept[number] = held if blocks.keep else None
+        ctx.blocks, ctx.kept, ctx.total, ctx.with_answers = blocks, kept, total, with_answers
         ctx.reference, ctx.generator = reference, generator
         ctx.save_for_backward(query)
-        number = blocks.count
-        if candidates.sampled:
-            # The sample stands for all negatives of the class.
-            counted = answers[0][~torch.isin(answers[1], candidates.barred)]
-            taken = torch.bincount(counted, minlength=len(query))
-            number = (candidates.total - taken).clamp_min(0).to(total.dtype)
+        number_of = blocks.stands_for().to(total.dtype)
         # A question without a negative (of any weight) has an empty sum, not the NaN of -inf + inf.
-        return torch.where(total.isneginf(), total, total - weight + number.log())
+        return found, torch.where(total.isneginf(), total, total - weight + number_of.log())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -355,35 +254,46 @@ class _NegativeSum(torch.autograd.Function):
         blocks: _Blocks = ctx.blocks
         # Questions without a negative have the total -inf and no gradient.
         total = ctx.total.masked_fill(ctx.total.isneginf(), 0.0).unsqueeze(1)
-        upstream = gradients[0].unsqueeze(1)
+        upstream = gradients[1].unsqueeze(1)
         query_gradient = torch.zeros_like(query)
-        low_query = query.bfloat16() if blocks.rows.low else query
-        for (first, stop), held in zip(blocks.spans(), ctx.kept, strict=True):
+        for span, held in zip(blocks.spans(), ctx.kept, strict=True):
             if held is None:
-                scores, graph = _block_scores(query, blocks, first, stop, True)
-                count = blocks.mask_(scores, first, stop)
-                blocks.weighting.weigh_(scores, ctx.reference, count, ctx.generator)
-            else:
-                scores, graph = held
+                held = _block_scores(query, blocks, *span, True)
+                count = blocks.mask_(held[0], *span)
+                blocks.weighting.weigh_(held[0], ctx.reference, count, ctx.generator)
+            scores, graph = held
             for row in range(0, len(scores), CHUNK):
                 part = scores[row : row + CHUNK]
                 part.sub_(total[row : row + CHUNK]).exp_().mul_(upstream[row : row + CHUNK])
-            nodes = blocks.nodes(first, stop)
-            if graph is None:
-                if blocks.rows.low:
-                    low = scores.bfloat16()
-                    query_gradient += low @ blocks.rows.block(nodes, low=True)
-                    blocks.rows.add_product(nodes, low, low_query)
-                else:
-                    query_gradient.addmm_(scores, blocks.rows.block(nodes))
-                    blocks.rows.add_product(nodes, scores, query)
-            else:
-                made, own_query, own_rows = graph
-                by_query, by_rows = torch.autograd.grad(made, (own_query, own_rows), scores)
-                query_gradient += by_query
-                blocks.rows.add(nodes, by_rows)
+            if ctx.with_answers:
+                blocks.put_(scores, *span, gradients[0])
+            _differentiate(query, blocks, span, scores, graph, query_gradient)
         ctx.kept = ctx.blocks = None
-        return (query_gradient, *[None] * 8)
+        return query_gradient, None, None, None, None
+
+
+def _differentiate(
+    query: Tensor,
+    blocks: _Blocks,
+    span: tuple[int, int],
+    gradient: Tensor,
+    graph: tuple[Tensor, Tensor, Tensor] | None,
+    query_gradient: Tensor,
+) -> None:
+    """Add a block's gradient by query and by rows, given that by its scores."""
+    nodes, rows = blocks.nodes(*span), blocks.rows
+    if graph is not None:
+        made, own_query, own_rows = graph
+        by_query, by_rows = torch.autograd.grad(made, (own_query, own_rows), gradient)
+        query_gradient += by_query
+        rows.add(nodes, by_rows)
+    elif rows.low:
+        low = gradient.bfloat16()
+        query_gradient += low @ rows.block(nodes, low=True)
+        rows.add_product(nodes, low, query.bfloat16())
+    else:
+        query_gradient.addmm_(gradient, rows.block(nodes))
+        rows.add_product(nodes, gradient, query)
 
 
 def _block_scores(
@@ -401,6 +311,11 @@ def _block_scores(
 
 def _sum_by(values: Tensor, place: Tensor, size: int) -> Tensor:
     return values.new_zeros(size).index_add(0, place, values)
+
+
+def _mean_by(values: Tensor, place: Tensor, size: int) -> Tensor:
+    count = torch.bincount(place, minlength=size).clamp_min(1).to(values.dtype)
+    return _sum_by(values, place, size) / count
 
 
 def _logsumexp_by(values: Tensor, place: Tensor, size: int) -> Tensor:

@@ -13,7 +13,7 @@ from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import AnswerIndex
 from mocme.model.model import Model
 from mocme.parts import Part
-from mocme.training.losses import Cubes, Softmax, negative_sum
+from mocme.training.losses import Cubes, Softmax, score_batch
 from mocme.training.negatives import Everyone, Negatives
 from mocme.training.rows import Rows
 
@@ -120,39 +120,45 @@ class LinkPrediction:
         heads = rows.gather(queries.head)
         relations = model.relations(queries.relation)
         query = model.scorer.query(heads, relations)
-        own, answer_place = node[used], place[used]
-        answer_rows = rows.gather(own)
-        scores = model.scorer.compare(query[answer_place], answer_rows.unsqueeze(1)).squeeze(1)
-        count = torch.bincount(answer_place, weights=share, minlength=len(chosen)).to(scores.dtype)
-        sums = torch.zeros_like(count).index_add_(0, answer_place, scores.detach() * share)
         negatives = settings.negatives.draw(
             self.facts.spans[number], self._excluded if number == 0 else self._none, generator
         )
-        others = negative_sum(
+        scores, others = score_batch(
             query,
             rows,
             negatives,
             (place, node),
             settings.loss.weighting,
-            sums / count,
             model.scorer,
             generator,
             int(settings.score_memory * 2**30),
         )
-        loss = (settings.loss(scores, answer_place, share, others) * weight).sum()
+        if settings.max_answers:
+            scores, place, node = scores[used], place[used], node[used]
+        loss = (settings.loss(scores, place, share, others) * weight).sum()
         if not settings.n3:
             return loss, loss.new_zeros(())
-        by_answer = weight[answer_place] * share
-        return loss, self._n3(heads, relations, answer_rows, weight * count, by_answer)
+        count = torch.bincount(place, weights=share, minlength=len(chosen)).to(scores.dtype)
+        return loss, self._n3(rows, heads, relations, weight * count, node, weight[place] * share)
 
     def _n3(
-        self, heads: Tensor, relations: Tensor, answers: Tensor, by_query: Tensor, by_answer: Tensor
+        self,
+        rows: Rows,
+        heads: Tensor,
+        relations: Tensor,
+        by_query: Tensor,
+        answers: Tensor,
+        by_answer: Tensor,
     ) -> Tensor:
+        """N3 of a group: each fact counts its head, relation and answer once."""
         scorer = self.model.scorer
-        entities, links = scorer.complex_entries, scorer.complex_relations
-        cubes = Cubes.apply(heads, entities) + Cubes.apply(relations, links)
-        answer_cubes = Cubes.apply(answers, entities)
-        total: Tensor = (cubes * by_query).sum() + (answer_cubes * by_answer).sum()
+        cubes = Cubes.apply(heads, scorer.complex_entries)
+        cubes = cubes + Cubes.apply(relations, scorer.complex_relations)
+        # A node that answers many questions is cubed once, with the sum of their weights.
+        nodes, place = torch.unique(answers, return_inverse=True)
+        times = by_answer.new_zeros(len(nodes)).index_add_(0, place, by_answer)
+        others = Cubes.apply(rows.gather(nodes), scorer.complex_entries)
+        total: Tensor = (cubes * by_query).sum() + (others * times).sum()
         return self.settings.n3 * total
 
     def _sampled(self, place: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
