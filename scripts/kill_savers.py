@@ -1,7 +1,8 @@
 """Kill a process that writes a run, again and again, and check that the run stays readable.
 
 A child saves checkpoints, replaces JSON and tensors and appends to a log in a tight loop, and
-tells through a pipe which steps were saved. It is killed (SIGKILL) after a random delay; then the
+tells through a pipe which steps were saved. It is killed (SIGKILL) a random delay after it told a
+random number of steps, none included, so that kills fall everywhere on slow machines too. Then the
 run must open, its newest checkpoint be intact, consistent and no older than the last one told, and
 its log, once rewound, hold each step exactly once. The next child goes on from there.
 
@@ -24,7 +25,7 @@ from typing import Any
 
 import torch
 
-from mocme.runs import Checkpoint, RunFolder
+from mocme.runs import RunFolder
 
 
 def state_at(step: int) -> dict[str, Any]:
@@ -51,7 +52,8 @@ def agrees(state: Any, step: int) -> bool:
 def resume(run: RunFolder) -> int:
     """The last step that is saved; the run is as it was then."""
     checkpoint = run.load_checkpoint()
-    if checkpoint is None:
+    if checkpoint is None:  # saved before the first line of the log, which is else there for good
+        run.save_checkpoint(0, state_at(0), logs=["log.jsonl"])
         return 0
     run.rewind(checkpoint)
     return checkpoint.step
@@ -81,8 +83,8 @@ def replace_carelessly(source: Any, target: Any) -> None:
         file.write(content[len(content) // 2 :])
 
 
-def kill_one(path: Path, delay: float, careless: bool) -> int:
-    """Let a child write for a while, kill it; the last step it told, 0 if none."""
+def kill_one(path: Path, steps: int, delay: float, careless: bool) -> int:
+    """Let a child write so many steps and a while, kill it; the last step it told, 0 if none."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -96,11 +98,12 @@ def kill_one(path: Path, delay: float, careless: bool) -> int:
         finally:
             os._exit(1)
     os.close(writing)
-    time.sleep(delay)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
     with os.fdopen(reading, "rb") as pipe:
-        told = pipe.read()
+        told = pipe.read(8 * steps)
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        told += pipe.read()
     if not os.WIFSIGNALED(status):
         raise RuntimeError("the child ended by itself; its error stands above")
     return int.from_bytes(told[-8:], "little")
@@ -112,7 +115,11 @@ def check(path: Path, told: int) -> int:
     with run.lock():  # the dead child must not hold it
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # no checkpoint may be damaged
-            checkpoint = run.load_checkpoint() or Checkpoint(0, state_at(0))
+            checkpoint = run.load_checkpoint()
+        if checkpoint is None:
+            assert not told, f"step {told} was told to be saved, no checkpoint is there"
+            assert not run.has("log.jsonl"), "the log has lines of before the first checkpoint"
+            return 0
         step = checkpoint.step
         assert step >= told, f"step {told} was told to be saved, the newest is {step}"
         assert agrees(checkpoint.state, step), f"the tensors are not those of step {step}"
@@ -123,10 +130,10 @@ def check(path: Path, told: int) -> int:
         if run.has("best.safetensors"):
             best = run.read_tensors("best.safetensors")["best"]
             assert best.unique().tolist() in ([step], [step + 1]), f"{best} at step {step}"
-        if step:
-            run.rewind(checkpoint)
-            steps = [record["step"] for record in run.records("log.jsonl")]
-            assert steps == list(range(1, step + 1)), f"the log has other steps than 1 to {step}"
+        run.rewind(checkpoint)
+        lines = run.records("log.jsonl") if run.has("log.jsonl") else []
+        steps = [record["step"] for record in lines]
+        assert steps == list(range(1, step + 1)), f"the log has the steps {steps}, not 1 to {step}"
     return step
 
 
@@ -145,7 +152,8 @@ def main() -> int:
         path = folder / "run"
         RunFolder.create(path, {"by": "kill_savers"})
         for number in range(options.kills):
-            told = kill_one(path, chance.uniform(0.005, 0.1), options.careless)
+            steps, delay = chance.randrange(4), chance.uniform(0, 0.05)
+            told = kill_one(path, steps, delay, options.careless)
             try:
                 saved = max(saved, check(path, told))
             except Exception as error:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mocme.model.scorers import ComplEx, RotatE, Scorer, TransE, TuckER
-from mocme.training import losses
+from mocme.training import losses, weightings
 from mocme.training.losses import Cubes, Softmax, score_batch
 from mocme.training.negatives import Candidates, Everyone, Pool
 from mocme.training.rows import Rows
@@ -171,6 +171,29 @@ def test_sum_and_gradient_equal_a_loop_over_questions(
 
 
 @every_weighting
+@pytest.mark.parametrize("scorer", [ComplEx(), RotatE()], ids=label)
+@pytest.mark.parametrize("budget", [1, 1 << 20])
+@pytest.mark.parametrize("excluded", [[1, 2], EXCLUDED], ids=["no answer", "an answer"])
+def test_scores_are_held_against_the_mean_of_the_answers(
+    excluded: list[int], budget: int, scorer: Scorer, weighting: Weighting
+) -> None:
+    """Whether or not all answers are candidates, and whether or not scores are kept."""
+    vectors, query, _ = problem(13, questions=3)
+    answers = [[0, 9, 13], *ANSWERS[1:3]]
+    means = [scorer.compare(query[[q]], vectors[known]).mean() for q, known in enumerate(answers)]
+    candidates = everyone(excluded)
+    expected = run(
+        vectors, query, torch.stack(means), weighting, scorer, candidates, budget, answers
+    )
+    generator = torch.Generator()
+    rows, given = Rows(vectors.clone().requires_grad_()), query.clone().requires_grad_()
+    _, found = score_batch(
+        given, rows, candidates, pairs(answers), weighting, scorer, generator, budget
+    )
+    torch.testing.assert_close(found.detach(), expected[0])
+
+
+@every_weighting
 @pytest.mark.parametrize("scorer", [ComplEx(), TransE()], ids=label)
 @pytest.mark.parametrize("width", [1, 3, 5, 13, 14])
 def test_blocks_of_any_width_agree(
@@ -180,6 +203,7 @@ def test_blocks_of_any_width_agree(
     expected = naive_run(vectors, query, reference, weighting, scorer)
     monkeypatch.setattr(losses, "BLOCK", width)
     monkeypatch.setattr(losses, "CHUNK", 3)
+    monkeypatch.setattr(weightings, "CHUNK", 3)
     kept = run(vectors, query, reference, weighting, scorer, everyone())
     recomputed_bytes = len(ANSWERS) * scorer.floats_per_score(WIDTH) * 8 * min(width, NODES - 1)
     again = run(vectors, query, reference, weighting, scorer, everyone(), recomputed_bytes)

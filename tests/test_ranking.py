@@ -168,11 +168,11 @@ def test_infinite_scores_are_ranked() -> None:
     graph = Graph(
         Vocabulary("abcd"), Vocabulary("r", "relation"), {"test": torch.tensor([[0, 0, 1]])}
     )
-    table = dict.fromkeys([(h, r) for h in range(4) for r in range(2)], [-inf, 1.0, inf, -inf])
+    table = {(h, r): [-inf, 1.0, inf, -inf] for h in range(4) for r in range(2)}
     ranks = as_dict(rank(scores_of(table), graph.answers("test"), graph.answers("test")))
     assert ranks[0, 0, 1] == (1, 0, 4)  # below +inf, above two -inf
     assert ranks[1, 1, 0] == (2, 1, 4)  # -inf is tied with -inf
-    best = dict.fromkeys(table, [inf, inf, 0.0, -inf])
+    best = {question: [inf, inf, 0.0, -inf] for question in table}
     ranks = as_dict(rank(scores_of(best), graph.answers("test"), graph.answers("test")))
     assert ranks[0, 0, 1] == (0, 1, 4)
 
@@ -183,7 +183,7 @@ def test_nan_is_an_error_that_names_the_question(place: int) -> None:
         Vocabulary("abcd"), Vocabulary("r", "relation"), {"test": torch.tensor([[2, 0, 1]])}
     )
     scores = [float("inf"), 1.0, float("-inf"), 0.0]
-    table = dict.fromkeys([(h, r) for h in range(4) for r in range(2)], scores)
+    table = {(h, r): list(scores) for h in range(4) for r in range(2)}
     bad = list(scores)
     bad[place] = float("nan")
     table[2, 0] = bad

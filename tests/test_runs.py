@@ -1,6 +1,7 @@
 """The folder of a run: nothing is half written, nothing damaged is read, resuming is exact."""
 
 import functools
+import importlib
 import json
 import math
 import os
@@ -9,89 +10,20 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from mocme import runs
-from mocme.runs import FORMAT_VERSION, Checkpoint, RunError, RunFolder, pack, unpack
+from mocme import runs, trees
+from mocme.runs import FORMAT_VERSION, Checkpoint, RunError, RunFolder
+from test_trees import nested, same
 
 KILL_SAVERS = Path(__file__).parents[1] / "scripts" / "kill_savers.py"
-
-DTYPES = [
-    torch.bool,
-    torch.uint8,
-    torch.int32,
-    torch.int64,
-    torch.float16,
-    torch.bfloat16,
-    torch.float32,
-    torch.float64,
-    torch.complex64,
-]
-
-
-def same(left: Any, right: Any) -> bool:
-    """Equal in value, type, order of keys and the bits of floats."""
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, torch.Tensor):
-        return (
-            left.dtype == right.dtype
-            and left.shape == right.shape
-            and torch.equal(bits(left), bits(right))
-        )
-    if isinstance(left, dict):
-        return len(left) == len(right) and all(
-            same(k, m) and same(v, w)
-            for (k, v), (m, w) in zip(left.items(), right.items(), strict=True)
-        )
-    if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(left, float):
-        return np.float64(left).tobytes() == np.float64(right).tobytes()
-    return bool(left == right)
-
-
-def bits(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-
-
-tensors = st.builds(
-    lambda dtype, shape, seed: (
-        torch.randint(
-            0, 256, (*shape, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
-        )
-        .view(torch.int64)
-        .remainder(5)
-        .reshape(shape)
-        .to(dtype)
-    ),
-    st.sampled_from(DTYPES),
-    st.lists(st.integers(0, 3), max_size=3),
-    st.integers(0, 99),
-)
-keys = st.one_of(st.text(max_size=4), st.integers(), st.none(), st.tuples(st.integers()))
-leaves = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), tensors
-)
-trees = st.recursive(
-    leaves,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.lists(inner, max_size=3).map(tuple),
-        st.dictionaries(st.one_of(st.sampled_from(["dict", "tensor"]), keys), inner, max_size=3),
-    ),
-    max_leaves=8,
-)
 
 
 @pytest.fixture
@@ -112,6 +44,7 @@ def fill(run: RunFolder) -> None:
     run.write_text("config.toml", "a = 1\n")
     run.write_json("metrics.json", {"mrr": 0.25})
     run.write_tensors("best.safetensors", {"w": torch.arange(6.0)})
+    run.save_checkpoint(0, state(0), logs=["log.jsonl"])
     for step in (1, 2):
         run.append("log.jsonl", {"step": step})
         run.save_checkpoint(step, state(step), logs=["log.jsonl"])
@@ -125,22 +58,13 @@ READERS: dict[str, Callable[[RunFolder], Any]] = {
 }
 
 
-# Trees
-
-
-@settings(max_examples=80, deadline=None)
-@given(tree=trees)
-def test_a_tree_comes_back_from_tensors_and_json(tree: Any) -> None:
-    parts, skeleton = pack(tree)
-    assert all(type(key) is str and "/" not in key for key in parts)
-    text = json.dumps(skeleton, allow_nan=False)
-    assert same(unpack(parts, json.loads(text)), tree)
+# States
 
 
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(tree=trees)
+@given(tree=nested)
 def test_a_tree_comes_back_from_a_checkpoint(run: RunFolder, tree: Any) -> None:
     run.save_checkpoint(3, tree)
     loaded = run.load_checkpoint()
@@ -171,29 +95,6 @@ def test_states_of_torch_come_back_to_the_bit(run: RunFolder) -> None:
     assert {"weight", "tied"} <= set(loaded.state["model"])
     assert same(loaded.state, tree)
     assert set(loaded.state["optimizer"]["state"]) == {0, 1}  # keys that are integers
-
-
-def test_an_ordered_dict_comes_back_as_a_dict() -> None:
-    parts, skeleton = pack(OrderedDict(b=1, a=2))
-    assert same(unpack(parts, skeleton), {"b": 1, "a": 2})
-
-
-@pytest.mark.parametrize(
-    "value", [np.float64(1.0), {1, 2}, b"x", object(), torch.Size([1]), torch.float32]
-)
-def test_what_would_not_come_back_is_refused_by_its_place(value: Any) -> None:
-    with pytest.raises(RunError, match=r"state\['a'\]\[1\] is a .*" + type(value).__name__):
-        pack({"a": [0, value]})
-
-
-@pytest.mark.parametrize(
-    "skeleton",
-    [{"tensor": "9"}, {"odd": 1}, {}, {"float": "zz"}, {"float": "00"}, {"a": 1, "b": 2},
-     {"dict": [[[1], 2]]}, {"tuple": 3}],
-)  # fmt: skip
-def test_a_skeleton_that_does_not_fit_is_refused(skeleton: Any) -> None:
-    with pytest.raises(RunError, match="does not fit"):
-        unpack({}, skeleton)
 
 
 # Creating and opening
@@ -325,7 +226,7 @@ def test_content_that_a_file_cannot_hold_leaves_the_run_as_it_was(
 def test_a_state_that_cannot_be_held_leaves_the_checkpoints_as_they_were(run: RunFolder) -> None:
     run.save_checkpoint(1, state(1))
     for bad in (object(), torch.ones(1, dtype=torch.complex128)):
-        with pytest.raises(RunError):
+        with pytest.raises(RunError, match="step-000000002 cannot hold this state"):
             run.save_checkpoint(2, {"x": bad})
         loaded = run.load_checkpoint()
         assert loaded is not None
@@ -608,6 +509,7 @@ def test_logs_of_a_resumed_run_equal_those_of_an_uninterrupted_one(
 
 
 def test_a_torn_line_is_not_remembered_as_part_of_a_log(run: RunFolder) -> None:
+    run.save_checkpoint(0, {}, logs=["log.jsonl"])
     run.append("log.jsonl", {"step": 1})
     size = (run.path / "log.jsonl").stat().st_size
     with (run.path / "log.jsonl").open("ab") as file:
@@ -616,6 +518,52 @@ def test_a_torn_line_is_not_remembered_as_part_of_a_log(run: RunFolder) -> None:
     loaded = run.load_checkpoint()
     assert loaded is not None
     assert loaded.logs == {"log.jsonl": size}
+
+
+def test_lines_of_before_the_first_checkpoint_are_no_part_of_a_resumed_log(run: RunFolder) -> None:
+    with (run.path / "log.jsonl").open("wb") as file:
+        file.write(b'{"torn": ')
+    run.save_checkpoint(0, {}, logs=["log.jsonl"])  # no line yet
+    shutil.rmtree(run.path / "checkpoints")
+    run.append("log.jsonl", {"step": 1})  # and the process is killed; the next one starts again
+    assert run.load_checkpoint() is None
+    for step in (0, 1):  # to remember the line would keep it beside the one that is logged now
+        with pytest.raises(RunError, match=r"checkpoints holds no checkpoint, though log.jsonl"):
+            run.save_checkpoint(step, {}, logs=["other.jsonl", "log.jsonl"])
+    assert run.load_checkpoint() is None
+    os.unlink(run.path / "log.jsonl")
+    run.save_checkpoint(0, {}, logs=["log.jsonl"])
+    run.append("log.jsonl", {"step": 1})
+    loaded = run.load_checkpoint()
+    assert loaded is not None
+    run.rewind(loaded)
+    assert run.records("log.jsonl") == []
+
+
+@pytest.mark.parametrize("dies_in", ["save_checkpoint", "append", "write_json", "write_tensors"])
+@pytest.mark.parametrize("earlier", [0, 1, 2])
+def test_the_writer_of_the_script_may_die_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_in: str, earlier: int
+) -> None:
+    monkeypatch.syspath_prepend(KILL_SAVERS.parent)
+    kill_savers = importlib.import_module("kill_savers")
+    run = RunFolder.create(tmp_path / "run", {})
+    for _ in range(3):  # writers, one after the other
+        calls = 0
+        method = getattr(RunFolder, dies_in)
+
+        def dying(*args: Any, method: Any = method, **kwargs: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > earlier:
+                raise Crash(dies_in)
+            method(*args, **kwargs)
+
+        with monkeypatch.context() as patch, Path(os.devnull).open("wb") as told:
+            patch.setattr(RunFolder, dies_in, dying)
+            with pytest.raises(Crash):
+                kill_savers.save_for_ever(run.path, told.fileno())
+        kill_savers.check(run.path, 0)
 
 
 def test_rewinding_removes_later_damaged_checkpoints(run: RunFolder) -> None:
@@ -672,7 +620,7 @@ def crash_at(patch: pytest.MonkeyPatch, call: int) -> list[str]:
         (os, ["replace", "rename", "fsync", "truncate"]),
         (shutil, ["rmtree"]),
         (Path, ["mkdir", "write_bytes", "write_text", "touch"]),
-        (runs, ["save_file"]),
+        (trees, ["save_file"]),
     ]:
         for name in names:
             patch.setattr(place, name, wrap(name, getattr(place, name)))
@@ -784,7 +732,7 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(
     monkeypatch.setattr(os, "rename", lambda a, b: check(a, b, rename))
     fill(run)
     run.write_text("config.toml", "b = 2\n")
-    assert len(moved) == 10
+    assert len(moved) == 11
     for path in moved:
         assert path.parent.stat().st_ino in synced, f"the folder of {path} is not synced"
     assert (run.path / "log.jsonl").stat().st_ino in synced

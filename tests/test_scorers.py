@@ -33,8 +33,8 @@ def naive_distmult(head: Tensor, relation: Tensor, tail: Tensor, scorer: Scorer)
 
 
 def naive_transe(head: Tensor, relation: Tensor, tail: Tensor, scorer: Scorer) -> float:
-    return (
-        -(sum(float(h + r - t) ** 2 for h, r, t in zip(head, relation, tail, strict=True)) ** 0.5)
+    return -(
+        sum(float(h + r - t) ** 2 for h, r, t in zip(head, relation, tail, strict=True)) ** 0.5
     )
 
 

@@ -444,3 +444,25 @@ def test_wrong_tables_are_named(
 ) -> None:
     with pytest.raises(ConfigError, match=problem):
         read_features(graph, {name: table})
+
+
+def test_bins_of_numbers_are_piecewise_linear(tmp_path: Path) -> None:
+    """Columns fill one after the other, and a sum of them gives the quantile's place back."""
+    (tmp_path / "n.tsv").write_text("".join(f"e{i}\t{i * i}\n" for i in range(9)))
+    facts = torch.tensor([[i, 0, (i + 1) % 9] for i in range(9)])
+    graph = Graph(
+        Vocabulary(f"e{i}" for i in range(9)), Vocabulary(["r"], "relation"), {"train": facts}
+    )
+    found, _ = Numbers(path="n.tsv", bins=4).load(graph, tmp_path)
+    assert isinstance(found, Modality)
+    assert found.width == 6
+    filled = found.values[:, 2:]
+    assert filled.min() == 0
+    assert filled.max() == 1
+    # The squares 0, 4, 16, 36, 64 are the quantiles: every second entity lies on an edge.
+    torch.testing.assert_close(filled.sum(1)[::2], torch.tensor([0.0, 1, 2, 3, 4]))
+    # A later column holds something only where the earlier ones are full.
+    assert ((filled[:, 1:] == 0) | (filled[:, :-1] == 1)).all()
+    plain, _ = Numbers(path="n.tsv").load(graph, tmp_path)
+    assert isinstance(plain, Modality)
+    assert torch.equal(plain.values, found.values[:, :2])

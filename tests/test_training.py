@@ -16,9 +16,11 @@ from torch import Tensor
 import mocme
 from mocme.experiment import Interrupted, Run, make_trainer
 from mocme.graph.triples import Graph
-from mocme.runs import RunError, pack, unpack
-from mocme.training.loop import Diverged, Progress, Trainer, faster_precision
+from mocme.machine import faster_precision
+from mocme.runs import RunError
+from mocme.training.loop import Diverged, Progress, Trainer
 from mocme.training.optimizers import Optimizer, Schedule
+from mocme.trees import pack, unpack
 
 CPU = torch.device("cpu")
 # Everything that has a state: schedule, early stopping, tokens, dense modalities, dropout, draws.
@@ -194,7 +196,7 @@ def test_the_state_survives_packing(table: dict[str, Any], graph: Graph) -> None
 
     whole = make()
     log = [without_seconds(record) for record in whole.run(save)]
-    for place, (tensors, skeleton) in enumerate(saved):
+    for tensors, skeleton in saved:
         again = make()
         again.restore(unpack(tensors, skeleton))
         rest = [without_seconds(record) for record in again.run()]
@@ -394,7 +396,7 @@ def test_schedules_rise_and_fall() -> None:
 
 @pytest.mark.parametrize("wrong", [{"shape": "square"}, {"warmup": 1.0}, {"end": 1.5}])
 def test_wrong_schedules_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="must be|lies in"):
+    with pytest.raises(ValueError, match=r"must be|lies in"):
         Schedule(**wrong)
 
 

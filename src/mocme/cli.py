@@ -11,7 +11,7 @@ import click
 from rich.table import Table
 
 from mocme.machine import use_threads
-from mocme.terminal import Live, bar, finish, metrics_table, notes, predictions_table, show
+from mocme.terminal import Live, bar, finish, metrics_table, predictions_table, show
 
 PARTS = ("direction", "answer", "head", "cardinality", "answer has", "relation")
 
@@ -105,23 +105,13 @@ def train(
 ) -> None:
     """Train EXPERIMENT (a TOML file or a shipped name) on a graph and write a run."""
     from mocme import experiment as work
-    from mocme.config import parse_override
-    from mocme.graph.loading import load
+    from mocme.config import Experiment, parse_override
 
     use_threads(threads)
-    settings = dict(parse_override(text) for text in sets)
-    graph = load(data)
-    notes(graph.notes)
+    chosen = Experiment.load(experiment, dict(parse_override(text) for text in sets))
     with Live() as live:
         run = work.train(
-            graph,
-            experiment,
-            out=out,
-            seed=seed,
-            device=device,
-            features=features,
-            settings=settings,
-            watch=live,
+            data, chosen, out=out, seed=seed, device=device, features=features, watch=live
         )
     finish(run)
 
@@ -181,8 +171,8 @@ def evaluate(
     protocol = result["protocol"]
     count = result["evaluations_of_this_split"]
     click.echo(
-        f"filtered by {', '.join(protocol['filter'])}; realistic ties; both directions; all entities "
-        f"compete; {split} evaluation number {count} of this run"
+        f"filtered by {', '.join(protocol['filter'])}; realistic ties; both directions; "
+        f"all entities compete; {split} evaluation number {count} of this run"
     )
 
 

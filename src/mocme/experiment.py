@@ -26,7 +26,6 @@ from mocme.training.loop import Progress, Trainer
 
 LOG = "training.jsonl"
 EVALUATIONS = "evaluations.jsonl"
-CHECKPOINT_SECONDS = 60.0
 
 
 class Interrupted(RuntimeError):
@@ -283,7 +282,7 @@ def rank_split(
     return rank(model.score, asked, known, batch=batch, device=device, advance=advance)
 
 
-# -- inside ------------------------------------------------------------------------------------------
+# -- inside ------------------------------------------------------------------------------------
 
 
 def _settle(experiment: Experiment, graph: Graph, device: torch.device) -> Experiment:
@@ -358,7 +357,7 @@ def _go(
 
 
 def _train(folder: RunFolder, trainer: Trainer, watch: Watch | None) -> None:
-    saved = time.monotonic()
+    saved, pause = time.monotonic(), trainer.settings.checkpoint_seconds
     with stop_signal() as stopped:
 
         def on_step(progress: Progress) -> None:
@@ -375,7 +374,7 @@ def _train(folder: RunFolder, trainer: Trainer, watch: Watch | None) -> None:
             if watch is not None:
                 watch.record(record)
             now = time.monotonic()
-            if trainer.progress.done or now - saved > CHECKPOINT_SECONDS:
+            if trainer.progress.done or now - saved >= pause:
                 folder.save_checkpoint(trainer.progress.step, trainer.state(), [LOG])
                 saved = now
 

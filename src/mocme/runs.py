@@ -18,25 +18,23 @@ import json
 import os
 import re
 import shutil
-import struct
 import warnings
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias, final
+from typing import Any, final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-FORMAT_VERSION = 1  # rises when an older version could misread a run; run.json keeps its place
+from mocme.trees import Tree, load_tensors, pack, save_tensors, unpack
 
-Tree: TypeAlias = Any  # nested dict, list and tuple of Tensor, int, float, str, bool and None
+FORMAT_VERSION = 1  # rises when an older version could misread a run; run.json keeps its place
+_TROUBLES = (TypeError, LookupError, ValueError, RuntimeError, SafetensorError)
 
 
 class RunError(ValueError):
@@ -52,60 +50,8 @@ def _reported(path: Path, trouble: str) -> Iterator[None]:
     """Errors of the formats' libraries become RunErrors that name the file."""
     try:
         yield
-    except (TypeError, LookupError, ValueError, RuntimeError, struct.error, SafetensorError) as e:
+    except _TROUBLES as e:
         raise e if isinstance(e, RunError) else RunError(f"{path} {trouble}: {e!r}") from e
-
-
-def pack(tree: Tree) -> tuple[dict[str, Tensor], Any]:
-    """Split a tree into its tensors and a skeleton that JSON can hold.
-
-    An object of the skeleton has one key, which says what it stands for: no dict is mistaken for
-    a mark. An OrderedDict comes back as a dict, a tensor without its history of gradients.
-
-    Raises RunError for other types, even subclasses (NumPy's float): they would come back changed.
-    """
-    tensors: dict[str, Tensor] = {}
-
-    def encode(node: Any, where: str) -> Any:
-        kind = type(node)
-        if node is None or kind in (bool, int, str):
-            return node
-        if kind is float:  # JSON has no infinity and no NaN; it writes the others exactly
-            finite = abs(node) < float("inf")
-            return node if finite else {"float": struct.pack(">d", node).hex()}
-        if isinstance(node, Tensor):
-            tensors[key := str(len(tensors))] = node.detach()
-            return {"tensor": key}
-        if kind in (list, tuple):
-            items = [encode(item, f"{where}[{i}]") for i, item in enumerate(node)]
-            return items if kind is list else {"tuple": items}
-        if kind in (dict, OrderedDict):
-            keys = [encode(key, f"a key of {where}") for key in node]
-            values = [encode(value, f"{where}[{key!r}]") for key, value in node.items()]
-            return {"dict": [list(pair) for pair in zip(keys, values, strict=True)]}
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        raise RunError(f"{where} is a {name}: use tensors, plain numbers, strings, lists, dicts")
-
-    return tensors, encode(tree, "state")
-
-
-def unpack(tensors: Mapping[str, Tensor], skeleton: Any) -> Tree:
-    """The tree that `pack` split. Raises RunError if the two parts are not from one `pack`."""
-    marks: dict[str, Callable[[Any], Any]] = {
-        "float": lambda held: struct.unpack(">d", bytes.fromhex(held))[0],
-        "tensor": lambda held: tensors[held],
-        "tuple": lambda held: tuple(map(decode, held)),
-        "dict": lambda held: {decode(key): decode(value) for key, value in held},
-    }
-
-    def decode(node: Any) -> Any:
-        if isinstance(node, dict):
-            ((mark, held),) = node.items()
-            return marks[mark](held)
-        return [decode(item) for item in node] if isinstance(node, list) else node
-
-    with _reported(Path("the state"), "does not fit its tensors"):
-        return decode(skeleton)
 
 
 def _sync(path: Path) -> None:
@@ -158,31 +104,6 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_bytes((json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> None:
-    if "__metadata__" in tensors:
-        raise ValueError("safetensors reserves the name __metadata__")
-    plain: dict[str, Tensor] = {}
-    addresses: set[int] = set()
-    for key, tensor in tensors.items():
-        dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        # safetensors refuses tensors that share memory (tied weights): each gets its own.
-        address = dense.untyped_storage().data_ptr()
-        plain[key] = dense.clone() if address in addresses else dense
-        addresses.add(address)
-    path.touch()
-    mode = path.stat().st_mode  # save_file ignores the umask: nobody else could read the run
-    save_file(plain, path, dict(meta) or None)  # {} would make an unreadable header
-    path.chmod(mode)
-
-
-def _read_tensors(path: Path, device: str | torch.device) -> dict[str, Tensor]:
-    with _reported(path, "cannot be read as tensors"):
-        found: dict[str, Tensor] = load_file(path, str(device))
-    # On the CPU they are windows on the file: a later change of the file would reach them, and
-    # their alignment depends on the header, which vectorised sums can show in the last bit.
-    return {key: t.clone() if t.device.type == "cpu" else t for key, t in sorted(found.items())}
-
-
 def _whole_bytes(path: Path) -> int:
     """Bytes of a log up to the end of its last whole line; 0 if there is no such file."""
     if not path.exists() or not (size := path.stat().st_size):
@@ -233,9 +154,9 @@ def _read_checkpoint(folder: Path) -> Checkpoint:
         about = json.loads((folder / "state.json").read_bytes())
         if about["step"] != _order(folder.name)[0]:
             raise ValueError(f"it was renamed, and holds step {about['step']}")
-        state = unpack(_read_tensors(folder / "tensors.safetensors", "cpu"), about["state"])
+        state = unpack(load_tensors(folder / "tensors.safetensors", "cpu"), about["state"])
         return Checkpoint(about["step"], state, about["logs"], folder.name)
-    except (OSError, LookupError, TypeError, ValueError) as error:
+    except (OSError, *_TROUBLES) as error:
         raise RunError(f"the checkpoint {folder} is damaged ({error})") from error
 
 
@@ -352,11 +273,13 @@ class RunFolder:
     ) -> None:
         """From any device; raises RunError for what safetensors lacks (sparse, complex128)."""
         path = self._file(name, writing=True)
-        _replace(path, lambda fresh: _write_tensors(fresh, tensors, metadata or {}))
+        _replace(path, lambda fresh: save_tensors(fresh, tensors, metadata or {}))
 
     def read_tensors(self, name: str, device: str | torch.device = "cpu") -> dict[str, Tensor]:
         """In the order of their names."""
-        return _read_tensors(self._checked(name), device)
+        path = self._checked(name)
+        with _reported(path, "cannot be read as tensors"):
+            return load_tensors(path, device)
 
     def tensors_metadata(self, name: str) -> dict[str, str]:
         path = self._checked(name)
@@ -416,9 +339,11 @@ class RunFolder:
         """Save the state at a step; then remove all but the newest `keep` checkpoints.
 
         The present lengths of `logs` are remembered for `rewind`, 0 for one that is yet to come.
+        Save once before their first lines: no rewind removes what is appended before any save.
         A second save of a step stands beside the first, as ``step-000000123.2``.
 
-        Raises RunError if the state holds what a run cannot, or a later step is saved already.
+        Raises RunError if the state holds what a run cannot, a later step is saved already, or no
+        step is and a log has lines.
         """
         if step < 0 or keep < 1:
             raise ValueError(f"step must be 0 or more and keep 1 or more, not {step} and {keep}")
@@ -428,12 +353,14 @@ class RunFolder:
             raise RunError(f"{folder / present[-1]} is later than {step}; resume it or delete it")
         name = f"step-{step:09d}" + (f".{revision + 1}" if latest == step else "")
         fresh = folder / f".{name}.new"
-        tensors, skeleton = pack(state)
         lengths = {log: _whole_bytes(self._file(log)) for log in logs}
-        self._discard([])
-        fresh.mkdir(parents=True)
-        with _reported(fresh, "cannot hold this state"):
-            _write_tensors(fresh / "tensors.safetensors", tensors, {})
+        if not present and (begun := [log for log, size in lengths.items() if size]):
+            raise _damaged(folder, f"holds no checkpoint, though {begun[0]} has lines")
+        with _reported(folder / name, "cannot hold this state"):
+            tensors, skeleton = pack(state)
+            self._discard([])
+            fresh.mkdir(parents=True)
+            save_tensors(fresh / "tensors.safetensors", tensors, {})
             about = {"step": step, "logs": lengths, "state": skeleton}
             (fresh / "state.json").write_bytes(json.dumps(about).encode())
             (fresh / "manifest.json").write_bytes(_manifest(fresh))

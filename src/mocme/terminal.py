@@ -108,7 +108,6 @@ class Live:
         self.bar, self.title = bar(f"training {title}".strip()), title
 
     def __enter__(self) -> Live:
-        self.progress, self.task = self.bar.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -116,7 +115,9 @@ class Live:
 
     def start(self, trainer: Any, run: Any) -> None:
         """Show what is about to happen."""
-        notes(run.folder.about["notes"][len(run.folder.about.get("graph_notes", [])) :])
+        if not trainer.progress.step:
+            notes(run.folder.about["notes"])
+        self.progress, self.task = self.bar.__enter__()
         self.passes = trainer.settings.passes
         self.progress.update(self.task, total=trainer.total_steps, completed=trainer.progress.step)
 

@@ -127,26 +127,47 @@ class Numbers(Source):
 
     Each attribute is centred on its median, divided by its interquartile range and squeezed by
     asinh, so that outliers keep their order; a second column an attribute says whether it is there.
+
+    Args:
+        bins: with 2 or more, as many further columns an attribute: its piecewise linear encoding
+            between quantiles (Gorishniy et al., NeurIPS 2022), so that a linear map can follow
+            curves and intervals. 0 for none.
     """
 
-    def __init__(self, *, path: str, replace: Replace = "nothing", seed: int = 0) -> None:
-        self.path, self.replace, self.seed = path, replace, seed
+    def __init__(
+        self, *, path: str, bins: int = 0, replace: Replace = "nothing", seed: int = 0
+    ) -> None:
+        if bins < 0 or bins == 1:
+            raise ValueError("bins must be 0 or at least 2")
+        self.path, self.bins, self.replace, self.seed = path, bins, replace, seed
 
     def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
         columns, notes = read_numbers(folder / self.path, graph.entities)
-        values = torch.zeros(graph.num_entities, 2 * len(columns))
+        width = 2 + self.bins
+        values = torch.zeros(graph.num_entities, width * len(columns))
         for place, cells in enumerate(columns.values()):
             rows = torch.tensor(list(cells))
             numbers = torch.tensor(list(cells.values()), dtype=torch.float64)
-            low, middle, high = numbers.quantile(torch.tensor([0.25, 0.5, 0.75]).double())
-            spread = float(high - low) or float(numbers.std(correction=0)) or 1.0
-            values[rows, 2 * place] = ((numbers - middle) / spread).asinh().float()
-            values[rows, 2 * place + 1] = 1.0
-        has = values[:, 1::2].any(1).nonzero().flatten()
+            first = width * place
+            values[rows, first : first + width] = self._encode(numbers).float()
+        has = values[:, 1::width].any(1).nonzero().flatten()
         provenance = {"source": str(folder / self.path), "attributes": "\t".join(columns)}
         provenance["sha256"] = file_digest(folder / self.path)
         dense = _checked(folder / self.path, values[has], has, graph.num_entities, provenance)
         return control(dense, self.replace, self.seed), notes
+
+    def _encode(self, numbers: Tensor) -> Tensor:
+        """Columns of one attribute: scaled value, presence, and a column for each bin."""
+        low, middle, high = numbers.quantile(torch.tensor([0.25, 0.5, 0.75]).double())
+        spread = float(high - low) or float(numbers.std(correction=0)) or 1.0
+        scaled = torch.stack([((numbers - middle) / spread).asinh(), torch.ones_like(numbers)], 1)
+        if not self.bins:
+            return scaled
+        edges = numbers.quantile(torch.linspace(0, 1, self.bins + 1).double())
+        # Equal quantiles make an empty bin, which is a step from 0 to 1.
+        lengths = edges.diff().clamp_min(1e-12)
+        filled = ((numbers.unsqueeze(1) - edges[:-1]) / lengths).clamp(0, 1)
+        return torch.cat([scaled, filled], 1)
 
 
 class Words(Source):

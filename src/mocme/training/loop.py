@@ -35,7 +35,7 @@ class TrainingSettings(Part):
             parameters are taken; 0 trains all passes and keeps the last ones.
         precision: of the products of scores in training; ``auto`` measures which is faster on this
             machine, once, and the run records the answer. Ranking is always in float32.
-        checkpoint_every: passes between checkpoints.
+        checkpoint_seconds: least time between checkpoints, which are written at the end of a pass.
     """
 
     def __init__(
@@ -50,19 +50,19 @@ class TrainingSettings(Part):
         evaluate_every: int = 0,
         patience: int = 0,
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
-        checkpoint_every: int = 1,
+        checkpoint_seconds: float = 60.0,
     ) -> None:
-        if min(passes, batch, checkpoint_every) < 1 or min(evaluate_every, patience) < 0:
+        if min(passes, batch) < 1 or min(evaluate_every, patience, checkpoint_seconds) < 0:
             raise ValueError(
-                "passes, batch and checkpoint_every are at least 1; "
-                "evaluate_every and patience at least 0"
+                "passes and batch are at least 1; evaluate_every, patience and checkpoint_seconds "
+                "at least 0"
             )
         if patience and not evaluate_every:
             raise ValueError("patience needs evaluate_every, the passes between validations")
         self.passes, self.batch, self.seed = passes, batch, seed
         self.objective, self.optimizer, self.schedule = objective, optimizer, schedule
         self.evaluate_every, self.patience = evaluate_every, patience
-        self.precision, self.checkpoint_every = precision, checkpoint_every
+        self.precision, self.checkpoint_seconds = precision, checkpoint_seconds
 
 
 @dataclass

@@ -80,7 +80,8 @@ def score_batch(
     generator: torch.Generator,
     budget: int = 1 << 29,
     reference: Float[Tensor, " B"] | None = None,
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " B"]]:
+    used: Int[Tensor, " u"] | None = None,
+) -> tuple[Float[Tensor, " u"], Float[Tensor, " B"]]:
     """Scores of answers, and log of the weighted sum of e^score over negatives, of B questions.
 
     Scores are made in blocks of candidates. Where all of them fit in `budget` bytes they are kept
@@ -92,6 +93,7 @@ def score_batch(
         answers: (place, node) of every known answer; these are no negatives.
         reference: what the weighting holds scores against; the mean score of a question's answers
             by default.
+        used: which of the answers to score; all by default.
     """
     place, node = answers
     shape = (query.shape[0], query.shape[1])
@@ -99,7 +101,10 @@ def score_batch(
     if blocks.keep and len(blocks.place) == len(place):
         # The blocks know answers by column; `order` leads back to the order they were given in.
         found, negatives = _Scores.apply(query, blocks, generator, reference, True)
-        return found[blocks.order.argsort()], negatives
+        found = found[blocks.order.argsort()]
+        return (found if used is None else found[used]), negatives
+    if used is not None:
+        place, node = place[used], node[used]
     paired = scorer.compare(query[place], rows.gather(node).unsqueeze(1)).squeeze(1)
     if reference is None:
         reference = _mean_by(paired.detach(), place, len(query))
@@ -232,6 +237,7 @@ class _Scores(torch.autograd.Function):
             found = torch.cat(parts) if parts else found
             if reference is None:
                 reference = _mean_by(found, blocks.place, len(query))
+        assert reference is not None
         total = query.new_full((len(query),), -math.inf)
         weight = total.clone()
         for number, span in enumerate(spans):

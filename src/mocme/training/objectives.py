@@ -116,7 +116,7 @@ class LinkPrediction:
         place, node = self.index.rows(chosen)
         used, share = self._sampled(place, generator)
         place, node, share = place.to(device), node.to(device), share.to(device, rows.values.dtype)
-        used = used.to(device)
+        used = None if used is None else used.to(device)
         heads = rows.gather(queries.head)
         relations = model.relations(queries.relation)
         query = model.scorer.query(heads, relations)
@@ -132,9 +132,10 @@ class LinkPrediction:
             model.scorer,
             generator,
             int(settings.score_memory * 2**30),
+            used=used,
         )
-        if settings.max_answers:
-            scores, place, node = scores[used], place[used], node[used]
+        if used is not None:
+            place, node = place[used], node[used]
         loss = (settings.loss(scores, place, share, others) * weight).sum()
         if not settings.n3:
             return loss, loss.new_zeros(())
@@ -161,12 +162,12 @@ class LinkPrediction:
         total: Tensor = (cubes * by_query).sum() + (others * times).sum()
         return self.settings.n3 * total
 
-    def _sampled(self, place: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Which answers take part in the step, and how many each stands for."""
+    def _sampled(self, place: Tensor, generator: torch.Generator) -> tuple[Tensor | None, Tensor]:
+        """Which answers take part in the step (none: all), and how many each stands for."""
         limit = self.settings.max_answers
         counts = torch.bincount(place) if len(place) else place
         if not limit or not len(place) or int(counts.max()) <= limit:
-            return torch.arange(len(place)), torch.ones(len(place))
+            return None, torch.ones(len(place))
         lots = torch.rand(len(place), generator=generator)
         order = torch.argsort(place + lots.double() * 0.999)
         rank = torch.arange(len(place)) - (torch.cumsum(counts, 0) - counts)[place]

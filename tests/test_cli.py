@@ -1,0 +1,121 @@
+"""The command line, run as a user would: train, evaluate, predict, and every kind of mistake."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mocme import cli
+
+SMALL = ("--set", "training.passes=2", "--set", "model.width=16", "--threads", "1")
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(cli.main, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "run"
+    result = call("train", "structure", "--data", "atlas", "--out", out, "--seed", 3, *SMALL)
+    assert result.exit_code == 0, result.output
+    assert f"run written to {out}" in result.stdout
+    assert "pass   2 of 2" in result.stderr
+    assert "train.tsv" in result.stderr  # what became of every line of the input
+    return out
+
+
+def test_evaluate_prints_json_with_metrics_at_the_top(run: Path) -> None:
+    result = call("evaluate", run, "--split", "test", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert 0 < found["mrr"] < 1
+    assert 0 < found["hits@10"] < 1
+    assert found["seed"] == 3
+    assert found["optimistic"]["mrr"] >= found["mrr"] >= found["pessimistic"]["mrr"]
+    parts = found["by"]["answer"]
+    assert sum(part["count"] for part in parts.values()) == found["count"]
+
+
+def test_every_test_evaluation_is_counted(run: Path) -> None:
+    before = json.loads(call("evaluate", run, "--split", "test", "--json").stdout)
+    after = call("evaluate", run, "--split", "test")
+    assert f"test evaluation number {before['evaluations_of_this_split'] + 1}" in after.stdout
+    assert "unseen in training" in after.stdout
+
+
+def test_predict_by_head_and_by_tail(run: Path) -> None:
+    table = call("predict", run, "--head", "Chad", "-r", "borders", "-k", 3)
+    assert table.exit_code == 0, table.output
+    assert "(Chad, borders, ?)" in table.stdout
+    found = json.loads(call("predict", run, "--tail", "Africa", "-r", "continent", "--json").stdout)
+    assert len(found["predictions"]) == 10
+    assert {item["tail"] for item in found["predictions"]} == {"Africa"}
+    assert not any(item["known"] for item in found["predictions"])
+    scores = [item["score"] for item in found["predictions"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_known_facts_can_be_marked(run: Path) -> None:
+    words = ("predict", run, "--tail", "Africa", "-r", "continent", "-k", 200, "--json")
+    marked = json.loads(call(*words, "--known", "mark").stdout)["predictions"]
+    assert any(item["known"] for item in marked)
+
+
+def test_experiments_are_listed() -> None:
+    assert "structure/mkg-y" in call("experiments").stdout
+    assert "mocme" in json.loads(call("experiments", "--json").stdout)
+
+
+def test_own_data_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "g").mkdir()
+    facts = "Ada\tknows\tBob\nBob\tknows\tCleo\nCleo\tlives in\tRome\n\nbroken line\n"
+    (tmp_path / "g" / "train.tsv").write_text(facts)
+    out = tmp_path / "run"
+    result = call("train", "default", "--data", tmp_path / "g", "--out", out, *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "line 5" in result.stderr
+    answer = call("predict", out, "--head", "Ada", "-r", "lives in")
+    assert answer.exit_code == 0, answer.output
+    assert "Rome" in answer.stdout
+
+
+def test_resume_of_a_finished_run_changes_nothing(run: Path) -> None:
+    before = (run / "model.safetensors").read_bytes()
+    assert call("resume", run).exit_code == 0
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train", "nonsense", "--out", "OUT"), "no such experiment"),
+        (("train", "mocme", "--out", "OUT", "--set", "training.passez=1"), "training.passez"),
+        (("train", "mocme", "--out", "OUT", "--set", "training.passes"), "path=value"),
+        (("train", "mocme", "--out", "OUT", "--data", "nowhere"), "nowhere"),
+        (("train", "mocme", "--out", "OUT", "--device", "tpu"), "device must be"),
+        (("train", "mocme", "--out", "OUT", "--threads", "0"), "threads"),
+        (("train", "structure", "--out", "RUN"), "RUN"),
+        (("evaluate", "nowhere"), "nowhere"),
+        (("predict", "RUN", "--head", "Chadd", "-r", "borders"), "did you mean 'Chad'"),
+        (("predict", "RUN", "--head", "Chad", "-r", "border"), "'borders'"),
+        (("predict", "RUN", "--head", "Chad", "-r", "borders", "-k", "1001"), "1000"),
+    ],
+)
+def test_mistakes_are_explained(
+    run: Path, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    places = {"RUN": str(run), "OUT": str(tmp_path / "out")}
+    result = call(*(places.get(word, word) for word in words))
+    assert result.exit_code == 1
+    assert "Error: " in result.stderr
+    assert places.get(said, said) in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_head_and_tail_together_are_refused(run: Path) -> None:
+    result = call("predict", run, "--head", "Chad", "--tail", "Niger", "-r", "borders")
+    assert result.exit_code == 2
+    assert "either --head or --tail" in result.stderr

@@ -1,0 +1,73 @@
+"""The package from outside: what it exports, what importing it costs, whether its pages are true."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import mocme
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_public_names_exist_and_are_documented() -> None:
+    assert len(mocme.__all__) <= 20
+    for name in mocme.__all__:
+        assert getattr(mocme, name).__doc__, name
+
+
+def test_importing_runs_nothing_heavy() -> None:
+    code = (
+        "import sys, mocme; "
+        "heavy = {'transformers', 'PIL', 'fastapi', 'pyoxigraph', 'matplotlib', 'pandas', 'rich'}; "
+        "sys.exit(repr(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_python_on_the_pages_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_toml_on_the_pages_is_valid(page: Path) -> None:
+    for block in blocks(page, "toml"):
+        assert tomllib.loads(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_on_the_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_core_dependency_is_pinned_and_explained() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.match(r"[\w-]+", line).group().lower() for line in project["dependencies"]]
+    assert len(names) <= 12
+    pins = (ROOT / "constraints.txt").read_text().lower().replace("_", "-")
+    reasons = (ROOT / "docs" / "libraries.md").read_text()
+    for name in names:
+        assert f"\n{name}==" in pins, name
+        assert f"| {name} |" in reasons, name
+
+
+def test_the_versions_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"version: {project['version']}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text()
