@@ -79,7 +79,7 @@ def replace_carelessly(source: Any, target: Any) -> None:
     with Path(target).open("wb") as file:
         file.write(content[: len(content) // 2])
         file.flush()
-        time.sleep(0.005)
+        time.sleep(0.05)
         file.write(content[len(content) // 2 :])
 
 

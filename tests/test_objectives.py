@@ -125,7 +125,7 @@ def naive(
                 (vectors[answer], scorer.complex_entries),
             ):
                 cubes = naive_modulus(scorer, vector, entries) ** 3
-                regulariser = regulariser + weight * settings.n3 * cubes.sum()
+                regulariser = regulariser + settings.n3 * cubes.sum()
     total = (loss + regulariser) / triples + settings.redundancy * table.redundancy
     total.backward()
     found = gradients(model)
@@ -280,7 +280,7 @@ def test_token_weight_zero_trains_no_token(tiny_graph: Callable) -> None:
     tiny = tiny_graph()
     model, facts = make(tiny, ComplEx())
     chosen = torch.arange(len(AnswerIndex(facts.facts)))
-    _, found = fast(objective(token_weight=0.0, n3=0.1), model, facts, chosen)
+    _, found = fast(objective(token_weight=0.0), model, facts, chosen)
     assert not bool(found["structure"][tiny.graph.num_entities :].any())
     assert bool(found["structure"][: tiny.graph.num_entities].any())
 

@@ -769,7 +769,7 @@ def test_a_killed_writer_frees_the_lock_and_the_run_stays_readable() -> None:
 
 
 def test_the_script_notices_a_writer_that_is_not_atomic() -> None:
-    done = script(str(KILL_SAVERS), "--kills", "8", "--careless")
+    done = script(str(KILL_SAVERS), "--kills", "12", "--careless")
     assert done.returncode == 1
     assert "altered" in done.stderr or "damaged" in done.stderr, done.stderr
 

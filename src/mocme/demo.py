@@ -59,11 +59,17 @@ def run(out: Path, seed: int, device: str) -> None:
 def new_facts(completer: Completer, count: int) -> list[tuple[Prediction, float]]:
     """The surest facts that the graph does not hold, at most one a relation.
 
-    Sure means: a large share of the question's softmax over all entities.
+    Sure means: a large share of the question's softmax over all entities. Only relations that give
+    a head several tails now and then are asked: where one tail is all there can be, and it is
+    known, a second one is wrong.
     """
     graph = completer.graph
     index = AnswerIndex(graph.directed(*graph.splits))
-    tails = (index.queries.relation < graph.num_relations).nonzero().flatten()
+    relation = index.queries.relation
+    counts = (index.offsets[1:] - index.offsets[:-1]).double()
+    asked = torch.bincount(relation).clamp_min(1)
+    several = torch.bincount(relation, weights=counts) / asked >= 1.1
+    tails = ((relation < graph.num_relations) & several[relation]).nonzero().flatten()
     best: dict[int, tuple[float, int, int]] = {}
     for part in tails.split(512):
         queries = index.queries[part]

@@ -25,7 +25,8 @@ class Objective(Part):
         n3: weight of the cubed-modulus regulariser on head, relation and answer vectors as scored
             (Lacroix et al., ICML 2018).
         redundancy: weight of the mean redundancy of a modality's views.
-        token_weight: weight of questions about tokens against those about links.
+        token_weight: weight of the loss of questions about tokens against that of links (the
+            regulariser counts every fact alike).
         candidates: see `TrainingFacts.of`.
         max_answers: answers of a question that take part in a step, drawn uniformly and rescaled;
             0 for all.
@@ -140,7 +141,8 @@ class LinkPrediction:
         if not settings.n3:
             return loss, loss.new_zeros(())
         count = torch.bincount(place, weights=share, minlength=len(chosen)).to(scores.dtype)
-        return loss, self._n3(rows, heads, relations, weight * count, node, weight[place] * share)
+        # Not weighted: a fact about a token is regularised as much as any other.
+        return loss, self._n3(rows, heads, relations, count, node, share)
 
     def _n3(
         self,

@@ -1,0 +1,28 @@
+"""What the demonstration promises: new facts that are new, one a relation, surest first."""
+
+from pathlib import Path
+
+import mocme
+from mocme.demo import EXPERIMENTS, new_facts
+from mocme.graph.loading import load
+
+
+def test_new_facts_are_new(tmp_path: Path) -> None:
+    graph = load("atlas")
+    settings = {"training.passes": 2, "model.width": 16}
+    run = mocme.train(graph, EXPERIMENTS["structure only"], out=tmp_path / "r", settings=settings)
+    found = new_facts(run.completer(), 5)
+    assert len(found) == 5
+    known = {tuple(fact) for fact in graph.facts().tolist()}
+    for item, share in found:
+        ids = (
+            graph.entities.id(item.head),
+            graph.relations.id(item.relation),
+            graph.entities.id(item.tail),
+        )
+        assert ids not in known
+        assert item.head != item.tail
+        assert 0 < share <= 1
+    shares = [share for _, share in found]
+    assert shares == sorted(shares, reverse=True)
+    assert len({item.relation for item, _ in found}) == 5
