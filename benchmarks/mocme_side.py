@@ -21,8 +21,9 @@ from mocme.experiment import environment, make_trainer
 from mocme.graph.loading import load
 from mocme.graph.modalities import Features
 from mocme.graph.triples import SPLITS, AnswerIndex
+from mocme.machine import faster_precision
 from mocme.model.dropout import seeded
-from mocme.training.loop import Trainer, faster_precision
+from mocme.training.loop import Trainer
 from mocme.training.rows import Rows
 
 CPU = torch.device("cpu")

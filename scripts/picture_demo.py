@@ -17,7 +17,11 @@ import matplotlib.pyplot as plt
 import mocme
 from mocme.demo import new_facts
 
-PARTS = {"all answers": None, "seen in training": "seen in training", "unseen": "unseen in training"}
+PARTS = {
+    "all\nanswers": None,
+    "answer seen\nin training": "seen in training",
+    "answer\nunseen": "unseen in training",
+}
 SERIES = {"structure only": ("structure", "#9aa5b1"), "MoCME": ("mocme", "#2f6f9f")}
 SHADES = ("#9aa5b1", "#2f6f9f", "#d98e32", "#5a9e6f", "#8d6cab")
 
@@ -34,10 +38,10 @@ def draw(runs: Path, out: Path) -> None:
         spots = [n + 0.4 * (place - 0.5) for n in range(len(values))]
         bars = left.bar(spots, values, 0.38, label=title, color=colour)
         left.bar_label(bars, fmt="%.3f", fontsize=8, padding=1)
-    left.set_xticks(range(len(PARTS)), [f"{name}" for name in PARTS])
+    left.set_xticks(range(len(PARTS)), list(PARTS))
     left.set_ylabel("test MRR (filtered, realistic ties)")
-    left.legend(frameon=False, loc="upper right")
-    left.set_title("Atlas: who is found", loc="left", fontsize=11)
+    left.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.08), fontsize=8)
+    left.set_title("Are the answers found?", loc="left", fontsize=11)
     _facts(right, runs)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
@@ -57,7 +61,7 @@ def _facts(axes: plt.Axes, runs: Path) -> None:
         start = [a + b for a, b in zip(start, widths, strict=True)]
     axes.set_xlim(0, 1)
     axes.set_xlabel("weight of each modality in the answer's vector")
-    axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.08), fontsize=8)
+    axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.08), fontsize=8)
     axes.set_title("Five predicted facts that are not in the graph", loc="left", fontsize=11)
 
 
