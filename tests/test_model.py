@@ -181,8 +181,9 @@ def test_an_entity_added_without_a_fact_has_the_vector_of_its_features(
     torch.testing.assert_close(second.vectors[:old][known], first.vectors[known])
     assert second.weights[old, 0].tolist() == 0
     features = [
-        large.within[n](
-            large.views[n](getattr(large, f"values_{n}")[-1:]), torch.ones(1, 4, dtype=torch.bool)
+        large.within[f"of_{n}"](
+            large.views[f"of_{n}"](getattr(large, f"values_{n}")[-1:]),
+            torch.ones(1, 4, dtype=torch.bool),
         ).vector
         for n in dense
     ]
@@ -207,8 +208,8 @@ def test_hiding_a_modality_changes_presence(tiny_graph: Callable) -> None:
 def test_a_hidden_modality_has_no_gradient(tiny_graph: Callable) -> None:
     model = make(tiny_graph())
     model.table(hide=("shape",)).vectors.square().sum().backward()
-    assert not bool(model.views["shape"].weight.grad.any())
-    assert bool(model.views["sound"].weight.grad.any())
+    assert not bool(model.views["of_shape"].weight.grad.any())
+    assert bool(model.views["of_sound"].weight.grad.any())
 
 
 def test_a_step_uses_the_dropout_of_that_step(tiny_graph: Callable) -> None:
@@ -314,3 +315,12 @@ def test_a_model_in_fp64_scores_in_fp64(kind: type[Scorer], tiny_graph: Callable
 def test_a_width_below_two_is_refused() -> None:
     with pytest.raises(ValueError, match="width must be at least 2"):
         ModelSettings(width=1)
+
+
+@pytest.mark.parametrize("name", ["type", "values", "keys", "forward"])
+def test_a_modality_may_have_any_name(tiny_graph: Callable, name: str) -> None:
+    tiny = tiny_graph()
+    modality = next(iter(tiny.features.dense.values()))
+    model = Model(ModelSettings(width=4), tiny.facts("trained"), {name: modality})
+    assert model.modalities == ["structure", name]
+    assert bool(model.table(0).vectors.isfinite().all())

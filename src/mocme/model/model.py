@@ -138,8 +138,8 @@ class Model(nn.Module):
         self.register_buffer(f"values_{name}", (values - centre) / spread, persistent=False)
         self.register_buffer(f"rows_{name}", modality.rows.clone(), persistent=False)
         experts, width = self.settings.experts, self.settings.width
-        self.views[name] = experts.make(modality.width, width, generator)
-        self.within[name] = self.settings.within.make(width, experts.count, generator)
+        self.views[_key(name)] = experts.make(modality.width, width, generator)
+        self.within[_key(name)] = self.settings.within.make(width, experts.count, generator)
 
     def _check_dropout(self, dropout: Mapping[str, float]) -> None:
         for name in dropout:
@@ -207,11 +207,11 @@ class Model(nn.Module):
         return fused, weights, torch.stack(redundancy).mean()
 
     def _modality(self, name: str) -> Fused:
-        views = self.views[name]
+        views = self.views[_key(name)]
         assert isinstance(views, Views)
         seen = views(self.get_buffer(f"values_{name}"))
         mask = torch.ones(seen.shape[:2], dtype=torch.bool, device=seen.device)
-        result: Fused = self.within[name](seen, mask)
+        result: Fused = self.within[_key(name)](seen, mask)
         return result
 
     def _fill_unknown(self, vectors: Tensor, present: Bool[Tensor, "N M"]) -> Tensor:
@@ -272,3 +272,8 @@ class Model(nn.Module):
     def thaw(self) -> None:
         """Forget the kept table, because parameters have changed."""
         self._frozen = None
+
+
+def _key(modality: str) -> str:
+    """A name for a modality's modules that is none of a dictionary's own ("keys", "type")."""
+    return f"of_{modality}"
