@@ -359,8 +359,12 @@ def arguments() -> argparse.Namespace:
     add("--batch", type=int, default=1024, help="our batch size in training (same work)")
     add("--train-batches", type=int, nargs="+", default=[256, 1024, 4096], help="PyKEEN's")
     add("--rank-batches", type=int, nargs="+", default=[32, 128, 512], help="PyKEEN's")
-    add("--items", type=int, default=12288,
-        help="items (questions, facts) a training measurement times; 0 for a whole pass")
+    add(
+        "--items",
+        type=int,
+        default=12288,
+        help="items (questions, facts) a training measurement times; 0 for a whole pass",
+    )
     add("--warm", type=int, default=2, help="batches before that, not counted")
     add("--facts", type=int, default=0, help="test facts to rank; 0 for all")
     add("--quick", action="store_true", help="a smoke test, too small to say anything")
@@ -405,8 +409,11 @@ def main() -> None:
         "machine": machine(),
         "threads": options.threads,
         "sides": {k: {n: v for n, v in o.items() if n != "asked"} for k, o in opened.items()},
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()
-                    if k not in ("ours", "theirs", "data", "out")},
+        "options": {
+            k: str(v) if isinstance(v, Path) else v
+            for k, v in vars(options).items()
+            if k not in ("ours", "theirs", "data", "out")
+        },
         "graph": options.data.name,
         "load_average": {"before": load[0], "after": load[1]},
         "idle_cpu_seconds": idle,

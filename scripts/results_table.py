@@ -38,7 +38,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[row["experiment"], row["graph"]].append(row)
-    lines = ["| experiment | graph | seeds | MRR | Hits@1 | Hits@3 | Hits@10 | seconds | looks at test |"]
+    lines = [
+        "| experiment | graph | seeds | MRR | Hits@1 | Hits@3 | Hits@10 | seconds | looks at test |"
+    ]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for (experiment, graph), found in sorted(groups.items()):
         cells = [spread([row[metric] for row in found]) for metric in METRICS]
