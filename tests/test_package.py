@@ -1,4 +1,4 @@
-"""The package from outside: what it exports, what importing it costs, whether its pages are true."""
+"""The package from outside: its exports, the cost of importing it, the truth of its pages."""
 
 import re
 import subprocess
