@@ -220,3 +220,12 @@ def test_code_of_the_users_own_is_found_without_importing_it() -> None:
     assert custom_code(absent) == ["absent_module:Scorer", "b:B"]
     with pytest.raises(ConfigError, match=r"model.scorer.kind: 'absent_module:Scorer' cannot be"):
         Experiment.load({"model": absent["model"]})
+
+
+@pytest.mark.parametrize("base", ["mocme", "mocme.toml", "structure/mkg-y"])
+def test_a_file_anywhere_extends_a_shipped_experiment(tmp_path: Path, base: str) -> None:
+    path = toml(tmp_path, own=f'extends = "{base}"\n[training]\npasses = 7\n')
+    named = Experiment.load(base.removesuffix(".toml"))
+    own = Experiment.load(path)
+    assert own.training["passes"] == 7
+    assert own.model == named.model

@@ -71,3 +71,8 @@ def test_the_versions_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"version: {project['version']}" in (ROOT / "CITATION.cff").read_text()
     assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_no_page_holds_a_placeholder(page: Path) -> None:
+    assert not re.search(r"^[A-Z]{6,}$|to be filled|TODO|FIXME", page.read_text(), re.MULTILINE)

@@ -124,8 +124,10 @@ def resume(run: Path, device: str, threads: int | None, trust_code: bool) -> Non
     from mocme import experiment as work
 
     use_threads(threads)
+    already = work.Run.open(run, trust_code).finished
     with Live() as live:
-        finish(work.resume(run, device=device, watch=live, trust_code=trust_code))
+        done = work.resume(run, device=device, watch=live, trust_code=trust_code)
+    finish(done, already)
 
 
 @main.command()

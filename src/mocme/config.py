@@ -213,7 +213,14 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         return table
     parent = path.parent / str(base)
     if not parent.is_file():
-        raise ConfigError(f"{path}: extends {base!r}, which is not there")
+        # Not beside the file: then one that comes with the package.
+        named = str(base).removesuffix(".toml")
+        if named not in shipped():
+            raise ConfigError(
+                f"{path}: extends {base!r}, which is neither beside it nor a shipped experiment "
+                f"(list those with: mocme experiments)"
+            )
+        parent = shipped()[named]
     inherited = read(parent, (*seen, path))
     # Results and words describe one file, not those that build on it.
     for key in ("expected", "description"):

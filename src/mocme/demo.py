@@ -24,7 +24,8 @@ def run(out: Path, seed: int, device: str) -> None:
     graph = load("atlas")
     console.print(
         f"Atlas: {graph.num_entities:,} entities, {graph.num_relations} relations, "
-        f"{len(graph.facts('train')):,} training facts; {_unseen(graph):,} entities occur in none"
+        f"{len(graph.facts('train')):,} training facts.\n"
+        f"{_unseen(graph):,} of the entities occur in none of these."
     )
     runs = {}
     for title, name in EXPERIMENTS.items():
@@ -48,12 +49,13 @@ def run(out: Path, seed: int, device: str) -> None:
     best = runs["MoCME"]
     completer = best.completer(device)
     terminal.show(predictions_table(new_facts(completer, 5), completer.model.modalities))
-    console.print(
-        f"next:  .venv/bin/mocme predict {best.path} --head Chad --relation borders\n"
-        f"       .venv/bin/mocme evaluate {best.path} --split test --by relation\n"
-        f"       .venv/bin/mocme train --data YOUR_FOLDER --out runs/mine     (train.tsv in it)",
-        markup=False,
-    )
+    console.print("Go on with:", markup=False)
+    for command in (
+        f"predict {best.path} --head Chad --relation borders",
+        f"evaluate {best.path} --by relation",
+        "train --data YOUR_FOLDER --out runs/mine",
+    ):
+        console.print(f"  .venv/bin/mocme {command}", markup=False, soft_wrap=True)
 
 
 def new_facts(completer: Completer, count: int) -> list[tuple[Prediction, float]]:
@@ -98,7 +100,10 @@ def new_facts(completer: Completer, count: int) -> list[tuple[Prediction, float]
 
 def predictions_table(found: list[tuple[Prediction, float]], modalities: list[str]) -> Table:
     """New facts with score, share of the softmax and the weight of each modality."""
-    table = Table(title="Five facts that are not in the graph (at most one a relation)")
+    table = Table(
+        title="Five facts that are not in the graph (at most one a relation)",
+        caption="share: of the softmax over all entities; then each modality's weight in the tail",
+    )
     for column in ("head", "relation", "tail"):
         table.add_column(column)
     for column in ("score", "share", *modalities):

@@ -66,6 +66,11 @@ class Run:
         """A run by its folder."""
         return Run(RunFolder.open(path), trust_code)
 
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else "not finished"
+        what = f"{self.experiment.name} on {self.folder.about['graph']}"
+        return f"Run({str(self.path)!r}, {what}, {state})"
+
     @property
     def path(self) -> Path:
         return self.folder.path
@@ -134,8 +139,10 @@ class Run:
         """
         graph = self.graph()
         if split not in ("valid", "test") or not len(graph.facts(split)):
-            have = [s for s in ("valid", "test") if len(graph.facts(s))]
-            raise ValueError(f"the graph has no split {split!r} to rank; it has {have or 'none'}")
+            raise ValueError(
+                f"the graph has no {split} split to rank; put a {split}.tsv beside its train.tsv "
+                f"and train again"
+            )
         features = self.features(graph)
         model = self.model(graph, features, find_device(device))
         settings = self.experiment.parts()[3]

@@ -53,7 +53,7 @@ def resolve(family: type[P], kind: object, path: str) -> type[P]:
             missing = ", ".join(sorted(part.__abstractmethods__))
             raise ConfigError(f"{path}.kind: {kind!r} is abstract; it does not define {missing}")
         return part
-    raise ConfigError(f"{path}.kind: {kind!r} is none of {_names(family)}")
+    raise ConfigError(f"{path}.kind: {kind!r} is none of: {_names(family)}")
 
 
 def build(family: type[P], table: Mapping[str, Any], path: str, *context: Any) -> P:

@@ -33,13 +33,31 @@ def notes(lines: Sequence[str]) -> None:
         click.echo(line, err=True)
 
 
-def finish(run: Any) -> None:
-    """Say where the run is and what to do next."""
+def finish(run: Any, already: bool = False) -> None:
+    """Say where the run is, which pass was kept, and what to do next."""
+    about, log = run.folder.about, run.log()
+    if already:
+        click.echo(f"already finished after {len(log)} passes; nothing to do")
+    elif about["best_epoch"] != len(log):
+        kept = log[about["best_epoch"] - 1]
+        click.echo(f"kept pass {kept['epoch']} (valid MRR {kept['valid']['mrr']:.4f})")
     click.echo(f"run written to {run.path}")
-    click.echo(
-        f"next: mocme evaluate {run.path} --split test    "
-        f"mocme predict {run.path} --head NAME --relation NAME"
-    )
+    graph = run.graph()
+    if len(graph.facts("valid")):
+        click.echo(
+            f"next: mocme evaluate {run.path}     (ranks valid; test only when all is chosen)"
+        )
+    click.echo(f"next: mocme predict {run.path} --head NAME --relation NAME")
+
+
+def modalities_line(run: Any) -> str:
+    """Which modalities a training has, and for how many entities."""
+    graph = run.graph()
+    parts = [f"structure {int(graph.linked().sum()):,}"]
+    for name, mask in run.features(graph).present().items():
+        parts.append(f"{name} {int(mask.sum()):,}")
+    none = "" if len(parts) > 1 else " (none declared; see graph.toml in docs/data.md)"
+    return f"modalities of {graph.num_entities:,} entities: {', '.join(parts)}{none}"
 
 
 def metrics_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
@@ -63,18 +81,23 @@ def metrics_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> 
 
 def predictions_table(title: str, items: Any) -> Table:
     """Predictions, a row each, with the weight of each modality in the answer's vector."""
-    table = Table(title=escape(title))
+    table = Table(
+        title=escape(title),
+        caption="scores compare within a question only; then each modality's weight in the answer",
+    )
     names = list(items[0].weights) if len(items) else []
+    remarks = ["; ".join(filter(None, ["known" if i.known else "", i.note])) for i in items]
     for column in ("", "head", "relation", "tail"):
         table.add_column(column)
     for column in ("score", *names):
         table.add_column(column, justify="right")
-    table.add_column("")
-    for place, item in enumerate(items, 1):
+    if any(remarks):
+        table.add_column("remark")
+    for place, (item, remark) in enumerate(zip(items, remarks, strict=True), 1):
         weights = [f"{item.weights[name]:.2f}" if item.weights[name] else "-" for name in names]
-        remark = "; ".join(filter(None, ["known" if item.known else "", item.note]))
         names_of = escape(item.head), escape(item.relation), escape(item.tail)
-        table.add_row(str(place), *names_of, f"{item.score:.3f}", *weights, remark)
+        last = [remark] if any(remarks) else []
+        table.add_row(str(place), *names_of, f"{item.score:.3f}", *weights, *last)
     return table
 
 
@@ -116,7 +139,7 @@ class Live:
     def start(self, trainer: Any, run: Any) -> None:
         """Show what is about to happen."""
         if not trainer.progress.step:
-            notes(run.folder.about["notes"])
+            notes([*run.folder.about["notes"], modalities_line(run)])
         self.progress, self.task = self.bar.__enter__()
         self.passes = trainer.settings.passes
         self.progress.update(self.task, total=trainer.total_steps, completed=trainer.progress.step)

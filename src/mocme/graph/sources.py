@@ -220,8 +220,8 @@ class Words(Source):
         if not len(tokens.entity):
             raise ValueError(
                 f"{folder / self.paths[0]}: no word occurs in {self.at_least} entities or more and "
-                f"in at most the share {self.at_most} of the {len(texts)} that have a text; change "
-                f"at_least or at_most, or leave this modality out"
+                f"in at most the share {self.at_most} of the {len(texts)} that have a text; set "
+                f"at_least or at_most in this modality's table, or leave it out"
             )
         return control(tokens, self.replace, self.seed), notes
 

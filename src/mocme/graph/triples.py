@@ -194,6 +194,13 @@ class Graph:
                     f"{self.num_relations} relations"
                 )
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{split} {len(facts):,}" for split, facts in self.splits.items())
+        return (
+            f"Graph({self.name}: {self.num_entities:,} entities, {self.num_relations:,} relations; "
+            f"facts: {counts})"
+        )
+
     @property
     def num_entities(self) -> int:
         return len(self.entities)

@@ -45,7 +45,8 @@ class Complementary(Fusion):
         relevance: whether a learned scalar of the view takes part (else complementarity only).
         complementarity: ``learned``: standardised (mu - redundancy), times a learned lambda;
             ``off``: an ordinary gate; ``shuffled``: that of another entity (a control).
-        strength: start of lambda.
+        strength: start of lambda. Near 0 a fusion starts as a uniform mean; at 1 the weights start
+            with a spread of one logit before anything is learned, which costs accuracy.
         temperature: start of tau.
     """
 
@@ -54,7 +55,7 @@ class Complementary(Fusion):
         *,
         relevance: bool = True,
         complementarity: Literal["learned", "off", "shuffled"] = "learned",
-        strength: float = 1.0,
+        strength: float = 0.1,
         temperature: float = 1.0,
     ) -> None:
         if strength <= 0 or temperature <= 0:
