@@ -251,7 +251,7 @@ def test_graph_file_names_what_is_there() -> None:
     for table in tables:
         for path in table.get("paths", [table.get("path")]):
             assert (ATLAS / path).is_file()
-    assert set(graph["modalities"]) == {"text", "image", "number", "words"}
+    assert set(graph["modalities"]) == {"text", "image", "number"}
 
 
 @pytest.mark.parametrize(

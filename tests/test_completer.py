@@ -239,7 +239,7 @@ def test_validation_does_not_filter_by_test_and_test_filters_by_everything(run: 
 
 @pytest.mark.parametrize("split", ["train", "known", "tset"])
 def test_a_split_that_is_not_ranked_is_refused(split: str, run: Run) -> None:
-    with pytest.raises(ValueError, match=f"no split '{split}' to rank; it has"):
+    with pytest.raises(ValueError, match=f"split is valid or test, not '{split}'"):
         run.evaluate(split, device="cpu")
     assert run.evaluations() == []
 

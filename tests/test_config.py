@@ -105,8 +105,8 @@ def test_merging_leaves_its_arguments_alone() -> None:
     [
         ({"a": 'extends = "a.toml"'}, "a.toml: extends itself by way of a.toml"),
         ({"b": 'extends = "a.toml"', "a": 'extends = "b.toml"'}, "extends itself by way of b.toml"),
-        ({"a": 'extends = "gone.toml"'}, "a.toml: extends 'gone.toml', which is not there"),
-        ({"a": "extends = 3"}, "a.toml: extends 3, which is not there"),
+        ({"a": 'extends = "gone.toml"'}, "a.toml: extends 'gone.toml', which is neither"),
+        ({"a": "extends = 3"}, "a.toml: extends 3, which is neither"),
         ({"a": "[model\n"}, "a.toml: not valid TOML"),
     ],
 )
@@ -146,7 +146,7 @@ def test_overrides_by_dotted_path() -> None:
         ({"training.pases": 3}, "training.pases: unknown setting; did you mean 'passes'?"),
         ({"trainin.passes": 3}, "trainin: unknown setting; did you mean 'training'?"),
         ({"training.passes": "3"}, "training.passes: must be a whole number, not '3'"),
-        ({"training.passes": 0}, "training: passes, batch"),
+        ({"training.passes": 0}, "training: passes and batch"),
         ({"training.passes.x": 1}, "training.passes: must be a whole number"),
         ({"training.objective.loss.weighting.kind": "X"}, "training.objective.loss.weighting.kind"),
         ({"model.scorer": "ComplEx"}, "model.scorer: must be a table with a kind"),

@@ -222,7 +222,7 @@ def test_redundant_views_share_what_a_complementary_one_gets() -> None:
     """Two identical views and an orthogonal one: the latter weighs more than either."""
     a = torch.eye(WIDTH, dtype=torch.float64)[0]
     b = torch.eye(WIDTH, dtype=torch.float64)[1]
-    module = Complementary().make(WIDTH, 3, torch.Generator()).double()
+    module = Complementary(strength=1.0).make(WIDTH, 3, torch.Generator()).double()
     fused = module(torch.stack([a, a, b]).unsqueeze(0), torch.ones(1, 3, dtype=torch.bool))
     alike, _, different = fused.weights[0].tolist()
     assert different > 2 * alike

@@ -317,7 +317,7 @@ def test_the_redundancy_term_reaches_the_experts(tiny_graph: Callable) -> None:
     assert with_term["redundancy"] == pytest.approx(float(table.redundancy.detach()))
     (0.5 * table.redundancy).backward()
     alone = gradients(model)
-    assert bool(alone["views.shape.weight"].any())
+    assert bool(alone["views.of_shape.weight"].any())
     for name in without:
         torch.testing.assert_close(found[name], without[name] + alone[name])
 

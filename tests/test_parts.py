@@ -145,7 +145,7 @@ def test_expanding_changes_nothing_of_what_is_built(table: dict[str, Any]) -> No
         ({"frist": 1}, "shape.frist: unknown setting; did you mean 'first'?"),
         ({"zzz": 1}, "shape.zzz: unknown setting; known: by_name, count, first"),
         ({"first": {"kind": "Square", "sid": 1}}, "shape.first.sid: .* did you mean 'side'?"),
-        ({"first": {"kind": "Sqare"}}, "shape.first.kind: 'Sqare' is none of Square, Pair, Bad"),
+        ({"first": {"kind": "Sqare"}}, "shape.first.kind: 'Sqare' is none of: Square, Pair, Bad"),
         ({"first": {"side": 1}}, "shape.first: needs a kind, one of Square, Pair, Bad"),
         ({"first": 3}, "shape.first: must be a table with a kind, one of Square"),
         ({"first": {"kind": "Pair"}}, "shape.first.first: is missing"),

@@ -138,7 +138,9 @@ class Run:
             Metrics (realistic ties) at the top level; `by` holds them by part; `protocol` says how.
         """
         graph = self.graph()
-        if split not in ("valid", "test") or not len(graph.facts(split)):
+        if split not in ("valid", "test"):
+            raise ValueError(f"split is valid or test, not {split!r}")
+        if not len(graph.facts(split)):
             raise ValueError(
                 f"the graph has no {split} split to rank; put a {split}.tsv beside its train.tsv "
                 f"and train again"
