@@ -56,7 +56,7 @@ def modalities_line(run: Any) -> str:
     parts = [f"structure {int(graph.linked().sum()):,}"]
     for name, mask in run.features(graph).present().items():
         parts.append(f"{name} {int(mask.sum()):,}")
-    none = "" if len(parts) > 1 else " (none declared; see graph.toml in docs/data.md)"
+    none = "" if len(parts) > 1 else " and nothing else (graph.toml declares more: docs/data.md)"
     return f"modalities of {graph.num_entities:,} entities: {', '.join(parts)}{none}"
 
 
