@@ -33,6 +33,7 @@ def test_evaluate_prints_json_with_metrics_at_the_top(run: Path) -> None:
     assert 0 < found["mrr"] < 1
     assert 0 < found["hits@10"] < 1
     assert found["seed"] == 3
+    assert found["experiment"] == "structure"
     assert found["optimistic"]["mrr"] >= found["mrr"] >= found["pessimistic"]["mrr"]
     parts = found["by"]["answer"]
     assert sum(part["count"] for part in parts.values()) == found["count"]

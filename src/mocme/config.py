@@ -101,9 +101,11 @@ class Experiment:
         else:
             path = find(source)
             name, table = _title(path), read(path)
-        for dotted, value in (overrides or {}).items():
-            _set(table, dotted, value)
-        return Experiment.of(name, table)
+        return Experiment.of(name, _overridden(table, overrides or {}))
+
+    def changed(self, overrides: Mapping[str, Any]) -> Experiment:
+        """The same experiment, name included, with other settings by dotted path."""
+        return Experiment.of(self.name, _overridden(self.table(), overrides))
 
     @staticmethod
     def of(name: str, table: Mapping[str, Any]) -> Experiment:
@@ -257,6 +259,13 @@ def parse_override(text: str) -> tuple[str, Any]:
         found = {}
     # Several lines may be several settings to TOML, but here they are one text.
     return dotted.strip(), found["value"] if len(found) == 1 else value.strip()
+
+
+def _overridden(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(table)
+    for dotted, value in overrides.items():
+        _set(result, dotted, value)
+    return result
 
 
 def _set(table: dict[str, Any], dotted: str, value: Any) -> None:

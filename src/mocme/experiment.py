@@ -210,12 +210,9 @@ def train(
         Interrupted: stopped by Ctrl-C; `resume` goes on.
     """
     changes = dict(settings or {}) | ({} if seed is None else {"training.seed": seed})
-    if isinstance(experiment, Experiment):
-        experiment = Experiment.of(experiment.name, experiment.table())
-        if changes:
-            experiment = Experiment.load(experiment.table(), changes)
-    else:
-        experiment = Experiment.load(experiment, changes)
+    if not isinstance(experiment, Experiment):
+        experiment = Experiment.load(experiment)
+    experiment = experiment.changed(changes)
     graph = graph if isinstance(graph, Graph) else load(graph)
     if not len(graph.facts("train")):
         raise ValueError(f"{graph.name}: the train split holds no fact")
