@@ -17,7 +17,7 @@ from mocme.graph.loading import load
 from mocme.graph.modalities import Features, Modality, Tokens, unpacked
 from mocme.graph.sources import read_features
 from mocme.graph.tokens import TrainingFacts
-from mocme.graph.triples import SPLITS, Graph, Vocabulary
+from mocme.graph.triples import SPLITS, AnswerIndex, Graph, Vocabulary
 from mocme.inference.completer import Completer
 from mocme.machine import environment, faster_precision, find_device, stop_signal
 from mocme.model.model import Model
@@ -210,14 +210,15 @@ def train(
         Interrupted: stopped by Ctrl-C; `resume` goes on.
     """
     changes = dict(settings or {}) | ({} if seed is None else {"training.seed": seed})
-    if not isinstance(experiment, Experiment):
-        experiment = Experiment.load(experiment)
-    experiment = experiment.changed(changes)
+    if isinstance(experiment, Experiment):
+        experiment = experiment.changed(changes)
+    else:
+        experiment = Experiment.load(experiment, changes)
     graph = graph if isinstance(graph, Graph) else load(graph)
     if not len(graph.facts("train")):
         raise ValueError(f"{graph.name}: the train split holds no fact")
     place = find_device(device)
-    experiment = _settle(experiment, graph, place)
+    experiment = _settle(experiment, place)
     chosen = experiment.parts()[0].choose(experiment.modalities or graph.modalities)
     found = read_features(graph, chosen, Path(features) if features is not None else None)
     folder = RunFolder.create(out, _about(experiment, graph, found))
@@ -277,13 +278,11 @@ def rank_split(
     """Filtered ranks of a split: train and valid hide answers of valid, everything those of test.
 
     Args:
-        only: rank this many questions and no more.
+        only: rank this many answers and no more.
     """
     known = graph.answers(*(("train", "valid") if split == "valid" else SPLITS))
-    asked = graph.answers(split)
+    asked = AnswerIndex(graph.directed(split)[:only])
     batch = batch_for(graph.num_entities, memory)
-    if only is not None:
-        asked = _first(asked, graph, split, only)
     device = model.structure.device
     return rank(model.score, asked, known, batch=batch, device=device, advance=advance)
 
@@ -291,7 +290,7 @@ def rank_split(
 # -- inside ------------------------------------------------------------------------------------
 
 
-def _settle(experiment: Experiment, graph: Graph, device: torch.device) -> Experiment:
+def _settle(experiment: Experiment, device: torch.device) -> Experiment:
     """Decide what is left to the machine, so that the run says what was used."""
     if experiment.training["precision"] != "auto":
         return experiment
@@ -307,6 +306,12 @@ def _about(experiment: Experiment, graph: Graph, features: Features) -> dict[str
         "data": graph.folder,
         "seed": experiment.training["seed"],
         "modalities": features.names,
+        "facts": {split: len(graph.facts(split)) for split in graph.splits},
+        "entities": {
+            "all": graph.num_entities,
+            "structure": int(graph.linked().sum()),
+            **{name: int(mask.sum()) for name, mask in features.present().items()},
+        },
         "digest": {
             "graph": graph.digest(),
             "features": features.digest(),
@@ -395,12 +400,6 @@ def _try_evaluation(model: Model, graph: Graph, memory: float) -> None:
         model, graph.training_view(), split, memory, only=batch_for(graph.num_entities, memory)
     )
     model.thaw()
-
-
-def _first(asked: Any, graph: Graph, split: str, count: int) -> Any:
-    from mocme.graph.triples import AnswerIndex
-
-    return AnswerIndex(graph.directed(split)[:count])
 
 
 def _protocol(split: str, graph: Graph) -> dict[str, Any]:

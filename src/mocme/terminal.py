@@ -42,8 +42,7 @@ def finish(run: Any, already: bool = False) -> None:
         kept = log[about["best_epoch"] - 1]
         click.echo(f"kept pass {kept['epoch']} (valid MRR {kept['valid']['mrr']:.4f})")
     click.echo(f"run written to {run.path}")
-    graph = run.graph()
-    if len(graph.facts("valid")):
+    if about["facts"].get("valid"):
         click.echo(
             f"next: mocme evaluate {run.path}     (ranks valid; test only when all is chosen)"
         )
@@ -52,12 +51,11 @@ def finish(run: Any, already: bool = False) -> None:
 
 def modalities_line(run: Any) -> str:
     """Which modalities a training has, and for how many entities."""
-    graph = run.graph()
-    parts = [f"structure {int(graph.linked().sum()):,}"]
-    for name, mask in run.features(graph).present().items():
-        parts.append(f"{name} {int(mask.sum()):,}")
-    none = "" if len(parts) > 1 else " and nothing else (graph.toml declares more: docs/data.md)"
-    return f"modalities of {graph.num_entities:,} entities: {', '.join(parts)}{none}"
+    counts = dict(run.folder.about["entities"])
+    total = counts.pop("all")
+    parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    none = "" if len(counts) > 1 else " and nothing else (graph.toml declares more: docs/data.md)"
+    return f"modalities of {total:,} entities: {parts}{none}"
 
 
 def metrics_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
