@@ -37,10 +37,9 @@ def sets(**changes: object) -> Tokens:
     return Tokens(**{**settings, **changes})
 
 
-def test_vectors_of_all_entities_are_zero_where_absent() -> None:
+def test_a_modality_knows_who_has_it() -> None:
     modality = dense()
     assert modality.present().tolist() == [True, False, True, False, False, True]
-    assert modality.dense().tolist() == [[0, 1], [0, 0], [2, 3], [0, 0], [0, 0], [4, 5]]
     assert modality.width == 2
     assert sets().present().tolist() == [True, False, False, False, True, False]
 

@@ -235,16 +235,6 @@ def test_progress_is_told_after_every_batch() -> None:
     assert told == [(min(n + 3, len(asked)), len(asked)) for n in range(0, len(asked), 3)]
 
 
-def test_where_selects_pairs() -> None:
-    graph = random_graph(7)
-    asked = graph.answers("train")
-    ranks = rank(scores_of(random_scores(graph, 7)), asked, asked)
-    mask = ranks.relation >= graph.num_relations
-    chosen = ranks.where(mask)
-    assert len(chosen) == int(mask.sum()) == len(graph.facts("train"))
-    assert torch.equal(chosen.answer, ranks.answer[mask])
-
-
 def test_a_model_is_ranked_among_entities_only(tiny_graph: Callable) -> None:
     """Ranks of a model equal those of its own scores taken one question at a time."""
     tiny = tiny_graph()

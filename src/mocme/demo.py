@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from mocme import experiment, terminal
 from mocme.graph.loading import load
-from mocme.graph.triples import AnswerIndex, Queries
+from mocme.graph.triples import AnswerIndex
 from mocme.inference.completer import Completer, Prediction
 
 EXPERIMENTS = {"structure only": "atlas/structure", "MoCME": "atlas/mocme"}
@@ -48,7 +47,14 @@ def run(out: Path, seed: int, device: str) -> None:
     )
     best = runs["MoCME"]
     completer = best.completer(device)
-    terminal.show(predictions_table(new_facts(completer, 5), completer.model.modalities))
+    found = new_facts(completer, 5)
+    terminal.show(
+        terminal.predictions_table(
+            "Five facts that are not in the graph (at most one a relation)",
+            [item for item, _ in found],
+            [share for _, share in found],
+        )
+    )
     console.print("Go on with:", markup=False)
     for command in (
         f"predict {best.path} --head Chad --relation borders",
@@ -72,7 +78,7 @@ def new_facts(completer: Completer, count: int) -> list[tuple[Prediction, float]
     asked = torch.bincount(relation).clamp_min(1)
     several = torch.bincount(relation, weights=counts) / asked >= 1.1
     tails = ((relation < graph.num_relations) & several[relation]).nonzero().flatten()
-    best: dict[int, tuple[float, int, int]] = {}
+    found: dict[str, tuple[float, Prediction]] = {}
     for part in tails.split(512):
         queries = index.queries[part]
         with torch.no_grad():
@@ -82,49 +88,16 @@ def new_facts(completer: Completer, count: int) -> list[tuple[Prediction, float]
         share[place, answers] = 0.0
         share[torch.arange(len(part)), queries.head] = 0.0
         top = share.max(1)
-        for chance, answer, head, relation in zip(
-            top.values.tolist(),
-            top.indices.tolist(),
-            queries.head.tolist(),
-            queries.relation.tolist(),
-            strict=True,
+        for row, (chance, answer) in enumerate(
+            zip(top.values.tolist(), top.indices.tolist(), strict=True)
         ):
-            if chance > best.get(relation, (0.0, 0, 0))[0]:
-                best[relation] = chance, head, answer
-    chosen = sorted(best.items(), key=lambda item: -item[1][0])[:count]
-    return [
-        (_prediction(completer, head, relation, answer), chance)
-        for relation, (chance, head, answer) in chosen
-    ]
-
-
-def predictions_table(found: list[tuple[Prediction, float]], modalities: list[str]) -> Table:
-    """New facts with score, share of the softmax and the weight of each modality."""
-    table = Table(
-        title="Five facts that are not in the graph (at most one a relation)",
-        caption="share: of the softmax over all entities; then each modality's weight in the tail",
-    )
-    for column in ("head", "relation", "tail"):
-        table.add_column(column)
-    for column in ("score", "share", *modalities):
-        table.add_column(column, justify="right")
-    for item, chance in found:
-        weights = [f"{item.weights[m]:.2f}" if item.weights[m] else "-" for m in modalities]
-        table.add_row(
-            item.head, item.relation, item.tail, f"{item.score:.2f}", f"{chance:.2f}", *weights
-        )
-    return table
-
-
-def _prediction(completer: Completer, head: int, relation: int, answer: int) -> Prediction:
-    graph = completer.graph
-    device = completer.model.structure.device
-    queries = Queries(torch.tensor([head], device=device), torch.tensor([relation], device=device))
-    with torch.no_grad():
-        score = float(completer.model.score(queries, torch.tensor([answer], device=device)))
-    tail = graph.entities[answer]
-    weights = completer.weights(tail)
-    return Prediction(graph.entities[head], graph.relations[relation], tail, score, False, weights)
+            name = graph.relations[int(queries.relation[row])]
+            if name not in found or chance > found[name][0]:
+                head, tail = graph.entities[int(queries.head[row])], graph.entities[answer]
+                score, weights = float(scores[row, answer]), completer.weights(tail)
+                found[name] = chance, Prediction(head, name, tail, score, False, weights)
+    surest = sorted(found.values(), key=lambda item: -item[0])[:count]
+    return [(item, chance) for chance, item in surest]
 
 
 def _unseen(graph: Any) -> int:

@@ -77,25 +77,33 @@ def metrics_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> 
     return table
 
 
-def predictions_table(title: str, items: Any) -> Table:
-    """Predictions, a row each, with the weight of each modality in the answer's vector."""
-    table = Table(
-        title=escape(title),
-        caption="scores compare within a question only; then each modality's weight in the answer",
-    )
+def predictions_table(
+    title: str, items: Sequence[Any], shares: Sequence[float] | None = None
+) -> Table:
+    """Predictions, a row each, with the weight of each modality in the answer's vector.
+
+    Args:
+        shares: of the softmax over all entities, where known; they compare between questions.
+    """
+    caption = "scores compare within a question only; then each modality's weight in the answer"
+    if shares is not None:
+        caption = "share: of the softmax over all entities; then each modality's weight in the tail"
+    table = Table(title=escape(title), caption=caption)
     names = list(items[0].weights) if len(items) else []
     remarks = ["; ".join(filter(None, ["known" if i.known else "", i.note])) for i in items]
     for column in ("", "head", "relation", "tail"):
         table.add_column(column)
-    for column in ("score", *names):
+    for column in ("score", *(["share"] if shares is not None else []), *names):
         table.add_column(column, justify="right")
     if any(remarks):
         table.add_column("remark")
-    for place, (item, remark) in enumerate(zip(items, remarks, strict=True), 1):
-        weights = [f"{item.weights[name]:.2f}" if item.weights[name] else "-" for name in names]
-        names_of = escape(item.head), escape(item.relation), escape(item.tail)
-        last = [remark] if any(remarks) else []
-        table.add_row(str(place), *names_of, f"{item.score:.3f}", *weights, *last)
+    for place, (item, remark) in enumerate(zip(items, remarks, strict=True)):
+        cells = [str(place + 1), escape(item.head), escape(item.relation), escape(item.tail)]
+        cells.append(f"{item.score:.3f}")
+        if shares is not None:
+            cells.append(f"{shares[place]:.2f}")
+        cells += [f"{item.weights[name]:.2f}" if item.weights[name] else "-" for name in names]
+        table.add_row(*cells, *([remark] if any(remarks) else []))
     return table
 
 

@@ -65,10 +65,6 @@ class Ranks:
         """The mean of the optimistic and the pessimistic rank."""
         return 1 + self.above.double() + self.ties.double() / 2
 
-    def where(self, mask: Tensor) -> Ranks:
-        """The pairs that a mask selects."""
-        return Ranks(*(getattr(self, name)[mask] for name in Ranks.__dataclass_fields__))
-
 
 def rank(
     score: Scores,

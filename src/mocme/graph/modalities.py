@@ -64,12 +64,6 @@ class Modality:
         mask[self.rows] = True
         return mask
 
-    def dense(self) -> Float[Tensor, "N F"]:
-        """Vectors of all entities in float32, zero where absent."""
-        full = torch.zeros(self.num_entities, self.width)
-        full[self.rows] = self.values.float()
-        return full
-
     def digest(self) -> str:
         """SHA-256 of ids and values."""
         total = hashlib.sha256(self.rows.numpy().tobytes())
