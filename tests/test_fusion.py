@@ -210,12 +210,14 @@ def test_the_standardisation_has_no_gradient_through_mean_and_spread() -> None:
 def test_redundancy_is_zero_alone_and_one_for_identical_views() -> None:
     view = torch.randn(1, 1, WIDTH, generator=torch.Generator().manual_seed(0)).double()
     views = torch.cat([view, -3 * view, view.roll(1, -1)], 1)
-    alone = pair_redundancy(views, torch.tensor([[True, False, False]]))[0]
+    products = views @ views.transpose(1, 2)
+    alone = pair_redundancy(products, torch.tensor([[True, False, False]]))[0]
     assert torch.equal(alone, torch.zeros(1, 3, dtype=torch.float64))
-    same, mean = pair_redundancy(views, torch.tensor([[True, True, False]]))[:2]
+    same, mean = pair_redundancy(products, torch.tensor([[True, True, False]]))[:2]
     torch.testing.assert_close(same, torch.tensor([[1.0, 1.0, 0.0]], dtype=torch.float64))
     assert float(mean) == pytest.approx(1.0)
-    assert float(pair_redundancy(views, torch.ones(1, 3, dtype=torch.bool))[0].max()) <= 1 + 1e-12
+    everyone = torch.ones(1, 3, dtype=torch.bool)
+    assert float(pair_redundancy(products, everyone)[0].max()) <= 1 + 1e-12
 
 
 def test_redundant_views_share_what_a_complementary_one_gets() -> None:

@@ -48,7 +48,8 @@ class Views(nn.Module):
         """Views of n entities."""
         # (x - mean) W = x W - mean W: the input is never copied K times.
         shift = torch.einsum("kf,fkd->kd", self.mean, self.weight)
-        views = (values @ self.weight.flatten(1)).view(-1, self.count, self.width) - shift
+        views = torch.addmm(-shift.flatten(), values, self.weight.flatten(1))
+        views = views.view(-1, self.count, self.width)
         if self.nonlinearity == "tanh":
             return views.tanh()
         if self.nonlinearity == "gelu":

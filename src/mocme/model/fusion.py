@@ -6,7 +6,7 @@ The same operator serves twice: over the views of a modality, and over the modal
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -101,17 +101,75 @@ class ComplementaryFusion(nn.Module):
 
     def forward(self, views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]) -> Fused:
         """Fuse the views that are present."""
-        redundancy, mean_redundancy, length = pair_redundancy(views, present)
-        logits = views.new_zeros(present.shape)
+        others = [p for p in self.parameters() if p is not self.gate]
+        return Fused(*_Weighed.apply(views, present, self, self.gate, *others))
+
+    def weigh(
+        self,
+        products: Float[Tensor, "n V V"],
+        gated: Float[Tensor, "n V"],
+        present: Bool[Tensor, "n V"],
+    ) -> tuple[Float[Tensor, "n V"], Float[Tensor, ""]]:
+        """Weights and mean redundancy, from products of views with each other and with the gate."""
+        redundancy, mean_redundancy, length = pair_redundancy(products, present)
+        logits = products.new_zeros(present.shape)
         if self.settings.relevance:
-            logits = torch.einsum("nvd,vd->nv", views, self.gate) / length + self.bias
+            logits = gated / length + self.bias
         if self.settings.complementarity != "off":
             complementarity = standardised(redundancy, present)
             if self.settings.complementarity == "shuffled":
                 complementarity = complementarity.roll(1, 0)
             logits = logits + self.log_strength.exp() * complementarity
-        weights = masked_softmax(logits / self.log_temperature.exp(), present)
-        return Fused(weighted(weights, views), weights, mean_redundancy)
+        return masked_softmax(logits / self.log_temperature.exp(), present), mean_redundancy
+
+
+class _Weighed(torch.autograd.Function):
+    """`ComplementaryFusion`: (vector, weights, mean redundancy) of views.
+
+    Views are large and enter three times, in products with each other, with the gate and with the
+    weights. Their gradient is made here in one tensor; autograd would make and add one for each
+    use. The small tensors in between are left to autograd.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        views: Tensor,
+        present: Tensor,
+        fusion: ComplementaryFusion,
+        gate: Tensor,
+        *others: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        products = torch.bmm(views, views.transpose(1, 2)).requires_grad_()
+        gated = torch.einsum("nvd,vd->nv", views, gate).requires_grad_()
+        with torch.set_grad_enabled(any(ctx.needs_input_grad)):
+            weights, redundancy = fusion.weigh(products, gated, present)
+        ctx.small = (products, gated), (weights, redundancy), others
+        ctx.save_for_backward(views, gate)
+        vector = torch.bmm(weights.detach().unsqueeze(1), views).squeeze(1)
+        return vector, weights.detach(), redundancy.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        views, gate = ctx.saved_tensors
+        inputs, made, others = ctx.small
+        by_vector = upstream[0].unsqueeze(1)
+        by_weights = upstream[1] + torch.bmm(by_vector, views.transpose(1, 2)).squeeze(1)
+        by_products, by_gated, *by_others = torch.autograd.grad(
+            made,
+            (*inputs, *others),
+            (by_weights, upstream[2]),
+            retain_graph=True,
+            allow_unused=True,
+        )
+        gradient = made[0].detach().unsqueeze(2) * by_vector
+        if by_products is not None:
+            gradient.baddbmm_(by_products + by_products.transpose(1, 2), views)
+        by_gate = None
+        if by_gated is not None:
+            gradient.addcmul_(by_gated.unsqueeze(2), gate)
+            by_gate = torch.einsum("nv,nvd->vd", by_gated, views)
+        return gradient, None, None, by_gate, *by_others
 
 
 class MeanFusion(nn.Module):
@@ -152,7 +210,7 @@ def weighted(weights: Float[Tensor, "n V"], views: Float[Tensor, "n V D"]) -> Fl
 
 
 def pair_redundancy(
-    views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]
+    products: Float[Tensor, "n V V"], present: Bool[Tensor, "n V"]
 ) -> tuple[Float[Tensor, "n V"], Float[Tensor, ""], Float[Tensor, "n V"]]:
     """Mean squared cosine of each view with the other present ones (0 where alone).
 
@@ -162,7 +220,6 @@ def pair_redundancy(
     Returns:
         the redundancy of each view; its mean over the views that have company; the views' lengths.
     """
-    products = torch.bmm(views, views.transpose(1, 2))
     # Far below the square of any trained length (tables start near 0.01 * sqrt(D)).
     squared_length = products.diagonal(dim1=1, dim2=2) + 1e-12
     cosines = products.square() / (squared_length.unsqueeze(1) * squared_length.unsqueeze(2))
