@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections import Counter
 from pathlib import Path
@@ -53,6 +54,51 @@ def test_a_folder_of_splits(tmp_path: Path) -> None:
     assert len(graph.inputs) == 4
 
 
+def test_splits_may_be_of_any_format(tmp_path: Path) -> None:
+    folder = put(
+        tmp_path,
+        train_csv='head,relation,tail\n"b, c",r,a\n',
+        valid_nt="<http://x/a> <http://x/r> <http://x/b> .\n",
+        test_jsonl='{"head": "a", "relation": "r", "tail": "b, c"}\n',
+        known_tsv="a\tr\ta\n",
+    )
+    (folder / "known.tsv").rename(folder / "known.tsv.gz")
+    (folder / "known.tsv.gz").write_bytes(gzip.compress(b"a\tr\ta\n"))
+    graph = load(folder)
+    assert graph.entities.names == ("b, c", "a", "http://x/a", "http://x/b")
+    assert {split: len(facts) for split, facts in graph.splits.items()} == dict.fromkeys(
+        ("train", "valid", "test", "known"), 1
+    )
+    assert named(graph, "test") == [("a", "r", "b, c")]
+    assert not graph.listed
+
+
+def test_a_folder_of_openke_files(tmp_path: Path) -> None:
+    folder = put(
+        tmp_path,
+        entity2id_txt="3\nA b\t0\nc\t2\nunused 1\n",
+        relation2id_txt="1\nr 0\n",
+        train2id_txt="2\n0 2 0\n0 2 0\n",
+        test2id_txt="1\n2 0 0\n",
+    )
+    graph = load(folder)
+    assert graph.entities.names == ("A b", "unused", "c")
+    assert named(graph, "train") == [("A b", "r", "c")]
+    assert named(graph, "test") == [("c", "r", "A b")]
+    assert graph.listed
+    assert "1 duplicates" in graph.notes[0]
+    assert len(graph.inputs) == 4
+
+
+def test_a_benchmark_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOCME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MOCME_DATA", raising=False)
+    with pytest.raises(ValueError, match="mocme fetch MKG-Y"):
+        load("MKG-Y")
+    with pytest.raises(ValueError, match=r"or a benchmark: .*MKG-"):
+        load("MKG-X")
+
+
 def test_lists_of_names_give_ids(tmp_path: Path) -> None:
     folder = put(
         tmp_path,
@@ -94,8 +140,8 @@ def test_lists_of_names_that_do_not_fit(
 def test_folders_that_are_no_graph(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="it holds nothing"):
         load(tmp_path)
-    with pytest.raises(ValueError, match=r"no train.tsv \(or train.txt\) .* train.csv"):
-        load(put(tmp_path, train_csv="a,r,b\n"))
+    with pytest.raises(ValueError, match=r"no train.tsv \(or train.txt\) .* train.xlsx"):
+        load(put(tmp_path, train_xlsx="a,r,b\n"))
     put(tmp_path, train_tsv="a\tr\tb\n", train_txt="a\tr\tb\n")
     with pytest.raises(ValueError, match=r"both train.tsv and train.txt; keep one"):
         load(tmp_path)
@@ -151,7 +197,7 @@ def test_rejects_and_headers_are_noted(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("name = ", "not valid TOML"),
-        ("nmae = 'x'", "unknown key 'nmae'; known: licence"),
+        ("nmae = 'x'", "unknown key 'nmae'; known: files, licence"),
         ("modalities = 3", r"\[modalities.NAME\] must be tables"),
         ("[modalities]\ntext = 3", r"\[modalities.NAME\] must be tables"),
     ],

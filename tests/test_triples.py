@@ -11,7 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mocme.graph.triples import SPLITS, AnswerIndex, Graph, Queries, UnknownName, Vocabulary
+from mocme.graph.triples import (
+    SPLITS,
+    AnswerIndex,
+    Graph,
+    Queries,
+    UnknownName,
+    Vocabulary,
+    distinct,
+)
 
 Facts = list[tuple[int, int, int]]
 
@@ -149,6 +157,15 @@ def test_digest_of_names_is_that_of_the_file() -> None:
     assert Vocabulary(sorted(names)).digest() != Vocabulary(names).digest()
 
 
+@pytest.mark.parametrize("limit", [3, 40, 2**40])
+def test_distinct_facts_are_those_of_a_set_in_order(limit: int) -> None:
+    generator = torch.Generator().manual_seed(limit)
+    for size in (0, 1, 2, 30, 300):
+        facts = torch.randint(limit, (size, 3), generator=generator)
+        expected = sorted(set(map(tuple, facts.tolist())))
+        assert [tuple(fact) for fact in distinct(facts).tolist()] == expected
+
+
 def test_unknown_names_suggest_near_ones() -> None:
     vocabulary = Vocabulary(["Chad", "Chile", "China", "United States", "Lake Chad", "!?"])
     assert vocabulary.suggest("chad")[0] == "Chad"
@@ -161,11 +178,15 @@ def test_unknown_names_suggest_near_ones() -> None:
     assert Vocabulary([]).suggest("a") == []
 
 
-def test_names_that_no_file_can_hold_are_refused() -> None:
+def test_a_name_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="relation name 'a' occurs twice"):
         Vocabulary(["a", "b", "c", "b", "a"], "relation")
-    with pytest.raises(ValueError, match="line feed"):
-        Vocabulary(["a\nb"])
+
+
+def test_lists_of_names_with_line_feeds_have_digests_of_their_own() -> None:
+    lists = [["a\nb"], ["a", "b"], ["a\n", "b"], ["a", "\nb"], ["", "a", "b"], ["a\nb\n"], []]
+    assert len({Vocabulary(names).digest() for names in lists}) == len(lists)
+    assert Vocabulary(["a", "b"]).digest() == hashlib.sha256(b"a\nb\n").hexdigest()
 
 
 @pytest.mark.parametrize(

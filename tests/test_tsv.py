@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mocme.graph.formats import tsv
+from mocme.graph.formats.streams import BOM
 
 ODD_NAMES = [
     "nan",
@@ -76,7 +77,7 @@ def check(data: bytes, columns: int) -> None:
     assert (report.blank, report.comments) == (len(right["blank"]), len(right["comments"]))
     assert report.lines == len(right["lines"])
     assert report.lines == report.rows + report.blank + report.comments + len(report.rejects)
-    assert report.bom == data.startswith(tsv.BOM)
+    assert report.bom == data.startswith(BOM)
     said = re.findall(r"(\d+) (?:lines|rows|duplicates|blank|rejects)", str(report).split("\n")[0])
     assert report.lines == int(said[0]) == sum(map(int, said[1:]))
     assert len(said) == 5
@@ -88,7 +89,7 @@ def test_every_line_of_random_bytes_is_accounted_for() -> None:
     source = random.Random(0)
     for trial in range(4000):
         data = b"".join(source.choices(pieces, weights, k=source.randrange(30)))
-        check(tsv.BOM * (trial % 7 == 0) + data, trial % 3 + 1)
+        check(BOM * (trial % 7 == 0) + data, trial % 3 + 1)
 
 
 @given(st.binary(max_size=60), st.integers(1, 3))
@@ -120,7 +121,7 @@ def test_names_are_kept_byte_for_byte(tmp_path: Path, name: str, end: str) -> No
 def test_what_is_written_is_read(rows: list[list[str]]) -> None:
     # A carriage return at the end of a line belongs to the line end.
     rows = [row if not row[-1].endswith("\r") else [*row[:-1], row[-1] + "."] for row in rows]
-    data = tsv.BOM + "".join("\t".join(row) + "\n" for row in rows).encode()
+    data = BOM + "".join("\t".join(row) + "\n" for row in rows).encode()
     table = tsv.parse(data, 3, "file.tsv")
     assert [list(row) for row in table.rows] == rows
     assert table.report.sha256 == hashlib.sha256(data).hexdigest()
@@ -132,7 +133,7 @@ def test_a_carriage_return_without_a_line_feed_belongs_to_the_name(tmp_path: Pat
 
 
 def test_byte_order_mark_is_dropped_and_reported(tmp_path: Path) -> None:
-    table = tsv.read(write(tmp_path, tsv.BOM + b"a\tb\tc\n"), 3)
+    table = tsv.read(write(tmp_path, BOM + b"a\tb\tc\n"), 3)
     assert table.rows == [("a", "b", "c")]
     assert "byte order mark" in str(table.report)
     assert "byte order mark" not in str(tsv.read(write(tmp_path, b"a\tb\tc\n"), 3).report)

@@ -11,7 +11,16 @@ import click
 from rich.table import Table
 
 from mocme.machine import use_threads
-from mocme.terminal import Live, bar, finish, metrics_table, predictions_table, show
+from mocme.terminal import (
+    Live,
+    bar,
+    benchmarks_table,
+    finish,
+    metrics_table,
+    notes,
+    predictions_table,
+    show,
+)
 
 PARTS = ("direction", "answer", "head", "cardinality", "answer has", "relation")
 
@@ -62,6 +71,11 @@ def common(*names: str) -> Callable[[Any], Any]:
     return add
 
 
+def echo_json(found: Any) -> None:
+    """Print as JSON, for programs."""
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+
+
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mocme")
 def main() -> None:
@@ -74,7 +88,12 @@ def main() -> None:
     "--data",
     default="atlas",
     show_default=True,
-    help="A folder with train.tsv, one TSV file of facts, or atlas.",
+    help="A folder with train.tsv, one file of facts, a fetched benchmark by name, or atlas.",
+)
+@click.option(
+    "--splits",
+    type=click.Choice(["repaired", "as-published"]),
+    help="Of a benchmark by name; repaired by default.",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder of the new run."
@@ -96,6 +115,7 @@ def main() -> None:
 def train(
     experiment: str,
     data: str,
+    splits: Any,
     out: Path,
     seed: int | None,
     features: Path | None,
@@ -106,12 +126,14 @@ def train(
     """Train EXPERIMENT (a TOML file or a shipped name) on a graph and write a run."""
     from mocme import experiment as work
     from mocme.config import Experiment, parse_override
+    from mocme.graph.loading import load
 
     use_threads(threads)
     chosen = Experiment.load(experiment, dict(parse_override(text) for text in sets))
+    graph = load(data, version=splits)
     with Live() as live:
         run = work.train(
-            data, chosen, out=out, seed=seed, device=device, features=features, watch=live
+            graph, chosen, out=out, seed=seed, device=device, features=features, watch=live
         )
     finish(run)
 
@@ -161,7 +183,7 @@ def evaluate(
             split, device, lambda done, total: progress.update(task, completed=done, total=total)
         )
     if as_json:
-        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        echo_json(result)
         return
     rows = [(split, result)]
     for part in by:
@@ -215,13 +237,141 @@ def predict(
         found = completer.heads(relation, str(tail), count, known)
     if as_json:
         items = [{**vars(item), "note": item.note} for item in found]
-        click.echo(
-            json.dumps(
-                {"question": found.question, "predictions": items}, indent=2, ensure_ascii=False
-            )
-        )
+        echo_json({"question": found.question, "predictions": items})
         return
     show(predictions_table(found.question, found))
+
+
+@main.command("import")
+@click.argument("recipe", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the new graph."
+)
+@common("json")
+def bring_in(recipe: Path, out: Path, as_json: bool) -> None:
+    """Make a graph of the tables and dumps that RECIPE (a TOML file) names."""
+    from mocme.graph import recipes
+
+    brought = recipes.bring_in(recipe, out)
+    if as_json:
+        echo_json(brought.as_dict())
+        return
+    click.echo(str(brought))
+    click.echo(f"next: mocme audit {out}")
+    click.echo(f"next: mocme train --data {out} --out runs/{out.name}")
+
+
+@main.command()
+@click.argument("data")
+@click.argument("out")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    type=click.Choice(["train", "valid", "test", "known"]),
+    help="Splits to write to a file; all by default.",
+)
+@click.option("--format", "kind", help="Of standard output (OUT is -), or openke for a folder.")
+def export(data: str, out: str, splits: tuple[str, ...], kind: str | None) -> None:
+    """Write the facts of DATA to OUT: a file (its ending names the format), a folder, or -."""
+    from mocme.graph.exporting import export as write
+    from mocme.graph.loading import load
+
+    write(load(data), out, splits, kind)
+
+
+@main.command()
+@click.argument("data")
+@click.option(
+    "--features",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of modalities, where they do not lie beside the data.",
+)
+@click.option(
+    "--page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the audit as one HTML file.",
+)
+@click.option(
+    "--repair",
+    "out",
+    type=click.Path(path_type=Path),
+    help="Write the repaired splits to this new folder.",
+)
+@click.option(
+    "--floors/--no-floors",
+    default=True,
+    show_default=True,
+    help="Rank by frequency and by a lookup table.",
+)
+@common("threads", "json")
+def audit(
+    data: str,
+    features: Path | None,
+    page: Path | None,
+    out: Path | None,
+    floors: bool,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Show what is wrong with the graph DATA, before anyone trusts a number."""
+    from mocme.auditing.audit import audit as examine
+    from mocme.auditing.page import write_page
+    from mocme.auditing.table import overview
+    from mocme.graph.released import Released
+    from mocme.graph.repair import repair
+
+    use_threads(threads)
+    released = Released.read(data)
+    result = examine(released, features, ranked=floors)
+    changes = None if out is None else repair(released, out)
+    if page is not None:
+        write_page(result, page)
+    if as_json:
+        told = None if changes is None else [str(change) for change in changes]
+        echo_json({**result.as_dict(), "changes": told})
+        return
+    show(overview(result))
+    if page is not None:
+        click.echo(f"page written to {page}")
+    if changes is not None:
+        click.echo("\n".join(map(str, changes)) or "nothing to repair")
+        click.echo(f"repaired graph written to {out}")
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--list", "listed", is_flag=True, help="List the benchmarks there are.")
+@click.option("--force", is_flag=True, help="Download again what is there already.")
+@common("json")
+def fetch(name: str | None, listed: bool, force: bool, as_json: bool) -> None:
+    """Download a published benchmark into the cache, check it and convert it."""
+    from mocme.graph import benchmarks
+
+    if name is None or listed:
+        chosen = [benchmarks.find(name)] if name else list(benchmarks.known().values())
+        if as_json:
+            echo_json({benchmark.name: benchmark.as_dict() for benchmark in chosen})
+        else:
+            show(benchmarks_table(chosen))
+        return
+    benchmark = benchmarks.find(name)
+    sizes = {remote.name: remote.size for remote in benchmark.files}
+    with bar(benchmark.name, quiet=as_json) as (progress, task):
+
+        def advance(file: str) -> Callable[[int, int | None], None]:
+            progress.reset(task, description=f"{benchmark.name}: {file}", total=sizes[file])
+            return lambda done, whole: progress.update(
+                task, completed=done, total=whole or sizes[file]
+            )
+
+        folder = benchmarks.fetch(benchmark, force=force, advance=advance)
+    if as_json:
+        echo_json({**benchmark.as_dict(), "folder": str(folder)})
+        return
+    notes(benchmark.notes())
+    click.echo(f"{benchmark.name} is in {folder}")
+    click.echo(f"next: mocme train --data {benchmark.name} --out runs/{benchmark.name}")
 
 
 @main.command()
@@ -232,9 +382,7 @@ def experiments(as_json: bool) -> None:
 
     found = {name: Experiment.load(path) for name, path in shipped().items()}
     if as_json:
-        click.echo(
-            json.dumps({n: e.table() for n, e in found.items()}, indent=2, ensure_ascii=False)
-        )
+        echo_json({n: e.table() for n, e in found.items()})
         return
     table = Table(
         "experiment", "what it is", "expected (test MRR)", title="mocme train EXPERIMENT ..."

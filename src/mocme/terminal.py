@@ -107,6 +107,26 @@ def predictions_table(
     return table
 
 
+def benchmarks_table(found: Sequence[Any]) -> Table:
+    """Benchmarks, a row each."""
+    table = Table(title="mocme fetch NAME", caption="rows as published", show_lines=True)
+    table.add_column("benchmark", no_wrap=True)
+    for column in ("entities", "relations", "train / valid / test"):
+        table.add_column(column, justify="right")
+    for column in ("licence", "defects as published"):
+        table.add_column(column)
+    for benchmark in found:
+        table.add_row(
+            escape(benchmark.name),
+            f"{benchmark.entities:,}",
+            f"{benchmark.relations:,}",
+            " / ".join(f"{rows:,}" for rows in benchmark.facts.values()),
+            escape(benchmark.licence),
+            escape("; ".join(benchmark.defects)),
+        )
+    return table
+
+
 class bar:
     """A progress bar on standard error."""
 

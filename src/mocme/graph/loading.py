@@ -4,44 +4,53 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
-from torch import Tensor
 
-from mocme.graph.formats import tsv
-from mocme.graph.triples import SPLITS, Graph, Vocabulary
+from mocme.graph import benchmarks
+from mocme.graph.collecting import Collector
+from mocme.graph.formats import openke, tsv
+from mocme.graph.formats.named import HEADERS
+from mocme.graph.formats.registry import ENDINGS, TSV, ending, format_of
+from mocme.graph.formats.report import Block, Report
+from mocme.graph.formats.streams import COMPRESSED
+from mocme.graph.triples import SPLITS, Graph
 
-ENDINGS = (".tsv", ".txt")
 RATIOS = (0.8, 0.1, 0.1)
 LISTS = ("entities.txt", "relations.txt")
-HEADERS = {
-    ("head", "relation", "tail"),
-    ("subject", "predicate", "object"),
-    ("subject", "relation", "object"),
-    ("source", "relation", "target"),
-    ("from", "rel", "to"),
-    ("h", "r", "t"),
-    ("s", "p", "o"),
-}
+Reader = Callable[[Path, Report], Iterator[Block]]
 
 
-def load(data: str | Path, *, ratios: tuple[float, float, float] = RATIOS, seed: int = 0) -> Graph:
+def load(
+    data: str | Path,
+    *,
+    ratios: tuple[float, float, float] = RATIOS,
+    seed: int = 0,
+    version: Literal["repaired", "as-published"] | None = None,
+) -> Graph:
     """Read a graph.
 
     Args:
-        data: ``"atlas"`` (the embedded data set), a folder with ``train.tsv`` and, where there are
-            any, ``valid.tsv``, ``test.tsv``, ``known.tsv``, ``entities.txt``, ``relations.txt`` and
-            ``graph.toml`` (``.txt`` serves for ``.tsv``); or one TSV file of facts, split here by
-            `ratios`. A file that holds lines but not one fact is an error, and so is a train
-            split without a fact.
+        data: ``"atlas"`` (the embedded data set); the name of a published benchmark that has been
+            fetched (or lies in the folder ``MOCME_DATA``); a folder with ``train.tsv`` and, where
+            there are any, ``valid.tsv``, ``test.tsv``, ``known.tsv``, ``entities.txt``,
+            ``relations.txt`` and ``graph.toml``; an OpenKE folder; or one file of facts, split here
+            by `ratios`. Facts may be in any known format (`mocme.graph.formats.registry`). A file
+            that holds lines but not one fact is an error, and so is a train split without a fact.
         ratios: shares of train, valid and test, for a single file only.
         seed: of that split.
+        version: of a benchmark by name: ``repaired``, without the defects of its splits (the
+            default), or ``as-published``.
 
     Raises:
         ValueError: with the file, the line and the remedy.
     """
+    if version is not None and (data == "atlas" or Path(data).exists()):
+        raise ValueError(f"{data}: has no versions; version is for a benchmark that is named")
     if data == "atlas":
         data = Path(__file__).parent / "atlas"
     path = Path(data)
@@ -49,28 +58,73 @@ def load(data: str | Path, *, ratios: tuple[float, float, float] = RATIOS, seed:
         return _load_folder(path)
     if path.is_file():
         return _load_file(path, ratios, seed)
-    raise ValueError(f"{path}: there is no such folder or file; give a folder with train.tsv in it")
+    return _load_benchmark(str(data), version or "repaired")
+
+
+def _load_benchmark(name: str, version: str) -> Graph:
+    """A benchmark by its name, where neither a folder nor a file is called so."""
+    found = benchmarks.get(name)
+    if found is None:
+        near = benchmarks.suggest(name)
+        hint = f", or a benchmark: {', '.join(near)}" if near else ""
+        raise ValueError(
+            f"{name}: there is no such folder or file; give a folder with train.tsv in it{hint}"
+        )
+    folder = benchmarks.locate(found.name, version)
+    graph = _load_folder(folder)
+    return replace(graph, name=found.name, notes=[*found.notes(folder), *graph.notes])
 
 
 def _load_folder(folder: Path) -> Graph:
     files = {split: found for split in SPLITS if (found := _find(folder, split)) is not None}
+    if "train" not in files and openke.is_folder(folder):
+        return _load_openke(folder)
     if "train" not in files:
         files_here = sorted(path.name for path in folder.iterdir())
         here = ", ".join(files_here[:8]) + (", ..." if len(files_here) > 8 else "")
         raise ValueError(
             f"{folder}: no train.tsv (or train.txt) in this folder; it holds {here or 'nothing'}"
         )
-    tables = {split: _facts(file) for split, file in files.items()}
-    if not tables["train"].rows:
-        raise ValueError(f"{files['train']}: holds no fact; a graph needs facts to train on")
     lists = {name: tsv.read_names(path) for name in LISTS if (path := folder / name).is_file()}
-    names = _collect(list(tables.values()))
-    for file_name, table in lists.items():
-        names[LISTS.index(file_name)] = dict.fromkeys(name for (name,) in table.rows)
-    entities, relations = Vocabulary(names[0]), Vocabulary(names[1], "relation")
-    splits = {split: _index(table, entities, relations) for split, table in tables.items()}
+    listed = [[name for (name,) in lists[n].rows] if n in lists else None for n in LISTS]
+    collector = Collector(listed[0], listed[1])
+    reports = {
+        split: _collect(collector, split, file, format_of(file).facts)
+        for split, file in files.items()
+    }
+    listing = [table.report for table in lists.values()]
+    return _graph(folder, collector, reports, listing, LISTS[0] in lists)
+
+
+def _load_openke(folder: Path) -> Graph:
+    source = openke.read(folder)
+    collector = Collector(source.entities, source.relations, openke.LISTS)
+    reports: dict[str, Report] = {}
+    for split, file in source.files.items():
+        reports[split] = _collect(collector, split, file, _reader(source, split))
+    return _graph(folder, collector, reports, source.reports, True)
+
+
+def _reader(source: openke.Folder, split: str) -> Reader:
+    return lambda _, report: source.facts(split, report)
+
+
+def _graph(
+    folder: Path,
+    collector: Collector,
+    reports: Mapping[str, Report],
+    listing: Iterable[Report],
+    listed: bool,
+) -> Graph:
+    """The graph of a folder whose facts have been collected."""
+    if not reports["train"].rows:
+        raise ValueError(f"{reports['train'].path}: holds no fact; a graph needs facts to train on")
+    splits = {}
+    for split, report in reports.items():
+        splits[split], report.duplicates = collector.split(split)
+    entities, relations = collector.vocabularies()
     declared = _declared(folder)
-    read = [*tables.values(), *lists.values()]
+    read = [*reports.values(), *listing]
     return Graph(
         entities,
         relations,
@@ -78,18 +132,19 @@ def _load_folder(folder: Path) -> Graph:
         name=str(declared.get("name", folder.resolve().name)),
         folder=str(folder.resolve()),
         modalities=_tables(declared, folder),
-        inputs={table.report.path: table.report.sha256 for table in read},
-        notes=[note for table in read for note in _notes(table)],
+        inputs={report.path: report.sha256 for report in read},
+        notes=[note for report in read for note in _notes(report)],
+        listed=listed,
     )
 
 
 def _load_file(path: Path, ratios: tuple[float, float, float], seed: int) -> Graph:
     if len(ratios) != 3 or not (min(ratios) >= 0 and abs(sum(ratios) - 1) <= 1e-6 and ratios[0]):
         raise ValueError(f"ratios are three shares that sum to 1 (train > 0), not {ratios}")
-    table = _facts(path)
-    names = _collect([table])
-    entities, relations = Vocabulary(names[0]), Vocabulary(names[1], "relation")
-    facts = _index(table, entities, relations)
+    collector = Collector()
+    report = _collect(collector, "all", path, format_of(path).facts)
+    facts, report.duplicates = collector.split("all")
+    entities, relations = collector.vocabularies()
     order = torch.randperm(len(facts), generator=torch.Generator().manual_seed(seed))
     cut = [round(len(facts) * ratios[0]), round(len(facts) * (ratios[0] + ratios[1]))]
     if not cut[0]:
@@ -102,82 +157,59 @@ def _load_file(path: Path, ratios: tuple[float, float, float], seed: int) -> Gra
         {s: part for s, part in zip(SPLITS, parts, strict=False) if len(part)},
         name=path.stem,
         folder=str(path.resolve().parent),
-        inputs={str(path): table.report.sha256},
-        notes=[*_notes(table), note],
+        inputs={str(path): report.sha256},
+        notes=[*_notes(report), note],
     )
 
 
 def _find(folder: Path, stem: str) -> Path | None:
-    found = [folder / f"{stem}{ending}" for ending in ENDINGS]
-    found = [path for path in found if path.is_file()]
+    names = [stem + known + packed for known in ENDINGS for packed in ("", *COMPRESSED)]
+    found = [path for name in names if (path := folder / name).is_file()]
     if len(found) > 1:
         raise ValueError(f"{folder}: both {found[0].name} and {found[1].name}; keep one of them")
     return found[0] if found else None
 
 
-def _facts(path: Path) -> tsv.Table:
-    """Rows of three names.
+def _collect(collector: Collector, split: str, path: Path, facts: Reader) -> Report:
+    """Add the facts of a file to a split.
 
     Raises:
         ValueError: the file holds rejects and not one fact, with what it seems to be instead.
     """
-    table = tsv.read(path, 3)
-    if table.rows or not table.report.rejects:
-        return table
-    data = path.read_bytes()
-    text = table.report.rejects[0].text
+    report = Report(str(path))
+    for block in facts(path, report):
+        if not report.first:
+            report.first = tuple(column[0] for column in block.columns)
+            report.first_line = block.lines[0]
+        collector.add(split, block, report)
+    if report.rows or not report.rejects:
+        return report
+    remedy = _remedy(path, report) if ending(path) in TSV else "see what is wrong with its lines"
+    raise ValueError(f"{path}: not one line is a fact; {remedy}\n{report}")
+
+
+def _remedy(path: Path, report: Report) -> str:
+    """What a file without a single row of TSV seems to be instead."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    text = report.rejects[0].text
     separator = next((s for s in (",", ";", "|", " ") if text.count(s) == 2), None)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        remedy = "the file seems to be UTF-16; save it as UTF-8"
-    elif separator is not None and "\t" not in text:
-        remedy = f"its columns seem to be separated by {separator!r}; separate them by tabs"
-    else:
-        remedy = "a line is HEAD, tab, RELATION, tab, TAIL in UTF-8, and nothing else"
-    raise ValueError(f"{path}: not one line is a fact; {remedy}\n{table.report}")
+    if start in (b"\xff\xfe", b"\xfe\xff"):
+        return "the file seems to be UTF-16; save it as UTF-8"
+    if separator is not None and "\t" not in text:
+        return f"its columns seem to be separated by {separator!r}; separate them by tabs"
+    return "a line is HEAD, tab, RELATION, tab, TAIL in UTF-8, and nothing else"
 
 
-def _notes(table: tsv.Table) -> list[str]:
-    notes = [str(table.report)]
-    if table.rows and tuple(cell.lower() for cell in table.rows[0]) in HEADERS:
+def _notes(report: Report) -> list[str]:
+    notes = [str(report)]
+    header = tuple(cell.lower() for cell in report.first) in HEADERS
+    if header and ending(report.path) in TSV:
         notes.append(
-            f"{table.report.path}: line {table.lines[0]} reads like a header and was taken as a "
+            f"{report.path}: line {report.first_line} reads like a header and was taken as a "
             f"fact; remove it if it is none"
         )
     return notes
-
-
-def _collect(tables: list[tsv.Table]) -> list[dict[str, None]]:
-    """Names of entities and of relations, in the order of their first occurrence."""
-    entities: dict[str, None] = {}
-    relations: dict[str, None] = {}
-    for table in tables:
-        for head, relation, tail in table.rows:
-            entities[head] = entities[tail] = None
-            relations[relation] = None
-    return [entities, relations]
-
-
-def _index(table: tsv.Table, entities: Vocabulary, relations: Vocabulary) -> Tensor:
-    """Distinct facts of a table in file order; duplicates are counted in its report.
-
-    Raises:
-        ValueError: a fact names something that entities.txt or relations.txt does not list.
-    """
-    heads, kinds, tails = zip(*table.rows, strict=True) if table.rows else ((), (), ())
-    columns = entities.find(heads), relations.find(kinds), entities.find(tails)
-    seen = dict.fromkeys(zip(*columns, strict=True))
-    if unlisted := next((ids for ids in seen if None in ids), None):
-        line = list(zip(*columns, strict=True)).index(unlisted)
-        place = unlisted.index(None)
-        raise ValueError(
-            f"{table.report.path}: line {table.lines[line]}: {table.rows[line][place]!r} is not "
-            f"listed in {LISTS[place == 1]}; add it there or remove that file (then the names are "
-            f"collected from the facts)"
-        )
-    table.report.duplicates = len(table.rows) - len(seen)
-    if not seen:
-        return torch.empty(0, 3, dtype=torch.int64)
-    return torch.tensor(list(seen), dtype=torch.int64)
 
 
 def _declared(folder: Path) -> dict[str, object]:
@@ -191,7 +223,7 @@ def _declared(folder: Path) -> dict[str, object]:
 
 
 def _tables(declared: Mapping[str, object], folder: Path) -> Mapping[str, Mapping[str, object]]:
-    known = {"name", "licence", "modalities", "pictures", "types"}
+    known = {"name", "licence", "modalities", "files", "pictures", "types"}
     if unknown := sorted(set(declared) - known):
         raise ValueError(
             f"{folder / 'graph.toml'}: unknown key {unknown[0]!r}; known: "

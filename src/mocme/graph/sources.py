@@ -11,7 +11,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mocme.graph.columns import read_numbers, read_texts, unknown
 from mocme.graph.controls import Replace, control
-from mocme.graph.formats import tsv
+from mocme.graph.formats import tensors, tsv
 from mocme.graph.loading import file_digest
 from mocme.graph.modalities import (
     Features,
@@ -59,15 +59,32 @@ class Vectors(Source):
     line. Bound to the list of entities are `values` with `rows` by the digest of that list in the
     file's metadata (`entities`); a file without it is taken as it is, with a note.
 
+    With ``by = "row"``, row i is the vector of the entity with the id i, as in the feature tensors
+    that are published beside benchmarks (``.pth``, ``.pt``, ``.npy``, ``.h5``, ``.safetensors``;
+    `key` names one of several in a file). The graph needs a list of entities, and their number must
+    be that of the rows.
+
     Memory-mapped are `values` with `rows` and ``.npy`` whose names are entities of the graph in
     its order. Everything else is copied: one vector a name, rows in another order, other numbers
     than floating point of this machine's byte order, and every control.
     """
 
     def __init__(
-        self, *, path: str, entities: str | None = None, replace: Replace = "nothing", seed: int = 0
+        self,
+        *,
+        path: str,
+        entities: str | None = None,
+        by: Literal["name", "row"] = "name",
+        key: str | None = None,
+        replace: Replace = "nothing",
+        seed: int = 0,
     ) -> None:
+        if by == "row" and entities is not None:
+            raise ValueError('entities is for by = "name"; rows are in the order of the ids')
+        if by == "name" and key is not None:
+            raise ValueError('key is for by = "row"')
         self.path, self.entities, self.replace, self.seed = path, entities, replace, seed
+        self.by, self.key = by, key
 
     def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
         path = folder / self.path
@@ -77,7 +94,11 @@ class Vectors(Source):
                 f"with --features"
             )
         provenance = {"source": str(path), "sha256": file_digest(path)}
-        if path.suffix == ".npy":
+        if self.by == "row":
+            rows, values, described_by = self._by_row(path, graph)
+            provenance |= described_by
+            notes: list[str] = []
+        elif path.suffix == ".npy":
             rows, values, notes = self._from_npy(path, folder, graph.entities)
         else:
             tensors, metadata = read_safetensors(path)
@@ -97,6 +118,21 @@ class Vectors(Source):
                 f"{path}: {empty:,} vectors are all zero; leave out entities that lack the modality"
             )
         return control(dense, self.replace, self.seed), notes
+
+    def _by_row(self, path: Path, graph: Graph) -> tuple[Tensor, Tensor, dict[str, str]]:
+        """Row i belongs to the entity with the id i, so ids must be those of a list of names."""
+        if not graph.listed:
+            raise ValueError(
+                f'{path}: by = "row" needs entities.txt beside the facts, with the names in the '
+                f"order of the rows"
+            )
+        values, provenance = tensors.read(path, self.key)
+        if len(values) != graph.num_entities:
+            raise ValueError(
+                f"{path}: has {len(values):,} rows for {graph.num_entities:,} entities; it belongs "
+                f"to another list of entities"
+            )
+        return torch.arange(len(values)), values, dict(provenance)
 
     def _from_npy(
         self, path: Path, folder: Path, entities: Vocabulary

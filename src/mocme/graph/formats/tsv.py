@@ -8,56 +8,18 @@ number of columns of a row (so that a name may start with ``#``).
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 
-BOM = b"\xef\xbb\xbf"
+import numpy as np
 
+from mocme.graph.formats.report import Block, Report
+from mocme.graph.formats.streams import chunks, opened
 
-@dataclass(frozen=True)
-class Reject:
-    """A line that could not be read as a row."""
-
-    line: int
-    reason: str
-    text: str
-
-
-@dataclass
-class Report:
-    """What became of every line of a file.
-
-    ``lines == rows + blank + comments + len(rejects)``, and the reader of the rows divides
-    ``rows`` into those used and `duplicates`.
-    """
-
-    path: str
-    lines: int = 0
-    rows: int = 0
-    duplicates: int = 0
-    blank: int = 0
-    comments: int = 0
-    bom: bool = False
-    sha256: str = ""
-    rejects: list[Reject] = field(default_factory=list)
-
-    @property
-    def used(self) -> int:
-        return self.rows - self.duplicates
-
-    def __str__(self) -> str:
-        parts = [f"{self.lines:,} lines = {self.used:,} rows"]
-        parts.append(f"{self.duplicates:,} duplicates")
-        parts.append(f"{self.blank + self.comments:,} blank and comment lines")
-        parts.append(f"{len(self.rejects):,} rejects")
-        text = f"{self.path}: " + " + ".join(parts)
-        if self.bom:
-            text += "; a byte order mark at its start was dropped"
-        for reject in self.rejects[:5]:
-            text += f"\n  line {reject.line}: {reject.reason}: {reject.text!r}"
-        if len(self.rejects) > 5:
-            text += f"\n  and {len(self.rejects) - 5:,} more"
-        return text
+TAB, LINE_FEED = 9, 10
 
 
 @dataclass(frozen=True)
@@ -69,8 +31,18 @@ class Table:
     report: Report
 
 
+def facts(path: str | Path, report: Report) -> Iterator[Block]:
+    """Facts of a file, block by block; a row is head, relation, tail.
+
+    Raises:
+        ValueError: the file is absent or cannot be read, named with the remedy.
+    """
+    with opened(path, report) as file:
+        yield from blocks(file, 3, report)
+
+
 def read(path: str | Path, columns: int | None) -> Table:
-    """Read a file of `columns` non-empty columns.
+    """Read a whole file of `columns` non-empty columns.
 
     With `columns` None the first row decides (a line of one column that starts with ``#`` is no
     row), and every later row must agree; then columns after the first may be empty.
@@ -78,52 +50,36 @@ def read(path: str | Path, columns: int | None) -> Table:
     Raises:
         ValueError: the file is absent or cannot be read, named with the remedy.
     """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    return parse(data, columns, str(path))
+    report = Report(str(path))
+    with opened(path, report) as file:
+        return _table(blocks(file, columns, report), report)
 
 
 def parse(data: bytes, columns: int | None, path: str) -> Table:
     """Read the bytes of a file as `read` does; `path` is for its report only."""
     report = Report(path, sha256=hashlib.sha256(data).hexdigest())
-    if data.startswith(BOM):
-        report.bom = True
-        data = data[len(BOM) :]
-    body = data.replace(b"\r\n", b"\n").split(b"\n")
-    if not body[-1]:
-        body.pop()
-    report.lines = len(body)
-    rows: list[tuple[str, ...]] = []
-    numbers: list[int] = []
+    return _table(blocks(io.BytesIO(data), columns, report), report)
+
+
+def blocks(file: BufferedIOBase, columns: int | None, report: Report) -> Iterator[Block]:
+    """Rows of an open file, block by block; see `read` for `columns`."""
     strict = columns is not None
-    for number, raw in enumerate(body, 1):
-        if not raw:
-            report.blank += 1
-            continue
-        if raw.startswith(b"#"):
-            width = raw.count(b"\t") + 1
-            if (width == 1) if columns is None else (width != columns):
-                report.comments += 1
-                continue
-        try:
-            row = tuple(raw.decode().split("\t"))
-        except UnicodeDecodeError:
-            _reject(report, number, "not valid UTF-8", raw)
-            continue
+    for data in chunks(file, report):
+        data = data.replace(b"\r\n", b"\n")
+        data = data if data.endswith(b"\n") else data + b"\n"
+        first = report.lines + 1
+        report.lines += data.count(b"\n")
         if columns is None:
-            columns = len(row)
-        if len(row) != columns:
-            _reject(report, number, f"{len(row)} columns where {columns} are expected", raw)
-        elif not row[0] or (strict and not all(row)):
-            _reject(report, number, "an empty name", raw)
-        else:
-            rows.append(row)
-            numbers.append(number)
-    report.rows = len(rows)
-    return Table(rows, numbers, report)
+            columns = _width(data)
+        if columns is None:
+            # Not a row yet.
+            _line_by_line(data, 0, False, first, report)
+            continue
+        block = _all_rows(data, columns, strict, first)
+        block = block or _line_by_line(data, columns, strict, first, report)
+        report.rows += len(block.lines)
+        if block.lines:
+            yield block
 
 
 def read_names(path: str | Path) -> Table:
@@ -153,5 +109,74 @@ def read_names(path: str | Path) -> Table:
     return table
 
 
-def _reject(report: Report, number: int, reason: str, raw: bytes) -> None:
-    report.rejects.append(Reject(number, reason, raw[:80].decode(errors="replace")))
+def _table(found: Iterator[Block], report: Report) -> Table:
+    rows: list[tuple[str, ...]] = []
+    lines: list[int] = []
+    for block in found:
+        rows.extend(zip(*block.columns, strict=True))
+        lines.extend(block.lines)
+    return Table(rows, lines, report)
+
+
+def _width(data: bytes) -> int | None:
+    """How many columns the first row has; None where there is no row."""
+    for raw in data.split(b"\n"):
+        width = raw.count(b"\t") + 1
+        if not raw or (width == 1 and raw.startswith(b"#")):
+            continue
+        try:
+            raw.decode()
+        except UnicodeDecodeError:
+            continue
+        return width
+    return None
+
+
+def _all_rows(data: bytes, columns: int, strict: bool, first: int) -> Block | None:
+    """Every line as a row, without looking at one by one; None where not every line is one."""
+    held = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero((held == TAB) | (held == LINE_FEED))
+    if len(ends) % columns:
+        return None
+    is_end = held[ends].reshape(-1, columns) == LINE_FEED
+    if not is_end[:, -1].all() or is_end[:, :-1].any():
+        return None
+    filled = (np.diff(ends, prepend=-1) > 1).reshape(-1, columns)
+    if not (filled.all() if strict else filled[:, 0].all()):
+        return None
+    try:
+        cells = data.decode().replace("\n", "\t").split("\t")
+    except UnicodeDecodeError:
+        return None
+    cells.pop()
+    rows = tuple(cells[place::columns] for place in range(columns))
+    return Block(rows, range(first, first + len(is_end)))
+
+
+def _line_by_line(data: bytes, columns: int, strict: bool, first: int, report: Report) -> Block:
+    """The rows among some lines; every other line goes into the report."""
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    lines = data.split(b"\n")
+    lines.pop()
+    for number, raw in enumerate(lines, first):
+        if not raw:
+            report.blank += 1
+            continue
+        if raw.startswith(b"#") and raw.count(b"\t") + 1 != columns:
+            report.comments += 1
+            continue
+        try:
+            row = raw.decode().split("\t")
+        except UnicodeDecodeError:
+            report.reject(number, "not valid UTF-8", raw)
+            continue
+        if len(row) != columns:
+            reason = f"{len(row)} columns where {columns} are expected"
+            report.reject(number, reason, raw)
+        elif not row[0] or (strict and not all(row)):
+            report.reject(number, "an empty name", raw)
+        else:
+            rows.append(row)
+            numbers.append(number)
+    return Block(tuple(map(list, zip(*rows, strict=True))) or ([],) * columns, numbers)

@@ -1,0 +1,83 @@
+"""What a reader of a file hands on: rows in blocks, and an account of every line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A line that could not be read as a row."""
+
+    line: int
+    reason: str
+    text: str
+
+
+@dataclass
+class Report:
+    """What became of every line (or record) of a file.
+
+    ``lines == rows + literals + blank + comments + len(rejects)``, and whoever uses the rows
+    divides ``rows`` into those used and `duplicates`. `literals` are rows that say a value of an
+    entity instead of a link (RDF only). `first` is the first row, and `first_line` its line.
+    """
+
+    path: str
+    lines: int = 0
+    rows: int = 0
+    duplicates: int = 0
+    literals: int = 0
+    blank: int = 0
+    comments: int = 0
+    bom: bool = False
+    sha256: str = ""
+    rejects: list[Reject] = field(default_factory=list)
+    first: tuple[str, ...] = ()
+    first_line: int = 0
+
+    @property
+    def used(self) -> int:
+        return self.rows - self.duplicates
+
+    @property
+    def accounted(self) -> bool:
+        """Whether every line became something."""
+        whole = self.rows + self.literals + self.blank + self.comments + len(self.rejects)
+        return self.lines == whole
+
+    def reject(self, line: int, reason: str, raw: bytes | str) -> None:
+        """Note a line that is no row."""
+        text = raw[:80]
+        shown = text.decode(errors="replace") if isinstance(text, bytes) else text
+        self.rejects.append(Reject(line, reason, shown))
+
+    def __str__(self) -> str:
+        parts = [f"{self.lines:,} lines = {self.used:,} rows"]
+        parts.append(f"{self.duplicates:,} duplicates")
+        if self.literals:
+            parts.append(f"{self.literals:,} literals")
+        parts.append(f"{self.blank + self.comments:,} blank and comment lines")
+        parts.append(f"{len(self.rejects):,} rejects")
+        text = f"{self.path}: " + " + ".join(parts)
+        if self.bom:
+            text += "; a byte order mark at its start was dropped"
+        for reject in self.rejects[:5]:
+            text += f"\n  line {reject.line}: {reject.reason}: {reject.text!r}"
+        if len(self.rejects) > 5:
+            text += f"\n  and {len(self.rejects) - 5:,} more"
+        return text
+
+
+class Block(NamedTuple):
+    """Some rows of a file, a list for each column, all of the same length.
+
+    Attributes:
+        columns: (head, relation, tail) where the file holds facts.
+        lines: the number of each row's line, from 1.
+    """
+
+    columns: tuple[list[str], ...]
+    lines: Sequence[int]

@@ -1,0 +1,460 @@
+"""Recipes: one TOML file that says how tables and dumps become a multi-modal graph.
+
+A recipe lists where facts stand (``[[facts]]``), and texts, numbers and files of entities
+(``[[texts]]``, ``[[numbers]]``, ``[[files]]``). `bring_in` reads them in pieces, so that what it
+holds is the indexed graph, and writes a folder that `loading.load` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import tomli_w
+import torch
+from torch import Tensor
+
+from mocme.graph.collecting import Collector
+from mocme.graph.formats import delimited, ntriples, tables, turtle, writers
+from mocme.graph.formats.literals import Literals
+from mocme.graph.formats.named import Columns
+from mocme.graph.formats.registry import ending, format_of
+from mocme.graph.formats.report import Block, Report
+from mocme.graph.formats.statements import Selection
+from mocme.graph.triples import SPLITS
+from mocme.parts import ConfigError, Part, construct
+
+_RDF = {
+    **dict.fromkeys(ntriples.ENDINGS, ntriples.facts),
+    **dict.fromkeys(turtle.ENDINGS, turtle.facts),
+}
+# Facts of which the recipe does not say to which split they belong.
+POOL = "pool"
+BREAKS = str.maketrans("\t\n\r", "   ")
+
+
+class Facts(Part):
+    """A table or dump of facts.
+
+    Args:
+        path: of the file, from the recipe's folder.
+        head, relation, tail: names of columns, where columns have names; by default those of the
+            header.
+        says: the relation of every row, for a table with columns for head and tail only.
+        separator: parts a tail into several, each a fact of its own; with `says` only.
+        delimiter: reads the file as CSV with this delimiter, whatever its ending.
+        split: which split its facts belong to; by default ``[split]`` decides.
+        predicates: the only ones to keep of an RDF file; all by default.
+        literals: whether an RDF file's literals become modalities, or are only counted.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        head: str | None = None,
+        relation: str | None = None,
+        tail: str | None = None,
+        says: str | None = None,
+        separator: str | None = None,
+        delimiter: str | None = None,
+        split: Literal["train", "valid", "test", "known"] | None = None,
+        predicates: Sequence[str] | None = None,
+        literals: bool = True,
+    ) -> None:
+        named = [name for name in (head, relation, tail) if name is not None]
+        if says is not None and (relation is not None or len(named) != 2):
+            raise ValueError("says needs head and tail, and no relation")
+        if says is None and len(named) not in (0, 3):
+            raise ValueError("give head, relation and tail, or none of them")
+        if separator is not None and (says is None or not separator):
+            raise ValueError("separator is a character or more, and needs says")
+        if predicates is not None and ending(path) not in _RDF:
+            raise ValueError(f"predicates are for {', '.join(_RDF)} only")
+        self.path, self.says, self.separator, self.split = path, says, separator, split
+        self.head, self.relation, self.tail = head, relation, tail
+        self.predicates, self.literals, self.delimiter = predicates, literals, delimiter
+
+    def report(self, folder: Path) -> Report:
+        """An empty account of the file."""
+        kind = Report if self.predicates is None else Selection
+        return kind(str(folder / self.path))
+
+    def blocks(self, report: Report, literals: Literals) -> Iterator[Block]:
+        """Facts of the file, block by block."""
+        path = report.path
+        if self.says is not None:
+            assert self.head is not None
+            assert self.tail is not None
+            for block in tables.cells(path, report, [self.head, self.tail], self.delimiter):
+                yield self._said(block, report)
+        elif (reader := _RDF.get(ending(path))) is not None:
+            keep = None if self.predicates is None else frozenset(self.predicates)
+            yield from reader(path, report, literals if self.literals else None, keep)
+        else:
+            columns = None
+            if self.head is not None and self.relation is not None and self.tail is not None:
+                columns = Columns(self.head, self.relation, self.tail)
+            if self.delimiter is not None:
+                yield from delimited.facts(path, report, columns, self.delimiter)
+            else:
+                yield from format_of(path).facts(path, report, columns)
+
+    def _said(self, block: Block, report: Report) -> Block:
+        assert self.says is not None
+        heads: list[str] = []
+        tails: list[str] = []
+        lines: list[int] = []
+        for head, cell, line in zip(*block.columns, block.lines, strict=True):
+            parts = [cell] if self.separator is None else cell.split(self.separator)
+            if not head or not all(parts):
+                report.rows -= 1
+                report.reject(line, "an empty name", f"{head}, {cell}")
+                continue
+            heads += [head] * len(parts)
+            tails += parts
+            lines += [line] * len(parts)
+        return Block((heads, [self.says] * len(heads), tails), lines)
+
+
+class Texts(Part):
+    """Texts of entities: a column of a table. Several tables may add to one modality."""
+
+    def __init__(
+        self, *, name: str, path: str, entity: str, column: str, delimiter: str | None = None
+    ) -> None:
+        self.name, self.path, self.entity, self.columns = name, path, entity, (column,)
+        self.delimiter = delimiter
+
+    def row(self, entity: str, cell: str, column: str, base: Path) -> tuple[str, ...]:
+        """What is written of a cell."""
+        return entity, cell.translate(BREAKS)
+
+    def declared(self) -> dict[str, Any]:
+        """The modality's table in graph.toml."""
+        return {"kind": "words", "paths": [f"{self.name}.tsv"]}
+
+
+class Numbers(Part):
+    """Numbers of entities: columns of a table, each an attribute. An empty cell is none."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        path: str,
+        entity: str,
+        columns: Sequence[str],
+        delimiter: str | None = None,
+    ) -> None:
+        if not columns or isinstance(columns, str):
+            raise ValueError("columns is a list of names, at least one")
+        self.delimiter = delimiter
+        self.name, self.path, self.entity, self.columns = name, path, entity, tuple(columns)
+
+    def row(self, entity: str, cell: str, column: str, base: Path) -> tuple[str, ...]:
+        """What is written of a cell.
+
+        Raises:
+            ValueError: it is not a finite number.
+        """
+        if not math.isfinite(float(cell)):
+            raise ValueError("not finite")
+        return entity, column.translate(BREAKS), cell.strip()
+
+    def declared(self) -> dict[str, Any]:
+        """The modality's table in graph.toml."""
+        return {"kind": "numbers", "path": f"{self.name}.tsv"}
+
+
+class Files(Part):
+    """Files of entities (pictures, sounds): a column of paths, from the table's folder.
+
+    They are listed under ``[files.NAME]`` for whoever encodes them.
+    """
+
+    def __init__(
+        self, *, name: str, path: str, entity: str, column: str, delimiter: str | None = None
+    ) -> None:
+        self.name, self.path, self.entity, self.columns = name, path, entity, (column,)
+        self.delimiter = delimiter
+
+    def row(self, entity: str, cell: str, column: str, base: Path) -> tuple[str, ...]:
+        """What is written of a cell.
+
+        Raises:
+            ValueError: there is no such file.
+        """
+        found = base / cell
+        if not found.is_file():
+            raise ValueError("no such file")
+        return entity, str(found.resolve())
+
+    def declared(self) -> dict[str, Any]:
+        """The table in graph.toml."""
+        return {"path": f"{self.name}.tsv"}
+
+
+class Split(Part):
+    """Shares of the facts that name no split of their own; the rest is train."""
+
+    def __init__(self, *, valid: float = 0.0, test: float = 0.0, seed: int = 0) -> None:
+        if min(valid, test) < 0 or valid + test >= 1:
+            raise ValueError("valid and test are shares of at least 0, together below 1")
+        self.valid, self.test, self.seed = valid, test, seed
+
+    def divide(self, facts: Tensor) -> dict[str, Tensor]:
+        """The facts of each split."""
+        order = torch.randperm(len(facts), generator=torch.Generator().manual_seed(self.seed))
+        valid, test = round(len(facts) * self.valid), round(len(facts) * self.test)
+        parts = {"valid": order[:valid], "test": order[valid : valid + test]}
+        parts["train"] = order[valid + test :]
+        return {split: facts[chosen.sort().values] for split, chosen in parts.items()}
+
+
+for _part in (Facts, Texts, Numbers, Files, Split):
+    _part.kinds = ()
+Column = Texts | Numbers | Files
+_SECTIONS = {"facts": Facts, "texts": Texts, "numbers": Numbers, "files": Files}
+
+
+@dataclass
+class Brought:
+    """What became of everything that a recipe names.
+
+    Attributes:
+        folder: where the graph lies.
+        facts: distinct facts by split; `repeated`: those that were there before.
+        missing: empty cells of texts, numbers and files, by modality.
+        unknown: rows of texts, numbers and files about entities without a fact that were left
+            out (``entities = "facts"``), by modality.
+        reports: the account of each file.
+    """
+
+    folder: str
+    entities: int = 0
+    relations: int = 0
+    facts: dict[str, int] = field(default_factory=dict)
+    repeated: dict[str, int] = field(default_factory=dict)
+    values: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)
+    reports: list[Report] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and texts, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [str(report) for report in self.reports]
+        counts = ", ".join(f"{split} {count:,}" for split, count in self.facts.items())
+        lines.append(
+            f"{self.folder}: {self.entities:,} entities, {self.relations:,} relations; facts: "
+            f"{counts}; {sum(self.repeated.values()):,} repeated ones dropped"
+        )
+        for name, count in self.values.items():
+            lines.append(
+                f"{name}: {count:,} values; {self.missing.get(name, 0):,} empty cells; "
+                f"{self.unknown.get(name, 0):,} of entities without a fact left out"
+            )
+        return "\n".join(lines)
+
+
+class Recipe:
+    """A recipe as read.
+
+    Raises:
+        ConfigError: a key is unknown, missing or wrong, with its path.
+        ValueError: the file is absent or no TOML.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.folder = self.path.resolve().parent
+        try:
+            table = tomllib.loads(self.path.read_text(encoding="utf-8"))
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror}); check the path"
+            raise ValueError(f"{path}: {reason}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not valid TOML: {error}") from error
+        known = ("name", "licence", "entities", "split", *_SECTIONS)
+        if strange := [key for key in table if key not in known]:
+            raise ConfigError(f"{path}: {strange[0]}: unknown; known: {', '.join(known)}")
+        self.name = str(table.get("name", self.path.stem))
+        self.licence = table.get("licence")
+        self.only_facts = table.get("entities", "all") == "facts"
+        if table.get("entities", "all") not in ("all", "facts"):
+            raise ConfigError(f'{path}: entities: is "all" or "facts", not {table["entities"]!r}')
+        self.split = self._made(Split, table.get("split", {}), "split")
+        parts = {key: self._list(table, key, part) for key, part in _SECTIONS.items()}
+        self.facts: list[Facts] = parts.pop("facts")
+        self.columns: list[Column] = [part for found in parts.values() for part in found]
+        if not self.facts:
+            raise ConfigError(f"{path}: facts: is missing; add a [[facts]] table with a path")
+        self._check_names()
+
+    def _list(self, table: Mapping[str, Any], key: str, part: type) -> list[Any]:
+        found = table.get(key, [])
+        if not isinstance(found, list):
+            raise ConfigError(f"{self.path}: {key}: write [[{key}]], with two brackets")
+        return [self._made(part, item, f"{key}[{n}]") for n, item in enumerate(found)]
+
+    def _made(self, part: type, table: object, key: str) -> Any:
+        if not isinstance(table, dict):
+            raise ConfigError(f"{self.path}: {key}: must be a table")
+        try:
+            return construct(part, table, key)
+        except ConfigError as error:
+            raise ConfigError(f"{self.path}: {error}") from error
+
+    def _check_names(self) -> None:
+        kinds: dict[str, type] = {}
+        for part in self.columns:
+            if not part.name.replace("-", "_").isidentifier():
+                raise ConfigError(
+                    f"{self.path}: {part.name!r}: a modality's name consists of letters, digits, "
+                    f"'_' and '-'"
+                )
+            if part.name in (*SPLITS, "structure", "default"):
+                raise ConfigError(f"{self.path}: {part.name!r}: is taken; choose another name")
+            if kinds.setdefault(part.name, type(part)) is not type(part):
+                raise ConfigError(f"{self.path}: {part.name!r}: is of two kinds; rename one")
+
+
+def bring_in(recipe: str | Path, out: str | Path) -> Brought:
+    """Read everything that a recipe names and write a folder of TSV files.
+
+    The folder appears when it is whole: ``train.tsv`` and the other splits, ``entities.txt``,
+    ``relations.txt``, a file a modality, ``graph.toml``, and ``import.json`` with the account of
+    every input. A text's tabs and line breaks become spaces; a *name* with one is refused.
+
+    Raises:
+        ConfigError, ValueError: naming the file, the line where there is one, and the remedy.
+    """
+    read, target = Recipe(recipe), Path(out)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target}: is there already; remove it or give another folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    brought = Brought(str(target))
+    try:
+        _fill(read, fresh, brought)
+        if target.exists():
+            target.rmdir()
+        os.replace(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return brought
+
+
+def _fill(recipe: Recipe, folder: Path, brought: Brought) -> None:
+    collector = Collector()
+    declared: dict[str, Any] = {"modalities": {}, "files": {}}
+    with Literals(folder) as literals:
+        for part in recipe.facts:
+            report = part.report(recipe.folder)
+            brought.reports.append(report)
+            for block in part.blocks(report, literals):
+                collector.add(part.split or POOL, block, report)
+        _write_literals(literals, folder, declared, brought)
+    for name in dict.fromkeys(part.name for part in recipe.columns):
+        parts = [part for part in recipe.columns if part.name == name]
+        with writers.written(folder / f"{name}.tsv") as file:
+            for column in parts:
+                _write_column(column, recipe, collector, file, brought)
+        section = "files" if isinstance(parts[0], Files) else "modalities"
+        declared[section][name] = parts[0].declared()
+    splits: dict[str, list[Tensor]] = {}
+    for split in collector.facts:
+        facts, brought.repeated[split] = collector.split(split)
+        divided = recipe.split.divide(facts) if split == POOL else {split: facts}
+        for key, chosen in divided.items():
+            splits.setdefault(key, []).append(chosen)
+    entities, relations = (list(names) for names in collector.names)
+    brought.entities, brought.relations = len(entities), len(relations)
+    for split in SPLITS:
+        if not any(map(len, splits.get(split, []))):
+            continue
+        facts = torch.cat(splits[split])
+        brought.facts[split] = len(facts)
+        rows = facts.tolist()
+        writers.write_tsv(
+            folder / f"{split}.tsv", ((entities[h], relations[r], entities[t]) for h, r, t in rows)
+        )
+    if "train" not in brought.facts:
+        raise ValueError(f"{recipe.path}: leaves no fact to train on; check [[facts]] and [split]")
+    for file_name, names in (("entities.txt", entities), ("relations.txt", relations)):
+        with writers.written(folder / file_name) as file:
+            file.write("".join(f"{name}\n" for name in names).encode())
+    about = {"name": recipe.name, **({"licence": recipe.licence} if recipe.licence else {})}
+    full = {**about, **{key: table for key, table in declared.items() if table}}
+    (folder / "graph.toml").write_text(tomli_w.dumps(full), encoding="utf-8")
+    text = json.dumps(brought.as_dict(), indent=1, ensure_ascii=False)
+    (folder / "import.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _write_literals(
+    literals: Literals, folder: Path, declared: dict[str, Any], brought: Brought
+) -> None:
+    if literals.numbers:
+        brought.values["numbers"] = literals.write_numbers(folder / "numbers.tsv")
+        declared["modalities"]["numbers"] = {"kind": "numbers", "path": "numbers.tsv"}
+    if literals.texts:
+        brought.values["texts"] = literals.write_texts(folder / "texts.tsv")
+        table = {"kind": "words", "paths": ["texts.tsv"], "columns": [3]}
+        declared["modalities"]["texts"] = table
+
+
+def _write_column(
+    part: Column, recipe: Recipe, collector: Collector, file: IO[bytes], brought: Brought
+) -> None:
+    path = recipe.folder / part.path
+    report = Report(str(path))
+    brought.reports.append(report)
+    ids, name = collector.names[0], part.name
+    for count in (brought.values, brought.missing, brought.unknown):
+        count.setdefault(name, 0)
+    for block in tables.cells(path, report, [part.entity, *part.columns], part.delimiter):
+        rows: list[tuple[str, ...]] = []
+        for cells, line in zip(zip(*block.columns, strict=True), block.lines, strict=True):
+            entity, problem = cells[0], ""
+            if not entity:
+                problem = "an empty name"
+            elif recipe.only_facts and entity not in ids:
+                brought.unknown[name] += 1
+                continue
+            made = []
+            for column, cell in zip(part.columns, cells[1:], strict=True):
+                if not cell or problem:
+                    continue
+                try:
+                    made.append(part.row(entity, cell, column, path.parent))
+                except ValueError as error:
+                    problem = f"{column} is {cell[:40]!r}: {error}"
+            if problem:
+                report.rows -= 1
+                report.reject(line, problem, ", ".join(cells))
+                continue
+            brought.missing[name] += len(part.columns) - len(made)
+            # A name that is looked up becomes an entity of the graph.
+            if made:
+                ids[entity]
+            rows += made
+        text = "".join(["\t".join(row) + "\n" for row in rows])
+        width = 2 * len(rows) if isinstance(part, Numbers) else len(rows)
+        if (text.count("\t"), text.count("\n")) != (width, len(rows)):
+            odd = next(row[0] for row in rows if set("\t\n") & set(row[0]))
+            problem = "a tab or a line feed, which a table of values cannot"
+            raise writers.refusal(path, odd, problem)
+        file.write(text.encode())
+        brought.values[name] += len(rows)

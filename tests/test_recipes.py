@@ -1,0 +1,267 @@
+"""A recipe makes one graph of many tables, and every line of them is accounted for."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mocme.graph.loading import load
+from mocme.graph.recipes import bring_in
+from mocme.graph.sources import read_features
+from mocme.graph.triples import Graph
+from mocme.parts import ConfigError
+
+RECIPE = """
+name = "films"
+licence = "CC0-1.0"
+
+[[facts]]
+path = "roles.csv"
+head = "film"
+relation = "role"
+tail = "person"
+
+[[facts]]
+path = "films.jsonl"
+head = "title"
+tail = "genres"
+says = "genre"
+separator = "|"
+
+[[facts]]
+path = "more.nt.gz"
+
+[[facts]]
+path = "old.tsv"
+split = "valid"
+
+[[texts]]
+name = "plot"
+path = "films.jsonl"
+entity = "title"
+column = "plot"
+
+[[numbers]]
+name = "figures"
+path = "films.jsonl"
+entity = "title"
+columns = ["year", "budget"]
+
+[[files]]
+name = "poster"
+path = "posters.txt"
+delimiter = ";"
+entity = "film"
+column = "file"
+"""
+FILES = {
+    "roles.csv": 'id,film,role,person\n1,Alien,directed by,"Scott, R."\n2,Alien,stars,Weaver\n'
+    "3,,stars,Nobody\n2,Alien,stars,Weaver\n",
+    "films.jsonl": '{"title": "Alien", "genres": "horror|sf", "plot": "In space,\\tno one", '
+    '"year": 1979, "budget": 1.1e7}\n'
+    '{"title": "Solaris", "genres": "sf", "plot": null, "year": 1972}\n'
+    '{"title": "Nameless", "genres": "", "plot": "Nothing\\nat all", "year": "soon"}\n',
+    "old.tsv": "Solaris\tstars\tBanionis\n",
+    "posters.txt": "film;file\nAlien;img/alien.png\nSolaris;img/none.png\nAlien;\n",
+}
+RDF = (
+    b"<urn:mocme:Alien> <http://x/part_of> <http://x/series> .\n"
+    b'<http://x/series> <http://x/label> "Alien series"@en .\n'
+    b'<http://x/series> <http://x/films> "4"^^<http://www.w3.org/2001/XMLSchema#integer> .\n'
+    b"broken\n"
+)
+
+
+def recipe(folder: Path, text: str = RECIPE) -> Path:
+    for name, content in FILES.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    (folder / "more.nt.gz").write_bytes(gzip.compress(RDF))
+    (folder / "img").mkdir()
+    (folder / "img" / "alien.png").write_bytes(b"a picture")
+    path = folder / "films.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def named(graph: Graph, split: str) -> set[tuple[str, str, str]]:
+    return {
+        (graph.entities[h], graph.relations[r], graph.entities[t])
+        for h, r, t in graph.splits[split].tolist()
+    }
+
+
+def test_many_tables_become_one_graph(tmp_path: Path) -> None:
+    brought = bring_in(recipe(tmp_path), tmp_path / "out")
+    graph = load(tmp_path / "out")
+    assert graph.name == "films"
+    assert named(graph, "train") == {
+        ("Alien", "directed by", "Scott, R."),
+        ("Alien", "stars", "Weaver"),
+        ("Alien", "genre", "horror"),
+        ("Alien", "genre", "sf"),
+        ("Solaris", "genre", "sf"),
+        ("Alien", "http://x/part_of", "http://x/series"),
+    }
+    assert named(graph, "valid") == {("Solaris", "stars", "Banionis")}
+    # Known by its text alone.
+    assert not graph.linked()[graph.entities.id("Nameless")]
+    assert brought.repeated == {"pool": 1, "valid": 0}
+    assert brought.facts == {"train": 6, "valid": 1}
+    assert brought.values == {"numbers": 1, "texts": 1, "plot": 2, "figures": 3, "poster": 1}
+    assert brought.missing == {"plot": 1, "figures": 1, "poster": 1}
+    assert "Solaris" in (tmp_path / "out" / "figures.tsv").read_text()
+
+
+def test_every_line_is_accounted_for(tmp_path: Path) -> None:
+    brought = bring_in(recipe(tmp_path), tmp_path / "out")
+    assert all(report.accounted for report in brought.reports)
+    rejects = {
+        (Path(report.path).name, reject.line, reject.reason)
+        for report in brought.reports
+        for reject in report.rejects
+    }
+    assert {(name, line) for name, line, _ in rejects} == {
+        ("roles.csv", 4),
+        ("films.jsonl", 3),
+        ("more.nt.gz", 4),
+        ("posters.txt", 3),
+    }
+    assert ("films.jsonl", 3, "an empty name") in rejects
+    assert any("year is 'soon'" in reason for _, _, reason in rejects)
+    assert any("no such file" in reason for _, _, reason in rejects)
+    told = json.loads((tmp_path / "out" / "import.json").read_text())
+    assert len(told["reports"]) == len(brought.reports) == 7
+    assert all(len(report["sha256"]) == 64 for report in told["reports"])
+
+
+def test_what_is_declared_can_be_trained_on(tmp_path: Path) -> None:
+    bring_in(recipe(tmp_path), tmp_path / "out")
+    graph = load(tmp_path / "out")
+    assert set(graph.modalities) == {"numbers", "texts", "plot", "figures"}
+    features = read_features(graph, {"figures": graph.modalities["figures"]})
+    present = features.dense["figures"].present()
+    assert {graph.entities[n] for n in present.nonzero().flatten().tolist()} == {
+        "Alien",
+        "Solaris",
+    }
+    plot = {"plot": {**graph.modalities["plot"], "at_least": 1, "at_most": 1.0}}
+    assert "space" in read_features(graph, plot).tokens["plot"].vocabulary
+
+
+def test_facts_without_a_split_are_divided_by_seed(tmp_path: Path) -> None:
+    lines = [f"e{n}\tr\te{n * 7 % 50}\n" for n in range(100)]
+    (tmp_path / "all.tsv").write_text("".join(lines))
+    text = '[[facts]]\npath = "all.tsv"\n[split]\nvalid = 0.1\ntest = 0.2\nseed = {}\n'
+    graphs = []
+    for number, seed in enumerate((0, 0, 1)):
+        (tmp_path / "r.toml").write_text(text.format(seed))
+        brought = bring_in(tmp_path / "r.toml", tmp_path / f"out{number}")
+        assert brought.facts == {"train": 70, "valid": 10, "test": 20}
+        graphs.append(load(tmp_path / f"out{number}"))
+    assert len(graphs[0].facts()) == 100
+    assert graphs[0].digest() == graphs[1].digest()
+    assert not torch.equal(graphs[0].splits["test"], graphs[2].splits["test"])
+
+
+def test_entities_without_a_fact_may_be_left_out(tmp_path: Path) -> None:
+    path = recipe(tmp_path, 'entities = "facts"\n' + RECIPE)
+    brought = bring_in(path, tmp_path / "out")
+    assert "Nameless" not in load(tmp_path / "out").entities
+    assert brought.unknown == {"plot": 1, "figures": 1, "poster": 0}
+    assert all(report.accounted for report in brought.reports)
+
+
+def test_only_some_predicates_of_a_dump(tmp_path: Path) -> None:
+    text = (
+        '[[facts]]\npath = "old.tsv"\n[[facts]]\npath = "more.nt.gz"\n'
+        'predicates = ["http://x/label"]\n'
+    )
+    brought = bring_in(recipe(tmp_path, text), tmp_path / "out")
+    assert brought.values == {"texts": 1}
+    assert brought.facts == {"train": 1}
+    assert "2 statements of other predicates left out" in str(brought)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("name = ", "not valid TOML"),
+        ("nmae = 'x'", "nmae: unknown; known: name"),
+        ("name = 'x'", r"facts: is missing; add a \[\[facts\]\] table"),
+        ("[facts]\npath = 'x'", r"write \[\[facts\]\], with two brackets"),
+        ("[[facts]]\npaht = 'x'", r"facts\[0\].paht: unknown setting; did you mean 'path'"),
+        ("[[facts]]\nhead = 'x'\npath = 'x.csv'", "give head, relation and tail, or none"),
+        ("[[facts]]\nsays = 'x'\npath = 'x.csv'", "says needs head and tail"),
+        ("[[facts]]\npredicates = []\npath = 'x.csv'", "predicates are for .nt"),
+        ("[[facts]]\npath = 'old.tsv'\n[split]\nvalid = 1.0", "together below 1"),
+        ("[[facts]]\npath = 'old.tsv'\nsplit = 'dev'", "'dev' is none of train"),
+        ("entities = 'some'\n[[facts]]\npath = 'old.tsv'", 'entities: is "all" or "facts"'),
+        ("[[facts]]\npath = 'none.tsv'", "none.tsv: cannot be read"),
+        ("[[facts]]\npath = 'roles.csv'", "none of the usual names"),
+        ("[[facts]]\npath = 'films.toml'", "the ending '.toml' belongs to no known format"),
+        (
+            "[[facts]]\npath = 'old.tsv'\n[[texts]]\nname = 'train'\npath = 'x'\nentity = '1'\n"
+            "column = '2'",
+            "'train': is taken",
+        ),
+        (
+            "[[facts]]\npath = 'old.tsv'\n[[texts]]\nname = 'a'\npath = 'old.tsv'\nentity = '1'\n"
+            "column = '4'",
+            "has 3 columns; column 4",
+        ),
+        (
+            "[[facts]]\npath = 'old.tsv'\n[[texts]]\nname = 'a'\npath = 'old.tsv'\nentity = 'x'\n"
+            "column = '2'",
+            "named by their numbers",
+        ),
+    ],
+)
+def test_a_wrong_recipe_leaves_nothing_behind(tmp_path: Path, text: str, problem: str) -> None:
+    path = recipe(tmp_path, text)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=problem):
+        bring_in(path, tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    path = recipe(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x")
+    with pytest.raises(ValueError, match="out: is there already"):
+        bring_in(path, tmp_path / "out")
+    assert (tmp_path / "out" / "mine").read_text() == "x"
+
+
+def test_a_setting_that_is_wrong_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must be"):
+        bring_in(recipe(tmp_path, "[[facts]]\npath = 3"), tmp_path / "out")
+
+
+def test_a_neo4j_export(tmp_path: Path) -> None:
+    """The layout of its bulk CSV: ids, labels divided by semicolons, typed relations."""
+    (tmp_path / "nodes.csv").write_text(
+        "id:ID,name,born:int,:LABEL\np1,Keanu Reeves,1964,Person;Actor\nm1,The Matrix,,Movie\n"
+    )
+    (tmp_path / "rels.csv").write_text(
+        ':START_ID,role,:END_ID,:TYPE\np1,"Neo, the One",m1,ACTED_IN\n'
+    )
+    (tmp_path / "r.toml").write_text(
+        '[[facts]]\npath = "rels.csv"\nhead = ":START_ID"\nrelation = ":TYPE"\ntail = ":END_ID"\n'
+        '[[facts]]\npath = "nodes.csv"\nhead = "id:ID"\ntail = ":LABEL"\nsays = "is a"\n'
+        'separator = ";"\n'
+        '[[texts]]\nname = "name"\npath = "nodes.csv"\nentity = "id:ID"\ncolumn = "name"\n'
+        '[[numbers]]\nname = "born"\npath = "nodes.csv"\nentity = "id:ID"\ncolumns = ["born:int"]\n'
+    )
+    bring_in(tmp_path / "r.toml", tmp_path / "out")
+    assert named(load(tmp_path / "out"), "train") == {
+        ("p1", "ACTED_IN", "m1"),
+        ("p1", "is a", "Person"),
+        ("p1", "is a", "Actor"),
+        ("m1", "is a", "Movie"),
+    }
+    assert (tmp_path / "out" / "born.tsv").read_text() == "p1\tborn:int\t1964\n"
