@@ -12,9 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from PIL import Image
+
 from mocme.auditing.audit import audit
 from mocme.auditing.page import write_page
-from PIL import Image
 
 WIDTH, HEIGHT = 900, 1250
 

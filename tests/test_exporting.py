@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mocme.graph.exporting import KINDS, export
+from mocme.graph.exporting import export
+from mocme.graph.formats.registry import KINDS
 from mocme.graph.loading import load
 from mocme.graph.triples import Graph, Vocabulary
 
@@ -51,6 +52,7 @@ def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
         ("f.tsv", ["valid"], None, "has no split 'valid'; it has train, test, known"),
         ("f.tsv", [], "csv", "its ending names the format"),
         ("f.xyz", [], None, "belongs to no known format"),
+        ("f.nq", [], None, "not written as N-Quads; name it .nt"),
         ("-", [], "xyz", "a format is one of tsv, csv"),
         ("folder", ["train"], None, "a folder gets all splits"),
         ("full", [], None, "full: is there already"),

@@ -73,6 +73,12 @@ def test_splits_may_be_of_any_format(tmp_path: Path) -> None:
     assert not graph.listed
 
 
+def test_named_graphs_are_refused_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "a.nq").write_text("<http://a> <http://b> <http://c> <http://g> .\n")
+    with pytest.raises(ValueError, match=r"a.nq: .* as N-Triples"):
+        load(tmp_path / "a.nq")
+
+
 def test_a_folder_of_openke_files(tmp_path: Path) -> None:
     folder = put(
         tmp_path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from mocme.graph.loading import load
-from mocme.graph.recipes import bring_in
+from mocme.graph.recipes import Recipe, bring_in
 from mocme.graph.sources import read_features
 from mocme.graph.triples import Graph
 from mocme.parts import ConfigError
@@ -226,6 +227,34 @@ def test_a_wrong_recipe_leaves_nothing_behind(tmp_path: Path, text: str, problem
     with pytest.raises(ValueError, match=problem):
         bring_in(path, tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_one_file_needs_no_recipe(tmp_path: Path) -> None:
+    recipe(tmp_path)
+    brought = bring_in(Recipe.of_facts(str(tmp_path / "more.nt.gz")), tmp_path / "out")
+    assert brought.facts == {"train": 1}
+    assert brought.values == {"numbers": 1, "texts": 1}
+
+
+@pytest.mark.parametrize("kind", ["nt", "csv", "tsv", "jsonl"])
+def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    data = {
+        "nt": b"<http://a> <http://b> <http://c> .\n",
+        "csv": b"head,relation,tail\nhttp://a,http://b,http://c\n",
+        "tsv": b"http://a\thttp://b\thttp://c\n",
+        "jsonl": b'{"h": "http://a", "r": "http://b", "t": "http://c"}\n',
+    }
+
+    class Input:
+        buffer = io.BytesIO(gzip.compress(data[kind]))
+
+    monkeypatch.setattr("sys.stdin", Input)
+    bring_in(Recipe.of_facts("-", kind), tmp_path / "out")
+    assert named(load(tmp_path / "out"), "train") == {("http://a", "http://b", "http://c")}
+    with pytest.raises(ConfigError, match="standard input needs a format"):
+        Recipe.of_facts("-")
+    with pytest.raises(ConfigError, match="a format is one of tsv"):
+        Recipe.of_facts("-", "xyz")
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -243,15 +243,20 @@ def predict(
 
 
 @main.command("import")
-@click.argument("recipe", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("source")
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder of the new graph."
 )
+@click.option("--format", "kind", help="Of a file of facts, where its ending does not tell.")
 @common("json")
-def bring_in(recipe: Path, out: Path, as_json: bool) -> None:
-    """Make a graph of the tables and dumps that RECIPE (a TOML file) names."""
+def bring_in(source: str, out: Path, kind: str | None, as_json: bool) -> None:
+    """Make a graph of SOURCE: a recipe (TOML) of tables and dumps, a file of facts, or -."""
     from mocme.graph import recipes
 
+    if source.endswith(".toml") and kind is None:
+        recipe = recipes.Recipe.read(source)
+    else:
+        recipe = recipes.Recipe.of_facts(source, kind)
     brought = recipes.bring_in(recipe, out)
     if as_json:
         echo_json(brought.as_dict())

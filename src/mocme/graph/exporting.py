@@ -7,10 +7,8 @@ from itertools import chain
 from pathlib import Path
 
 from mocme.graph.formats import openke, writers
-from mocme.graph.formats.registry import FORMATS, WRITTEN_ONLY, Format, format_of
+from mocme.graph.formats.registry import format_named, format_of
 from mocme.graph.triples import Graph
-
-KINDS = {known.endings[0].removeprefix("."): known for known in (*FORMATS, *WRITTEN_ONLY)}
 
 
 def export(
@@ -38,17 +36,11 @@ def export(
         return
     if kind is not None and str(out) != "-":
         raise ValueError(f"{out}: its ending names the format; leave the format out")
-    found = _known(kind or "tsv") if str(out) == "-" else format_of(out)
+    found = format_named(kind or "tsv") if str(out) == "-" else format_of(out)
     rows: Iterator[writers.Row] = chain.from_iterable(
         writers.rows(graph, split) for split in splits or graph.splits
     )
     found.write(out, rows)
-
-
-def _known(kind: str) -> Format:
-    if kind not in KINDS:
-        raise ValueError(f"a format is one of {', '.join(KINDS)}, not {kind!r}")
-    return KINDS[kind]
 
 
 def _folder(graph: Graph, out: Path, splits: Sequence[str], kind: str | None) -> None:
@@ -59,7 +51,7 @@ def _folder(graph: Graph, out: Path, splits: Sequence[str], kind: str | None) ->
     if kind == "openke":
         openke.write(out, graph)
         return
-    known = _known(kind or "tsv")
+    known = format_named(kind or "tsv")
     out.mkdir(parents=True, exist_ok=True)
     for name, vocabulary in (("entities", graph.entities), ("relations", graph.relations)):
         for text in vocabulary:

@@ -25,7 +25,7 @@ from mocme.graph.collecting import Collector
 from mocme.graph.formats import delimited, ntriples, tables, turtle, writers
 from mocme.graph.formats.literals import Literals
 from mocme.graph.formats.named import Columns
-from mocme.graph.formats.registry import ending, format_of
+from mocme.graph.formats.registry import ending, format_named, format_of
 from mocme.graph.formats.report import Block, Report
 from mocme.graph.formats.statements import Selection
 from mocme.graph.triples import SPLITS
@@ -44,7 +44,9 @@ class Facts(Part):
     """A table or dump of facts.
 
     Args:
-        path: of the file, from the recipe's folder.
+        path: of the file, from the recipe's folder; ``-`` for standard input.
+        format: of the file, where its ending does not tell (``tsv``, ``csv``, ``jsonl``, ``nt``,
+            ``ttl``, ``parquet``).
         head, relation, tail: names of columns, where columns have names; by default those of the
             header.
         says: the relation of every row, for a table with columns for head and tail only.
@@ -59,6 +61,7 @@ class Facts(Part):
         self,
         *,
         path: str,
+        format: str | None = None,
         head: str | None = None,
         relation: str | None = None,
         tail: str | None = None,
@@ -76,16 +79,22 @@ class Facts(Part):
             raise ValueError("give head, relation and tail, or none of them")
         if separator is not None and (says is None or not separator):
             raise ValueError("separator is a character or more, and needs says")
-        if predicates is not None and ending(path) not in _RDF:
+        if format is not None:
+            format_named(format)
+        elif path == "-":
+            raise ValueError("standard input needs a format")
+        self.ending = f".{format}" if format else ending(path)
+        if predicates is not None and self.ending not in _RDF:
             raise ValueError(f"predicates are for {', '.join(_RDF)} only")
-        self.path, self.says, self.separator, self.split = path, says, separator, split
+        self.path, self.format, self.split = path, format, split
+        self.says, self.separator = says, separator
         self.head, self.relation, self.tail = head, relation, tail
         self.predicates, self.literals, self.delimiter = predicates, literals, delimiter
 
     def report(self, folder: Path) -> Report:
         """An empty account of the file."""
         kind = Report if self.predicates is None else Selection
-        return kind(str(folder / self.path))
+        return kind("-" if self.path == "-" else str(folder / self.path))
 
     def blocks(self, report: Report, literals: Literals) -> Iterator[Block]:
         """Facts of the file, block by block."""
@@ -95,7 +104,7 @@ class Facts(Part):
             assert self.tail is not None
             for block in tables.cells(path, report, [self.head, self.tail], self.delimiter):
                 yield self._said(block, report)
-        elif (reader := _RDF.get(ending(path))) is not None:
+        elif (reader := _RDF.get(self.ending)) is not None:
             keep = None if self.predicates is None else frozenset(self.predicates)
             yield from reader(path, report, literals if self.literals else None, keep)
         else:
@@ -105,7 +114,8 @@ class Facts(Part):
             if self.delimiter is not None:
                 yield from delimited.facts(path, report, columns, self.delimiter)
             else:
-                yield from format_of(path).facts(path, report, columns)
+                known = format_named(self.format) if self.format else format_of(path)
+                yield from known.facts(path, report, columns)
 
     def _said(self, block: Block, report: Report) -> Block:
         assert self.says is not None
@@ -270,21 +280,39 @@ class Brought:
 class Recipe:
     """A recipe as read.
 
+    Args:
+        table: its content.
+        path: names it in errors; the paths in it start in its folder.
+
     Raises:
         ConfigError: a key is unknown, missing or wrong, with its path.
-        ValueError: the file is absent or no TOML.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.folder = self.path.resolve().parent
+    @staticmethod
+    def read(path: str | Path) -> Recipe:
+        """Read a recipe.
+
+        Raises:
+            ConfigError, ValueError: what it says is wrong; it is absent or no TOML.
+        """
         try:
-            table = tomllib.loads(self.path.read_text(encoding="utf-8"))
+            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             reason = f"cannot be read ({error.strerror}); check the path"
             raise ValueError(f"{path}: {reason}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not valid TOML: {error}") from error
+        return Recipe(table, Path(path))
+
+    @staticmethod
+    def of_facts(path: str, format: str | None = None) -> Recipe:
+        """The recipe of one file of facts, or of standard input."""
+        name = "standard input" if path == "-" else path
+        facts = {"path": path if path == "-" else str(Path(path).resolve())}
+        return Recipe({"facts": [{**facts, **({"format": format} if format else {})}]}, Path(name))
+
+    def __init__(self, table: Mapping[str, Any], path: Path) -> None:
+        self.path, self.folder = path, path.resolve().parent
         known = ("name", "licence", "entities", "split", *_SECTIONS)
         if strange := [key for key in table if key not in known]:
             raise ConfigError(f"{path}: {strange[0]}: unknown; known: {', '.join(known)}")
@@ -329,8 +357,8 @@ class Recipe:
                 raise ConfigError(f"{self.path}: {part.name!r}: is of two kinds; rename one")
 
 
-def bring_in(recipe: str | Path, out: str | Path) -> Brought:
-    """Read everything that a recipe names and write a folder of TSV files.
+def bring_in(recipe: str | Path | Recipe, out: str | Path) -> Brought:
+    """Read everything that a recipe (or its file) names and write a folder of TSV files.
 
     The folder appears when it is whole: ``train.tsv`` and the other splits, ``entities.txt``,
     ``relations.txt``, a file a modality, ``graph.toml``, and ``import.json`` with the account of
@@ -339,7 +367,8 @@ def bring_in(recipe: str | Path, out: str | Path) -> Brought:
     Raises:
         ConfigError, ValueError: naming the file, the line where there is one, and the remedy.
     """
-    read, target = Recipe(recipe), Path(out)
+    read = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target}: is there already; remove it or give another folder")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from mocme.graph.formats import cypher, delimited, jsonl, ntriples, parquet, tsv, turtle, writers
+from mocme.graph.formats import (
+    cypher,
+    delimited,
+    jsonl,
+    ntriples,
+    parquet,
+    quads,
+    tsv,
+    turtle,
+    writers,
+)
 from mocme.graph.formats.named import Columns
 from mocme.graph.formats.report import Block, Report
 from mocme.graph.formats.streams import COMPRESSED
@@ -63,7 +73,15 @@ FORMATS = (
     Format("N-Triples", ntriples.ENDINGS, _rdf(ntriples.facts), ntriples.write),
     Format("Turtle", turtle.ENDINGS, _rdf(turtle.facts), ntriples.write),
 )
+
+
+def _refuse(path: str | Path, rows: Iterable[writers.Row]) -> None:
+    raise ValueError(f"{path}: facts are not written as N-Quads; name it .nt")
+
+
+REFUSED = (Format("N-Quads", quads.ENDINGS, _rdf(quads.facts), _refuse),)
 WRITTEN_ONLY = (Format("Cypher", (".cypher",), cypher.facts, cypher.write),)
+KINDS = {known.endings[0].removeprefix("."): known for known in (*FORMATS, *WRITTEN_ONLY)}
 ENDINGS = tuple(ending for known in FORMATS for ending in known.endings)
 
 
@@ -82,10 +100,21 @@ def format_of(path: str | Path) -> Format:
         ValueError: its name has no known ending.
     """
     found = ending(path)
-    for known in (*FORMATS, *WRITTEN_ONLY):
+    for known in (*FORMATS, *WRITTEN_ONLY, *REFUSED):
         if found in known.endings:
             return known
     raise ValueError(
         f"{path}: the ending {found!r} belongs to no known format; known: {', '.join(ENDINGS)}, "
         f"each also with {' or '.join(COMPRESSED)}"
     )
+
+
+def format_named(kind: str) -> Format:
+    """The format of a name: ``tsv``, ``csv``, ``jsonl``, ``parquet``, ``nt``, ``ttl``, ``cypher``.
+
+    Raises:
+        ValueError: there is no such format.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"a format is one of {', '.join(KINDS)}, not {kind!r}")
+    return KINDS[kind]

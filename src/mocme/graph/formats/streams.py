@@ -16,7 +16,7 @@ from typing import Any
 from mocme.graph.formats.report import Report
 
 # Bytes that are held at a time; a longer line is held whole.
-CHUNK = 1 << 22
+CHUNK = 1 << 20
 BOM = b"\xef\xbb\xbf"
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 COMPRESSED = (".gz", ".zst")
