@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mocme.graph.importing import bring_in
 from mocme.graph.loading import load
-from mocme.graph.recipes import Recipe, bring_in
+from mocme.graph.recipes import Recipe
 from mocme.graph.sources import read_features
 from mocme.graph.triples import Graph
 from mocme.parts import ConfigError

@@ -251,13 +251,13 @@ def predict(
 @common("json")
 def bring_in(source: str, out: Path, kind: str | None, as_json: bool) -> None:
     """Make a graph of SOURCE: a recipe (TOML) of tables and dumps, a file of facts, or -."""
-    from mocme.graph import recipes
+    from mocme.graph import importing, recipes
 
     if source.endswith(".toml") and kind is None:
         recipe = recipes.Recipe.read(source)
     else:
         recipe = recipes.Recipe.of_facts(source, kind)
-    brought = recipes.bring_in(recipe, out)
+    brought = importing.bring_in(recipe, out)
     if as_json:
         echo_json(brought.as_dict())
         return

@@ -1,28 +1,21 @@
 """Recipes: one TOML file that says how tables and dumps become a multi-modal graph.
 
 A recipe lists where facts stand (``[[facts]]``), and texts, numbers and files of entities
-(``[[texts]]``, ``[[numbers]]``, ``[[files]]``). `bring_in` reads them in pieces, so that what it
-holds is the indexed graph, and writes a folder that `loading.load` reads.
+(``[[texts]]``, ``[[numbers]]``, ``[[files]]``); `mocme.graph.importing` carries it out.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
-import tomli_w
 import torch
 from torch import Tensor
 
-from mocme.graph.collecting import Collector
-from mocme.graph.formats import delimited, ntriples, tables, turtle, writers
+from mocme.graph.formats import delimited, ntriples, tables, turtle
 from mocme.graph.formats.literals import Literals
 from mocme.graph.formats.named import Columns
 from mocme.graph.formats.registry import ending, format_named, format_of
@@ -35,8 +28,6 @@ _RDF = {
     **dict.fromkeys(ntriples.ENDINGS, ntriples.facts),
     **dict.fromkeys(turtle.ENDINGS, turtle.facts),
 }
-# Facts of which the recipe does not say to which split they belong.
-POOL = "pool"
 BREAKS = str.maketrans("\t\n\r", "   ")
 
 
@@ -235,48 +226,6 @@ Column = Texts | Numbers | Files
 _SECTIONS = {"facts": Facts, "texts": Texts, "numbers": Numbers, "files": Files}
 
 
-@dataclass
-class Brought:
-    """What became of everything that a recipe names.
-
-    Attributes:
-        folder: where the graph lies.
-        facts: distinct facts by split; `repeated`: those that were there before.
-        missing: empty cells of texts, numbers and files, by modality.
-        unknown: rows of texts, numbers and files about entities without a fact that were left
-            out (``entities = "facts"``), by modality.
-        reports: the account of each file.
-    """
-
-    folder: str
-    entities: int = 0
-    relations: int = 0
-    facts: dict[str, int] = field(default_factory=dict)
-    repeated: dict[str, int] = field(default_factory=dict)
-    values: dict[str, int] = field(default_factory=dict)
-    missing: dict[str, int] = field(default_factory=dict)
-    unknown: dict[str, int] = field(default_factory=dict)
-    reports: list[Report] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and texts, for JSON."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        lines = [str(report) for report in self.reports]
-        counts = ", ".join(f"{split} {count:,}" for split, count in self.facts.items())
-        lines.append(
-            f"{self.folder}: {self.entities:,} entities, {self.relations:,} relations; facts: "
-            f"{counts}; {sum(self.repeated.values()):,} repeated ones dropped"
-        )
-        for name, count in self.values.items():
-            lines.append(
-                f"{name}: {count:,} values; {self.missing.get(name, 0):,} empty cells; "
-                f"{self.unknown.get(name, 0):,} of entities without a fact left out"
-            )
-        return "\n".join(lines)
-
-
 class Recipe:
     """A recipe as read.
 
@@ -355,135 +304,3 @@ class Recipe:
                 raise ConfigError(f"{self.path}: {part.name!r}: is taken; choose another name")
             if kinds.setdefault(part.name, type(part)) is not type(part):
                 raise ConfigError(f"{self.path}: {part.name!r}: is of two kinds; rename one")
-
-
-def bring_in(recipe: str | Path | Recipe, out: str | Path) -> Brought:
-    """Read everything that a recipe (or its file) names and write a folder of TSV files.
-
-    The folder appears when it is whole: ``train.tsv`` and the other splits, ``entities.txt``,
-    ``relations.txt``, a file a modality, ``graph.toml``, and ``import.json`` with the account of
-    every input. A text's tabs and line breaks become spaces; a *name* with one is refused.
-
-    Raises:
-        ConfigError, ValueError: naming the file, the line where there is one, and the remedy.
-    """
-    read = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
-    target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target}: is there already; remove it or give another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    brought = Brought(str(target))
-    try:
-        _fill(read, fresh, brought)
-        if target.exists():
-            target.rmdir()
-        os.replace(fresh, target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return brought
-
-
-def _fill(recipe: Recipe, folder: Path, brought: Brought) -> None:
-    collector = Collector()
-    declared: dict[str, Any] = {"modalities": {}, "files": {}}
-    with Literals(folder) as literals:
-        for part in recipe.facts:
-            report = part.report(recipe.folder)
-            brought.reports.append(report)
-            for block in part.blocks(report, literals):
-                collector.add(part.split or POOL, block, report)
-        _write_literals(literals, folder, declared, brought)
-    for name in dict.fromkeys(part.name for part in recipe.columns):
-        parts = [part for part in recipe.columns if part.name == name]
-        with writers.written(folder / f"{name}.tsv") as file:
-            for column in parts:
-                _write_column(column, recipe, collector, file, brought)
-        section = "files" if isinstance(parts[0], Files) else "modalities"
-        declared[section][name] = parts[0].declared()
-    splits: dict[str, list[Tensor]] = {}
-    for split in collector.facts:
-        facts, brought.repeated[split] = collector.split(split)
-        divided = recipe.split.divide(facts) if split == POOL else {split: facts}
-        for key, chosen in divided.items():
-            splits.setdefault(key, []).append(chosen)
-    entities, relations = (list(names) for names in collector.names)
-    brought.entities, brought.relations = len(entities), len(relations)
-    for split in SPLITS:
-        if not any(map(len, splits.get(split, []))):
-            continue
-        facts = torch.cat(splits[split])
-        brought.facts[split] = len(facts)
-        rows = facts.tolist()
-        writers.write_tsv(
-            folder / f"{split}.tsv", ((entities[h], relations[r], entities[t]) for h, r, t in rows)
-        )
-    if "train" not in brought.facts:
-        raise ValueError(f"{recipe.path}: leaves no fact to train on; check [[facts]] and [split]")
-    for file_name, names in (("entities.txt", entities), ("relations.txt", relations)):
-        with writers.written(folder / file_name) as file:
-            file.write("".join(f"{name}\n" for name in names).encode())
-    about = {"name": recipe.name, **({"licence": recipe.licence} if recipe.licence else {})}
-    full = {**about, **{key: table for key, table in declared.items() if table}}
-    (folder / "graph.toml").write_text(tomli_w.dumps(full), encoding="utf-8")
-    text = json.dumps(brought.as_dict(), indent=1, ensure_ascii=False)
-    (folder / "import.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _write_literals(
-    literals: Literals, folder: Path, declared: dict[str, Any], brought: Brought
-) -> None:
-    if literals.numbers:
-        brought.values["numbers"] = literals.write_numbers(folder / "numbers.tsv")
-        declared["modalities"]["numbers"] = {"kind": "numbers", "path": "numbers.tsv"}
-    if literals.texts:
-        brought.values["texts"] = literals.write_texts(folder / "texts.tsv")
-        table = {"kind": "words", "paths": ["texts.tsv"], "columns": [3]}
-        declared["modalities"]["texts"] = table
-
-
-def _write_column(
-    part: Column, recipe: Recipe, collector: Collector, file: IO[bytes], brought: Brought
-) -> None:
-    path = recipe.folder / part.path
-    report = Report(str(path))
-    brought.reports.append(report)
-    ids, name = collector.names[0], part.name
-    for count in (brought.values, brought.missing, brought.unknown):
-        count.setdefault(name, 0)
-    for block in tables.cells(path, report, [part.entity, *part.columns], part.delimiter):
-        rows: list[tuple[str, ...]] = []
-        for cells, line in zip(zip(*block.columns, strict=True), block.lines, strict=True):
-            entity, problem = cells[0], ""
-            if not entity:
-                problem = "an empty name"
-            elif recipe.only_facts and entity not in ids:
-                brought.unknown[name] += 1
-                continue
-            made = []
-            for column, cell in zip(part.columns, cells[1:], strict=True):
-                if not cell or problem:
-                    continue
-                try:
-                    made.append(part.row(entity, cell, column, path.parent))
-                except ValueError as error:
-                    problem = f"{column} is {cell[:40]!r}: {error}"
-            if problem:
-                report.rows -= 1
-                report.reject(line, problem, ", ".join(cells))
-                continue
-            brought.missing[name] += len(part.columns) - len(made)
-            # A name that is looked up becomes an entity of the graph.
-            if made:
-                ids[entity]
-            rows += made
-        text = "".join(["\t".join(row) + "\n" for row in rows])
-        width = 2 * len(rows) if isinstance(part, Numbers) else len(rows)
-        if (text.count("\t"), text.count("\n")) != (width, len(rows)):
-            odd = next(row[0] for row in rows if set("\t\n") & set(row[0]))
-            problem = "a tab or a line feed, which a table of values cannot"
-            raise writers.refusal(path, odd, problem)
-        file.write(text.encode())
-        brought.values[name] += len(rows)
