@@ -128,10 +128,7 @@ def _fill(recipe: Recipe, folder: Path, brought: Brought) -> None:
             continue
         facts = torch.cat(splits[split])
         brought.facts[split] = len(facts)
-        rows = facts.tolist()
-        writers.write_tsv(
-            folder / f"{split}.tsv", ((entities[h], relations[r], entities[t]) for h, r, t in rows)
-        )
+        writers.write_tsv(folder / f"{split}.tsv", writers.named(facts, entities, relations))
     if "train" not in brought.facts:
         raise ValueError(f"{recipe.path}: leaves no fact to train on; check [[facts]] and [split]")
     for file_name, names in (("entities.txt", entities), ("relations.txt", relations)):

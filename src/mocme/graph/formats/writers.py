@@ -17,6 +17,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
+from jaxtyping import Int
+from torch import Tensor
+
 from mocme.graph.formats.streams import COMPRESSED
 from mocme.graph.triples import Graph
 
@@ -27,8 +30,14 @@ BATCH = 1 << 15
 
 def rows(graph: Graph, split: str) -> Iterator[Row]:
     """The facts of a split by name, in their order."""
-    entities, relations = graph.entities.names, graph.relations.names
-    for part in graph.splits[split].split(BATCH):
+    yield from named(graph.splits[split], graph.entities.names, graph.relations.names)
+
+
+def named(
+    facts: Int[Tensor, "n 3"], entities: Sequence[str], relations: Sequence[str]
+) -> Iterator[Row]:
+    """Facts by name, in their order."""
+    for part in facts.split(BATCH):
         for head, relation, tail in part.tolist():
             yield entities[head], relations[relation], entities[tail]
 
