@@ -67,6 +67,15 @@ def test_what_cannot_be_written(
         export(graph(), out if out == "-" else tmp_path / out, splits, kind)
 
 
+def test_a_file_is_replaced_only_by_force(tmp_path: Path) -> None:
+    (tmp_path / "f.tsv").write_text("mine")
+    with pytest.raises(ValueError, match=r"f.tsv: is there already"):
+        export(graph(), tmp_path / "f.tsv")
+    assert (tmp_path / "f.tsv").read_text() == "mine"
+    export(graph(), tmp_path / "f.tsv", force=True)
+    assert len(load(tmp_path / "f.tsv").facts()) == 3
+
+
 def test_a_name_that_a_list_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the name 'x\\ny' holds a line feed"):
         export(graph("x\ny"), tmp_path / "out")

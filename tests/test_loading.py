@@ -50,7 +50,7 @@ def test_a_folder_of_splits(tmp_path: Path) -> None:
     assert named(graph, "test") == [("new", "r", "b")]
     assert named(graph, "known") == []
     assert not graph.linked()[graph.entities.id("new")]
-    assert "5 lines = 2 rows + 1 duplicates + 2 blank and comment lines" in graph.notes[0]
+    assert "5 lines = 2 rows + 1 duplicates + 2 blank, comment and header lines" in graph.notes[0]
     assert len(graph.inputs) == 4
 
 

@@ -132,7 +132,6 @@ def test_every_line_is_accounted_for(tmp_path: Path) -> None:
         ("more.nt.gz", 4),
         ("posters.txt", 3),
     }
-    assert ("films.jsonl", 3, "an empty name") in rejects
     assert any("year is 'soon'" in reason for _, _, reason in rejects)
     assert any("no such file" in reason for _, _, reason in rejects)
     told = json.loads((tmp_path / "out" / "import.json").read_text())
@@ -256,6 +255,20 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: s
         Recipe.of_facts("-")
     with pytest.raises(ConfigError, match="a format is one of tsv"):
         Recipe.of_facts("-", "xyz")
+
+
+def test_empty_parts_and_cells_are_no_facts_and_no_rejects(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("f,g\nA,Jazz|Rock|\nB,Jazz||Soul\nC,\nD,|\n,Pop\n")
+    (tmp_path / "r.toml").write_text(
+        '[[facts]]\npath = "s.csv"\nhead = "f"\ntail = "g"\nsays = "is"\nseparator = "|"\n'
+    )
+    (report,) = bring_in(tmp_path / "r.toml", tmp_path / "out").reports
+    assert named(load(tmp_path / "out"), "train") == {
+        *(("A", "is", "Jazz"), ("A", "is", "Rock"), ("B", "is", "Jazz"), ("B", "is", "Soul"))
+    }
+    assert (report.rows, report.empty, [r.line for r in report.rejects]) == (2, 2, [6])
+    assert report.accounted
+    assert "2 with an empty cell" in str(report)
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Group(click.Group):
         except Interrupted as stop:
             click.echo(str(stop), err=True)
             ctx.exit(130)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(1)
 
@@ -277,12 +277,17 @@ def bring_in(source: str, out: Path, kind: str | None, as_json: bool) -> None:
     help="Splits to write to a file; all by default.",
 )
 @click.option("--format", "kind", help="Of standard output (OUT is -), or openke for a folder.")
-def export(data: str, out: str, splits: tuple[str, ...], kind: str | None) -> None:
+@click.option("--force", is_flag=True, help="Replace a file that is there already.")
+def export(data: str, out: str, splits: tuple[str, ...], kind: str | None, force: bool) -> None:
     """Write the facts of DATA to OUT: a file (its ending names the format), a folder, or -."""
     from mocme.graph.exporting import export as write
     from mocme.graph.loading import load
 
-    write(load(data), out, splits, kind)
+    graph = load(data)
+    write(graph, out, splits, kind, force)
+    if out != "-":
+        count = sum(len(graph.splits[split]) for split in splits or graph.splits)
+        click.echo(f"{count:,} facts written to {out} (modalities stay where they are)")
 
 
 @main.command()

@@ -54,7 +54,7 @@ def modalities_line(run: Any) -> str:
     counts = dict(run.folder.about["entities"])
     total = counts.pop("all")
     parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    none = "" if len(counts) > 1 else " and nothing else (graph.toml declares more: docs/data.md)"
+    none = "" if len(counts) > 1 else " only (a graph.toml can declare more: docs/data.md)"
     return f"modalities of {total:,} entities: {parts}{none}"
 
 

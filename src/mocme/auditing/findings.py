@@ -14,6 +14,7 @@ Weight = Literal["defect", "caution", "good"]
 MANY = 0.05
 # One vector of this share of the entities that have the modality stands for something missing.
 COMMON = 0.01
+WIDE = 16
 WHERE = {"in train": "train", "in valid": "valid", "in test": "test"}
 
 
@@ -121,7 +122,8 @@ def _filled_in(audit: Audit) -> list[Finding]:
         if vectors.zeros:
             text = f"{vectors.zeros:,} of {vectors.present:,} vectors of {name!r} are all zero."
             found.append(Finding("caution", text))
-        if vectors.largest_share >= COMMON:
+        # A few numbers coincide by nature.
+        if vectors.width >= WIDE and vectors.largest_share >= COMMON:
             text = (
                 f"{vectors.in_groups:,} of {vectors.present:,} vectors of {name!r} are not their "
                 f"entity's alone; the commonest belongs to {vectors.largest:,} entities and may "

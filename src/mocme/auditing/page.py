@@ -12,6 +12,7 @@ from mocme.auditing.findings import COMMON, findings, percent
 from mocme.auditing.markup import Html, join, label, tag
 from mocme.auditing.pictures import Bar
 from mocme.evaluation.breakdown import CARDINALITIES
+from mocme.graph.formats.writers import written
 from mocme.graph.leakage import DEFECTS
 from mocme.graph.pairs import STRONG
 from mocme.graph.profile import Partner, Relation
@@ -100,8 +101,13 @@ def page(audit: Audit) -> str:
 
 
 def write_page(audit: Audit, path: str | Path) -> None:
-    """Write the page of an audit, in place of what stands there."""
-    Path(path).write_text(page(audit), encoding="utf-8")
+    """Write the page of an audit, in place of what stands there.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
+    with written(path) as file:
+        file.write(page(audit).encode())
 
 
 def _tiles(audit: Audit) -> Html:

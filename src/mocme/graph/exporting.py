@@ -12,7 +12,11 @@ from mocme.graph.triples import Graph
 
 
 def export(
-    graph: Graph, out: str | Path, splits: Sequence[str] = (), kind: str | None = None
+    graph: Graph,
+    out: str | Path,
+    splits: Sequence[str] = (),
+    kind: str | None = None,
+    force: bool = False,
 ) -> None:
     """Write the facts of a graph.
 
@@ -23,10 +27,11 @@ def export(
         splits: to write; all by default. A folder gets them all.
         kind: the format of standard output or of a folder's files: ``tsv``, ``csv``, ``jsonl``,
             ``parquet``, ``nt``, ``cypher``; ``openke`` for a folder of that layout.
+        force: replace a file that is there already.
 
     Raises:
-        ValueError: a split or format is unknown, a name cannot stand in the format, or the folder
-            is not empty.
+        ValueError: a split or format is unknown, a name cannot stand in the format, or the file or
+            folder is there already.
     """
     if unknown := [split for split in splits if split not in graph.splits]:
         there = ", ".join(graph.splits)
@@ -36,6 +41,8 @@ def export(
         return
     if kind is not None and str(out) != "-":
         raise ValueError(f"{out}: its ending names the format; leave the format out")
+    if str(out) != "-" and Path(out).exists() and not force:
+        raise ValueError(f"{out}: is there already; give another name, or force it")
     found = format_named(kind or "tsv") if str(out) == "-" else format_of(out)
     rows: Iterator[writers.Row] = chain.from_iterable(
         writers.rows(graph, split) for split in splits or graph.splits

@@ -66,6 +66,8 @@ class Brought:
                 f"{name}: {count:,} values; {self.missing.get(name, 0):,} empty cells; "
                 f"{self.unknown.get(name, 0):,} of entities without a fact left out"
             )
+        if any(len(report.rejects) > 5 for report in self.reports):
+            lines.append(f"all rejects are in {Path(self.folder) / 'import.json'}")
         return "\n".join(lines)
 
 

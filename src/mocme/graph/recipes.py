@@ -41,7 +41,8 @@ class Facts(Part):
         head, relation, tail: names of columns, where columns have names; by default those of the
             header.
         says: the relation of every row, for a table with columns for head and tail only.
-        separator: parts a tail into several, each a fact of its own; with `says` only.
+        separator: parts a tail into several, each a fact of its own; with `says` only. An empty
+            part, or an empty cell, is no fact.
         delimiter: reads the file as CSV with this delimiter, whatever its ending.
         split: which split its facts belong to; by default ``[split]`` decides.
         predicates: the only ones to keep of an RDF file; all by default.
@@ -68,8 +69,10 @@ class Facts(Part):
             raise ValueError("says needs head and tail, and no relation")
         if says is None and len(named) not in (0, 3):
             raise ValueError("give head, relation and tail, or none of them")
-        if separator is not None and (says is None or not separator):
-            raise ValueError("separator is a character or more, and needs says")
+        if separator is not None and says is None:
+            raise ValueError("separator is for tables with says (one relation for all rows)")
+        if separator == "":
+            raise ValueError("separator is a character or more")
         if format is not None:
             format_named(format)
         elif path == "-":
@@ -115,9 +118,13 @@ class Facts(Part):
         lines: list[int] = []
         for head, cell, line in zip(*block.columns, block.lines, strict=True):
             parts = [cell] if self.separator is None else cell.split(self.separator)
-            if not head or not all(parts):
+            parts = [part for part in parts if part]
+            if not head or not parts:
                 report.rows -= 1
-                report.reject(line, "an empty name", f"{head}, {cell}")
+                if head:
+                    report.empty += 1
+                else:
+                    report.reject(line, f"{self.head} is empty", f"{head}, {cell}")
                 continue
             heads += [head] * len(parts)
             tails += parts

@@ -259,6 +259,12 @@ class Words(Source):
                 f"in at most the share {self.at_most} of the {len(texts)} that have a text; set "
                 f"at_least or at_most in this modality's table, or leave it out"
             )
+        if left := len(texts) - len(tokens.entity.unique()):
+            notes.append(
+                f"{folder / self.paths[0]}: {left:,} of {len(texts):,} texts have no word that "
+                f"occurs in {self.at_least} entities or more and in at most the share "
+                f"{self.at_most} of them"
+            )
         return control(tokens, self.replace, self.seed), notes
 
 

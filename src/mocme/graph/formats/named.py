@@ -78,7 +78,8 @@ def _undecided(header: Sequence[str], found: Sequence[tuple[str, ...]]) -> str:
         if found
         else "there are none of the usual names (head relation tail, subject predicate object)"
     )
-    return f"{problem}; say which columns hold the facts (columns=); {_here(header)}"
+    remedy = "say which columns hold the facts, in a recipe (docs/data.md)"
+    return f"{problem}; {remedy}; {_here(header)}"
 
 
 def _here(header: Sequence[str]) -> str:

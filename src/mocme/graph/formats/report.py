@@ -20,15 +20,17 @@ class Reject:
 class Report:
     """What became of every line (or record) of a file.
 
-    ``lines == rows + literals + blank + comments + len(rejects)``, and whoever uses the rows
-    divides ``rows`` into those used and `duplicates`. `literals` are rows that say a value of an
-    entity instead of a link (RDF only). `first` is the first row, and `first_line` its line.
+    ``lines == rows + empty + literals + blank + comments + len(rejects)``, and whoever uses the
+    rows divides ``rows`` into those used and `duplicates`. `empty` are rows whose cell for a value
+    is empty; `literals` rows that say a value of an entity instead of a link (RDF only). A header
+    counts as a comment. `first` is the first row, and `first_line` its line.
     """
 
     path: str
     lines: int = 0
     rows: int = 0
     duplicates: int = 0
+    empty: int = 0
     literals: int = 0
     blank: int = 0
     comments: int = 0
@@ -45,7 +47,9 @@ class Report:
     @property
     def accounted(self) -> bool:
         """Whether every line became something."""
-        whole = self.rows + self.literals + self.blank + self.comments + len(self.rejects)
+        whole = (
+            self.rows + self.empty + self.literals + self.blank + self.comments + len(self.rejects)
+        )
         return self.lines == whole
 
     def reject(self, line: int, reason: str, raw: bytes | str) -> None:
@@ -57,14 +61,16 @@ class Report:
     def __str__(self) -> str:
         parts = [f"{self.lines:,} lines = {self.used:,} rows"]
         parts.append(f"{self.duplicates:,} duplicates")
+        if self.empty:
+            parts.append(f"{self.empty:,} with an empty cell")
         if self.literals:
             parts.append(f"{self.literals:,} literals")
-        parts.append(f"{self.blank + self.comments:,} blank and comment lines")
+        parts.append(f"{self.blank + self.comments:,} blank, comment and header lines")
         parts.append(f"{len(self.rejects):,} rejects")
         text = f"{self.path}: " + " + ".join(parts)
         if self.bom:
             text += "; a byte order mark at its start was dropped"
-        for reject in self.rejects[:5]:
+        for reject in sorted(self.rejects, key=lambda reject: reject.line)[:5]:
             text += f"\n  line {reject.line}: {reject.reason}: {reject.text!r}"
         if len(self.rejects) > 5:
             text += f"\n  and {len(self.rejects) - 5:,} more"

@@ -23,7 +23,7 @@ class Selection(Report):
     @property
     def accounted(self) -> bool:
         whole = self.rows + self.literals + self.blank + self.comments + len(self.rejects)
-        return self.lines == whole + self.left_out
+        return self.lines == whole + self.empty + self.left_out
 
     def __str__(self) -> str:
         return f"{super().__str__()}\n  {self.left_out:,} statements of other predicates left out"
