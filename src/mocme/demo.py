@@ -50,7 +50,7 @@ def run(out: Path, seed: int, device: str) -> None:
     found = new_facts(completer, 5)
     terminal.show(
         terminal.predictions_table(
-            "Five facts that are not in the graph (at most one a relation)",
+            "Five guesses: facts that are not in the graph (at most one a relation)",
             [item for item, _ in found],
             [share for _, share in found],
         )
