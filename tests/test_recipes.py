@@ -271,6 +271,43 @@ def test_empty_parts_and_cells_are_no_facts_and_no_rejects(tmp_path: Path) -> No
     assert "2 with an empty cell" in str(report)
 
 
+def test_a_slice_of_a_dump_of_wikidata(tmp_path: Path) -> None:
+    """Links, labels, a quantity, a date and a place, and a last line that is cut."""
+    item, prop = "http://www.wikidata.org/entity/", "http://www.wikidata.org/prop/direct/"
+    label, xsd = "http://www.w3.org/2000/01/rdf-schema#label", "http://www.w3.org/2001/XMLSchema#"
+    lines = [
+        f"<{item}Q64> <{prop}P31> <{item}Q515> .",
+        f"<{item}Q64> <{prop}P17> <{item}Q183> .",
+        f"<{item}Q64> <{prop}P1376> <{item}Q183> .",
+        f'<{item}Q64> <{label}> "Berlin"@en .',
+        f'<{item}Q64> <{label}> "Berlín"@es .',
+        f'<{item}Q64> <{prop}P1082> "+3644826"^^<{xsd}decimal> .',
+        f'<{item}Q64> <{prop}P571> "1244-01-01T00:00:00Z"^^<{xsd}dateTime> .',
+        f'<{item}Q64> <{prop}P625> "Point(13.38 52.52)"'
+        "^^<http://www.opengis.net/ont/geosparql#wktLiteral> .",
+        f"<{item}Q64> <{prop}P3",
+    ]
+    (tmp_path / "slice.nt").write_text("\n".join(lines), encoding="utf-8")
+    kept = [f"{prop}P31", f"{prop}P17", label, f"{prop}P1082", f"{prop}P571", f"{prop}P625"]
+    (tmp_path / "r.toml").write_text(f'[[facts]]\npath = "slice.nt"\npredicates = {kept}\n')
+    brought = bring_in(tmp_path / "r.toml", tmp_path / "out")
+    assert named(load(tmp_path / "out"), "train") == {
+        (f"{item}Q64", f"{prop}P31", f"{item}Q515"),
+        (f"{item}Q64", f"{prop}P17", f"{item}Q183"),
+    }
+    numbers = (tmp_path / "out" / "numbers.tsv").read_text().splitlines()
+    assert {tuple(line.split("\t")[1:]) for line in numbers} == {
+        (f"{prop}P1082", "+3644826"),
+        (f"{prop}P571", "1244.0"),
+    }
+    texts = (tmp_path / "out" / "texts.tsv").read_text(encoding="utf-8")
+    assert f"{item}Q64\t{label}@es\tBerlín\n" in texts
+    (report,) = brought.reports
+    assert report.accounted
+    assert [reject.line for reject in report.rejects] == [9]
+    assert "1 statements of other predicates left out" in str(brought)
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     path = recipe(tmp_path)
     (tmp_path / "out").mkdir()

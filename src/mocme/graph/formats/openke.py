@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from mocme.graph.formats.report import Block, Report
-from mocme.graph.formats.streams import chunks, opened
+from mocme.graph.formats.streams import chunks, opened, plain_lines
 from mocme.graph.formats.writers import check, refusal, written
 from mocme.graph.triples import SPLITS, Graph
 
@@ -59,7 +59,7 @@ class Folder:
         with opened(path, report) as file:
             count = None
             for data in chunks(file, report, CHUNK):
-                data = _lines(data)
+                data = plain_lines(data)
                 if count is None:
                     first, _, data = data.partition(b"\n")
                     count = _count(first, path, report)
@@ -149,7 +149,7 @@ def _names(path: Path) -> tuple[list[str], Report]:
     found: dict[str, tuple[int, int]] = {}
     with opened(path, report) as file:
         for data in chunks(file, report, CHUNK):
-            data = _lines(data)
+            data = plain_lines(data)
             if count is None:
                 first, _, data = data.partition(b"\n")
                 count = _count(first, path, report)
@@ -194,11 +194,6 @@ def _name(raw: bytes, path: Path, line: int) -> tuple[str, int]:
         raise ValueError(
             f"{path}: line {line}: {_shown(raw)} is not valid UTF-8; save the file as UTF-8"
         ) from error
-
-
-def _lines(data: bytes) -> bytes:
-    data = data.replace(b"\r\n", b"\n")
-    return data if data.endswith(b"\n") else data + b"\n"
 
 
 def _count(raw: bytes, path: Path, report: Report) -> int:

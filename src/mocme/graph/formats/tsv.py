@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mocme.graph.formats.report import Block, Report
-from mocme.graph.formats.streams import chunks, opened
+from mocme.graph.formats.streams import chunks, opened, plain_lines
 
 TAB, LINE_FEED = 9, 10
 
@@ -65,18 +65,16 @@ def blocks(file: BufferedIOBase, columns: int | None, report: Report) -> Iterato
     """Rows of an open file, block by block; see `read` for `columns`."""
     strict = columns is not None
     for data in chunks(file, report):
-        data = data.replace(b"\r\n", b"\n")
-        data = data if data.endswith(b"\n") else data + b"\n"
+        data = plain_lines(data)
         first = report.lines + 1
-        report.lines += data.count(b"\n")
         if columns is None:
             columns = _width(data)
-        if columns is None:
-            # Not a row yet.
-            _line_by_line(data, 0, False, first, report)
-            continue
-        block = _all_rows(data, columns, strict, first)
-        block = block or _line_by_line(data, columns, strict, first, report)
+        block = None if columns is None else _all_rows(data, columns, strict, first)
+        if block is not None:
+            report.lines += len(block.lines)
+        else:
+            # Before the first row tells how many columns there are, no line is a row.
+            block = _line_by_line(data, columns or 0, strict, first, report)
         report.rows += len(block.lines)
         if block.lines:
             yield block
@@ -159,6 +157,7 @@ def _line_by_line(data: bytes, columns: int, strict: bool, first: int, report: R
     numbers: list[int] = []
     lines = data.split(b"\n")
     lines.pop()
+    report.lines += len(lines)
     for number, raw in enumerate(lines, first):
         if not raw:
             report.blank += 1
