@@ -119,7 +119,9 @@ def test_many_tables_become_one_graph(tmp_path: Path) -> None:
 
 
 def test_every_line_is_accounted_for(tmp_path: Path) -> None:
-    brought = bring_in(recipe(tmp_path), tmp_path / "out")
+    seen = []
+    brought = bring_in(recipe(tmp_path), tmp_path / "out", lambda report: seen.append(report.path))
+    assert set(seen) == {report.path for report in brought.reports}
     assert all(report.accounted for report in brought.reports)
     rejects = {
         (Path(report.path).name, reject.line, reject.reason)

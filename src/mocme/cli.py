@@ -257,7 +257,14 @@ def bring_in(source: str, out: Path, kind: str | None, as_json: bool) -> None:
         recipe = recipes.Recipe.read(source)
     else:
         recipe = recipes.Recipe.of_facts(source, kind)
-    brought = importing.bring_in(recipe, out)
+    with bar("import", quiet=as_json) as (progress, task):
+        brought = importing.bring_in(
+            recipe,
+            out,
+            lambda report: progress.update(
+                task, description=f"lines of {Path(report.path).name}", completed=report.lines
+            ),
+        )
     if as_json:
         echo_json(brought.as_dict())
         return

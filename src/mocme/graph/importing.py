@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -71,12 +72,17 @@ class Brought:
         return "\n".join(lines)
 
 
-def bring_in(recipe: str | Path | Recipe, out: str | Path) -> Brought:
+def bring_in(
+    recipe: str | Path | Recipe, out: str | Path, advance: Callable[[Report], None] | None = None
+) -> Brought:
     """Read everything that a recipe (or its file) names and write a folder of TSV files.
 
     The folder appears when it is whole: ``train.tsv`` and the other splits, ``entities.txt``,
     ``relations.txt``, a file a modality, ``graph.toml``, and ``import.json`` with the account of
     every input. A text's tabs and line breaks become spaces; a *name* with one is refused.
+
+    Args:
+        advance: called after each piece with the account of the file that is being read.
 
     Raises:
         ConfigError, ValueError: naming the file, the line where there is one, and the remedy.
@@ -91,7 +97,7 @@ def bring_in(recipe: str | Path | Recipe, out: str | Path) -> Brought:
     fresh.mkdir()
     brought = Brought(str(target))
     try:
-        _fill(read, fresh, brought)
+        _fill(read, fresh, brought, advance or (lambda report: None))
         if target.exists():
             target.rmdir()
         os.replace(fresh, target)
@@ -100,7 +106,9 @@ def bring_in(recipe: str | Path | Recipe, out: str | Path) -> Brought:
     return brought
 
 
-def _fill(recipe: Recipe, folder: Path, brought: Brought) -> None:
+def _fill(
+    recipe: Recipe, folder: Path, brought: Brought, advance: Callable[[Report], None]
+) -> None:
     collector = Collector()
     declared: dict[str, Any] = {"modalities": {}, "files": {}}
     with Literals(folder) as literals:
@@ -109,12 +117,13 @@ def _fill(recipe: Recipe, folder: Path, brought: Brought) -> None:
             brought.reports.append(report)
             for block in part.blocks(report, literals):
                 collector.add(part.split or POOL, block, report)
+                advance(report)
         _write_literals(literals, folder, declared, brought)
     for name in dict.fromkeys(part.name for part in recipe.columns):
         parts = [part for part in recipe.columns if part.name == name]
         with writers.written(folder / f"{name}.tsv") as file:
             for column in parts:
-                _write_column(column, recipe, collector, file, brought)
+                _write_column(column, recipe, collector, file, brought, advance)
         section = "files" if isinstance(parts[0], Files) else "modalities"
         declared[section][name] = parts[0].declared()
     splits: dict[str, list[Tensor]] = {}
@@ -156,7 +165,12 @@ def _write_literals(
 
 
 def _write_column(
-    part: Column, recipe: Recipe, collector: Collector, file: IO[bytes], brought: Brought
+    part: Column,
+    recipe: Recipe,
+    collector: Collector,
+    file: IO[bytes],
+    brought: Brought,
+    advance: Callable[[Report], None],
 ) -> None:
     path = recipe.folder / part.path
     report = Report(str(path))
@@ -198,3 +212,4 @@ def _write_column(
             raise writers.refusal(path, odd, problem)
         file.write(text.encode())
         brought.values[name] += len(rows)
+        advance(report)
