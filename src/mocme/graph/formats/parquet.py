@@ -2,6 +2,10 @@
 
 In the report, a line is a row, counted from 1. Parquet keeps what it needs at its end, so it is
 read from a file only, not from standard input; and it compresses by itself.
+
+Known limit: a damaged file that claims absurd sizes can make polars end the whole process, for it
+aborts where an allocation fails, and nothing here can catch that. Other damage is an error that
+names the file.
 """
 
 from __future__ import annotations
