@@ -47,6 +47,11 @@ class Group(click.Group):
 def common(*names: str) -> Callable[[Any], Any]:
     """Options that several commands share."""
     options = {
+        "features": click.option(
+            "--features",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            help="Folder of encoded modalities, where they do not lie beside the data.",
+        ),
         "device": click.option(
             "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
         ),
@@ -100,18 +105,13 @@ def main() -> None:
 )
 @click.option("--seed", type=int, help="Instead of the experiment's.")
 @click.option(
-    "--features",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of encoded modalities, where they do not lie beside the data.",
-)
-@click.option(
     "--set",
     "sets",
     multiple=True,
     metavar="PATH=VALUE",
     help="Another value for a setting, for instance training.passes=3.",
 )
-@common("device", "threads")
+@common("features", "device", "threads")
 def train(
     experiment: str,
     data: str,
@@ -300,11 +300,6 @@ def export(data: str, out: str, splits: tuple[str, ...], kind: str | None, force
 @main.command()
 @click.argument("data")
 @click.option(
-    "--features",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of modalities, where they do not lie beside the data.",
-)
-@click.option(
     "--page",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the audit as one HTML file.",
@@ -321,7 +316,7 @@ def export(data: str, out: str, splits: tuple[str, ...], kind: str | None, force
     show_default=True,
     help="Rank by frequency and by a lookup table.",
 )
-@common("threads", "json")
+@common("features", "threads", "json")
 def audit(
     data: str,
     features: Path | None,

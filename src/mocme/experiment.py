@@ -12,12 +12,12 @@ import torch
 from mocme.config import Experiment, custom_code
 from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
-from mocme.evaluation.ranking import Ranks, batch_for, rank
+from mocme.evaluation.ranking import Ranks, batch_for, hidden, rank
 from mocme.graph.loading import load
 from mocme.graph.modalities import Features, Modality, Tokens, unpacked
 from mocme.graph.sources import read_features
 from mocme.graph.tokens import TrainingFacts
-from mocme.graph.triples import SPLITS, AnswerIndex, Graph, Vocabulary
+from mocme.graph.triples import AnswerIndex, Graph, Vocabulary
 from mocme.inference.completer import Completer
 from mocme.machine import environment, faster_precision, find_device, stop_signal
 from mocme.model.model import Model
@@ -275,16 +275,17 @@ def rank_split(
     advance: Callable[[int, int], None] | None = None,
     only: int | None = None,
 ) -> Ranks:
-    """Filtered ranks of a split: train and valid hide answers of valid, everything those of test.
+    """Filtered ranks of a split, both directions; `hidden` says which answers do not compete.
 
     Args:
         only: rank this many answers and no more.
     """
-    known = graph.answers(*(("train", "valid") if split == "valid" else SPLITS))
     asked = AnswerIndex(graph.directed(split)[:only])
     batch = batch_for(graph.num_entities, memory)
     device = model.structure.device
-    return rank(model.score, asked, known, batch=batch, device=device, advance=advance)
+    return rank(
+        model.score, asked, hidden(graph, split), batch=batch, device=device, advance=advance
+    )
 
 
 # -- inside ------------------------------------------------------------------------------------

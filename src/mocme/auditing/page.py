@@ -13,7 +13,7 @@ from mocme.auditing.markup import Html, join, label, tag
 from mocme.auditing.pictures import Bar
 from mocme.evaluation.breakdown import CARDINALITIES
 from mocme.graph.formats.writers import written
-from mocme.graph.leakage import DEFECTS
+from mocme.graph.leakage import DEFECTS, Defect
 from mocme.graph.pairs import STRONG
 from mocme.graph.profile import Partner, Relation
 
@@ -110,6 +110,15 @@ def write_page(audit: Audit, path: str | Path) -> None:
         file.write(page(audit).encode())
 
 
+def _bar(defect: Defect) -> Bar:
+    """The share of a split's rows that suffer from a defect."""
+    return Bar(
+        f"{defect.split}: {defect.kind}",
+        [(defect.share, "two" if defect.split == "test" else "one")],
+        f"{defect.rows:,} rows, {percent(defect.share)}",
+    )
+
+
 def _tiles(audit: Audit) -> Html:
     counts = {"entities": audit.entities, "relations": len(audit.relations)}
     counts |= {f"rows of {name}": split.rows for name, split in audit.splits.items()}
@@ -144,14 +153,7 @@ def _splits(audit: Audit) -> Html:
                 "two entities, is a property of the graph, which simple rules exploit.",
             )
         )
-        drawn = [
-            Bar(
-                f"{defect.split}: {defect.kind}",
-                [(defect.share, "two" if defect.split == "test" else "one")],
-                f"{defect.rows:,} rows, {percent(defect.share)}",
-            )
-            for defect in found
-        ]
+        drawn = [_bar(defect) for defect in found]
         parts.append(pictures.bars("Share of the rows of valid and test that leak", drawn))
     return _section("Splits and leakage", *parts)
 
@@ -197,15 +199,7 @@ def _entities(audit: Audit) -> Html:
         {re.sub(r"-\d+", "+", span): n for span, n in audit.degrees.histogram.items()},
         "training facts of an entity, up to those of the next column",
     )
-    touched = [
-        Bar(
-            f"{defect.split}: {defect.kind}",
-            [(defect.share, "two" if defect.split == "test" else "one")],
-            f"{defect.rows:,} rows, {percent(defect.share)}",
-        )
-        for defect in audit.defects
-        if defect.kind.startswith("unseen")
-    ]
+    touched = [_bar(defect) for defect in audit.defects if defect.kind.startswith("unseen")]
     rows = pictures.bars("Rows with a name unseen in train", touched) if touched else ""
     return _section("Entities", tag("p", said), drawn, tag("p", parts), rows)
 

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mocme.evaluation.metrics import of_ranks
-from mocme.evaluation.ranking import Ranks, Scores, batch_for, rank
+from mocme.evaluation.ranking import Ranks, Scores, batch_for, hidden, rank
 from mocme.graph.released import Released, numbered
-from mocme.graph.triples import SPLITS, AnswerIndex, Graph, Queries
+from mocme.graph.triples import AnswerIndex, Graph, Queries
 
 # GiB that scores and their work memory take.
 MEMORY = 0.1
@@ -76,16 +76,15 @@ def floors(released: Released) -> dict[str, dict[str, Floor]]:
 
     Returns:
         By split (valid, test, where there are any rows) and by floor (``frequency``, ``lookup``).
-        Train and valid hide answers of valid, every fact of the graph those of test.
     """
     graph = released.graph
     batch = batch_for(graph.num_entities, MEMORY)
     result: dict[str, dict[str, Floor]] = {}
-    for split, filtered in (("valid", ("train", "valid")), ("test", SPLITS)):
+    for split in ("valid", "test"):
         asked = graph.answers(split)
         if not len(asked):
             continue
-        known = graph.answers(*filtered)
+        known = hidden(graph, split)
         rankers: dict[str, Scores] = {"frequency": Frequency(graph), "lookup": Lookup(graph)}
         result[split] = {}
         for name, score in rankers.items():

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mocme.graph.triples import AnswerIndex, Queries
+from mocme.graph.triples import SPLITS, AnswerIndex, Graph, Queries
 
 Advance = Callable[[int, int], None]
 # Rows of scores that are counted at a time.
@@ -64,6 +64,14 @@ class Ranks:
     def realistic(self) -> Float[Tensor, " n"]:
         """The mean of the optimistic and the pessimistic rank."""
         return 1 + self.above.double() + self.ties.double() / 2
+
+
+def hidden(graph: Graph, split: str) -> AnswerIndex:
+    """Answers that do not compete when a split is ranked.
+
+    Train and valid hide answers of valid, every fact of the graph those of test.
+    """
+    return graph.answers(*(("train", "valid") if split == "valid" else SPLITS))
 
 
 def rank(

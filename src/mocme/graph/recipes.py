@@ -132,14 +132,18 @@ class Facts(Part):
         return Block((heads, [self.says] * len(heads), tails), lines)
 
 
-class Texts(Part):
-    """Texts of entities: a column of a table. Several tables may add to one modality."""
+class OneColumn(Part):
+    """A column of a table that says something of entities."""
 
     def __init__(
         self, *, name: str, path: str, entity: str, column: str, delimiter: str | None = None
     ) -> None:
         self.name, self.path, self.entity, self.columns = name, path, entity, (column,)
         self.delimiter = delimiter
+
+
+class Texts(OneColumn):
+    """Texts of entities: a column of a table. Several tables may add to one modality."""
 
     def row(self, entity: str, cell: str, column: str, base: Path) -> tuple[str, ...]:
         """What is written of a cell."""
@@ -182,17 +186,11 @@ class Numbers(Part):
         return {"kind": "numbers", "path": f"{self.name}.tsv"}
 
 
-class Files(Part):
+class Files(OneColumn):
     """Files of entities (pictures, sounds): a column of paths, from the table's folder.
 
     They are listed under ``[files.NAME]`` for whoever encodes them.
     """
-
-    def __init__(
-        self, *, name: str, path: str, entity: str, column: str, delimiter: str | None = None
-    ) -> None:
-        self.name, self.path, self.entity, self.columns = name, path, entity, (column,)
-        self.delimiter = delimiter
 
     def row(self, entity: str, cell: str, column: str, base: Path) -> tuple[str, ...]:
         """What is written of a cell.

@@ -146,8 +146,8 @@ class _Weighed(torch.autograd.Function):
             weights, redundancy = fusion.weigh(products, gated, present)
         ctx.small = (products, gated), (weights, redundancy), others
         ctx.save_for_backward(views, gate)
-        vector = torch.bmm(weights.detach().unsqueeze(1), views).squeeze(1)
-        return vector, weights.detach(), redundancy.detach()
+        weights = weights.detach()
+        return weighted(weights, views), weights, redundancy.detach()
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -159,7 +159,7 @@ class _Weighed(torch.autograd.Function):
             made,
             (*inputs, *others),
             (by_weights, upstream[2]),
-            retain_graph=True,
+            retain_graph=True,  # as autograd itself, which may be asked twice
             allow_unused=True,
         )
         gradient = made[0].detach().unsqueeze(2) * by_vector

@@ -18,7 +18,6 @@ from mocme.graph.formats import rdf
 from mocme.graph.formats.literals import Literals
 from mocme.graph.formats.rdf import BASE, PLAIN_IRI, PLAIN_LABEL, Value, term
 from mocme.graph.formats.report import Block, Report
-from mocme.graph.formats.statements import Selection as Selection
 from mocme.graph.formats.statements import Statements
 from mocme.graph.formats.streams import chunks, opened
 from mocme.graph.formats.writers import Row, batches, written

@@ -47,10 +47,11 @@ class Report:
     @property
     def accounted(self) -> bool:
         """Whether every line became something."""
-        whole = (
-            self.rows + self.empty + self.literals + self.blank + self.comments + len(self.rejects)
-        )
-        return self.lines == whole
+        return self.lines == self._whole()
+
+    def _whole(self) -> int:
+        other = self.empty + self.literals + self.blank + self.comments
+        return self.rows + other + len(self.rejects)
 
     def reject(self, line: int, reason: str, raw: bytes | str) -> None:
         """Note a line that is no row."""

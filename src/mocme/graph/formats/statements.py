@@ -20,10 +20,8 @@ class Selection(Report):
 
     left_out: int = 0
 
-    @property
-    def accounted(self) -> bool:
-        whole = self.rows + self.literals + self.blank + self.comments + len(self.rejects)
-        return self.lines == whole + self.empty + self.left_out
+    def _whole(self) -> int:
+        return super()._whole() + self.left_out
 
     def __str__(self) -> str:
         return f"{super().__str__()}\n  {self.left_out:,} statements of other predicates left out"
