@@ -19,17 +19,19 @@ from mocme.graph.sources import read_features
 from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import AnswerIndex, Graph, Vocabulary
 from mocme.inference.completer import Completer
-from mocme.machine import environment, faster_precision, find_device, stop_signal
+from mocme.machine import (
+    Interrupted,
+    environment,
+    faster_precision,
+    find_device,
+    stop_signal,
+)
 from mocme.model.model import Model
 from mocme.runs import RunError, RunFolder
 from mocme.training.loop import Progress, Trainer
 
 LOG = "training.jsonl"
 EVALUATIONS = "evaluations.jsonl"
-
-
-class Interrupted(RuntimeError):
-    """A training was asked to stop, and its run can be resumed."""
 
 
 @runtime_checkable

@@ -14,6 +14,10 @@ from typing import Any
 import torch
 
 
+class Interrupted(RuntimeError):
+    """Work was asked to stop, and can go on later."""
+
+
 def find_device(device: str) -> torch.device:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:1`` as a device.
 

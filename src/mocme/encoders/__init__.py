@@ -1,0 +1,1 @@
+"""From raw files to modalities: text, pictures, sound, video, numbers, tokens."""

@@ -1,0 +1,185 @@
+"""What is to be encoded, by entity: texts in tables, files in lists, files named by their entity.
+
+A file may be named after its entity: the name, with every character that file systems refuse as
+``%`` and two hexadecimal digits a byte (`escaped`), and an ending. Several files of an entity lie in
+a folder of that name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from mocme.encoders.base import Encoder, Job, Outcome, Unusable
+from mocme.encoders.store import Item, Store
+from mocme.graph.formats import tables
+from mocme.graph.formats.registry import TSV, ending
+from mocme.graph.formats.report import Report
+
+# Refused by some file system, or with a meaning of its own; "%" is the escape itself.
+_SPECIAL = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*%]|^[. ]|[. ]$')
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:")
+LONGEST = 255
+
+
+def escaped(name: str) -> str:
+    """A file name (without an ending) for an entity's name; `unescaped` leads back.
+
+    Raises:
+        ValueError: it would be longer than the 255 bytes that file systems hold.
+    """
+    text = _SPECIAL.sub(lambda found: "".join(f"%{b:02X}" for b in found[0].encode()), name)
+    if len(text.encode()) > LONGEST - 8:
+        raise ValueError(
+            f"the name {name[:40]!r}... is too long for a file name; list its files in a table"
+        )
+    return text
+
+
+def unescaped(name: str) -> str:
+    """The entity's name of a file name without an ending; any character may be escaped.
+
+    Raises:
+        ValueError: what is escaped is no UTF-8.
+    """
+    return unquote_to_bytes(name).decode()
+
+
+class Raw(Encoder):
+    """An encoder of what tables or folders hold for entities.
+
+    Args:
+        paths: tables (TSV, CSV, JSON lines, Parquet), or, for files, also folders of files that
+            are named after their entities.
+        entity: the column of the entity's name; in TSV a number from 1. By default ``1`` in TSV and
+            ``entity`` elsewhere.
+        columns: the column of the text or of the file's path, one, or one a path. By default ``2``
+            in TSV, and ``text`` or ``path`` elsewhere. Paths start in the table's folder.
+        delimiter: reads tables as CSV with this delimiter.
+    """
+
+    column = "text"
+    endings: Sequence[str] = ()
+
+    def __init__(
+        self,
+        *,
+        paths: Sequence[str],
+        entity: str | None = None,
+        columns: Sequence[str] = (),
+        delimiter: str | None = None,
+    ) -> None:
+        if not paths or isinstance(paths, str):
+            raise ValueError("paths is a list of files or folders, at least one")
+        if isinstance(columns, str) or len(columns) not in (0, 1, len(paths)):
+            raise ValueError("columns is a list: one column, or one for each of the paths")
+        self.paths, self.entity, self.delimiter = tuple(paths), entity, delimiter
+        self.columns = tuple(columns) * (len(paths) if len(columns) == 1 else 1)
+
+    def gather(self, job: Job, store: Store, outcome: Outcome) -> dict[str, str]:
+        """List everything that belongs to an entity.
+
+        Returns:
+            what was read, for the provenance.
+
+        Raises:
+            ValueError: a table cannot be read, or nothing belongs to an entity.
+        """
+        digests = []
+        for number, name in enumerate(self.paths):
+            path = job.folder / name
+            if path.is_dir() and self.endings:
+                store.list(self._named(path, job, outcome))
+                digests.append("a folder")
+                continue
+            if not path.exists():
+                raise ValueError(f"{path}: there is no such file or folder; check the path")
+            report = Report(str(path))
+            column = self.columns[number] if self.columns else None
+            store.list(self._rows(path, column, job, report, outcome))
+            outcome.notes.append(str(report))
+            digests.append(report.sha256)
+        outcome.entities = job.graph.num_entities
+        return {"sources": "\t".join(self.paths), "sources_sha256": "\t".join(digests)}
+
+    def _rows(
+        self, path: Path, column: str | None, job: Job, report: Report, outcome: Outcome
+    ) -> Iterator[tuple[int, str, str]]:
+        numbered = self.delimiter is None and ending(path) in TSV
+        wanted = [self.entity or ("1" if numbered else "entity")]
+        wanted.append(column or ("2" if numbered else self.column))
+        for block in tables.cells(path, report, wanted, self.delimiter):
+            names, cells = block.columns
+            ids = job.graph.entities.find(names)
+            for name, id, cell, line in zip(names, ids, cells, block.lines, strict=True):
+                if id is None:
+                    _unknown(outcome, name)
+                elif self.endings and cell and not _ADDRESS.match(cell):
+                    yield id, os.path.join(path.parent, cell), f"{path}, line {line}"
+                else:
+                    yield id, cell, f"{path}, line {line}"
+
+    def _named(
+        self, folder: Path, job: Job, outcome: Outcome
+    ) -> Iterator[tuple[int, str, str]]:
+        """Files of a folder, or of folders in it, that are named after their entities."""
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if entry.name.startswith("."):
+                continue
+            stem, known = os.path.splitext(entry.name)
+            plain = entry.name if entry.is_dir() or known.lower() not in self.endings else stem
+            try:
+                name = unescaped(plain)
+            except ValueError:
+                name = plain
+            id = job.graph.entities.get(name)
+            if id is None:
+                _unknown(outcome, name)
+            elif entry.is_dir():
+                for path in sorted(Path(entry.path).iterdir()):
+                    if path.is_file() and not path.name.startswith("."):
+                        yield id, str(path), str(path)
+            else:
+                yield id, entry.path, entry.path
+
+
+def _unknown(outcome: Outcome, name: str) -> None:
+    outcome.unknown += 1
+    if len(outcome.strange) < 3:
+        outcome.strange.append(name)
+
+
+def read_file(item: Item, limit: int) -> bytes:
+    """The bytes of an item's file.
+
+    Raises:
+        Unusable: there is none, it cannot be read, or it has more than `limit` bytes.
+    """
+    if not item.source:
+        raise Unusable("no file is named")
+    if _ADDRESS.match(item.source):
+        raise Unusable("is an address, and nothing is fetched; download it and name the file")
+    try:
+        if not os.path.isfile(item.source):
+            raise Unusable(f"there is no file {item.source}")
+        size = os.path.getsize(item.source)
+        if size > limit:
+            raise Unusable(f"has {size / 1e6:,.1f} MB; the limit is {limit / 1e6:,.0f} MB")
+        with open(item.source, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise Unusable(f"{item.source}: cannot be read ({error.strerror})") from error
+
+
+def read_text(item: Item) -> bytes:
+    """The text of an item.
+
+    Raises:
+        Unusable: it is empty.
+    """
+    if not item.source.strip():
+        raise Unusable("an empty text")
+    return item.source.encode()

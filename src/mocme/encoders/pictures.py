@@ -1,0 +1,152 @@
+"""Picture files to arrays of one size, whatever they are, and a reason where they are nothing."""
+
+from __future__ import annotations
+
+import io
+import threading
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+from mocme.encoders.base import Outcome, Unusable
+from mocme.encoders.pretrained import extra
+
+BYTES, PIXELS = 20_000_000, 50_000_000
+# What a picture may be. Not among them are formats that run a program to be read (EPS).
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+ENDINGS = (
+    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif",
+)  # fmt: skip
+# A large picture takes hundreds of megabytes while it is read: only one at a time.
+LARGE = 8_000_000
+_LARGE_ONE = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a network wants its pictures to look like.
+
+    Attributes:
+        side: height and width.
+        fit: ``crop``: a square from the middle, `share` of the shorter side; ``whole``: all of the
+            picture on a square that is `ground` elsewhere; ``stretch``: all of it, in any shape.
+        resample: ``bicubic`` or ``bilinear``.
+    """
+
+    side: int = 224
+    fit: Literal["crop", "whole", "stretch"] = "crop"
+    share: float = 0.875
+    ground: int = 127
+    resample: Literal["bicubic", "bilinear"] = "bicubic"
+
+    def described(self) -> str:
+        """In words, for the identity of an encoder."""
+        how = {
+            "crop": f"middle {self.share:g} of the shorter side",
+            "whole": f"whole on {self.ground}",
+            "stretch": "stretched",
+        }[self.fit]
+        return f"{self.side} px, {how}, {self.resample}"
+
+
+def read_picture(
+    data: bytes, shape: Shape, outcome: Outcome | None = None
+) -> UInt8[np.ndarray, "side side 3"]:
+    """A picture as RGB of one size.
+
+    The format is told from the content. Of an animation the first frame counts. It is turned as its
+    metadata says, transparency becomes white, and 16 bits become 8.
+
+    Args:
+        outcome: counts what was special.
+
+    Raises:
+        Unusable: it is no picture, broken, too large, or of another format; with the reason.
+    """
+    with extra("pillow", "image"):
+        from PIL import Image
+    if not data:
+        raise Unusable("an empty file")
+    if len(data) > BYTES:
+        raise Unusable(f"has {len(data) / 1e6:,.1f} MB; the limit is {BYTES / 1e6:,.0f} MB")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            pixels = picture.width * picture.height
+            _check_size(pixels)
+            if getattr(picture, "is_animated", False) and outcome is not None:
+                outcome.count("animations, of which the first frame counts")
+            if pixels <= LARGE:
+                return _shaped(picture, shape)
+            with _LARGE_ONE:
+                return _shaped(picture, shape)
+    except Unusable:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Unusable(_too_many("far more")) from error
+    except Image.UnidentifiedImageError as error:
+        raise Unusable("is no picture of a known format") from error
+    except Exception as error:  # decoders of broken files fail in any way
+        reason = str(error).partition("\n")[0][:120] or type(error).__name__
+        raise Unusable(f"is broken ({reason})") from error
+
+
+def _check_size(pixels: int) -> None:
+    if pixels > PIXELS:
+        raise Unusable(_too_many(f"{pixels / 1e6:,.0f}"))
+    if not pixels:
+        raise Unusable("has no pixels")
+
+
+def _too_many(count: str) -> str:
+    return f"has {count} megapixels; the limit is {PIXELS / 1e6:,.0f}"
+
+
+def _shaped(picture: Any, shape: Shape) -> UInt8[np.ndarray, "side side 3"]:
+    from PIL import Image, ImageOps
+
+    # A JPEG can be read at half or a quarter of its size: a quarter of the time. Twice what is
+    # needed stays, so that the rest of the reduction is done well.
+    wanted = round(2 * shape.side / (shape.share if shape.fit == "crop" else 1))
+    picture.draft(None, (wanted, wanted))
+    picture.load()
+    picture = _colours(ImageOps.exif_transpose(picture))
+    resample = Image.Resampling[shape.resample.upper()]
+    width, height = picture.size
+    side = (shape.side, shape.side)
+    if shape.fit == "stretch":
+        result = picture.resize(side, resample, reducing_gap=3.0)
+    elif shape.fit == "crop":
+        length = min(width, height) * shape.share
+        left, top = (width - length) / 2, (height - length) / 2
+        box = (left, top, left + length, top + length)
+        result = picture.resize(side, resample, box=box, reducing_gap=3.0)
+    else:
+        scale = shape.side / max(width, height)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        result = Image.new("RGB", side, (shape.ground,) * 3)
+        corner = ((shape.side - size[0]) // 2, (shape.side - size[1]) // 2)
+        result.paste(picture.resize(size, resample, reducing_gap=3.0), corner)
+    return np.asarray(result, dtype=np.uint8)
+
+
+def _colours(picture: Any) -> Any:
+    """RGB from whatever mode."""
+    from PIL import Image
+
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        values = np.asarray(picture, dtype=np.float64)
+        # 32 bits hold anything; what is beyond 8 bits is brought into them by its own range.
+        low, high = min(0.0, np.nanmin(values)), max(255.0, np.nanmax(values))
+        scaled = (np.nan_to_num(values) - low) * (255 / (high - low))
+        return Image.fromarray(scaled.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(paper, picture).convert("RGB")
+    return picture.convert("RGB")

@@ -1,0 +1,154 @@
+"""Encoding by a network: what is new is prepared by threads, encoded in batches, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from mocme.encoders.base import Failure, Job, Outcome, Unusable
+from mocme.encoders.store import Item, Store
+from mocme.machine import Interrupted
+
+Ready = TypeVar("Ready")
+# What is told of an encoder in the file that it makes; it decides whether vectors may be reused.
+Identity = Mapping[str, str]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A network that is loaded, and how its input is made.
+
+    Attributes:
+        identity: model, revision, and every setting that changes a vector.
+        width: F.
+        window: items that are looked at together; batches do not reach beyond them.
+        unit: vectors have length 1.
+    """
+
+    identity: Identity
+    width: int
+    window: int
+    unit: bool
+
+    def prepare(self, content: bytes, outcome: Outcome) -> Any:
+        """Input for the network, made in a thread.
+
+        Raises:
+            Unusable: with the reason.
+        """
+
+    def batches(self, ready: Sequence[Any]) -> Iterator[list[int]]:
+        """Places of what goes together, in an order that depends on nothing but their content."""
+
+    def encode(self, batch: Sequence[Any]) -> Float[np.ndarray, "n F"]:
+        """The vectors of a batch."""
+
+
+class Prepared(NamedTuple):
+    """An item that was looked at.
+
+    Attributes:
+        row: of its vector, where there is one already; then `ready` is None.
+    """
+
+    digest: bytes
+    row: int | None
+    ready: Any
+
+
+def in_chunks(count: int, size: int) -> Iterator[list[int]]:
+    """The places 0 .. count - 1, `size` at a time."""
+    for first in range(0, count, size):
+        yield list(range(first, min(first + size, count)))
+
+
+def run(
+    job: Job,
+    store: Store,
+    engine: Engine,
+    content: Callable[[Item], bytes],
+    outcome: Outcome,
+) -> None:
+    """Encode the items of a store that it has no vectors for, and write the modality.
+
+    Args:
+        content: the bytes of an item, by which it is known again.
+
+    Raises:
+        Interrupted: it was stopped; all whole batches are kept.
+    """
+    started = time.perf_counter()
+    identity = json.dumps(engine.identity, sort_keys=True)
+    if store.begin(identity, engine.width):
+        outcome.notes.append("the encoder or its settings changed, so all is encoded anew")
+    outcome.items, outcome.width = len(store), engine.width
+    done, before = 0, store.rows
+    job.advance(0, outcome.items)
+    for window, futures in _looked_at(store, engine, content, outcome):
+        keep: list[tuple[int, bytes]] = []
+        new: dict[bytes, Any] = {}
+        for item, future in zip(window, futures, strict=True):
+            try:
+                found = future.result()
+            except Unusable as error:
+                name = job.graph.entities[item.entity]
+                outcome.failures.append(Failure(name, item.place, str(error)))
+                continue
+            keep.append((item.id, found.digest))
+            # The window before may have encoded the same content after this was looked at.
+            row = store.row(found.digest) if found.row is None else found.row
+            if row is not None and row < before:
+                outcome.reused += 1
+            elif row is not None or found.digest in new:
+                outcome.shared += 1
+            else:
+                new[found.digest] = found.ready
+        store.bind(keep)
+        done += len(window) - len(new)
+        digests, ready = list(new), list(new.values())
+        for places in engine.batches(ready):
+            if job.stopped.is_set():
+                raise Interrupted(
+                    f"stopped after {done:,} of {outcome.items:,}; the same command goes on"
+                )
+            vectors = engine.encode([ready[place] for place in places])
+            store.add([digests[place] for place in places], vectors)
+            outcome.encoded += len(places)
+            done += len(places)
+            job.advance(done, outcome.items)
+        job.advance(done, outcome.items)
+    outcome.seconds = time.perf_counter() - started
+
+
+def _looked_at(
+    store: Store, engine: Engine, content: Callable[[Item], bytes], outcome: Outcome
+) -> Iterator[tuple[Sequence[Item], list[Future[Prepared]]]]:
+    """Windows of items; threads prepare the next one while this one is encoded."""
+
+    def look(item: Item) -> Prepared:
+        data = content(item)
+        digest = hashlib.sha256(data).digest()
+        row = store.row(digest)
+        return Prepared(digest, row, engine.prepare(data, outcome) if row is None else None)
+
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        ahead: tuple[Sequence[Item], list[Future[Prepared]]] | None = None
+        try:
+            for window in store.windows(engine.window):
+                futures = [pool.submit(look, item) for item in window]
+                if ahead is not None:
+                    yield ahead
+                ahead = window, futures
+            if ahead is not None:
+                yield ahead
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,288 @@
+"""Encoded vectors on disk, by the digest of their content, and the items they are made from.
+
+Nothing here grows in memory with the number of entities: items and digests lie in an SQLite file,
+vectors in a file of rows. A batch is there whole or not at all, whatever happens in between, so
+that an encoding that was stopped goes on with the batches it would have made anyway.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from mocme.graph.formats.writers import written
+from mocme.graph.modalities import FORMAT
+
+TYPE = np.dtype("<f2")
+# Rows that are fetched or written at a time.
+PAGE = 2048
+
+_TABLES = """
+create table if not exists about (identity text not null, width integer not null);
+create table if not exists vectors (digest blob primary key, row integer not null) without rowid;
+create temp table listed (
+    id integer primary key, entity integer not null, source text not null, place text not null
+);
+create temp table items (
+    id integer primary key, entity integer not null, source text not null, place text not null,
+    digest blob
+);
+"""
+
+
+class Item(NamedTuple):
+    """A text, or the path of a file, that says something of an entity.
+
+    Attributes:
+        source: the text itself, or the path.
+        place: where it is listed, for people.
+    """
+
+    id: int
+    entity: int
+    source: str
+    place: str
+
+
+class Store:
+    """The vectors of one modality, across runs, and the items of this run.
+
+    Raises:
+        ValueError: the file is no store, or another process is writing it.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path, self.lock = folder / f"{name}.sqlite", threading.Lock()
+        self.values_path = folder / f"{name}.values"
+        self.db = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, timeout=1.0
+        )
+        try:
+            self.db.execute("pragma locking_mode = exclusive")
+            self.db.execute("pragma temp_store = file")
+            self.db.executescript(f"begin exclusive; {_TABLES} commit;")
+        except sqlite3.Error as error:
+            self.db.close()
+            raise ValueError(
+                f"{self.path}: cannot be used ({error}); another process may be encoding this "
+                f"modality: wait for it; otherwise delete the file"
+            ) from error
+        self.width, self.rows = 0, 0
+        self.values: IO[bytes] | None = None
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.values is not None:
+            self.values.close()
+        self.db.close()
+
+    # -- vectors ---------------------------------------------------------------------------------
+
+    def begin(self, identity: str, width: int) -> bool:
+        """Take up the vectors of an encoder; those of another one are forgotten.
+
+        Returns:
+            Whether there were some to forget.
+        """
+        found = self.db.execute("select identity, width from about").fetchone()
+        other = found is not None and found != (identity, width)
+        if found is None or other:
+            self.db.execute("begin")
+            self.db.execute("delete from vectors")
+            self.db.execute("delete from about")
+            self.db.execute("insert into about values (?, ?)", (identity, width))
+            self.db.execute("commit")
+        self.width = width
+        (self.rows,) = self.db.execute("select coalesce(max(row) + 1, 0) from vectors").fetchone()
+        self.values = self.values_path.open("r+b" if self.values_path.exists() else "w+b")
+        held = os.fstat(self.values.fileno()).st_size // (width * TYPE.itemsize)
+        if held < self.rows:  # somebody cut or deleted it
+            self.db.execute("delete from vectors")
+            self.rows = 0
+        # A batch that was cut short is not listed, and goes.
+        self.values.truncate(self.rows * width * TYPE.itemsize)
+        return other
+
+    def row(self, digest: bytes) -> int | None:
+        """Where the vector of some content lies."""
+        with self.lock:
+            found = self.db.execute("select row from vectors where digest = ?", (digest,))
+            row = found.fetchone()
+        return None if row is None else int(row[0])
+
+    def add(self, digests: Sequence[bytes], vectors: Float[np.ndarray, "n F"]) -> None:
+        """Keep a batch of vectors.
+
+        Raises:
+            ValueError: one is not finite in float16.
+        """
+        assert self.values is not None
+        with np.errstate(over="ignore"):
+            rows = np.ascontiguousarray(vectors, dtype=TYPE)
+        if not np.isfinite(rows).all():
+            raise ValueError(
+                "the encoder gave a vector that holds NaN or is beyond 65,504; use another model"
+            )
+        self.values.seek(self.rows * self.width * TYPE.itemsize)
+        self.values.write(rows.tobytes())
+        self.values.flush()
+        os.fsync(self.values.fileno())
+        with self.lock:
+            self.db.execute("begin")
+            pairs = [(digest, self.rows + n) for n, digest in enumerate(digests)]
+            self.db.executemany("insert into vectors values (?, ?)", pairs)
+            self.db.execute("commit")
+        self.rows += len(pairs)
+
+    # -- items -----------------------------------------------------------------------------------
+
+    def list(self, items: Iterable[tuple[int, str, str]]) -> None:
+        """Add what is to be encoded: (entity, source, place)."""
+        self.db.execute("begin")
+        self.db.executemany("insert into listed (entity, source, place) values (?, ?, ?)", items)
+        self.db.execute("commit")
+
+    def settle(self, separator: str | None = None) -> int:
+        """Put what is listed in the order of entities, and of their coming for each.
+
+        Args:
+            separator: makes one item of all texts of an entity.
+
+        Returns:
+            how many entities have several.
+        """
+        select = "select entity, source, place from listed order by entity, id"
+        insert = "insert into items (entity, source, place) values (?, ?, ?)"
+        several = 0
+        self.db.execute("begin")
+        for entity, rows in groupby(self.db.execute(select), lambda row: row[0]):
+            found = list(rows)
+            several += len(found) > 1
+            if separator is not None:
+                text = separator.join(source for _, source, _ in found if source.strip())
+                found = [(entity, text, found[0][2])]
+            self.db.executemany(insert, found)
+        self.db.execute("delete from listed")
+        self.db.execute("commit")
+        return several
+
+    def __len__(self) -> int:
+        (count,) = self.db.execute("select count(*) from items").fetchone()
+        return int(count)
+
+    def windows(self, size: int) -> Iterator[Sequence[Item]]:
+        """Items, some at a time, in their order."""
+        last = 0
+        select = "select id, entity, source, place from items where id > ? order by id limit ?"
+        while True:
+            with self.lock:
+                rows = self.db.execute(select, (last, size)).fetchall()
+            if not rows:
+                return
+            yield [Item(*row) for row in rows]
+            last = rows[-1][0]
+
+    def bind(self, pairs: Sequence[tuple[int, bytes]]) -> None:
+        """Say which content items have: (id, digest)."""
+        with self.lock:
+            self.db.execute("begin")
+            self.db.executemany(
+                "update items set digest = ? where id = ?", [(digest, id) for id, digest in pairs]
+            )
+            self.db.execute("commit")
+
+    # -- the result ------------------------------------------------------------------------------
+
+    def write(self, path: Path, metadata: Mapping[str, str], unit: bool) -> int:
+        """Write the modality: for each entity the mean of the vectors of its items.
+
+        Args:
+            unit: scale each mean to length 1.
+
+        Returns:
+            how many entities have it.
+        """
+        (count,) = self.db.execute(
+            "select count(distinct entity) from items where digest in (select digest from vectors)"
+        ).fetchone()
+        if count:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shapes = {"rows": ("I64", (count,), 8), "values": ("F16", (count, self.width), 2)}
+            with written(path) as file:
+                file.write(header(shapes, {**metadata, "format": FORMAT}))
+                for entities, _ in self._pooled(only_ids=True):
+                    file.write(np.asarray(entities, "<i8").tobytes())
+                for _, vectors in self._pooled(unit=unit):
+                    file.write(vectors.astype(TYPE).tobytes())
+        return int(count)
+
+    def _pooled(
+        self, unit: bool = False, only_ids: bool = False
+    ) -> Iterator[tuple[list[int], Float[np.ndarray, "n F"]]]:
+        """Entities with their vectors, some at a time, in ascending order."""
+        cursor = self.db.execute(
+            "select entity, row from items join vectors using (digest) order by id"
+        )
+        nothing = np.zeros((0, self.width), np.float32)
+        groups = groupby(cursor, lambda pair: pair[0])
+        while True:
+            page = [(entity, [row for _, row in rows]) for entity, rows in _take(groups, PAGE)]
+            if not page:
+                return
+            entities = [entity for entity, _ in page]
+            yield entities, nothing if only_ids else self._means([r for _, r in page], unit)
+
+    def _means(self, groups: Sequence[Sequence[int]], unit: bool) -> Float[np.ndarray, "n F"]:
+        held = np.memmap(self.values_path, TYPE, "r", shape=(self.rows, self.width))
+        flat = np.concatenate([np.asarray(rows) for rows in groups])
+        starts = np.cumsum([0, *(len(rows) for rows in groups[:-1])])
+        sums = np.add.reduceat(held[flat].astype(np.float32), starts)
+        means = sums / np.array([len(rows) for rows in groups], np.float32)[:, None]
+        if unit:
+            means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-8)
+        result: Float[np.ndarray, "n F"] = means
+        return result
+
+
+def header(
+    shapes: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]
+) -> bytes:
+    """The start of a safetensors file whose tensors follow in this order.
+
+    The library writes only tensors that are held in memory; these are written piece by piece. After
+    the format's description (huggingface/safetensors): the length of the JSON in 8 bytes, the JSON
+    padded with spaces to a multiple of 8, then the tensors without gaps.
+
+    Args:
+        shapes: name to (type, shape, bytes a number).
+    """
+    table: dict[str, Any] = {"__metadata__": dict(metadata)}
+    first = 0
+    for name, (kind, shape, size) in shapes.items():
+        last = first + size * int(np.prod(shape))
+        table[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [first, last]}
+        first = last
+    text = json.dumps(table).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _take(groups: Iterator[tuple[int, Iterator[Any]]], size: int) -> Iterator[tuple[int, Any]]:
+    """The next few groups, each used up before the next comes."""
+    for _ in range(size):
+        pair = next(groups, None)
+        if pair is None:
+            return
+        yield pair
