@@ -11,6 +11,7 @@ peak memory and the rate.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -100,7 +101,7 @@ BROKEN: tuple[tuple[str, Callable[[int], bytes]], ...] = (
 
 
 def write_graph(folder: Path, count: int, every: int) -> set[str]:
-    """A graph with `count` pictures; returns the entities whose picture is broken, one in `every`."""
+    """A graph with `count` pictures, one in `every` broken; returns whose those are."""
     (folder / "pictures").mkdir(parents=True)
     broken = set()
     for number in range(count):
@@ -140,7 +141,8 @@ def kill_half_way(folder: Path, half: int, threads: int | None) -> int:
         time.sleep(0.05)
     process.send_signal(KILL_SIGNAL)
     process.wait()
-    with sqlite3.connect(folder / "encoded" / "cache" / "image.sqlite") as db:
+    store = folder / "encoded" / "cache" / "image.sqlite"
+    with contextlib.closing(sqlite3.connect(store)) as db:
         (kept,) = db.execute("select count(*) from vectors").fetchone()
     return int(kept)
 
