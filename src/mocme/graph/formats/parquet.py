@@ -1,19 +1,15 @@
-"""Parquet with named columns of strings, read slice by slice.
+"""Parquet with named columns of strings, read and written piece by piece.
 
 In the report, a line is a row, counted from 1. Parquet keeps what it needs at its end, so it is
 read from a file only, not from standard input; and it compresses by itself.
-
-Known limit: a damaged file that claims absurd sizes can make polars end the whole process, for it
-aborts where an allocation fails, and nothing here can catch that. Other damage is an error that
-names the file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +18,10 @@ from mocme.graph.formats.report import Block, Report
 from mocme.graph.formats.streams import COMPRESSED
 from mocme.graph.formats.writers import Row, batches, needs, written
 
-# Rows that are held as a table at a time, and as Python strings. Getting at a slice may mean
-# reading what stands in front of it, so that small ones would make it slow.
-SLICE, TOGETHER = 1 << 19, 1 << 16
+# Rows that are read at a time, and bytes of a column that are (one needs not be held whole).
+TOGETHER, BUFFER = 1 << 16, 1 << 20
+# Batches that are written as one group of rows; so many are held.
+GROUP = 4
 
 
 def facts(path: str | Path, report: Report, columns: Wanted = None) -> Iterator[Block]:
@@ -36,57 +33,57 @@ def facts(path: str | Path, report: Report, columns: Wanted = None) -> Iterator[
     Raises:
         ValueError: the file cannot be read, or has no such columns, or they are not of strings.
     """
-    with needs("polars", "Parquet files"):
-        import polars
+    with needs("pyarrow", "Parquet files"):
+        import pyarrow
+        import pyarrow.parquet
     report.sha256 = _digest(path)
-    with _named(path, polars):
-        # As a plain path: a star, a tilde or an address in it mean nothing.
-        table = polars.scan_parquet(os.path.abspath(path), glob=False, hive_partitioning=False)
-        schema = table.collect_schema()
-        names = schema.names()
-        chosen = [names[place] for place in places(names, columns, str(path))]
-        strict = not isinstance(columns, Cells)
-        for name in chosen if strict else ():
-            if not isinstance(schema[name], (polars.String, polars.Categorical, polars.Enum)):
-                raise ValueError(
-                    f"{path}: the column {name!r} holds {schema[name]}, not names; cast it to "
-                    f"string first, as only you know how its values are to be written"
-                )
-        table = table.select(polars.col(name).cast(polars.String) for name in chosen)
-        whole = table.select(polars.len()).collect().item()
-        for start in range(0, whole, SLICE):
-            for part in table.slice(start, SLICE).collect().iter_slices(TOGETHER):
-                filled = part if strict else part.fill_null("")
-                block = _block([filled[name].to_list() for name in chosen], chosen, report, strict)
-                report.rows += len(block.lines)
-                if block.lines:
-                    yield block
-        if report.lines != whole:
+    strict = not isinstance(columns, Cells)
+    # As a plain path: a star, a tilde or an address in it mean nothing.
+    with _named(path, pyarrow), pyarrow.OSFile(str(path)) as opened:
+        # Unless told otherwise, all columns of a group of rows would be fetched at once.
+        file = pyarrow.parquet.ParquetFile(
+            opened, buffer_size=BUFFER, pre_buffer=False, arrow_extensions_enabled=False
+        )
+        schema = file.schema_arrow
+        chosen = [schema.names[place] for place in places(schema.names, columns, str(path))]
+        for name in chosen:
+            _check(schema.field(name), strict, path, pyarrow)
+        for batch in file.iter_batches(TOGETHER, columns=chosen, use_threads=False):
+            found = [_strings(batch.column(name), pyarrow) for name in chosen]
+            block = _block(found, chosen, report, strict)
+            report.rows += len(block.lines)
+            if block.lines:
+                yield block
+        if report.lines != file.metadata.num_rows:
             raise ValueError(
-                f"{path}: says that it has {whole:,} rows, but {report.lines:,} could be read; "
-                f"export it again"
+                f"{path}: says that it has {file.metadata.num_rows:,} rows, but {report.lines:,} "
+                f"could be read; export it again"
             )
 
 
 def write(path: str | Path, found: Iterable[Row]) -> None:
     """Write rows with the columns head, relation and tail. Parquet holds every name.
 
-    All rows are held until the last is there, for Parquet is written by column.
-
     Raises:
         ValueError: those of `writers.batches` and `writers.written`, and for the ending of a
             compression.
     """
-    with needs("polars", "Parquet files"):
-        import polars
+    with needs("pyarrow", "Parquet files"):
+        import pyarrow
+        import pyarrow.parquet
     if Path(path).suffix.lower() in COMPRESSED:
         raise ValueError(f"{path}: Parquet compresses by itself; name it .parquet")
-    schema = dict.fromkeys(("head", "relation", "tail"), polars.String)
-    with written(path) as file:
-        parts = [
-            polars.DataFrame(batch, schema=schema, orient="row") for batch in batches(found, path)
-        ]
-        polars.concat([polars.DataFrame(schema=schema), *parts]).write_parquet(file)
+    schema = pyarrow.schema([(name, pyarrow.string()) for name in ("head", "relation", "tail")])
+    with (
+        written(path) as file,
+        pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        parts = (
+            pyarrow.record_batch([pyarrow.array(c) for c in zip(*batch, strict=True)], schema)
+            for batch in batches(found, path)
+        )
+        while group := list(islice(parts, GROUP)):
+            writer.write_table(pyarrow.Table.from_batches(group))
 
 
 def _digest(path: str | Path) -> str:
@@ -107,35 +104,71 @@ def _digest(path: str | Path) -> str:
 
 
 @contextmanager
-def _named(path: str | Path, polars: Any) -> Iterator[None]:
-    """Turns what polars says of a file into an error that names it."""
+def _named(path: str | Path, pyarrow: Any) -> Iterator[None]:
+    """Turns what pyarrow says of a file into an error that names it."""
     try:
         yield
-    except BaseException as error:
-        # A damaged file can end in a panic, which is neither a PolarsError nor an Exception.
-        panic = type(error).__name__ == "PanicException"
-        if not panic and not isinstance(error, (polars.exceptions.PolarsError, OSError)):
-            raise
+    except (pyarrow.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise ValueError(
             f"{path}: cannot be read as Parquet ({reason}); export it again"
         ) from error
 
 
-def _block(columns: list[list[Any]], names: list[str], report: Report, strict: bool) -> Block:
-    """The rows of a slice without null or an empty name; the others go into the report."""
+def _check(field: Any, strict: bool, path: str | Path, pyarrow: Any) -> None:
+    """Whether a column holds strings; where it need not hold names, what can be written as one."""
+    kind = field.type.value_type if pyarrow.types.is_dictionary(field.type) else field.type
+    known = pyarrow.types
+    if known.is_string(kind) or known.is_large_string(kind) or known.is_string_view(kind):
+        return
+    if not strict and not known.is_nested(kind):
+        return
+    raise ValueError(
+        f"{path}: the column {field.name!r} holds {field.type}, not names; cast it to string "
+        f"first, as only you know how its values are to be written"
+    )
+
+
+def _strings(column: Any, pyarrow: Any) -> Any:
+    """A column as an array of strings, of which neither length nor encoding has been looked at."""
+    if pyarrow.types.is_dictionary(column.type):
+        # Unlike a cast, this looks whether the indices, which are the file's, are within bounds.
+        column = column.dictionary.take(column.indices)
+    return column.cast(pyarrow.large_string())
+
+
+def _block(columns: Sequence[Any], names: Sequence[str], report: Report, strict: bool) -> Block:
+    """The rows of some arrays without null or an empty name; the others go into the report."""
     first = report.lines + 1
     report.lines += len(columns[0])
-    if not strict or all(map(all, columns)):
-        return Block(tuple(columns), range(first, first + len(columns[0])))
+    if all(_whole(column, strict) for column in columns):
+        lists = [column.to_numpy(zero_copy_only=False).tolist() for column in columns]
+        return Block(tuple(lists), range(first, first + len(columns[0])))
     rows: list[tuple[str, ...]] = []
     numbers: list[int] = []
-    for number, row in enumerate(zip(*columns, strict=True), first):
-        if all(row):
-            rows.append(row)
-            numbers.append(number)
-        elif None in row:
-            report.reject(number, f"{names[row.index(None)]!r} is null", repr(row))
+    cells = [column.cast("large_binary").to_pylist() for column in columns]
+    for number, row in enumerate(zip(*cells, strict=True), first):
+        try:
+            texts = tuple([(cell or b"").decode() for cell in row])
+        except UnicodeDecodeError:
+            report.reject(number, "not valid UTF-8", repr(row))
+            continue
+        if strict and None in row:
+            report.reject(number, f"{names[row.index(None)]!r} is null", repr(texts))
+        elif strict and not all(texts):
+            report.reject(number, "an empty name", repr(texts))
         else:
-            report.reject(number, "an empty name", repr(row))
-    return Block(tuple(map(list, zip(*rows, strict=True))) or ([], [], []), numbers)
+            rows.append(texts)
+            numbers.append(number)
+    return Block(tuple(map(list, zip(*rows, strict=True))) or ([],) * len(names), numbers)
+
+
+def _whole(column: Any, strict: bool) -> bool:
+    """Whether an array's cells are all text, and, where `strict`, none of them empty."""
+    try:
+        column.validate(full=True)
+    except ValueError:
+        return False
+    if column.null_count:
+        return False
+    return not strict or all(column.to_numpy(zero_copy_only=False))
