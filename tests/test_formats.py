@@ -577,7 +577,7 @@ def test_other_columns_of_parquet_are_written_out(tmp_path: Path) -> None:
 
 
 def test_parquet_rows_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "TOGETHER", 5)
+    monkeypatch.setattr(parquet, "NAMES", 5)
     path = tmp_path / "odd [name]*~.parquet"
     heads: list[str | None] = [f"h{n}" for n in range(100)]
     tails: list[str | None] = [f"t{n}" for n in range(100)]

@@ -13,13 +13,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mocme.graph.formats.coded import of_arrow
 from mocme.graph.formats.named import Cells, Wanted, places
 from mocme.graph.formats.report import Block, Report
 from mocme.graph.formats.streams import COMPRESSED
 from mocme.graph.formats.writers import Row, batches, needs, written
 
-# Rows that are read at a time, and bytes of a column that are (one needs not be held whole).
-TOGETHER, BUFFER = 1 << 16, 1 << 20
+# Rows of names that are read at a time, and of other cells, which may be long texts.
+NAMES, CELLS = 1 << 18, 1 << 14
+# Bytes of a column that are fetched at a time; without it, it would be held whole.
+BUFFER = 1 << 20
 # Batches that are written as one group of rows; so many are held.
 GROUP = 4
 
@@ -48,7 +51,8 @@ def facts(path: str | Path, report: Report, columns: Wanted = None) -> Iterator[
         chosen = [schema.names[place] for place in places(schema.names, columns, str(path))]
         for name in chosen:
             _check(schema.field(name), strict, path, pyarrow)
-        for batch in file.iter_batches(TOGETHER, columns=chosen, use_threads=False):
+        size = NAMES if strict else CELLS
+        for batch in file.iter_batches(size, columns=chosen, use_threads=False):
             found = [_strings(batch.column(name), pyarrow) for name in chosen]
             block = _block(found, chosen, report, strict)
             report.rows += len(block.lines)
@@ -141,34 +145,39 @@ def _block(columns: Sequence[Any], names: Sequence[str], report: Report, strict:
     """The rows of some arrays without null or an empty name; the others go into the report."""
     first = report.lines + 1
     report.lines += len(columns[0])
-    if all(_whole(column, strict) for column in columns):
-        lists = [column.to_numpy(zero_copy_only=False).tolist() for column in columns]
-        return Block(tuple(lists), range(first, first + len(columns[0])))
+    whole = [_whole(column, strict) for column in columns]
+    texts = tuple(column for column in whole if column is not None)
+    if len(texts) == len(columns):
+        return Block(texts, range(first, report.lines + 1))
     rows: list[tuple[str, ...]] = []
     numbers: list[int] = []
     cells = [column.cast("large_binary").to_pylist() for column in columns]
     for number, row in enumerate(zip(*cells, strict=True), first):
         try:
-            texts = tuple([(cell or b"").decode() for cell in row])
+            names_of_row = tuple([(cell or b"").decode() for cell in row])
         except UnicodeDecodeError:
             report.reject(number, "not valid UTF-8", repr(row))
             continue
         if strict and None in row:
-            report.reject(number, f"{names[row.index(None)]!r} is null", repr(texts))
-        elif strict and not all(texts):
-            report.reject(number, "an empty name", repr(texts))
+            report.reject(number, f"{names[row.index(None)]!r} is null", repr(names_of_row))
+        elif strict and not all(names_of_row):
+            report.reject(number, "an empty name", repr(names_of_row))
         else:
-            rows.append(texts)
+            rows.append(names_of_row)
             numbers.append(number)
     return Block(tuple(map(list, zip(*rows, strict=True))) or ([],) * len(names), numbers)
 
 
-def _whole(column: Any, strict: bool) -> bool:
-    """Whether an array's cells are all text, and, where `strict`, none of them empty."""
+def _whole(column: Any, strict: bool) -> Sequence[str] | None:
+    """The cells of an array that are all text, and, where `strict`, names; None if some are not."""
     try:
         column.validate(full=True)
     except ValueError:
-        return False
+        return None
     if column.null_count:
-        return False
-    return not strict or all(column.to_numpy(zero_copy_only=False))
+        return None
+    if not strict:
+        cells: list[str] = column.to_numpy(zero_copy_only=False).tolist()
+        return cells
+    coded = of_arrow(column)
+    return coded if all(coded.names) else None

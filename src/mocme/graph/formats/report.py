@@ -79,12 +79,12 @@ class Report:
 
 
 class Block(NamedTuple):
-    """Some rows of a file, a list for each column, all of the same length.
+    """Some rows of a file, a sequence for each column, all of the same length.
 
     Attributes:
         columns: (head, relation, tail) where the file holds facts.
         lines: the number of each row's line, from 1.
     """
 
-    columns: tuple[list[str], ...]
+    columns: tuple[Sequence[str], ...]
     lines: Sequence[int]
