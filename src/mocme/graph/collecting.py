@@ -80,10 +80,13 @@ class Collector:
         entities, relations = self.names
         return Vocabulary(entities), Vocabulary(relations, "relation")
 
+    def rows(self, name: str) -> Int[np.ndarray, "n 3"]:
+        """Facts of a split in the order in which they came, repeated ones included."""
+        return np.concatenate([np.empty((0, 3), np.int64), *self.facts.get(name, ())])
+
     def split(self, name: str) -> tuple[Tensor, int]:
         """Distinct facts of a split in the order in which they came, and how many repeated one."""
-        parts = self.facts.get(name, [])
-        facts = np.concatenate(parts) if parts else np.empty((0, 3), np.int64)
+        facts = self.rows(name)
         entities, relations = map(len, self.names)
         if entities * relations * entities < 2**63:
             keys = (facts[:, 0] * relations + facts[:, 1]) * entities + facts[:, 2]
