@@ -517,6 +517,29 @@ def test_json_rejects_have_their_lines(tmp_path: Path) -> None:
     assert "deep" in found[16] or found[16].startswith("not valid JSON")
 
 
+def test_a_tail_in_json_lines_may_be_a_list(tmp_path: Path) -> None:
+    lines = [
+        '{"h": "a", "r": "r", "t": ["b", "c"]}',
+        '{"h": "a", "r": "r", "t": "d"}',
+        '{"h": "a", "r": "r", "t": []}',
+        '{"h": "a", "r": "r", "t": ["e", 7]}',
+        '{"h": "a", "r": "r", "t": ["e", ""]}',
+        '{"h": "a", "r": ["r"], "t": ["e"]}',
+        '{"h": "a", "r": "r", "t": ["\\ud800"]}',
+        '{"h": "a", "r": "r", "t": ["f"]}',
+    ]
+    rows, numbers, report = read(put(tmp_path / "facts.jsonl", "\n".join(lines)))
+    assert rows == [("a", "r", tail) for tail in "bcdf"]
+    assert numbers == [1, 1, 2, 8]
+    assert (report.lines, report.further, report.rows, report.empty) == (8, 1, 4, 1)
+    assert rejects(report) == [
+        (4, "'t' is a number, not a string"),
+        (5, "an empty name"),
+        (6, "'r' is a list, not a string"),
+        (7, "'t' holds half a surrogate pair, which is no character"),
+    ]
+
+
 def test_json_lines_in_small_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jsonl, "CHUNK", 100)
     facts = facts_of(NAMES[-300:])
