@@ -137,18 +137,18 @@ def _width(data: bytes) -> int | None:
 
 def _all_rows(data: bytes, columns: int, strict: bool, first: int) -> Block | None:
     """Every line as a row, without looking at one by one; None where not every line is one."""
-    held = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero((held == TAB) | (held == LINE_FEED))
+    cells = data.replace(b"\n", b"\t")
+    ends = np.flatnonzero(np.frombuffer(cells, np.uint8) == TAB)
     if len(ends) % columns:
         return None
-    is_end = held[ends].reshape(-1, columns) == LINE_FEED
+    is_end = np.frombuffer(data, np.uint8)[ends].reshape(-1, columns) == LINE_FEED
     if not is_end[:, -1].all() or is_end[:, :-1].any():
         return None
     filled = (np.diff(ends, prepend=-1) > 1).reshape(-1, columns)
     if not (filled.all() if strict else filled[:, 0].all()):
         return None
     try:
-        rows = cut(data.replace(b"\n", b"\t"), ends, columns)
+        rows = cut(cells, ends, columns)
     except UnicodeDecodeError:
         return None
     return Block(rows, range(first, first + len(is_end)))
