@@ -51,13 +51,13 @@ def peak() -> int:
 
 def measure(path: Path, indexed: bool) -> dict[str, float]:
     """Seconds, rows and bytes of memory of one reading, in this process."""
+    # Loading a library (a seventh of a second for Arrow) is no work of a reader.
+    import pyarrow.parquet  # noqa: F401
+
     from mocme.graph.collecting import Collector
     from mocme.graph.formats import openke
     from mocme.graph.formats.registry import format_of
     from mocme.graph.formats.report import Report
-
-    # Loading a library (a seventh of a second for Arrow) is no work of a reader.
-    import pyarrow.parquet  # noqa: F401
 
     before = peak()
     started = time.process_time()

@@ -11,13 +11,13 @@ from typing import Literal
 
 import torch
 
-from mocme.graph import benchmarks
 from mocme.graph.collecting import Collector
 from mocme.graph.formats import openke, tsv
 from mocme.graph.formats.named import HEADERS
 from mocme.graph.formats.registry import ENDINGS, TSV, ending, format_of
 from mocme.graph.formats.report import Block, Report
 from mocme.graph.formats.streams import COMPRESSED
+from mocme.graph.published import benchmarks
 from mocme.graph.triples import SPLITS, Graph
 
 RATIOS = (0.8, 0.1, 0.1)
