@@ -1,17 +1,20 @@
 """Parquet with named columns of strings, read and written piece by piece.
 
-In the report, a line is a row, counted from 1. Parquet keeps what it needs at its end, so it is
-read from a file only, not from standard input; and it compresses by itself.
+In the report, a line is a row, counted from 1. Parquet keeps what it needs at its end, so standard
+input is put into a file first; and it compresses by itself.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from tempfile import NamedTemporaryFile
+from typing import IO, Any
 
 from mocme.graph.formats.coded import of_arrow
 from mocme.graph.formats.named import Cells, Wanted, places
@@ -39,10 +42,9 @@ def facts(path: str | Path, report: Report, columns: Wanted = None) -> Iterator[
     with needs("pyarrow", "Parquet files"):
         import pyarrow
         import pyarrow.parquet
-    report.sha256 = _digest(path)
     strict = not isinstance(columns, Cells)
     # As a plain path: a star, a tilde or an address in it mean nothing.
-    with _named(path, pyarrow), pyarrow.OSFile(str(path)) as opened:
+    with _file(path, report) as real, _named(path, pyarrow), pyarrow.OSFile(real) as opened:
         # Unless told otherwise, all columns of a group of rows would be fetched at once.
         file = pyarrow.parquet.ParquetFile(
             opened, buffer_size=BUFFER, pre_buffer=False, arrow_extensions_enabled=False
@@ -90,21 +92,32 @@ def write(path: str | Path, found: Iterable[Row]) -> None:
             writer.write_table(pyarrow.Table.from_batches(group))
 
 
-def _digest(path: str | Path) -> str:
-    """SHA-256 of a file that starts as Parquet does."""
-    if str(path) == "-":
-        raise ValueError("Parquet is not read from standard input; save it as a file first")
-    try:
-        with Path(path).open("rb") as file:
+@contextmanager
+def _file(path: str | Path, report: Report) -> Iterator[str]:
+    """Where the bytes lie, which start as those of Parquet do; their SHA-256 is in the report.
+
+    Raises:
+        ValueError: they cannot be read, or start otherwise.
+    """
+    with ExitStack() as stack:
+        try:
+            if str(path) == "-":
+                file: IO[bytes] = stack.enter_context(NamedTemporaryFile(suffix=".parquet"))
+                shutil.copyfileobj(sys.stdin.buffer, file)
+                file.seek(0)
+            else:
+                file = stack.enter_context(Path(path).open("rb"))
             if file.read(4) != b"PAR1":
                 raise ValueError(
                     f"{path}: is no Parquet file; check its ending, and decompress it if it is "
                     f"compressed (Parquet compresses by itself)"
                 )
             file.seek(0)
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+            report.sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror}); check the path"
+            raise ValueError(f"{path}: {reason}") from error
+        yield file.name
 
 
 @contextmanager
