@@ -140,10 +140,10 @@ def _check(field: Any, strict: bool, path: str | Path, pyarrow: Any) -> None:
         return
     if not strict and not known.is_nested(kind):
         return
-    raise ValueError(
-        f"{path}: the column {field.name!r} holds {field.type}, not names; cast it to string "
-        f"first, as only you know how its values are to be written"
-    )
+    remedy = "cast it to string first, as only you know how its values are to be written"
+    if known.is_nested(kind):
+        remedy = "write a row for each value (lists are taken from JSON lines only)"
+    raise ValueError(f"{path}: the column {field.name!r} holds {field.type}, not names; {remedy}")
 
 
 def _strings(column: Any, pyarrow: Any) -> Any:
