@@ -11,6 +11,7 @@ library may abort it). Prints a line a format, and exits with 1 on a failure.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
 import signal
@@ -26,7 +27,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from mocme.graph.formats import openke
+from mocme.graph.formats import coded, openke
 from mocme.graph.formats.registry import FORMATS, format_of
 from mocme.graph.formats.report import Block, Report
 from mocme.graph.loading import load
@@ -148,6 +149,15 @@ def write_parquet(path: Path, draw: random.Random) -> None:
     )
 
 
+def write_lists(path: Path, draw: random.Random) -> None:
+    """Write JSON lines whose tails are lists."""
+    lines = [
+        json.dumps({"head": head, "relation": relation, "tail": [tail] * draw.randrange(3)})
+        for head, relation, tail in rows(draw)
+    ]
+    path.write_text("\n".join(lines))
+
+
 def text_format(ending: str, folder: Path, draw: random.Random) -> str:
     """Mutate a file of one format, before or after its compression."""
     packed = draw.choice(COMPRESSED if ending != ".parquet" else ("",))
@@ -157,6 +167,8 @@ def text_format(ending: str, folder: Path, draw: random.Random) -> str:
         write_parquet(path, draw)
         # Parts of the file are found by their places; what moves them is noticed at once.
         change = draw.choice((mutated, overwritten, overwritten))
+    elif path.suffix == ".jsonl" and draw.random() < 0.4:
+        write_lists(path, draw)
     else:
         format_of(path).write(path, rows(draw))
     path.write_bytes(change(path.read_bytes(), draw))
@@ -187,6 +199,8 @@ def openke_folder(folder: Path, draw: random.Random) -> str:
 def one(number: int, kind: str, seed: int, folder: Path, seconds: float) -> str:
     """Write, mutate and read a file; what became of it, or what went wrong."""
     draw = random.Random(f"{seed} {number}")
+    # Every other file of a format is read as a large one would be.
+    coded.WORTHWHILE = 0 if number % 2 else 1 << 22
     signal.signal(signal.SIGALRM, _alarm)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
