@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
+from mocme.caching import cache_folder
 from mocme.graph.loading import load
 from mocme.graph.published import benchmarks
 from mocme.graph.published.benchmarks import Benchmark, Remote, fetch, find, known, locate, suggest
-from mocme.graph.published.caching import cache_folder
 from mocme.graph.published.converting import from_openke, from_tsv
 from servers import Server, serving
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import tomli_w
 
+from mocme.caching import cache_folder, locked
 from mocme.graph.formats import tsv
 from mocme.graph.formats.report import Report
-from mocme.graph.published.caching import cache_folder, locked
 from mocme.graph.published.converting import CONVERTERS, FILES, LISTS
 from mocme.graph.published.fetching import Advance, WrongChecksum, download
 from mocme.graph.published.unpacking import is_archive, unpack
