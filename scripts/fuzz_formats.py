@@ -262,6 +262,7 @@ def main() -> None:
                 print(f"file {number} ({kind}): {found}", flush=True)
                 found = "FAILED"
             counts[kind][found] += 1
+    worker.pool.shutdown()
     for kind, tally in counts.items():
         print(f"{kind:10}", ", ".join(f"{count:,} {what}" for what, count in tally.most_common()))
     print(f"{given.files:,} files, {failures} failures")
