@@ -30,6 +30,7 @@ from mocme.graph.modalities import (
     described,
     read_safetensors,
 )
+from mocme.graph.numbers import bin_sets, scaled
 from mocme.graph.tokens import rarest, words
 from mocme.graph.triples import Graph, Vocabulary
 from mocme.parts import ConfigError, Part, build
@@ -181,29 +182,14 @@ class Numbers(Source):
         columns, notes = read_numbers(folder / self.path, graph.entities)
         width = 2 + self.bins
         values = torch.zeros(graph.num_entities, width * len(columns))
-        for place, cells in enumerate(columns.values()):
-            rows = torch.tensor(list(cells))
-            numbers = torch.tensor(list(cells.values()), dtype=torch.float64)
+        for place, (rows, cells) in enumerate(columns.values()):
             first = width * place
-            values[rows, first : first + width] = self._encode(numbers).float()
+            values[rows, first : first + width] = scaled(cells, self.bins).float()
         has = values[:, 1::width].any(1).nonzero().flatten()
         provenance = {"source": str(folder / self.path), "attributes": "\t".join(columns)}
         provenance["sha256"] = file_digest(folder / self.path)
         dense = _checked(folder / self.path, values[has], has, graph.num_entities, provenance)
         return control(dense, self.replace, self.seed), notes
-
-    def _encode(self, numbers: Tensor) -> Tensor:
-        """Columns of one attribute: scaled value, presence, and a column for each bin."""
-        low, middle, high = numbers.quantile(torch.tensor([0.25, 0.5, 0.75]).double())
-        spread = float(high - low) or float(numbers.std(correction=0)) or 1.0
-        scaled = torch.stack([((numbers - middle) / spread).asinh(), torch.ones_like(numbers)], 1)
-        if not self.bins:
-            return scaled
-        edges = numbers.quantile(torch.linspace(0, 1, self.bins + 1).double())
-        # Equal quantiles make an empty bin, which is a step from 0 to 1.
-        lengths = edges.diff().clamp_min(1e-12)
-        filled = ((numbers.unsqueeze(1) - edges[:-1]) / lengths).clamp(0, 1)
-        return torch.cat([scaled, filled], 1)
 
 
 class Words(Source):
@@ -280,17 +266,9 @@ class Bins(Source):
 
     def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
         columns, notes = read_numbers(folder / self.path, graph.entities)
-        sets: dict[int, list[str]] = {}
-        for attribute, cells in columns.items():
-            numbers = torch.tensor(list(cells.values()), dtype=torch.float64)
-            inner = torch.linspace(0, 1, self.bins + 1).double()[1:-1]
-            edges = torch.unique(numbers.quantile(inner))
-            places = torch.bucketize(numbers, edges, right=True)
-            for entity, place in zip(cells, places.tolist(), strict=True):
-                sets.setdefault(entity, []).append(f"{attribute}#{place}")
         provenance = {"source": self.path, "sha256": file_digest(folder / self.path)}
         tokens = rarest(
-            sets,
+            bin_sets(columns, self.bins),
             graph.num_entities,
             per_entity=len(columns),
             at_least=1,
