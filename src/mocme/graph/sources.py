@@ -31,7 +31,7 @@ from mocme.graph.modalities import (
     read_safetensors,
 )
 from mocme.graph.numbers import bin_sets, scaled
-from mocme.graph.tokens import rarest, words
+from mocme.graph.tokens import UNITS, rarest
 from mocme.graph.triples import Graph, Vocabulary
 from mocme.parts import ConfigError, Part, build
 
@@ -197,6 +197,9 @@ class Words(Source):
 
     The files are TSV, an entity in column 1 and a text in column `column`; several texts of an
     entity count as one.
+
+    Args:
+        unit: ``bigrams`` takes pairs of words that follow each other instead.
     """
 
     def __init__(
@@ -204,6 +207,7 @@ class Words(Source):
         *,
         paths: Sequence[str],
         columns: Sequence[int] = (2,),
+        unit: Literal["words", "bigrams"] = "words",
         per_entity: int = 6,
         at_least: int = 3,
         at_most: float = 0.2,
@@ -216,7 +220,7 @@ class Words(Source):
             raise ValueError("columns gives the text's column (2 or more), one or one a path")
         if min(per_entity, at_least) < 1 or not 0 < at_most <= 1:
             raise ValueError("per_entity and at_least are 1 or more; at_most is a share in (0, 1]")
-        self.paths = paths
+        self.paths, self.unit = paths, unit
         self.columns = tuple(columns) * (len(paths) if len(columns) == 1 else 1)
         self.per_entity, self.at_least, self.at_most = per_entity, at_least, at_most
         self.replace, self.seed = replace, seed
@@ -232,22 +236,23 @@ class Words(Source):
             notes += said
             digests.append(digest)
         tokens = rarest(
-            {entity: words(text) for entity, text in texts.items()},
+            ((entity, UNITS[self.unit](text)) for entity, text in texts.items()),
             graph.num_entities,
             per_entity=self.per_entity,
             at_least=self.at_least,
             at_most=self.at_most,
             provenance={"source": "\t".join(self.paths), "sha256": "\t".join(digests)},
         )
+        one = self.unit[:-1]
         if not len(tokens.entity):
             raise ValueError(
-                f"{folder / self.paths[0]}: no word occurs in {self.at_least} entities or more and "
+                f"{folder / self.paths[0]}: no {one} occurs in {self.at_least} entities or more and "
                 f"in at most the share {self.at_most} of the {len(texts)} that have a text; set "
                 f"at_least or at_most in this modality's table, or leave it out"
             )
         if left := len(texts) - len(tokens.entity.unique()):
             notes.append(
-                f"{folder / self.paths[0]}: {left:,} of {len(texts):,} texts have no word that "
+                f"{folder / self.paths[0]}: {left:,} of {len(texts):,} texts have no {one} that "
                 f"occurs in {self.at_least} entities or more and in at most the share "
                 f"{self.at_most} of them"
             )
