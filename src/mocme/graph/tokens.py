@@ -26,7 +26,7 @@ from torch import Tensor
 from mocme.graph.modalities import Tokens
 from mocme.graph.triples import Graph
 
-# Where Unicode has combining marks: all below the rare ideographs, but for some variation selectors.
+# Where Unicode has combining marks: below the rare ideographs, and some variation selectors.
 _MARKED = (range(0x300, 0x20000), range(0xE0100, 0xE01F0))
 # Zero-width joiners, which may stand within a word.
 _JOINERS = "\u200c\u200d"
