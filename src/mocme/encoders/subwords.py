@@ -92,6 +92,5 @@ class Subwords:
         """The distinct pieces of each text."""
         found = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         # The fast way makes ids only.
-        return [
-            [self.pieces[id] for id in dict.fromkeys(own.ids) if id in self.pieces] for own in found
-        ]
+        named = self.pieces
+        return [[named[id] for id in dict.fromkeys(own.ids) if id in named] for own in found]
