@@ -35,7 +35,7 @@ def test_a_word_keeps_its_combining_marks() -> None:
     assert words("हिन्दी में लिखा") == ["हिन्दी", "में", "लिखा"]
     assert words("مُحَمَّد، كتاب") == ["مُحَمَّد", "كتاب"]
     # Joiners belong to a word only between two of its letters.
-    assert words("می\u200cخواهم \u200cکتاب\u200c") == ["می\u200cخواهم", "کتاب"]
+    assert words("می\u200cخواهم \u200cکتاب\u200c") == ["می\u200cخواهم", "کتاب"]  # noqa: RUF001
     # However accents are stored; and the small letter of "İ" is two characters.
     assert words("Cafe\u0301 CAFÉ") == ["café"]
     assert words("İlhan") == ["i\u0307lhan"]

@@ -31,7 +31,7 @@ class Codebook(NamedTuple):
 
     scale: Scale
     mean: Float[np.ndarray, " F"]
-    centroids: tuple[Float[np.ndarray, "codes f"], ...]
+    centroids: tuple[Float[np.ndarray, "codes _"], ...]
 
     @staticmethod
     def fitted(sample: Rows, codes: int, parts: int, scale: Scale, seed: int) -> Codebook:
@@ -89,21 +89,20 @@ def _scaled(vectors: Rows, scale: Scale, mean: Float[np.ndarray, " F"]) -> Rows:
     moved: Rows = vectors - mean
     if scale == "none":
         return moved
-    lengths = np.linalg.norm(moved, axis=1, keepdims=True)
-    result: Rows = moved / np.maximum(lengths, 1e-12)
-    return result
+    moved /= np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)
+    return moved
 
 
-def _cut(vectors: Rows, parts: int) -> list[Rows]:
+def _cut(vectors: Rows, parts: int) -> list[Float[np.ndarray, "n _"]]:
     return [np.ascontiguousarray(part) for part in np.array_split(vectors, parts, axis=1)]
 
 
 def _distinct(vectors: Rows, enough: int) -> int:
     """How many different vectors there are, counted no further than `enough`."""
     seen: set[bytes] = set()
-    # Adding 0 makes -0 the same as 0.
-    for row in vectors + np.float32(0):
-        seen.add(row.tobytes())
+    for row in vectors:
+        # Adding 0 makes -0 the same as 0.
+        seen.add((row + np.float32(0)).tobytes())
         if len(seen) >= enough:
             break
     return len(seen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -97,41 +98,42 @@ class Codes(Encoder):
         given = self._given(job)
         outcome.items = len(given.rows)
         book = self._codebook(given, outcome)
-        codes, metadata = book.packed()
-        path = job.path.with_name(f"{job.name}.codebook.safetensors")
-        write_tensors(path, codes, {**metadata, "of": self.of})
         tokens = rarest(
             self._sets(job, given, book, outcome),
             job.graph.num_entities,
             per_entity=None,
             at_least=self.at_least,
             at_most=self.at_most,
-            provenance={
-                "of": self.of,
-                "of_sha256": sha256(given.path),
-                "of_encoder": given.metadata.get("encoder", "unknown"),
-                "encoder": self._described(),
-                "encoder_revision": f"sha256 {sha256(path)}",
-            },
+            provenance={},
         )
         if not len(tokens.token):
             raise ValueError(
                 f"{given.path}: no code belongs to {self.at_least} entities or more and to at most "
                 f"the share {self.at_most} of {len(given.rows):,}; set codes, at_least or at_most"
             )
+        # Only now, so that what stops before leaves an older result with its own codebook.
+        path = job.path.with_name(f"{job.name}.codebook.safetensors")
+        centroids, metadata = book.packed()
+        write_tensors(path, centroids, {**metadata, "of": self.of})
+        tokens = replace(tokens, provenance=self._provenance(given, sha256(path)))
         settle_tokens(job, tokens, outcome)
         if left := outcome.encoded - outcome.present:
             outcome.count("entities without a code within the limits", left)
         outcome.seconds = time.perf_counter() - started
         return outcome
 
-    def _described(self) -> str:
+    def _provenance(self, given: Given, codebook: str) -> dict[str, str]:
         product = f"product quantisation of {self.parts} parts"
         kind = product if self.method == "product" else "k-means"
-        return (
-            f"{kind}, {self.codes} codes, scale {self.scale}, sample {self.sample}, seed "
-            f"{self.seed}; in {self.at_least} entities or more, in at most the share {self.at_most}"
-        )
+        limits = f"in {self.at_least} entities or more, in at most the share {self.at_most}"
+        return {
+            "of": self.of,
+            "of_sha256": sha256(given.path),
+            "of_encoder": given.metadata.get("encoder", "unknown"),
+            "encoder": f"{kind}, {self.codes} codes, scale {self.scale}, sample {self.sample}, "
+            f"seed {self.seed}; {limits}",
+            "encoder_revision": f"sha256 {codebook}",
+        }
 
     def _given(self, job: Job) -> Given:
         """The vectors that were encoded, or that the graph declares.
@@ -205,7 +207,9 @@ class Codes(Encoder):
             job.advance(outcome.encoded, outcome.items)
 
 
-def _shaped(path: Path, values: torch.Tensor, rows: torch.Tensor, metadata: dict[str, str]) -> Given:
+def _shaped(
+    path: Path, values: torch.Tensor, rows: torch.Tensor, metadata: dict[str, str]
+) -> Given:
     """Vectors whose shapes fit.
 
     Raises:

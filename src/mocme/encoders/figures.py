@@ -35,6 +35,7 @@ class Figures(Encoder):
         attribute, value: the columns of a long table. By default ``2`` and ``3`` in TSV, and
             ``attribute`` and ``value`` elsewhere.
         attributes: the columns of a wide table; then the attributes are called as the columns are.
+            A TSV of (entity, value) is one with ``["2"]``.
         delimiter: reads tables as CSV with this delimiter.
     """
 

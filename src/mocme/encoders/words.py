@@ -71,7 +71,7 @@ class Words(Raw):
             if several := store.settle("\n"):
                 outcome.counts["entities with several texts, joined"] = several
             outcome.items = len(store)
-            cut, described = self._cut(job, store, outcome)
+            cut, described = self._cut(job, store)
             tokens = rarest(
                 _sets(job, store, cut, outcome),
                 job.graph.num_entities,
@@ -86,13 +86,17 @@ class Words(Raw):
                 f"entities or more and in at most the share {self.at_most} of the "
                 f"{outcome.encoded:,} that have a text; set at_least or at_most"
             )
+        if isinstance(cut, Subwords):
+            outcome.count("pieces that the tokenizer has", cut.size)
+            if self.tokenizer is None:
+                cut.write(job.path.with_name(f"{job.name}.tokenizer.json"))
         settle_tokens(job, tokens, outcome)
         if left := outcome.encoded - outcome.present:
             outcome.count(f"texts without a {self.unit[:-1]} within the limits", left)
         outcome.seconds = time.perf_counter() - started
         return outcome
 
-    def _cut(self, job: Job, store: Store, outcome: Outcome) -> tuple[Cut, Mapping[str, str]]:
+    def _cut(self, job: Job, store: Store) -> tuple[Cut, Mapping[str, str]]:
         """What cuts texts, and its description."""
         often = f"the {self.per_entity} rarest" if self.per_entity else "all"
         limits = f"in {self.at_least} entities or more, in at most the share {self.at_most}"
@@ -104,8 +108,6 @@ class Words(Raw):
             pieces = Subwords.read(job.folder / self.tokenizer)
         else:
             pieces = Subwords.trained(_texts(job, store), self.vocabulary)
-            pieces.write(job.path.with_name(f"{job.name}.tokenizer.json"))
-        outcome.count("pieces that the tokenizer has", pieces.size)
         described["encoder"] += f"; {pieces.described}"
         return pieces, {**described, "encoder_revision": f"sha256 {pieces.sha256}"}
 

@@ -247,8 +247,8 @@ class Words(Source):
         if not len(tokens.entity):
             raise ValueError(
                 f"{folder / self.paths[0]}: no {one} occurs in {self.at_least} entities or "
-                f"more and in at most the share {self.at_most} of the {len(texts)} that have a text; set "
-                f"at_least or at_most in this modality's table, or leave it out"
+                f"more and in at most the share {self.at_most} of the {len(texts)} that have a "
+                f"text; set at_least or at_most in this modality's table, or leave it out"
             )
         if left := len(texts) - len(tokens.entity.unique()):
             notes.append(
