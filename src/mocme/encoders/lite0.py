@@ -45,9 +45,7 @@ class Convolution(nn.Conv2d):
             return super().forward(x)
         # With stride 1 both sides get the same, which the convolution does by itself.
         if stride == 1:
-            return functional.conv2d(
-                x, self.weight, self.bias, 1, kernel // 2, groups=self.groups
-            )
+            return functional.conv2d(x, self.weight, self.bias, 1, kernel // 2, groups=self.groups)
         pads = []
         for length in (x.shape[3], x.shape[2]):
             short = max(0, (-(-length // stride) - 1) * stride + kernel - length)
@@ -68,8 +66,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else functional.relu6(self.expand(x), inplace=True)
-        y = self.project(functional.relu6(self.depthwise(y), inplace=True))
-        return y.add_(x) if self.skip else y
+        found: Tensor = self.project(functional.relu6(self.depthwise(y), inplace=True))
+        return found.add_(x) if self.skip else found
 
 
 class Lite0(nn.Module):
@@ -114,7 +112,10 @@ def load() -> Lite0:
     if not cached.is_file():
         _convert(cached)
     network.load_state_dict(load_file(cached))
-    return network.eval().to(memory_format=torch.channels_last)
+    for weights in network.parameters():
+        if weights.ndim == 4:  # as the pictures are, which is twice as fast
+            weights.data = weights.data.contiguous(memory_format=torch.channels_last)
+    return network.eval()
 
 
 def _convert(target: Path) -> None:

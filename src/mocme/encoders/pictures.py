@@ -66,7 +66,7 @@ def read_picture(
         Unusable: it is no picture, broken, too large, or of another format; with the reason.
     """
     with extra("pillow", "image"):
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     if not data:
         raise Unusable("an empty file")
     if len(data) > BYTES:
@@ -85,7 +85,7 @@ def read_picture(
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Unusable(_too_many("far more")) from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise Unusable("is no picture of a known format") from error
     except Exception as error:  # decoders of broken files fail in any way
         reason = str(error).partition("\n")[0][:120] or type(error).__name__

@@ -66,7 +66,7 @@ class Words(Raw):
     def encode(self, job: Job) -> Outcome:
         started = time.perf_counter()
         outcome = Outcome(job.name, "words", str(job.path))
-        with Store(job.path.parent, job.name) as store:
+        with Store(job.path) as store:
             sources = self.gather(job, store, outcome)
             if several := store.settle("\n"):
                 outcome.counts["entities with several texts, joined"] = several
