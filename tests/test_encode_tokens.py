@@ -312,3 +312,47 @@ def test_a_missing_library_is_named_with_its_extra(
     put(tmp_path / "a.tsv", TEXTS)
     with pytest.raises(ValueError, match=r"tokenizers is not installed.*mocme\[tokens\]"):
         encode("a.tsv", unit="subwords")
+
+
+# -- the whole way -------------------------------------------------------------------------------
+
+
+def test_from_raw_tables_to_the_modalities_of_a_training(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from mocme.cli import main
+    from mocme.graph.loading import load
+    from mocme.graph.sources import read_features
+
+    folder = tmp_path / "g"
+    folder.mkdir()
+    facts = [f"e{n}\tr\te{n + 1}\n" for n in range(12)]
+    (folder / "train.tsv").write_text("".join(facts))
+    said = [f"e{n}\tred dog {'sun' if n % 2 else 'cat'} {n}\n" for n in range(12)]
+    (folder / "said.tsv").write_text("".join(said))
+    figures = [f"e{n},{n * n},{n % 3}\n" for n in range(12)]
+    (folder / "n.csv").write_text("".join(["entity,size,age\n", *figures]))
+    (folder / "graph.toml").write_text(
+        '[encode.codes]\nkind = "codes"\nof = "figures"\ncodes = 3\nat_most = 1.0\n'
+        '[encode.figures]\nkind = "numeric"\npaths = ["n.csv"]\nattributes = ["size", "age"]\n'
+    )
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(main, ["encode", *arguments, "--threads", "1"])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "12 of 13 entities have it, 4 wide" in run("all", str(folder))
+    limits = ("--set", "at_most=1.0", "--set", "at_least=2")
+    for unit in ("words", "bigrams", "subwords"):
+        paths = ("--from", str(folder / "said.tsv"), "--name", unit, "--set", f"unit={unit}")
+        assert "sets of tokens" in run("words", str(folder), *paths, *limits)
+    table = ("--from", str(folder / "n.csv"), "--column", "size", "--column", "age")
+    run("bins", str(folder), *table, "--set", "bins=2")
+    graph = load(folder)
+    features = read_features(graph, graph.modalities)
+    assert list(features.dense) == ["figures"]
+    assert list(features.tokens) == ["codes", "words", "bigrams", "subwords", "bins"]
+    assert features.tokens["bins"].vocabulary == ("age#0", "age#1", "size#0", "size#1")
+    assert set(features.tokens["words"].vocabulary) == {"cat", "dog", "red", "sun"}
+    assert "red dog" in features.tokens["bigrams"].vocabulary
