@@ -223,6 +223,8 @@ def test_modalities_that_the_graph_declares(tmp_path: Path, encode: Encode) -> N
     (tmp_path / "t.tsv").write_text("e0\t1\n")
     declared = {
         "picture": {"kind": "vectors", "path": "p.safetensors"},
+        "other": {"kind": "encoded", "path": "p.safetensors"},
+        "absent": {"kind": "encoded", "path": "q.safetensors"},
         "age": {"kind": "numbers", "path": "t.tsv"},
     }
     job = Job(make_graph(declared, str(tmp_path)), "seen", tmp_path, tmp_path / "out")
@@ -232,6 +234,10 @@ def test_modalities_that_the_graph_declares(tmp_path: Path, encode: Encode) -> N
     encoder.encode(job)
     found = unpacked(*read_safetensors(job.path), N)
     assert found.digest() == expected.digest()
+    encoder_of({**table, "of": "other"}, "x").encode(job)
+    assert unpacked(*read_safetensors(job.path), N).digest() == expected.digest()
+    with pytest.raises(ValueError, match=r"absent.safetensors: .*make it first .* encode all"):
+        encoder_of({**table, "of": "absent"}, "x").encode(job)
     with pytest.raises(ValueError, match=r"modalities.age: is no modality of vectors"):
         encoder_of({**table, "of": "age"}, "x").encode(job)
     with pytest.raises(ValueError, match=r"sound.safetensors: .*'sound' is no mod.*: mocme encode"):

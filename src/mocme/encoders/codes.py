@@ -17,7 +17,7 @@ from mocme.encoders.codebooks import Codebook, FewVectors, Scale
 from mocme.encoders.pretrained import sha256
 from mocme.encoders.results import settle_tokens, write_tensors
 from mocme.graph.modalities import Modality, check_entities, described, read_safetensors
-from mocme.graph.sources import Source, Vectors, kind_of
+from mocme.graph.sources import Encoded, Source, Vectors, kind_of, not_encoded
 from mocme.graph.tokens import rarest
 from mocme.graph.triples import Graph
 from mocme.machine import Interrupted
@@ -149,7 +149,7 @@ class Codes(Encoder):
             if path.is_file():
                 return _encoded(path, graph)
         table, where = graph.modalities.get(self.of), f"modalities.{self.of}"
-        if table is None or table.get("kind") == "encoded":
+        if table is None or not_encoded(table, graph):
             which = f"all {folder}" if table else "(--help lists the kinds)"
             raise ValueError(
                 f"{encoded_file(job.base, self.of)}: there is no such file, and {self.of!r} is no "
@@ -158,6 +158,8 @@ class Codes(Encoder):
             )
         settings = {**table, "kind": kind_of(table, where)}
         source = build(Source, settings, where)  # type: ignore[type-abstract]
+        if isinstance(source, Encoded):
+            return _encoded(folder / source.path, graph)
         if not isinstance(source, Vectors):
             raise ValueError(f"{where}: is no modality of vectors, and codes are made of vectors")
         dense, _ = source.load(graph, folder)

@@ -64,7 +64,7 @@ class Figures(Encoder):
     def read(self, job: Job, outcome: Outcome) -> tuple[Columns, dict[str, str]]:
         """All numbers by attribute, and what was read, for the provenance.
 
-        Memory grows with the numbers (16 bytes each), not with the tables.
+        Memory grows with the numbers (some 50 bytes each), not with the tables.
 
         Raises:
             ValueError: a table cannot be read, or not one number belongs to an entity.
