@@ -277,6 +277,17 @@ def test_words_of_several_files_and_columns(tmp_path: Path, graph: Graph) -> Non
     assert second.load(graph, tmp_path)[0].vocabulary == ("x", "y")
 
 
+def test_bigrams_instead_of_words(tmp_path: Path, graph: Graph) -> None:
+    lines(tmp_path / "a.tsv", [("nan", "a red dog"), ("f", "red dog red")])
+    lines(tmp_path / "b.tsv", [("f", "sun")])
+    limits = {"at_least": 1, "at_most": 1.0}
+    source = Words(paths=["a.tsv", "b.tsv"], unit="bigrams", **limits)
+    found, _ = source.load(graph, tmp_path)
+    assert found.vocabulary == ("a red", "dog red", "red dog")
+    with pytest.raises(ValueError, match="no bigram occurs in 3 entities"):
+        Words(paths=["a.tsv"], unit="bigrams").load(graph, tmp_path)
+
+
 def test_texts_that_give_no_tokens(tmp_path: Path, graph: Graph) -> None:
     lines(tmp_path / "a.tsv", [("nan", "red dog"), ("f", "sun"), ("z", "red")])
     with pytest.raises(ValueError, match=r"a.tsv: no word occurs in 3 entities or more"):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
+import sys
+import unicodedata
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mocme.graph.modalities import Tokens
-from mocme.graph.tokens import TrainingFacts, rarest, words
+from mocme.graph.tokens import TrainingFacts, bigrams, rarest, word_pattern, words
 from mocme.graph.triples import Graph, Vocabulary
 
 
@@ -26,6 +29,46 @@ def test_words_are_runs_of_letters_and_digits() -> None:
     assert words("Film, 2001 film_by: Ōzu's FILM!") == ["film", "2001", "by", "ōzu", "s"]
     assert words("名前 — é") == ["名前", "é"]
     assert words(" .,_- ") == []
+
+
+def test_a_word_keeps_its_combining_marks() -> None:
+    assert words("हिन्दी में लिखा") == ["हिन्दी", "में", "लिखा"]
+    assert words("مُحَمَّد، كتاب") == ["مُحَمَّد", "كتاب"]
+    # Joiners belong to a word only between two of its letters.
+    assert words("می\u200cخواهم \u200cکتاب\u200c") == ["می\u200cخواهم", "کتاب"]  # noqa: RUF001
+    # However accents are stored; and the small letter of "İ" is two characters.
+    assert words("Cafe\u0301 CAFÉ") == ["café"]
+    assert words("İlhan") == ["i\u0307lhan"]
+    # A mark alone is no word.
+    assert words("\u0301 a_\u0301b") == ["a", "b"]
+
+
+def test_every_combining_mark_is_known() -> None:
+    marks = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c)[0] == "M"]
+    pattern = re.compile(word_pattern())
+    assert [mark for mark in marks if not pattern.fullmatch(f"a{mark}b")] == []
+
+
+@given(st.text(alphabet="aZé1_ ́\n-\u200dम्ि", max_size=12))
+def test_words_are_those_of_a_naive_walk(text: str) -> None:
+    found, word = [], ""
+    text = unicodedata.normalize("NFC", text.lower())
+    for place, character in enumerate([*text, " "]):
+        mark = unicodedata.category(character)[0] == "M"
+        after = text[place:].lstrip("\u200d\u200c")[:1]
+        inner = bool(after) and (after.isalnum() or unicodedata.category(after)[0] == "M")
+        if character.isalnum() or (word and (mark or (character == "\u200d" and inner))):
+            word += character
+        elif word:
+            found.append(word)
+            word = ""
+    assert words(text) == list(dict.fromkeys(found))
+
+
+def test_bigrams_are_neighbours_within_a_line() -> None:
+    assert bigrams("Red dog, red DOG\nsun") == ["red dog", "dog red"]
+    assert bigrams("one\n\ntwo") == bigrams("") == []
+    assert bigrams("Zürich ist schön") == ["zürich ist", "ist schön"]
 
 
 @given(
@@ -51,6 +94,11 @@ def test_rarest_tokens_are_those_of_a_naive_count(
             expected[entity] = sorted(kept)
     assert read(tokens) == expected
     assert list(tokens.vocabulary) == sorted({t for own in expected.values() for t in own})
+    pairs = ((entity, iter(own)) for entity, own in sets.items())
+    limits = {"at_least": at_least, "at_most": at_most, "provenance": {}}
+    assert rarest(pairs, 10, per_entity=per_entity, **limits).digest() == tokens.digest()
+    whole = rarest(sets, 10, per_entity=None, **limits)
+    assert whole.digest() == rarest(sets, 10, per_entity=99, **limits).digest()
 
 
 def test_a_share_is_exact_and_a_repeated_token_counts_once() -> None:

@@ -98,7 +98,10 @@ def _one_kind(kind: str, about: str) -> click.Command:
     @click.option("--name", help=f"Of the modality; {kind} by default.")
     @click.option("--entity", help="Column of the entity's name.")
     @click.option(
-        "--column", "columns", multiple=True, help="Column of the content, one or one a table."
+        "--column",
+        "columns",
+        multiple=True,
+        help="Column of the content, one or one a table; of numbers, one an attribute.",
     )
     @click.option(
         "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Another setting of the encoder."
@@ -121,7 +124,8 @@ def _one_kind(kind: str, about: str) -> click.Command:
         if entity is not None:
             table["entity"] = entity
         if columns:
-            table["columns"] = list(columns)
+            # Each is an attribute where the content is numbers.
+            table["attributes" if kind in ("numeric", "bins") else "columns"] = list(columns)
         table.update(parse_override(text) for text in sets)
         _encode(data, {name or kind: table}, **options)
 

@@ -116,7 +116,7 @@ class Raw(Encoder):
             ids = job.graph.entities.find(names)
             for name, id, cell, line in zip(names, ids, cells, block.lines, strict=True):
                 if id is None:
-                    _unknown(outcome, name)
+                    count_unknown(outcome, name)
                 elif self.endings and cell and not _ADDRESS.match(cell):
                     yield id, os.path.join(path.parent, cell), f"{path}, line {line}"
                 else:
@@ -135,7 +135,7 @@ class Raw(Encoder):
                 name = plain
             id = job.graph.entities.get(name)
             if id is None:
-                _unknown(outcome, name)
+                count_unknown(outcome, name)
             elif entry.is_dir():
                 for path in sorted(Path(entry.path).iterdir()):
                     if path.is_file() and not path.name.startswith("."):
@@ -144,7 +144,8 @@ class Raw(Encoder):
                 yield id, entry.path, entry.path
 
 
-def _unknown(outcome: Outcome, name: str) -> None:
+def count_unknown(outcome: Outcome, name: str) -> None:
+    """Count a name that is no entity of the graph; the first three are kept."""
     outcome.unknown += 1
     if len(outcome.strange) < 3:
         outcome.strange.append(name)

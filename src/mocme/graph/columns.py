@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from mocme.graph.formats import tsv
+from mocme.graph.numbers import Columns
 from mocme.graph.triples import Vocabulary
 
 
@@ -31,7 +34,7 @@ def read_texts(
     return texts, [str(table.report), *unknown(path, strange)], table.report.sha256
 
 
-def read_numbers(path: Path, entities: Vocabulary) -> tuple[dict[str, dict[int, float]], list[str]]:
+def read_numbers(path: Path, entities: Vocabulary) -> tuple[Columns, list[str]]:
     """Numbers by attribute and entity; the last of several values of one attribute counts."""
     table = tsv.read(path, None)
     width = len(table.rows[0]) if table.rows else 3
@@ -62,7 +65,11 @@ def read_numbers(path: Path, entities: Vocabulary) -> tuple[dict[str, dict[int, 
     notes = [str(table.report), *unknown(path, strange)]
     if double:
         notes.append(f"{path}: {double} entities have an attribute twice; the last value counts")
-    return columns, notes
+    found = {
+        attribute: (list(cells), torch.tensor(list(cells.values()), dtype=torch.float64))
+        for attribute, cells in columns.items()
+    }
+    return found, notes
 
 
 def unknown(path: Path, names: Sequence[str]) -> list[str]:

@@ -33,7 +33,8 @@ from mocme.graph.modalities import (
     read_safetensors,
     unpacked,
 )
-from mocme.graph.tokens import rarest, words
+from mocme.graph.numbers import bin_sets, scaled
+from mocme.graph.tokens import UNITS, rarest
 from mocme.graph.triples import Graph, Vocabulary
 from mocme.parts import ConfigError, Part, build
 
@@ -212,29 +213,14 @@ class Numbers(Source):
         columns, notes = read_numbers(folder / self.path, graph.entities)
         width = 2 + self.bins
         values = torch.zeros(graph.num_entities, width * len(columns))
-        for place, cells in enumerate(columns.values()):
-            rows = torch.tensor(list(cells))
-            numbers = torch.tensor(list(cells.values()), dtype=torch.float64)
+        for place, (rows, cells) in enumerate(columns.values()):
             first = width * place
-            values[rows, first : first + width] = self._encode(numbers).float()
+            values[rows, first : first + width] = scaled(cells, self.bins).float()
         has = values[:, 1::width].any(1).nonzero().flatten()
         provenance = {"source": str(folder / self.path), "attributes": "\t".join(columns)}
         provenance["sha256"] = file_digest(folder / self.path)
         dense = _checked(folder / self.path, values[has], has, graph.num_entities, provenance)
         return control(dense, self.replace, self.seed), notes
-
-    def _encode(self, numbers: Tensor) -> Tensor:
-        """Columns of one attribute: scaled value, presence, and a column for each bin."""
-        low, middle, high = numbers.quantile(torch.tensor([0.25, 0.5, 0.75]).double())
-        spread = float(high - low) or float(numbers.std(correction=0)) or 1.0
-        scaled = torch.stack([((numbers - middle) / spread).asinh(), torch.ones_like(numbers)], 1)
-        if not self.bins:
-            return scaled
-        edges = numbers.quantile(torch.linspace(0, 1, self.bins + 1).double())
-        # Equal quantiles make an empty bin, which is a step from 0 to 1.
-        lengths = edges.diff().clamp_min(1e-12)
-        filled = ((numbers.unsqueeze(1) - edges[:-1]) / lengths).clamp(0, 1)
-        return torch.cat([scaled, filled], 1)
 
 
 class Words(Source):
@@ -242,6 +228,9 @@ class Words(Source):
 
     The files are TSV, an entity in column 1 and a text in column `column`; several texts of an
     entity count as one.
+
+    Args:
+        unit: ``bigrams`` takes pairs of words that follow each other instead.
     """
 
     def __init__(
@@ -249,6 +238,7 @@ class Words(Source):
         *,
         paths: Sequence[str],
         columns: Sequence[int] = (2,),
+        unit: Literal["words", "bigrams"] = "words",
         per_entity: int = 6,
         at_least: int = 3,
         at_most: float = 0.2,
@@ -261,7 +251,7 @@ class Words(Source):
             raise ValueError("columns gives the text's column (2 or more), one or one a path")
         if min(per_entity, at_least) < 1 or not 0 < at_most <= 1:
             raise ValueError("per_entity and at_least are 1 or more; at_most is a share in (0, 1]")
-        self.paths = paths
+        self.paths, self.unit = paths, unit
         self.columns = tuple(columns) * (len(paths) if len(columns) == 1 else 1)
         self.per_entity, self.at_least, self.at_most = per_entity, at_least, at_most
         self.replace, self.seed = replace, seed
@@ -277,22 +267,23 @@ class Words(Source):
             notes += said
             digests.append(digest)
         tokens = rarest(
-            {entity: words(text) for entity, text in texts.items()},
+            ((entity, UNITS[self.unit](text)) for entity, text in texts.items()),
             graph.num_entities,
             per_entity=self.per_entity,
             at_least=self.at_least,
             at_most=self.at_most,
             provenance={"source": "\t".join(self.paths), "sha256": "\t".join(digests)},
         )
+        one = self.unit[:-1]
         if not len(tokens.entity):
             raise ValueError(
-                f"{folder / self.paths[0]}: no word occurs in {self.at_least} entities or more and "
-                f"in at most the share {self.at_most} of the {len(texts)} that have a text; set "
-                f"at_least or at_most in this modality's table, or leave it out"
+                f"{folder / self.paths[0]}: no {one} occurs in {self.at_least} entities or "
+                f"more and in at most the share {self.at_most} of the {len(texts)} that have a "
+                f"text; set at_least or at_most in this modality's table, or leave it out"
             )
         if left := len(texts) - len(tokens.entity.unique()):
             notes.append(
-                f"{folder / self.paths[0]}: {left:,} of {len(texts):,} texts have no word that "
+                f"{folder / self.paths[0]}: {left:,} of {len(texts):,} texts have no {one} that "
                 f"occurs in {self.at_least} entities or more and in at most the share "
                 f"{self.at_most} of them"
             )
@@ -311,17 +302,9 @@ class Bins(Source):
 
     def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
         columns, notes = read_numbers(folder / self.path, graph.entities)
-        sets: dict[int, list[str]] = {}
-        for attribute, cells in columns.items():
-            numbers = torch.tensor(list(cells.values()), dtype=torch.float64)
-            inner = torch.linspace(0, 1, self.bins + 1).double()[1:-1]
-            edges = torch.unique(numbers.quantile(inner))
-            places = torch.bucketize(numbers, edges, right=True)
-            for entity, place in zip(cells, places.tolist(), strict=True):
-                sets.setdefault(entity, []).append(f"{attribute}#{place}")
         provenance = {"source": self.path, "sha256": file_digest(folder / self.path)}
         tokens = rarest(
-            sets,
+            bin_sets(columns, self.bins),
             graph.num_entities,
             per_entity=len(columns),
             at_least=1,

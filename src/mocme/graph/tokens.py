@@ -10,11 +10,15 @@ vocabulary; relations 0..R-1 and their inverses R..2R-1 come first, then says_m 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import unicodedata
+from array import array
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain, pairwise
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -22,43 +26,107 @@ from torch import Tensor
 from mocme.graph.modalities import Tokens
 from mocme.graph.triples import Graph
 
-WORD = re.compile(r"[^\W_]+")
+# Where Unicode has combining marks: below the rare ideographs, and some variation selectors.
+_MARKED = (range(0x300, 0x20000), range(0xE0100, 0xE01F0))
+# Zero-width joiners, which may stand within a word.
+_JOINERS = "\u200c\u200d"
+_PLAIN = re.compile(r"[^\W_]+")
 
 
 def words(text: str) -> list[str]:
-    """Distinct lower-case words of a text, in order (runs of letters and digits)."""
-    return list(dict.fromkeys(WORD.findall(text.lower())))
+    """Distinct lower-case words of a text, in order.
+
+    A word is a run of letters and digits, with the combining marks that follow them (vowel signs
+    of Hindi, points of Hebrew and Arabic) and the joiners between them; composed where Unicode has
+    a letter for it (NFC), so that a word is the same however its accents are stored.
+    """
+    return list(dict.fromkeys(_runs(text.lower())))
+
+
+def bigrams(text: str) -> list[str]:
+    """Distinct pairs of words that follow each other within a line, with a space between them."""
+    pairs: dict[str, None] = {}
+    for line in text.lower().splitlines():
+        found = _runs(line)
+        pairs.update(dict.fromkeys(map(" ".join, pairwise(found))))
+    return list(pairs)
+
+
+def _runs(text: str) -> list[str]:
+    if text.isascii():
+        return _PLAIN.findall(text)
+    return re.findall(word_pattern(), unicodedata.normalize("NFC", text))
+
+
+@cache
+def word_pattern() -> str:
+    """The regular expression of a word."""
+    marks = "".join(c for c in map(chr, chain(*_MARKED)) if unicodedata.category(c)[0] == "M")
+    inner = rf"(?:[^\W_]|[{marks}])"
+    return rf"[^\W_](?:{inner}|[{_JOINERS}]+(?={inner}))*"
+
+
+UNITS: Mapping[str, Callable[[str], list[str]]] = {"words": words, "bigrams": bigrams}
 
 
 def rarest(
-    sets: Mapping[int, Sequence[str]],
+    sets: Mapping[int, Iterable[str]] | Iterable[tuple[int, Iterable[str]]],
     num_entities: int,
     *,
-    per_entity: int,
+    per_entity: int | None,
     at_least: int,
     at_most: float,
     provenance: Mapping[str, str],
 ) -> Tokens:
-    """The `per_entity` rarest tokens of each entity.
+    """The `per_entity` rarest tokens of each entity; None for all of them.
 
     A token counts only if at least `at_least` entities have it and at most the share `at_most` of
     the entities in `sets`. Equally rare ones are taken in alphabetical order.
+
+    Args:
+        sets: each entity once. They are taken up one by one, as pairs of numbers, so that the
+            texts of all entities need not be held together.
     """
-    counts = Counter(token for tokens in sets.values() for token in set(tokens))
+    names, entity, token, number = _interned(sets)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    rank = np.empty(len(names), np.int64)
+    rank[order] = np.arange(len(names))
+    token = rank[token]
+    counts = np.bincount(token, minlength=len(names))
     # A quotient rounds as `at_most` did: 29 / 100 is 0.29, but 0.29 * 100 is less than 29.
-    kept = {t for t, count in counts.items() if count >= at_least and count / len(sets) <= at_most}
-    chosen = {
-        entity: sorted(kept.intersection(tokens), key=lambda t: (counts[t], t))[:per_entity]
-        for entity, tokens in sets.items()
-    }
-    vocabulary = sorted({token for tokens in chosen.values() for token in tokens})
-    ids = {token: index for index, token in enumerate(vocabulary)}
-    pairs = sorted((e, ids[token]) for e, tokens in chosen.items() for token in tokens)
-    table = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
-    entity, token = table.unbind(1)
+    allowed = (counts >= at_least) & (counts / max(number, 1) <= at_most)
+    entity, token = entity[allowed[token]], token[allowed[token]]
+    if per_entity is not None:
+        by_rarity = np.lexsort((token, counts[token], entity))
+        entity, token = entity[by_rarity], token[by_rarity]
+        first = np.searchsorted(entity, entity)
+        chosen = np.arange(len(entity)) - first < per_entity
+        entity, token = entity[chosen], token[chosen]
+    used, token = np.unique(token, return_inverse=True)
+    ascending = np.lexsort((token, entity))
     return Tokens(
-        tuple(vocabulary), entity.contiguous(), token.contiguous(), num_entities, provenance
+        tuple(names[order[place]] for place in used),
+        torch.from_numpy(entity[ascending]),
+        torch.from_numpy(token[ascending]),
+        num_entities,
+        provenance,
     )
+
+
+def _interned(
+    sets: Mapping[int, Iterable[str]] | Iterable[tuple[int, Iterable[str]]],
+) -> tuple[list[str], Int[np.ndarray, " n"], Int[np.ndarray, " n"], int]:
+    """The tokens in the order of their coming, the pairs of (entity, token), and how many sets."""
+    ids: dict[str, int] = {}
+    entities, tokens = array("q"), array("q")
+    number = 0
+    for entity, own in sets.items() if isinstance(sets, Mapping) else sets:
+        number += 1
+        found = [ids.setdefault(token, len(ids)) for token in dict.fromkeys(own)]
+        tokens.extend(found)
+        entities.extend([entity] * len(found))
+    # Not views: what is empty has no memory to view.
+    return list(ids), np.array(entities, np.int64), np.array(tokens, np.int64), number
 
 
 @dataclass(frozen=True, eq=False)
