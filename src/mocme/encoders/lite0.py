@@ -33,7 +33,7 @@ BLOCKS = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-WIDTH, CLASSES = 1280, 1000
+WIDTH, CLASSES, STRIDE = 1280, 1000, 32
 
 
 class Convolution(nn.Conv2d):
@@ -42,17 +42,17 @@ class Convolution(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         if kernel == 1:
-            return super().forward(x)
+            plain: Tensor = super().forward(x)
+            return plain
         # With stride 1 both sides get the same, which the convolution does by itself.
         if stride == 1:
-            return functional.conv2d(
-                x, self.weight, self.bias, 1, kernel // 2, groups=self.groups
-            )
+            return functional.conv2d(x, self.weight, self.bias, 1, kernel // 2, groups=self.groups)
         pads = []
         for length in (x.shape[3], x.shape[2]):
             short = max(0, (-(-length // stride) - 1) * stride + kernel - length)
             pads += [short // 2, short - short // 2]
-        return super().forward(functional.pad(x, pads))
+        padded: Tensor = super().forward(functional.pad(x, pads))
+        return padded
 
 
 class Block(nn.Module):
@@ -68,8 +68,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else functional.relu6(self.expand(x), inplace=True)
-        y = self.project(functional.relu6(self.depthwise(y), inplace=True))
-        return y.add_(x) if self.skip else y
+        z: Tensor = self.project(functional.relu6(self.depthwise(y), inplace=True))
+        return z.add_(x) if self.skip else z
 
 
 class Lite0(nn.Module):
@@ -114,7 +114,8 @@ def load() -> Lite0:
     if not cached.is_file():
         _convert(cached)
     network.load_state_dict(load_file(cached))
-    return network.eval().to(memory_format=torch.channels_last)
+    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def _convert(target: Path) -> None:
