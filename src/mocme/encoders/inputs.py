@@ -1,8 +1,8 @@
 """What is to be encoded, by entity: texts in tables, files in lists, files named by their entity.
 
 A file may be named after its entity: the name, with every character that file systems refuse as
-``%`` and two hexadecimal digits a byte (`escaped`), and an ending. Several files of an entity lie in
-a folder of that name.
+``%`` and two hexadecimal digits a byte (`escaped`), and an ending. Several files of an entity lie
+in a folder of that name.
 """
 
 from __future__ import annotations

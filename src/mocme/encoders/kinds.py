@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mocme.encoders.audio import Audio
 from mocme.encoders.base import Encoder
 from mocme.encoders.image import Image
 from mocme.encoders.text import Text
+from mocme.encoders.video import Video
 from mocme.parts import ConfigError, build
 
-Encoder.kinds = (Text, Image)
+Encoder.kinds = (
+    Text,
+    Image,
+    Audio,
+    Video,
+)
 
 
 def names() -> list[str]:
