@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,17 +132,32 @@ def _decoded(
     reached: int | None = None  # up to which time decoding has come
     decoder: Iterator[Any] = iter(())
     for time in wanted:
-        key = times.keys[max(0, bisect_right(times.keys, time) - 1)] if times.keys else None
         if reached is not None and reached >= time:
             continue  # it was lost, for decoding went beyond it
-        if reached is None or (key is not None and key > reached):
-            container.seek(time, stream=stream)
-            decoder = _frames(container, stream)
+        place = max(0, bisect_right(times.keys, time) - 1)
+        if reached is None or (times.keys and times.keys[place] > reached):
+            decoder = _from(container, stream, times.keys[: place + 1], time)
         for frame in decoder:
-            reached = frame.dts if frame.pts is None else frame.pts
+            reached = _time(frame)
             if reached is not None and reached >= time:
                 yield _picture(frame, shape)
                 break
+
+
+def _time(frame: Any) -> int | None:
+    time: int | None = frame.dts if frame.pts is None else frame.pts
+    return time
+
+
+def _from(container: Any, stream: Any, keys: Sequence[int], time: int) -> Iterator[Any]:
+    """Frames from the last of the keys on; containers without an index may need an earlier one."""
+    for start in dict.fromkeys([*keys[-1:], *keys[-2:-1], min(0, *keys[:1], time)]):
+        container.seek(start, stream=stream)
+        decoder = _frames(container, stream)
+        first = next(decoder, None)
+        if first is not None and (_time(first) or 0) <= time:
+            break
+    return iter(()) if first is None else chain([first], decoder)
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
