@@ -46,7 +46,7 @@ def pairs(name: str) -> set[frozenset[str]]:
 @cache
 def safetensors(name: str) -> tuple[dict, bytes]:
     """Header and data of a safetensors file."""
-    data = (ATLAS / "modalities" / f"{name}.safetensors").read_bytes()
+    data = (ATLAS / "encoded" / f"{name}.safetensors").read_bytes()
     (size,) = struct.unpack("<Q", data[:8])
     return json.loads(data[8 : 8 + size]), data[8 + size :]
 
@@ -247,11 +247,13 @@ def test_graph_file_names_what_is_there() -> None:
     graph = tomllib.loads((ATLAS / "graph.toml").read_text(encoding="utf-8"))
     assert graph["name"] == "Atlas"
     assert graph["licence"]
-    tables = [*graph["modalities"].values(), graph["pictures"], graph["types"]]
+    tables = [*graph["modalities"].values(), *graph["encode"].values()]
+    tables += [graph["pictures"], graph["types"]]
     for table in tables:
         for path in table.get("paths", [table.get("path")]):
             assert (ATLAS / path).is_file()
-    assert set(graph["modalities"]) == {"text", "image", "number"}
+    assert set(graph["encode"]) == {"text", "image"}
+    assert set(graph["modalities"]) == {"number"}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 import mocme
 from mocme.config import Experiment, read, shipped
-from mocme.graph.triples import Graph
+from mocme.graph.modalities import Modality
+from mocme.graph.triples import Graph, Vocabulary
 
 ATLAS = Path(mocme.__file__).parent / "graph" / "atlas" / "graph.toml"
 
@@ -30,11 +31,17 @@ def declared(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
     if experiment.modalities:
         assert not named(experiment), "an experiment that declares modalities names others"
         return dict(experiment.modalities)
-    tables = tomllib.loads(ATLAS.read_text())["modalities"]
+    about = tomllib.loads(ATLAS.read_text())
+    made = {name: encoded(name) for name in about["encode"]}
+    tables = {**about["modalities"], **made}
     others = {
         name: {"kind": "vectors", "path": f"{name}.safetensors"} for name in named(experiment)
     }
     return {**others, **tables}
+
+
+def encoded(name: str) -> dict[str, Any]:
+    return {"kind": "encoded", "path": f"encoded/{name}.safetensors"}
 
 
 def write_modality(folder: Path, table: Mapping[str, Any], names: tuple[str, ...]) -> None:
@@ -47,6 +54,11 @@ def write_modality(folder: Path, table: Mapping[str, Any], names: tuple[str, ...
         path.parent.mkdir(parents=True, exist_ok=True)
         if kind == "vectors" and path.suffix == ".safetensors":
             save_file({name: torch.randn(5, generator=generator) for name in chosen}, path)
+        elif kind == "encoded":
+            values = torch.randn(len(chosen), 5, generator=generator)
+            modality = Modality(values, torch.arange(len(chosen)), len(names))
+            tensors, metadata = modality.packed()
+            save_file(tensors, path, {**metadata, "entities": Vocabulary(names).digest()})
         elif kind == "vectors":
             import numpy as np
 

@@ -203,7 +203,7 @@ def test_rejects_and_headers_are_noted(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("name = ", "not valid TOML"),
-        ("nmae = 'x'", "unknown key 'nmae'; known: files, licence"),
+        ("nmae = 'x'", "unknown key 'nmae'; known: encode, files, licence"),
         ("modalities = 3", r"\[modalities.NAME\] must be tables"),
         ("[modalities]\ntext = 3", r"\[modalities.NAME\] must be tables"),
     ],

@@ -10,12 +10,14 @@ The common case in three lines::
 from __future__ import annotations
 
 from mocme.config import Experiment
-from mocme.experiment import Interrupted, Run, resume, train
+from mocme.encoders.making import encode
+from mocme.experiment import Run, resume, train
 from mocme.experiment import open_run as open
 from mocme.graph.loading import load
 from mocme.graph.modalities import Features, Modality, Tokens
 from mocme.graph.triples import Graph, Queries, Vocabulary
 from mocme.inference.completer import Completer, Prediction, Predictions
+from mocme.machine import Interrupted
 from mocme.parts import ConfigError
 from mocme.runs import RunError
 
@@ -34,6 +36,7 @@ __all__ = [
     "RunError",
     "Tokens",
     "Vocabulary",
+    "encode",
     "load",
     "open",
     "resume",

@@ -16,7 +16,7 @@ from mocme.graph.modalities import Features
 from mocme.graph.pairs import inverses, twins
 from mocme.graph.profile import Components, Degrees, Relation
 from mocme.graph.released import Released
-from mocme.graph.sources import read_features
+from mocme.graph.sources import not_encoded, read_features
 from mocme.graph.triples import Graph
 
 
@@ -122,6 +122,11 @@ def _modalities(
     if isinstance(features, Features):
         return coverage(features), list(features.notes)
     folder = None if features is None else Path(features)
+    waiting = [name for name, table in tables.items() if not_encoded(table, graph, folder)]
+    tables = {name: table for name, table in tables.items() if name not in waiting}
     found = read_features(graph, tables, folder)
     texts = text_lengths(graph, tables, folder)
-    return replace(coverage(found), texts=texts), list(found.notes)
+    notes = [
+        f"{name}: is not encoded yet; run: mocme encode all {graph.folder}" for name in waiting
+    ]
+    return replace(coverage(found), texts=texts), [*found.notes, *notes]

@@ -13,7 +13,7 @@ from torch import Tensor
 from mocme.encoders.base import Job, Outcome
 from mocme.encoders.inputs import Raw, read_file
 from mocme.encoders.pretrained import extra, load_network, load_settings, revision
-from mocme.encoders.running import Engine, in_chunks, run
+from mocme.encoders.running import Engine, Identity, in_chunks, run
 from mocme.encoders.sounds import (
     BYTES,
     ENDINGS,
@@ -72,7 +72,7 @@ class Audio(Raw):
 
     def encode(self, job: Job) -> Outcome:
         outcome = Outcome(job.name, "audio", str(job.path))
-        with Store(job.path.parent, job.name) as store:
+        with Store(job.path) as store:
             sources = self.gather(job, store, outcome)
             if several := store.settle():
                 outcome.counts["entities with several sounds, averaged"] = several
@@ -105,7 +105,7 @@ class LogMelEngine:
 
     def __init__(self, minutes: float) -> None:
         self.seconds = minutes * 60
-        self.identity = {
+        self.identity: Identity = {
             "encoder": f"log-mel: {MELS} bands (HTK), {RATE} Hz, window {WINDOW} of {FFT}, step "
             f"{HOP}; mean, deviation, change",
             "encoder_revision": "1",
@@ -162,7 +162,7 @@ class SoundEngine:
         self.rate = self._rate(settings.seconds)
         self.length = int(settings.seconds * self.rate)
         self.width = self._try()
-        self.identity = {
+        self.identity: Identity = {
             "encoder": f"{self.name}, {'own embedding' if clap else 'mean of the last layer'}",
             "encoder_revision": revision(self.name, network),
             "windows": f"of {settings.seconds:g} seconds at {self.rate} Hz, mean by length, of at "

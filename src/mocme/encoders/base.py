@@ -16,6 +16,7 @@ from mocme.parts import Part
 
 # Where encoded modalities lie, below the graph's folder or the one that was named instead.
 ENCODED = "encoded"
+CPU = torch.device("cpu")
 Advance = Callable[[int, int], None]
 # Threads prepare items and count what they meet.
 _COUNTING = threading.Lock()
@@ -120,7 +121,7 @@ class Job:
     name: str
     folder: Path
     base: Path
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     allow_download: bool = False
     advance: Advance = lambda done, total: None
     stopped: threading.Event = field(default_factory=threading.Event)

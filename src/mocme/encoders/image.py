@@ -55,7 +55,7 @@ class Image(Raw):
 
     def encode(self, job: Job) -> Outcome:
         outcome = Outcome(job.name, "image", str(job.path))
-        with Store(job.path.parent, job.name) as store:
+        with Store(job.path) as store:
             sources = self.gather(job, store, outcome)
             if several := store.settle():
                 outcome.counts["entities with several pictures, averaged"] = several

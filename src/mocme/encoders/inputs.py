@@ -92,14 +92,14 @@ class Raw(Encoder):
         for number, name in enumerate(self.paths):
             path = job.folder / name
             if path.is_dir() and self.endings:
-                store.list(self._named(path, job, outcome))
+                store.enlist(self._named(path, job, outcome))
                 digests.append("a folder")
                 continue
             if not path.exists():
                 raise ValueError(f"{path}: there is no such file or folder; check the path")
             report = Report(str(path))
             column = self.columns[number] if self.columns else None
-            store.list(self._rows(path, column, job, report, outcome))
+            store.enlist(self._rows(path, column, job, report, outcome))
             outcome.notes.append(str(report))
             digests.append(report.sha256)
         outcome.entities = job.graph.num_entities

@@ -42,8 +42,7 @@ class Convolution(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         if kernel == 1:
-            plain: Tensor = super().forward(x)
-            return plain
+            return super().forward(x)
         # With stride 1 both sides get the same, which the convolution does by itself.
         if stride == 1:
             return functional.conv2d(x, self.weight, self.bias, 1, kernel // 2, groups=self.groups)
@@ -51,8 +50,7 @@ class Convolution(nn.Conv2d):
         for length in (x.shape[3], x.shape[2]):
             short = max(0, (-(-length // stride) - 1) * stride + kernel - length)
             pads += [short // 2, short - short // 2]
-        padded: Tensor = super().forward(functional.pad(x, pads))
-        return padded
+        return super().forward(functional.pad(x, pads))
 
 
 class Block(nn.Module):
@@ -68,8 +66,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else functional.relu6(self.expand(x), inplace=True)
-        z: Tensor = self.project(functional.relu6(self.depthwise(y), inplace=True))
-        return z.add_(x) if self.skip else z
+        found: Tensor = self.project(functional.relu6(self.depthwise(y), inplace=True))
+        return found.add_(x) if self.skip else found
 
 
 class Lite0(nn.Module):
@@ -114,8 +112,10 @@ def load() -> Lite0:
     if not cached.is_file():
         _convert(cached)
     network.load_state_dict(load_file(cached))
-    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network
+    for weights in network.parameters():
+        if weights.ndim == 4:  # as the pictures are, which is twice as fast
+            weights.data = weights.data.contiguous(memory_format=torch.channels_last)
+    return network.eval()
 
 
 def _convert(target: Path) -> None:

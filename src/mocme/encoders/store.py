@@ -60,7 +60,9 @@ class Store:
         ValueError: the file is no store, or another process is writing it.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, path: Path) -> None:
+        """The store beside a modality's file."""
+        folder, name = path.parent / "cache", path.stem
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self.lock = folder / f"{name}.sqlite", threading.Lock()
         self.values_path = folder / f"{name}.values"
@@ -148,7 +150,7 @@ class Store:
 
     # -- items -----------------------------------------------------------------------------------
 
-    def list(self, items: Iterable[tuple[int, str, str]]) -> None:
+    def enlist(self, items: Iterable[tuple[int, str, str]]) -> None:
         """Add what is to be encoded: (entity, source, place)."""
         self.db.execute("begin")
         self.db.executemany("insert into listed (entity, source, place) values (?, ?, ?)", items)
@@ -168,7 +170,7 @@ class Store:
         several = 0
         self.db.execute("begin")
         for entity, rows in groupby(self.db.execute(select), lambda row: row[0]):
-            found = list(rows)
+            found = [*rows]
             several += len(found) > 1
             if separator is not None:
                 text = separator.join(source for _, source, _ in found if source.strip())

@@ -12,11 +12,13 @@ from jaxtyping import Float
 from mocme.encoders.base import Job, Outcome
 from mocme.encoders.inputs import Raw, read_text
 from mocme.encoders.pretrained import extra, loading, revision
-from mocme.encoders.running import run
+from mocme.encoders.running import Identity, run
 from mocme.encoders.store import Store
 
 # Padded tokens that go through the network at a time: more does not make it faster on processors.
 BATCH_TOKENS = 4096
+# Tokens of a window where a model does not say how many it takes.
+FEW = 512
 DEFAULT = "all-MiniLM-L6-v2"
 
 
@@ -27,8 +29,8 @@ class Text(Raw):
     the model takes is cut into windows, whose vectors are averaged, weighted by their tokens.
 
     Args:
-        model: ``all-MiniLM-L6-v2``, which comes with a package; or any model of sentence-transformers
-            or transformers, by its folder or by its name on a hub.
+        model: ``all-MiniLM-L6-v2``, which comes with a package; or any model of
+            sentence-transformers or transformers, by its folder or by its name on a hub.
         pooling: over a window's tokens: ``own``, as the model says (mean where it says nothing),
             ``mean``, or ``cls``, the first token's vector.
         join: stands between the texts of an entity.
@@ -57,7 +59,7 @@ class Text(Raw):
 
     def encode(self, job: Job) -> Outcome:
         outcome = Outcome(job.name, "text", str(job.path))
-        with Store(job.path.parent, job.name) as store:
+        with Store(job.path) as store:
             sources = self.gather(job, store, outcome)
             if several := store.settle(self.join):
                 outcome.counts["entities with several texts, joined"] = several
@@ -83,23 +85,29 @@ class SentenceEngine:
 
     def __init__(self, settings: Text, device: torch.device, allow_download: bool) -> None:
         with extra("sentence-transformers", "text"):
-            from sentence_transformers import SentenceTransformer, models
+            from sentence_transformers import SentenceTransformer
+            from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+            from transformers.utils import logging
+        logging.disable_progress_bar()
         name = _folder(settings.model)
+        local = not allow_download
         with loading(settings.model, allow_download):
-            hub = {"local_files_only": not allow_download}
             if settings.pooling == "own":
-                loaded = SentenceTransformer(name, device=str(device), **hub)
+                loaded = SentenceTransformer(name, device=str(device), local_files_only=local)
             else:
-                words = models.Transformer(name, model_args=hub, config_args=hub)
-                pooled = models.Pooling(words.get_word_embedding_dimension(), settings.pooling)
+                only = {"local_files_only": local}
+                words = Transformer(
+                    name, model_kwargs=only, config_kwargs=only, processor_kwargs=only
+                )
+                pooled = Pooling(words.get_embedding_dimension(), settings.pooling)
                 loaded = SentenceTransformer(modules=[words, pooled], device=str(device))
         self.model, self.device = loaded.eval(), device
-        self.width = int(loaded.get_embedding_dimension())
+        self.width = int(loaded.get_embedding_dimension() or 0)
         self.tokenizer: Any = loaded.tokenizer
         self.before, self.after = _frame(self.tokenizer)
         self.most = self._most(settings)
         self.settings = settings
-        self.identity = {
+        self.identity: Identity = {
             "encoder": f"{settings.model}, {settings.pooling} pooling, unit length",
             "encoder_revision": revision(name, loaded[0].auto_model),
             "windows": f"at most {settings.windows} of {self.most} tokens, mean by tokens",
@@ -107,7 +115,7 @@ class SentenceEngine:
 
     def _most(self, settings: Text) -> int:
         frame = len(self.before) + len(self.after)
-        limit = int(self.model.max_seq_length or 512)
+        limit = int(self.model.max_seq_length or FEW)
         if settings.tokens and not frame < settings.tokens <= limit:
             raise ValueError(f"tokens must lie within {frame + 1} and the model's {limit}")
         return settings.tokens or limit
@@ -145,9 +153,7 @@ class SentenceEngine:
     def encode(self, batch: Sequence[Windows]) -> Float[np.ndarray, "n F"]:
         """The vectors of some texts: means of their windows' vectors, weighted by tokens."""
         flat = [ids for text in batch for ids in text.ids]
-        vectors = np.concatenate(
-            [self._embed(flat[n : n + 256]) for n in range(0, len(flat), 256)]
-        )
+        vectors = np.concatenate([self._embed(flat[n : n + 256]) for n in range(0, len(flat), 256)])
         starts = np.cumsum([0, *(len(text.ids) for text in batch[:-1])])
         weights = np.array([len(ids) for ids in flat], np.float32)[:, None]
         means = np.add.reduceat(vectors * weights, starts) / np.add.reduceat(weights, starts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from mocme.encoders.films import BYTES, ENDINGS, read_frames
 from mocme.encoders.inputs import Raw, find_file
 from mocme.encoders.networks import BATCH, PictureEngine
 from mocme.encoders.pretrained import extra
-from mocme.encoders.running import in_chunks, run
+from mocme.encoders.running import Identity, in_chunks, run
 from mocme.encoders.store import Store
 from mocme.encoders.vision import Fit, Pooling
 
@@ -56,7 +56,7 @@ class Video(Raw):
 
     def encode(self, job: Job) -> Outcome:
         outcome = Outcome(job.name, "video", str(job.path))
-        with Store(job.path.parent, job.name) as store:
+        with Store(job.path) as store:
             sources = self.gather(job, store, outcome)
             if several := store.settle():
                 outcome.counts["entities with several videos, averaged"] = several
@@ -88,7 +88,7 @@ class VideoEngine:
         self.width = pictures.width
         self.together = max(1, BATCH // frames)
         self.window = 2 * self.together
-        self.identity: Mapping[str, str] = {
+        self.identity: Identity = {
             **pictures.identity,
             "frames": f"{frames}, evenly spaced; their mean",
         }

@@ -17,6 +17,7 @@ from torch import Tensor
 from mocme.encoders.networks import PictureEngine, in_patches, patches_identity
 from mocme.encoders.pictures import Shape
 from mocme.encoders.pretrained import extra, load_network, load_settings, revision
+from mocme.encoders.running import Identity
 
 Fit = Literal["own", "crop", "whole"]
 Pooling = Literal["own", "mean", "cls"]
@@ -75,7 +76,7 @@ class VisionEngine(PictureEngine):
         self.network = network.to(device)
         self.grid = Grid(0, 0)
         channels = self._try()
-        self.identity = {
+        self.identity: Identity = {
             "encoder": f"{model}, {pooling} pooling, {self.shape.described()}",
             "encoder_revision": revision(model, network),
             "pixels": f"times {self.scale.tolist()} plus {self.shift.tolist()}",

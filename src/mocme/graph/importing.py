@@ -110,7 +110,7 @@ def _fill(
     recipe: Recipe, folder: Path, brought: Brought, advance: Callable[[Report], None]
 ) -> None:
     collector = Collector()
-    declared: dict[str, Any] = {"modalities": {}, "files": {}}
+    declared: dict[str, Any] = {"modalities": {}, "files": {}, "encode": recipe.encode}
     with Literals(folder) as literals:
         for part in recipe.facts:
             report = part.report(recipe.folder)
@@ -125,7 +125,8 @@ def _fill(
             for column in parts:
                 _write_column(column, recipe, collector, file, brought, advance)
         section = "files" if isinstance(parts[0], Files) else "modalities"
-        declared[section][name] = parts[0].declared()
+        if name not in recipe.encode:
+            declared[section][name] = parts[0].declared()
     splits: dict[str, list[Tensor]] = {}
     for split in collector.facts:
         facts, brought.repeated[split] = collector.split(split)

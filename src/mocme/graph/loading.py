@@ -22,6 +22,7 @@ from mocme.graph.triples import SPLITS, Graph
 
 RATIOS = (0.8, 0.1, 0.1)
 LISTS = ("entities.txt", "relations.txt")
+Tables = Mapping[str, object]
 Reader = Callable[[Path, Report], Iterator[Block]]
 
 
@@ -123,15 +124,17 @@ def _graph(
     for split, report in reports.items():
         splits[split], report.duplicates = collector.split(split)
     entities, relations = collector.vocabularies()
-    declared = _declared(folder)
+    about = declared(folder)
+    encode = _tables(about, folder, "encode")
     read = [*reports.values(), *listing]
     return Graph(
         entities,
         relations,
         splits,
-        name=str(declared.get("name", folder.resolve().name)),
+        name=str(about.get("name", folder.resolve().name)),
         folder=str(folder.resolve()),
-        modalities=_tables(declared, folder),
+        modalities=_modalities(about, encode, folder),
+        encode=encode,
         inputs={report.path: report.sha256 for report in read},
         notes=[note for report in read for note in _notes(report)],
         listed=listed,
@@ -212,7 +215,12 @@ def _notes(report: Report) -> list[str]:
     return notes
 
 
-def _declared(folder: Path) -> dict[str, object]:
+def declared(folder: Path) -> dict[str, object]:
+    """What graph.toml says, if there is one.
+
+    Raises:
+        ValueError: it is not valid TOML.
+    """
     path = folder / "graph.toml"
     if not path.is_file():
         return {}
@@ -222,17 +230,35 @@ def _declared(folder: Path) -> dict[str, object]:
         raise ValueError(f"{path}: not valid TOML: {error}") from error
 
 
-def _tables(declared: Mapping[str, object], folder: Path) -> Mapping[str, Mapping[str, object]]:
-    known = {"name", "licence", "modalities", "files", "pictures", "types"}
-    if unknown := sorted(set(declared) - known):
+def _tables(about: Mapping[str, object], folder: Path, key: str) -> Mapping[str, Tables]:
+    """Tables ``[KEY.NAME]`` of graph.toml."""
+    known = {"name", "licence", "modalities", "encode", "files", "pictures", "types"}
+    if unknown := sorted(set(about) - known):
         raise ValueError(
             f"{folder / 'graph.toml'}: unknown key {unknown[0]!r}; known: "
             f"{', '.join(sorted(known))}"
         )
-    tables = declared.get("modalities", {})
+    tables = about.get(key, {})
     if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
-        raise ValueError(f"{folder / 'graph.toml'}: [modalities.NAME] must be tables")
+        raise ValueError(f"{folder / 'graph.toml'}: [{key}.NAME] must be tables")
     return tables
+
+
+def _modalities(
+    about: Mapping[str, object], encode: Mapping[str, Tables], folder: Path
+) -> Mapping[str, Tables]:
+    """The modalities that graph.toml declares, and those that `mocme encode` makes for it."""
+    declared_ones = _tables(about, folder, "modalities")
+    if twice := sorted(set(declared_ones) & set(encode)):
+        raise ValueError(
+            f"{folder / 'graph.toml'}: both [modalities.{twice[0]}] and [encode.{twice[0]}]; an "
+            f"encoded modality needs no other table, so rename or remove one of them"
+        )
+    made = {name: {"kind": "encoded", "path": f"encoded/{name}.safetensors"} for name in encode}
+    # In the order of the file's sections, on which the numbering of modalities depends.
+    sections = {"modalities": declared_ones, "encode": made}
+    order = sorted(sections, key=lambda key: list(about).index(key) if key in about else 0)
+    return {name: table for key in order for name, table in sections[key].items()}
 
 
 def file_digest(path: Path) -> str:

@@ -1,7 +1,8 @@
 """Recipes: one TOML file that says how tables and dumps become a multi-modal graph.
 
 A recipe lists where facts stand (``[[facts]]``), and texts, numbers and files of entities
-(``[[texts]]``, ``[[numbers]]``, ``[[files]]``); `mocme.graph.importing` carries it out.
+(``[[texts]]``, ``[[numbers]]``, ``[[files]]``), and how they are encoded (``[encode.NAME]``);
+`mocme.graph.importing` carries it out.
 """
 
 from __future__ import annotations
@@ -267,7 +268,7 @@ class Recipe:
 
     def __init__(self, table: Mapping[str, Any], path: Path) -> None:
         self.path, self.folder = path, path.resolve().parent
-        known = ("name", "licence", "entities", "split", *_SECTIONS)
+        known = ("name", "licence", "entities", "split", "encode", *_SECTIONS)
         if strange := [key for key in table if key not in known]:
             raise ConfigError(f"{path}: {strange[0]}: unknown; known: {', '.join(known)}")
         self.name = str(table.get("name", self.path.stem))
@@ -282,6 +283,29 @@ class Recipe:
         if not self.facts:
             raise ConfigError(f"{path}: facts: is missing; add a [[facts]] table with a path")
         self._check_names()
+        self.encode = self._encoded(table.get("encode", {}))
+
+    def _encoded(self, tables: object) -> dict[str, dict[str, Any]]:
+        """``[encode.NAME]``: of what the recipe brings in under that name, or of `paths`."""
+        if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
+            raise ConfigError(f"{self.path}: encode: write [encode.NAME] tables")
+        brought = {part.name for part in self.columns}
+        result = {}
+        for name, table in tables.items():
+            if name in brought and "paths" in table:
+                raise ConfigError(
+                    f"{self.path}: encode.{name}.paths: [[texts]], [[numbers]] or [[files]] of "
+                    f"that name say already what is encoded; leave paths out, or take another name"
+                )
+            if name in brought:
+                result[name] = {**table, "paths": [f"{name}.tsv"]}
+                continue
+            paths = table.get("paths", [])
+            if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+                raise ConfigError(f"{self.path}: encode.{name}.paths: is a list of paths")
+            full = [str((self.folder / path).resolve()) for path in paths]
+            result[name] = {**table, **({"paths": full} if paths else {})}
+        return result
 
     def _list(self, table: Mapping[str, Any], key: str, part: type) -> list[Any]:
         found = table.get(key, [])

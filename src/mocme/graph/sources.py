@@ -1,8 +1,9 @@
 """Where modalities come from: the kinds of ``[modalities.NAME]`` tables.
 
 Dense: `Vectors` (.safetensors or .npy), `Numbers` (a TSV of numbers). Sets of tokens: `Words`,
-`Bins`. Every kind can be replaced by a control of the same size: ``replace = "random"`` (other
-values, same entities) or ``"shuffled"`` (same values, other entities); see `controls`.
+`Bins`. Either: `Encoded`, what `mocme encode` made. Every kind can be replaced by a control of the
+same size: ``replace = "random"`` (other values, same entities) or ``"shuffled"`` (same values,
+other entities); see `controls`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from mocme.graph.controls import Replace, control
 from mocme.graph.formats import tensors, tsv
 from mocme.graph.loading import file_digest
 from mocme.graph.modalities import (
+    FORMAT,
     Features,
     Modality,
     Tokens,
     check_entities,
     described,
     read_safetensors,
+    unpacked,
 )
 from mocme.graph.tokens import rarest, words
 from mocme.graph.triples import Graph, Vocabulary
@@ -156,6 +159,34 @@ class Vectors(Source):
             array = array.astype(np.float32)
         rows, kept, notes = _match(path, [name for (name,) in table.rows], entities)
         return rows, _take(torch.from_numpy(array), kept), notes
+
+
+class Encoded(Source):
+    """What `mocme encode` made: vectors or sets of tokens, bound to the list of entities."""
+
+    def __init__(self, *, path: str, replace: Replace = "nothing", seed: int = 0) -> None:
+        self.path, self.replace, self.seed = path, replace, seed
+
+    def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
+        path = folder / self.path
+        if not path.is_file():
+            raise ValueError(
+                f"{path}: there is no such file; make it with: mocme encode all "
+                f"{graph.folder or 'DATA'} (or name its folder with --features)"
+            )
+        tensors, metadata = read_safetensors(path)
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"{path}: was not made by mocme encode; declare it as vectors")
+        check_entities(path, metadata, graph.entities.digest())
+        provenance = {**metadata, "source": str(path), "sha256": file_digest(path)}
+        try:
+            found = unpacked(tensors, metadata | provenance, graph.num_entities)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path}: {error}; encode the modality again") from error
+        # One call for each type, so that the checker sees which of them it is.
+        if isinstance(found, Tokens):
+            return control(found, self.replace, self.seed), []
+        return control(found, self.replace, self.seed), []
 
 
 class Numbers(Source):
@@ -336,6 +367,15 @@ def read_features(
     return Features(dense, tokens, notes)
 
 
+def not_encoded(table: Mapping[str, Any], graph: Graph, folder: Path | None = None) -> bool:
+    """Whether a table stands for a modality that `mocme encode` has not made yet."""
+    path = str(table.get("path", ""))
+    places = (folder, Path(graph.folder or "."))
+    return table.get("kind") == "encoded" and not any(
+        (place / path).is_file() for place in places if place is not None
+    )
+
+
 def kind_of(table: object, path: str) -> str:
     """The kind of a table as its class is called; graph.toml may write `words` for `Words`.
 
@@ -429,4 +469,4 @@ def _checked(
         raise ValueError(f"{path}: {error}") from error
 
 
-Source.kinds = (Vectors, Numbers, Words, Bins)
+Source.kinds = (Vectors, Encoded, Numbers, Words, Bins)

@@ -190,6 +190,7 @@ class Graph:
             neither trained on nor asked for: they only hide right answers from a ranking.
         modalities: what the graph declares of its modalities (a table per name, see
             `mocme.graph.modalities`), read when a training asks for them.
+        encode: which of them `mocme encode` makes of raw files, and how.
         listed: whether a list of names gave the entities their ids, not the order of facts.
         notes: what a reader should know of how it was read (rejects, duplicates), a line each.
     """
@@ -200,6 +201,7 @@ class Graph:
     name: str = "graph"
     folder: str | None = None
     modalities: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    encode: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     listed: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import click
 from rich.table import Table
 
+from mocme.cli.encode import encode
+from mocme.cli.options import Group, common, echo_json
 from mocme.machine import use_threads
 from mocme.terminal import (
     Live,
@@ -23,62 +24,6 @@ from mocme.terminal import (
 )
 
 PARTS = ("direction", "answer", "head", "cardinality", "answer has", "relation")
-
-
-class Group(click.Group):
-    """Commands in the order of their use; errors a user can act on, without a trace."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        from mocme.experiment import Interrupted
-
-        try:
-            return super().invoke(ctx)
-        except Interrupted as stop:
-            click.echo(str(stop), err=True)
-            ctx.exit(130)
-        except (ValueError, OSError) as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(1)
-
-
-def common(*names: str) -> Callable[[Any], Any]:
-    """Options that several commands share."""
-    options = {
-        "features": click.option(
-            "--features",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            help="Folder of encoded modalities, where they do not lie beside the data.",
-        ),
-        "device": click.option(
-            "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
-        ),
-        "threads": click.option(
-            "--threads", type=int, help="Threads for arithmetic; all cores by default."
-        ),
-        "json": click.option(
-            "--json", "as_json", is_flag=True, help="Print JSON instead of a table."
-        ),
-        "trust": click.option(
-            "--trust-code",
-            is_flag=True,
-            help="Import code that the run's maker named in its configuration.",
-        ),
-    }
-
-    def add(command: Any) -> Any:
-        for name in reversed(names):
-            command = options[name](command)
-        return command
-
-    return add
-
-
-def echo_json(found: Any) -> None:
-    """Print as JSON, for programs."""
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -251,10 +196,13 @@ def predict(
 @common("json")
 def bring_in(source: str, out: Path, kind: str | None, as_json: bool) -> None:
     """Make a graph of SOURCE: a recipe (TOML) of tables and dumps, a file of facts, or -."""
+    from mocme.encoders.kinds import encoder_of
     from mocme.graph import importing, recipes
 
     if source.endswith(".toml") and kind is None:
         recipe = recipes.Recipe.read(source)
+        for name, table in recipe.encode.items():
+            encoder_of(table, f"{source}: encode.{name}")
     else:
         recipe = recipes.Recipe.of_facts(source, kind)
     with bar("import", quiet=as_json) as (progress, task):
@@ -269,6 +217,8 @@ def bring_in(source: str, out: Path, kind: str | None, as_json: bool) -> None:
         echo_json(brought.as_dict())
         return
     click.echo(str(brought))
+    if recipe.encode:
+        click.echo(f"next: mocme encode all {out}")
     click.echo(f"next: mocme audit {out}")
     click.echo(f"next: mocme train --data {out} --out runs/{out.name}")
 
@@ -285,16 +235,31 @@ def bring_in(source: str, out: Path, kind: str | None, as_json: bool) -> None:
 )
 @click.option("--format", "kind", help="Of standard output (OUT is -), or openke for a folder.")
 @click.option("--force", is_flag=True, help="Replace a file that is there already.")
-def export(data: str, out: str, splits: tuple[str, ...], kind: str | None, force: bool) -> None:
+@click.option("--raw", is_flag=True, help="Copy what its modalities are made of, to a folder.")
+def export(
+    data: str, out: str, splits: tuple[str, ...], kind: str | None, force: bool, raw: bool
+) -> None:
     """Write the facts of DATA to OUT: a file (its ending names the format), a folder, or -."""
     from mocme.graph.exporting import export as write
     from mocme.graph.loading import load
 
     graph = load(data)
+    if raw and (out == "-" or Path(out).suffix or kind == "openke"):
+        raise click.UsageError("--raw needs a folder (a name without an ending), not openke")
     write(graph, out, splits, kind, force)
-    if out != "-":
-        count = sum(len(graph.splits[split]) for split in splits or graph.splits)
-        click.echo(f"{count:,} facts written to {out} (modalities stay where they are)")
+    if out == "-":
+        return
+    count = sum(len(graph.splits[split]) for split in splits or graph.splits)
+    stay = "" if raw else " (modalities stay where they are)"
+    click.echo(f"{count:,} facts written to {out}{stay}")
+    if raw:
+        from mocme.encoders.exporting import export_raw
+
+        click.echo("\n".join(export_raw(graph, Path(out))))
+        click.echo(f"next: mocme encode all {out}")
+
+
+main.add_command(encode)
 
 
 @main.command()
@@ -417,7 +382,3 @@ def demo(out: Path, seed: int, device: str, threads: int | None) -> None:
 
     use_threads(threads)
     shown.run(out, seed, device)
-
-
-if __name__ == "__main__":
-    main()

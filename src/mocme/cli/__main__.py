@@ -1,0 +1,5 @@
+"""`python -m mocme.cli`."""
+
+from mocme.cli import main
+
+main()

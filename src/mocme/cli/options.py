@@ -1,0 +1,66 @@
+"""What commands share: their order, their errors, their options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class Group(click.Group):
+    """Commands in the order of their use; errors a user can act on, without a trace."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from mocme.machine import Interrupted
+
+        try:
+            return super().invoke(ctx)
+        except Interrupted as stop:
+            click.echo(str(stop), err=True)
+            ctx.exit(130)
+        except (ValueError, OSError) as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(1)
+
+
+def common(*names: str) -> Callable[[Any], Any]:
+    """Options that several commands share."""
+    options = {
+        "features": click.option(
+            "--features",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            help="Folder of encoded modalities, where they do not lie beside the data.",
+        ),
+        "device": click.option(
+            "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+        ),
+        "threads": click.option(
+            "--threads", type=int, help="Threads for arithmetic; all cores by default."
+        ),
+        "json": click.option(
+            "--json", "as_json", is_flag=True, help="Print JSON instead of a table."
+        ),
+        "trust": click.option(
+            "--trust-code",
+            is_flag=True,
+            help="Import code that the run's maker named in its configuration.",
+        ),
+    }
+
+    def add(command: Any) -> Any:
+        for name in reversed(names):
+            command = options[name](command)
+        return command
+
+    return add
+
+
+def echo_json(found: Any) -> None:
+    """Print as JSON, for programs."""
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False))

@@ -1,0 +1,158 @@
+"""Make encoded modalities: those that a graph declares, or one that is described."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from mocme.encoders.base import Advance, Encoder, Job, Outcome
+from mocme.encoders.kinds import encoder_of
+from mocme.graph.formats.writers import written
+from mocme.graph.loading import declared, load
+from mocme.graph.triples import Graph
+from mocme.machine import find_device, stop_signal
+from mocme.parts import ConfigError
+
+Tables = Mapping[str, Mapping[str, Any]]
+# What tells how far a modality is: its name to a function of (items done, items in all).
+Watch = Callable[[str], Advance]
+
+
+def encode(
+    data: Graph | str | Path,
+    tables: Tables | None = None,
+    *,
+    out: str | Path | None = None,
+    device: str = "auto",
+    allow_download: bool = False,
+    watch: Watch = lambda name: lambda done, total: None,
+) -> list[Outcome]:
+    """Make modalities of raw files, and tell what became of every text, picture and number.
+
+    What was made before from the same content by the same encoder is not made again, and work that
+    was stopped goes on where it was.
+
+    Args:
+        data: a graph, or what `mocme.load` takes.
+        tables: settings by modality name (``{"photo": {"kind": "image", "paths": ["photos"]}}``),
+            with paths from the graph's folder; by default ``[encode.NAME]`` of its graph.toml. In a
+            folder of its own, tables that are new are added to graph.toml.
+        out: a folder to use instead of the graph's; name it to `mocme.train` as `features`.
+        allow_download: fetch pretrained models from a hub; nothing else is ever fetched.
+
+    Raises:
+        ConfigError: a setting is wrong. ValueError: an input is, or nothing could be encoded.
+        Interrupted: stopped by Ctrl-C; the same call goes on.
+    """
+    graph = data if isinstance(data, Graph) else load(data)
+    base, own = _base(data, graph, out)
+    chosen = graph.encode if tables is None else tables
+    if not chosen:
+        raise ValueError(
+            f"{graph.name}: declares nothing to encode; add [encode.NAME] tables to its "
+            f"graph.toml, or say what to encode: mocme encode text DATA --from texts.tsv"
+        )
+    encoders = {name: encoder_of(table, f"encode.{name}") for name, table in chosen.items()}
+    if own and tables is not None:
+        _check_new(graph, tables, base)
+    done: list[Outcome] = []
+    with stop_signal() as stopped:
+        for name in _in_order(encoders):
+            job = Job(
+                graph,
+                name,
+                Path(graph.folder or "."),
+                base,
+                find_device(device),
+                allow_download,
+                watch(name),
+                stopped,
+            )
+            done.append(_one(encoders[name], job))
+            if own and tables is not None:
+                declare(base, name, tables[name])
+    return done
+
+
+def _base(data: object, graph: Graph, out: str | Path | None) -> tuple[Path, bool]:
+    """Where results go, and whether that is the graph's own folder."""
+    if out is not None:
+        return Path(out), False
+    folder = graph.folder
+    named = not isinstance(data, Graph) and not Path(str(data)).is_dir()
+    if folder is None or named or not os.access(folder, os.W_OK):
+        raise ValueError(
+            f"{graph.name}: has no folder of its own to write into; name one with --out, and train "
+            f"with --features and the same folder"
+        )
+    return Path(folder), True
+
+
+def _one(encoder: Encoder, job: Job) -> Outcome:
+    outcome = encoder.encode(job)
+    with written(job.path.with_suffix(".json")) as file:
+        text = json.dumps(outcome.as_dict(), indent=1, ensure_ascii=False)
+        file.write(text.encode() + b"\n")
+    if not outcome.present:
+        raise ValueError(f"{job.name}: nothing could be encoded\n{outcome}")
+    return outcome
+
+
+def _in_order(encoders: Mapping[str, Encoder]) -> list[str]:
+    """Names such that what an encoder needs comes before it."""
+    order: list[str] = []
+    waiting = dict(encoders)
+    while waiting:
+        ready = [n for n, e in waiting.items() if not set(e.needs()) & set(waiting)]
+        if not ready:
+            raise ConfigError(f"encode.{next(iter(waiting))}: needs what is made of it")
+        for name in ready:
+            order.append(name)
+            del waiting[name]
+    return order
+
+
+# -- graph.toml --------------------------------------------------------------------------------
+
+
+def _check_new(graph: Graph, tables: Tables, folder: Path) -> None:
+    """Refuse names that graph.toml uses otherwise, before any work is done.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    there = declared(folder)
+    for name, table in tables.items():
+        known = graph.encode.get(name)
+        if known is not None and dict(known) != dict(table):
+            raise ValueError(
+                f"{folder / 'graph.toml'}: [encode.{name}] is there with other settings; change it "
+                f"there and run: mocme encode all {folder}, or choose another --name"
+            )
+        if known is None and name in _modalities(there):
+            raise ValueError(
+                f"{folder / 'graph.toml'}: [modalities.{name}] is there already; choose another "
+                f"--name"
+            )
+
+
+def _modalities(table: Mapping[str, object]) -> Sequence[str]:
+    found = table.get("modalities", {})
+    return list(found) if isinstance(found, dict) else []
+
+
+def declare(folder: Path, name: str, table: Mapping[str, Any]) -> None:
+    """Add ``[encode.NAME]`` to a folder's graph.toml, where it is not there; the rest stays."""
+    path = folder / "graph.toml"
+    if name in (declared(folder).get("encode") or {}):  # type: ignore[operator]
+        return
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if text and not text.endswith("\n"):
+        text += "\n"
+    with written(path) as file:
+        file.write((text + tomli_w.dumps({"encode": {name: dict(table)}})).encode())
