@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -165,6 +166,7 @@ class SoundEngine:
         self.identity: Identity = {
             "encoder": f"{self.name}, {'own embedding' if clap else 'mean of the last layer'}",
             "encoder_revision": revision(self.name, network),
+            "inputs": f"sha256 {_digest(self.extractor)}",
             "windows": f"of {settings.seconds:g} seconds at {self.rate} Hz, mean by length, of at "
             f"most {settings.minutes:g} minutes",
         }
@@ -252,3 +254,8 @@ class SoundEngine:
             pooled = found.last_hidden_state.mean(1) if embeds is None else embeds
         vectors: Float[np.ndarray, "n F"] = pooled.float().cpu().numpy()
         return vectors
+
+
+def _digest(extractor: Any) -> str:
+    """Of everything that decides what a network is given."""
+    return hashlib.sha256(extractor.to_json_string().encode()).hexdigest()

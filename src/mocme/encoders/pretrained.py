@@ -55,6 +55,8 @@ def load_settings(kind: Any, model: str, allow_download: bool, **more: Any) -> A
     Raises:
         ValueError: it cannot be loaded; with the remedy.
     """
+    if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
+        raise ValueError(f"the model {model!r} cannot be loaded: there is no such folder")
     with loading(model, allow_download), _quiet():
         return kind.from_pretrained(
             model, local_files_only=not allow_download, trust_remote_code=False, **more

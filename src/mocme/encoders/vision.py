@@ -84,27 +84,28 @@ class VisionEngine(PictureEngine):
         }
 
     def _try(self) -> int:
-        """Find out by a grey picture what comes out, and whether it comes out twice.
+        """Find out by a picture of noise what comes out, and whether it comes out twice.
 
         Returns:
             channels of the last layer.
         """
         side = self.shape.side
-        grey = torch.full((1, 3, side, side), 127.0, device=self.device)
+        noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        pixels = (255 * noise).to(self.device)
         try:
             with torch.inference_mode():
-                hidden = self._ask(grey).last_hidden_state
-                patch = getattr(self.network.config, "patch_size", None)
-                self.grid = grid_of(hidden, side, patch)
-                self._check()
-                first, second = self.vectors(grey), self.vectors(grey)
-        except (RuntimeError, TypeError, AttributeError, KeyError, IndexError) as error:
+                hidden = self._ask(pixels).last_hidden_state
+        except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
             reason = str(error).strip().partition("\n")[0][:200]
             raise ValueError(
                 f"the model {self.name!r} does not take a picture of {side} x {side} alone "
                 f"({reason}); name a vision model"
             ) from error
-        if first.ndim != 2 or not torch.equal(first, second):
+        self.grid = grid_of(hidden, side, getattr(self.network.config, "patch_size", None))
+        self._check()
+        with torch.inference_mode():
+            first, second = self.vectors(pixels), self.vectors(pixels)
+        if not torch.equal(first, second):
             raise ValueError(
                 f"the model {self.name!r} does not give the same vector for the same picture; "
                 f"name one that does not hide parts of it at random"
@@ -199,6 +200,8 @@ def shape_of(settings: Any, fit: Fit, model: str) -> Shape:
         before = int(short / share)
     elif short and share:
         how = "stretch"
+    if side > before:
+        raise ValueError(f"the model {model!r} cuts {side} pixels from {before}; name another one")
     resample = _resampling(settings.resample)
     if fit == "own":
         return Shape(side, "crop" if how == "crop" else "stretch", before, resample=resample)
