@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from mocme.encoders.base import Job, Outcome
 from mocme.encoders.inputs import Raw, read_file
@@ -43,7 +44,7 @@ class Audio(Raw):
     Args:
         model: ``log-mel``, for which nothing is trained: of the power in 64 bands, mean, deviation
             and change over time (192 numbers); or an audio model of transformers, by its folder or
-            by its name on a hub: CLAP (its projected embedding), or one like wav2vec 2.0, HuBERT
+            by its name on a hub: CLAP (its projected embedding, of length 1), or one like wav2vec 2.0, HuBERT
             or AST (mean of the last layer).
         minutes: a longer sound is read so far, and counted.
         seconds: of the windows that a network takes; the mean of a sound's windows, weighted by
@@ -251,7 +252,10 @@ class SoundEngine:
         with torch.inference_mode():
             found = self.network(**inputs)
             embeds = getattr(found, "audio_embeds", None)
-            pooled = found.last_hidden_state.mean(1) if embeds is None else embeds
+            if embeds is None:
+                pooled = found.last_hidden_state.mean(1)
+            else:
+                pooled = functional.normalize(embeds, dim=1)
         vectors: Float[np.ndarray, "n F"] = pooled.float().cpu().numpy()
         return vectors
 
