@@ -7,14 +7,15 @@ import io
 import math
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from media import TEXT, TINY, make, save_quietly
 
+from media import TEXT, TINY, make, save_quietly
 from mocme.encoders import sounds
 from mocme.encoders.audio import Audio, LogMelEngine, SoundEngine
 from mocme.encoders.base import Outcome, Unusable
@@ -165,10 +166,8 @@ def test_a_header_that_promises_too_much_is_not_believed() -> None:
 def test_a_truncated_one_is_what_it_holds_or_has_a_reason() -> None:
     for kind in ("WAV", "FLAC", "OGG", "MP3"):
         data = written(noise(3), kind=kind)
-        try:
+        with suppress(Unusable):
             assert 0 < len(read_sound(data[: len(data) // 2], RATE, 60)) < 3 * RATE
-        except Unusable as error:
-            assert str(error)
 
 
 # -- statistics ------------------------------------------------------------------------------------

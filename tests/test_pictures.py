@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -334,10 +335,8 @@ def test_broken_ones_have_a_reason(name: str) -> None:
 def test_whatever_bytes_are_a_picture_or_have_a_reason(junk: bytes, place: int) -> None:
     data = noise_png()
     for content in (junk, data[:place] + junk + data[place:], data[:place] + junk):
-        try:
+        with suppress(Unusable):
             assert read_picture(content, SAME).shape == (SIDE, SIDE, 3)
-        except Unusable as error:
-            assert str(error)
 
 
 def noise_png() -> bytes:

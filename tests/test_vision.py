@@ -1,4 +1,4 @@
-"""Vision models of transformers: loaded from a folder, asked as the library's own processor would."""
+"""Vision models of transformers: loaded from a folder, and equal to what the library gives."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from media import TEXT, TINY, make, save_quietly
 
+from media import TEXT, TINY, make, save_quietly
 from mocme.encoders.image import Image as Encoder
 from mocme.encoders.kinds import encoder_of
 from mocme.encoders.pictures import Shape, shaped

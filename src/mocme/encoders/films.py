@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -52,15 +52,14 @@ def read_frames(
         Unusable: it is no video, of another format, or not one of the frames can be decoded.
     """
     with extra("av", "video"):
-        import av
+        import av  # noqa: F401
     try:
-        # A file object and these options keep FFmpeg from opening anything else.
-        options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
-        with path.open("rb") as file, av.open(file, container_options=options) as container:
-            stream = _stream(container)
-            times = _times(container, stream)
-            wanted = spread(times.shown, frames)
-            found = list(_decoded(container, stream, times, wanted, shape))
+        # Opened twice: not every container leads back to its beginning.
+        with path.open("rb") as file, _opened(file) as container:
+            times = _times(container, _stream(container))
+        wanted = spread(times.shown, frames)
+        with path.open("rb") as file, _opened(file) as container:
+            found = list(_decoded(container, _stream(container), times, wanted, shape))
     except Unusable:
         raise
     except Exception as error:  # decoders of broken files fail in any way
@@ -70,6 +69,14 @@ def read_frames(
     if len(found) < len(wanted) and outcome is not None:
         outcome.count("videos of which not all frames could be decoded")
     return found
+
+
+def _opened(file: IO[bytes]) -> Any:
+    import av
+
+    # A file object and these options keep FFmpeg from opening anything else.
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
+    return av.open(file, container_options=options)
 
 
 def _reason(error: Exception) -> str:
@@ -129,34 +136,43 @@ def _decoded(
     container: Any, stream: Any, times: Times, wanted: Sequence[int], shape: Shape
 ) -> Iterator[UInt8[np.ndarray, "side side 3"]]:
     """The frames of some times, shaped; those that cannot be decoded are left out."""
-    reached: int | None = None  # up to which time decoding has come
-    decoder: Iterator[Any] = iter(())
+    decoder = _frames(container, stream)
+    # Up to which time decoding has come; without a key frame since then it has to go on.
+    reached = times.keys[0] if times.keys else times.shown[0]
+    seen = False
     for time in wanted:
-        if reached is not None and reached >= time:
+        if seen and reached >= time:
             continue  # it was lost, for decoding went beyond it
-        place = max(0, bisect_right(times.keys, time) - 1)
-        if reached is None or (times.keys and times.keys[place] > reached):
-            decoder = _from(container, stream, times.keys[: place + 1], time)
+        keys = times.keys[: bisect_right(times.keys, time)]
+        if keys and keys[-1] > reached:
+            decoder = _from(container, stream, keys, time) or decoder
         for frame in decoder:
-            reached = _time(frame)
-            if reached is not None and reached >= time:
+            now = frame.dts if frame.pts is None else frame.pts
+            if now is None:
+                continue
+            reached, seen = now, True
+            if now >= time:
                 yield _picture(frame, shape)
                 break
 
 
-def _time(frame: Any) -> int | None:
-    time: int | None = frame.dts if frame.pts is None else frame.pts
-    return time
+def _from(container: Any, stream: Any, keys: Sequence[int], time: int) -> Iterator[Any] | None:
+    """Frames from the last of the keys on; containers without an index may need an earlier one.
 
+    Returns:
+        None where the container cannot be sought in.
+    """
+    import av
 
-def _from(container: Any, stream: Any, keys: Sequence[int], time: int) -> Iterator[Any]:
-    """Frames from the last of the keys on; containers without an index may need an earlier one."""
-    for start in dict.fromkeys([*keys[-1:], *keys[-2:-1], min(0, *keys[:1], time)]):
-        container.seek(start, stream=stream)
+    for start in dict.fromkeys([*keys[-1:], *keys[-2:-1], min(0, keys[0])]):
+        try:
+            container.seek(start, stream=stream)
+        except av.FFmpegError:
+            return None
         decoder = _frames(container, stream)
         first = next(decoder, None)
-        if first is not None and (_time(first) or 0) <= time:
-            break
+        if first is not None and (first.pts or first.dts or 0) <= time:
+            return chain([first], decoder)
     return iter(()) if first is None else chain([first], decoder)
 
 
