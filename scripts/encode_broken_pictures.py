@@ -153,6 +153,7 @@ def measured(arguments: list[str]) -> tuple[dict[str, Any], float, float]:
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(arguments, stdout=output, stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         text = output.read()
     if status:

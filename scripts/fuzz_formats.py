@@ -4,13 +4,14 @@
 
 A file is either refused with a `ValueError` that names it, or every line of it is accounted for and
 the rows handed on are as many as the report says. Anything else is a failure: another exception, a
-file that takes more than a second, a loss. Prints a line a format, and exits with 1 on a failure.
-A damaged Parquet file can make polars abort the process; ``--without parquet`` leaves that out.
+file that takes more than a second, a loss, or the end of the process that reads (another one, as a
+library may abort it). Prints a line a format, and exits with 1 on a failure.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
 import signal
@@ -18,9 +19,15 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 
-from mocme.graph.formats import openke
+import pyarrow
+import pyarrow.parquet
+
+from mocme.graph.formats import coded, openke
 from mocme.graph.formats.registry import FORMATS, format_of
 from mocme.graph.formats.report import Block, Report
 from mocme.graph.loading import load
@@ -50,6 +57,14 @@ def rows(draw: random.Random) -> list[tuple[str, str, str]]:
         (draw.choice(NAMES), draw.choice(NAMES[:4]), draw.choice(NAMES))
         for _ in range(draw.randrange(1, 30))
     ]
+
+
+def overwritten(data: bytes, draw: random.Random) -> bytes:
+    """The bytes with a few of them changed, so that everything stays in its place."""
+    found = bytearray(data)
+    for _ in range(draw.randrange(1, 6)):
+        found[draw.randrange(len(found))] = draw.choice((0, 1, 0x7F, 0xFF, draw.randrange(256)))
+    return bytes(found)
 
 
 def mutated(data: bytes, draw: random.Random) -> bytes:
@@ -112,12 +127,51 @@ def check(found: Iterator[Block], report: Report, path: Path) -> str:
     return "read with rejects" if report.rejects else "read"
 
 
+def write_parquet(path: Path, draw: random.Random) -> None:
+    """Write facts as one of the many things that are called Parquet."""
+    text = draw.choice((pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()))
+    columns = [pyarrow.array(column, text) for column in zip(*rows(draw), strict=True)]
+    if draw.random() < 0.2 and text != pyarrow.string_view():
+        columns[1] = columns[1].dictionary_encode()
+    names = ["head", "relation", "tail"]
+    if draw.random() < 0.2:
+        names.append("weight")
+        columns.append(pyarrow.array([draw.choice((None, 1.0)) for _ in columns[0]], "float64"))
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_arrays(columns, names),
+        path,
+        compression=draw.choice(("none", "none", "snappy", "zstd", "gzip", "lz4", "brotli")),
+        use_dictionary=draw.choice((True, False)),
+        data_page_version=draw.choice(("1.0", "2.0")),
+        write_statistics=draw.choice((True, False)),
+        row_group_size=draw.choice((3, 100)),
+        store_schema=draw.choice((True, False)),
+    )
+
+
+def write_lists(path: Path, draw: random.Random) -> None:
+    """Write JSON lines whose tails are lists."""
+    lines = [
+        json.dumps({"head": head, "relation": relation, "tail": [tail] * draw.randrange(3)})
+        for head, relation, tail in rows(draw)
+    ]
+    path.write_text("\n".join(lines))
+
+
 def text_format(ending: str, folder: Path, draw: random.Random) -> str:
     """Mutate a file of one format, before or after its compression."""
     packed = draw.choice(COMPRESSED if ending != ".parquet" else ("",))
     path = folder / f"facts{ending}{packed}"
-    format_of(path).write(path, rows(draw))
-    path.write_bytes(mutated(path.read_bytes(), draw))
+    change = mutated
+    if ending == ".parquet" and draw.random() < 0.8:
+        write_parquet(path, draw)
+        # Parts of the file are found by their places; what moves them is noticed at once.
+        change = draw.choice((mutated, overwritten, overwritten))
+    elif path.suffix == ".jsonl" and draw.random() < 0.4:
+        write_lists(path, draw)
+    else:
+        format_of(path).write(path, rows(draw))
+    path.write_bytes(change(path.read_bytes(), draw))
     report = Report(str(path))
     return check(format_of(path).facts(path, report), report, path)
 
@@ -142,36 +196,71 @@ def openke_folder(folder: Path, draw: random.Random) -> str:
     return check(read.facts("train", report), report, target)
 
 
+def one(number: int, kind: str, seed: int, folder: Path, seconds: float) -> str:
+    """Write, mutate and read a file; what became of it, or what went wrong."""
+    draw = random.Random(f"{seed} {number}")
+    # Every other file of a format is read as a large one would be.
+    coded.WORTHWHILE = 0 if number % 2 else 1 << 22
+    signal.signal(signal.SIGALRM, _alarm)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        if kind == "OpenKE":
+            return openke_folder(folder, draw)
+        return text_format(kind, folder, draw)
+    except (Exception, Slow) as error:
+        return f"FAILED: {type(error).__name__}: {str(error)[:300]}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+class Worker:
+    """A process that reads, and another one after its end."""
+
+    def __init__(self) -> None:
+        self.context = get_context("spawn")
+        self._start()
+
+    def _start(self) -> None:
+        self.pool = ProcessPoolExecutor(1, self.context)
+        self.begun: set[str] = set()
+
+    def run(self, number: int, kind: str, seed: int, folder: Path) -> str:
+        """`one`, with more time where libraries load on their first use."""
+        seconds = 1.0 if kind in self.begun else 30.0
+        self.begun.add(kind)
+        try:
+            return self.pool.submit(one, number, kind, seed, folder, seconds).result(60)
+        except BrokenProcessPool:
+            self._start()
+            return "FAILED: the process that read it has ended"
+        except TimeoutError:
+            # Within a library, so that no signal of ours is heard.
+            for process in self.pool._processes.values():
+                process.kill()
+            self._start()
+            return "FAILED: a minute was not enough"
+
+
 def main() -> None:
     """Read as many files as asked for, and count."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--without", action="append", default=[], help="a format to leave out")
+    parser.add_argument("--only", action="append", default=[], help="a format; may be repeated")
     given = parser.parse_args()
     kinds = [known.endings[0] for known in FORMATS] + ["OpenKE"]
-    kinds = [kind for kind in kinds if kind.lstrip(".") not in given.without]
+    kinds = [kind for kind in kinds if not given.only or kind.lstrip(".") in given.only]
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
     failures = 0
-    signal.signal(signal.SIGALRM, _alarm)
+    worker = Worker()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
         for number in range(given.files):
             kind = kinds[number % len(kinds)]
-            draw = random.Random(f"{given.seed} {number}")
-            # Libraries load on their first use.
-            signal.setitimer(signal.ITIMER_REAL, 1.0 if number >= len(kinds) else 30.0)
-            try:
-                if kind == "OpenKE":
-                    found = openke_folder(folder, draw)
-                else:
-                    found = text_format(kind, folder, draw)
-            except (Exception, Slow) as error:
-                found = "FAILED"
+            found = worker.run(number, kind, given.seed, Path(name))
+            if found.startswith("FAILED"):
                 failures += 1
-                print(f"file {number} ({kind}): {type(error).__name__}: {str(error)[:300]}")
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                print(f"file {number} ({kind}): {found}", flush=True)
+                found = "FAILED"
             counts[kind][found] += 1
     for kind, tally in counts.items():
         print(f"{kind:10}", ", ".join(f"{count:,} {what}" for what, count in tally.most_common()))

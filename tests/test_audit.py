@@ -22,13 +22,13 @@ from mocme.auditing.findings import findings, percent
 from mocme.auditing.page import page, write_page
 from mocme.auditing.table import overview
 from mocme.evaluation.breakdown import cardinality
-from mocme.graph import pairs
-from mocme.graph.leakage import DEFECTS
 from mocme.graph.loading import load
 from mocme.graph.modalities import Features, Modality, Tokens
-from mocme.graph.profile import PERCENTILES, component_labels
-from mocme.graph.released import Released, numbered
-from mocme.graph.repair import ENOUGH, HOLDOUT, repair
+from mocme.graph.soundness import pairs
+from mocme.graph.soundness.leakage import DEFECTS
+from mocme.graph.soundness.profile import PERCENTILES, component_labels
+from mocme.graph.soundness.released import Released, numbered
+from mocme.graph.soundness.repair import ENOUGH, HOLDOUT, repair
 from mocme.graph.triples import Graph, Vocabulary
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from mocme.graph import benchmarks
-from mocme.graph.benchmarks import Benchmark, Remote, fetch, find, known, locate, suggest
-from mocme.graph.caching import cache_folder
-from mocme.graph.converting import from_openke, from_tsv
 from mocme.graph.loading import load
+from mocme.graph.published import benchmarks
+from mocme.graph.published.benchmarks import Benchmark, Remote, fetch, find, known, locate, suggest
+from mocme.graph.published.caching import cache_folder
+from mocme.graph.published.converting import from_openke, from_tsv
 from servers import Server, serving
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

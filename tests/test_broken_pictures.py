@@ -21,5 +21,6 @@ def test_exactly_the_broken_ones_are_listed_and_nothing_is_encoded_twice(tmp_pat
     spec.loader.exec_module(script)
     found = script.check(tmp_path / "graph", 200, every=20, threads=1)
     assert found["broken"] == 10
-    assert found["kept when killed"] >= 100
+    # The last batch of 32 may have been written, but not listed, when the process was killed.
+    assert 68 <= found["kept when killed"] < 190
     assert found["peak memory, MiB"] < 1536

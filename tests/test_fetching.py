@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mocme.graph.fetching import REDIRECTS, _check_address, download
+from mocme.graph.published.fetching import REDIRECTS, _check_address, download
 from servers import Server, serving
 
 DATA = random.Random(0).randbytes(300_000)

@@ -268,9 +268,39 @@ def test_empty_parts_and_cells_are_no_facts_and_no_rejects(tmp_path: Path) -> No
     assert named(load(tmp_path / "out"), "train") == {
         *(("A", "is", "Jazz"), ("A", "is", "Rock"), ("B", "is", "Jazz"), ("B", "is", "Soul"))
     }
-    assert (report.rows, report.empty, [r.line for r in report.rejects]) == (2, 2, [6])
+    assert (report.rows, report.empty, [r.line for r in report.rejects]) == (4, 2, [6])
+    assert (report.lines, report.further) == (6, 2)
     assert report.accounted
+    assert "6 lines with 2 further tails = 4 rows" in str(report)
     assert "2 with an empty cell" in str(report)
+
+
+@pytest.mark.parametrize("separator", ["", 'separator = "|"\n'])
+def test_a_list_in_json_lines_is_several_tails(tmp_path: Path, separator: str) -> None:
+    lines = [
+        '{"f": "A", "g": ["Jazz", "Rock"]}',
+        '{"f": "B", "g": []}',
+        '{"f": "C", "g": "Pop"}',
+        '{"f": "D", "g": ["Soul", "", null]}',
+        '{"f": "E", "g": ["Jazz", ["Rock"]]}',
+        '{"f": ["F"], "g": "Jazz"}',
+        '{"f": "G", "g": [1999]}',
+    ]
+    (tmp_path / "s.jsonl").write_text("\n".join(lines))
+    (tmp_path / "r.toml").write_text(
+        f'[[facts]]\npath = "s.jsonl"\nhead = "f"\ntail = "g"\nsays = "is"\n{separator}'
+    )
+    (report,) = bring_in(tmp_path / "r.toml", tmp_path / "out").reports
+    assert named(load(tmp_path / "out"), "train") == {
+        *(("A", "is", "Jazz"), ("A", "is", "Rock"), ("C", "is", "Pop"), ("D", "is", "Soul")),
+        ("G", "is", "1999"),
+    }
+    assert [(reject.line, reject.reason) for reject in report.rejects] == [
+        (5, "'g' is a list, not a string"),
+        (6, "'f' is a list, not a string"),
+    ]
+    assert (report.lines, report.further, report.rows, report.empty) == (7, 3, 5, 3)
+    assert report.accounted
 
 
 def test_a_slice_of_a_dump_of_wikidata(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from mocme.graph.unpacking import is_archive, unpack
+from mocme.graph.published.unpacking import is_archive, unpack
 
 FILES = {"train.txt": b"a\tr\tb\n" * 1000, "deep/er/x.txt": b"", "deep/y.txt": bytes(range(256))}
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from mocme.evaluation.breakdown import cardinality
 from mocme.evaluation.floors import Floor, floors
-from mocme.graph import leakage, profile
-from mocme.graph.coverage import Coverage, coverage, text_lengths
-from mocme.graph.leakage import Defect, Split, Unseen
 from mocme.graph.modalities import Features
-from mocme.graph.pairs import inverses, twins
-from mocme.graph.profile import Components, Degrees, Relation
-from mocme.graph.released import Released
+from mocme.graph.soundness import leakage, profile
+from mocme.graph.soundness.coverage import Coverage, coverage, text_lengths
+from mocme.graph.soundness.leakage import Defect, Split, Unseen
+from mocme.graph.soundness.pairs import inverses, twins
+from mocme.graph.soundness.profile import Components, Degrees, Relation
+from mocme.graph.soundness.released import Released
 from mocme.graph.sources import not_encoded, read_features
 from mocme.graph.triples import Graph
 
@@ -63,8 +63,8 @@ class Audit:
     def clean(self) -> bool:
         """Whether rows are distinct and no row of valid or test is given away by another split.
 
-        This is what `mocme.graph.repair` brings about. Names unseen in train and inverse facts
-        are no part of it: they are properties of the graph, and no row is wrong.
+        This is what `mocme.graph.soundness.repair` brings about. Names unseen in train and inverse
+        facts are no part of it: they are properties of the graph, and no row is wrong.
         """
         repeated = any(split.repeated for split in self.splits.values())
         leaked = any(found.rows for found in self.defects if found.kind in leakage.LEAKS)

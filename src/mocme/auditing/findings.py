@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mocme.auditing.audit import Audit
-from mocme.graph.leakage import Defect
-from mocme.graph.pairs import STRONG
+from mocme.graph.soundness.leakage import Defect
+from mocme.graph.soundness.pairs import STRONG
 
 Weight = Literal["defect", "caution", "good"]
 # A share of a split's rows from which on it is worth a warning.

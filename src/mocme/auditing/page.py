@@ -13,9 +13,9 @@ from mocme.auditing.markup import Html, join, label, tag
 from mocme.auditing.pictures import Bar
 from mocme.evaluation.breakdown import CARDINALITIES
 from mocme.graph.formats.writers import written
-from mocme.graph.leakage import DEFECTS, Defect
-from mocme.graph.pairs import STRONG
-from mocme.graph.profile import Partner, Relation
+from mocme.graph.soundness.leakage import DEFECTS, Defect
+from mocme.graph.soundness.pairs import STRONG
+from mocme.graph.soundness.profile import Partner, Relation
 
 # Relations that are shown at once; the others are one click away.
 SHOWN = 20

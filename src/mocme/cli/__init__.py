@@ -295,8 +295,8 @@ def audit(
     from mocme.auditing.audit import audit as examine
     from mocme.auditing.page import write_page
     from mocme.auditing.table import overview
-    from mocme.graph.released import Released
-    from mocme.graph.repair import repair
+    from mocme.graph.soundness.released import Released
+    from mocme.graph.soundness.repair import repair
 
     use_threads(threads)
     released = Released.read(data)
@@ -323,7 +323,7 @@ def audit(
 @common("json")
 def fetch(name: str | None, listed: bool, force: bool, as_json: bool) -> None:
     """Download a published benchmark into the cache, check it and convert it."""
-    from mocme.graph import benchmarks
+    from mocme.graph.published import benchmarks
 
     if name is None or listed:
         chosen = [benchmarks.find(name)] if name else list(benchmarks.known().values())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mocme.evaluation.metrics import of_ranks
 from mocme.evaluation.ranking import Ranks, Scores, batch_for, hidden, rank
-from mocme.graph.released import Released, numbered
+from mocme.graph.soundness.released import Released, numbered
 from mocme.graph.triples import AnswerIndex, Graph, Queries
 
 # GiB that scores and their work memory take.

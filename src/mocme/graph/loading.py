@@ -11,13 +11,13 @@ from typing import Literal
 
 import torch
 
-from mocme.graph import benchmarks
 from mocme.graph.collecting import Collector
 from mocme.graph.formats import openke, tsv
 from mocme.graph.formats.named import HEADERS
 from mocme.graph.formats.registry import ENDINGS, TSV, ending, format_of
 from mocme.graph.formats.report import Block, Report
 from mocme.graph.formats.streams import COMPRESSED
+from mocme.graph.published import benchmarks
 from mocme.graph.triples import SPLITS, Graph
 
 RATIOS = (0.8, 0.1, 0.1)
@@ -50,6 +50,21 @@ def load(
     Raises:
         ValueError: with the file, the line and the remedy.
     """
+    return read(data, ratios=ratios, seed=seed, version=version)[0]
+
+
+def read(
+    data: str | Path,
+    *,
+    ratios: tuple[float, float, float] = RATIOS,
+    seed: int = 0,
+    version: Literal["repaired", "as-published"] | None = None,
+) -> tuple[Graph, Collector]:
+    """What `load` gives, and the rows it was made of: by split, or under "all" for a single file.
+
+    Raises:
+        ValueError: as `load` does.
+    """
     if version is not None and (data == "atlas" or Path(data).exists()):
         raise ValueError(f"{data}: has no versions; version is for a benchmark that is named")
     if data == "atlas":
@@ -62,7 +77,7 @@ def load(
     return _load_benchmark(str(data), version or "repaired")
 
 
-def _load_benchmark(name: str, version: str) -> Graph:
+def _load_benchmark(name: str, version: str) -> tuple[Graph, Collector]:
     """A benchmark by its name, where neither a folder nor a file is called so."""
     found = benchmarks.get(name)
     if found is None:
@@ -72,11 +87,11 @@ def _load_benchmark(name: str, version: str) -> Graph:
             f"{name}: there is no such folder or file; give a folder with train.tsv in it{hint}"
         )
     folder = benchmarks.locate(found.name, version)
-    graph = _load_folder(folder)
-    return replace(graph, name=found.name, notes=[*found.notes(folder), *graph.notes])
+    graph, rows = _load_folder(folder)
+    return replace(graph, name=found.name, notes=[*found.notes(folder), *graph.notes]), rows
 
 
-def _load_folder(folder: Path) -> Graph:
+def _load_folder(folder: Path) -> tuple[Graph, Collector]:
     files = {split: found for split in SPLITS if (found := _find(folder, split)) is not None}
     if "train" not in files and openke.is_folder(folder):
         return _load_openke(folder)
@@ -94,16 +109,16 @@ def _load_folder(folder: Path) -> Graph:
         for split, file in files.items()
     }
     listing = [table.report for table in lists.values()]
-    return _graph(folder, collector, reports, listing, LISTS[0] in lists)
+    return _graph(folder, collector, reports, listing, LISTS[0] in lists), collector
 
 
-def _load_openke(folder: Path) -> Graph:
+def _load_openke(folder: Path) -> tuple[Graph, Collector]:
     source = openke.read(folder)
     collector = Collector(source.entities, source.relations, openke.LISTS)
     reports: dict[str, Report] = {}
     for split, file in source.files.items():
         reports[split] = _collect(collector, split, file, _reader(source, split))
-    return _graph(folder, collector, reports, source.reports, True)
+    return _graph(folder, collector, reports, source.reports, True), collector
 
 
 def _reader(source: openke.Folder, split: str) -> Reader:
@@ -141,7 +156,9 @@ def _graph(
     )
 
 
-def _load_file(path: Path, ratios: tuple[float, float, float], seed: int) -> Graph:
+def _load_file(
+    path: Path, ratios: tuple[float, float, float], seed: int
+) -> tuple[Graph, Collector]:
     if len(ratios) != 3 or not (min(ratios) >= 0 and abs(sum(ratios) - 1) <= 1e-6 and ratios[0]):
         raise ValueError(f"ratios are three shares that sum to 1 (train > 0), not {ratios}")
     collector = Collector()
@@ -154,7 +171,7 @@ def _load_file(path: Path, ratios: tuple[float, float, float], seed: int) -> Gra
         raise ValueError(f"{path}: {len(facts)} facts leave none to train on by ratios {ratios}")
     parts = torch.tensor_split(facts[order], cut)
     note = f"{path}: split by ratios {ratios} with seed {seed}"
-    return Graph(
+    graph = Graph(
         entities,
         relations,
         {s: part for s, part in zip(SPLITS, parts, strict=False) if len(part)},
@@ -163,6 +180,7 @@ def _load_file(path: Path, ratios: tuple[float, float, float], seed: int) -> Gra
         inputs={str(path): report.sha256},
         notes=[*_notes(report), note],
     )
+    return graph, collector
 
 
 def _find(folder: Path, stem: str) -> Path | None:

@@ -42,8 +42,8 @@ class Facts(Part):
         head, relation, tail: names of columns, where columns have names; by default those of the
             header.
         says: the relation of every row, for a table with columns for head and tail only.
-        separator: parts a tail into several, each a fact of its own; with `says` only. An empty
-            part, or an empty cell, is no fact.
+        separator: parts a tail that is text into several, each a fact of its own; with `says`
+            only. An empty part, or an empty cell, is no fact. (A list in JSON lines needs none.)
         delimiter: reads the file as CSV with this delimiter, whatever its ending.
         split: which split its facts belong to; by default ``[split]`` decides.
         predicates: the only ones to keep of an RDF file; all by default.
@@ -97,20 +97,21 @@ class Facts(Part):
         if self.says is not None:
             assert self.head is not None
             assert self.tail is not None
-            for block in tables.cells(path, report, [self.head, self.tail], self.delimiter):
+            columns = [self.head, self.tail]
+            for block in tables.cells(path, report, columns, self.delimiter, self.tail):
                 yield self._said(block, report)
         elif (reader := _RDF.get(self.ending)) is not None:
             keep = None if self.predicates is None else frozenset(self.predicates)
             yield from reader(path, report, literals if self.literals else None, keep)
         else:
-            columns = None
+            named = None
             if self.head is not None and self.relation is not None and self.tail is not None:
-                columns = Columns(self.head, self.relation, self.tail)
+                named = Columns(self.head, self.relation, self.tail)
             if self.delimiter is not None:
-                yield from delimited.facts(path, report, columns, self.delimiter)
+                yield from delimited.facts(path, report, named, self.delimiter)
             else:
                 known = format_named(self.format) if self.format else format_of(path)
-                yield from known.facts(path, report, columns)
+                yield from known.facts(path, report, named)
 
     def _said(self, block: Block, report: Report) -> Block:
         assert self.says is not None
@@ -127,6 +128,8 @@ class Facts(Part):
                 else:
                     report.reject(line, f"{self.head} is empty", f"{head}, {cell}")
                 continue
+            report.further += len(parts) - 1
+            report.rows += len(parts) - 1
             heads += [head] * len(parts)
             tails += parts
             lines += [line] * len(parts)

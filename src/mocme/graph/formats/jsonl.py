@@ -2,7 +2,8 @@ r"""JSON lines: an object in each line, with three keys whose values are names.
 
 Which keys they are is found in the first object, and the same in all lines. A name is a string; a
 number, null and so on is rejected instead of being written out, for 7 and "007" are not the same
-name. A line ends with LF or CRLF; one without an object is blank.
+name. The tail may be a list of names, each of which is a fact; an empty one is none. A line ends
+with LF or CRLF; one without an object is blank.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class _Reader:
         self.report, self.columns = report, columns
         self.strict = not isinstance(columns, Cells)
         self.keys = columns.names if isinstance(columns, Cells) else ()
+        # Whose value may be a list.
+        self.several = columns.several if isinstance(columns, Cells) else None
         digits: dict[str, Any] = {} if self.strict else {"parse_float": str, "parse_int": str}
         # An object comes as a tuple of pairs, so that a repeated key is seen.
         self.decode = json.JSONDecoder(
@@ -98,23 +101,24 @@ class _Reader:
         number = report.lines
         for number, line in enumerate(text.removesuffix("\n").split("\n"), report.lines + 1):
             if whole and (match := self.plain.fullmatch(line)):
-                row = match.group(*self.groups)
+                rows = [match.group(*self.groups)]
             elif line.strip(" \t\r"):
                 try:
-                    row = self._row(line, number)
+                    rows = self._rows(line, number)
                 except _Unfit as error:
                     report.reject(number, str(error), line.encode(errors="surrogateescape"))
                     continue
             else:
                 report.blank += 1
                 continue
-            for column, cell in zip(columns, row, strict=True):
-                column.append(cell)
-            numbers.append(number)
+            for row in rows:
+                for column, cell in zip(columns, row, strict=True):
+                    column.append(cell)
+                numbers.append(number)
         report.lines = number
         return Block(columns, numbers)
 
-    def _row(self, line: str, number: int) -> tuple[str, ...]:
+    def _rows(self, line: str, number: int) -> list[tuple[str, ...]]:
         if _has_surrogate(line):
             raise _Unfit("not valid UTF-8")
         try:
@@ -132,11 +136,23 @@ class _Reader:
             self._name(list(values), f"{self.report.path}: line {number}")
         # Half of a surrogate pair can only be written as an escape.
         odd = "\\u" in line
-        return tuple([self._value(values, key, odd) for key in self.keys])
+        listed = values.get(self.several) if self.several else None
+        if not isinstance(listed, list):
+            return [tuple([self._value(values, key, odd) for key in self.keys])]
+        if not self.strict:
+            listed = listed or [None]
+        each = [{**values, self.several: value} for value in listed]
+        rows = [tuple([self._value(one, key, odd) for key in self.keys]) for one in each]
+        if rows:
+            self.report.further += len(rows) - 1
+        else:
+            self.report.empty += 1
+        return rows
 
     def _name(self, keys: list[str], where: str) -> None:
         found = places(keys, self.columns, where)
         self.keys = tuple(keys[place] for place in found)
+        self.several = self.keys[2]
         order = sorted(found)
         self.groups = tuple(order.index(place) + 1 for place in found)
         members = [

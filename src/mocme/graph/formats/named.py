@@ -38,9 +38,14 @@ class Columns:
 
 @dataclass(frozen=True)
 class Cells:
-    """Names of any columns, whose cells may be empty; `Columns` is for facts."""
+    """Names of any columns, whose cells may be empty; `Columns` is for facts.
+
+    Attributes:
+        several: the column whose cell may be a list, which gives a row for each of its values.
+    """
 
     names: tuple[str, ...]
+    several: str | None = None
 
 
 Wanted = Columns | Cells | None

@@ -20,14 +20,16 @@ class Reject:
 class Report:
     """What became of every line (or record) of a file.
 
-    ``lines == rows + empty + literals + blank + comments + len(rejects)``, and whoever uses the
-    rows divides ``rows`` into those used and `duplicates`. `empty` are rows whose cell for a value
-    is empty; `literals` rows that say a value of an entity instead of a link (RDF only). A header
+    ``lines + further == rows + empty + literals + blank + comments + len(rejects)``, and whoever
+    uses the rows divides ``rows`` into those used and `duplicates`. `further` are rows beyond the
+    first of a line that lists several tails. `empty` are rows whose cell for a value is empty;
+    `literals` rows that say a value of an entity instead of a link (RDF only). A header
     counts as a comment. `first` is the first row, and `first_line` its line.
     """
 
     path: str
     lines: int = 0
+    further: int = 0
     rows: int = 0
     duplicates: int = 0
     empty: int = 0
@@ -47,7 +49,7 @@ class Report:
     @property
     def accounted(self) -> bool:
         """Whether every line became something."""
-        return self.lines == self._whole()
+        return self.lines + self.further == self._whole()
 
     def _whole(self) -> int:
         other = self.empty + self.literals + self.blank + self.comments
@@ -60,7 +62,8 @@ class Report:
         self.rejects.append(Reject(line, reason, shown))
 
     def __str__(self) -> str:
-        parts = [f"{self.lines:,} lines = {self.used:,} rows"]
+        further = f" with {self.further:,} further tails" if self.further else ""
+        parts = [f"{self.lines:,} lines{further} = {self.used:,} rows"]
         parts.append(f"{self.duplicates:,} duplicates")
         if self.empty:
             parts.append(f"{self.empty:,} with an empty cell")
@@ -79,12 +82,12 @@ class Report:
 
 
 class Block(NamedTuple):
-    """Some rows of a file, a list for each column, all of the same length.
+    """Some rows of a file, a sequence for each column, all of the same length.
 
     Attributes:
         columns: (head, relation, tail) where the file holds facts.
         lines: the number of each row's line, from 1.
     """
 
-    columns: tuple[list[str], ...]
+    columns: tuple[Sequence[str], ...]
     lines: Sequence[int]

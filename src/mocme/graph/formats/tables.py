@@ -13,18 +13,23 @@ from mocme.graph.formats.streams import opened
 
 
 def cells(
-    path: str | Path, report: Report, names: Sequence[str], delimiter: str | None = None
+    path: str | Path,
+    report: Report,
+    names: Sequence[str],
+    delimiter: str | None = None,
+    several: str | None = None,
 ) -> Iterator[Block]:
     """Cells as they stand, block by block, a list for each name; an empty one is an empty string.
 
     Args:
         names: of columns; in TSV, which has no header, their numbers from 1.
         delimiter: reads the file as CSV with this delimiter, whatever its ending.
+        several: the column whose cells may be lists, where the format has such (JSON lines).
 
     Raises:
         ValueError: the file cannot be read, is no table, or has no such columns.
     """
-    wanted, known = Cells(tuple(names)), ending(path)
+    wanted, known = Cells(tuple(names), several), ending(path)
     if delimiter is not None or known == ".csv":
         yield from delimited.facts(path, report, wanted, delimiter or ",")
     elif known in (".jsonl", ".ndjson"):

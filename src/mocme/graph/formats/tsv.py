@@ -16,10 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mocme.graph.formats.coded import ARROW, cut
 from mocme.graph.formats.report import Block, Report
-from mocme.graph.formats.streams import chunks, opened, plain_lines
+from mocme.graph.formats.streams import CHUNK, chunks, opened, plain_lines
 
 TAB, LINE_FEED = 9, 10
+# Bytes of facts that are read at a time: the more, the oftener a name repeats among them.
+LARGE = 1 << 24 if ARROW else CHUNK
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def facts(path: str | Path, report: Report) -> Iterator[Block]:
         ValueError: the file is absent or cannot be read, named with the remedy.
     """
     with opened(path, report) as file:
-        yield from blocks(file, 3, report)
+        yield from blocks(file, 3, report, LARGE)
 
 
 def read(path: str | Path, columns: int | None) -> Table:
@@ -61,10 +64,12 @@ def parse(data: bytes, columns: int | None, path: str) -> Table:
     return _table(blocks(io.BytesIO(data), columns, report), report)
 
 
-def blocks(file: BufferedIOBase, columns: int | None, report: Report) -> Iterator[Block]:
-    """Rows of an open file, block by block; see `read` for `columns`."""
+def blocks(
+    file: BufferedIOBase, columns: int | None, report: Report, size: int = CHUNK
+) -> Iterator[Block]:
+    """Rows of an open file, block by block; see `read` for `columns`, `coded.cut` for `size`."""
     strict = columns is not None
-    for data in chunks(file, report):
+    for data in chunks(file, report, size):
         data = plain_lines(data)
         first = report.lines + 1
         if columns is None:
@@ -132,22 +137,20 @@ def _width(data: bytes) -> int | None:
 
 def _all_rows(data: bytes, columns: int, strict: bool, first: int) -> Block | None:
     """Every line as a row, without looking at one by one; None where not every line is one."""
-    held = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero((held == TAB) | (held == LINE_FEED))
+    cells = data.replace(b"\n", b"\t")
+    ends = np.flatnonzero(np.frombuffer(cells, np.uint8) == TAB)
     if len(ends) % columns:
         return None
-    is_end = held[ends].reshape(-1, columns) == LINE_FEED
+    is_end = np.frombuffer(data, np.uint8)[ends].reshape(-1, columns) == LINE_FEED
     if not is_end[:, -1].all() or is_end[:, :-1].any():
         return None
     filled = (np.diff(ends, prepend=-1) > 1).reshape(-1, columns)
     if not (filled.all() if strict else filled[:, 0].all()):
         return None
     try:
-        cells = data.decode().replace("\n", "\t").split("\t")
+        rows = cut(cells, ends, columns)
     except UnicodeDecodeError:
         return None
-    cells.pop()
-    rows = tuple(cells[place::columns] for place in range(columns))
     return Block(rows, range(first, first + len(is_end)))
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from mocme.graph.pairs import Partners
-from mocme.graph.released import Released, Rows
+from mocme.graph.soundness.pairs import Partners
+from mocme.graph.soundness.released import Released, Rows
 
 PERCENTILES = (0, 10, 25, 50, 75, 90, 99, 100)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mocme.graph.released import Rows
+from mocme.graph.soundness.released import Rows
 
 # Pairs of facts that are held at a time.
 CHUNK = 1 << 21

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from mocme.graph.collecting import Collector
-from mocme.graph.formats import openke
-from mocme.graph.formats.registry import format_of
-from mocme.graph.formats.report import Report
-from mocme.graph.loading import load
+from mocme.graph.loading import read
 from mocme.graph.triples import SPLITS, Graph
 
 # Facts as (head, relation, tail), and a number for each; as many as there are.
@@ -49,19 +44,11 @@ class Released:
         """
         path = Path(data)
         named = data != "atlas" and not path.exists()
-        graph = load(data, version="as-published" if named else None)
+        graph, collector = read(data, version="as-published" if named else None)
         if path.is_file():
-            found = _read({"all": format_of(path).facts}, {"all": path}, graph)
-            return Released.of(graph, _divided(graph, found["all"]))
-        folder = Path(graph.folder or ".")
-        files = {Path(name).name.partition(".")[0]: Path(name) for name in graph.inputs}
-        if "train" in files:
-            readers = {split: format_of(files[split]).facts for split in graph.splits}
-        else:
-            source = openke.read(folder)
-            files = dict(source.files)
-            readers = {s: lambda _, report, s=s: source.facts(s, report) for s in graph.splits}
-        return replace(Released.of(graph, _read(readers, files, graph)), folder=folder)
+            return Released.of(graph, _divided(graph, collector.rows("all")))
+        rows = {split: collector.rows(split) for split in graph.splits}
+        return replace(Released.of(graph, rows), folder=Path(graph.folder or "."))
 
     @staticmethod
     def of(graph: Graph, rows: Mapping[str, Rows] | None = None) -> Released:
@@ -88,16 +75,6 @@ def numbered(parts: Iterable[Rows], graph: Graph) -> list[Keys]:
         return [(p[:, 0] * relations + p[:, 1]) * entities + p[:, 2] for p in parts]
     _, place = np.unique(_joined(parts), axis=0, return_inverse=True)
     return np.split(place.reshape(-1), np.cumsum([len(part) for part in parts])[:-1])
-
-
-def _read(readers: Mapping[str, Any], files: Mapping[str, Path], graph: Graph) -> dict[str, Rows]:
-    """Rows of files, whose names a graph has already."""
-    collector = Collector(graph.entities, graph.relations)
-    for split, reader in readers.items():
-        report = Report(str(files[split]))
-        for block in reader(files[split], report):
-            collector.add(split, block, report)
-    return {split: _joined(collector.facts.get(split, ())) for split in readers}
 
 
 def _joined(parts: Iterable[Rows]) -> Rows:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mocme.graph.columns import read_texts
 from mocme.graph.modalities import Features, Modality, Tokens
-from mocme.graph.profile import percentiles
+from mocme.graph.soundness.profile import percentiles
 from mocme.graph.sources import Source, Words, kind_of
 from mocme.graph.triples import Graph
 from mocme.parts import build

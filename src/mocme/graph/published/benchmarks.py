@@ -16,12 +16,12 @@ from typing import Any
 
 import tomli_w
 
-from mocme.graph.caching import cache_folder, locked
-from mocme.graph.converting import CONVERTERS, FILES, LISTS
-from mocme.graph.fetching import Advance, WrongChecksum, download
 from mocme.graph.formats import tsv
 from mocme.graph.formats.report import Report
-from mocme.graph.unpacking import is_archive, unpack
+from mocme.graph.published.caching import cache_folder, locked
+from mocme.graph.published.converting import CONVERTERS, FILES, LISTS
+from mocme.graph.published.fetching import Advance, WrongChecksum, download
+from mocme.graph.published.unpacking import is_archive, unpack
 
 VERSIONS = ("repaired", "as-published")
 RECORD, CHANGES = "fetched.json", "changes.json"
@@ -313,7 +313,7 @@ def _published(benchmark: Benchmark) -> Path:
 
 def _repaired(benchmark: Benchmark, published: Path) -> Path:
     """The repaired copy, made if it is not there yet; other files are linked to."""
-    from mocme.graph import repair
+    from mocme.graph.soundness import repair
 
     made_by = Path(repair.__file__).read_bytes()
     what = [str(published.resolve()), *(f"{n} {s}" for n, s in sorted(_sums(published).items()))]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from mocme.graph.pairs import PairIndex, Partners, under_another, with_inverse
-from mocme.graph.released import Released
+from mocme.graph.soundness.pairs import PairIndex, Partners, under_another, with_inverse
+from mocme.graph.soundness.released import Released
 
 ASKED = ("valid", "test")
 # What a row of valid or test can suffer from, with what a reader is told of it.

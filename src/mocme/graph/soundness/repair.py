@@ -31,7 +31,7 @@ from jaxtyping import Bool
 
 from mocme.graph.formats.streams import BOM
 from mocme.graph.formats.writers import write_tsv
-from mocme.graph.released import Released, Rows
+from mocme.graph.soundness.released import Released, Rows
 
 HOLDOUT = 0.05
 ENOUGH = 0.1
@@ -253,7 +253,7 @@ def _check_names(names: Sequence[str], what: str) -> None:
         if bad is not None:
             raise ValueError(
                 f"the {what} name {bad!r} {problem}, which a TSV file cannot hold; rename it, or "
-                f"repair the graph in memory with mocme.graph.repair.repaired"
+                f"repair the graph in memory with mocme.graph.soundness.repair.repaired"
             )
 
 
