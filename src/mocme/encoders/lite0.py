@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mocme.encoders.pretrained import extra, sha256
-from mocme.graph.caching import cache_folder
+from mocme.graph.published.caching import cache_folder
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 EPS = 1e-3
