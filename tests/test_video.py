@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,28 @@ def test_regular_times() -> None:
     assert spread(list(range(8)), 8) == list(range(8))
     assert spread([0, 1, 2, 3, 100], 2) == [3]
     assert spread([5], 8) == [5]
+
+
+def test_it_is_turned_as_it_was_held(tmp_path: Path) -> None:
+    """The left of what was stored is the top of what is seen, by the matrix of the track's header."""
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:, :32] = 255
+    path = tmp_path / "held.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    data = bytearray(path.read_bytes())
+    # Of ISO/IEC 14496-12, 8.3.2: the matrix begins 40 bytes after the name of the box.
+    matrix = data.index(b"tkhd") + 44
+    one = 1 << 16
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 48 * one, 0, 1 << 30)
+    path.write_bytes(data)
+    (found,) = read_frames(path, 1, SHAPE)
+    assert found[:12].min() > 200
+    assert found[-12:].max() < 50
 
 
 # -- broken ones -----------------------------------------------------------------------------------
