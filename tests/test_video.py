@@ -113,7 +113,7 @@ def test_regular_times() -> None:
 
 
 def test_it_is_turned_as_it_was_held(tmp_path: Path) -> None:
-    """The left of what was stored is the top of what is seen, by the matrix of the track's header."""
+    """The left of what was stored is the top of what is seen: so says the header of the track."""
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[:, :32] = 255
     path = tmp_path / "held.mp4"
