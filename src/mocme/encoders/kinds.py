@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mocme.encoders.audio import Audio
 from mocme.encoders.base import Encoder
 from mocme.encoders.bins import Bins
 from mocme.encoders.codes import Codes
 from mocme.encoders.image import Image
 from mocme.encoders.numeric import Numeric
 from mocme.encoders.text import Text
+from mocme.encoders.video import Video
 from mocme.encoders.words import Words
 from mocme.parts import ConfigError, build
 
-Encoder.kinds = (Text, Image, Numeric, Words, Bins, Codes)
+Encoder.kinds = (Text, Image, Audio, Video, Numeric, Words, Bins, Codes)
 
 
 def names() -> list[str]:

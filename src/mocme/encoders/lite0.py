@@ -33,7 +33,7 @@ BLOCKS = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-WIDTH, CLASSES = 1280, 1000
+WIDTH, CLASSES, STRIDE = 1280, 1000, 32
 
 
 class Convolution(nn.Conv2d):

@@ -30,25 +30,49 @@ class Shape:
 
     Attributes:
         side: height and width.
-        fit: ``crop``: a square from the middle, `share` of the shorter side; ``whole``: all of the
-            picture on a square that is `ground` elsewhere; ``stretch``: all of it, in any shape.
-        resample: ``bicubic`` or ``bilinear``.
+        fit: ``crop``: the shorter side becomes `before` pixels, of which the middle `side` are
+            taken, and as many of the longer one; ``stretch``: the same, but both sides become
+            `before` pixels; ``whole``: all of the picture on a square that is `ground` elsewhere.
+        before: at least `side`.
+        resample: as Pillow calls it, in small letters.
+
+    Raises:
+        ValueError: `before` is less than `side`.
     """
 
     side: int = 224
     fit: Literal["crop", "whole", "stretch"] = "crop"
-    share: float = 0.875
+    before: int = 256
     ground: int = 127
-    resample: Literal["bicubic", "bilinear"] = "bicubic"
+    resample: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.fit != "whole" and not 0 < self.side <= self.before:
+            raise ValueError(f"{self.side} pixels cannot be cut from {self.before}")
 
     def described(self) -> str:
         """In words, for the identity of an encoder."""
         how = {
-            "crop": f"middle {self.share:g} of the shorter side",
+            "crop": f"from the middle of {self.before}",
             "whole": f"whole on {self.ground}",
-            "stretch": "stretched",
+            "stretch": f"from the middle of {self.before}, stretched",
         }[self.fit]
         return f"{self.side} px, {how}, {self.resample}"
+
+    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The part of a picture that is taken: left, top, right, bottom, in its own pixels.
+
+        Its corners lie where whole pixels of the resized picture begin, as they do for those who
+        first resize and then cut; the result is the same but for rounding.
+        """
+        across = down = self.before
+        if self.fit == "crop":
+            across = max(self.before, int(self.before * width / height))
+            down = max(self.before, int(self.before * height / width))
+        x, y = width / across, height / down
+        left, top = (across - self.side) // 2 * x, (down - self.side) // 2 * y
+        right, bottom = min(width, left + self.side * x), min(height, top + self.side * y)
+        return left, top, right, bottom
 
 
 def read_picture(
@@ -78,9 +102,9 @@ def read_picture(
             if getattr(picture, "is_animated", False) and outcome is not None:
                 outcome.count("animations, of which the first frame counts")
             if pixels <= LARGE:
-                return _shaped(picture, shape)
+                return shaped(picture, shape)
             with _LARGE_ONE:
-                return _shaped(picture, shape)
+                return shaped(picture, shape)
     except Unusable:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -103,32 +127,28 @@ def _too_many(count: str) -> str:
     return f"has {count} megapixels; the limit is {PIXELS / 1e6:,.0f}"
 
 
-def _shaped(picture: Any, shape: Shape) -> UInt8[np.ndarray, "side side 3"]:
+def shaped(picture: Any, shape: Shape) -> UInt8[np.ndarray, "side side 3"]:
+    """An opened picture as RGB of one size."""
     from PIL import Image, ImageOps
 
     # A JPEG can be read at half or a quarter of its size: a quarter of the time. Twice what is
     # needed stays, so that the rest of the reduction is done well.
-    wanted = round(2 * shape.side / (shape.share if shape.fit == "crop" else 1))
+    wanted = 2 * (shape.side if shape.fit == "whole" else shape.before)
     picture.draft(None, (wanted, wanted))
     picture.load()
     picture = _colours(ImageOps.exif_transpose(picture))
     resample = Image.Resampling[shape.resample.upper()]
     width, height = picture.size
     side = (shape.side, shape.side)
-    if shape.fit == "stretch":
-        result = picture.resize(side, resample, reducing_gap=3.0)
-    elif shape.fit == "crop":
-        length = min(width, height) * shape.share
-        left, top = (width - length) / 2, (height - length) / 2
-        box = (left, top, left + length, top + length)
-        result = picture.resize(side, resample, box=box, reducing_gap=3.0)
-    else:
-        scale = shape.side / max(width, height)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        result = Image.new("RGB", side, (shape.ground,) * 3)
-        corner = ((shape.side - size[0]) // 2, (shape.side - size[1]) // 2)
-        result.paste(picture.resize(size, resample, reducing_gap=3.0), corner)
-    return np.asarray(result, dtype=np.uint8)
+    if shape.fit != "whole":
+        box = shape.box(width, height)
+        return np.asarray(picture.resize(side, resample, box=box, reducing_gap=3.0))
+    scale = shape.side / max(width, height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    result = Image.new("RGB", side, (shape.ground,) * 3)
+    corner = ((shape.side - size[0]) // 2, (shape.side - size[1]) // 2)
+    result.paste(picture.resize(size, resample, reducing_gap=3.0), corner)
+    return np.asarray(result)
 
 
 def _colours(picture: Any) -> Any:

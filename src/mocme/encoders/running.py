@@ -8,12 +8,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from mocme.encoders.base import Failure, Job, Outcome, Unusable
+from mocme.encoders.pretrained import sha256
 from mocme.encoders.store import Item, Store
 from mocme.machine import Interrupted
 
@@ -38,8 +40,11 @@ class Engine(Protocol):
     window: int
     unit: bool
 
-    def prepare(self, content: bytes, outcome: Outcome) -> Any:
+    def prepare(self, content: Any, outcome: Outcome) -> Any:
         """Input for the network, made in a thread.
+
+        Args:
+            content: what `run` was told to get of an item, bytes or a path.
 
         Raises:
             Unusable: with the reason.
@@ -74,13 +79,14 @@ def run(
     job: Job,
     store: Store,
     engine: Engine,
-    content: Callable[[Item], bytes],
+    content: Callable[[Item], bytes | Path],
     outcome: Outcome,
 ) -> None:
     """Encode the items of a store that it has no vectors for, and write the modality.
 
     Args:
-        content: the bytes of an item, by which it is known again.
+        content: the bytes of an item, by which it is known again; or the path of its file, where
+            that is too large to be held.
 
     Raises:
         Interrupted: it was stopped; all whole batches are kept.
@@ -128,14 +134,23 @@ def run(
     outcome.seconds = time.perf_counter() - started
 
 
+def _digest(content: bytes | Path) -> bytes:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).digest()
+    try:
+        return bytes.fromhex(sha256(content))
+    except OSError as error:
+        raise Unusable(f"{content}: cannot be read ({error.strerror})") from error
+
+
 def _looked_at(
-    store: Store, engine: Engine, content: Callable[[Item], bytes], outcome: Outcome
+    store: Store, engine: Engine, content: Callable[[Item], bytes | Path], outcome: Outcome
 ) -> Iterator[tuple[Sequence[Item], list[Future[Prepared]]]]:
     """Windows of items; threads prepare the next one while this one is encoded."""
 
     def look(item: Item) -> Prepared:
         data = content(item)
-        digest = hashlib.sha256(data).digest()
+        digest = _digest(data)
         row = store.row(digest)
         return Prepared(digest, row, engine.prepare(data, outcome) if row is None else None)
 

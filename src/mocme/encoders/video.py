@@ -1,0 +1,115 @@
+"""Videos to vectors: some of their frames as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from mocme.encoders import image
+from mocme.encoders.base import Job, Outcome
+from mocme.encoders.films import BYTES, ENDINGS, read_frames
+from mocme.encoders.inputs import Raw, find_file
+from mocme.encoders.networks import BATCH, PictureEngine
+from mocme.encoders.pretrained import extra
+from mocme.encoders.running import Identity, in_chunks, run
+from mocme.encoders.store import Store
+from mocme.encoders.vision import Fit, Pooling
+
+
+class Video(Raw):
+    """Videos by a network for pictures: the mean of frames that are evenly spaced in time.
+
+    Files of at most 500 MB: MP4, MOV, WebM, Matroska, AVI, MPEG and others. Several videos of an
+    entity count as their mean.
+
+    Args:
+        model: as for pictures.
+        fit: as for pictures.
+        pooling: as for pictures.
+        frames: of a video; the frame that is seen in the middle of each of as many equal parts.
+    """
+
+    column = "path"
+    endings = ENDINGS
+
+    def __init__(
+        self,
+        *,
+        paths: Sequence[str],
+        entity: str | None = None,
+        columns: Sequence[str] = (),
+        delimiter: str | None = None,
+        model: str = image.DEFAULT,
+        fit: Fit = "own",
+        pooling: Pooling = "own",
+        frames: int = 8,
+    ) -> None:
+        super().__init__(paths=paths, entity=entity, columns=columns, delimiter=delimiter)
+        image.check(model, pooling)
+        if not 1 <= frames <= 256:
+            raise ValueError("frames must be at least 1 and at most 256")
+        self.model, self.fit, self.pooling, self.frames = model, fit, pooling, frames
+
+    def encode(self, job: Job) -> Outcome:
+        outcome = Outcome(job.name, "video", str(job.path))
+        with Store(job.path) as store:
+            sources = self.gather(job, store, outcome)
+            if several := store.settle():
+                outcome.counts["entities with several videos, averaged"] = several
+            engine = self.engine(job.device, job.allow_download)
+            run(job, store, engine, lambda item: find_file(item, BYTES), outcome)
+            metadata = job.bound({**engine.identity, **sources})
+            outcome.present = store.write(job.path, metadata, unit=False)
+        return outcome
+
+    def engine(self, device: torch.device, allow_download: bool) -> VideoEngine:
+        """The network of these settings.
+
+        Raises:
+            ValueError: a library is missing, or the model cannot be loaded; with the remedy.
+        """
+        with extra("av", "video"):
+            import av  # noqa: F401
+        pictures = image.engine_of(self.model, self.fit, self.pooling, 0, device, allow_download)
+        return VideoEngine(pictures, self.frames)
+
+
+class VideoEngine:
+    """A network for pictures that is loaded, asked about the frames of videos."""
+
+    unit = False
+
+    def __init__(self, pictures: PictureEngine, frames: int) -> None:
+        self.pictures, self.frames = pictures, frames
+        self.width = pictures.width
+        self.together = max(1, BATCH // frames)
+        self.window = 2 * self.together
+        self.identity: Identity = {
+            **pictures.identity,
+            "frames": f"{frames}, evenly spaced; their mean",
+        }
+
+    def prepare(self, content: Path, outcome: Outcome) -> UInt8[np.ndarray, "n side side 3"]:
+        """Frames of the network's size."""
+        return np.stack(read_frames(content, self.frames, self.pictures.shape, outcome))
+
+    def batches(self, ready: Sequence[UInt8[np.ndarray, "n side side 3"]]) -> Iterator[list[int]]:
+        """Videos in their order, about as many as fill a batch of pictures."""
+        return in_chunks(len(ready), self.together)
+
+    def encode(
+        self, batch: Sequence[UInt8[np.ndarray, "n side side 3"]]
+    ) -> Float[np.ndarray, "n F"]:
+        """The vectors of some videos."""
+        flat = [frame for video in batch for frame in video]
+        vectors = np.concatenate(
+            [self.pictures.encode(flat[n : n + BATCH]) for n in range(0, len(flat), BATCH)]
+        )
+        counts = np.array([len(video) for video in batch])
+        starts = np.cumsum([0, *counts[:-1]])
+        means: Float[np.ndarray, "n F"] = np.add.reduceat(vectors, starts) / counts[:, None]
+        return means

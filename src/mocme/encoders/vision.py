@@ -1,0 +1,237 @@
+"""Vision models of transformers: CLIP, SigLIP, DINOv2, BEiT, ViT and whatever is like them.
+
+Pictures are made ready by our own code from the settings that come with a model, so that nothing
+but Pillow is needed for it. The result is what the library's own processor for Pillow gives.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mocme.encoders.networks import PictureEngine, in_patches, patches_identity
+from mocme.encoders.pictures import Shape
+from mocme.encoders.pretrained import extra, load_network, load_settings, revision
+from mocme.encoders.running import Identity
+
+Fit = Literal["own", "crop", "whole"]
+Pooling = Literal["own", "mean", "cls"]
+# The most tokens of a model that stand for no part of the picture: class, distillation, registers.
+SPECIAL = 16
+
+
+class Grid(NamedTuple):
+    """Which tokens stand for which part of a picture.
+
+    Attributes:
+        side: rows and columns; 0 where nothing is known.
+        special: tokens before those, of which the first is the class token.
+    """
+
+    side: int
+    special: int
+
+
+class VisionEngine(PictureEngine):
+    """A vision model of transformers that is loaded.
+
+    Args:
+        model: a folder, or a name on a hub.
+        pooling: ``own``: the embedding that the model was trained to give (CLIP: projected;
+            SigLIP and BEiT: its pooler; DINOv2, ViT: the class token, normalised), else the class
+            token, else the mean; ``cls``: the class token of the last layer; ``mean``: of the last
+            layer's tokens that stand for parts of the picture.
+        patches: 0, or into how many rows and columns the last layer's tokens are pooled.
+
+    Raises:
+        ValueError: it cannot be loaded, or has no such pooling or patches.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        fit: Fit,
+        pooling: Pooling,
+        patches: int,
+        device: torch.device,
+        allow_download: bool,
+    ) -> None:
+        super().__init__(device)
+        with extra("transformers", "models"):
+            import transformers
+        # Its settings only; pixels are our own work.
+        settings = load_settings(
+            transformers.AutoImageProcessor, model, allow_download, backend="pil"
+        )
+        self.name, self.pooling, self.patches = model, pooling, patches
+        self.shape = shape_of(settings, fit, model)
+        self.scale, self.shift = pixel_scale(settings)
+        config = load_settings(transformers.AutoConfig, model, allow_download)
+        network, self.pooled = load_network(_tower(config), model, allow_download)
+        self.network = network.to(device)
+        self.grid = Grid(0, 0)
+        channels = self._try()
+        self.identity: Identity = {
+            "encoder": f"{model}, {pooling} pooling, {self.shape.described()}",
+            "encoder_revision": revision(model, network),
+            "pixels": f"times {self.scale.tolist()} plus {self.shift.tolist()}",
+            **patches_identity(patches, channels, self.grid.side),
+        }
+
+    def _try(self) -> int:
+        """Find out by a picture of noise what comes out, and whether it comes out twice.
+
+        Returns:
+            channels of the last layer.
+        """
+        side = self.shape.side
+        noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        pixels = (255 * noise).to(self.device)
+        try:
+            with torch.inference_mode():
+                hidden = self._ask(pixels).last_hidden_state
+        except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise ValueError(
+                f"the model {self.name!r} does not take a picture of {side} x {side} alone "
+                f"({reason}); name a vision model"
+            ) from error
+        self.grid = grid_of(hidden, side, getattr(self.network.config, "patch_size", None))
+        self._check()
+        with torch.inference_mode():
+            first, second = self.vectors(pixels), self.vectors(pixels)
+        if not torch.allclose(first, second, 1e-3, 1e-4):
+            raise ValueError(
+                f"the model {self.name!r} does not give the same vector for the same picture; "
+                f"name one that does not hide parts of it at random"
+            )
+        self.width = first.shape[1]
+        return int(hidden.shape[1] if hidden.ndim == 4 else hidden.shape[2])
+
+    def _check(self) -> None:
+        """Raises ValueError where the model has no such pooling or no grid."""
+        if self.patches and not self.grid.side:
+            raise ValueError(f"the model {self.name!r} has no grid of patches; use patches = 0")
+        if self.pooling == "cls" and not self.grid.special and not self.patches:
+            raise ValueError(f'the model {self.name!r} has no class token; use pooling = "mean"')
+
+    def _ask(self, pixels: Float[Tensor, "B 3 H W"]) -> Any:
+        scale, shift = (
+            torch.from_numpy(numbers).to(pixels.device)[:, None, None]
+            for numbers in (self.scale, self.shift)
+        )
+        return self.network(pixel_values=(pixels * scale + shift).contiguous())
+
+    def vectors(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B F"]:
+        """Pooled, or patch after patch."""
+        found = self._ask(pixels)
+        hidden: Tensor = found.last_hidden_state
+        side, special = self.grid
+        if self.patches:
+            if hidden.ndim == 3:
+                hidden = hidden[:, special:].transpose(1, 2).unflatten(2, (side, side))
+            return in_patches(hidden, self.patches)
+        if self.pooling == "own":
+            embeds = getattr(found, "image_embeds", None)
+            if embeds is None and self.pooled:
+                embeds = getattr(found, "pooler_output", None)
+            if embeds is not None:
+                return torch.flatten(embeds, 1)
+        if hidden.ndim == 4:
+            return hidden.mean((2, 3))
+        if self.pooling != "mean" and special:
+            return hidden[:, 0]
+        return hidden[:, special:].mean(1)
+
+
+def _tower(config: Any) -> Any:
+    """The class of the picture's side of a model."""
+    import transformers
+
+    kind = config.model_type
+    if kind == "clip" or "CLIPVisionModelWithProjection" in (config.architectures or ()):
+        return transformers.CLIPVisionModelWithProjection
+    if kind == "siglip":
+        return transformers.SiglipVisionModel
+    return transformers.AutoModel
+
+
+def grid_of(hidden: Tensor, side: int, patch: Any) -> Grid:
+    """Which tokens of a last layer stand for parts of a picture.
+
+    Args:
+        side: of the picture, in pixels.
+        patch: pixels of the side of one part, where the model says so.
+    """
+    if hidden.ndim == 4:  # a network of convolutions
+        return Grid(min(hidden.shape[2:]), 0)
+    tokens = hidden.shape[1]
+    if isinstance(patch, int) and 0 <= tokens - (side // patch) ** 2 <= SPECIAL:
+        return Grid(side // patch, tokens - (side // patch) ** 2)
+    if math.isqrt(tokens) ** 2 == tokens:  # layers that join patches
+        return Grid(math.isqrt(tokens), 0)
+    return Grid(0, 0)
+
+
+def shape_of(settings: Any, fit: Fit, model: str) -> Shape:
+    """What a model's settings say of the size of its pictures.
+
+    Raises:
+        ValueError: they want something that is not supported: no one size, no square, ...
+    """
+    size, crop = settings.size, getattr(settings, "crop_size", None)
+    short = getattr(size, "shortest_edge", None)
+    share = getattr(settings, "crop_pct", None)  # ConvNeXT: below 384 pixels a middle is cut
+    before = short or _square(size, model)
+    if not settings.do_resize or not before or getattr(size, "longest_edge", None):
+        raise ValueError(f"the model {model!r} takes pictures of no one size; name another one")
+    for strange in ("rescale_offset", "include_top", "do_flip_channel_order"):
+        if getattr(settings, strange, False):
+            raise ValueError(f"the model {model!r} has {strange} set, which is not supported")
+    side, how = before, "crop" if short else "stretch"
+    if settings.do_center_crop and crop:
+        side = _square(crop, model)
+    elif short and share and short < 384:
+        before = int(short / share)
+    elif short and share:
+        how = "stretch"
+    if side > before:
+        raise ValueError(f"the model {model!r} cuts {side} pixels from {before}; name another one")
+    resample = _resampling(settings.resample)
+    if fit == "own":
+        return Shape(side, "crop" if how == "crop" else "stretch", before, resample=resample)
+    if fit == "crop" and how != "crop":
+        before = round(side / 0.875)
+    return Shape(side, fit, before, resample=resample)
+
+
+def _square(size: Any, model: str) -> int:
+    height, width = getattr(size, "height", None), getattr(size, "width", None)
+    if height != width:
+        raise ValueError(f"the model {model!r} takes pictures of {height} x {width}, no square")
+    return int(height or 0)
+
+
+def _resampling(number: Any) -> str:
+    with extra("pillow", "image"):
+        from PIL import Image
+    return Image.Resampling(2 if number is None else int(number)).name.lower()
+
+
+def pixel_scale(
+    settings: Any,
+) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
+    """Factor and summand that take values from 0 to 255 to those that a model wants."""
+    factor = float(settings.rescale_factor) if settings.do_rescale else 1.0
+    mean, deviation = np.zeros(3), np.ones(3)
+    if settings.do_normalize:
+        mean = np.broadcast_to(np.asarray(settings.image_mean, float), 3)
+        deviation = np.broadcast_to(np.asarray(settings.image_std, float), 3)
+    scale: Float[np.ndarray, "3"] = (factor / deviation).astype(np.float32)
+    shift: Float[np.ndarray, "3"] = (-mean / deviation).astype(np.float32)
+    return scale, shift
