@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import save_file
 
 from mocme.auditing.audit import Audit, audit
 from mocme.auditing.findings import findings, percent
@@ -29,6 +30,7 @@ from mocme.graph.soundness.leakage import DEFECTS
 from mocme.graph.soundness.profile import PERCENTILES, component_labels
 from mocme.graph.soundness.released import Released, numbered
 from mocme.graph.soundness.repair import ENOUGH, HOLDOUT, repair
+from mocme.graph.sources import read_features
 from mocme.graph.triples import Graph, Vocabulary
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -499,6 +501,25 @@ def test_modalities_of_a_repaired_graph_are_found(tmp_path: Path) -> None:
     first, second = (audit(f, ranked=False) for f in (folder, tmp_path / "b" / "out"))
     assert first.coverage == second.coverage
     assert second.coverage.tokens["words"].present == 20
+
+
+def test_what_is_encoded_comes_with_a_repaired_graph(tmp_path: Path) -> None:
+    toml = "[encode.photo]\nkind = 'image'\npaths = ['photos']\n"
+    toml += "[encode.later]\nkind = 'image'\npaths = ['photos']\n"
+    folder = put(tmp_path / "g", sound(), graph_toml=toml)
+    (folder / "photos").mkdir()
+    (folder / "encoded").mkdir()
+    graph = load(folder)
+    photo = Modality(torch.randn(5, 2), torch.arange(5), graph.num_entities)
+    tensors, metadata = photo.packed()
+    metadata["entities"] = graph.entities.digest()
+    save_file(tensors, folder / "encoded" / "photo.safetensors", metadata)
+    repair(folder, tmp_path / "out")
+    found = read_features(load(tmp_path / "out"), {"photo": graph.modalities["photo"]})
+    assert found.dense["photo"].digest() == photo.digest()
+    assert "../g/photos" in (tmp_path / "out" / "graph.toml").read_text()
+    notes = audit(tmp_path / "out", ranked=False).notes
+    assert any(note.startswith("later: is not encoded yet") for note in notes)
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

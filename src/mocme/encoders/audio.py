@@ -105,7 +105,7 @@ class LogMelEngine:
     window = 64
     unit = False
 
-    def __init__(self, minutes: float) -> None:
+    def __init__(self, minutes: int | float) -> None:
         self.seconds = minutes * 60
         self.identity: Identity = {
             "encoder": f"log-mel: {MELS} bands (HTK), {RATE} Hz, window {WINDOW} of {FFT}, step "
@@ -172,7 +172,7 @@ class SoundEngine:
             f"most {settings.minutes:g} minutes",
         }
 
-    def _rate(self, seconds: float) -> int:
+    def _rate(self, seconds: int | float) -> int:
         """Samples a second that the model wants."""
         rate = getattr(self.extractor, "sampling_rate", None)
         if not rate:

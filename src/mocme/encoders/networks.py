@@ -93,7 +93,7 @@ class Lite0Engine(PictureEngine):
         return in_patches(self.network.maps(scaled), self.patches)
 
 
-def in_patches(maps: Float[Tensor, "B C h w"], patches: int) -> Float[Tensor, "B g*g*C"]:
+def in_patches(maps: Float[Tensor, "B C h w"], patches: int) -> Float[Tensor, "B F"]:
     """Maps as means of patches x patches parts, one after another, row by row."""
     pooled = functional.adaptive_avg_pool2d(maps, patches)
     return pooled.permute(0, 2, 3, 1).flatten(1)

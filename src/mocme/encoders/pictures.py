@@ -71,8 +71,8 @@ class Shape:
             down = max(self.before, int(self.before * height / width))
         x, y = width / across, height / down
         left, top = (across - self.side) // 2 * x, (down - self.side) // 2 * y
-        right, bottom = min(width, left + self.side * x), min(height, top + self.side * y)
-        return left, top, right, bottom
+        right, bottom = left + self.side * x, top + self.side * y
+        return left, top, min(float(width), right), min(float(height), bottom)
 
 
 def read_picture(

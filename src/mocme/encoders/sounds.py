@@ -28,7 +28,7 @@ BLOCK = 1 << 16
 
 
 def read_sound(
-    data: bytes, rate: int, seconds: float, outcome: Outcome | None = None
+    data: bytes, rate: int, seconds: int | float, outcome: Outcome | None = None
 ) -> Float[np.ndarray, "samples"]:
     """A sound as samples from -1 to 1, the mean of its channels.
 

@@ -102,7 +102,7 @@ class VideoEngine:
         return in_chunks(len(ready), self.together)
 
     def encode(
-        self, batch: Sequence[UInt8[np.ndarray, "n side side 3"]]
+        self, batch: Sequence[UInt8[np.ndarray, "_ side side 3"]]
     ) -> Float[np.ndarray, "n F"]:
         """The vectors of some videos."""
         flat = [frame for video in batch for frame in video]

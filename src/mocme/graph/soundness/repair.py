@@ -203,6 +203,12 @@ def _write(
     name = f"{graph.name} (repaired)" if changes else graph.name
     declared = {**_declared(released, target), "name": name}
     (folder / "graph.toml").write_text(tomli_w.dumps(declared), encoding="utf-8")
+    # Repair keeps the list of entities, which what is encoded is bound to.
+    for encoded in graph.encode:
+        source = Path(graph.folder or ".") / str(graph.modalities[encoded]["path"])
+        if source.is_file():
+            (folder / "encoded").mkdir(exist_ok=True)
+            shutil.copyfile(source, folder / "encoded" / source.name)
     record = {
         "graph": graph.name,
         "inputs": {Path(path).name: digest for path, digest in graph.inputs.items()},
@@ -232,7 +238,9 @@ def _declared(released: Released, target: Path) -> dict[str, Any]:
             return {inner: moved(item, inner) for inner, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [moved(item, key) for item in value]
-        if isinstance(value, str) and value and key != "kind" and (home / value).is_file():
+        there = (home / value) if isinstance(value, str) and value and key != "kind" else None
+        # A folder of files too, where a list of paths names one.
+        if there is not None and (there.is_file() or (key == "paths" and there.is_dir())):
             return Path(os.path.relpath(home / value, target.resolve())).as_posix()
         return value
 
