@@ -120,7 +120,13 @@ def draw(path: Path, rows: Sequence[tuple[str, list[str], list[Path | None]]]) -
     from matplotlib import pyplot
 
     width = max(len(names) for _, names, _ in rows)
-    figure, axes = pyplot.subplots(len(rows), width, figsize=(1.75 * width, 1.2 * len(rows)))
+    heights = [1.2 if any(files) else 0.45 for _, _, files in rows]
+    figure, axes = pyplot.subplots(
+        len(rows),
+        width,
+        figsize=(1.75 * width, sum(heights) + 0.4),
+        gridspec_kw={"height_ratios": heights},
+    )
     for line, (title, names, files) in zip(axes, rows, strict=True):
         for place, axis in enumerate(line):
             axis.set_xticks([])
