@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from mocme.encoders.base import Job, Outcome
-from mocme.encoders.inputs import Raw, read_file
+from mocme.encoders.base import Outcome
+from mocme.encoders.inputs import read_file
 from mocme.encoders.pretrained import extra, load_network, load_settings, revision
-from mocme.encoders.running import Engine, Identity, in_chunks, run
+from mocme.encoders.running import Engine, Identity, Neural, in_chunks
 from mocme.encoders.sounds import (
     BYTES,
     ENDINGS,
@@ -29,14 +29,14 @@ from mocme.encoders.sounds import (
     read_sound,
     statistics,
 )
-from mocme.encoders.store import Store
+from mocme.encoders.store import Item
 
 DEFAULT = "log-mel"
 # Windows of sound that go through a network at a time.
 BATCH = 8
 
 
-class Audio(Raw):
+class Audio(Neural):
     """Sounds by their spectrum or by a network; several of an entity count as their mean.
 
     Files of at most 20 MB, read by libsndfile: WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF and others.
@@ -53,6 +53,7 @@ class Audio(Raw):
 
     column = "path"
     endings = ENDINGS
+    several = "entities with several sounds, averaged"
 
     def __init__(
         self,
@@ -72,17 +73,8 @@ class Audio(Raw):
             raise ValueError("seconds must be at least 1 and at most 60")
         self.model, self.minutes, self.seconds = model, minutes, seconds
 
-    def encode(self, job: Job) -> Outcome:
-        outcome = Outcome(job.name, "audio", str(job.path))
-        with Store(job.path) as store:
-            sources = self.gather(job, store, outcome)
-            if several := store.settle():
-                outcome.counts["entities with several sounds, averaged"] = several
-            engine = self.engine(job.device, job.allow_download)
-            run(job, store, engine, lambda item: read_file(item, BYTES), outcome)
-            metadata = job.bound({**engine.identity, **sources})
-            outcome.present = store.write(job.path, metadata, unit=False)
-        return outcome
+    def content(self, item: Item) -> bytes:
+        return read_file(item, BYTES)
 
     def engine(self, device: torch.device, allow_download: bool) -> Engine:
         """What makes vectors with these settings.

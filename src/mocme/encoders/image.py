@@ -6,18 +6,17 @@ from collections.abc import Sequence
 
 import torch
 
-from mocme.encoders.base import Job, Outcome
-from mocme.encoders.inputs import Raw, read_file
+from mocme.encoders.inputs import read_file
 from mocme.encoders.networks import Lite0Engine, PictureEngine
 from mocme.encoders.pictures import BYTES, ENDINGS
-from mocme.encoders.running import run
-from mocme.encoders.store import Store
+from mocme.encoders.running import Neural
+from mocme.encoders.store import Item
 from mocme.encoders.vision import Fit, Pooling, VisionEngine
 
 DEFAULT = "efficientnet-lite0"
 
 
-class Image(Raw):
+class Image(Neural):
     """Pictures by a network; several of an entity count as their mean.
 
     Args:
@@ -34,6 +33,7 @@ class Image(Raw):
 
     column = "path"
     endings = ENDINGS
+    several = "entities with several pictures, averaged"
 
     def __init__(
         self,
@@ -53,17 +53,8 @@ class Image(Raw):
             raise ValueError("patches must be at least 0")
         self.model, self.fit, self.pooling, self.patches = model, fit, pooling, patches
 
-    def encode(self, job: Job) -> Outcome:
-        outcome = Outcome(job.name, "image", str(job.path))
-        with Store(job.path) as store:
-            sources = self.gather(job, store, outcome)
-            if several := store.settle():
-                outcome.counts["entities with several pictures, averaged"] = several
-            engine = self.engine(job.device, job.allow_download)
-            run(job, store, engine, lambda item: read_file(item, BYTES), outcome)
-            metadata = job.bound({**engine.identity, **sources})
-            outcome.present = store.write(job.path, metadata, unit=False)
-        return outcome
+    def content(self, item: Item) -> bytes:
+        return read_file(item, BYTES)
 
     def engine(self, device: torch.device, allow_download: bool) -> PictureEngine:
         """The network of these settings."""

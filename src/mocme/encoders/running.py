@@ -6,15 +6,18 @@ import hashlib
 import json
 import os
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from mocme.encoders.base import Failure, Job, Outcome, Unusable
+from mocme.encoders.inputs import Raw
 from mocme.encoders.pretrained import sha256
 from mocme.encoders.store import Item, Store
 from mocme.machine import Interrupted
@@ -166,3 +169,45 @@ def _looked_at(
                 yield ahead
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+class Neural(Raw):
+    """Encoders whose vectors a network makes, one text or file at a time.
+
+    Attributes:
+        several: what is said of entities that have more than one.
+    """
+
+    several = "entities with several files, averaged"
+
+    @abstractmethod
+    def engine(self, device: torch.device, allow_download: bool) -> Engine:
+        """The network of these settings.
+
+        Raises:
+            ValueError: a library is missing, or the model cannot be loaded; with the remedy.
+        """
+
+    @abstractmethod
+    def content(self, item: Item) -> bytes | Path:
+        """What an item is known by, see `run`.
+
+        Raises:
+            Unusable: there is nothing.
+        """
+
+    def separator(self) -> str | None:
+        """What joins all texts of an entity to one; None where each counts by itself."""
+        return None
+
+    def encode(self, job: Job) -> Outcome:
+        outcome = Outcome(job.name, type(self).__name__.lower(), str(job.path))
+        with Store(job.path) as store:
+            sources = self.gather(job, store, outcome)
+            if several := store.settle(self.separator()):
+                outcome.counts[self.several] = several
+            engine = self.engine(job.device, job.allow_download)
+            run(job, store, engine, self.content, outcome)
+            metadata = job.bound({**engine.identity, **sources})
+            outcome.present = store.write(job.path, metadata, unit=engine.unit)
+        return outcome

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mocme.encoders.base import Job, Outcome
-from mocme.encoders.inputs import Raw, read_text
+from mocme.encoders.base import Outcome
+from mocme.encoders.inputs import read_text
 from mocme.encoders.pretrained import extra, loading, revision
-from mocme.encoders.running import Identity, run
-from mocme.encoders.store import Store
+from mocme.encoders.running import Engine, Identity, Neural
+from mocme.encoders.store import Item
 
 # Padded tokens that go through the network at a time: few stay in a processor's cache, which is a
 # third faster than 4,096 (benchmarks/encoders.py); an accelerator wants many.
@@ -23,7 +23,7 @@ FEW = 512
 DEFAULT = "all-MiniLM-L6-v2"
 
 
-class Text(Raw):
+class Text(Neural):
     """Texts by a sentence encoder.
 
     All texts of an entity are joined, in the order of files and lines. A text of more tokens than
@@ -38,6 +38,8 @@ class Text(Raw):
         windows: at most so many of a text; the rest of it is cut off, and counted.
         tokens: of a window; 0 for as many as the model takes.
     """
+
+    several = "entities with several texts, joined"
 
     def __init__(
         self,
@@ -58,17 +60,15 @@ class Text(Raw):
         self.model, self.pooling, self.join = model, pooling, join
         self.windows, self.tokens = windows, tokens
 
-    def encode(self, job: Job) -> Outcome:
-        outcome = Outcome(job.name, "text", str(job.path))
-        with Store(job.path) as store:
-            sources = self.gather(job, store, outcome)
-            if several := store.settle(self.join):
-                outcome.counts["entities with several texts, joined"] = several
-            engine = SentenceEngine(self, job.device, job.allow_download)
-            run(job, store, engine, read_text, outcome)
-            metadata = job.bound({**engine.identity, **sources})
-            outcome.present = store.write(job.path, metadata, unit=True)
-        return outcome
+    def content(self, item: Item) -> bytes:
+        return read_text(item)
+
+    def separator(self) -> str:
+        return self.join
+
+    def engine(self, device: torch.device, allow_download: bool) -> Engine:
+        """The sentence encoder of these settings."""
+        return SentenceEngine(self, device, allow_download)
 
 
 class Windows(NamedTuple):

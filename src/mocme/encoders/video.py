@@ -10,17 +10,17 @@ import torch
 from jaxtyping import Float, UInt8
 
 from mocme.encoders import image
-from mocme.encoders.base import Job, Outcome
+from mocme.encoders.base import Outcome
 from mocme.encoders.films import BYTES, ENDINGS, read_frames
-from mocme.encoders.inputs import Raw, find_file
+from mocme.encoders.inputs import find_file
 from mocme.encoders.networks import BATCH, PictureEngine
 from mocme.encoders.pretrained import extra
-from mocme.encoders.running import Identity, in_chunks, run
-from mocme.encoders.store import Store
+from mocme.encoders.running import Identity, Neural, in_chunks
+from mocme.encoders.store import Item
 from mocme.encoders.vision import Fit, Pooling
 
 
-class Video(Raw):
+class Video(Neural):
     """Videos by a network for pictures: the mean of frames that are evenly spaced in time.
 
     Files of at most 500 MB: MP4, MOV, WebM, Matroska, AVI, MPEG and others. Several videos of an
@@ -35,6 +35,7 @@ class Video(Raw):
 
     column = "path"
     endings = ENDINGS
+    several = "entities with several videos, averaged"
 
     def __init__(
         self,
@@ -54,17 +55,8 @@ class Video(Raw):
             raise ValueError("frames must be at least 1 and at most 256")
         self.model, self.fit, self.pooling, self.frames = model, fit, pooling, frames
 
-    def encode(self, job: Job) -> Outcome:
-        outcome = Outcome(job.name, "video", str(job.path))
-        with Store(job.path) as store:
-            sources = self.gather(job, store, outcome)
-            if several := store.settle():
-                outcome.counts["entities with several videos, averaged"] = several
-            engine = self.engine(job.device, job.allow_download)
-            run(job, store, engine, lambda item: find_file(item, BYTES), outcome)
-            metadata = job.bound({**engine.identity, **sources})
-            outcome.present = store.write(job.path, metadata, unit=False)
-        return outcome
+    def content(self, item: Item) -> Path:
+        return find_file(item, BYTES)
 
     def engine(self, device: torch.device, allow_download: bool) -> VideoEngine:
         """The network of these settings.

@@ -14,14 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from mocme.graph.columns import read_numbers, read_texts, unknown
+from mocme.graph.columns import read_numbers, read_texts
 from mocme.graph.controls import Replace, control
-from mocme.graph.formats import tensors, tsv
+from mocme.graph.formats import tensors
 from mocme.graph.loading import file_digest
 from mocme.graph.modalities import (
     FORMAT,
@@ -34,8 +32,9 @@ from mocme.graph.modalities import (
     unpacked,
 )
 from mocme.graph.numbers import bin_sets, scaled
+from mocme.graph.rows import bound, from_npy, ids, match, stack, take
 from mocme.graph.tokens import UNITS, rarest
-from mocme.graph.triples import Graph, Vocabulary
+from mocme.graph.triples import Graph
 from mocme.parts import ConfigError, Part, build
 
 # A name becomes part of a file's name and of a parameter's name.
@@ -103,17 +102,17 @@ class Vectors(Source):
             provenance |= described_by
             notes: list[str] = []
         elif path.suffix == ".npy":
-            rows, values, notes = self._from_npy(path, folder, graph.entities)
+            rows, values, notes = from_npy(path, self._names(folder), graph.entities)
         else:
             tensors, metadata = read_safetensors(path)
             provenance |= described(metadata)
             if set(tensors) == {"values", "rows"}:
-                notes = _bound(path, metadata, graph.entities)
-                rows, values = _ids(tensors["rows"]), tensors["values"]
+                notes = bound(path, metadata, graph.entities)
+                rows, values = ids(tensors["rows"]), tensors["values"]
             else:
-                names, values = _stack(path, tensors)
-                rows, kept, notes = _match(path, names, graph.entities)
-                values = _take(values, kept)
+                names, values = stack(path, tensors)
+                rows, kept, notes = match(path, names, graph.entities)
+                values = take(values, kept)
         if not values.is_floating_point():
             values = values.float()
         dense = _checked(path, values, rows, graph.num_entities, provenance)
@@ -138,28 +137,8 @@ class Vectors(Source):
             )
         return torch.arange(len(values)), values, dict(provenance)
 
-    def _from_npy(
-        self, path: Path, folder: Path, entities: Vocabulary
-    ) -> tuple[Tensor, Tensor, list[str]]:
-        if self.entities is None:
-            raise ValueError(f"{path}: needs entities = FILE, one entity name a line in row order")
-        table = tsv.read_names(folder / self.entities)
-        try:
-            # Copy on write: torch warns of memory that it may not write to.
-            array = np.load(path, mmap_mode="c", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path}: cannot be read as .npy: {error}") from error
-        if array.ndim != 2 or len(array) != len(table.rows):
-            raise ValueError(
-                f"{path}: has shape {array.shape}, but {table.report.path} names "
-                f"{len(table.rows)} entities; one row a name is needed"
-            )
-        if array.dtype.kind not in "fiub":
-            raise ValueError(f"{path}: holds {array.dtype}, not numbers")
-        if array.dtype.kind != "f" or not array.dtype.isnative or array.dtype.itemsize > 8:
-            array = array.astype(np.float32)
-        rows, kept, notes = _match(path, [name for (name,) in table.rows], entities)
-        return rows, _take(torch.from_numpy(array), kept), notes
+    def _names(self, folder: Path) -> Path | None:
+        return None if self.entities is None else folder / self.entities
 
 
 class Encoded(Source):
@@ -381,58 +360,6 @@ def _folder_of(source: Source, folder: Path | None, home: Path) -> Path:
     files = [f for f in (*settings.get("paths", ()), *single) if isinstance(f, str)]
     there = all((folder / file).exists() for file in files)
     return home if not there and all((home / file).exists() for file in files) else folder
-
-
-def _match(
-    path: Path, names: Sequence[str], entities: Vocabulary
-) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], list[str]]:
-    """Entity ids in ascending order, the places of their vectors, and notes."""
-    ids: dict[int, int] = {}
-    strange = []
-    for place, name in enumerate(names):
-        entity = entities.get(name)
-        if entity is None:
-            strange.append(name)
-        elif entity in ids:
-            raise ValueError(f"{path}: {name!r} has two vectors; keep one")
-        else:
-            ids[entity] = place
-    if not ids:
-        raise ValueError(
-            f"{path}: none of its {len(names)} names is an entity of the graph; names are compared "
-            f"byte for byte, as they stand in its facts"
-        )
-    rows = sorted(ids)
-    return torch.tensor(rows), torch.tensor([ids[r] for r in rows]), unknown(path, strange)
-
-
-def _take(values: Tensor, kept: Int[Tensor, " n"]) -> Tensor:
-    """Some rows; all of them in their order stay where they are, perhaps in a mapped file."""
-    whole = len(kept) == len(values) and bool((kept == torch.arange(len(kept))).all())
-    return values if whole else values[kept]
-
-
-def _stack(path: Path, tensors: Mapping[str, Tensor]) -> tuple[list[str], Float[Tensor, "n F"]]:
-    shapes = {tuple(value.shape) for value in tensors.values()}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-        raise ValueError(
-            f"{path}: needs one vector of the same length under each entity's name, or `values` "
-            f"with `rows`; found shapes {sorted(shapes)[:3]}"
-        )
-    return list(tensors), torch.stack([value.float() for value in tensors.values()])
-
-
-def _ids(rows: Tensor) -> Tensor:
-    """Whole numbers of any width as int64; anything else stays and is refused later."""
-    whole = not rows.is_floating_point() and not rows.is_complex() and rows.dtype != torch.bool
-    return rows.long() if whole else rows
-
-
-def _bound(path: Path, metadata: Mapping[str, str], entities: Vocabulary) -> list[str]:
-    check_entities(path, metadata, entities.digest())
-    if "entities" in metadata:
-        return []
-    return [f"{path}: does not say for which list of entities its rows are; taken as for this one"]
 
 
 def _checked(
