@@ -140,6 +140,23 @@ def test_a_graph_without_a_folder_of_its_own_needs_one(part: Path, tmp_path: Pat
     assert read_features(mocme.load(part), tables, out).names == ["flag"]
 
 
+def test_nothing_is_written_into_the_package_nor_into_a_file_that_would_break(
+    part: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="has no folder of its own"):
+        encode(mocme.load("atlas"))
+    folder = tmp_path / "graph"
+    folder.mkdir()
+    for file in ("train.tsv", "entities.txt", "names.tsv"):
+        shutil.copyfile(part / file, folder / file)
+    inline = 'encode = {a = {kind = "text", paths = ["names.tsv"]}}\n'
+    (folder / "graph.toml").write_text(inline)
+    with pytest.raises(ValueError, match=r"(?s)add this by hand.*\[encode\.b\]"):
+        encode(folder, {"b": {"kind": "text", "paths": ["names.tsv"]}})
+    assert (folder / "graph.toml").read_text() == inline
+    assert (folder / "encoded" / "b.safetensors").is_file()
+
+
 def test_what_is_not_encoded_yet_says_how(part: Path, tmp_path: Path) -> None:
     folder = tmp_path / "raw"
     ran("export", part, folder, "--raw")

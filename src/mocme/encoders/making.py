@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ def _base(data: object, graph: Graph, out: str | Path | None) -> tuple[Path, boo
         return Path(out), False
     folder = graph.folder
     named = not isinstance(data, Graph) and not Path(str(data)).is_dir()
-    if folder is None or named or not os.access(folder, os.W_OK):
+    shipped = folder is not None and Path(folder).is_relative_to(Path(__file__).parents[1])
+    if folder is None or named or shipped or not os.access(folder, os.W_OK):
         raise ValueError(
             f"{graph.name}: has no folder of its own to write into; name one with --out, and train "
             f"with --features and the same folder"
@@ -154,5 +156,13 @@ def declare(folder: Path, name: str, table: Mapping[str, Any]) -> None:
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if text and not text.endswith("\n"):
         text += "\n"
+    added = tomli_w.dumps({"encode": {name: dict(table)}})
+    try:
+        tomllib.loads(text + added)
+    except tomllib.TOMLDecodeError as error:
+        # An inline table, for instance, cannot be added to from below.
+        raise ValueError(
+            f"{path}: cannot be added to ({error}); {name} is encoded; add this by hand:\n{added}"
+        ) from error
     with written(path) as file:
-        file.write((text + tomli_w.dumps({"encode": {name: dict(table)}})).encode())
+        file.write((text + added).encode())
