@@ -9,11 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import polars
+import pyarrow
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from mocme.encoders import numeric
 from mocme.encoders.base import Job, Outcome
@@ -71,7 +72,7 @@ def put(path: Path, rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -
         path.write_text("".join(f"{line}\n" for line in objects), encoding="utf-8")
     else:
         columns = {name: [row[n] for row in cells] for n, name in enumerate(header)}
-        polars.DataFrame(columns).write_parquet(path)
+        parquet.write_table(pyarrow.table(columns), path)
     return path.name
 
 
@@ -189,8 +190,8 @@ def test_every_format_and_shape_gives_the_same(tmp_path: Path, encode: Encode, k
 def test_typed_cells_count_as_they_stand(tmp_path: Path, encode: Encode) -> None:
     text = '{"entity": "f", "a": 1.50}\n{"entity": "é", "a": null}\n{"entity": "nan", "a": 3}\n'
     (tmp_path / "n.jsonl").write_text(text, encoding="utf-8")
-    frame = polars.DataFrame({"entity": ["f", "é", "nan"], "a": [1.5, None, 3]})
-    frame.write_parquet(tmp_path / "n.parquet")
+    frame = pyarrow.table({"entity": ["f", "é", "nan"], "a": [1.5, None, 3]})
+    parquet.write_table(frame, tmp_path / "n.parquet")
     one, other = (encode("numeric", f"n.{e}", attributes=["a"])[1] for e in ("jsonl", "parquet"))
     assert one.digest() == other.digest()
     assert one.rows.tolist() == [0, 5]  # type: ignore[union-attr]

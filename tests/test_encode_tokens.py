@@ -9,10 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import polars
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from mocme.encoders import words as module
 from mocme.encoders.base import Job, Outcome
@@ -147,7 +148,7 @@ def test_every_format_gives_the_same(tmp_path: Path, encode: Encode, unit: str) 
     lines = [json.dumps({"entity": entity, "text": text}) for entity, text in TEXTS]
     (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     columns = {"entity": [row[0] for row in TEXTS], "text": [row[1] for row in TEXTS]}
-    polars.DataFrame(columns).write_parquet(tmp_path / "a.parquet")
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
     limits = {"at_least": 2, "at_most": 1.0, "unit": unit}
     made = [encode(f"a.{e}", **limits)[1] for e in ("tsv", "csv", "jsonl", "parquet")]
     assert {tokens.digest() for tokens in made} == {made[0].digest()}
