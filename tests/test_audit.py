@@ -23,7 +23,7 @@ from mocme.auditing.findings import findings, percent
 from mocme.auditing.page import page, write_page
 from mocme.auditing.table import overview
 from mocme.evaluation.breakdown import cardinality
-from mocme.graph.loading import load
+from mocme.graph.loading import load, settings_of
 from mocme.graph.modalities import Features, Modality, Tokens
 from mocme.graph.soundness import pairs
 from mocme.graph.soundness.leakage import DEFECTS
@@ -513,9 +513,11 @@ def test_what_is_encoded_comes_with_a_repaired_graph(tmp_path: Path) -> None:
     photo = Modality(torch.randn(5, 2), torch.arange(5), graph.num_entities)
     tensors, metadata = photo.packed()
     metadata["entities"] = graph.entities.digest()
+    metadata["settings"] = settings_of(graph.encode["photo"])
     save_file(tensors, folder / "encoded" / "photo.safetensors", metadata)
     repair(folder, tmp_path / "out")
-    found = read_features(load(tmp_path / "out"), {"photo": graph.modalities["photo"]})
+    repaired = load(tmp_path / "out")
+    found = read_features(repaired, {"photo": repaired.modalities["photo"]})
     assert found.dense["photo"].digest() == photo.digest()
     assert "../g/photos" in (tmp_path / "out" / "graph.toml").read_text()
     notes = audit(tmp_path / "out", ranked=False).notes

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import mocme
 from mocme.cli import main
-from mocme.encoders.making import encode
+from mocme.encoders.making import NotEncoded, encode
 from mocme.graph.sources import read_features
 from mocme.graph.triples import SPLITS
 from mocme.parts import ConfigError
@@ -230,3 +230,93 @@ fit = "whole"
     said = ran("import", recipe, "--out", tmp_path / "other", fails=True)
     assert "encode.flag.fit" in said
     assert not (tmp_path / "other").exists()
+
+
+def test_one_that_cannot_be_made_leaves_the_others(part: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    ran("export", part, folder, "--raw")
+    (folder / "empty").mkdir()
+    (folder / "graph.toml").write_text(
+        (folder / "graph.toml")
+        .read_text()
+        .replace(
+            "[encode.text]",
+            """[encode.gone]
+kind = "image"
+paths = ["nowhere"]
+
+[encode.hollow]
+kind = "image"
+paths = ["empty"]
+
+[encode.text]""",
+        )
+    )
+    with pytest.raises(NotEncoded, match="2 of 4 modalities could not be made") as caught:
+        encode(folder)
+    assert [outcome.name for outcome in caught.value.made] == ["text", "image"]
+    assert set(caught.value.faults) == {"gone", "hollow"}
+    said = ran("encode", "all", folder, "--threads", 1, fails=True)
+    assert "text (text)" in said
+    assert "gone: " in said
+
+
+def test_what_another_folder_holds_is_trained_with(part: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features"
+    ran("encode", "words", part, "--from", part / "names.tsv", "--name", "w", "--out", out,
+        "--set", "at_most=1.0")  # fmt: skip
+    encode(part)
+    ran("train", "default", "--data", part, "--features", out, "--out", tmp_path / "a",
+        "--set", "training.passes=1")  # fmt: skip
+    about = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert set(about["modalities"]) == {"text", "image", "number", "w"}
+    ran("train", "structure", "--data", part, "--features", out, "--out", tmp_path / "b",
+        "--set", "training.passes=1")  # fmt: skip
+    assert json.loads((tmp_path / "b" / "run.json").read_text())["modalities"] == []
+    experiment = tmp_path / "own.toml"
+    experiment.write_text(
+        'extends = "default"\n[modalities.number]\nkind = "numbers"\npath = "numbers.tsv"\n'
+    )
+    ran("train", experiment, "--data", part, "--features", out, "--out", tmp_path / "c",
+        "--set", "training.passes=1")  # fmt: skip
+    notes = json.loads((tmp_path / "c" / "run.json").read_text())["notes"]
+    assert any("w is not used" in note for note in notes)
+
+
+def test_settings_that_changed_since_are_noticed(part: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    ran("export", part, folder, "--raw")
+    encode(folder)
+    text = (folder / "graph.toml").read_text()
+    (folder / "graph.toml").write_text(text.replace('fit = "whole"', 'fit = "crop"'))
+    graph = mocme.load(folder)
+    with pytest.raises(ValueError, match=r"made with other settings than graph\.toml has now"):
+        read_features(graph, graph.modalities)
+    encode(folder)
+    assert read_features(graph, graph.modalities).names == ["text", "image", "number"]
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "structure", "\N{CAT FACE}", "x" * 41, "a b"])
+def test_names_that_no_modality_can_have_are_refused(part: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"encode\."):
+        encode(part, {name: {"kind": "text", "paths": ["names.tsv"]}}, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_command_line_needs_is_said_in_its_own_words(part: Path) -> None:
+    for arguments, said in (
+        (["image", part], "say what to encode, with --from"),
+        (["codes", part], "--set of=NAME"),
+        (["text", part, "--from", "a", "--entity", "b", "--entity", "c"], "one for all tables"),
+        (["text", part, "--from", part / "names.tsv", "--set", "model="], "model is the folder"),
+    ):
+        assert said in ran("encode", *arguments, fails=True)
+    assert "fit: " in ran("encode", "image", "--help")
+
+
+def test_a_tab_as_the_delimiter(part: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.tsv"
+    table.write_text("name\tabout\nChad\ta country\n")
+    said = ran("encode", "text", part, "--from", table, "--entity", "name", "--column", "about",
+               "--delimiter", r"\t", "--out", tmp_path / "out", "--json")  # fmt: skip
+    assert json.loads(said)[0]["present"] == 1

@@ -65,6 +65,9 @@ def test_files_that_are_named_by_entity(graph: Graph, tmp_path: Path) -> None:
     (folder / escaped("Bob / Co")).mkdir(parents=True)
     files = ["Ada.JPG", "Dr. No.png", "100%25.png", "%2Ehidden.gif", "naïve.webp", "x.png"]
     files += ["Bob %2F Co/2.png", "Bob %2F Co/1.jpg", "Nobody.png", ".DS_Store"]
+    # What the format is, the content tells.
+    files += ["Ada.jfif", "Bob %2F Co/.secret.png"]
+    (folder / escaped("Bob / Co") / "more").mkdir()
     for name in files:
         (folder / name).write_bytes(b"x")
     items, outcome = gathered(Image(paths=["pictures"]), graph, tmp_path)
@@ -72,6 +75,7 @@ def test_files_that_are_named_by_entity(graph: Graph, tmp_path: Path) -> None:
     # "x.png" is the picture of an entity named x, of which there is none.
     assert found == [
         ("Ada", "Ada.JPG"),
+        ("Ada", "Ada.jfif"),
         ("Bob / Co", "1.jpg"),
         ("Bob / Co", "2.png"),
         ("Dr. No", "Dr. No.png"),
@@ -81,6 +85,10 @@ def test_files_that_are_named_by_entity(graph: Graph, tmp_path: Path) -> None:
     ]
     assert outcome.unknown == 2
     assert outcome.strange == ["Nobody", "x"]
+    assert outcome.counts == {
+        "hidden files, passed over": 2,
+        "folders in an entity's folder, passed over": 1,
+    }
 
 
 def test_a_list_of_files_starts_in_its_own_folder(graph: Graph, tmp_path: Path) -> None:
@@ -133,6 +141,13 @@ def test_columns_of_several_tables(graph: Graph, tmp_path: Path) -> None:
     assert [item.source for item in items] == ["one", "two"]
     with pytest.raises(ValueError, match="no column named 'what'"):
         gathered(Text(paths=["b.csv"], entity="who", columns=["what"]), graph, tmp_path)
+    (tmp_path / "c.jsonl").write_text('{"who": "Ada", "else": "x"}\n{"who": "naïve"}\n')
+    items, _ = gathered(Text(paths=["c.jsonl"], entity="who", columns=["else"]), graph, tmp_path)
+    assert [item.source for item in items] == ["x", ""]
+    with pytest.raises(
+        ValueError, match=r"no object has a key 'what'; the first has 'who', 'else'"
+    ):
+        gathered(Text(paths=["c.jsonl"], entity="who", columns=["what"]), graph, tmp_path)
 
 
 def test_wrong_settings_and_missing_files(graph: Graph, tmp_path: Path) -> None:

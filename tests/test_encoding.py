@@ -171,7 +171,7 @@ def test_a_store_belongs_to_one_process(tmp_path: Path) -> None:
         Store(file_of(tmp_path))
     damaged = tmp_path / "encoded" / "cache" / "m.sqlite"
     damaged.write_bytes(b"no database" * 100)
-    with pytest.raises(ValueError, match=r"m\.sqlite: cannot be used .* delete the file"):
+    with pytest.raises(ValueError, match=r"m\.sqlite: cannot be used .* delete it"):
         Store(file_of(tmp_path))
 
 

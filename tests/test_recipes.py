@@ -114,7 +114,7 @@ def test_many_tables_become_one_graph(tmp_path: Path) -> None:
     assert brought.repeated == {"pool": 1, "valid": 0}
     assert brought.facts == {"train": 6, "valid": 1}
     assert brought.values == {"numbers": 1, "texts": 1, "plot": 2, "figures": 3, "poster": 1}
-    assert brought.missing == {"plot": 1, "figures": 1, "poster": 1}
+    assert brought.missing == {"plot": 1, "figures": 2, "poster": 1}
     assert "Solaris" in (tmp_path / "out" / "figures.tsv").read_text()
 
 
@@ -130,11 +130,12 @@ def test_every_line_is_accounted_for(tmp_path: Path) -> None:
     }
     assert {(name, line) for name, line, _ in rejects} == {
         ("roles.csv", 4),
-        ("films.jsonl", 3),
         ("more.nt.gz", 4),
         ("posters.txt", 3),
     }
-    assert any("year is 'soon'" in reason for _, _, reason in rejects)
+    cells = [(cell.line, cell.reason) for report in brought.reports for cell in report.cells]
+    assert [line for line, _ in cells] == [3]
+    assert "year is 'soon'" in cells[0][1]
     assert any("no such file" in reason for _, _, reason in rejects)
     told = json.loads((tmp_path / "out" / "import.json").read_text())
     assert len(told["reports"]) == len(brought.reports) == 7
@@ -377,3 +378,23 @@ def test_a_neo4j_export(tmp_path: Path) -> None:
         ("m1", "is a", "Movie"),
     }
     assert (tmp_path / "out" / "born.tsv").read_text() == "p1\tborn:int\t1964\n"
+
+
+def test_a_bad_number_takes_nothing_else_of_its_row_with_it(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("head,relation,tail\nAda,knows,Bob\n")
+    (tmp_path / "n.csv").write_text("who,height,born,score\nAda,168.1,1889,n/a\nBob,180,,2\n")
+    (tmp_path / "r.toml").write_text("""
+[[facts]]
+path = "f.csv"
+[[numbers]]
+name = "figures"
+path = "n.csv"
+entity = "who"
+columns = ["height", "born", "score"]
+""")
+    brought = bring_in(tmp_path / "r.toml", tmp_path / "out")
+    text = (tmp_path / "out" / "figures.tsv").read_text()
+    assert text == "Ada\theight\t168.1\nAda\tborn\t1889\nBob\theight\t180\nBob\tscore\t2\n"
+    assert brought.values["figures"] == 4
+    assert brought.missing["figures"] == 1
+    assert "line 2: score is 'n/a'" in str(brought)

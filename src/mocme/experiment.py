@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +14,7 @@ from mocme.config import Experiment, custom_code
 from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
 from mocme.evaluation.ranking import Ranks, batch_for, hidden, rank
-from mocme.graph.loading import load
+from mocme.graph.loading import encoded_table, load
 from mocme.graph.modalities import Features, Modality, Tokens, unpacked
 from mocme.graph.sources import read_features
 from mocme.graph.tokens import TrainingFacts
@@ -221,8 +222,9 @@ def train(
         raise ValueError(f"{graph.name}: the train split holds no fact")
     place = find_device(device)
     experiment = _settle(experiment, place)
-    chosen = experiment.parts()[0].choose(experiment.modalities or graph.modalities)
+    chosen, notes = _chosen(experiment, graph, features)
     found = read_features(graph, chosen, Path(features) if features is not None else None)
+    found = replace(found, notes=[*notes, *found.notes])
     folder = RunFolder.create(out, _about(experiment, graph, found))
     _store_inputs(folder, experiment, graph, found)
     return _go(Run(folder, trust_code=True), graph, found, place, watch)
@@ -291,6 +293,24 @@ def rank_split(
 
 
 # -- inside ------------------------------------------------------------------------------------
+
+
+def _chosen(
+    experiment: Experiment, graph: Graph, features: str | Path | None
+) -> tuple[Mapping[str, Mapping[str, Any]], list[str]]:
+    """Modalities to train with: the experiment's, or the graph's with what lies in `features`."""
+    tables = dict(experiment.modalities or graph.modalities)
+    lying = [] if features is None else sorted((Path(features) / "encoded").glob("*.safetensors"))
+    names = [path.stem for path in lying if ".codebook" not in path.name]
+    extra = [name for name in names if name not in tables]
+    if not experiment.modalities:
+        tables |= {name: encoded_table(name) for name in extra}
+        extra = []
+    notes = [
+        f"{features}: {name} is not used, for the experiment declares modalities and not this one"
+        for name in extra
+    ]
+    return experiment.parts()[0].choose(tables), notes
 
 
 def _settle(experiment: Experiment, device: torch.device) -> Experiment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,18 @@ def encode() -> None:
     `mocme encode all DATA` makes what DATA/graph.toml declares under [encode.NAME]; the other
     commands make one modality and declare it there. What is there already is not made again.
     """
+
+
+class _Described(click.Command):
+    """A command whose help ends with the settings of its encoder."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from mocme.encoders.base import Encoder
+        from mocme.encoders.kinds import encoder_of  # noqa: F401 (fills in the kinds)
+
+        found = next(part for part in Encoder.kinds if part.__name__.lower() == self.name)
+        settings = inspect.cleandoc(found.__doc__ or "").partition("Args:\n")[2]
+        formatter.write(f"\nSettings, with --set:\n{settings.rstrip()}\n")
 
 
 def _options(command: Any) -> Any:
@@ -73,14 +86,22 @@ def _encode(
             progress.reset(task, description=name, total=None)
             return lambda done, total: progress.update(task, completed=done, total=total)
 
-        made = making.encode(
-            data, tables, out=out, device=device, allow_download=allow_download, watch=watch
-        )
+        fault: making.NotEncoded | None = None
+        try:
+            made = making.encode(
+                data, tables, out=out, device=device, allow_download=allow_download, watch=watch
+            )
+        except making.NotEncoded as error:
+            made, fault = error.made, error
     if as_json:
         echo_json([outcome.as_dict() for outcome in made])
+    else:
+        for outcome in made:
+            click.echo(str(outcome))
+    if fault is not None:
+        raise fault
+    if as_json:
         return
-    for outcome in made:
-        click.echo(str(outcome))
     where = f" --features {out}" if out is not None else ""
     click.echo(f"next: mocme train --data {data}{where} --out runs/{Path(data).name}")
 
@@ -96,7 +117,10 @@ def _one_kind(kind: str, about: str) -> click.Command:
         "here or from DATA.",
     )
     @click.option("--name", help=f"Of the modality; {kind} by default.")
-    @click.option("--entity", help="Column of the entity's name.")
+    @click.option(
+        "--entity", "entities", multiple=True, help="Column of the entity's name, in every table."
+    )
+    @click.option("--delimiter", help=r"Reads tables as CSV with it; \t for a tab.")
     @click.option(
         "--column",
         "columns",
@@ -111,7 +135,8 @@ def _one_kind(kind: str, about: str) -> click.Command:
         data: str,
         paths: tuple[str, ...],
         name: str | None,
-        entity: str | None,
+        entities: tuple[str, ...],
+        delimiter: str | None,
         columns: tuple[str, ...],
         sets: tuple[str, ...],
         **options: Any,
@@ -121,16 +146,24 @@ def _one_kind(kind: str, about: str) -> click.Command:
         table: dict[str, Any] = {"kind": kind}
         if paths:
             table["paths"] = [_from_graph(data, path) for path in paths]
-        if entity is not None:
-            table["entity"] = entity
+        elif kind != "codes":
+            raise click.UsageError("say what to encode, with --from")
+        if len(entities) > 1:
+            raise click.UsageError("--entity is one for all tables; encode them one by one")
+        if entities:
+            table["entity"] = entities[0]
+        if delimiter is not None:
+            table["delimiter"] = delimiter.replace("\\t", "\t")
         if columns:
             # Each is an attribute where the content is numbers.
             table["attributes" if kind in ("numeric", "bins") else "columns"] = list(columns)
         table.update(parse_override(text) for text in sets)
+        if kind == "codes" and "of" not in table:
+            raise click.UsageError("say of which modality, with --set of=NAME")
         _encode(data, {name or kind: table}, **options)
 
     command.__doc__ = f"{about}\n\nDATA is a graph: its folder, its file, or its name."
-    return click.command(kind)(command)
+    return click.command(kind, cls=_Described)(command)
 
 
 def _from_graph(data: str, path: str) -> str:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mocme.encoders.base import Outcome
 from mocme.encoders.inputs import read_file
-from mocme.encoders.pretrained import extra, load_network, load_settings, revision
+from mocme.encoders.pretrained import extra, load_network, load_settings, named, revision
 from mocme.encoders.running import Engine, Identity, Neural, in_chunks
 from mocme.encoders.sounds import (
     BYTES,
@@ -67,6 +67,7 @@ class Audio(Neural):
         seconds: float = 10.0,
     ) -> None:
         super().__init__(paths=paths, entity=entity, columns=columns, delimiter=delimiter)
+        named(model)
         if not 0 < minutes <= 120:
             raise ValueError("minutes must be more than 0 and at most 120")
         if not 1 <= seconds <= 60:

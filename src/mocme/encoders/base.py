@@ -18,6 +18,8 @@ from mocme.parts import Part
 ENCODED = "encoded"
 CPU = torch.device("cpu")
 Advance = Callable[[int, int], None]
+# Unknown names that a report holds.
+STRANGE = 1000
 # Threads prepare items and count what they meet.
 _COUNTING = threading.Lock()
 
@@ -54,7 +56,8 @@ class Outcome:
     Attributes:
         items: texts, pictures, ... that belong to an entity of the graph.
         encoded: made now; `reused`: made by an earlier call; `shared`: the same content as another.
-        unknown: items of names that are no entity of the graph; `strange` has the first of them.
+        unknown: items of names that are no entity of the graph; `strange` has these names, of many
+            the first `STRANGE`.
         present: entities that have the modality now.
         counts: further numbers worth knowing, by what they count.
     """
@@ -95,7 +98,7 @@ class Outcome:
         lines += [f"  {what}: {number:,}" for what, number in self.counts.items()]
         lines += [f"  {note}" for note in self.notes]
         if self.unknown:
-            some = ", ".join(map(repr, self.strange))
+            some = ", ".join(map(repr, self.strange[:3])) + (", ..." if self.strange[3:] else "")
             lines.append(f"  {self.unknown:,} of names that are no entity of the graph: {some}")
         for failure in self.failures[:5]:
             lines.append(f"  {failure.entity!r}: {failure.place}: {failure.reason}")
@@ -112,6 +115,7 @@ class Job:
     Attributes:
         folder: where the paths in an encoder's settings start.
         base: where results go, see `encoded_file`.
+        settings: those of the encoder as they are declared, see `loading.settings_of`.
         allow_download: whether a pretrained model may be fetched from a hub.
         advance: called with (items done, items in all).
         stopped: set when the user wants to stop; work ends at the next batch.
@@ -121,6 +125,7 @@ class Job:
     name: str
     folder: Path
     base: Path
+    settings: str = ""
     device: torch.device = CPU
     allow_download: bool = False
     advance: Advance = lambda done, total: None
@@ -132,7 +137,7 @@ class Job:
 
     def bound(self, described: Mapping[str, str]) -> dict[str, str]:
         """Metadata of the file: what describes it, and the list of entities that it is made for."""
-        return {**described, "entities": self.graph.entities.digest()}
+        return {**described, "entities": self.graph.entities.digest(), "settings": self.settings}
 
 
 class Encoder(Part):

@@ -54,7 +54,8 @@ def export_raw(graph: Graph, out: Path) -> list[str]:
             notes += missing
         else:
             section[name] = _copied(home, out, table)
-            notes.append(f"{name}: its tables copied")
+            what = "its tables copied" if "paths" in table else "is made of another modality"
+            notes.append(f"{name}: {what}")
     text = tomli_w.dumps({**about, **tables})
     (out / "graph.toml").write_text(text, encoding="utf-8")
     return notes

@@ -9,6 +9,7 @@ import torch
 from mocme.encoders.inputs import read_file
 from mocme.encoders.networks import Lite0Engine, PictureEngine
 from mocme.encoders.pictures import BYTES, ENDINGS
+from mocme.encoders.pretrained import named
 from mocme.encoders.running import Neural
 from mocme.encoders.store import Item
 from mocme.encoders.vision import Fit, Pooling, VisionEngine
@@ -67,6 +68,7 @@ def check(model: str, pooling: Pooling) -> None:
     Raises:
         ValueError: a pooling other than its own.
     """
+    named(model)
     if model == DEFAULT and pooling == "cls":
         raise ValueError(f'{DEFAULT} has no class token; use pooling = "own"')
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from mocme.encoders.base import Encoder, Job, Outcome, Unusable
+from mocme.encoders.base import STRANGE, Encoder, Job, Outcome, Unusable
 from mocme.encoders.store import Item, Store
 from mocme.graph.formats import tables
 from mocme.graph.formats.registry import TSV, ending
@@ -126,28 +126,47 @@ class Raw(Encoder):
         """Files of a folder, or of folders in it, that are named after their entities."""
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             if entry.name.startswith("."):
+                outcome.count("hidden files, passed over")
                 continue
-            stem, known = os.path.splitext(entry.name)
-            plain = entry.name if entry.is_dir() or known.lower() not in self.endings else stem
-            try:
-                name = unescaped(plain)
-            except ValueError:
-                name = plain
-            id = job.graph.entities.get(name)
+            name, id = self._entity(entry, job)
             if id is None:
                 count_unknown(outcome, name)
-            elif entry.is_dir():
-                for path in sorted(Path(entry.path).iterdir()):
-                    if path.is_file() and not path.name.startswith("."):
-                        yield id, str(path), str(path)
-            else:
+            elif not entry.is_dir():
                 yield id, entry.path, entry.path
+            else:
+                for path in sorted(Path(entry.path).iterdir()):
+                    if path.name.startswith("."):
+                        outcome.count("hidden files, passed over")
+                    elif path.is_dir():
+                        outcome.count("folders in an entity's folder, passed over")
+                    else:
+                        yield id, str(path), str(path)
+
+    def _entity(self, entry: os.DirEntry[str], job: Job) -> tuple[str, int | None]:
+        """The name that a file or folder is called by, and whose it is.
+
+        An ending that is not known is taken for a part of the name first: "Dr. No" has none.
+        """
+        stem, known = os.path.splitext(entry.name)
+        names = [entry.name, stem]
+        if entry.is_dir():
+            names = [entry.name]
+        elif known.lower() in self.endings:
+            names = [stem]
+        for name in names:
+            try:
+                plain = unescaped(name)
+            except ValueError:
+                plain = name
+            if (id := job.graph.entities.get(plain)) is not None:
+                return plain, id
+        return plain, None
 
 
 def count_unknown(outcome: Outcome, name: str) -> None:
-    """Count a name that is no entity of the graph; the first three are kept."""
+    """Count a name that is no entity of the graph; of many only the first are kept."""
     outcome.unknown += 1
-    if len(outcome.strange) < 3:
+    if len(outcome.strange) < STRANGE:
         outcome.strange.append(name)
 
 

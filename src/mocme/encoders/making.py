@@ -14,7 +14,8 @@ import tomli_w
 from mocme.encoders.base import Advance, Encoder, Job, Outcome
 from mocme.encoders.kinds import encoder_of
 from mocme.graph.formats.writers import written
-from mocme.graph.loading import declared, load
+from mocme.graph.loading import declared, load, settings_of
+from mocme.graph.sources import check_name
 from mocme.graph.triples import Graph
 from mocme.machine import find_device, stop_signal
 from mocme.parts import ConfigError
@@ -22,6 +23,24 @@ from mocme.parts import ConfigError
 Tables = Mapping[str, Mapping[str, Any]]
 # What tells how far a modality is: its name to a function of (items done, items in all).
 Watch = Callable[[str], Advance]
+
+
+class NotEncoded(ValueError):
+    """Some modalities could not be made; all others were.
+
+    Attributes:
+        made: what became of those.
+        faults: what is wrong, by the name of the modality.
+    """
+
+    def __init__(self, made: Sequence[Outcome], faults: Mapping[str, ValueError]) -> None:
+        self.made, self.faults = list(made), dict(faults)
+        if len(faults) == 1 and not made:
+            super().__init__(str(next(iter(faults.values()))))
+            return
+        lines = [f"{name}: {error}" for name, error in faults.items()]
+        count = f"{len(faults)} of {len(faults) + len(made)} modalities could not be made"
+        super().__init__("\n".join([count, *lines]))
 
 
 def encode(
@@ -47,7 +66,7 @@ def encode(
         allow_download: fetch pretrained models from a hub; nothing else is ever fetched.
 
     Raises:
-        ConfigError: a setting is wrong. ValueError: an input is, or nothing could be encoded.
+        ConfigError: a setting is wrong. NotEncoded: some could not be made; the others were.
         Interrupted: stopped by Ctrl-C; the same call goes on.
     """
     graph = data if isinstance(data, Graph) else load(data)
@@ -58,10 +77,13 @@ def encode(
             f"{graph.name}: declares nothing to encode; add [encode.NAME] tables to its "
             f"graph.toml, or say what to encode: mocme encode text DATA --from texts.tsv"
         )
+    for name in chosen:
+        check_name(name, f"encode.{name}")
     encoders = {name: encoder_of(table, f"encode.{name}") for name, table in chosen.items()}
     if own and tables is not None:
         _check_new(graph, tables, base)
     done: list[Outcome] = []
+    faults: dict[str, ValueError] = {}
     with stop_signal() as stopped:
         for name in _in_order(encoders):
             job = Job(
@@ -69,14 +91,22 @@ def encode(
                 name,
                 Path(graph.folder or "."),
                 base,
+                settings_of(chosen[name]),
                 find_device(device),
                 allow_download,
                 watch(name),
                 stopped,
             )
-            done.append(_one(encoders[name], job))
+            try:
+                done.append(_one(encoders[name], job))
+            except ValueError as error:
+                # One that cannot be made is no reason to go without the others.
+                faults[name] = error
+                continue
             if own and tables is not None:
                 declare(base, name, tables[name])
+    if faults:
+        raise NotEncoded(done, faults)
     return done
 
 
@@ -87,7 +117,12 @@ def _base(data: object, graph: Graph, out: str | Path | None) -> tuple[Path, boo
     folder = graph.folder
     named = not isinstance(data, Graph) and not Path(str(data)).is_dir()
     shipped = folder is not None and Path(folder).is_relative_to(Path(__file__).parents[1])
-    if folder is None or named or shipped or not os.access(folder, os.W_OK):
+    if folder is not None and not (named or shipped) and not os.access(folder, os.W_OK):
+        raise ValueError(
+            f"{folder}: cannot be written; name another folder with --out, and train with "
+            f"--features and the same folder"
+        )
+    if folder is None or named or shipped:
         raise ValueError(
             f"{graph.name}: has no folder of its own to write into; name one with --out, and train "
             f"with --features and the same folder"
@@ -154,8 +189,7 @@ def declare(folder: Path, name: str, table: Mapping[str, Any]) -> None:
     if name in (declared(folder).get("encode") or {}):  # type: ignore[operator]
         return
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if text and not text.endswith("\n"):
-        text += "\n"
+    text = text.rstrip("\n") + "\n\n" if text.strip() else ""
     added = tomli_w.dumps({"encode": {name: dict(table)}})
     try:
         tomllib.loads(text + added)

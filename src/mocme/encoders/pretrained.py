@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,18 +30,29 @@ def extra(package: str, name: str) -> Iterator[None]:
         ) from error
 
 
+def named(model: str) -> None:
+    """Refuse the name of a model that is none.
+
+    Raises:
+        ValueError: it is empty.
+    """
+    if not model.strip():
+        raise ValueError("model is the folder of a model, or its name on a hub")
+
+
 @contextmanager
 def loading(model: str, allow_download: bool) -> Iterator[None]:
     """Turns what goes wrong while a model is loaded into an error with a remedy."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0][:200]
-        remedy = (
-            "check its name, and whether the hub can be reached"
-            if allow_download
-            else "name a folder that holds it, or allow the download with --allow-download"
-        )
+        reason = textwrap.shorten(str(error).strip().partition("\n")[0], 200, placeholder=" ...")
+        if Path(model).exists():
+            remedy = "check the files in that folder"
+        elif allow_download:
+            remedy = "check its name, and whether the hub can be reached"
+        else:
+            remedy = "name a folder that holds it, or allow the download with --allow-download"
         raise ValueError(f"the model {model!r} cannot be loaded: {reason}; {remedy}") from error
 
 

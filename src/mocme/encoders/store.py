@@ -66,19 +66,24 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self.lock = folder / f"{name}.sqlite", threading.Lock()
         self.values_path = folder / f"{name}.values"
-        self.db = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, timeout=1.0
-        )
+        try:
+            self.db = sqlite3.connect(
+                self.path, isolation_level=None, check_same_thread=False, timeout=1.0
+            )
+        except sqlite3.Error as error:
+            raise ValueError(
+                f"{self.path}: cannot be opened ({error}); check the rights of its folder"
+            ) from error
         try:
             self.db.execute("pragma locking_mode = exclusive")
             self.db.execute("pragma temp_store = file")
             self.db.executescript(f"begin exclusive; {_TABLES} commit;")
         except sqlite3.Error as error:
             self.db.close()
-            raise ValueError(
-                f"{self.path}: cannot be used ({error}); another process may be encoding this "
-                f"modality: wait for it; otherwise delete the file"
-            ) from error
+            remedy = "delete it, and the modality is encoded from its beginning"
+            if "locked" in str(error):
+                remedy = "another process is encoding this modality; wait for it"
+            raise ValueError(f"{self.path}: cannot be used ({error}); {remedy}") from error
         self.width, self.rows = 0, 0
         self.values: IO[bytes] | None = None
 

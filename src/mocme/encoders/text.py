@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from mocme.encoders.base import Outcome
 from mocme.encoders.inputs import read_text
-from mocme.encoders.pretrained import extra, loading, revision
+from mocme.encoders.pretrained import extra, loading, named, revision
 from mocme.encoders.running import Engine, Identity, Neural
 from mocme.encoders.store import Item
 
@@ -55,6 +55,7 @@ class Text(Neural):
         tokens: int = 0,
     ) -> None:
         super().__init__(paths=paths, entity=entity, columns=columns, delimiter=delimiter)
+        named(model)
         if windows < 1 or tokens < 0:
             raise ValueError("windows must be at least 1 and tokens at least 0")
         self.model, self.pooling, self.join = model, pooling, join

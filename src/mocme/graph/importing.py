@@ -20,7 +20,7 @@ from torch import Tensor
 from mocme.graph.collecting import Collector
 from mocme.graph.formats import tables, writers
 from mocme.graph.formats.literals import Literals
-from mocme.graph.formats.report import Report
+from mocme.graph.formats.report import Reject, Report
 from mocme.graph.recipes import Column, Files, Numbers, Recipe
 from mocme.graph.triples import SPLITS
 
@@ -195,12 +195,17 @@ def _write_column(
                 try:
                     made.append(part.row(entity, cell, column, path.parent))
                 except ValueError as error:
-                    problem = f"{column} is {cell[:40]!r}: {error}"
+                    wrong = f"{column} is {cell[:40]!r}: {error}"
+                    if len(part.columns) == 1:
+                        problem = wrong
+                        continue
+                    # The row's other cells count.
+                    report.cells.append(Reject(line, wrong, ", ".join(cells)[:80]))
             if problem:
                 report.rows -= 1
                 report.reject(line, problem, ", ".join(cells))
                 continue
-            brought.missing[name] += len(part.columns) - len(made)
+            brought.missing[name] += sum(not cell for cell in cells[1:])
             # A name that is looked up becomes an entity of the graph.
             if made:
                 ids[entity]

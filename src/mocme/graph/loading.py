@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -272,11 +273,22 @@ def _modalities(
             f"{folder / 'graph.toml'}: both [modalities.{twice[0]}] and [encode.{twice[0]}]; an "
             f"encoded modality needs no other table, so rename or remove one of them"
         )
-    made = {name: {"kind": "encoded", "path": f"encoded/{name}.safetensors"} for name in encode}
+    made = {name: encoded_table(name, table) for name, table in encode.items()}
     # In the order of the file's sections, on which the numbering of modalities depends.
     sections = {"modalities": declared_ones, "encode": made}
     order = sorted(sections, key=lambda key: list(about).index(key) if key in about else 0)
     return {name: table for key in order for name, table in sections[key].items()}
+
+
+def encoded_table(name: str, table: Tables | None = None) -> Tables:
+    """The modality that `mocme encode` makes; with the table it was declared by, only of that."""
+    found = {"kind": "encoded", "path": f"encoded/{name}.safetensors"}
+    return found if table is None else {**found, "settings": settings_of(table)}
+
+
+def settings_of(table: Tables) -> str:
+    """An ``[encode.NAME]`` table as a line of JSON, by which a change of it is seen."""
+    return json.dumps(table, sort_keys=True, ensure_ascii=False, default=list)
 
 
 def file_digest(path: Path) -> str:

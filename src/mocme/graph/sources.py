@@ -38,7 +38,7 @@ from mocme.graph.triples import Graph
 from mocme.parts import ConfigError, Part, build
 
 # A name becomes part of a file's name and of a parameter's name.
-NAME = re.compile(r"[\w-]+")
+NAME = re.compile(r"[\w-]{1,40}")
 TAKEN = {"structure": "is the modality every graph has", "default": "stands for all modalities"}
 
 
@@ -142,22 +142,38 @@ class Vectors(Source):
 
 
 class Encoded(Source):
-    """What `mocme encode` made: vectors or sets of tokens, bound to the list of entities."""
+    """What `mocme encode` made: vectors or sets of tokens, bound to the list of entities.
 
-    def __init__(self, *, path: str, replace: Replace = "nothing", seed: int = 0) -> None:
-        self.path, self.replace, self.seed = path, replace, seed
+    With `settings`, those of the encoder as graph.toml declares them, a file that was made with
+    others is refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        settings: str | None = None,
+        replace: Replace = "nothing",
+        seed: int = 0,
+    ) -> None:
+        self.path, self.settings, self.replace, self.seed = path, settings, replace, seed
 
     def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
         path = folder / self.path
         if not path.is_file():
             raise ValueError(
                 f"{path}: there is no such file; make it with: mocme encode all "
-                f"{graph.folder or 'DATA'} (or name its folder with --features)"
+                f"{graph.folder or 'DATA'} (with --out and a folder, if --features names one)"
             )
         tensors, metadata = read_safetensors(path)
         if metadata.get("format") != FORMAT:
             raise ValueError(f"{path}: was not made by mocme encode; declare it as vectors")
         check_entities(path, metadata, graph.entities.digest())
+        if self.settings is not None and metadata.get("settings") != self.settings:
+            raise ValueError(
+                f"{path}: was made with other settings than graph.toml has now; make it again "
+                f"with: mocme encode all {graph.folder or 'DATA'}"
+            )
         provenance = {**metadata, "source": str(path), "sha256": file_digest(path)}
         try:
             found = unpacked(tensors, metadata | provenance, graph.num_entities)
@@ -314,10 +330,7 @@ def read_features(
     home = Path(graph.folder or ".")
     for name, table in tables.items():
         path = f"modalities.{name}"
-        if name in TAKEN:
-            raise ConfigError(f"{path}: {name} {TAKEN[name]}; choose another name")
-        if not NAME.fullmatch(name):
-            raise ConfigError(f"{path}: a name consists of letters, digits, '_' and '-'")
+        check_name(name, path)
         settings = {**table, "kind": kind_of(table, path)}
         source = build(Source, settings, path)  # type: ignore[type-abstract]
         found, said = source.load(graph, _folder_of(source, folder, home))
@@ -327,6 +340,18 @@ def read_features(
         else:
             dense[name] = found
     return Features(dense, tokens, notes)
+
+
+def check_name(name: str, path: str) -> None:
+    """Refuse what cannot be the name of a modality.
+
+    Raises:
+        ConfigError: with `path`.
+    """
+    if name in TAKEN:
+        raise ConfigError(f"{path}: {name} {TAKEN[name]}; choose another name")
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{path}: a name consists of letters, digits, '_' and '-', at most 40")
 
 
 def not_encoded(table: Mapping[str, Any], graph: Graph, folder: Path | None = None) -> bool:

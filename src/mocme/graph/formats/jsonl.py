@@ -39,7 +39,8 @@ def facts(path: str | Path, report: Report, columns: Wanted = None) -> Iterator[
         columns: which keys hold them; by default found in the first object, see `named.places`.
 
     Raises:
-        ValueError: the file cannot be read, or its first object has no such keys.
+        ValueError: the file cannot be read, or its first object has no such keys; of cells that
+            may be missing (`Cells`), no object at all has one.
     """
     reader = _Reader(report, columns)
     with opened(path, report) as file:
@@ -48,6 +49,11 @@ def facts(path: str | Path, report: Report, columns: Wanted = None) -> Iterator[
             report.rows += len(block.lines)
             if block.lines:
                 yield block
+    if reader.first and reader.unseen:
+        known = ", ".join(map(repr, reader.first[:8]))
+        raise ValueError(
+            f"{path}: no object has a key {min(reader.unseen)!r}; the first has {known}"
+        )
 
 
 def write(path: str | Path, found: Iterable[Row]) -> None:
@@ -77,6 +83,9 @@ class _Reader:
         self.report, self.columns = report, columns
         self.strict = not isinstance(columns, Cells)
         self.keys = columns.names if isinstance(columns, Cells) else ()
+        # Keys that no object has had yet, and those of the first object.
+        self.unseen = set() if self.strict else set(self.keys)
+        self.first: tuple[str, ...] = ()
         # Whose value may be a list.
         self.several = columns.several if isinstance(columns, Cells) else None
         digits: dict[str, Any] = {} if self.strict else {"parse_float": str, "parse_int": str}
@@ -130,6 +139,8 @@ class _Reader:
         if type(pairs) is not tuple:
             raise _Unfit(f"{KINDS[type(pairs)]} where an object is expected")
         values = dict(pairs)
+        self.unseen -= values.keys()
+        self.first = self.first or tuple(values)
         if len(values) != len(pairs):
             raise _Unfit(f"the key {_repeated(pairs)!r} stands twice")
         if not self.keys:

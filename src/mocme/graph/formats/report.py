@@ -39,6 +39,7 @@ class Report:
     bom: bool = False
     sha256: str = ""
     rejects: list[Reject] = field(default_factory=list)
+    cells: list[Reject] = field(default_factory=list)
     first: tuple[str, ...] = ()
     first_line: int = 0
 
@@ -72,12 +73,18 @@ class Report:
         parts.append(f"{self.blank + self.comments:,} blank, comment and header lines")
         parts.append(f"{len(self.rejects):,} rejects")
         text = f"{self.path}: " + " + ".join(parts)
+        if self.cells:
+            text += f"; {len(self.cells):,} cells of its rows are unusable"
         if self.bom:
             text += "; a byte order mark at its start was dropped"
         for reject in sorted(self.rejects, key=lambda reject: reject.line)[:5]:
             text += f"\n  line {reject.line}: {reject.reason}: {reject.text!r}"
         if len(self.rejects) > 5:
             text += f"\n  and {len(self.rejects) - 5:,} more"
+        for cell in self.cells[:5]:
+            text += f"\n  line {cell.line}: {cell.reason}"
+        if len(self.cells) > 5:
+            text += f"\n  and {len(self.cells) - 5:,} more cells"
         return text
 
 

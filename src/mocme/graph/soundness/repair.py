@@ -28,9 +28,12 @@ import numpy as np
 import tomli_w
 import torch
 from jaxtyping import Bool
+from safetensors.torch import save_file
 
 from mocme.graph.formats.streams import BOM
 from mocme.graph.formats.writers import write_tsv
+from mocme.graph.loading import settings_of
+from mocme.graph.modalities import read_safetensors
 from mocme.graph.soundness.released import Released, Rows
 
 HOLDOUT = 0.05
@@ -208,7 +211,11 @@ def _write(
         source = Path(graph.folder or ".") / str(graph.modalities[encoded]["path"])
         if source.is_file():
             (folder / "encoded").mkdir(exist_ok=True)
-            shutil.copyfile(source, folder / "encoded" / source.name)
+            tensors, metadata = read_safetensors(source)
+            if metadata.get("settings") == settings_of(graph.encode[encoded]):
+                # The same, but for paths that lead back to the old folder.
+                metadata["settings"] = settings_of(declared["encode"][encoded])
+            save_file(tensors, folder / "encoded" / source.name, metadata)
     record = {
         "graph": graph.name,
         "inputs": {Path(path).name: digest for path, digest in graph.inputs.items()},
