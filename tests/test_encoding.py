@@ -18,8 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from mocme.encoders.base import Job, Outcome, Unusable
+from mocme.encoders.results import header
 from mocme.encoders.running import in_chunks, run
-from mocme.encoders.store import Store, header
+from mocme.encoders.store import Store
 from mocme.graph.triples import Graph, Vocabulary
 from mocme.machine import Interrupted
 

@@ -15,7 +15,7 @@ from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
 from mocme.evaluation.ranking import Ranks, batch_for, hidden, rank
 from mocme.graph.loading import encoded_table, load
-from mocme.graph.modalities import Features, Modality, Tokens, unpacked
+from mocme.graph.modalities import ENCODED, Features, Modality, Tokens, unpacked
 from mocme.graph.sources import read_features
 from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import AnswerIndex, Graph, Vocabulary
@@ -300,7 +300,7 @@ def _chosen(
 ) -> tuple[Mapping[str, Mapping[str, Any]], list[str]]:
     """Modalities to train with: the experiment's, or the graph's with what lies in `features`."""
     tables = dict(experiment.modalities or graph.modalities)
-    lying = [] if features is None else sorted((Path(features) / "encoded").glob("*.safetensors"))
+    lying = [] if features is None else sorted((Path(features) / ENCODED).glob("*.safetensors"))
     names = [path.stem for path in lying if ".codebook" not in path.name]
     extra = [name for name in names if name not in tables]
     if not experiment.modalities:

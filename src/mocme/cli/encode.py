@@ -11,19 +11,11 @@ from typing import Any
 import click
 
 from mocme.cli.options import Group, common, echo_json
+from mocme.encoders import making
+from mocme.encoders.base import Advance, Encoder
 from mocme.machine import use_threads
+from mocme.parts import Part, settings
 from mocme.terminal import bar
-
-KINDS = {
-    "text": "Texts by a sentence encoder.",
-    "image": "Pictures by a network.",
-    "audio": "Sounds by log-mel statistics, or a network.",
-    "video": "Videos: frames by a picture encoder, averaged.",
-    "numeric": "Numbers, scaled attribute by attribute.",
-    "words": "Words, bigrams or subwords of texts as sets of tokens.",
-    "bins": "Numbers as sets of tokens, one for each quantile bin.",
-    "codes": "Vectors of another modality as sets of tokens (--set of=NAME).",
-}
 
 
 @click.group(cls=Group)
@@ -35,16 +27,14 @@ def encode() -> None:
     """
 
 
-class _Described(click.Command):
+class _OneKind(click.Command):
     """A command whose help ends with the settings of its encoder."""
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from mocme.encoders.base import Encoder
-        from mocme.encoders.kinds import encoder_of  # noqa: F401 (fills in the kinds)
+    part: type[Part]
 
-        found = next(part for part in Encoder.kinds if part.__name__.lower() == self.name)
-        settings = inspect.cleandoc(found.__doc__ or "").partition("Args:\n")[2]
-        formatter.write(f"\nSettings, with --set:\n{settings.rstrip()}\n")
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        described = inspect.cleandoc(self.part.__doc__ or "").partition("Args:\n")[2]
+        formatter.write(f"\nSettings, with --set:\n{described.rstrip()}\n")
 
 
 def _options(command: Any) -> Any:
@@ -76,9 +66,6 @@ def _encode(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    from mocme.encoders import making
-    from mocme.encoders.base import Advance
-
     use_threads(threads)
     with bar("encode", quiet=as_json) as (progress, task):
 
@@ -106,7 +93,9 @@ def _encode(
     click.echo(f"next: mocme train --data {data}{where} --out runs/{Path(data).name}")
 
 
-def _one_kind(kind: str, about: str) -> click.Command:
+def _one_kind(part: type[Part]) -> click.Command:
+    kind, known = part.__name__.lower(), settings(part)
+
     @click.argument("data")
     @click.option(
         "--from",
@@ -146,7 +135,7 @@ def _one_kind(kind: str, about: str) -> click.Command:
         table: dict[str, Any] = {"kind": kind}
         if paths:
             table["paths"] = [_from_graph(data, path) for path in paths]
-        elif kind != "codes":
+        elif "paths" in known:
             raise click.UsageError("say what to encode, with --from")
         if len(entities) > 1:
             raise click.UsageError("--entity is one for all tables; encode them one by one")
@@ -156,14 +145,17 @@ def _one_kind(kind: str, about: str) -> click.Command:
             table["delimiter"] = delimiter.replace("\\t", "\t")
         if columns:
             # Each is an attribute where the content is numbers.
-            table["attributes" if kind in ("numeric", "bins") else "columns"] = list(columns)
+            table["columns" if "columns" in known else "attributes"] = list(columns)
         table.update(parse_override(text) for text in sets)
-        if kind == "codes" and "of" not in table:
+        if "of" in known and "of" not in table:
             raise click.UsageError("say of which modality, with --set of=NAME")
         _encode(data, {name or kind: table}, **options)
 
+    about = inspect.cleandoc(part.__doc__ or "").partition("\n")[0]
     command.__doc__ = f"{about}\n\nDATA is a graph: its folder, its file, or its name."
-    return click.command(kind, cls=_Described)(command)
+    made = click.command(kind, cls=_OneKind)(command)
+    made.part = part
+    return made
 
 
 def _from_graph(data: str, path: str) -> str:
@@ -178,5 +170,5 @@ def _from_graph(data: str, path: str) -> str:
     return os.path.relpath(full, folder) if inside else full
 
 
-for _kind, _about in KINDS.items():
-    encode.add_command(_one_kind(_kind, _about))
+for _part in Encoder.kinds:
+    encode.add_command(_one_kind(_part))

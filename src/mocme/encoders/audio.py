@@ -29,7 +29,7 @@ from mocme.encoders.sounds import (
     read_sound,
     statistics,
 )
-from mocme.encoders.store import Item
+from mocme.encoders.store import Item, group_means
 
 DEFAULT = "log-mel"
 # Windows of sound that go through a network at a time.
@@ -230,12 +230,8 @@ class SoundEngine:
                 some = [places[place] for place in chunk]
                 vectors.update(zip(some, self._ask([flat[p] for p in some]), strict=True))
         found = np.stack([vectors[place] for place in range(len(flat))])
-        lengths = np.array([n for heard in batch for n in heard.lengths], np.float32)[:, None]
-        starts = np.cumsum([0, *(len(heard.windows) for heard in batch[:-1])])
-        result: Float[np.ndarray, "n F"] = np.add.reduceat(
-            found * lengths, starts
-        ) / np.add.reduceat(lengths, starts)
-        return result
+        lengths = [n for heard in batch for n in heard.lengths]
+        return group_means(found, [len(heard.windows) for heard in batch], lengths)
 
     def _ask(self, windows: Sequence[Mapping[str, Tensor]]) -> Float[np.ndarray, "n F"]:
         names = windows[0]

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 
+from mocme.graph.modalities import encoded_path
 from mocme.graph.triples import Graph
 from mocme.parts import Part
 
-# Where encoded modalities lie, below the graph's folder or the one that was named instead.
-ENCODED = "encoded"
 CPU = torch.device("cpu")
 Advance = Callable[[int, int], None]
 # Unknown names that a report holds.
@@ -26,7 +25,7 @@ _COUNTING = threading.Lock()
 
 def encoded_file(base: Path, name: str) -> Path:
     """The file of an encoded modality."""
-    return base / ENCODED / f"{name}.safetensors"
+    return base / encoded_path(name)
 
 
 @dataclass(frozen=True)

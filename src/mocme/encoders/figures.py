@@ -14,7 +14,6 @@ import torch
 from mocme.encoders.base import Encoder, Failure, Job, Outcome
 from mocme.encoders.inputs import count_unknown
 from mocme.graph.formats import tables
-from mocme.graph.formats.registry import TSV, ending
 from mocme.graph.formats.report import Block, Report
 from mocme.graph.numbers import Columns
 from mocme.machine import Interrupted
@@ -108,7 +107,7 @@ class Figures(Encoder):
         }
 
     def _wanted(self, path: Path) -> list[str]:
-        numbered = self.delimiter is None and ending(path) in TSV
+        numbered = tables.numbered(path, self.delimiter)
         entity = self.entity or ("1" if numbered else "entity")
         if self.attributes:
             return [entity, *self.attributes]

@@ -16,7 +16,6 @@ from urllib.parse import unquote_to_bytes
 from mocme.encoders.base import STRANGE, Encoder, Job, Outcome, Unusable
 from mocme.encoders.store import Item, Store
 from mocme.graph.formats import tables
-from mocme.graph.formats.registry import TSV, ending
 from mocme.graph.formats.report import Report
 
 # Refused by some file system, or with a meaning of its own; "%" is the escape itself.
@@ -108,7 +107,7 @@ class Raw(Encoder):
     def _rows(
         self, path: Path, column: str | None, job: Job, report: Report, outcome: Outcome
     ) -> Iterator[tuple[int, str, str]]:
-        numbered = self.delimiter is None and ending(path) in TSV
+        numbered = tables.numbered(path, self.delimiter)
         wanted = [self.entity or ("1" if numbered else "entity")]
         wanted.append(column or ("2" if numbered else self.column))
         for block in tables.cells(path, report, wanted, self.delimiter):

@@ -15,7 +15,7 @@ from mocme.encoders.base import Advance, Encoder, Job, Outcome
 from mocme.encoders.kinds import encoder_of
 from mocme.graph.formats.writers import written
 from mocme.graph.loading import declared, load, settings_of
-from mocme.graph.sources import check_name
+from mocme.graph.modalities import check_name
 from mocme.graph.triples import Graph
 from mocme.machine import find_device, stop_signal
 from mocme.parts import ConfigError

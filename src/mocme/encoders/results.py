@@ -1,17 +1,43 @@
-"""Files of modalities that are no vectors by digest: the same content makes the same bytes."""
+"""Files of modalities, written piece by piece: the same content makes the same bytes."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from mocme.encoders.base import Job, Outcome
-from mocme.encoders.store import header
 from mocme.graph.formats.writers import written
 from mocme.graph.modalities import FORMAT, Tokens
+
+FLOAT32 = np.dtype("<f4")
+
+
+def header(
+    shapes: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]
+) -> bytes:
+    """The start of a safetensors file whose tensors follow in this order.
+
+    The library writes only tensors that are held in memory; these are written piece by piece. After
+    the format's description (huggingface/safetensors): the length of the JSON in 8 bytes, the JSON
+    padded with spaces to a multiple of 8, then the tensors without gaps.
+
+    Args:
+        shapes: name to (type, shape, bytes a number).
+    """
+    table: dict[str, Any] = {"__metadata__": dict(metadata)}
+    first = 0
+    for name, (kind, shape, size) in shapes.items():
+        last = first + size * int(np.prod(shape))
+        table[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [first, last]}
+        first = last
+    text = json.dumps(table).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def write_vectors(
@@ -20,21 +46,26 @@ def write_vectors(
     width: int,
     blocks: Iterable[Float[np.ndarray, "b F"]],
     metadata: Mapping[str, str],
+    kind: np.dtype[Any] = FLOAT32,
 ) -> None:
-    """Write a dense modality in float32.
+    """Write a dense modality in float32, or in float16.
 
     Args:
         rows: ids of entities, ascending.
         width: F.
         blocks: their vectors in this order, some at a time; n in all.
     """
-    shapes = {"rows": ("I64", (len(rows),), 8), "values": ("F32", (len(rows), width), 4)}
+    name = f"F{8 * kind.itemsize}"
+    shapes = {
+        "rows": ("I64", (len(rows),), 8),
+        "values": (name, (len(rows), width), kind.itemsize),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     with written(path) as file:
         file.write(header(shapes, {**metadata, "format": FORMAT}))
         file.write(rows.astype("<i8").tobytes())
         for block in blocks:
-            file.write(block.astype("<f4").tobytes())
+            file.write(block.astype(kind).tobytes())
 
 
 def settle_tokens(job: Job, tokens: Tokens, outcome: Outcome) -> None:

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from mocme.encoders.pretrained import sha256
 from mocme.encoders.store import Item, Store
 from mocme.machine import Interrupted
 
-Ready = TypeVar("Ready")
 # What is told of an encoder in the file that it makes; it decides whether vectors may be reused.
 Identity = Mapping[str, str]
 
@@ -206,6 +205,8 @@ class Neural(Raw):
             sources = self.gather(job, store, outcome)
             if several := store.settle(self.separator()):
                 outcome.counts[self.several] = several
+            if not len(store):  # then no network is needed to say so
+                return outcome
             engine = self.engine(job.device, job.allow_download)
             run(job, store, engine, self.content, outcome)
             metadata = job.bound({**engine.identity, **sources})

@@ -1,26 +1,25 @@
 """Encoded vectors on disk, by the digest of their content, and the items they are made from.
 
-Nothing here grows in memory with the number of entities: items and digests lie in an SQLite file,
-vectors in a file of rows. A batch is there whole or not at all, whatever happens in between, so
-that an encoding that was stopped goes on with the batches it would have made anyway.
+Nothing here grows in memory with the number of entities but their ids, 8 bytes each: items and
+digests lie in an SQLite file, vectors in a file of rows. A batch is there whole or not at all,
+whatever happens in between, so that an encoding that was stopped goes on with the batches it would
+have made anyway.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from mocme.graph.formats.writers import written
-from mocme.graph.modalities import FORMAT
+from mocme.encoders.results import write_vectors
 
 TYPE = np.dtype("<f2")
 # Rows that are fetched or written at a time.
@@ -221,75 +220,49 @@ class Store:
         Returns:
             how many entities have it.
         """
-        (count,) = self.db.execute(
-            "select count(distinct entity) from items where digest in (select digest from vectors)"
-        ).fetchone()
-        if count:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shapes = {"rows": ("I64", (count,), 8), "values": ("F16", (count, self.width), 2)}
-            with written(path) as file:
-                file.write(header(shapes, {**metadata, "format": FORMAT}))
-                for entities, _ in self._pooled(only_ids=True):
-                    file.write(np.asarray(entities, "<i8").tobytes())
-                for _, vectors in self._pooled(unit=unit):
-                    file.write(vectors.astype(TYPE).tobytes())
-        return int(count)
+        found = self.db.execute(
+            "select distinct entity from items where digest in (select digest from vectors) "
+            "order by entity"
+        )
+        entities = np.fromiter((entity for (entity,) in found), np.int64)
+        if len(entities):
+            write_vectors(path, entities, self.width, self._pooled(unit), metadata, TYPE)
+        return len(entities)
 
-    def _pooled(
-        self, unit: bool = False, only_ids: bool = False
-    ) -> Iterator[tuple[list[int], Float[np.ndarray, "n F"]]]:
-        """Entities with their vectors, some at a time, in ascending order."""
+    def _pooled(self, unit: bool) -> Iterator[Float[np.ndarray, "n F"]]:
+        """The vectors of entities, some at a time, in ascending order of the entities."""
         cursor = self.db.execute(
             "select entity, row from items join vectors using (digest) order by id"
         )
-        nothing = np.zeros((0, self.width), np.float32)
         groups = groupby(cursor, lambda pair: pair[0])
-        while True:
-            page = [(entity, [row for _, row in rows]) for entity, rows in _take(groups, PAGE)]
-            if not page:
-                return
-            entities = [entity for entity, _ in page]
-            yield entities, nothing if only_ids else self._means([r for _, r in page], unit)
+        while page := [[row for _, row in rows] for _, rows in islice(groups, PAGE)]:
+            yield self._means(page, unit)
 
     def _means(self, groups: Sequence[Sequence[int]], unit: bool) -> Float[np.ndarray, "n F"]:
         held = np.memmap(self.values_path, TYPE, "r", shape=(self.rows, self.width))
         flat = np.concatenate([np.asarray(rows) for rows in groups])
-        starts = np.cumsum([0, *(len(rows) for rows in groups[:-1])])
-        sums = np.add.reduceat(held[flat].astype(np.float32), starts)
-        means = sums / np.array([len(rows) for rows in groups], np.float32)[:, None]
+        means = group_means(held[flat].astype(np.float32), [len(rows) for rows in groups])
         if unit:
             means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-8)
-        result: Float[np.ndarray, "n F"] = means
-        return result
+        return means
 
 
-def header(
-    shapes: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]
-) -> bytes:
-    """The start of a safetensors file whose tensors follow in this order.
-
-    The library writes only tensors that are held in memory; these are written piece by piece. After
-    the format's description (huggingface/safetensors): the length of the JSON in 8 bytes, the JSON
-    padded with spaces to a multiple of 8, then the tensors without gaps.
+def group_means(
+    vectors: Float[np.ndarray, "n F"],
+    sizes: Sequence[int],
+    weights: Sequence[int] | None = None,
+) -> Float[np.ndarray, "groups F"]:
+    """Means of vectors that follow each other in groups.
 
     Args:
-        shapes: name to (type, shape, bytes a number).
+        sizes: of the groups, none of them 0.
+        weights: of the vectors; all alike by default.
     """
-    table: dict[str, Any] = {"__metadata__": dict(metadata)}
-    first = 0
-    for name, (kind, shape, size) in shapes.items():
-        last = first + size * int(np.prod(shape))
-        table[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [first, last]}
-        first = last
-    text = json.dumps(table).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _take(groups: Iterator[tuple[int, Iterator[Any]]], size: int) -> Iterator[tuple[int, Any]]:
-    """The next few groups, each used up before the next comes."""
-    for _ in range(size):
-        pair = next(groups, None)
-        if pair is None:
-            return
-        yield pair
+    starts = np.cumsum([0, *sizes[:-1]])
+    if weights is None:
+        whole = np.array(sizes, np.float32)[:, None]
+    else:
+        each = np.array(weights, np.float32)[:, None]
+        vectors, whole = vectors * each, np.add.reduceat(each, starts)
+    means: Float[np.ndarray, "groups F"] = np.add.reduceat(vectors, starts) / whole
+    return means

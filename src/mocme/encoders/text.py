@@ -13,7 +13,7 @@ from mocme.encoders.base import Outcome
 from mocme.encoders.inputs import read_text
 from mocme.encoders.pretrained import extra, loading, named, revision
 from mocme.encoders.running import Engine, Identity, Neural
-from mocme.encoders.store import Item
+from mocme.encoders.store import Item, group_means
 
 # Padded tokens that go through the network at a time: few stay in a processor's cache, which is a
 # third faster than 4,096 (benchmarks/encoders.py); an accelerator wants many.
@@ -160,9 +160,7 @@ class SentenceEngine:
         vectors = np.concatenate(
             [self._embed(flat[n : n + size]) for n in range(0, len(flat), size)]
         )
-        starts = np.cumsum([0, *(len(text.ids) for text in batch[:-1])])
-        weights = np.array([len(ids) for ids in flat], np.float32)[:, None]
-        means = np.add.reduceat(vectors * weights, starts) / np.add.reduceat(weights, starts)
+        means = group_means(vectors, [len(text.ids) for text in batch], [len(ids) for ids in flat])
         result: Float[np.ndarray, "n F"] = means / np.maximum(
             np.linalg.norm(means, axis=1, keepdims=True), 1e-8
         )

@@ -16,7 +16,7 @@ from mocme.encoders.inputs import find_file
 from mocme.encoders.networks import BATCH, PictureEngine
 from mocme.encoders.pretrained import extra
 from mocme.encoders.running import Identity, Neural, in_chunks
-from mocme.encoders.store import Item
+from mocme.encoders.store import Item, group_means
 from mocme.encoders.vision import Fit, Pooling
 
 
@@ -101,7 +101,4 @@ class VideoEngine:
         vectors = np.concatenate(
             [self.pictures.encode(flat[n : n + BATCH]) for n in range(0, len(flat), BATCH)]
         )
-        counts = np.array([len(video) for video in batch])
-        starts = np.cumsum([0, *counts[:-1]])
-        means: Float[np.ndarray, "n F"] = np.add.reduceat(vectors, starts) / counts[:, None]
-        return means
+        return group_means(vectors, [len(video) for video in batch])

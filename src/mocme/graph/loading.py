@@ -18,6 +18,7 @@ from mocme.graph.formats.named import HEADERS
 from mocme.graph.formats.registry import ENDINGS, TSV, ending, format_of
 from mocme.graph.formats.report import Block, Report
 from mocme.graph.formats.streams import COMPRESSED
+from mocme.graph.modalities import encoded_path
 from mocme.graph.published import benchmarks
 from mocme.graph.triples import SPLITS, Graph
 
@@ -282,7 +283,7 @@ def _modalities(
 
 def encoded_table(name: str, table: Tables | None = None) -> Tables:
     """The modality that `mocme encode` makes; with the table it was declared by, only of that."""
-    found = {"kind": "encoded", "path": f"encoded/{name}.safetensors"}
+    found = {"kind": "encoded", "path": encoded_path(name)}
     return found if table is None else {**found, "settings": settings_of(table)}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,34 @@ from jaxtyping import Bool, Float, Int
 from safetensors import safe_open
 from torch import Tensor
 
+from mocme.parts import ConfigError
+
 FORMAT = "mocme-modality-1"
+# Where what `mocme encode` makes lies, below the graph's folder or one that is named instead.
+ENCODED = "encoded"
 # What a file of a modality says of itself; the rest of its metadata is provenance.
 RESERVED = ("format", "vocabulary", "entities")
+
+# A name becomes part of a file's name and of a parameter's name.
+NAME = re.compile(r"[\w-]{1,40}")
+TAKEN = {"structure": "is the modality every graph has", "default": "stands for all modalities"}
+
+
+def check_name(name: str, path: str) -> None:
+    """Refuse what cannot be the name of a modality.
+
+    Raises:
+        ConfigError: with `path`.
+    """
+    if name in TAKEN:
+        raise ConfigError(f"{path}: {name} {TAKEN[name]}; choose another name")
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{path}: a name consists of letters, digits, '_' and '-', at most 40")
+
+
+def encoded_path(name: str) -> str:
+    """The file of an encoded modality, from the folder that holds all of them."""
+    return f"{ENCODED}/{name}.safetensors"
 
 
 @final

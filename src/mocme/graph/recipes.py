@@ -22,6 +22,7 @@ from mocme.graph.formats.named import Columns
 from mocme.graph.formats.registry import ending, format_named, format_of
 from mocme.graph.formats.report import Block, Report
 from mocme.graph.formats.statements import Selection
+from mocme.graph.modalities import check_name
 from mocme.graph.triples import SPLITS
 from mocme.parts import ConfigError, Part, construct
 
@@ -295,6 +296,7 @@ class Recipe:
         brought = {part.name for part in self.columns}
         result = {}
         for name, table in tables.items():
+            check_name(name, f"{self.path}: encode.{name}")
             if name in brought and "paths" in table:
                 raise ConfigError(
                     f"{self.path}: encode.{name}.paths: [[texts]], [[numbers]] or [[files]] of "

@@ -8,7 +8,6 @@ other entities); see `controls`.
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from mocme.graph.modalities import (
     Modality,
     Tokens,
     check_entities,
+    check_name,
     described,
     read_safetensors,
     unpacked,
@@ -36,10 +36,6 @@ from mocme.graph.rows import bound, from_npy, ids, match, stack, take
 from mocme.graph.tokens import UNITS, rarest
 from mocme.graph.triples import Graph
 from mocme.parts import ConfigError, Part, build
-
-# A name becomes part of a file's name and of a parameter's name.
-NAME = re.compile(r"[\w-]{1,40}")
-TAKEN = {"structure": "is the modality every graph has", "default": "stands for all modalities"}
 
 
 class Source(Part):
@@ -340,18 +336,6 @@ def read_features(
         else:
             dense[name] = found
     return Features(dense, tokens, notes)
-
-
-def check_name(name: str, path: str) -> None:
-    """Refuse what cannot be the name of a modality.
-
-    Raises:
-        ConfigError: with `path`.
-    """
-    if name in TAKEN:
-        raise ConfigError(f"{path}: {name} {TAKEN[name]}; choose another name")
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"{path}: a name consists of letters, digits, '_' and '-', at most 40")
 
 
 def not_encoded(table: Mapping[str, Any], graph: Graph, folder: Path | None = None) -> bool:

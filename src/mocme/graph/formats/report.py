@@ -77,15 +77,16 @@ class Report:
             text += f"; {len(self.cells):,} cells of its rows are unusable"
         if self.bom:
             text += "; a byte order mark at its start was dropped"
-        for reject in sorted(self.rejects, key=lambda reject: reject.line)[:5]:
-            text += f"\n  line {reject.line}: {reject.reason}: {reject.text!r}"
-        if len(self.rejects) > 5:
-            text += f"\n  and {len(self.rejects) - 5:,} more"
-        for cell in self.cells[:5]:
-            text += f"\n  line {cell.line}: {cell.reason}"
-        if len(self.cells) > 5:
-            text += f"\n  and {len(self.cells) - 5:,} more cells"
+        rejects = sorted(self.rejects, key=lambda reject: reject.line)
+        text += _some([f"line {r.line}: {r.reason}: {r.text!r}" for r in rejects], "more")
+        text += _some([f"line {c.line}: {c.reason}" for c in self.cells], "more cells")
         return text
+
+
+def _some(faults: Sequence[str], more: str) -> str:
+    """The first five, a line each, and how many more there are."""
+    lines = "".join(f"\n  {fault}" for fault in faults[:5])
+    return lines + (f"\n  and {len(faults) - 5:,} {more}" if len(faults) > 5 else "")
 
 
 class Block(NamedTuple):

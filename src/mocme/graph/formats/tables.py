@@ -58,3 +58,8 @@ def _numbered(path: str | Path, report: Report, names: Sequence[str]) -> Iterato
                     f"{path}: has {len(block.columns)} columns; column {max(numbers)} is asked for"
                 )
             yield Block(tuple(block.columns[number - 1] for number in numbers), block.lines)
+
+
+def numbered(path: str | Path, delimiter: str | None = None) -> bool:
+    """Whether the columns of a table are named by their numbers."""
+    return delimiter is None and ending(path) in TSV

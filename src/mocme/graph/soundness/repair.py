@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 from mocme.graph.formats.streams import BOM
 from mocme.graph.formats.writers import write_tsv
 from mocme.graph.loading import settings_of
-from mocme.graph.modalities import read_safetensors
+from mocme.graph.modalities import encoded_path, read_safetensors
 from mocme.graph.soundness.released import Released, Rows
 
 HOLDOUT = 0.05
@@ -210,12 +210,13 @@ def _write(
     for encoded in graph.encode:
         source = Path(graph.folder or ".") / str(graph.modalities[encoded]["path"])
         if source.is_file():
-            (folder / "encoded").mkdir(exist_ok=True)
+            target_file = folder / encoded_path(encoded)
+            target_file.parent.mkdir(exist_ok=True)
             tensors, metadata = read_safetensors(source)
             if metadata.get("settings") == settings_of(graph.encode[encoded]):
                 # The same, but for paths that lead back to the old folder.
                 metadata["settings"] = settings_of(declared["encode"][encoded])
-            save_file(tensors, folder / "encoded" / source.name, metadata)
+            save_file(tensors, target_file, metadata)
     record = {
         "graph": graph.name,
         "inputs": {Path(path).name: digest for path, digest in graph.inputs.items()},
