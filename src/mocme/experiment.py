@@ -221,10 +221,8 @@ def train(
     if not len(graph.facts("train")):
         raise ValueError(f"{graph.name}: the train split holds no fact")
     place = find_device(device)
-    experiment = _settle(experiment, place)
-    chosen, notes = _chosen(experiment, graph, features)
-    found = read_features(graph, chosen, Path(features) if features is not None else None)
-    found = replace(found, notes=[*notes, *found.notes])
+    experiment = settle(experiment, place)
+    found = read_inputs(graph, experiment, features)
     folder = RunFolder.create(out, _about(experiment, graph, found))
     _store_inputs(folder, experiment, graph, found)
     return _go(Run(folder, trust_code=True), graph, found, place, watch)
@@ -239,6 +237,28 @@ def resume(
         return run
     graph = run.graph()
     return _go(run, graph, run.features(graph), find_device(device), watch)
+
+
+def settle(experiment: Experiment, device: torch.device) -> Experiment:
+    """Decide what is left to the machine, so that the run says what was used."""
+    if experiment.training["precision"] != "auto":
+        return experiment
+    return experiment.with_training(
+        precision=faster_precision(device, int(experiment.model["width"]))
+    )
+
+
+def read_inputs(
+    graph: Graph, experiment: Experiment, features: str | Path | None = None
+) -> Features:
+    """The modalities that a training of this experiment reads, with notes for the reader.
+
+    Raises:
+        ValueError: one is missing or damaged, naming the file and the remedy.
+    """
+    chosen, notes = _chosen(experiment, graph, features)
+    found = read_features(graph, chosen, Path(features) if features is not None else None)
+    return replace(found, notes=[*notes, *found.notes])
 
 
 def make_model(
@@ -311,15 +331,6 @@ def _chosen(
         for name in extra
     ]
     return experiment.parts()[0].choose(tables), notes
-
-
-def _settle(experiment: Experiment, device: torch.device) -> Experiment:
-    """Decide what is left to the machine, so that the run says what was used."""
-    if experiment.training["precision"] != "auto":
-        return experiment
-    return experiment.with_training(
-        precision=faster_precision(device, int(experiment.model["width"]))
-    )
 
 
 def _about(experiment: Experiment, graph: Graph, features: Features) -> dict[str, Any]:

@@ -80,7 +80,11 @@ def faster_precision(device: torch.device, width: int) -> str:
 
 @contextmanager
 def stop_signal() -> Iterator[threading.Event]:
-    """Ctrl-C sets an event instead of breaking a step in two; a second one stops at once."""
+    """Ctrl-C sets an event instead of breaking a step in two; a second one stops at once.
+
+    Inside another `stop_signal` it sets both events: a training may be over before it looks at
+    its own, and then the work around it is what has to stop.
+    """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
@@ -90,7 +94,10 @@ def stop_signal() -> Iterator[threading.Event]:
     def stop(number: int, frame: Any) -> None:
         stopped.set()
         signal.signal(signal.SIGINT, old)
+        if callable(old) and getattr(old, "sets_an_event", False):
+            old(number, frame)
 
+    stop.sets_an_event = True  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, stop)
     try:
         yield stopped

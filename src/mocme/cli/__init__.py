@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mocme.cli.encode import encode
 from mocme.cli.options import Group, common, echo_json
+from mocme.cli.tune import tune
 from mocme.machine import use_threads
 from mocme.terminal import (
     Live,
@@ -95,6 +96,9 @@ def resume(run: Path, device: str, threads: int | None, trust_code: bool) -> Non
     with Live() as live:
         done = work.resume(run, device=device, watch=live, trust_code=trust_code)
     finish(done, already)
+
+
+main.add_command(tune)
 
 
 @main.command()
