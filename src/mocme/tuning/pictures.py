@@ -33,7 +33,7 @@ def draw(folder: Path, plan: Plan, trials: Sequence[Trial]) -> Path:
             f"{PICTURE} needs matplotlib, which is not installed; pip install 'mocme[pictures]'"
         ) from error
     count = 1 + len(plan.ranges)
-    columns = min(COLUMNS, count)
+    columns = 2 if count == 4 else min(COLUMNS, count)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
@@ -45,6 +45,10 @@ def draw(folder: Path, plan: Plan, trials: Sequence[Trial]) -> Path:
         panel.set_visible(False)
     for panel in panels[::columns]:
         panel.set_ylabel("validation MRR")
+    figure.suptitle(
+        f"{plan.file.name}: {len(trials)} trials by validation (red: the best; crosses: pruned)",
+        fontsize="medium",
+    )
     fresh = folder / f".{PICTURE}.tmp"
     figure.savefig(fresh, format="png", dpi=110)
     os.replace(fresh, folder / PICTURE)
@@ -58,25 +62,30 @@ def _by_trial(panel: Axes, trials: Sequence[Trial]) -> None:
     for trial in trials:
         reached = max(reached, -math.inf if trial.mrr is None else trial.mrr)
         heights.append(reached if math.isfinite(reached) else math.nan)
-    panel.step(list(numbers.values()), heights, where="post", color=BEST, label="best so far")
-    panel.set_xlabel("trial")
-    panel.legend(loc="lower right", fontsize="small")
+    panel.step(list(numbers.values()), heights, where="post", color=BEST, linewidth=1)
+    panel.set_xlabel("trial; the line is the best so far")
+    panel.locator_params(axis="x", integer=True)
 
 
 def _by_setting(panel: Axes, name: str, path: str, found: Range, trials: Sequence[Trial]) -> None:
-    if found.choices is None:
-        places = {trial.number: float(trial.settings[path]) for trial in trials}
-        if found.log:
-            panel.set_xscale("log")
-    else:
+    panel.set_xlabel(name)
+    if found.choices is not None:
         known = [canonical(value) for value in found.choices]
-        places = {
-            trial.number: float(known.index(canonical(trial.settings[path]))) for trial in trials
-        }
+        _dots(panel, trials, {t.number: known.index(canonical(t.settings[path])) for t in trials})
         panel.set_xticks(range(len(known)), [_label(value) for value in found.choices])
         panel.set_xlim(-0.5, len(known) - 0.5)
-    _dots(panel, trials, places)
-    panel.set_xlabel(name)
+        return
+    _dots(panel, trials, {t.number: t.settings[path] for t in trials})
+    low, high = found.ends()
+    if found.log:
+        ticks = [low * (high / low) ** (place / 3) for place in range(4)]
+        panel.set_xscale("log")
+        panel.set_xlim(ticks[0] / (high / low) ** 0.05, ticks[-1] * (high / low) ** 0.05)
+        panel.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        panel.set_xticks([], minor=True)
+    else:
+        panel.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        panel.locator_params(axis="x", integer=found.whole)
 
 
 def _dots(panel: Axes, trials: Sequence[Trial], places: Mapping[int, float]) -> None:
@@ -87,7 +96,7 @@ def _dots(panel: Axes, trials: Sequence[Trial], places: Mapping[int, float]) -> 
             colour = BEST if top is not None and trial.number == top.number else COMPLETE
             panel.plot(places[trial.number], trial.mrr, "o", color=colour)
         elif trial.state == "pruned" and trial.curve:
-            panel.plot(places[trial.number], trial.curve[-1][1], "x", color=PRUNED, label="pruned")
+            panel.plot(places[trial.number], trial.curve[-1][1], "x", color=PRUNED)
     panel.grid(alpha=0.3)
 
 

@@ -266,6 +266,10 @@ def _plan(file: Path, given: PlanSettings) -> Plan:
 
 def _check_paths(given: PlanSettings) -> None:
     """Refuse settings that a search cannot vary, and two that overlap."""
+    for path, table in given.ranges.items():
+        if table and all(isinstance(value, Mapping) for value in table.values()):
+            inner = next(iter(table))
+            raise ConfigError(f'ranges.{path}: write a path in quotes: "{path}.{inner}"')
     for path in (*given.ranges, *given.set):
         if path.split(".")[0] in _WORDS:
             raise ConfigError(f"{path}: nothing depends on it; leave it out")
@@ -287,8 +291,6 @@ def _check_paths(given: PlanSettings) -> None:
 
 def _range(table: Mapping[str, Any], path: str, experiment: Experiment, place: str) -> Range:
     """The range of a setting, after a look whether the setting takes its ends."""
-    if table and all(isinstance(value, Mapping) for value in table.values()):
-        raise ConfigError(f'{place}: write a path in quotes: "{path}.{next(iter(table))}"')
     present: Any = experiment.table()
     for key in path.split("."):
         present = present.get(key) if isinstance(present, Mapping) else None
