@@ -222,9 +222,7 @@ def train(
         raise ValueError(f"{graph.name}: the train split holds no fact")
     place = find_device(device)
     experiment = _settle(experiment, place)
-    chosen, notes = _chosen(experiment, graph, features)
-    found = read_features(graph, chosen, Path(features) if features is not None else None)
-    found = replace(found, notes=[*notes, *found.notes])
+    found = read_inputs(experiment, graph, features)
     folder = RunFolder.create(out, _about(experiment, graph, found))
     _store_inputs(folder, experiment, graph, found)
     return _go(Run(folder, trust_code=True), graph, found, place, watch)
@@ -239,6 +237,22 @@ def resume(
         return run
     graph = run.graph()
     return _go(run, graph, run.features(graph), find_device(device), watch)
+
+
+def read_inputs(
+    experiment: Experiment, graph: Graph, features: str | Path | None = None
+) -> Features:
+    """The modalities that an experiment trains with on a graph.
+
+    Args:
+        features: folder of encoded modalities, where they do not lie beside the graph.
+
+    Raises:
+        ValueError: one is missing or damaged.
+    """
+    chosen, notes = _chosen(experiment, graph, features)
+    found = read_features(graph, chosen, Path(features) if features is not None else None)
+    return replace(found, notes=[*notes, *found.notes])
 
 
 def make_model(
