@@ -49,23 +49,29 @@ class Line:
 
     def of(self, split: str) -> list[Mapping[str, Any]]:
         """Metrics of a split, a mapping for each seed that has them."""
-        return [r["splits"][split] for r in self.found.values() if split in r["splits"]]
+        return [r["splits"][split] for r in self._having(split).values()]
 
-    def ranks(self, split: str) -> tuple[Int[np.ndarray, "S n"], str]:
-        """Twice the ranks of each seed, and the digest of the questions.
+    def questions(self, split: str) -> str:
+        """The digest of what was asked.
 
         Raises:
             ResultError: the seeds rank different questions.
         """
-        chosen = [(t, r) for t, r in self.found.items() if split in r["splits"]]
-        asked = {r["ranks"]["questions"][split] for _, r in chosen}
+        asked = {r["ranks"]["questions"][split] for r in self._having(split).values()}
         if len(asked) > 1:
             raise results.ResultError(
                 f"{self.row.name} on {self.graph}: its seeds rank different {split} questions; "
-                f"delete the results of the graph that is not meant, and run the bench again"
+                f"delete the results on the graph that is not meant, and run the bench again"
             )
-        each = [results.read_ranks(t.place.ranks, r, split) for t, r in chosen]
-        return np.stack(each), asked.pop()
+        return asked.pop()
+
+    def ranks(self, split: str) -> Int[np.ndarray, "S n"]:
+        """Twice the ranks of each seed."""
+        having = self._having(split).items()
+        return np.stack([results.read_ranks(t.place.ranks, r, split) for t, r in having])
+
+    def _having(self, split: str) -> dict[Trial, Mapping[str, Any]]:
+        return {t: r for t, r in self.found.items() if split in r["splits"]}
 
 
 def gather(trials: Iterable[Trial]) -> list[Line]:
@@ -147,6 +153,7 @@ def _split(
     bench: Bench, lines: Sequence[Line], published: Sequence[Published], split: str
 ) -> list[str]:
     head = ["", "graph", "seeds", "MRR", "Hits@1", "Hits@3", "Hits@10", *PARTS]
+    _one_list(lines, split)
     graphs = list(dict.fromkeys([line.graph for line in lines] + [p.graph for p in published]))
     rows: list[list[str]] = []
     for graph in graphs:
@@ -211,14 +218,13 @@ def compare(line: Line, control: Line, split: str) -> comparing.Difference:
     Raises:
         ResultError: they rank different questions.
     """
-    (first, asked), (second, also) = line.ranks(split), control.ranks(split)
-    if asked != also:
+    if line.questions(split) != control.questions(split):
         raise results.ResultError(
             f"{line.row.name} and {control.row.name} on {line.graph} rank different {split} "
             f"questions, so that they cannot be compared; use one version of the graph, or take "
             f"the control away"
         )
-    return comparing.difference(first, second)
+    return comparing.difference(line.ranks(split), control.ranks(split))
 
 
 def _costs(lines: Sequence[Line], looks: Counter[tuple[str, str]]) -> str:
@@ -243,17 +249,37 @@ def _costs(lines: Sequence[Line], looks: Counter[tuple[str, str]]) -> str:
     return table([*head, "looks at test"], rows)
 
 
+def _one_list(lines: Sequence[Line], split: str) -> None:
+    """What stands in one table under one graph must answer the same questions."""
+    asked: dict[str, tuple[str, Line]] = {}
+    for line in lines:
+        if not line.of(split):
+            continue
+        questions = line.questions(split)
+        first, other = asked.setdefault(line.shown, (questions, line))
+        if questions != first:
+            raise results.ResultError(
+                f"{other.row.name} and {line.row.name} on {line.shown} rank different {split} "
+                f"questions, so that they cannot be compared; delete the results on the graph that "
+                f"is not meant, and run the bench again"
+            )
+
+
 def _protocol(lines: Sequence[Line], split: str) -> str:
     """How the ranks were counted, as the results say."""
+    said: dict[str, dict[str, None]] = {}
     for line in lines:
         for found in line.of(split):
             p = found["protocol"]
-            return (
+            text = (
                 f"filtered by {', '.join(p['filter'])}; ties {p['ties']}; directions "
-                f"{p['directions']}; candidates {p['candidates']}; ranked in {p['precision']}. "
-                f"Mean ± standard deviation over seeds; parts are MRR."
+                f"{p['directions']}; candidates {p['candidates']}; ranked in {p['precision']}"
             )
-    return "nothing measured yet."
+            said.setdefault(text, {})[line.shown] = None
+    if not said:
+        return "nothing measured yet."
+    parts = [text if len(said) == 1 else f"{', '.join(on)}: {text}" for text, on in said.items()]
+    return f"{'. '.join(parts)}. Mean ± standard deviation over seeds; parts are MRR."
 
 
 def _made(bench: Bench, lines: Sequence[Line], page: Path) -> str:
@@ -266,6 +292,7 @@ def _made(bench: Bench, lines: Sequence[Line], page: Path) -> str:
         at = f" at {place['commit'][:10]}{changed}" if place else ""
         by.add(f"mocme {result['package']['version']}{at}")
     threads = _all([r["environment"]["threads"] for r in found])
+    precision = _all([r["precision"] for r in found])
     devices = {r["environment"]["cuda"] or "processor" for r in found}
     file = Path(os.path.relpath(bench.path.resolve(), page.resolve().parent)).as_posix()
     text = f"From {len(found)} of {wanted} runs of [{bench.path.name}]({file})"
@@ -273,7 +300,7 @@ def _made(bench: Bench, lines: Sequence[Line], page: Path) -> str:
         return f"{text}."
     return (
         f"{text}, measured by {', '.join(sorted(by))} ({', '.join(sorted(devices))}; "
-        f"threads: {threads})."
+        f"threads: {threads}; products of training in {precision})."
     )
 
 

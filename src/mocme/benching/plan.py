@@ -22,7 +22,7 @@ PROTOCOL = 1
 State = Literal["done", "new", "training", "trained", "failed", "conflict"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One run of a bench: a row, a graph, a seed.
 

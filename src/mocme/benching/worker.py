@@ -17,6 +17,7 @@ import time
 import tomllib
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -158,7 +159,8 @@ def main() -> None:
     threading.Thread(target=_stop_at_end, daemon=True).start()
     with Live(notes=False) as live:
         answer = attempt(job, live, apart=True)
-    print(json.dumps(answer), flush=True)
+    with suppress(BrokenPipeError):  # whoever asked may be gone
+        print(json.dumps(answer), flush=True)
 
 
 # -- inside ----------------------------------------------------------------------------------------
