@@ -57,7 +57,7 @@ class Line:
         Raises:
             ResultError: the seeds rank different questions.
         """
-        asked = {r["ranks"]["questions"][split] for r in self._having(split).values()}
+        asked = {str(r["ranks"]["questions"][split]) for r in self._having(split).values()}
         if len(asked) > 1:
             raise results.ResultError(
                 f"{self.row.name} on {self.graph}: its seeds rank different {split} questions; "
