@@ -153,6 +153,7 @@ def _split(
     bench: Bench, lines: Sequence[Line], published: Sequence[Published], split: str
 ) -> list[str]:
     head = ["", "graph", "seeds", "MRR", "Hits@1", "Hits@3", "Hits@10", *PARTS]
+    lines = [line for line in lines if split in line.row.splits or line.of(split)]
     _one_list(lines, split)
     graphs = list(dict.fromkeys([line.graph for line in lines] + [p.graph for p in published]))
     rows: list[list[str]] = []
