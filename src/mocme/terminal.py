@@ -163,10 +163,14 @@ class bar:
 
 
 class Live:
-    """A training as it goes on: a bar, and a line for each pass."""
+    """A training as it goes on: a bar, and a line for each pass.
 
-    def __init__(self, title: str = "") -> None:
-        self.bar, self.title = bar(f"training {title}".strip()), title
+    Args:
+        notes: tell what a reader should know of the inputs, first.
+    """
+
+    def __init__(self, title: str = "", notes: bool = True) -> None:
+        self.bar, self.title, self.notes = bar(f"training {title}".strip()), title, notes
 
     def __enter__(self) -> Live:
         return self
@@ -176,7 +180,7 @@ class Live:
 
     def start(self, trainer: Any, run: Any) -> None:
         """Show what is about to happen."""
-        if not trainer.progress.step:
+        if self.notes and not trainer.progress.step:
             notes([*run.folder.about["notes"], modalities_line(run)])
         self.progress, self.task = self.bar.__enter__()
         self.passes = trainer.settings.passes

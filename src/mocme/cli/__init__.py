@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from mocme.cli.bench import bench
 from mocme.cli.encode import encode
 from mocme.cli.options import Group, common, echo_json
 from mocme.cli.tune import tune
@@ -147,6 +148,9 @@ def evaluate(
         f"filtered by {', '.join(protocol['filter'])}; realistic ties; both directions; "
         f"all entities compete; {split} evaluation number {count} of this run"
     )
+
+
+main.add_command(bench)
 
 
 @main.command()

@@ -1,0 +1,1 @@
+"""Benches: experiments over graphs and seeds by one protocol, their results, and pages of them."""
