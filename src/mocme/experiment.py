@@ -15,7 +15,7 @@ from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
 from mocme.evaluation.ranking import Ranks, batch_for, hidden, rank
 from mocme.graph.loading import encoded_table, load
-from mocme.graph.modalities import ENCODED, Features, Modality, Tokens, unpacked
+from mocme.graph.modalities import ENCODED, Features, unpacked
 from mocme.graph.sources import read_features
 from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import AnswerIndex, Graph, Vocabulary
@@ -103,17 +103,12 @@ class Run:
 
     def features(self, graph: Graph) -> Features:
         """The modalities as they were trained on."""
-        dense: dict[str, Modality] = {}
-        tokens = {}
+        found = {}
         for name in self.folder.about["modalities"]:
             file = f"modalities/{name}.safetensors"
             tensors, metadata = self.folder.read_tensors(file), self.folder.tensors_metadata(file)
-            found = unpacked(tensors, metadata, graph.num_entities)
-            if isinstance(found, Modality):
-                dense[name] = found
-            else:
-                tokens[name] = found
-        return Features(dense, tokens)
+            found[name] = unpacked(tensors, metadata, graph.num_entities)
+        return Features.of(found)
 
     def model(self, graph: Graph, features: Features, device: torch.device) -> Model:
         """The trained model.
@@ -365,8 +360,7 @@ def _store_inputs(
     folder.write_json("names.json", names)
     folder.write_tensors("graph.safetensors", {s: f.contiguous() for s, f in graph.splits.items()})
     digest = graph.entities.digest()
-    both: dict[str, Modality | Tokens] = {**features.dense, **features.tokens}
-    for name, modality in both.items():
+    for name, modality in features.all().items():
         tensors, metadata = modality.packed()
         text = {key: str(value) for key, value in metadata.items()}
         folder.write_tensors(

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mocme.graph.modalities import Modality, Tokens
+from mocme.graph.modalities import Modality, Pairs, Tokens
 
 Replace = Literal["nothing", "random", "shuffled"]
-M = TypeVar("M", Modality, Tokens)
+M = TypeVar("M", Modality, Tokens, Pairs)
 
 
 def control(modality: M, replace: Replace, seed: int) -> M:
@@ -23,7 +23,8 @@ def control(modality: M, replace: Replace, seed: int) -> M:
 
     ``random``: Gaussian vectors with the mean and deviation of each column, or token sets of the
     same sizes drawn by frequency. ``shuffled``: the content of another entity that has it (a
-    permutation; by chance an entity may keep its own).
+    permutation; by chance an entity may keep its own). Pairs: ``random`` exchanges the tails within
+    a kind, ``shuffled`` gives all pairs of a head to another head.
     """
     if replace == "nothing":
         return modality
@@ -31,6 +32,8 @@ def control(modality: M, replace: Replace, seed: int) -> M:
     note = {**modality.provenance, "replaced": f"{replace}, seed {seed}"}
     if isinstance(modality, Modality):
         return _dense(modality, replace, generator, note)
+    if isinstance(modality, Pairs):
+        return _pairs(modality, replace, generator, note)
     return _tokens(modality, replace, generator, note)
 
 
@@ -59,6 +62,22 @@ def _tokens(
     pairs = torch.unique(torch.stack([entity, token], 1), dim=0)
     entity, token = pairs[:, 0].contiguous(), pairs[:, 1].contiguous()
     return Tokens(tokens.vocabulary, entity, token, tokens.num_entities, note)
+
+
+def _pairs(
+    pairs: Pairs, replace: Replace, generator: torch.Generator, note: Mapping[str, str]
+) -> Pairs:
+    """Pairs that would repeat or join an entity to itself are left out; they are few."""
+    head, tail = pairs.head, pairs.tail
+    if replace == "shuffled":
+        has, index = torch.unique(head, return_inverse=True)
+        head = has[torch.randperm(len(has), generator=generator)][index]
+    else:
+        order = torch.argsort(pairs.kind + torch.rand(len(tail), generator=generator).double() / 2)
+        tail = tail[order]
+    made = torch.unique(torch.stack([pairs.kind, head, tail], 1)[head != tail], dim=0)
+    kind, head, tail = (column.contiguous() for column in made.T)
+    return Pairs(pairs.kinds, kind, head, tail, pairs.num_entities, note)
 
 
 def _apart(

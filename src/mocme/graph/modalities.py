@@ -1,7 +1,8 @@
 """Modalities: what entities have besides links, as data by name.
 
-A modality is either dense (`Modality`: one vector for each entity that has it) or a set of tokens
-(`Tokens`: words, bins, codes). Code never asks what a modality is called.
+A modality is dense (`Modality`: one vector for each entity that has it), a set of tokens
+(`Tokens`: words, bins, codes) or a set of pairs (`Pairs`: which entity's text names which other).
+Code never asks what a modality is called.
 """
 
 from __future__ import annotations
@@ -151,37 +152,116 @@ class Tokens:
         return total.hexdigest()
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of entities that their content connects: no facts, but a ground to expect some.
+
+    A pair has a kind, for instance "mentions" (the head's text holds the tail's name) or "similar".
+
+    Attributes:
+        kinds: what connects a pair; the id of a kind is its place.
+        kind, head, tail: the pairs, distinct, ascending by kind, then head, then tail; no entity
+            is paired with itself.
+    """
+
+    kinds: tuple[str, ...]
+    kind: Int[Tensor, " n"]
+    head: Int[Tensor, " n"]
+    tail: Int[Tensor, " n"]
+    num_entities: int
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind.ndim != 1 or not self.kind.shape == self.head.shape == self.tail.shape:
+            shapes = ", ".join(str(tuple(x.shape)) for x in (self.kind, self.head, self.tail))
+            raise ValueError(f"kinds, heads and tails of shapes {shapes}; needed is (n,) for all")
+        if len(set(self.kinds)) != len(self.kinds):
+            raise ValueError("a kind of pairs is given twice")
+        _check_ids(self.kind, len(self.kinds), "kinds of pairs")
+        size = self.num_entities
+        for ids, what in ((self.head, "heads"), (self.tail, "tails")):
+            if ids.dtype != torch.int64:
+                raise ValueError(f"{what} of pairs are {ids.dtype}; they must be int64 ids")
+            if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < size:
+                raise ValueError(f"{what} of pairs must lie within 0 .. {size - 1}")
+        if bool((((self.kind * size + self.head) * size + self.tail).diff() <= 0).any()):
+            raise ValueError("pairs must ascend by kind, head and tail, each pair once")
+        if bool((self.head == self.tail).any()):
+            raise ValueError("an entity is paired with itself")
+
+    def present(self) -> Bool[Tensor, " N"]:
+        """Which entities are in a pair."""
+        mask = torch.zeros(self.num_entities, dtype=torch.bool)
+        mask[self.head] = True
+        mask[self.tail] = True
+        return mask
+
+    def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Tensors and metadata, as a safetensors file holds them."""
+        kinds = json.dumps(self.kinds)
+        metadata = {**described(self.provenance), "format": FORMAT, "vocabulary": kinds}
+        columns = {"kind": self.kind, "head": self.head, "tail": self.tail}
+        return {name: ids.contiguous() for name, ids in columns.items()}, metadata
+
+    def digest(self) -> str:
+        """SHA-256 of kinds and pairs."""
+        total = hashlib.sha256(json.dumps(self.kinds).encode())
+        for ids in (self.kind, self.head, self.tail):
+            total.update(ids.numpy().tobytes())
+        return total.hexdigest()
+
+
+AnyModality = Modality | Tokens | Pairs
+
+
 @dataclass(frozen=True, eq=False)
 class Features:
-    """All modalities of a graph: dense ones and token sets, each by name."""
+    """All modalities of a graph, each by name: dense ones, token sets and pairs of entities."""
 
     dense: Mapping[str, Modality] = field(default_factory=dict)
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
+    pairs: Mapping[str, Pairs] = field(default_factory=dict)
     notes: Sequence[str] = ()
+
+    @staticmethod
+    def of(found: Mapping[str, AnyModality], notes: Sequence[str] = ()) -> Features:
+        """Modalities by name, sorted into the three sorts."""
+        return Features(
+            {name: m for name, m in found.items() if isinstance(m, Modality)},
+            {name: m for name, m in found.items() if isinstance(m, Tokens)},
+            {name: m for name, m in found.items() if isinstance(m, Pairs)},
+            notes,
+        )
 
     @property
     def names(self) -> list[str]:
-        return [*self.dense, *self.tokens]
+        return list(self.all())
 
     def present(self) -> dict[str, Bool[Tensor, " N"]]:
         """Presence by modality name."""
-        return {name: modality.present() for name, modality in self._both().items()}
+        return {name: modality.present() for name, modality in self.all().items()}
 
     def digest(self) -> str:
         """SHA-256 over all of them by name."""
-        both = self._both()
-        parts = [f"{name}:{both[name].digest()}" for name in sorted(both)]
+        found = self.all()
+        parts = [f"{name}:{found[name].digest()}" for name in sorted(found)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def _both(self) -> dict[str, Modality | Tokens]:
-        return {**self.dense, **self.tokens}
+    def all(self) -> dict[str, AnyModality]:
+        """Every modality by name."""
+        return {**self.dense, **self.tokens, **self.pairs}
 
 
 def unpacked(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], num_entities: int
-) -> Modality | Tokens:
+) -> AnyModality:
     """The modality whose `packed` these are."""
     rest = described(metadata)
+    if "tail" in tensors:
+        kinds = tuple(json.loads(metadata["vocabulary"]))
+        kind, head, tail = tensors["kind"], tensors["head"], tensors["tail"]
+        return Pairs(kinds, kind, head, tail, num_entities, rest)
     # The tensors decide: a dense file may well describe a vocabulary of its own.
     if "token" in tensors:
         vocabulary = tuple(json.loads(metadata["vocabulary"]))

@@ -22,8 +22,10 @@ from mocme.graph.formats import tensors
 from mocme.graph.loading import file_digest
 from mocme.graph.modalities import (
     FORMAT,
+    AnyModality,
     Features,
     Modality,
+    Pairs,
     Tokens,
     check_entities,
     check_name,
@@ -42,7 +44,7 @@ class Source(Part):
     """One way to read a modality; `load` gives it and notes for the reader."""
 
     @abstractmethod
-    def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
+    def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         """Read the modality for the entities of a graph; paths are relative to `folder`.
 
         Raises:
@@ -85,7 +87,7 @@ class Vectors(Source):
         self.path, self.entities, self.replace, self.seed = path, entities, replace, seed
         self.by, self.key = by, key
 
-    def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
+    def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         path = folder / self.path
         if not path.is_file():
             raise ValueError(
@@ -154,7 +156,7 @@ class Encoded(Source):
     ) -> None:
         self.path, self.settings, self.replace, self.seed = path, settings, replace, seed
 
-    def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
+    def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         path = folder / self.path
         if not path.is_file():
             raise ValueError(
@@ -178,6 +180,8 @@ class Encoded(Source):
         # One call for each type, so that the checker sees which of them it is.
         if isinstance(found, Tokens):
             return control(found, self.replace, self.seed), []
+        if isinstance(found, Pairs):
+            return control(found, self.replace, self.seed), []
         return control(found, self.replace, self.seed), []
 
 
@@ -200,7 +204,7 @@ class Numbers(Source):
             raise ValueError("bins must be 0 or at least 2")
         self.path, self.bins, self.replace, self.seed = path, bins, replace, seed
 
-    def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
+    def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         columns, notes = read_numbers(folder / self.path, graph.entities)
         width = 2 + self.bins
         values = torch.zeros(graph.num_entities, width * len(columns))
@@ -247,7 +251,7 @@ class Words(Source):
         self.per_entity, self.at_least, self.at_most = per_entity, at_least, at_most
         self.replace, self.seed = replace, seed
 
-    def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
+    def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         texts: dict[int, str] = {}
         notes: list[str] = []
         digests: list[str] = []
@@ -291,7 +295,7 @@ class Bins(Source):
             raise ValueError("bins must be at least 2")
         self.path, self.bins, self.replace, self.seed = path, bins, replace, seed
 
-    def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
+    def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         columns, notes = read_numbers(folder / self.path, graph.entities)
         provenance = {"source": self.path, "sha256": file_digest(folder / self.path)}
         tokens = rarest(
@@ -320,8 +324,7 @@ def read_features(
         ConfigError: a setting is wrong, or the name of a modality.
         ValueError: a file is, named with the remedy.
     """
-    dense: dict[str, Modality] = {}
-    tokens: dict[str, Tokens] = {}
+    read: dict[str, AnyModality] = {}
     notes: list[str] = []
     home = Path(graph.folder or ".")
     for name, table in tables.items():
@@ -329,13 +332,9 @@ def read_features(
         check_name(name, path)
         settings = {**table, "kind": kind_of(table, path)}
         source = build(Source, settings, path)  # type: ignore[type-abstract]
-        found, said = source.load(graph, _folder_of(source, folder, home))
+        read[name], said = source.load(graph, _folder_of(source, folder, home))
         notes += said
-        if isinstance(found, Tokens):
-            tokens[name] = found
-        else:
-            dense[name] = found
-    return Features(dense, tokens, notes)
+    return Features.of(read, notes)
 
 
 def not_encoded(table: Mapping[str, Any], graph: Graph, folder: Path | None = None) -> bool:
