@@ -254,6 +254,9 @@ class Stop:
     def record(self, record: Any) -> None:
         pass
 
+    def stage(self, name: str) -> Callable[[int, int], None]:
+        return lambda done, total: None
+
     def step(self, progress: Any) -> None:
         self.left -= 1
         if self.left < 0:

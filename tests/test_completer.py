@@ -264,6 +264,9 @@ class Stop:
     def record(self, record: object) -> None:
         pass
 
+    def stage(self, name: str) -> Callable[[int, int], None]:
+        return lambda done, total: None
+
 
 def interrupted(data: Graph, out: Path, *after: int) -> Run:
     settings = {**SETTINGS, "training.batch": 8}

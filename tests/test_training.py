@@ -71,6 +71,9 @@ class Stop:
     def record(self, record: Mapping[str, Any]) -> None:
         pass
 
+    def stage(self, name: str) -> Callable[[int, int], None]:
+        return lambda done, total: None
+
 
 def outcome(run: Run) -> dict[str, Any]:
     """All that a training leaves behind, except how long it took."""

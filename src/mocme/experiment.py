@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from mocme import weighing
 from mocme.config import Experiment, custom_code
 from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
@@ -28,11 +29,13 @@ from mocme.machine import (
     stop_signal,
 )
 from mocme.model.model import Model
+from mocme.patterns.evidence import Evidence
 from mocme.runs import RunError, RunFolder
 from mocme.training.loop import Progress, Trainer
 
 LOG = "training.jsonl"
 EVALUATIONS = "evaluations.jsonl"
+PATTERNS = "patterns.safetensors"
 
 
 @runtime_checkable
@@ -44,6 +47,8 @@ class Watch(Protocol):
     def step(self, progress: Progress) -> None: ...
 
     def record(self, record: Mapping[str, Any]) -> None: ...
+
+    def stage(self, name: str) -> Callable[[int, int], None]: ...
 
 
 class Run:
@@ -122,6 +127,11 @@ class Run:
             )
         model = make_model(self.experiment, graph, features)[0]
         model.load_state_dict(self.folder.read_tensors("model.safetensors"))
+        if self.folder.has(PATTERNS):
+            tensors = self.folder.read_tensors(PATTERNS)
+            metadata = self.folder.tensors_metadata(PATTERNS)
+            relations = weighing.relations_of(graph, features)
+            model.evidence = Evidence.unpacked(tensors, metadata, relations)
         return model.to(device).eval()
 
     def evaluate(
@@ -387,6 +397,7 @@ def _go(
         _train(folder, trainer, watch)
         weights = {name: t.detach().cpu() for name, t in trainer.model.state_dict().items()}
         folder.write_tensors("model.safetensors", weights)
+        _add_patterns(run, trainer.model, graph, features, watch)
         folder.update_about(
             finished=True,
             seconds=round(trainer.progress.seconds, 3),
@@ -416,6 +427,37 @@ def _train(folder: RunFolder, trainer: Trainer, watch: Watch | None) -> None:
             if trainer.progress.done or now - saved >= pause:
                 folder.save_checkpoint(trainer.progress.step, trainer.state(), [LOG])
                 saved = now
+
+
+def _add_patterns(
+    run: Run, model: Model, graph: Graph, features: Features, watch: Watch | None
+) -> None:
+    """Fit patterns beside a trained model; stopped within, `resume` begins them again."""
+    _, settings, _, evaluation = run.experiment.parts()
+    if settings.patterns is None:
+        return
+    model.eval()
+    model.thaw()
+    advance = None if watch is None else watch.stage("patterns")
+    with stop_signal() as stopped:
+
+        def on_step(done: int, total: int) -> None:
+            if advance is not None:
+                advance(done, total)
+            if stopped.is_set():
+                raise Interrupted(
+                    f"stopped while fitting patterns; go on with: mocme resume {run.path}"
+                )
+
+        view = graph.training_view()
+        evidence, record = weighing.fit(
+            model, view, features, settings.patterns, evaluation.memory, on_step
+        )
+    tensors, metadata = evidence.packed()
+    run.folder.write_tensors(PATTERNS, tensors, metadata)
+    run.folder.write_json("patterns.json", record)
+    if watch is not None:
+        watch.record({"patterns": record})
 
 
 def _try_evaluation(model: Model, graph: Graph, memory: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -162,6 +162,15 @@ class bar:
         self.progress.stop()
 
 
+def patterns_line(record: Mapping[str, Any]) -> str:
+    """What was found of patterns, and how much they count."""
+    line = f"patterns  strength {record['strength']:g}, sharpness {record['sharpness']:g}"
+    if "tried" in record:
+        best = max(row[2] for row in record["tried"])
+        line += f"  valid MRR {best:.4f} ({record['without']:.4f} without)"
+    return f"{line}  {record['seconds']:.1f} s"
+
+
 class Live:
     """A training as it goes on: a bar, and a line for each pass.
 
@@ -190,8 +199,16 @@ class Live:
         """Move the bar."""
         self.progress.update(self.task, completed=progress.step)
 
+    def stage(self, name: str) -> Callable[[int, int], None]:
+        """A bar of its own for what comes after the passes."""
+        task = self.progress.add_task(name, total=None)
+        return lambda done, total: self.progress.update(task, completed=done, total=total)
+
     def record(self, record: Mapping[str, Any]) -> None:
-        """Print the line of a pass."""
+        """Print the line of a pass, or of the patterns."""
+        if "patterns" in record:
+            self.progress.console.print(patterns_line(record["patterns"]), highlight=False)
+            return
         line = f"pass {record['epoch']:3d} of {self.passes}  loss {record['loss']:.4f}"
         if "valid" in record:
             line += f"  valid MRR {record['valid']['mrr']:.4f}"

@@ -19,6 +19,7 @@ from mocme.model.experts import Experts, Views
 from mocme.model.fusion import Complementary, Fused, Fusion
 from mocme.model.scorers import ComplEx, Scorer, TuckER
 from mocme.parts import Part
+from mocme.patterns.evidence import Evidence, Patterns
 
 STRUCTURE = "structure"
 
@@ -48,6 +49,8 @@ class ModelSettings(Part):
         inverse: ``free``: an inverse relation has a vector of its own; ``tied``: it follows.
         dropout: probability that a modality is hidden in a step, by name; `default` for the rest.
         initial: deviation of the tables at the start.
+        patterns: paths over links and pairs of entities whose evidence is added to the score; they
+            are fitted once the embedding is trained. None: no patterns.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class ModelSettings(Part):
         across: Fusion = Complementary(),
         dropout: Mapping[str, float] = {"default": 0.2},
         initial: float = 0.01,
+        patterns: Patterns | None = None,
     ) -> None:
         if width < 2:
             raise ValueError("width must be at least 2")
@@ -69,6 +73,7 @@ class ModelSettings(Part):
         self.width, self.scorer, self.inverse = width, scorer, inverse
         self.experts, self.within, self.across = experts, within, across
         self.dropout, self.initial = dropout, initial
+        self.patterns = patterns
 
 
 class Model(nn.Module):
@@ -108,6 +113,7 @@ class Model(nn.Module):
         self.hide_probability = torch.tensor(chance)
         self._check_dropout(settings.dropout)
         self._frozen: Table | None = None
+        self.evidence: Evidence | None = None
 
     def _make_relations(self, facts: TrainingFacts, generator: torch.Generator) -> None:
         own = torch.arange(facts.num_relations)
@@ -250,10 +256,27 @@ class Model(nn.Module):
     ) -> Float[Tensor, "B C"]:
         """Scores of candidates as answers; higher is likelier.
 
+        That of the embedding, and the evidence of patterns where the model has any.
+
         Args:
             candidates: none: all N entities; (C,): shared; (B, C): own to each question.
             table: vectors to use; those of the whole model by default.
         """
+        scores = self.embedding_score(queries, candidates, table)
+        if self.evidence is None:
+            return scores
+        if candidates is None:
+            return self.evidence.add_(scores, queries)
+        everyone = scores.new_zeros(len(queries), self.num_entities)
+        added = self.evidence.add_(everyone, queries)
+        return scores + (
+            added[:, candidates] if candidates.ndim == 1 else added.gather(1, candidates)
+        )
+
+    def embedding_score(
+        self, queries: Queries, candidates: Tensor | None = None, table: Table | None = None
+    ) -> Float[Tensor, "B C"]:
+        """The part of `score` that vectors give; arguments as there."""
         vectors = (table or self.frozen()).vectors
         query = self.query(vectors[queries.head], queries.relation)
         held = vectors[: self.num_entities] if candidates is None else vectors[candidates]

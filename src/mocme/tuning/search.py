@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,7 +72,13 @@ class _Training:
             total = self.trainer.total_steps
             self.watch.step(number * total + progress.step, count * total)
 
+    def stage(self, name: str) -> Callable[[int, int], None]:
+        """What comes after the passes has no bar of its own."""
+        return lambda done, total: None
+
     def record(self, record: Mapping[str, Any]) -> None:
+        if "patterns" in record:
+            return
         self.note(record)
         if self.proposal is None or "valid" not in record:
             return
@@ -161,7 +167,12 @@ class _Search:
             )
         for record in run.log():  # for one that was over already
             training.note(record)
-        return training.valid[run.folder.about["best_epoch"]]
+        embedding = training.valid[run.folder.about["best_epoch"]]
+        if experiment.parts()[1].patterns is None:
+            return embedding
+        # Patterns join the score after the last pass, so the passes do not say what it is worth.
+        whole = run.evaluate("valid", self.device)
+        return {name: whole[name] for name in embedding}
 
 
 def tune(
