@@ -1,0 +1,1 @@
+"""Patterns: short paths over links and content that foretell a fact."""
