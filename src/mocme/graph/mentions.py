@@ -202,7 +202,8 @@ def _listed(
     tokens: Sequence[str], found_at: Sequence[tuple[int, Found]]
 ) -> Iterator[tuple[Phrase, tuple[int, ...]]]:
     """Longest mentions, from the left and apart from each other, with the words before them."""
-    end, context = -1, ()
+    end = -1
+    context: Phrase = ()
     for place, found in found_at:
         if place < end:
             continue
@@ -251,5 +252,6 @@ def _sharing(index: _Index, share: int, size: int) -> array[int]:
 
 def _distinct(keys: array[int] | Int[np.ndarray, " n"], size: int) -> Int[np.ndarray, " k"]:
     """Distinct keys in ascending order, without those of an entity and itself."""
-    distinct = np.unique(np.array(keys, np.int64))
-    return distinct[distinct // size != distinct % size]
+    distinct: Int[np.ndarray, " k"] = np.unique(np.array(keys, np.int64))
+    apart: Int[np.ndarray, " k"] = distinct[distinct // size != distinct % size]
+    return apart

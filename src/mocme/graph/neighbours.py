@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -48,14 +47,15 @@ def similar_texts(
     held = [entity for entity in sorted(texts) if any(texts[entity])]
     rows = np.array(held, np.int64)
     vectors = _tf_idf([_terms(texts[entity]) for entity in held], at_least, at_most)
-    across = vectors.T.tocsr()
+    across = vectors.t().coalesce()
     chosen = []
     block = max(1, _CELLS // max(1, len(rows)))
     for first in range(0, len(rows), block):
-        cosine = (vectors[first : first + block] @ across).tocoo()
-        keep = cosine.data > least
-        head, tail = cosine.row[keep].astype(np.int64) + first, cosine.col[keep]
-        chosen.append(_nearest(head, tail.astype(np.int64), cosine.data[keep], nearest))
+        some = vectors.narrow_copy(0, first, min(block, len(rows) - first)).coalesce()
+        cosine = torch.sparse.mm(some, across)
+        near = cosine._values().numpy()
+        head, tail = cosine._indices().numpy()[:, near > least]
+        chosen.append(_nearest(head + first, tail, near[near > least], nearest))
     return _pairs(chosen, rows)
 
 
@@ -80,7 +80,7 @@ def similar_vectors(
         own = torch.arange(len(cosine))
         cosine[own, own + first] = -torch.inf
         # What could be among the nearest, with those that are as near as the last of them.
-        last = cosine.topk(min(nearest, len(rows)), 1).values[:, -1:] - 10.0**-_DECIMALS
+        last = cosine.topk(min(nearest, len(rows)), 1).values[:, -1:] - 2 * 10.0**-_DECIMALS
         head, tail = ((cosine > least) & (cosine >= last)).nonzero().unbind(1)
         near = cosine[head, tail].numpy()
         chosen.append(_nearest(head.numpy() + first, tail.numpy(), near, nearest))
@@ -96,15 +96,12 @@ def _terms(texts: Sequence[str]) -> Counter[str]:
     return terms
 
 
-def _tf_idf(counts: Sequence[Counter[str]], at_least: int, at_most: float) -> Any:
+def _tf_idf(counts: Sequence[Counter[str]], at_least: int, at_most: float) -> Tensor:
     """A sparse matrix (n, terms) of rows of unit length, terms in alphabetical order."""
-    # Costs a fifth of a second, which only this should pay.
-    from scipy.sparse import csr_array
-
     frequency = Counter(term for own in counts for term in own)
-    size = max(len(counts), 1)
-    kept = sorted(t for t, df in frequency.items() if df >= at_least and df / size <= at_most)
-    place = {term: number for number, term in enumerate(kept)}
+    number = max(len(counts), 1)
+    kept = sorted(t for t, df in frequency.items() if df >= at_least and df / number <= at_most)
+    place = {term: column for column, term in enumerate(kept)}
     idf = np.array([1 + np.log((1 + len(counts)) / (1 + frequency[term])) for term in kept])
     columns: list[int] = []
     numbers: list[int] = []
@@ -118,8 +115,10 @@ def _tf_idf(counts: Sequence[Counter[str]], at_least: int, at_most: float) -> An
     values = (1 + np.log(np.array(numbers, np.float64))) * idf[column]
     row = np.repeat(np.arange(len(counts)), np.diff(ends))
     length = np.sqrt(np.bincount(row, values**2, len(counts)))
-    unit = (values / length[row]).astype(np.float32)
-    return csr_array((unit, column, np.array(ends)), shape=(len(counts), len(kept)))
+    unit = torch.from_numpy((values / length[row]).astype(np.float32))
+    places = torch.from_numpy(np.stack([row, column]))
+    size = (len(counts), len(kept))
+    return torch.sparse_coo_tensor(places, unit, size, is_coalesced=True, check_invariants=True)
 
 
 def _nearest(
