@@ -19,7 +19,7 @@ from mocme.graph.loading import declared
 from mocme.graph.triples import Graph
 
 # Keys of tables whose values are paths of files.
-_PATHS = ("path", "paths", "entities", "tokenizer")
+_PATHS = ("path", "paths", "names", "texts", "entities", "tokenizer")
 
 
 def export_raw(graph: Graph, out: Path) -> list[str]:

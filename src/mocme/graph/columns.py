@@ -34,6 +34,45 @@ def read_texts(
     return texts, [str(table.report), *unknown(path, strange)], table.report.sha256
 
 
+def check_columns(paths: Sequence[str], columns: Sequence[int], what: str) -> tuple[int, ...]:
+    """The text's column of each file, where one may stand for all.
+
+    Args:
+        what: the names of both settings, for instance ``"paths columns"``.
+
+    Raises:
+        ValueError: no list of files, or columns that do not fit it.
+    """
+    named, numbered = what.split()
+    if not paths or isinstance(paths, str):
+        raise ValueError(f"{named} is a list of files, at least one")
+    if len(columns) not in (1, len(paths)) or min(columns) < 2:
+        raise ValueError(
+            f"{numbered} gives the text's column (2 or more), one or one a path of {named}"
+        )
+    return tuple(columns) * (len(paths) if len(columns) == 1 else 1)
+
+
+def gather(
+    folder: Path, paths: Sequence[str], columns: Sequence[int], entities: Vocabulary
+) -> tuple[dict[int, list[str]], list[str], list[str]]:
+    """Texts of several files by entity, in the order of the files; notes; digests of the files.
+
+    Raises:
+        ValueError: a file cannot be read or lacks its column, named with the remedy.
+    """
+    texts: dict[int, list[str]] = {}
+    notes: list[str] = []
+    digests: list[str] = []
+    for name, column in zip(paths, columns, strict=True):
+        found, said, digest = read_texts(folder / name, column, entities)
+        for entity, text in found.items():
+            texts.setdefault(entity, []).extend(text.split("\n"))
+        notes += said
+        digests.append(digest)
+    return texts, notes, digests
+
+
 def read_numbers(path: Path, entities: Vocabulary) -> tuple[Columns, list[str]]:
     """Numbers by attribute and entity; the last of several values of one attribute counts."""
     table = tsv.read(path, None)

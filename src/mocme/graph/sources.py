@@ -1,14 +1,13 @@
 """Where modalities come from: the kinds of ``[modalities.NAME]`` tables.
 
 Dense: `Vectors` (.safetensors or .npy), `Numbers` (a TSV of numbers). Sets of tokens: `Words`,
-`Bins`. Either: `Encoded`, what `mocme encode` made. Every kind can be replaced by a control of the
-same size: ``replace = "random"`` (other values, same entities) or ``"shuffled"`` (same values,
-other entities); see `controls`.
+`Bins`. Either: `Encoded`, what `mocme encode` made. Pairs of entities: `Mentions`, `Similar` (in
+`relating`). Every kind can be replaced by a control of the same size: ``replace = "random"`` (other
+values, same entities) or ``"shuffled"`` (same values, other entities); see `controls`.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,40 +15,28 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mocme.graph.columns import read_numbers, read_texts
+from mocme.graph.columns import check_columns, gather, read_numbers
 from mocme.graph.controls import Replace, control
 from mocme.graph.formats import tensors
 from mocme.graph.loading import file_digest
 from mocme.graph.modalities import (
-    FORMAT,
     AnyModality,
     Features,
     Modality,
     Pairs,
     Tokens,
-    check_entities,
     check_name,
     described,
     read_safetensors,
-    unpacked,
 )
 from mocme.graph.numbers import bin_sets, scaled
+from mocme.graph.relating import Mentions, Similar
 from mocme.graph.rows import bound, from_npy, ids, match, stack, take
+from mocme.graph.source import Source as Source
+from mocme.graph.source import read_encoded
 from mocme.graph.tokens import UNITS, rarest
 from mocme.graph.triples import Graph
-from mocme.parts import ConfigError, Part, build
-
-
-class Source(Part):
-    """One way to read a modality; `load` gives it and notes for the reader."""
-
-    @abstractmethod
-    def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
-        """Read the modality for the entities of a graph; paths are relative to `folder`.
-
-        Raises:
-            ValueError: naming the file and the remedy.
-        """
+from mocme.parts import ConfigError, build
 
 
 class Vectors(Source):
@@ -86,6 +73,9 @@ class Vectors(Source):
             raise ValueError('key is for by = "row"')
         self.path, self.entities, self.replace, self.seed = path, entities, replace, seed
         self.by, self.key = by, key
+
+    def files(self) -> list[str]:
+        return [self.path] if self.entities is None else [self.path, self.entities]
 
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         path = folder / self.path
@@ -156,27 +146,11 @@ class Encoded(Source):
     ) -> None:
         self.path, self.settings, self.replace, self.seed = path, settings, replace, seed
 
+    def files(self) -> list[str]:
+        return [self.path]
+
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
-        path = folder / self.path
-        if not path.is_file():
-            raise ValueError(
-                f"{path}: there is no such file; make it with: mocme encode all "
-                f"{graph.folder or 'DATA'} (with --out and a folder, if --features names one)"
-            )
-        tensors, metadata = read_safetensors(path)
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"{path}: was not made by mocme encode; declare it as vectors")
-        check_entities(path, metadata, graph.entities.digest())
-        if self.settings is not None and metadata.get("settings") != self.settings:
-            raise ValueError(
-                f"{path}: was made with other settings than graph.toml has now; make it again "
-                f"with: mocme encode all {graph.folder or 'DATA'}"
-            )
-        provenance = {**metadata, "source": str(path), "sha256": file_digest(path)}
-        try:
-            found = unpacked(tensors, metadata | provenance, graph.num_entities)
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{path}: {error}; encode the modality again") from error
+        found = read_encoded(folder / self.path, graph, self.settings)
         # One call for each type, so that the checker sees which of them it is.
         if isinstance(found, Tokens):
             return control(found, self.replace, self.seed), []
@@ -203,6 +177,9 @@ class Numbers(Source):
         if bins < 0 or bins == 1:
             raise ValueError("bins must be 0 or at least 2")
         self.path, self.bins, self.replace, self.seed = path, bins, replace, seed
+
+    def files(self) -> list[str]:
+        return [self.path]
 
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         columns, notes = read_numbers(folder / self.path, graph.entities)
@@ -240,29 +217,20 @@ class Words(Source):
         replace: Replace = "nothing",
         seed: int = 0,
     ) -> None:
-        if not paths or isinstance(paths, str):
-            raise ValueError("paths is a list of files, at least one")
-        if len(columns) not in (1, len(paths)) or min(columns) < 2:
-            raise ValueError("columns gives the text's column (2 or more), one or one a path")
         if min(per_entity, at_least) < 1 or not 0 < at_most <= 1:
             raise ValueError("per_entity and at_least are 1 or more; at_most is a share in (0, 1]")
+        self.columns = check_columns(paths, columns, "paths columns")
         self.paths, self.unit = paths, unit
-        self.columns = tuple(columns) * (len(paths) if len(columns) == 1 else 1)
         self.per_entity, self.at_least, self.at_most = per_entity, at_least, at_most
         self.replace, self.seed = replace, seed
 
+    def files(self) -> list[str]:
+        return list(self.paths)
+
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
-        texts: dict[int, str] = {}
-        notes: list[str] = []
-        digests: list[str] = []
-        for name, column in zip(self.paths, self.columns, strict=True):
-            found, said, digest = read_texts(folder / name, column, graph.entities)
-            for entity, text in found.items():
-                texts[entity] = f"{texts[entity]}\n{text}" if entity in texts else text
-            notes += said
-            digests.append(digest)
+        texts, notes, digests = gather(folder, self.paths, self.columns, graph.entities)
         tokens = rarest(
-            ((entity, UNITS[self.unit](text)) for entity, text in texts.items()),
+            ((entity, UNITS[self.unit]("\n".join(own))) for entity, own in texts.items()),
             graph.num_entities,
             per_entity=self.per_entity,
             at_least=self.at_least,
@@ -294,6 +262,9 @@ class Bins(Source):
         if bins < 2:
             raise ValueError("bins must be at least 2")
         self.path, self.bins, self.replace, self.seed = path, bins, replace, seed
+
+    def files(self) -> list[str]:
+        return [self.path]
 
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         columns, notes = read_numbers(folder / self.path, graph.entities)
@@ -338,12 +309,12 @@ def read_features(
 
 
 def not_encoded(table: Mapping[str, Any], graph: Graph, folder: Path | None = None) -> bool:
-    """Whether a table stands for a modality that `mocme encode` has not made yet."""
-    path = str(table.get("path", ""))
+    """Whether a table stands for a modality, or needs one, that `mocme encode` has not made yet."""
+    made = {"encoded": "path", "similar": "vectors"}.get(str(table.get("kind")).lower())
+    if made is None or table.get(made) is None:
+        return False
     places = (folder, Path(graph.folder or "."))
-    return table.get("kind") == "encoded" and not any(
-        (place / path).is_file() for place in places if place is not None
-    )
+    return not any((p / str(table[made])).is_file() for p in places if p is not None)
 
 
 def kind_of(table: object, path: str) -> str:
@@ -363,9 +334,7 @@ def _folder_of(source: Source, folder: Path | None, home: Path) -> Path:
     """Where the files of a source lie: `folder`, unless they are all at `home` only."""
     if folder is None:
         return home
-    settings = vars(source)
-    single = (settings.get("path"), settings.get("entities"))
-    files = [f for f in (*settings.get("paths", ()), *single) if isinstance(f, str)]
+    files = source.files()
     there = all((folder / file).exists() for file in files)
     return home if not there and all((home / file).exists() for file in files) else folder
 
@@ -387,4 +356,4 @@ def _checked(
         raise ValueError(f"{path}: {error}") from error
 
 
-Source.kinds = (Vectors, Encoded, Numbers, Words, Bins)
+Source.kinds = (Vectors, Encoded, Numbers, Words, Bins, Mentions, Similar)

@@ -1,0 +1,144 @@
+"""Entities whose content is most alike: by the words of their texts, or by their vectors.
+
+Both rank by cosine and take the lower id first where two are equally near (to five decimals, so
+that rounding errors decide nothing). Both work block by block of rows: memory grows with the block,
+not with the square of the entities.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mocme.graph.tokens import running
+
+# Cosines that are held at a time.
+_CELLS = 1 << 23
+_DECIMALS = 5
+
+IdPairs = tuple[Int[Tensor, " m"], Int[Tensor, " m"]]
+
+
+def similar_texts(
+    texts: Mapping[int, Sequence[str]],
+    nearest: int = 5,
+    *,
+    least: float = 0.1,
+    at_least: int = 2,
+    at_most: float = 0.2,
+) -> IdPairs:
+    """Each entity with the entities of the most similar texts, heads and tails ascending.
+
+    Texts are tf-idf vectors of unit length over words and pairs of words that follow each other:
+    (1 + ln tf) * (1 + ln((1 + n) / (1 + df))), as scikit-learn's TfidfVectorizer(sublinear_tf=True)
+    has them, for terms of at least `at_least` texts and at most the share `at_most` of all n.
+
+    Args:
+        texts: by entity; several count as one, but no pair of words reaches across.
+        nearest: how many tails a head has, at most.
+        least: the cosine must be above it.
+    """
+    held = [entity for entity in sorted(texts) if any(texts[entity])]
+    rows = np.array(held, np.int64)
+    vectors = _tf_idf([_terms(texts[entity]) for entity in held], at_least, at_most)
+    across = vectors.t().coalesce()
+    chosen = []
+    block = max(1, _CELLS // max(1, len(rows)))
+    for first in range(0, len(rows), block):
+        some = vectors.narrow_copy(0, first, min(block, len(rows) - first)).coalesce()
+        cosine = torch.sparse.mm(some, across)
+        near = cosine._values().numpy()
+        head, tail = cosine._indices().numpy()[:, near > least]
+        chosen.append(_nearest(head + first, tail, near[near > least], nearest))
+    return _pairs(chosen, rows)
+
+
+def similar_vectors(
+    values: Float[Tensor, "n F"], rows: Int[Tensor, " n"], nearest: int = 5, *, least: float = 0.0
+) -> IdPairs:
+    """Each entity with the entities of the most similar vectors, heads and tails ascending.
+
+    Args:
+        values: a vector for each of the entities `rows`; one of zeros alone is near to none.
+        nearest: how many tails a head has, at most.
+        least: the cosine must be above it.
+    """
+    chosen = []
+    # Scaled by the largest number first, so that no square is too large or too small for float32.
+    scaled = values.float()
+    scaled = scaled / scaled.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    unit = torch.nn.functional.normalize(scaled)
+    block = max(1, _CELLS // max(1, len(rows)))
+    for first in range(0, len(rows), block):
+        cosine = unit[first : first + block] @ unit.T
+        own = torch.arange(len(cosine))
+        cosine[own, own + first] = -torch.inf
+        # What could be among the nearest, with those that are as near as the last of them.
+        last = cosine.topk(min(nearest, len(rows)), 1).values[:, -1:] - 2 * 10.0**-_DECIMALS
+        head, tail = ((cosine > least) & (cosine >= last)).nonzero().unbind(1)
+        near = cosine[head, tail].numpy()
+        chosen.append(_nearest(head.numpy() + first, tail.numpy(), near, nearest))
+    return _pairs(chosen, rows.numpy())
+
+
+def _terms(texts: Sequence[str]) -> Counter[str]:
+    terms: Counter[str] = Counter()
+    for text in texts:
+        words = running(text)
+        terms.update(words)
+        terms.update(map(" ".join, pairwise(words)))
+    return terms
+
+
+def _tf_idf(counts: Sequence[Counter[str]], at_least: int, at_most: float) -> Tensor:
+    """A sparse matrix (n, terms) of rows of unit length, terms in alphabetical order."""
+    frequency = Counter(term for own in counts for term in own)
+    number = max(len(counts), 1)
+    kept = sorted(t for t, df in frequency.items() if df >= at_least and df / number <= at_most)
+    place = {term: column for column, term in enumerate(kept)}
+    idf = np.array([1 + np.log((1 + len(counts)) / (1 + frequency[term])) for term in kept])
+    columns: list[int] = []
+    numbers: list[int] = []
+    ends = [0]
+    for own in counts:
+        found = sorted((place[term], tf) for term, tf in own.items() if term in place)
+        columns.extend(column for column, _ in found)
+        numbers.extend(tf for _, tf in found)
+        ends.append(len(columns))
+    column = np.array(columns, np.int64)
+    values = (1 + np.log(np.array(numbers, np.float64))) * idf[column]
+    row = np.repeat(np.arange(len(counts)), np.diff(ends))
+    length = np.sqrt(np.bincount(row, values**2, len(counts)))
+    unit = torch.from_numpy((values / length[row]).astype(np.float32))
+    places = torch.from_numpy(np.stack([row, column]))
+    size = (len(counts), len(kept))
+    return torch.sparse_coo_tensor(places, unit, size, is_coalesced=True, check_invariants=True)
+
+
+def _nearest(
+    head: Int[np.ndarray, " k"],
+    tail: Int[np.ndarray, " k"],
+    cosine: Float[np.ndarray, " k"],
+    nearest: int,
+) -> Int[np.ndarray, "m 2"]:
+    """The first `nearest` tails of each head by cosine, then by id; never the head itself."""
+    apart = head != tail
+    head, tail, cosine = head[apart], tail[apart], cosine[apart]
+    order = np.lexsort((tail, -np.round(cosine.astype(np.float64), _DECIMALS), head))
+    head, tail = head[order], tail[order]
+    rank = np.arange(len(head)) - np.searchsorted(head, head)
+    return np.stack([head, tail], 1)[rank < nearest]
+
+
+def _pairs(chosen: Sequence[Int[np.ndarray, "m 2"]], rows: Int[np.ndarray, " n"]) -> IdPairs:
+    """Entities instead of places, in ascending order."""
+    both = rows[np.concatenate([np.zeros((0, 2), np.int64), *chosen])]
+    both = both[np.lexsort((both[:, 1], both[:, 0]))]
+    head, tail = torch.from_numpy(both).unbind(1)
+    return head.contiguous(), tail.contiguous()
