@@ -221,17 +221,22 @@ class Evidence:
         share = weight * float(strengths(np.array([count]))[0])
         return Reason(ids, name, count, weight, share)
 
+    def odds(self, queries: Queries) -> tuple[Tensor, Tensor, Float[Tensor, " n"]]:
+        """P / (1 - P) where patterns lead, with P at most 0.99.
+
+        Returns:
+            row (n,), which question; column (n,), which candidate; odds (n,) in float32.
+        """
+        found = self.chances(queries).tocoo()
+        chance = np.minimum(found.data.astype(np.float64), SUREST)
+        row, column = (torch.from_numpy(ids.astype(np.int64)) for ids in (found.row, found.col))
+        return row, column, torch.from_numpy((chance / (1 - chance)).astype(np.float32))
+
     def add_(self, scores: Float[Tensor, "B N"], queries: Queries) -> Tensor:
         """Add strength * log(1 + sharpness * P / (1 - P)) to scores, in place; P at most 0.99."""
-        found = self.chances(queries).tocoo()
-        if not found.nnz:
-            return scores
-        chance = np.minimum(found.data.astype(np.float64), SUREST)
-        gain = self.strength * np.log1p(self.sharpness * chance / (1 - chance))
-        row, column = (torch.from_numpy(ids.astype(np.int64)) for ids in (found.row, found.col))
-        values = torch.from_numpy(gain).to(scores)
-        place = (row.to(scores.device), column.to(scores.device))
-        scores[place] += values
+        row, column, odds = self.odds(queries)
+        gain = self.strength * torch.log1p(self.sharpness * odds)
+        scores[row.to(scores.device), column.to(scores.device)] += gain.to(scores)
         return scores
 
     def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
