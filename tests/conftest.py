@@ -13,7 +13,10 @@ from jaxtyping import install_import_hook
 
 # Before anything of the package is imported: shape annotations are checked under test only. The
 # rooms without tensors stay out: their tests hand them wrong content on purpose.
-ROOMS = ("graph", "encoders", "model", "training", "evaluation", "inference", "experiment")
+ROOMS = (
+    *("graph", "patterns", "encoders", "model", "training", "evaluation", "inference"),
+    "experiment",
+)
 install_import_hook([f"mocme.{room}" for room in ROOMS], "beartype.beartype")
 
 from mocme.graph.modalities import Features, Modality, Tokens  # noqa: E402

@@ -72,7 +72,9 @@ class _Counter:
 
     def __init__(self, relations: Relations, paths: float) -> None:
         self.size, self.paths = relations.num_entities, paths
-        self.matrix: Callable[[int], Any] = lru_cache(4096)(relations.matrix)
+        # As many matrices are kept as take some 130 MB for their row pointers.
+        kept = max(8, (1 << 25) // max(1, self.size))
+        self.matrix: Callable[[int], Any] = lru_cache(kept)(relations.matrix)
         # Relation, its out-degrees, and its matrix.
         self.second: tuple[int, Any, Any] = (-1, None, None)
 

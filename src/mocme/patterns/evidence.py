@@ -1,6 +1,6 @@
 """Patterns, fitted: how likely a candidate is an answer, by the paths that lead to it.
 
-    log(P / (1 - P)) = bias_r + sum over bodies b of r: weight_b log2(1 + number of paths over b)
+log(P / (1 - P)) = bias_r + sum over bodies b of r: weight_b log2(1 + number of paths over b)
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ class Evidence:
         return scores
 
     def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Tensors and metadata, as a safetensors file holds them; `relations` are not among them."""
+        """Tensors and metadata, as a safetensors file holds them; without `relations`."""
         tensors = {name: torch.from_numpy(ids.copy()) for name, ids in vars(self.bodies).items()}
         tensors["weight"] = torch.from_numpy(self.weight.copy())
         tensors["bias"] = torch.from_numpy(self.bias.copy())

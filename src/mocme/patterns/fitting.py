@@ -1,7 +1,7 @@
 """Weights of the bodies of a relation: logistic regression over all pairs that they connect.
 
-Lao, Mitchell, Cohen: Random Walk Inference and Learning in A Large Scale Knowledge Base, EMNLP 2011,
-weigh paths so (by the chances of random walks; here by numbers of paths).
+Lao, Mitchell, Cohen: Random Walk Inference and Learning in A Large Scale Knowledge Base, EMNLP
+2011, weigh paths so (by the chances of random walks; here by numbers of paths).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from scipy import optimize, sparse
 
 from mocme.patterns.mining import Bodies
@@ -37,14 +37,12 @@ class Design:
     true: Float[np.ndarray, " u"]
 
 
-def strengths(paths: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def strengths(paths: Real[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """The feature of a number of paths: its logarithm, 1 for a single path."""
     return np.log2(1 + paths.astype(np.float64))
 
 
-def design(
-    relations: Relations, link: int, bodies: Bodies, seed: int, most: int = MOST
-) -> Design:
+def design(relations: Relations, link: int, bodies: Bodies, seed: int, most: int = MOST) -> Design:
     """The pairs that any body of `link` connects to the heads of its training facts.
 
     Most pairs look alike (one path over one body), so that equal rows are counted, not kept. Heads
@@ -57,8 +55,6 @@ def design(
     left, blocks = most, []
     for start in range(0, len(heads), width):
         block = heads[np.sort(order[start : start + width])]
-        if left < most:
-            pass
         found, used = _block(relations, bodies, block, (head, tail), left, start == 0)
         blocks.append(found)
         left -= used
@@ -85,7 +81,9 @@ def _block(
     """
     count, size = len(bodies), relations.num_entities
     walks = Walks.of(
-        relations, np.repeat(heads, count), np.tile(bodies.first, len(heads)),
+        relations,
+        np.repeat(heads, count),
+        np.tile(bodies.first, len(heads)),
         np.tile(bodies.second, len(heads)),
     )
     by_head = np.bincount(walks.walk // count, walks.paths, len(heads)).cumsum()
@@ -99,7 +97,7 @@ def _block(
         cell = walk // count * size + end
         body = walk % count
         np.add.at(hashes, cell, _mixed(body, paths))
-        entries.append((cell, body.astype(np.int32), paths))
+        entries.append((cell.astype(np.int32), body.astype(np.int32), paths))
     used = int(by_head[-1]) if full and len(heads) else left
     return _distinct(hashes, entries, _cells(heads, facts, size)), used
 
@@ -111,7 +109,8 @@ def _cells(heads: np.ndarray, facts: tuple[np.ndarray, np.ndarray], size: int) -
         return np.empty(0, np.int64)
     place = np.minimum(np.searchsorted(heads, head), len(heads) - 1)
     own = heads[place] == head
-    return place[own] * size + tail[own]
+    cells: np.ndarray = place[own] * size + tail[own]
+    return cells
 
 
 def _mixed(body: np.ndarray, paths: np.ndarray) -> np.ndarray:
@@ -182,7 +181,5 @@ def regress(seen: Design, ridge: float) -> tuple[Float[np.ndarray, " bodies"], f
 
     start = np.zeros(width + 1)
     start[width] = -3.0
-    found = optimize.minimize(
-        loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}
-    ).x
+    found = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
     return found[:width], float(found[width])

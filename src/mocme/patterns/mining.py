@@ -181,7 +181,8 @@ def _direct(
     _, place = near.find(head * relations.num_entities + tail)
     count = near.start[place + 1] - near.start[place]
     kind = near.relation[expand(near.start[place], count)]
-    return kind[kind != link] * (len(relations) + 1)
+    codes: np.ndarray = kind[kind != link] * (len(relations) + 1)
+    return codes
 
 
 def _joined(
@@ -234,7 +235,8 @@ def _codes(
     first, last = np.where(back, right, left), np.where(back, left, right)
     body = first * (kinds + 1) + relations.inverse[last] + 1
     codes = np.sort(own * (kinds * (kinds + 1)) + body)
-    return codes[np.diff(codes, prepend=-1) != 0] % (kinds * (kinds + 1))
+    once: np.ndarray = codes[np.diff(codes, prepend=-1) != 0] % (kinds * (kinds + 1))
+    return once
 
 
 def _parts(cost: Shaped[np.ndarray, " n"], most: int) -> Iterator[slice]:

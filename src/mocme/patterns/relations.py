@@ -193,9 +193,7 @@ class Walks:
 
     def made(
         self,
-    ) -> Iterator[
-        tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Float[np.ndarray, " n"]]
-    ]:
+    ) -> Iterator[tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
         """In parts: (walk, where it ends, number of paths), where that is not where it starts."""
         total = self.paths.cumsum()
         first = 0
@@ -209,12 +207,11 @@ class Walks:
             first = stop
 
 
-def expand(
-    start: Int[np.ndarray, " n"], count: Int[np.ndarray, " n"]
-) -> Int[np.ndarray, " total"]:
+def expand(start: Int[np.ndarray, " n"], count: Int[np.ndarray, " n"]) -> Int[np.ndarray, " total"]:
     """start, start + 1, ... (`count` of them) for each, one after the other."""
     shift = start - (np.cumsum(count) - count)
-    return np.arange(int(count.sum())) + np.repeat(shift, count)
+    places: np.ndarray = np.arange(int(count.sum())) + np.repeat(shift, count)
+    return places
 
 
 def _rows(edges: Int[np.ndarray, "n 3"], size: int) -> tuple[np.ndarray, Any]:
