@@ -137,7 +137,7 @@ def _nearest(
     return np.stack([head, tail], 1)[rank < nearest]
 
 
-def _pairs(chosen: Sequence[Int[np.ndarray, "m 2"]], rows: Int[np.ndarray, " n"]) -> IdPairs:
+def _pairs(chosen: Sequence[Int[np.ndarray, "_ 2"]], rows: Int[np.ndarray, " n"]) -> IdPairs:
     """Entities instead of places, in ascending order."""
     both = rows[np.concatenate([np.zeros((0, 2), np.int64), *chosen])]
     both = both[np.lexsort((both[:, 1], both[:, 0]))]
