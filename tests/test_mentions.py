@@ -358,6 +358,18 @@ def test_names_alone_are_enough(home: Path) -> None:
     assert not any("name another" in note for note in notes)
 
 
+def test_several_names_in_a_cell(home: Path) -> None:
+    (home / "names.tsv").write_text("Q1\tAnn; Anna Lee\nQ3\tChad\n")
+    (home / "texts.tsv").write_text("Q3\tAnna Lee\n")
+    graph = load(home)
+    pairs, _ = Mentions(names=["names.tsv"], texts=["texts.tsv"], separator=";").load(graph, home)
+    assert isinstance(pairs, Pairs)
+    assert pairs.kinds == ("mentions",)
+    whole, _ = Mentions(names=["names.tsv"], texts=["texts.tsv"]).load(graph, home)
+    assert isinstance(whole, Pairs)
+    assert whole.kinds == ("mentions a part",)
+
+
 def test_names_that_nobody_mentions_are_an_error(home: Path) -> None:
     graph = load(home)
     source = Mentions(names=["names.tsv"], texts=["texts.tsv"], part=0)
@@ -377,6 +389,7 @@ def test_names_that_nobody_mentions_are_an_error(home: Path) -> None:
         ({"names": ["n"], "name_columns": [1]}, "name_columns gives the text's column"),
         ({"names": ["n"], "texts": ["a", "b", "c"], "columns": [2, 3]}, "one a path of texts"),
         ({"names": ["n"], "part": -1}, "0 or more"),
+        ({"names": ["n"], "separator": ""}, "leave it out for none"),
         ({"names": ["n"], "parts": 1}, "unknown.*mean 'part'"),
     ],
 )
