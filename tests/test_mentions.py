@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mocme.auditing.audit import audit
+from mocme.encoders.exporting import export_raw
 from mocme.graph.controls import control
+from mocme.graph.exporting import export
 from mocme.graph.loading import load
 from mocme.graph.mentions import mentions
 from mocme.graph.modalities import Pairs
@@ -348,6 +350,15 @@ def test_files_of_mentions_are_found_at_home(home: Path, tmp_path: Path) -> None
     graph = load(home)
     here = read_features(graph, graph.modalities, elsewhere)
     assert here.digest() == read_features(graph, graph.modalities).digest()
+
+
+def test_an_exported_graph_mentions_the_same(home: Path, tmp_path: Path) -> None:
+    graph = load(home)
+    export(graph, tmp_path / "out")
+    export_raw(graph, tmp_path / "out")
+    again = load(tmp_path / "out")
+    digest = read_features(graph, graph.modalities).digest()
+    assert read_features(again, again.modalities).digest() == digest
 
 
 def test_names_alone_are_enough(home: Path) -> None:
