@@ -276,6 +276,15 @@ def test_a_context_is_that_of_the_longest_name() -> None:
     assert "mentions, after new" not in found
 
 
+def test_a_name_with_a_stop_may_be_a_list() -> None:
+    names = ["Lee, Iowa", "Lee", "Iowa", "x"]
+    found = read(names, {3: "located in Lee, Iowa"}, contexts=1, part=0, share=0)
+    assert found["mentions, after in"] == found["mentions"] == {(3, 0), (3, 1), (3, 2)}
+    # Of names without a stop, only the longest.
+    found = read(["Lee Iowa", "Lee", "Iowa", "x"], {3: "in Lee Iowa"}, contexts=1, part=0, share=0)
+    assert found["mentions, after in"] == {(3, 0)}
+
+
 # -- limits, controls, the source ----------------------------------------------------------------
 
 
