@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
 from collections import Counter, defaultdict
@@ -16,7 +17,8 @@ from safetensors.torch import save_file
 from mocme.graph.controls import control
 from mocme.graph.loading import load
 from mocme.graph.modalities import Modality, Tokens
-from mocme.graph.sources import Bins, Numbers, Source, Vectors, Words, read_features
+from mocme.graph.relating import Mentions, Similar
+from mocme.graph.sources import Bins, Encoded, Numbers, Source, Vectors, Words, read_features
 from mocme.graph.triples import Graph, Vocabulary
 from mocme.parts import ConfigError
 
@@ -177,6 +179,8 @@ def test_absent_files_are_named_with_a_remedy(tmp_path: Path, graph: Graph) -> N
         Numbers(path="n.tsv"),
         Words(paths=["n.tsv"]),
         Bins(path="n.tsv"),
+        Mentions(names=["n.tsv"]),
+        Similar(paths=["n.tsv"]),
     ):
         with pytest.raises(ValueError, match=r"n.tsv: cannot be read"):
             source.load(graph, tmp_path)
@@ -418,6 +422,42 @@ def test_files_are_looked_for_in_both_folders(tmp_path: Path) -> None:
     assert read_features(graph, tables).tokens["t"].vocabulary == ("old",)
     with pytest.raises(ValueError, match=r"other.absent.tsv"):
         read_features(graph, {"x": {"kind": "numbers", "path": "absent.tsv"}}, other)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Vectors(path="a", entities="b"),
+        Encoded(path="a"),
+        Numbers(path="a"),
+        Words(paths=["a", "b"]),
+        Bins(path="a"),
+        Mentions(names=["a"], texts=["b", "c"]),
+        Similar(paths=["a", "b"]),
+        Similar(vectors="a"),
+    ],
+    ids=lambda source: type(source).__name__,
+)
+def test_a_source_says_which_files_it_reads(source: Source) -> None:
+    """All that is a path in its settings, so that the folder they lie in is found."""
+    lists = [[v] if isinstance(v, str) else v for v in vars(source).values()]
+    named = {item for own in lists if isinstance(own, list) for item in own}
+    assert set(source.files()) == named & {"a", "b", "c"}
+
+
+def test_every_kind_of_source_is_tried_and_has_controls() -> None:
+    assert [kind.__name__ for kind in Source.kinds] == [
+        "Vectors",
+        "Encoded",
+        "Numbers",
+        "Words",
+        "Bins",
+        "Mentions",
+        "Similar",
+    ]
+    for kind in Source.kinds:
+        assert {"replace", "seed"} <= set(inspect.signature(kind).parameters)
+        assert kind.files is not Source.files
 
 
 class Ones(Source):

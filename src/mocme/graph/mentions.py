@@ -25,6 +25,7 @@ _BRACKET = re.compile(r"\s*[(\uff08][^()\uff08\uff09]*[)\uff09]\s*$")
 # A name after these belongs to the same list as the name before.
 _LISTING = {",", "\u060c", "\u3001", "\uff0c", "and", "&", "as", "well", "or"}
 _LONGEST_CONTEXT = 2
+_STOPS = frozenset(STOPS)
 
 Phrase = tuple[str, ...]
 Found = list[tuple[int, tuple[int, ...]]]
@@ -48,7 +49,8 @@ def mentions(
     - ``mentions``: the head's text holds a full name of the tail, be it within a longer name. A
       trailing ``(...)`` is no part of a name, unless there is nothing else.
     - ``mentions, after WORDS``: the one or two tokens before a longest mention. A mention that
-      continues a list takes the words before the list.
+      continues a list takes the words before the list; a name with a stop is read as one name and
+      as the list that it may be.
     - ``named within``: the head's name holds a full name of the tail.
     - ``mentions a part``: a word of the head's text outside of all mentions stands in the tail's
       name; without pairs that are mentions.
@@ -191,11 +193,26 @@ def _read(
         elif part and place >= named and len(bearers := index.bearers.get(token, ())) <= part:
             seen.parts.extend([base + bearer for bearer in bearers])
     if contexts:
-        for context, owners in _listed(tokens, found_at):
+        # A name with a stop may be a list, too: "located in Northampton, Massachusetts".
+        plain = _without_stops(tokens, found_at)
+        listed = [*_listed(tokens, found_at), *(_listed(tokens, plain) if plain else ())]
+        for context, owners in listed:
             for length in range(1, min(len(context), _LONGEST_CONTEXT) + 1):
                 number = seen.numbers.setdefault(context[-length:], len(seen.numbers))
                 seen.context.extend([number] * len(owners))
                 seen.after.extend([base + owner for owner in owners])
+
+
+def _without_stops(
+    tokens: Sequence[str], found_at: Sequence[tuple[int, Found]]
+) -> list[tuple[int, Found]]:
+    """The mentions without a stop; empty if that is all of them."""
+    plain = [
+        (place, [(n, o) for n, o in found if _STOPS.isdisjoint(tokens[place : place + n])])
+        for place, found in found_at
+    ]
+    fewer = any(len(few) < len(all_) for (_, few), (_, all_) in zip(plain, found_at, strict=True))
+    return [(place, found) for place, found in plain if found] if fewer else []
 
 
 def _listed(

@@ -27,6 +27,7 @@ class Mentions(Source):
         texts: files of texts; without them only names are compared with each other.
         name_columns: the name's column, one for all or one a file of `names`.
         columns: the text's column, one for all or one a file of `texts`.
+        separator: what stands between several names in one cell.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Mentions(Source):
         texts: Sequence[str] = (),
         name_columns: Sequence[int] = (2,),
         columns: Sequence[int] = (2,),
+        separator: str | None = None,
         contexts: int = 15,
         part: int = 3,
         share: int = 10,
@@ -46,7 +48,9 @@ class Mentions(Source):
         self.name_columns = check_columns(names, name_columns, "names name_columns")
         self.columns = check_columns(texts, columns, "texts columns") if texts else ()
         check_limits(contexts, part, share, shortest)
-        self.names, self.texts = names, texts
+        if separator == "":
+            raise ValueError("separator is what stands between names; leave it out for none")
+        self.names, self.texts, self.separator = names, texts, separator
         self.contexts, self.part, self.share, self.shortest = contexts, part, share, shortest
         self.replace, self.seed = replace, seed
 
@@ -57,7 +61,7 @@ class Mentions(Source):
         names, notes, digests = gather(folder, self.names, self.name_columns, graph.entities)
         texts, said, more = gather(folder, self.texts, self.columns, graph.entities)
         pairs = mentions(
-            names,
+            {entity: self._apart(own) for entity, own in names.items()},
             texts,
             graph.num_entities,
             contexts=self.contexts,
@@ -78,6 +82,11 @@ class Mentions(Source):
         if texts:
             notes.append(f"{folder / self.texts[0]}: {_summary(pairs, len(texts))}")
         return control(pairs, self.replace, self.seed), notes
+
+    def _apart(self, cells: list[str]) -> list[str]:
+        if self.separator is None:
+            return cells
+        return [name for cell in cells for name in cell.split(self.separator)]
 
 
 class Similar(Source):
