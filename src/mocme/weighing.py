@@ -77,17 +77,17 @@ def fit(
     started = time.perf_counter()
     evidence = Evidence.fit(relations_of(graph, features), settings, advance)
     record: dict[str, Any] = {"seconds_of_fitting": round(time.perf_counter() - started, 3)}
-    given = (settings.strength, settings.sharpness)
-    if None not in given:
+    strength, sharpness = settings.strength, settings.sharpness
+    if strength is not None and sharpness is not None:
         record["chosen_by"] = "settings"
     elif len(graph.facts("valid")):
         found = weigh(model, evidence, graph, settings, memory)
-        given = found.best[:2]
+        strength, sharpness, _ = found.best
         record |= {"chosen_by": "valid", "without": found.without, "tried": found.tried}
     else:
-        given = tuple(g if g is not None else u for g, u in zip(given, UNCHOSEN, strict=True))
+        strength = UNCHOSEN[0] if strength is None else strength
+        sharpness = UNCHOSEN[1] if sharpness is None else sharpness
         record["chosen_by"] = "nothing: there is no valid split"
-    strength, sharpness = (float(value or 0.0) for value in given)
     record |= {"strength": strength, "sharpness": sharpness}
     record["seconds"] = round(time.perf_counter() - started, 3)
     return evidence.weighed(strength, sharpness), record

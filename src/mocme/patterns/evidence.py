@@ -163,7 +163,10 @@ class Evidence:
         left out, but no path uses the link that is asked for.
         """
         size = self.relations.num_entities
-        head, link = queries.head.cpu().numpy(), queries.relation.cpu().numpy()
+        asked = queries.relation.cpu().numpy() * size + queries.head.cpu().numpy()
+        # A question that is asked twice is walked once: those of hubs are long, and asked often.
+        distinct, again = np.unique(asked, return_inverse=True)
+        head, link = distinct % size, distinct // size
         width = max(1, CELLS // max(1, size))
         parts = [(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))]
         for start in range(0, len(head), width):
@@ -172,7 +175,11 @@ class Evidence:
         counts, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
         found = sparse.csr_matrix((values, columns, counts.cumsum()), shape=(len(head), size))
         found.has_sorted_indices = True
-        return found
+        return (
+            found
+            if len(asked) == len(head) and (again == np.arange(len(asked))).all()
+            else found[again]
+        )
 
     def _walks(self, head: np.ndarray, link: np.ndarray) -> tuple[Walks, np.ndarray, np.ndarray]:
         """Walks of some questions over their bodies; question and body of each walk."""
