@@ -49,6 +49,9 @@ def write_modality(folder: Path, table: Mapping[str, Any], names: tuple[str, ...
     chosen = names[: len(names) * 2 // 3]
     generator = torch.Generator().manual_seed(len(str(table)))
     kind = str(table["kind"]).lower()
+    if kind == "mentions":
+        write_mentions(folder, table, chosen)
+        return
     paths = [folder / name for name in table.get("paths", [table.get("path")])]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +70,7 @@ def write_modality(folder: Path, table: Mapping[str, Any], names: tuple[str, ...
         elif kind == "numbers" or kind == "bins":
             rows = [f"{name}\tsize\t{place / 3}\n" for place, name in enumerate(chosen)]
             path.write_text("".join(rows))
-        elif kind == "words":
+        elif kind in ("words", "similar"):
             columns = max(table.get("columns", (2,)))
             rows = [
                 "\t".join([name, *[f"word{place // 4} of"] * (columns - 1)]) + "\n"
@@ -76,6 +79,25 @@ def write_modality(folder: Path, table: Mapping[str, Any], names: tuple[str, ...
             path.write_text("".join(rows))
         else:
             raise AssertionError(f"modalities of kind {kind!r} need files here")
+
+
+def write_mentions(folder: Path, table: Mapping[str, Any], chosen: tuple[str, ...]) -> None:
+    """Names, and texts of which each is the name of the next entity."""
+    called = [f"name{place} of word{place // 4}" for place in range(len(chosen))]
+    texts = dict(zip(table["texts"], [*table["columns"], *table["columns"] * 9], strict=False))
+    for file in {*table["names"], *texts}:
+        columns = range(2, 1 + max(*table["name_columns"], *table["columns"]))
+        rows = []
+        for place, name in enumerate(chosen):
+            following = called[(place + 1) % len(called)]
+            cells = [following if texts.get(file) == c else called[place] for c in columns]
+            rows.append("\t".join([name, *cells]) + "\n")
+        (folder / file).write_text("".join(rows))
+
+
+def last(table: Mapping[str, Any]) -> bool:
+    """Whether others could read this table's files too, but not the other way about."""
+    return str(table["kind"]).lower() == "mentions"
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -88,7 +110,7 @@ def test_a_shipped_experiment_trains_a_step(
     tables = declared(experiment)
     tiny = tiny_graph(entities=30, dense={}, tokens={})
     folder = tiny_folder(tmp_path / "data", tiny)
-    for table in tables.values():
+    for table in sorted(tables.values(), key=last):
         write_modality(folder, table, tiny.graph.entities.names)
     loaded = mocme.load(folder)
     graph = Graph(loaded.entities, loaded.relations, loaded.splits, name, str(folder), tables)

@@ -264,7 +264,7 @@ def families() -> list[type[Part]]:
 
 
 REACHED = families()
-REQUIRED = {"path": "x.tsv", "paths": ["x.tsv"]}
+REQUIRED = {"path": "x.tsv", "paths": ["x.tsv"], "names": ["x.tsv"]}
 
 
 @pytest.mark.parametrize("part", REACHED, ids=lambda part: part.__name__)
