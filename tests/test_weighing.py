@@ -14,6 +14,7 @@ from mocme.experiment import Run, make_model, rank_split
 from mocme.graph.modalities import Features, Pairs
 from mocme.graph.triples import Graph, Vocabulary
 from mocme.patterns.evidence import Evidence, Patterns
+from mocme.terminal import patterns_line
 
 ENTITIES = 40
 
@@ -124,6 +125,41 @@ def test_patterns_leave_the_embedding_as_it_is(run: Run, tmp_path: Path) -> None
     for name, tensor in other.folder.read_tensors("model.safetensors").items():
         assert torch.equal(tensor, with_patterns[name])
     assert not other.folder.has("patterns.safetensors")
+
+
+def test_completer_says_why(run: Run) -> None:
+    completer = run.completer()
+    data = run.graph()
+    seen = []
+    for head, relation, tail in data.facts("train")[:60].tolist():
+        names = data.entities[head], data.relations[relation], data.entities[tail]
+        seen += completer.reasons(*names)
+    assert any(reason.name == "r0, then r1" for reason in seen)
+    with pytest.raises(ValueError, match="nobody"):
+        completer.reasons("nobody", "r0", "e1")
+
+
+def test_no_pattern_at_all_is_said(tmp_path: Path) -> None:
+    run = mocme.train(graph(), experiment(support=1000), out=tmp_path / "run")
+    record = run.folder.read_json("patterns.json")
+    assert record["patterns"] == 0
+    assert "none was found" in patterns_line(record)
+    assert run.completer().reasons("e1", "r0", "e2") == []
+
+
+def test_pairs_without_patterns_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    names = [f"e{n}\tThing {n}\n" for n in range(12)]
+    (tmp_path / "names.tsv").write_text("".join(names))
+    (tmp_path / "texts.tsv").write_text("".join(f"e{n}\tnear Thing {n + 1}\n" for n in range(9)))
+    (tmp_path / "train.tsv").write_text("".join(f"e{n}\tr\te{n + 1}\n" for n in range(11)))
+    table = {"kind": "Mentions", "names": ["names.tsv"], "texts": ["texts.tsv"]}
+    small = {"model.width": 4, "training.passes": 1, "training.precision": "float32"}
+    plain = mocme.Experiment.load("default", {**small, "modalities.named": table})
+    notes = mocme.train(tmp_path, plain, out=tmp_path / "a").folder.about["notes"]
+    assert any("named" in note and "model.patterns" in note for note in notes)
+    asked = plain.changed({"model.patterns": {"support": 2}})
+    notes = mocme.train(tmp_path, asked, out=tmp_path / "b").folder.about["notes"]
+    assert not any("model.patterns" in note for note in notes)
 
 
 def test_pairs_join_the_patterns(tmp_path: Path) -> None:

@@ -263,6 +263,12 @@ def read_inputs(
     """
     chosen, notes = _chosen(experiment, graph, features)
     found = read_features(graph, chosen, Path(features) if features is not None else None)
+    if found.pairs and experiment.parts()[1].patterns is None:
+        names = ", ".join(found.pairs)
+        notes.append(
+            f"{names}: pairs of entities are read by patterns only, and this experiment has none; "
+            f"ask for them with a table [model.patterns], or --set 'model.patterns={{support=3}}'"
+        )
     return replace(found, notes=[*notes, *found.notes])
 
 

@@ -143,7 +143,8 @@ def convert(value: Any, hint: Any, path: str) -> Any:
         if isinstance(value, hint):
             return value
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{path}: must be a table with a kind, one of {_names(hint)}")
+            kinds = f" with a kind, one of {_names(hint)}" if hint.kinds else " of settings"
+            raise ConfigError(f"{path}: must be a table{kinds}")
         return build(hint, value, path) if hint.kinds else construct(hint, value, path)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

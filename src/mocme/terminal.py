@@ -164,10 +164,15 @@ class bar:
 
 def patterns_line(record: Mapping[str, Any]) -> str:
     """What was found of patterns, and how much they count."""
-    line = f"patterns  strength {record['strength']:g}, sharpness {record['sharpness']:g}"
+    if not record["patterns"]:
+        return "patterns  none was found; a lower model.patterns.support or .confidence finds more"
+    line = f"patterns  {record['patterns']:,} found"
+    line += f"; strength {record['strength']:g}, sharpness {record['sharpness']:g}"
     if "tried" in record:
         best = max(row[2] for row in record["tried"])
-        line += f"  valid MRR {best:.4f} ({record['without']:.4f} without)"
+        line += f" chosen on valid: MRR {best:.4f} ({record['without']:.4f} without)"
+    else:
+        line += f" given by {record['chosen_by']}"
     return f"{line}  {record['seconds']:.1f} s"
 
 

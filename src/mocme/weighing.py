@@ -76,7 +76,8 @@ def fit(
     """
     started = time.perf_counter()
     evidence = Evidence.fit(relations_of(graph, features), settings, advance)
-    record: dict[str, Any] = {"seconds_of_fitting": round(time.perf_counter() - started, 3)}
+    seconds = round(time.perf_counter() - started, 3)
+    record: dict[str, Any] = {"patterns": len(evidence.bodies), "seconds_of_fitting": seconds}
     strength, sharpness = settings.strength, settings.sharpness
     if strength is not None and sharpness is not None:
         record["chosen_by"] = "settings"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mocme.graph.triples import AnswerIndex, Graph, Queries
 from mocme.model.model import Model
+from mocme.patterns.evidence import Reason
 
 MAX_K = 1000
 Known = Literal["hide", "mark"]
@@ -119,6 +120,19 @@ class Completer:
         with torch.no_grad():
             scores = self.model.score(queries, torch.tensor([[t], [h]], device=device))
         return float(scores.mean())
+
+    def reasons(self, head: str, relation: str, tail: str) -> list[Reason]:
+        """Patterns that lead from head to tail for this relation, strongest first.
+
+        Empty where the model has no patterns or none leads there.
+
+        Raises:
+            UnknownName: with near matches.
+        """
+        if self.model.evidence is None:
+            return []
+        h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
+        return self.model.evidence.reasons(h, self.graph.relations.id(relation), t)
 
     def weights(self, entity: str) -> dict[str, float]:
         """Weight of each modality in an entity's vector."""
