@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import mocme
-from mocme.experiment import Interrupted, Run
+from mocme.experiment import Interrupted
 from mocme.graph.triples import Graph, Queries, UnknownName, Vocabulary
 from mocme.inference.completer import Completer, Predictions
 from mocme.model.model import Model, ModelSettings
+from mocme.opening import Run
 from mocme.runs import RunError
 
 SETTINGS = {

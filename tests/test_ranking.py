@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mocme.evaluation.metrics import summary
 from mocme.evaluation.ranking import NotANumber, Ranks, batch_for, rank
-from mocme.experiment import rank_split
 from mocme.graph.triples import AnswerIndex, Graph, Queries, Vocabulary
 from mocme.model.model import Model, ModelSettings
+from mocme.opening import rank_split
 
 Table = dict[tuple[int, int], list[float]]
 

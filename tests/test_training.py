@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 import mocme
-from mocme.experiment import Interrupted, Run, make_trainer
+from mocme.experiment import Interrupted, make_trainer
 from mocme.graph.triples import Graph
 from mocme.machine import faster_precision
+from mocme.opening import Run
 from mocme.runs import RunError
 from mocme.training.loop import Diverged, Progress, Trainer
 from mocme.training.optimizers import Optimizer, Schedule

@@ -10,9 +10,9 @@ import torch
 import mocme
 from mocme import weighing
 from mocme.evaluation import metrics
-from mocme.experiment import Run, make_model, rank_split
 from mocme.graph.modalities import Features, Pairs
 from mocme.graph.triples import Graph, Vocabulary
+from mocme.opening import Run, make_model, rank_split
 from mocme.patterns.evidence import Evidence, Patterns
 from mocme.terminal import patterns_line
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from mocme.config import Experiment
 from mocme.encoders.making import encode
-from mocme.experiment import Run, resume, train
-from mocme.experiment import open_run as open
+from mocme.experiment import resume, train
 from mocme.graph.loading import load
 from mocme.graph.modalities import Features, Modality, Tokens
 from mocme.graph.triples import Graph, Queries, Vocabulary
 from mocme.inference.completer import Completer, Prediction, Predictions
 from mocme.machine import Interrupted
+from mocme.opening import Run
+from mocme.opening import open_run as open
 from mocme.parts import ConfigError
 from mocme.runs import RunError
 

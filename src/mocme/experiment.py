@@ -1,4 +1,4 @@
-"""The only module that knows all parts: configuration to run folder, run folder to completer."""
+"""A training from its configuration to a finished run folder; `opening` has what a run answers."""
 
 from __future__ import annotations
 
@@ -11,31 +11,18 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from mocme import weighing
-from mocme.config import Experiment, custom_code
+from mocme.config import Experiment
 from mocme.evaluation import metrics
-from mocme.evaluation.breakdown import breakdown
-from mocme.evaluation.ranking import Ranks, batch_for, hidden, rank
+from mocme.evaluation.ranking import batch_for
 from mocme.graph.loading import encoded_table, load
-from mocme.graph.modalities import ENCODED, Features, unpacked
+from mocme.graph.modalities import ENCODED, Features
 from mocme.graph.sources import read_features
-from mocme.graph.tokens import TrainingFacts
-from mocme.graph.triples import AnswerIndex, Graph, Vocabulary
-from mocme.inference.completer import Completer
-from mocme.machine import (
-    Interrupted,
-    environment,
-    faster_precision,
-    find_device,
-    stop_signal,
-)
+from mocme.graph.triples import Graph
+from mocme.machine import Interrupted, environment, faster_precision, find_device, stop_signal
 from mocme.model.model import Model
-from mocme.patterns.evidence import Evidence
-from mocme.runs import RunError, RunFolder
+from mocme.opening import LOG, PATTERNS, Run, make_model, rank_split
+from mocme.runs import RunFolder
 from mocme.training.loop import Progress, Trainer
-
-LOG = "training.jsonl"
-EVALUATIONS = "evaluations.jsonl"
-PATTERNS = "patterns.safetensors"
 
 
 @runtime_checkable
@@ -49,147 +36,6 @@ class Watch(Protocol):
     def record(self, record: Mapping[str, Any]) -> None: ...
 
     def stage(self, name: str) -> Callable[[int, int], None]: ...
-
-
-class Run:
-    """A run's folder, and what can be asked of it.
-
-    Raises:
-        RunError: there is no run, or it is damaged, with a remedy.
-    """
-
-    def __init__(self, folder: RunFolder, trust_code: bool = False) -> None:
-        self.folder = folder
-        table = _toml(folder.read_text("config.toml"))
-        # Before anything is made of the table, for that imports the code that it names.
-        if (custom := custom_code(table)) and not trust_code:
-            raise RunError(
-                f"{folder.path}: this run uses code of its maker's own ({', '.join(custom)}); "
-                f"open it with trust_code=True (--trust-code) if you trust it"
-            )
-        self.experiment = Experiment.of(str(folder.about.get("experiment", "run")), table)
-
-    @staticmethod
-    def open(path: str | Path, trust_code: bool = False) -> Run:
-        """A run by its folder."""
-        return Run(RunFolder.open(path), trust_code)
-
-    def __repr__(self) -> str:
-        state = "finished" if self.finished else "not finished"
-        what = f"{self.experiment.name} on {self.folder.about['graph']}"
-        return f"Run({str(self.path)!r}, {what}, {state})"
-
-    @property
-    def path(self) -> Path:
-        return self.folder.path
-
-    @property
-    def finished(self) -> bool:
-        return bool(self.folder.about.get("finished"))
-
-    def log(self) -> list[dict[str, Any]]:
-        """A record for each pass."""
-        return self.folder.records(LOG) if self.folder.has(LOG) else []
-
-    def evaluations(self) -> list[dict[str, Any]]:
-        """Every evaluation made of this run, in order."""
-        return self.folder.records(EVALUATIONS) if self.folder.has(EVALUATIONS) else []
-
-    def graph(self) -> Graph:
-        """The graph as it was trained on."""
-        names = self.folder.read_json("names.json")
-        return Graph(
-            Vocabulary(names["entities"]),
-            Vocabulary(names["relations"], "relation"),
-            self.folder.read_tensors("graph.safetensors"),
-            name=str(self.folder.about.get("graph", "graph")),
-            folder=self.folder.about.get("data"),
-        )
-
-    def features(self, graph: Graph) -> Features:
-        """The modalities as they were trained on."""
-        found = {}
-        for name in self.folder.about["modalities"]:
-            file = f"modalities/{name}.safetensors"
-            tensors, metadata = self.folder.read_tensors(file), self.folder.tensors_metadata(file)
-            found[name] = unpacked(tensors, metadata, graph.num_entities)
-        return Features.of(found)
-
-    def model(self, graph: Graph, features: Features, device: torch.device) -> Model:
-        """The trained model.
-
-        Raises:
-            RunError: the training has not finished.
-        """
-        if not self.finished:
-            raise RunError(
-                f"{self.path}: this training has not finished; go on with: mocme resume {self.path}"
-            )
-        model = make_model(self.experiment, graph, features)[0]
-        model.load_state_dict(self.folder.read_tensors("model.safetensors"))
-        if self.folder.has(PATTERNS):
-            tensors = self.folder.read_tensors(PATTERNS)
-            metadata = self.folder.tensors_metadata(PATTERNS)
-            relations = weighing.relations_of(graph, features)
-            model.evidence = Evidence.unpacked(tensors, metadata, relations)
-        return model.to(device).eval()
-
-    def evaluate(
-        self,
-        split: str = "valid",
-        device: str = "auto",
-        advance: Callable[[int, int], None] | None = None,
-    ) -> dict[str, Any]:
-        """Rank a split, store the result in the run and add it to the list of evaluations.
-
-        Returns:
-            Metrics (realistic ties) at the top level; `by` holds them by part; `protocol` says how.
-        """
-        graph = self.graph()
-        if split not in ("valid", "test"):
-            raise ValueError(f"split is valid or test, not {split!r}")
-        if not len(graph.facts(split)):
-            raise ValueError(
-                f"the graph has no {split} split to rank; put a {split}.tsv beside its train.tsv "
-                f"and train again"
-            )
-        features = self.features(graph)
-        model = self.model(graph, features, find_device(device))
-        settings = self.experiment.parts()[3]
-        started = time.perf_counter()
-        ranks = rank_split(model, graph, split, settings.memory, advance)
-        seconds = time.perf_counter() - started
-        about = self.folder.about
-        earlier = sum(e["split"] == split for e in self.evaluations())
-        result = {
-            **metrics.summary(ranks),
-            "split": split,
-            "experiment": self.experiment.name,
-            "graph": graph.name,
-            "seed": about["seed"],
-            "seconds": round(seconds, 3),
-            "protocol": _protocol(split, graph),
-            "evaluations_of_this_split": earlier + 1,
-            "by": breakdown(ranks, graph, {"structure": graph.linked(), **features.present()}),
-        }
-        record = {k: v for k, v in result.items() if k not in ("by", "optimistic", "pessimistic")}
-        self.folder.append(EVALUATIONS, {"time": time.time(), **record})
-        self.folder.write_json(f"evaluation-{split}.json", result)
-        columns = {name: getattr(ranks, name) for name in Ranks.__dataclass_fields__}
-        self.folder.write_tensors(f"ranks-{split}.safetensors", columns)
-        return result
-
-    def completer(self, device: str = "auto") -> Completer:
-        """Ask the run for missing facts."""
-        graph = self.graph()
-        features = self.features(graph)
-        model = self.model(graph, features, find_device(device))
-        return Completer(model, graph)
-
-
-def open_run(path: str | Path, device: str = "auto", trust_code: bool = False) -> Completer:
-    """Open a run's folder to ask for missing facts."""
-    return Run.open(path, trust_code).completer(device)
 
 
 def train(
@@ -272,15 +118,6 @@ def read_inputs(
     return replace(found, notes=[*notes, *found.notes])
 
 
-def make_model(
-    experiment: Experiment, graph: Graph, features: Features
-) -> tuple[Model, TrainingFacts]:
-    """A new model of an experiment, and the facts it learns from."""
-    _, model_settings, training, _ = experiment.parts()
-    facts = TrainingFacts.of(graph, features.tokens, training.objective.candidates)
-    return Model(model_settings, facts, features.dense, training.seed), facts
-
-
 def make_trainer(
     experiment: Experiment, graph: Graph, features: Features, device: torch.device
 ) -> Trainer:
@@ -300,27 +137,6 @@ def make_trainer(
     elif settings.patience:
         raise ValueError("training.patience needs a valid split, and the graph has none")
     return Trainer(settings, model.to(device), facts, validate, settings.precision == "bfloat16")
-
-
-def rank_split(
-    model: Model,
-    graph: Graph,
-    split: str,
-    memory: float,
-    advance: Callable[[int, int], None] | None = None,
-    only: int | None = None,
-) -> Ranks:
-    """Filtered ranks of a split, both directions; `hidden` says which answers do not compete.
-
-    Args:
-        only: rank this many answers and no more.
-    """
-    asked = AnswerIndex(graph.directed(split)[:only])
-    batch = batch_for(graph.num_entities, memory)
-    device = model.structure.device
-    return rank(
-        model.score, asked, hidden(graph, split), batch=batch, device=device, advance=advance
-    )
 
 
 # -- inside ------------------------------------------------------------------------------------
@@ -476,21 +292,3 @@ def _try_evaluation(model: Model, graph: Graph, memory: float) -> None:
         model, graph.training_view(), split, memory, only=batch_for(graph.num_entities, memory)
     )
     model.thaw()
-
-
-def _protocol(split: str, graph: Graph) -> dict[str, Any]:
-    filtered = ("train", "valid") if split == "valid" else tuple(graph.splits)
-    return {
-        "filter": list(filtered),
-        "ties": "realistic (mean of optimistic and pessimistic rank)",
-        "directions": "both",
-        "candidates": "all entities",
-        "precision": "float32",
-        "facts": {s: len(graph.facts(s)) for s in graph.splits},
-    }
-
-
-def _toml(text: str) -> dict[str, Any]:
-    import tomllib
-
-    return tomllib.loads(text)

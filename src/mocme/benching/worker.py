@@ -29,9 +29,10 @@ from mocme.benching.plan import Inputs, differences, identity, settings
 from mocme.benching.results import Place
 from mocme.config import Experiment
 from mocme.evaluation.ranking import Ranks
-from mocme.experiment import Run, Watch, resume, train
+from mocme.experiment import Watch, resume, train
 from mocme.graph.loading import load
 from mocme.machine import Interrupted, checkout, environment, find_device, peak_memory, use_threads
+from mocme.opening import Run
 from mocme.runs import RunError
 from mocme.terminal import Live, bar
 

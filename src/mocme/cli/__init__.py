@@ -91,9 +91,10 @@ def train(
 def resume(run: Path, device: str, threads: int | None, trust_code: bool) -> None:
     """Go on with a training that was stopped."""
     from mocme import experiment as work
+    from mocme.opening import Run
 
     use_threads(threads)
-    already = work.Run.open(run, trust_code).finished
+    already = Run.open(run, trust_code).finished
     with Live() as live:
         done = work.resume(run, device=device, watch=live, trust_code=trust_code)
     finish(done, already)
@@ -124,10 +125,10 @@ def evaluate(
     trust_code: bool,
 ) -> None:
     """Rank the facts of a split; every evaluation is recorded in the run."""
-    from mocme import experiment as work
+    from mocme.opening import Run
 
     use_threads(threads)
-    opened = work.Run.open(run, trust_code)
+    opened = Run.open(run, trust_code)
     with bar("ranking", quiet=as_json) as (progress, task):
         result = opened.evaluate(
             split, device, lambda done, total: progress.update(task, completed=done, total=total)
@@ -179,11 +180,11 @@ def predict(
     trust_code: bool,
 ) -> None:
     """The likeliest missing tails of a head, or heads of a tail."""
-    from mocme import experiment as work
+    from mocme.opening import open_run
 
     if (head is None) == (tail is None):
         raise click.UsageError("give either --head or --tail")
-    completer = work.open_run(run, device, trust_code)
+    completer = open_run(run, device, trust_code)
     if head is not None:
         found = completer.tails(head, relation, count, known)
     else:

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 import torch
 
 from mocme.config import Experiment
-from mocme.experiment import Run, read_inputs, resume, settle, train
+from mocme.experiment import read_inputs, resume, settle, train
 from mocme.graph.loading import load
 from mocme.graph.triples import Graph
 from mocme.machine import Interrupted, find_device, stop_signal
+from mocme.opening import Run
 from mocme.parts import ConfigError
 from mocme.runs import RunError
 from mocme.training.loop import Progress, Trainer
