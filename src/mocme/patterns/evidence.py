@@ -13,14 +13,13 @@ from typing import Any, final
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy import sparse
 from torch import Tensor
 
 from mocme.graph.triples import Queries
 from mocme.parts import Part
 from mocme.patterns.fitting import CELLS, design, regress, strengths
 from mocme.patterns.mining import Bodies, mine
-from mocme.patterns.relations import Relations, Walks, expand
+from mocme.patterns.relations import Relations, Walks, csr, expand
 
 FORMAT = "mocme-patterns-1"
 # No path is taken to make a candidate more certain than this.
@@ -173,13 +172,9 @@ class Evidence:
             block = slice(start, start + width)
             parts.append(self._block(head[block], link[block]))
         counts, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
-        found = sparse.csr_matrix((values, columns, counts.cumsum()), shape=(len(head), size))
+        found = csr((values, columns, counts.cumsum()), (len(head), size))
         found.has_sorted_indices = True
-        return (
-            found
-            if len(asked) == len(head) and (again == np.arange(len(asked))).all()
-            else found[again]
-        )
+        return found[again]
 
     def _walks(self, head: np.ndarray, link: np.ndarray) -> tuple[Walks, np.ndarray, np.ndarray]:
         """Walks of some questions over their bodies; question and body of each walk."""

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Real
-from scipy import optimize, sparse
 
 from mocme.patterns.mining import Bodies
-from mocme.patterns.relations import Relations, Walks
+from mocme.patterns.relations import Relations, Walks, csr
 
 # Paths of one relation that enter its regression: beyond, heads are drawn.
 MOST = 20_000_000
@@ -161,13 +160,16 @@ def _merged(blocks: list[_Rows], bodies: int) -> Design:
         values.append(strengths(paths[kept]))
     shape = (len(unique), bodies)
     if not rows:
-        return Design(sparse.csr_matrix(shape), number, true)
+        return Design(csr(shape, shape), number, true)
     parts = (np.concatenate(rows), np.concatenate(columns))
-    return Design(sparse.csr_matrix((np.concatenate(values), parts), shape=shape), number, true)
+    return Design(csr((np.concatenate(values), parts), shape), number, true)
 
 
 def regress(seen: Design, ridge: float) -> tuple[Float[np.ndarray, " bodies"], float]:
     """Weights and bias of the logistic regression: sum of log losses + ridge / 2 |weights|^2."""
+    # Loading it costs a quarter of a second, which only a fit should pay.
+    from scipy import optimize
+
     features, number, true = seen.features, seen.number, seen.true
     turned = features.T.tocsr()
     width = features.shape[1]

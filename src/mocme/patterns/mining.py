@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 
 from mocme.patterns.counting import connected
-from mocme.patterns.relations import PATHS, Relations, expand
+from mocme.patterns.relations import PATHS, Relations, expand, parts_of
 
 # Pairs that a body is taken to connect beside those it does, so that few do not look certain.
 PRIOR = 5
@@ -199,7 +199,7 @@ def _joined(
     # One far end after the other, so that searches stay within a part of the table.
     order = np.lexsort((near_end, far_end))
     near_end, far_end, swap = near_end[order], far_end[order], swap[order]
-    for part in _parts(number[near_end], PATHS // 4):
+    for part in parts_of(number[near_end], PATHS // 4):
         count = number[near_end[part]]
         own = np.repeat(np.arange(len(count)), count)
         one = near.drawn[expand(near.begin[near_end[part]], count)]
@@ -208,7 +208,7 @@ def _joined(
         many = (near.start[one + 1] - near.start[one]) * (near.start[two + 1] - near.start[two])
         # A fact is never cut in two, for each of its bodies counts once.
         cost = np.bincount(own, many, len(count))
-        for facts in _parts(cost, PATHS):
+        for facts in parts_of(cost, PATHS):
             piece = slice(*np.searchsorted(own, [facts.start, facts.stop]))
             yield _codes(relations, near, own[piece], swap[part], one[piece], two[piece], kinds)
 
@@ -237,17 +237,6 @@ def _codes(
     codes = np.sort(own * (kinds * (kinds + 1)) + body)
     once: np.ndarray = codes[np.diff(codes, prepend=-1) != 0] % (kinds * (kinds + 1))
     return once
-
-
-def _parts(cost: Shaped[np.ndarray, " n"], most: int) -> Iterator[slice]:
-    """Slices whose costs sum to `most` or little more; a single one may cost more."""
-    total = cost.cumsum()
-    first = 0
-    while first < len(cost):
-        before = int(total[first - 1]) if first else 0
-        stop = max(first + 1, int(np.searchsorted(total, before + most, "right")))
-        yield slice(first, stop)
-        first = stop
 
 
 def tally(values: Int[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:

@@ -13,8 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
-from scipy import sparse
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from mocme.graph.modalities import Pairs
@@ -102,7 +101,7 @@ class Relations:
         counts[self.keys[rows] - relation * size + 1] = np.diff(start)
         edges = slice(int(start[0]), int(start[-1]))
         parts = (self.edges.data[edges], self.edges.indices[edges], counts.cumsum())
-        return sparse.csr_matrix(parts, shape=(size, size))
+        return csr(parts, (size, size))
 
     def pairs(self, relation: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
         """Heads and tails of a relation, ascending."""
@@ -182,7 +181,7 @@ class Walks:
         paths = np.bincount(own, pointer[row + 1] - pointer[row], size).astype(np.int64)
         starts = np.concatenate([[0], np.bincount(own, minlength=size).cumsum()])
         parts = (np.ones(len(row), np.float32), row, starts)
-        hops = sparse.csr_matrix(parts, shape=(size, len(relations.keys)))
+        hops = csr(parts, (size, len(relations.keys)))
         return Walks(relations, walk, head[walk], hops, paths)
 
     def take(self, stop: int) -> Walks:
@@ -195,16 +194,30 @@ class Walks:
         self,
     ) -> Iterator[tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
         """In parts: (walk, where it ends, number of paths), where that is not where it starts."""
-        total = self.paths.cumsum()
-        first = 0
-        while first < len(self.walk):
-            before = int(total[first - 1]) if first else 0
-            stop = max(first + 1, int(np.searchsorted(total, before + PATHS, "right")))
-            found = self.hops[first:stop] @ self.relations.edges
-            own = np.repeat(np.arange(first, stop), np.diff(found.indptr))
+        for part in parts_of(self.paths, PATHS):
+            found = self.hops[part] @ self.relations.edges
+            own = np.repeat(np.arange(part.start, part.stop), np.diff(found.indptr))
             away = found.indices != self.head[own]
             yield self.walk[own[away]], found.indices[away], found.data[away]
-            first = stop
+
+
+def csr(parts: Any, shape: tuple[int, int]) -> Any:
+    """A CSR matrix of what `scipy.sparse.csr_matrix` takes."""
+    # Loading it costs a fifth of a second, which only what makes a matrix should pay.
+    from scipy.sparse import csr_matrix
+
+    return csr_matrix(parts, shape=shape)
+
+
+def parts_of(cost: Shaped[np.ndarray, " n"], most: int) -> Iterator[slice]:
+    """Slices whose costs sum to `most` or little more; a single one may cost more."""
+    total = cost.cumsum()
+    first = 0
+    while first < len(cost):
+        before = int(total[first - 1]) if first else 0
+        stop = max(first + 1, int(np.searchsorted(total, before + most, "right")))
+        yield slice(first, stop)
+        first = stop
 
 
 def expand(start: Int[np.ndarray, " n"], count: Int[np.ndarray, " n"]) -> Int[np.ndarray, " total"]:
@@ -222,7 +235,7 @@ def _rows(edges: Int[np.ndarray, "n 3"], size: int) -> tuple[np.ndarray, Any]:
     key, tail = flat // size, flat % size
     starts = np.flatnonzero(np.diff(key, prepend=-1))
     parts = (np.ones(len(tail), np.float32), tail, np.append(starts, len(tail)))
-    matrix = sparse.csr_matrix(parts, shape=(len(starts), size))
+    matrix = csr(parts, (len(starts), size))
     matrix.has_sorted_indices = True
     return key[starts], matrix
 
