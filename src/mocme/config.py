@@ -24,6 +24,8 @@ from mocme.parts import (
 )
 from mocme.training.loop import TrainingSettings
 
+# What describes an experiment, and changes nothing.
+WORDS = ("description", "expected")
 SECTIONS = ("description", "data", "modalities", "model", "training", "evaluation", "expected")
 
 
@@ -144,6 +146,10 @@ class Experiment:
         found = {key: getattr(self, key) for key in SECTIONS}
         return {key: value for key, value in found.items() if value not in ({}, "")}
 
+    def settings(self) -> dict[str, Any]:
+        """The configuration without words and expected results: all that a training depends on."""
+        return {key: value for key, value in self.table().items() if key not in WORDS}
+
     def text(self) -> str:
         """The whole configuration as TOML."""
         return tomli_w.dumps(self.table())
@@ -197,6 +203,18 @@ def find(source: str | Path) -> Path:
     raise ConfigError(f"{source}: there is no such experiment file or shipped experiment; {hint}")
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table of a file.
+
+    Raises:
+        ConfigError: not TOML. OSError: it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
 def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The merged table of a file and everything it extends.
 
@@ -206,10 +224,7 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = path.resolve()
     if path in seen:
         raise ConfigError(f"{path}: extends itself by way of {seen[-1].name}")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    table = read_toml(path)
     base = table.pop("extends", None)
     if base is None:
         return table
@@ -225,7 +240,7 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         parent = shipped()[named]
     inherited = read(parent, (*seen, path))
     # Results and words describe one file, not those that build on it.
-    for key in ("expected", "description"):
+    for key in WORDS:
         inherited.pop(key, None)
     return merge(inherited, table)
 

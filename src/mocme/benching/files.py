@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mocme.config import merge
+from mocme.config import merge, read_toml
 from mocme.graph.published.benchmarks import VERSIONS
 from mocme.parts import ConfigError
 
@@ -93,11 +92,9 @@ class Bench:
         """
         path = Path(path)
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            table = read_toml(path)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a file") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not valid TOML: {error}") from error
         return _Reader(path).bench(table)
 
 

@@ -110,8 +110,7 @@ def _of_seeds(bench: Bench, row: Row, graph: str, runs: Path) -> list[Trial]:
 
 def settings(experiment: Experiment) -> dict[str, Any]:
     """All settings as JSON holds them; words and expected results are none."""
-    table = {k: v for k, v in experiment.table().items() if k not in ("description", "expected")}
-    found: dict[str, Any] = json.loads(json.dumps(table, default=str))
+    found: dict[str, Any] = json.loads(json.dumps(experiment.settings(), default=str))
     return found
 
 

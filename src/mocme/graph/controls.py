@@ -6,19 +6,18 @@ What a modality gives beyond its control is what its content gives; the rest is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mocme.graph.modalities import Modality, Pairs, Tokens
+from mocme.graph.modalities import AnyModality, Modality, Pairs, Tokens
 
 Replace = Literal["nothing", "random", "shuffled"]
-M = TypeVar("M", Modality, Tokens, Pairs)
 
 
-def control(modality: M, replace: Replace, seed: int) -> M:
+def control(modality: AnyModality, replace: Replace, seed: int) -> AnyModality:
     """The same modality, or a control of the same size without its content.
 
     ``random``: Gaussian vectors with the mean and deviation of each column, or token sets of the

@@ -23,8 +23,6 @@ from mocme.graph.modalities import (
     AnyModality,
     Features,
     Modality,
-    Pairs,
-    Tokens,
     check_name,
     described,
     read_safetensors,
@@ -151,11 +149,6 @@ class Encoded(Source):
 
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         found = read_encoded(folder / self.path, graph, self.settings)
-        # One call for each type, so that the checker sees which of them it is.
-        if isinstance(found, Tokens):
-            return control(found, self.replace, self.seed), []
-        if isinstance(found, Pairs):
-            return control(found, self.replace, self.seed), []
         return control(found, self.replace, self.seed), []
 
 

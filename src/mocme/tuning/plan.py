@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mocme.config import Experiment, find, merge, shipped
+from mocme.config import WORDS, Experiment, find, merge, read_toml, shipped
 from mocme.parts import ConfigError, Part, construct
 
 NUMBERS = ("low", "high", "step")
@@ -166,13 +165,11 @@ class Plan:
         """
         path = Path(file)
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            table = read_toml(path)
         except FileNotFoundError as error:
             raise ConfigError(
                 f"{path}: there is no such file; name the TOML file of a search"
             ) from (error)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not valid TOML: {error}") from error
         with within(path):
             return _plan(path, construct(PlanSettings, table, ""))
 
@@ -185,17 +182,13 @@ class Plan:
 
     def about(self) -> dict[str, Any]:
         """All that its results depend on, except the graph and its features."""
-        table = self.experiment.table()
         return {
-            "experiment": {k: v for k, v in table.items() if k not in _WORDS},
+            "experiment": self.experiment.settings(),
             "ranges": {path: found.table() for path, found in self.ranges.items()},
             "seed": self.seed,
             "seeds": list(self.seeds),
             "pruning": None if self.pruning is None else self.pruning.table(),
         }
-
-
-_WORDS = ("description", "expected")
 
 
 def canonical(value: Any) -> str:
@@ -271,7 +264,7 @@ def _check_paths(given: PlanSettings) -> None:
             inner = next(iter(table))
             raise ConfigError(f'ranges.{path}: write a path in quotes: "{path}.{inner}"')
     for path in (*given.ranges, *given.set):
-        if path.split(".")[0] in _WORDS:
+        if path.split(".")[0] in WORDS:
             raise ConfigError(f"{path}: nothing depends on it; leave it out")
     if "training.seed" in given.ranges:
         raise ConfigError(
