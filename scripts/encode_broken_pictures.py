@@ -27,6 +27,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mocme.machine import peak_memory
+
 KILL_SIGNAL = signal.SIGKILL
 
 
@@ -148,29 +150,17 @@ def kill_half_way(folder: Path, half: int, threads: int | None) -> int:
 def measured(arguments: list[str]) -> tuple[dict[str, Any], float, float]:
     """The report of a command, its seconds, and its peak memory in MiB."""
     started = time.perf_counter()
-    peak = 0.0
+    peak = 0
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(arguments, stdout=output, stderr=subprocess.DEVNULL)
         while process.poll() is None:
-            peak = max(peak, held(process.pid))
+            peak = max(peak, peak_memory(process.pid))
             time.sleep(0.02)
         output.seek(0)
         text = output.read()
     if process.returncode:
         raise SystemExit(f"ended with {process.returncode}: {text.decode()}")
-    return json.loads(text)[0], time.perf_counter() - started, peak
-
-
-def held(process: int) -> float:
-    """The most memory that a running process held so far, in MiB; 0 where the kernel does not say.
-
-    Not what `os.wait4` tells: that starts with what the process which started it held.
-    """
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return max((int(x.split()[1]) / 1024 for x in lines if x.startswith("VmHWM:")), default=0.0)
+    return json.loads(text)[0], time.perf_counter() - started, peak / 2**20
 
 
 def check(folder: Path, count: int, every: int = 100, threads: int | None = None) -> dict[str, Any]:

@@ -82,16 +82,22 @@ def checkout() -> dict[str, Any] | None:
         return None
 
 
-def peak_memory() -> int:
-    """The most memory that this process ever held, in bytes.
+def peak_memory(process: int | None = None) -> int:
+    """The most memory that a process ever held, in bytes.
 
     From the kernel's own line on Linux: there, ``ru_maxrss`` of a new program starts with what the
     program that started it held.
+
+    Args:
+        process: one that is running, by its number, 0 where the kernel does not say; this one by
+            default.
     """
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path(f"/proc/{process or 'self'}/status").read_text().splitlines()
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
+        if process is not None:
+            return 0
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most if sys.platform == "darwin" else most << 10
 
