@@ -134,9 +134,9 @@ class Side:
         trainer = self.trainer
         table = trainer.model.table()
         chosen = torch.arange(len(trainer.objective.index))
-        terms = trainer.objective.backward(
-            trainer.objective.batch(chosen), Rows(table.vectors), table.redundancy, seeded(0, 0)
-        )
+        generator = seeded(0, 0)
+        batch = trainer.objective.batch(chosen, generator)
+        terms = trainer.objective.backward(batch, Rows(table.vectors), table.redundancy, generator)
         return {"loss": terms["loss"], "facts": terms["facts"]}
 
     def save(self, path: str, ties: bool = False) -> dict[str, Any]:

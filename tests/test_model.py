@@ -11,7 +11,7 @@ from torch import Tensor
 from mocme.graph.modalities import Features, Modality
 from mocme.graph.triples import Queries
 from mocme.model.dropout import keep_mask
-from mocme.model.fusion import Mean
+from mocme.model.fusion import Attention, Mean
 from mocme.model.model import Model, ModelSettings
 from mocme.model.scorers import ComplEx, DistMult, RotatE, Scorer, TransE, TuckER
 
@@ -203,6 +203,52 @@ def test_hiding_a_modality_changes_presence(tiny_graph: Callable) -> None:
     assert bool(bare.vectors.isfinite().all())
     with pytest.raises(ValueError, match="no modality 'smell'; it has structure, shape, sound"):
         model.table(hide=("smell",))
+
+
+def test_hiding_a_modality_of_some_leaves_the_others(tiny_graph: Callable) -> None:
+    tiny = tiny_graph()
+    model = make(tiny)
+    some = torch.zeros(12, dtype=torch.bool)
+    some[::2] = True
+    partly = model.table(hide={"shape": some})
+    shown, hidden = model.table(), model.table(hide=("shape",))
+    assert torch.equal(partly.weights[:, 1] > 0, (shown.weights[:, 1] > 0) & ~some)
+    # A plain mean has no statistics over the table, so that each entity is as it would be.
+    mean = make(tiny, within=Mean(), across=Mean())
+    partly, shown, hidden = (mean.table(hide=h) for h in ({"shape": some}, (), ("shape",)))
+    known = mean.present[:, [0, 2]].any(1)
+    either = torch.where(some.unsqueeze(1), hidden.vectors[:12], shown.vectors[:12])
+    torch.testing.assert_close(partly.vectors[:12][known], either[known])
+    with pytest.raises(ValueError, match="no modality 'smell'"):
+        model.table(hide={"smell": some})
+
+
+def test_a_table_of_some_entities_is_a_part_of_the_whole(tiny_graph: Callable) -> None:
+    tiny = tiny_graph()
+    model = make(tiny, within=Mean(), across=Attention(key_width=2), dropout={"default": 0.3})
+    whole = model.table(1)
+    for ids in ([0, 3, 4, 11], [2], list(range(12))):
+        only = torch.tensor(ids)
+        part = model.table(1, only=only)
+        assert part.vectors.shape == whole.vectors.shape
+        torch.testing.assert_close(part.vectors[only], whole.vectors[only])
+        torch.testing.assert_close(part.weights, whole.weights[only])
+        others = torch.ones(12, dtype=torch.bool)
+        others[only] = False
+        assert not bool(part.vectors[:12][others].any())
+        assert torch.equal(part.vectors[12:], whole.vectors[12:])
+    with pytest.raises(ValueError, match="is for a training's step"):
+        model.table(only=torch.tensor([1]))
+
+
+def test_a_modality_that_none_of_the_chosen_has_costs_nothing(tiny_graph: Callable) -> None:
+    model = make(tiny_graph())
+    without = (~model.present[:, 1]).nonzero().flatten()
+    assert len(without)
+    table = model.table(1, only=without)
+    assert table.views["shape"].shape[0] == 0
+    table.vectors.square().sum().backward()
+    assert bool(model.structure.grad.isfinite().all())
 
 
 def test_a_hidden_modality_has_no_gradient(tiny_graph: Callable) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import AnswerIndex
+from mocme.model.fusion import Mean
 from mocme.model.model import Model, ModelSettings
 from mocme.model.scorers import ComplEx, DistMult, RotatE, Scorer, TransE, TuckER
 from mocme.training import losses
@@ -57,12 +58,9 @@ def fast(
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     table = model.table(step)
     trained = LinkPrediction(settings, model, facts, torch.device("cpu"))
-    terms = trained.backward(
-        trained.batch(chosen),
-        Rows(table.vectors),
-        table.redundancy,
-        torch.Generator().manual_seed(0),
-    )
+    generator = torch.Generator().manual_seed(0)
+    batch = trained.batch(chosen, generator)
+    terms = trained.backward(batch, Rows(table.vectors), table.redundancy, generator)
     return dict(terms), gradients(model)
 
 
@@ -341,6 +339,43 @@ def test_n3_of_complex_vectors_is_that_of_their_moduli(tiny_graph: Callable) -> 
     chosen = torch.arange(len(AnswerIndex(facts.facts)))
     terms, _ = fast(objective(n3=0.1), model, facts, chosen)
     assert terms["n3"] == pytest.approx(0.1 * (125 + 8 + 125))
+
+
+# -- only what a step needs ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_answers": 1}, {"candidates": "all"}])
+def test_a_step_needs_no_other_entities_than_it_says(
+    settings: dict[str, object], tiny_graph: Callable
+) -> None:
+    """Loss and gradients with vectors of the named entities alone equal those with all vectors."""
+    candidates = str(settings.pop("candidates", "trained"))
+    tiny = tiny_graph(tokens={"word": 1})
+    model, facts = make(tiny, ComplEx(), candidates, within=Mean(), across=Mean())
+    trained = LinkPrediction(
+        objective(negatives=Pool(size=2), n3=0.01, **settings), model, facts, torch.device("cpu")
+    )
+    for chosen in (torch.arange(3), torch.arange(len(trained.index))):
+        found = []
+        for whole in (True, False):
+            generator = torch.Generator().manual_seed(0)
+            batch = trained.batch(chosen, generator)
+            only = batch.entities(model.num_entities)
+            assert only is not None
+            assert len(only) <= model.num_entities
+            table = model.table(2, only=None if whole else only)
+            terms = trained.backward(batch, Rows(table.vectors), table.redundancy, generator)
+            found.append((dict(terms), gradients(model)))
+        assert found[0][0] == pytest.approx(found[1][0])
+        for name, gradient in found[0][1].items():
+            torch.testing.assert_close(found[1][1][name], gradient)
+
+
+def test_a_step_against_everyone_needs_everyone(tiny_graph: Callable) -> None:
+    model, facts = make(tiny_graph(), ComplEx())
+    trained = LinkPrediction(objective(), model, facts, torch.device("cpu"))
+    batch = trained.batch(torch.arange(2), torch.Generator())
+    assert batch.entities(model.num_entities) is None
 
 
 # -- answers that are drawn ------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from mocme.parts import Part
 from mocme.patterns.evidence import Evidence, Patterns
 
 STRUCTURE = "structure"
+Hidden = Sequence[str] | Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Table:
     Attributes:
         vectors: (nodes, D), entities first.
         weights: (N, M), each modality's weight in an entity's vector; 0 where nothing is known.
+            N counts the entities whose vectors were made (`Model.table`).
         views: modality name to (n, K), the experts' weights for the n entities that have it.
         redundancy: mean redundancy within modalities, for the auxiliary term.
     """
@@ -165,16 +167,25 @@ class Model(nn.Module):
 
     # -- entities to vectors ---------------------------------------------------------------------
 
-    def table(self, step: int | None = None, hide: Sequence[str] = ()) -> Table:
+    def table(
+        self,
+        step: int | None = None,
+        hide: Hidden = (),
+        only: Int[Tensor, " n"] | None = None,
+    ) -> Table:
         """Vectors of all nodes.
 
         Args:
             step: in training, the step whose modality dropout applies; None for none.
-            hide: modalities to leave out altogether.
+            hide: modalities to leave out altogether, or by name the entities, a mask (N,), that
+                shall do without it.
+            only: in training, ids of entities in ascending order. Where vectors are fused, no others are made:
+                the others' are 0, `weights` and `views` have rows for these alone, and redundancy
+                and complementarity are standardised over them.
         """
-        present = self.present
-        if hide:
-            present = present & self._shown(hide)
+        if only is not None and step is None:
+            raise ValueError("a table of some entities is for a training's step")
+        present = self._shown(hide)
         if step is not None and len(self.modalities) > 1:
             present = keep_mask(present, self.hide_probability, self.seed, step)
         if len(self.modalities) == 1:
@@ -183,42 +194,60 @@ class Model(nn.Module):
             views: dict[str, Tensor] = {}
             redundancy = vectors.new_zeros(())
         else:
-            fused, views, redundancy = self._fuse(present)
-            weights = fused.weights
-            vectors = torch.cat([fused.vector, self.structure[self.num_entities :]])
+            fused, views, redundancy = self._fuse(present, only)
+            weights, made = fused.weights, fused.vector
+            if only is not None:
+                made = made.new_zeros(self.num_entities, made.shape[1]).index_copy(0, only, made)
+            vectors = torch.cat([made, self.structure[self.num_entities :]])
         if step is None:
             vectors = self._fill_unknown(vectors, present)
         return Table(vectors, weights, views, redundancy)
 
-    def _shown(self, hide: Sequence[str]) -> Bool[Tensor, " M"]:
+    def _shown(self, hide: Hidden) -> Bool[Tensor, "N M"]:
+        """Presence, less what is hidden."""
         for name in hide:
             if name not in self.modalities:
                 known = ", ".join(self.modalities)
                 raise ValueError(f"the model has no modality {name!r}; it has {known}")
-        shown = [m not in hide for m in self.modalities]
-        return torch.tensor(shown, device=self.present.device)
+        if not isinstance(hide, Mapping):
+            shown = [m not in hide for m in self.modalities]
+            return self.present & torch.tensor(shown, device=self.present.device)
+        present = self.present.clone()
+        for name, entities in hide.items():
+            present[:, self.modalities.index(name)] &= ~entities.to(present.device)
+        return present
 
-    def _fuse(self, present: Bool[Tensor, "N M"]) -> tuple[Fused, dict[str, Tensor], Tensor]:
-        vectors = [self.structure[: self.num_entities]]
+    def _fuse(
+        self, present: Bool[Tensor, "N M"], only: Int[Tensor, " n"] | None
+    ) -> tuple[Fused, dict[str, Tensor], Tensor]:
+        structure = self.structure[: self.num_entities]
+        if only is not None:
+            structure, present = structure[only], present[only]
+        vectors = [structure]
         weights: dict[str, Tensor] = {}
         redundancy = []
         for name in self.modalities[1:]:
-            inner: Fused = self._modality(name)
-            rows = self.get_buffer(f"rows_{name}")
-            empty = inner.vector.new_zeros(self.num_entities, self.settings.width)
-            vectors.append(empty.index_copy(0, rows, inner.vector))
+            inner, rows = self._modality(name, only)
+            vectors.append(torch.zeros_like(structure).index_copy(0, rows, inner.vector))
             weights[name] = inner.weights
             redundancy.append(inner.redundancy)
         fused = self.across(torch.stack(vectors, 1), present)
         return fused, weights, torch.stack(redundancy).mean()
 
-    def _modality(self, name: str) -> Fused:
+    def _modality(
+        self, name: str, only: Int[Tensor, " n"] | None = None
+    ) -> tuple[Fused, Int[Tensor, " m"]]:
+        """A modality's fused views, and their places among all entities or among `only`."""
         views = self.views[_key(name)]
         assert isinstance(views, Views)
-        seen = views(self.get_buffer(f"values_{name}"))
+        values, rows = self.get_buffer(f"values_{name}"), self.get_buffer(f"rows_{name}")
+        if only is not None:
+            has = torch.isin(only, rows).nonzero().flatten()
+            values, rows = values[torch.searchsorted(rows, only[has])], has
+        seen = views(values)
         mask = torch.ones(seen.shape[:2], dtype=torch.bool, device=seen.device)
         result: Fused = self.within[_key(name)](seen, mask)
-        return result
+        return result, rows
 
     def _fill_unknown(self, vectors: Tensor, present: Bool[Tensor, "N M"]) -> Tensor:
         """Give entities of which nothing is known the mean vector of the training entities."""

@@ -176,12 +176,12 @@ class Trainer:
             group["lr"] = rate * factor
         self.model.thaw()
         self.optimizer.zero_grad(set_to_none=True)
-        table = self.model.table(progress.step)
-        rows = Rows(table.vectors, self._spare(table.vectors), self.low)
         generator = seeded(settings.seed, progress.epoch, progress.step)
-        terms = self.objective.backward(
-            self.objective.batch(chosen), rows, table.redundancy, generator
-        )
+        batch = self.objective.batch(chosen, generator)
+        only = batch.entities(self.model.num_entities)
+        table = self.model.table(progress.step, only=None if only is None else only.to(self.device))
+        rows = Rows(table.vectors, self._spare(table.vectors), self.low)
+        terms = self.objective.backward(batch, rows, table.redundancy, generator)
         if not math.isfinite(sum(terms.values())):
             raise Diverged(
                 f"the loss is no number any more at step {progress.step + 1} of pass "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,11 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mocme.graph.tokens import TrainingFacts
-from mocme.graph.triples import AnswerIndex
+from mocme.graph.triples import AnswerIndex, Queries
 from mocme.model.model import Model
 from mocme.parts import Part
 from mocme.training.losses import Cubes, Softmax, score_batch
-from mocme.training.negatives import Everyone, Negatives
+from mocme.training.negatives import Candidates, Everyone, Negatives
 from mocme.training.rows import Rows
 
 
@@ -51,15 +52,51 @@ class Objective(Part):
         self.max_answers, self.score_memory = max_answers, score_memory
 
 
-class Batch:
-    """Distinct questions of a step, grouped by candidate class, with their answers."""
+@dataclass(frozen=True)
+class Group:
+    """Questions of a step that share a candidate class, on the processor.
 
-    def __init__(
-        self, index: AnswerIndex, chosen: Int[Tensor, " B"], relation_class: Tensor
-    ) -> None:
-        self.index, self.chosen = index, chosen
-        classes = relation_class[index.queries.relation[chosen]]
-        self.groups = [(int(c), chosen[classes == c]) for c in torch.unique(classes)]
+    Attributes:
+        queries: B distinct questions.
+        weight: of each one's loss.
+        place, node: every known answer and whose it is.
+        used: which of these take part in the step; None: all.
+        share: how many answers each that takes part stands for.
+        negatives: the candidates.
+    """
+
+    queries: Queries
+    weight: Float[Tensor, " B"]
+    place: Int[Tensor, " n"]
+    node: Int[Tensor, " n"]
+    used: Int[Tensor, " u"] | None
+    share: Float[Tensor, " u"]
+    negatives: Candidates
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The questions of a step, group by group.
+
+    Attributes:
+        norm: weighted number of facts.
+    """
+
+    groups: Sequence[Group]
+    norm: float
+
+    def entities(self, number: int) -> Int[Tensor, " n"] | None:
+        """Which of `number` entities the step needs, ascending; None: it may need any."""
+        needed = []
+        for group in self.groups:
+            if isinstance(group.negatives.nodes, slice):
+                if group.negatives.nodes.start < number:
+                    return None
+            else:
+                needed.append(group.negatives.nodes.cpu())
+            needed += [group.queries.head, group.node]
+        ids: Tensor = torch.unique(torch.cat(needed))
+        return ids[ids < number]
 
 
 class LinkPrediction:
@@ -75,9 +112,16 @@ class LinkPrediction:
         # Links keep their numbers 0..2R-1; everything after is about tokens.
         self._first_token_relation = facts.num_relations - 2 * (len(facts.spans) - 1)
 
-    def batch(self, chosen: Int[Tensor, " B"]) -> Batch:
-        """The questions at `chosen` of the index."""
-        return Batch(self.index, chosen, self.facts.relation_class)
+    def batch(self, chosen: Int[Tensor, " B"], generator: torch.Generator) -> Batch:
+        """The questions at `chosen` of the index, with their candidates drawn."""
+        weight = self._weights(chosen)
+        counts = (self.index.offsets[chosen + 1] - self.index.offsets[chosen]).float()
+        classes = self.facts.relation_class[self.index.queries.relation[chosen]]
+        groups = [
+            self._group(int(number), chosen[classes == number], generator)
+            for number in torch.unique(classes)
+        ]
+        return Batch(groups, float((weight * counts).sum()) or 1.0)
 
     def backward(
         self, batch: Batch, rows: Rows, redundancy: Tensor, generator: torch.Generator
@@ -86,48 +130,47 @@ class LinkPrediction:
 
         The terms are means per fact; `facts` is how many (answers of the batch's questions).
         """
-        weight = self._weights(batch.chosen)
-        counts = (self.index.offsets[batch.chosen + 1] - self.index.offsets[batch.chosen]).float()
-        norm = float((weight * counts).sum()) or 1.0
         sums = {"loss": 0.0, "n3": 0.0}
-        for number, chosen in batch.groups:
-            loss, regulariser = self._group(number, chosen, rows, generator)
-            total = (loss + regulariser) / norm if self.settings.n3 else loss / norm
+        for group in batch.groups:
+            loss, regulariser = self._terms(group, rows, generator)
+            total = (loss + regulariser) / batch.norm if self.settings.n3 else loss / batch.norm
             total.backward()
-            sums["loss"] += float(loss.detach()) / norm
-            sums["n3"] += float(regulariser.detach()) / norm
+            sums["loss"] += float(loss.detach()) / batch.norm
+            sums["n3"] += float(regulariser.detach()) / batch.norm
         if self.settings.redundancy and redundancy.requires_grad:
             # The table is differentiated once, by `Rows.backward`; this adds to the same graph.
             (self.settings.redundancy * redundancy).backward(retain_graph=True)
             sums["redundancy"] = float(redundancy.detach())
         rows.backward()
-        return {**sums, "facts": norm}
+        return {**sums, "facts": batch.norm}
 
     def _weights(self, chosen: Tensor) -> Float[Tensor, " B"]:
         about_tokens = self.index.queries.relation[chosen] >= self._first_token_relation
         return torch.where(about_tokens, self.settings.token_weight, 1.0)
 
-    def _group(
-        self, number: int, chosen: Tensor, rows: Rows, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Summed loss and regulariser of questions that share a candidate class."""
-        settings, model, device = self.settings, self.model, self.device
-        queries = self.index.queries[chosen].to(device)
-        weight = self._weights(chosen).to(device)
+    def _group(self, number: int, chosen: Tensor, generator: torch.Generator) -> Group:
         place, node = self.index.rows(chosen)
         used, share = self._sampled(place, generator)
-        place, node, share = place.to(device), node.to(device), share.to(device, rows.values.dtype)
-        used = None if used is None else used.to(device)
+        negatives = self.settings.negatives.draw(
+            self.facts.spans[number], self._excluded if number == 0 else self._none, generator
+        )
+        queries, weight = self.index.queries[chosen], self._weights(chosen)
+        return Group(queries, weight, place, node, used, share, negatives)
+
+    def _terms(self, group: Group, rows: Rows, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Summed loss and regulariser of a group."""
+        settings, model, device = self.settings, self.model, self.device
+        queries, weight = group.queries.to(device), group.weight.to(device)
+        used = None if group.used is None else group.used.to(device)
+        place, node = group.place.to(device), group.node.to(device)
+        share = group.share.to(device, rows.values.dtype)
         heads = rows.gather(queries.head)
         relations = model.relations(queries.relation)
         query = model.scorer.query(heads, relations)
-        negatives = settings.negatives.draw(
-            self.facts.spans[number], self._excluded if number == 0 else self._none, generator
-        )
         scores, others = score_batch(
             query,
             rows,
-            negatives,
+            group.negatives,
             (place, node),
             settings.loss.weighting,
             model.scorer,
@@ -140,7 +183,7 @@ class LinkPrediction:
         loss = (settings.loss(scores, place, share, others) * weight).sum()
         if not settings.n3:
             return loss, loss.new_zeros(())
-        count = torch.bincount(place, weights=share, minlength=len(chosen)).to(scores.dtype)
+        count = torch.bincount(place, weights=share, minlength=len(queries)).to(scores.dtype)
         # Not weighted: a fact about a token is regularised as much as any other.
         return loss, self._n3(rows, heads, relations, count, node, share)
 
