@@ -20,7 +20,7 @@ from mocme import cli
 from mocme.benching import comparing, results, running
 from mocme.benching.files import Bench
 from mocme.benching.page import put, render
-from mocme.benching.plan import Inputs, identity, plan
+from mocme.benching.plan import Inputs, _sha, identity, plan, same
 from mocme.benching.worker import Job, attempt
 from mocme.config import Experiment
 from mocme.evaluation.ranking import Ranks
@@ -329,6 +329,32 @@ def test_a_result_of_another_configuration_is_refused_before_anything_is_trained
     assert dry.exit_code == 0, dry.output
     assert "seed 1: in conflict" in dry.stdout
     assert "seed 2: to train" in dry.stdout
+
+
+def test_a_result_from_before_a_setting_existed_counts_as_made_with_its_default(
+    home: Path,
+) -> None:
+    do(home)
+    trial = plan(Bench.read(home / "small.toml"), home / "runs")[0]
+    path = trial.place.result
+    result = json.loads(path.read_text())
+    inputs = Inputs(result["identity"]["graph"], result["identity"]["features"])
+    del result["config"]["model"]["initial"]
+    older = {**result, "identity": {**result["identity"], "settings": _sha(result["config"])}}
+    older["identity"]["digest"] = _sha(
+        {k: v for k, v in older["identity"].items() if k != "digest"}
+    )
+    path.write_text(json.dumps(older))
+    made = files(home)
+    assert [item.state for item in running.survey([trial])] == ["done"]
+    do(home)
+    assert files(home) == made
+    other = identity(trial.experiment.changed({"model.initial": 0.02}), inputs)
+    assert same(identity(trial.experiment, inputs), older)
+    assert not same(other, older)
+    # A configuration that was changed by hand is not what its digest says.
+    older["config"]["model"]["width"] = 10
+    assert not same(identity(trial.experiment, inputs), older)
 
 
 def test_a_training_of_another_configuration_is_refused(home: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mocme.auditing.audit import audit
 from mocme.encoders.exporting import export_raw
-from mocme.graph.controls import control
+from mocme.graph.controls import Control
 from mocme.graph.exporting import export
 from mocme.graph.loading import load
 from mocme.graph.mentions import mentions
@@ -311,12 +311,12 @@ def test_controls_keep_kinds_and_nearly_all_pairs(replace: Any) -> None:
         for e in range(200)
     }
     pairs = mentions(names, texts, 300)
-    changed = control(pairs, replace, 1)
+    changed = Control(replace, seed=1)(pairs)
     assert changed.kinds == pairs.kinds
     before, now = Counter(pairs.kind.tolist()), Counter(changed.kind.tolist())
     assert all(0.95 * before[kind] <= now[kind] <= before[kind] for kind in before)
-    assert changed.digest() not in (pairs.digest(), control(pairs, replace, 2).digest())
-    assert changed.digest() == control(pairs, replace, 1).digest()
+    assert changed.digest() not in (pairs.digest(), Control(replace, seed=2)(pairs).digest())
+    assert changed.digest() == Control(replace, seed=1)(pairs).digest()
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mocme.graph.controls import control
+from mocme.graph.controls import Control
 from mocme.graph.loading import load
-from mocme.graph.modalities import Modality, Tokens
+from mocme.graph.modalities import AnyModality, Modality, Pairs, Tokens
 from mocme.graph.relating import Mentions, Similar
 from mocme.graph.sources import Bins, Encoded, Numbers, Source, Vectors, Words, read_features
 from mocme.graph.triples import Graph, Vocabulary
@@ -344,12 +344,12 @@ def sizes(tokens: Tokens) -> dict[int, int]:
 def test_controls_of_vectors_keep_size_and_change_content(replace: Any) -> None:
     rows = torch.arange(1, 90, 2)
     modality = Modality(vectors(45, 4) * torch.tensor([1, 2, 3, 0.0]) + 5, rows, 90)
-    changed = control(modality, replace, 1)
+    changed = Control(replace, seed=1)(modality)
     assert torch.equal(changed.present(), modality.present())
     assert changed.values.shape == modality.values.shape
     assert changed.digest() != modality.digest()
-    assert changed.digest() == control(modality, replace, 1).digest()
-    assert changed.digest() != control(modality, replace, 2).digest()
+    assert changed.digest() == Control(replace, seed=1)(modality).digest()
+    assert changed.digest() != Control(replace, seed=2)(modality).digest()
     assert changed.provenance["replaced"] == f"{replace}, seed 1"
     # The last column does not vary, so neither does its control.
     assert torch.equal(changed.values[:, 3], modality.values[:, 3])
@@ -367,12 +367,12 @@ def test_controls_of_tokens_keep_size_and_change_content(
     replace: Any, size: int, share: float
 ) -> None:
     tokens = random_tokens(0, 120, size, share)
-    changed = control(tokens, replace, 1)
+    changed = Control(replace, seed=1)(tokens)
     assert torch.equal(changed.present(), tokens.present())
     assert len(changed.token) == len(tokens.token)
     assert sorted(changed.token.tolist()) == sorted(tokens.token.tolist())
-    assert changed.digest() not in (tokens.digest(), control(tokens, replace, 2).digest())
-    assert changed.digest() == control(tokens, replace, 1).digest()
+    assert changed.digest() not in (tokens.digest(), Control(replace, seed=2)(tokens).digest())
+    assert changed.digest() == Control(replace, seed=1)(tokens).digest()
     if replace == "random":
         assert sizes(changed) == sizes(tokens)
     else:
@@ -387,9 +387,78 @@ def contents(tokens: Tokens) -> list[list[int]]:
     return list(found.values())
 
 
+def some_of_each() -> list[AnyModality]:
+    """A dense modality, a set of tokens and pairs, of 60 entities each."""
+    head, tail = torch.arange(60).repeat_interleave(2), torch.arange(1, 121) % 59
+    apart = head != tail
+    head, tail = head[apart], tail[apart]
+    order = (head * 60 + tail).argsort()
+    return [
+        Modality(vectors(40, 4), torch.arange(0, 60).reshape(20, 3)[:, :2].flatten(), 60),
+        random_tokens(0, 60, 30, 0.2),
+        Pairs(("alike",), torch.zeros_like(head), head[order], tail[order], 60),
+    ]
+
+
+def of_entities(modality: AnyModality) -> dict[int, Any]:
+    """Content by entity (of pairs, by head)."""
+    if isinstance(modality, Modality):
+        return dict(zip(modality.rows.tolist(), modality.values.tolist(), strict=True))
+    if isinstance(modality, Pairs):
+        columns = (modality.head, modality.tail)
+    else:
+        columns = (modality.entity, modality.token)
+    found = defaultdict(list)
+    for entity, other in zip(*(c.tolist() for c in columns), strict=True):
+        found[entity].append(other)
+    return dict(found)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_share_of_entities_is_hidden_and_a_larger_one_hides_them_too(place: int) -> None:
+    modality = some_of_each()[place]
+    whole, hidden = of_entities(modality), []
+    for share in (0.2, 0.4, 0.8):
+        left = of_entities(Control("hidden", share, seed=1)(modality))
+        assert all(whole[entity] == content for entity, content in left.items())
+        hidden.append(set(whole) - set(left))
+        assert len(hidden[-1]) == round(share * len(whole))
+    assert hidden[0] < hidden[1] < hidden[2]
+    other = of_entities(Control("hidden", 0.2, seed=2)(modality))
+    assert set(whole) - set(other) != hidden[0]
+
+
+@pytest.mark.parametrize("replace", ["random", "shuffled"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_share_of_entities_is_replaced_and_the_rest_is_as_it_was(
+    place: int, replace: Any
+) -> None:
+    modality = some_of_each()[place]
+    whole = of_entities(modality)
+    mixed = Control(replace, 0.5, seed=1)(modality)
+    chosen = set(whole) - set(of_entities(Control("hidden", 0.5, seed=1)(modality)))
+    found = of_entities(mixed)
+    assert {e: c for e, c in found.items() if e not in chosen} == {
+        e: c for e, c in whole.items() if e not in chosen
+    }
+    assert sum(found.get(e) != whole[e] for e in chosen) > len(chosen) / 2
+    assert mixed.provenance["replaced"] == f"{replace} for the share 0.5 of entities, seed 1"
+    assert Control(replace, 0.0)(modality) is modality
+    assert (
+        Control(replace, 1.0, 1)(modality).digest() == Control(replace, seed=1)(modality).digest()
+    )
+
+
+def test_shares_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"replace_share is a share in \[0, 1\]"):
+        Words(paths=["a"], replace="random", replace_share=1.5)
+    with pytest.raises(ValueError, match="leave it out"):
+        Words(paths=["a"], replace="hidden")
+
+
 def test_nothing_is_replaced_unasked() -> None:
     tokens = random_tokens(0, 9, 3, 0.5)
-    assert control(tokens, "nothing", 0) is tokens
+    assert Control("nothing", seed=0)(tokens) is tokens
 
 
 # -- all of a graph ------------------------------------------------------------------------------
@@ -456,7 +525,7 @@ def test_every_kind_of_source_is_tried_and_has_controls() -> None:
         "Similar",
     ]
     for kind in Source.kinds:
-        assert {"replace", "seed"} <= set(inspect.signature(kind).parameters)
+        assert {"replace", "replace_share", "seed"} <= set(inspect.signature(kind).parameters)
         assert kind.files is not Source.files
 
 

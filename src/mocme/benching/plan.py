@@ -154,8 +154,29 @@ def check(trial: Trial, result: Mapping[str, Any]) -> None:
     """
     inputs = Inputs(result["identity"]["graph"], result["identity"]["features"])
     wanted = identity(trial.experiment, inputs)
-    if wanted["digest"] != result["identity"]["digest"]:
+    if not same(wanted, result):
         raise conflict(trial, wanted, result)
+
+
+def same(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+    """Whether a stored result is one of the wanted identity.
+
+    Settings that came after it was made count as what they are by default.
+
+    Args:
+        stored: with `identity` and `config`, as a result holds them.
+    """
+    own = stored["identity"]
+    if own["digest"] == wanted["digest"]:
+        return True
+    if _sha(stored["config"]) != own["settings"]:
+        return False
+    try:
+        renewed = _sha(settings(Experiment.load(stored["config"])))
+    except ConfigError:  # a setting that is no longer there
+        return False
+    parts = {**own, "settings": renewed}
+    return all(parts[key] == wanted[key] for key in wanted if key != "digest")
 
 
 def conflict(

@@ -15,7 +15,7 @@ from typing import Any
 
 from mocme.benching import results
 from mocme.benching.files import Bench
-from mocme.benching.plan import Inputs, State, Trial, conflict, identity, lacking
+from mocme.benching.plan import Inputs, State, Trial, conflict, identity, lacking, same
 from mocme.benching.worker import Answer, Job, attempt, earlier
 from mocme.experiment import read_inputs
 from mocme.graph.loading import load
@@ -183,7 +183,7 @@ def _surveyed(trial: Trial, read: _Reading) -> Surveyed:
         return Surveyed(trial, "failed", why=str(error))
     why = ""
     if (result := results.read(trial.place.result)) is not None:
-        if result["identity"]["digest"] != wanted["digest"]:
+        if not same(wanted, result):
             return Surveyed(trial, "conflict", wanted, str(conflict(trial, wanted, result)))
         if not (missing := lacking(trial, result)):
             return Surveyed(trial, "done", wanted)

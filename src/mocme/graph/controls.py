@@ -6,34 +6,117 @@ What a modality gives beyond its control is what its content gives; the rest is 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mocme.graph.modalities import AnyModality, Modality, Pairs, Tokens
 
-Replace = Literal["nothing", "random", "shuffled"]
+Replace = Literal["nothing", "random", "shuffled", "hidden"]
 
 
-def control(modality: AnyModality, replace: Replace, seed: int) -> AnyModality:
-    """The same modality, or a control of the same size without its content.
+@dataclass(frozen=True)
+class Control:
+    """What stands in the place of a modality's content, for which share of its entities.
 
-    ``random``: Gaussian vectors with the mean and deviation of each column, or token sets of the
-    same sizes drawn by frequency. ``shuffled``: the content of another entity that has it (a
-    permutation; by chance an entity may keep its own). Pairs: ``random`` exchanges the tails within
-    a kind, ``shuffled`` gives all pairs of a head to another head.
+    Args:
+        replace: ``nothing``: the modality as it is. ``random``: Gaussian vectors with the mean and
+            deviation of each column, or token sets of the same sizes drawn by frequency.
+            ``shuffled``: the content of another entity that has it (a permutation; by chance an
+            entity may keep its own). ``hidden``: none, as if the entities did not have it. Pairs:
+            ``random`` exchanges the tails within a kind, ``shuffled`` gives all pairs of a head to
+            another head, ``hidden`` takes them away.
+        share: of the entities that have it (of the heads of pairs), drawn by lot; those of a
+            smaller share are among those of a larger one.
+        seed: of all that is drawn.
     """
-    if replace == "nothing":
-        return modality
-    generator = torch.Generator().manual_seed(seed)
-    note = {**modality.provenance, "replaced": f"{replace}, seed {seed}"}
+
+    replace: Replace = "nothing"
+    share: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError("replace_share is a share in [0, 1]")
+        if self.replace == "hidden" and self.share == 1:
+            raise ValueError(
+                'replace = "hidden" needs a replace_share below 1; to hide a modality of all '
+                "entities, leave it out ([data] without)"
+            )
+
+    def __call__(self, modality: AnyModality) -> AnyModality:
+        """The modality with what is replaced."""
+        if self.replace == "nothing" or not self.share:
+            return modality
+        generator = torch.Generator().manual_seed(self.seed)
+        note = f"{self.replace}, seed {self.seed}"
+        if self.share == 1:
+            return _replaced(modality, self.replace, generator, note)
+        has = modality.present() if not isinstance(modality, Pairs) else _heads(modality)
+        chosen = has.nonzero().flatten()
+        chosen = chosen[torch.randperm(len(chosen), generator=generator)]
+        mask = torch.zeros_like(has)
+        mask[chosen[: round(self.share * len(chosen))]] = True
+        note = f"{self.replace} for the share {self.share} of entities, seed {self.seed}"
+        kept = _part(modality, ~mask, {**modality.provenance, "replaced": note})
+        if self.replace == "hidden":
+            return kept
+        part = _part(modality, mask, modality.provenance)
+        return _joined(kept, _replaced(part, self.replace, generator, note))
+
+
+def _replaced(
+    modality: AnyModality, replace: Replace, generator: torch.Generator, note: str
+) -> AnyModality:
+    noted = {**modality.provenance, "replaced": note}
     if isinstance(modality, Modality):
-        return _dense(modality, replace, generator, note)
+        return _dense(modality, replace, generator, noted)
     if isinstance(modality, Pairs):
-        return _pairs(modality, replace, generator, note)
-    return _tokens(modality, replace, generator, note)
+        return _pairs(modality, replace, generator, noted)
+    return _tokens(modality, replace, generator, noted)
+
+
+def _heads(pairs: Pairs) -> Bool[Tensor, " N"]:
+    mask = torch.zeros(pairs.num_entities, dtype=torch.bool)
+    mask[pairs.head] = True
+    return mask
+
+
+def _part(
+    modality: AnyModality, entities: Bool[Tensor, " N"], note: Mapping[str, str]
+) -> AnyModality:
+    """The modality of some entities alone (pairs: by their heads)."""
+    number = modality.num_entities
+    if isinstance(modality, Modality):
+        own = entities[modality.rows]
+        return Modality(modality.values[own], modality.rows[own], number, note)
+    if isinstance(modality, Pairs):
+        own = entities[modality.head]
+        kind, head, tail = (x[own] for x in (modality.kind, modality.head, modality.tail))
+        return Pairs(modality.kinds, kind, head, tail, number, note)
+    own = entities[modality.entity]
+    return Tokens(modality.vocabulary, modality.entity[own], modality.token[own], number, note)
+
+
+def _joined(first: AnyModality, second: AnyModality) -> AnyModality:
+    """Two parts of one modality as one; the first's provenance stays."""
+    number, note = first.num_entities, first.provenance
+    if isinstance(first, Modality) and isinstance(second, Modality):
+        rows, order = torch.cat([first.rows, second.rows]).sort()
+        values = torch.cat([first.values.float(), second.values.float()])[order]
+        return Modality(values, rows, number, note)
+    if isinstance(first, Tokens) and isinstance(second, Tokens):
+        both = [torch.stack([t.entity, t.token], 1) for t in (first, second)]
+        entity, token = (c.contiguous() for c in torch.unique(torch.cat(both), dim=0).T)
+        return Tokens(first.vocabulary, entity, token, number, note)
+    assert isinstance(first, Pairs)
+    assert isinstance(second, Pairs)
+    both = [torch.stack([p.kind, p.head, p.tail], 1) for p in (first, second)]
+    kind, head, tail = (c.contiguous() for c in torch.unique(torch.cat(both), dim=0).T)
+    return Pairs(first.kinds, kind, head, tail, number, note)
 
 
 def _dense(

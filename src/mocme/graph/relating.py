@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mocme.graph.columns import check_columns, gather
-from mocme.graph.controls import Replace, control
+from mocme.graph.controls import Control, Replace
 from mocme.graph.mentions import check_limits, mentions
 from mocme.graph.modalities import AnyModality, Modality, Pairs
 from mocme.graph.neighbours import IdPairs, similar_texts, similar_vectors
@@ -43,6 +43,7 @@ class Mentions(Source):
         share: int = 10,
         shortest: int = 3,
         replace: Replace = "nothing",
+        replace_share: float = 1.0,
         seed: int = 0,
     ) -> None:
         self.name_columns = check_columns(names, name_columns, "names name_columns")
@@ -52,7 +53,7 @@ class Mentions(Source):
             raise ValueError("separator is what stands between names; leave it out for none")
         self.names, self.texts, self.separator = names, texts, separator
         self.contexts, self.part, self.share, self.shortest = contexts, part, share, shortest
-        self.replace, self.seed = replace, seed
+        self.control = Control(replace, replace_share, seed)
 
     def files(self) -> list[str]:
         return [*self.names, *self.texts]
@@ -81,7 +82,7 @@ class Mentions(Source):
         notes = list(dict.fromkeys([*notes, *said]))
         if texts:
             notes.append(f"{folder / self.texts[0]}: {_summary(pairs, len(texts))}")
-        return control(pairs, self.replace, self.seed), notes
+        return pairs, notes
 
     def _apart(self, cells: list[str]) -> list[str]:
         if self.separator is None:
@@ -107,6 +108,7 @@ class Similar(Source):
         vectors: str | None = None,
         nearest: int = 5,
         replace: Replace = "nothing",
+        replace_share: float = 1.0,
         seed: int = 0,
     ) -> None:
         if bool(paths) == (vectors is not None):
@@ -115,7 +117,7 @@ class Similar(Source):
             raise ValueError("nearest must be 1 or more")
         self.columns = check_columns(paths, columns, "paths columns") if paths else ()
         self.paths, self.vectors, self.nearest = paths, vectors, nearest
-        self.replace, self.seed = replace, seed
+        self.control = Control(replace, replace_share, seed)
 
     def files(self) -> list[str]:
         return list(self.paths) if self.vectors is None else [self.vectors]
@@ -138,7 +140,7 @@ class Similar(Source):
         alone = number - len(made[0].unique())
         notes.append(f"{first}: {alone:,} of {number:,} entities are near to no other")
         pairs = _of_one_kind("similar", made, graph.num_entities, provenance)
-        return control(pairs, self.replace, self.seed), notes
+        return pairs, notes
 
     def _alike(self, path: Path, graph: Graph) -> tuple[IdPairs, int, dict[str, str]]:
         found = read_encoded(path, graph)

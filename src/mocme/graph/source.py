@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from pathlib import Path
 
+from mocme.graph.controls import Control
 from mocme.graph.loading import file_digest
 from mocme.graph.modalities import FORMAT, AnyModality, check_entities, read_safetensors, unpacked
 from mocme.graph.triples import Graph
@@ -12,7 +13,13 @@ from mocme.parts import Part
 
 
 class Source(Part):
-    """One way to read a modality; `load` gives it and notes for the reader."""
+    """One way to read a modality; `load` gives it and notes for the reader.
+
+    Attributes:
+        control: what is replaced in it once it is read.
+    """
+
+    control: Control = Control()
 
     @abstractmethod
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mocme.graph.columns import check_columns, gather, read_numbers
-from mocme.graph.controls import Replace, control
+from mocme.graph.controls import Control, Replace
 from mocme.graph.formats import tensors
 from mocme.graph.loading import file_digest
 from mocme.graph.modalities import (
@@ -63,13 +63,15 @@ class Vectors(Source):
         by: Literal["name", "row"] = "name",
         key: str | None = None,
         replace: Replace = "nothing",
+        replace_share: float = 1.0,
         seed: int = 0,
     ) -> None:
         if by == "row" and entities is not None:
             raise ValueError('entities is for by = "name"; rows are in the order of the ids')
         if by == "name" and key is not None:
             raise ValueError('key is for by = "row"')
-        self.path, self.entities, self.replace, self.seed = path, entities, replace, seed
+        self.path, self.entities = path, entities
+        self.control = Control(replace, replace_share, seed)
         self.by, self.key = by, key
 
     def files(self) -> list[str]:
@@ -106,7 +108,7 @@ class Vectors(Source):
             notes.append(
                 f"{path}: {empty:,} vectors are all zero; leave out entities that lack the modality"
             )
-        return control(dense, self.replace, self.seed), notes
+        return dense, notes
 
     def _by_row(self, path: Path, graph: Graph) -> tuple[Tensor, Tensor, dict[str, str]]:
         """Row i belongs to the entity with the id i, so ids must be those of a list of names."""
@@ -140,16 +142,18 @@ class Encoded(Source):
         path: str,
         settings: str | None = None,
         replace: Replace = "nothing",
+        replace_share: float = 1.0,
         seed: int = 0,
     ) -> None:
-        self.path, self.settings, self.replace, self.seed = path, settings, replace, seed
+        self.path, self.settings = path, settings
+        self.control = Control(replace, replace_share, seed)
 
     def files(self) -> list[str]:
         return [self.path]
 
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         found = read_encoded(folder / self.path, graph, self.settings)
-        return control(found, self.replace, self.seed), []
+        return found, []
 
 
 class Numbers(Source):
@@ -165,11 +169,18 @@ class Numbers(Source):
     """
 
     def __init__(
-        self, *, path: str, bins: int = 0, replace: Replace = "nothing", seed: int = 0
+        self,
+        *,
+        path: str,
+        bins: int = 0,
+        replace: Replace = "nothing",
+        replace_share: float = 1.0,
+        seed: int = 0,
     ) -> None:
         if bins < 0 or bins == 1:
             raise ValueError("bins must be 0 or at least 2")
-        self.path, self.bins, self.replace, self.seed = path, bins, replace, seed
+        self.path, self.bins = path, bins
+        self.control = Control(replace, replace_share, seed)
 
     def files(self) -> list[str]:
         return [self.path]
@@ -185,7 +196,7 @@ class Numbers(Source):
         provenance = {"source": str(folder / self.path), "attributes": "\t".join(columns)}
         provenance["sha256"] = file_digest(folder / self.path)
         dense = _checked(folder / self.path, values[has], has, graph.num_entities, provenance)
-        return control(dense, self.replace, self.seed), notes
+        return dense, notes
 
 
 class Words(Source):
@@ -208,6 +219,7 @@ class Words(Source):
         at_least: int = 3,
         at_most: float = 0.2,
         replace: Replace = "nothing",
+        replace_share: float = 1.0,
         seed: int = 0,
     ) -> None:
         if min(per_entity, at_least) < 1 or not 0 < at_most <= 1:
@@ -215,7 +227,7 @@ class Words(Source):
         self.columns = check_columns(paths, columns, "paths columns")
         self.paths, self.unit = paths, unit
         self.per_entity, self.at_least, self.at_most = per_entity, at_least, at_most
-        self.replace, self.seed = replace, seed
+        self.control = Control(replace, replace_share, seed)
 
     def files(self) -> list[str]:
         return list(self.paths)
@@ -243,18 +255,25 @@ class Words(Source):
                 f"occurs in {self.at_least} entities or more and in at most the share "
                 f"{self.at_most} of them"
             )
-        return control(tokens, self.replace, self.seed), notes
+        return tokens, notes
 
 
 class Bins(Source):
     """Numbers as a set of tokens: one token for each attribute's quantile bin."""
 
     def __init__(
-        self, *, path: str, bins: int = 10, replace: Replace = "nothing", seed: int = 0
+        self,
+        *,
+        path: str,
+        bins: int = 10,
+        replace: Replace = "nothing",
+        replace_share: float = 1.0,
+        seed: int = 0,
     ) -> None:
         if bins < 2:
             raise ValueError("bins must be at least 2")
-        self.path, self.bins, self.replace, self.seed = path, bins, replace, seed
+        self.path, self.bins = path, bins
+        self.control = Control(replace, replace_share, seed)
 
     def files(self) -> list[str]:
         return [self.path]
@@ -270,7 +289,7 @@ class Bins(Source):
             at_most=1.0,
             provenance=provenance,
         )
-        return control(tokens, self.replace, self.seed), notes
+        return tokens, notes
 
 
 def read_features(
@@ -296,7 +315,8 @@ def read_features(
         check_name(name, path)
         settings = {**table, "kind": kind_of(table, path)}
         source = build(Source, settings, path)  # type: ignore[type-abstract]
-        read[name], said = source.load(graph, _folder_of(source, folder, home))
+        found, said = source.load(graph, _folder_of(source, folder, home))
+        read[name] = source.control(found)
         notes += said
     return Features.of(read, notes)
 

@@ -179,9 +179,9 @@ class Model(nn.Module):
             step: in training, the step whose modality dropout applies; None for none.
             hide: modalities to leave out altogether, or by name the entities, a mask (N,), that
                 shall do without it.
-            only: in training, ids of entities in ascending order. Where vectors are fused, no others are made:
-                the others' are 0, `weights` and `views` have rows for these alone, and redundancy
-                and complementarity are standardised over them.
+            only: in training, ids of entities in ascending order. Where vectors are fused, no
+                others are made: theirs are 0, `weights` and `views` have rows for these alone, and
+                redundancy and complementarity are standardised over them.
         """
         if only is not None and step is None:
             raise ValueError("a table of some entities is for a training's step")
