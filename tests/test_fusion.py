@@ -14,13 +14,16 @@ from torch import Tensor
 from mocme.model.dropout import BLOCK, keep_mask, seeded
 from mocme.model.experts import Experts
 from mocme.model.fusion import (
+    Blocks,
     Complementary,
     Fused,
     Fusion,
+    Projection,
     masked_softmax,
     pair_redundancy,
     standardised,
 )
+from mocme.model.scorers import ComplEx, DistMult
 
 WIDTH, VIEWS = 5, 4
 VARIANTS: list[Fusion] = [kind() for kind in Fusion.kinds]
@@ -70,10 +73,48 @@ def test_weights_of_present_views_sum_to_one(fusion: Fusion, seed: int) -> None:
     assert bool((fused.weights[~present] == 0).all())
     assert bool((fused.weights >= 0).all())
     torch.testing.assert_close(fused.weights.sum(1), present.any(1).double())
+    assert torch.equal(fused.vector[0], torch.zeros(WIDTH, dtype=torch.float64))
+    if isinstance(fusion, (Projection, Blocks)):  # no weighted sums; their own tests follow
+        return
     naive = sum(fused.weights[:, v, None] * views[:, v] for v in range(VIEWS))
     torch.testing.assert_close(fused.vector, naive)
-    assert torch.equal(fused.vector[0], torch.zeros(WIDTH, dtype=torch.float64))
     torch.testing.assert_close(fused.vector[1], views[1, seed % VIEWS])
+
+
+def test_a_projection_is_a_map_of_each_view_and_starts_as_the_mean() -> None:
+    views, present = entities(3)
+    started = Projection().make(WIDTH, VIEWS, torch.Generator()).double()
+    torch.testing.assert_close(started(views, present).vector[2], views[2].mean(0))
+    module = make(Projection())
+    for e in range(len(views)):
+        shown = [views[e, v] @ module.weight[v] for v in range(VIEWS) if present[e, v]]
+        naive = sum(shown, torch.zeros(WIDTH, dtype=torch.float64))
+        torch.testing.assert_close(module(views, present).vector[e], naive)
+
+
+@pytest.mark.parametrize("width", [8, 9, 20])
+def test_scores_of_blocks_are_sums_of_a_score_for_each_view(width: int) -> None:
+    views = torch.randn(6, VIEWS, width, generator=torch.Generator().manual_seed(0)).double()
+    relation = torch.randn(6, width, generator=torch.Generator().manual_seed(1)).double()
+    present = torch.rand(6, VIEWS, generator=torch.Generator().manual_seed(2)) < 0.7
+    module = Blocks().make(width, VIEWS, torch.Generator()).double()
+    scorer = DistMult() if width % 2 else ComplEx()
+
+    def score(shown: Tensor) -> Tensor:
+        vectors = module(views, shown).vector
+        return scorer.compare(scorer.query(vectors, relation), vectors)
+
+    alone = []
+    for v in range(VIEWS):
+        only = torch.zeros_like(present)
+        only[:, v] = present[:, v]
+        alone.append(score(only))
+    torch.testing.assert_close(score(present), sum(alone))
+    counts = module.owner.sum(1)
+    assert int(counts.sum()) == width
+    assert int(counts.max() - counts.min()) <= 2
+    with pytest.raises(ValueError, match="a width of 8 or more for 4 views"):
+        Blocks().make(6, VIEWS, torch.Generator())
 
 
 @every

@@ -190,6 +190,42 @@ def test_an_entity_added_without_a_fact_has_the_vector_of_its_features(
     torch.testing.assert_close(second.vectors[old], torch.cat(features).mean(0))
 
 
+@pytest.mark.parametrize("scorer", [ComplEx, DistMult, TuckER])
+def test_each_relation_weighs_the_modalities_anew(
+    scorer: type[Scorer], tiny_graph: Callable
+) -> None:
+    tiny = tiny_graph()
+    plain = make(tiny, scorer=scorer())
+    model = make(tiny, scorer=scorer(), by_relation=True)
+    asked, count = questions(tiny), model.num_entities
+    torch.testing.assert_close(model.score(asked), plain.score(asked))  # where it starts
+    model.thaw()
+    with torch.no_grad():
+        model.gate.normal_(generator=torch.Generator().manual_seed(0))
+    table = plain.table()
+    stacked = [plain.structure[:count]]
+    for name in plain.modalities[1:]:
+        fused, rows = plain._modality(name)
+        stacked.append(torch.zeros_like(stacked[0]).index_copy(0, rows, fused.vector))
+    for row, (head, relation) in enumerate(zip(asked.head, asked.relation, strict=True)):
+        weights = model.gate[relation].softmax(0) * len(stacked)
+        seen = sum(weights[m] * table.weights[:, m, None] * stacked[m] for m in range(len(stacked)))
+        query = plain.query(seen[head : head + 1], relation[None])
+        naive = plain.scorer.compare(query, seen)[0]
+        # The mean vector of the known stands for entities of which nothing is known.
+        known = model.known()
+        torch.testing.assert_close(model.score(asked)[row][known], naive[known])
+    assert any(p is model.gate for p in model.table_parameters())
+    assert not any(p is model.gate for p in model.dense_parameters())
+
+
+def test_a_gate_by_relation_needs_products_and_modalities(tiny_graph: Callable) -> None:
+    with pytest.raises(ValueError, match="adds up products, which TransE does not make"):
+        ModelSettings(scorer=TransE(), by_relation=True)
+    with pytest.raises(ValueError, match="the graph has no dense one"):
+        make(tiny_graph(dense={}), by_relation=True)
+
+
 def test_hiding_a_modality_changes_presence(tiny_graph: Callable) -> None:
     tiny = tiny_graph()
     model = make(tiny)

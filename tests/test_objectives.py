@@ -320,6 +320,14 @@ def test_the_redundancy_term_reaches_the_experts(tiny_graph: Callable) -> None:
         torch.testing.assert_close(found[name], without[name] + alone[name])
 
 
+# Not ComplEx: the root of its naive modulus has no gradient where a modality is absent.
+@pytest.mark.parametrize("scorer", [DistMult, TuckER])
+def test_gates_by_relation_are_trained(scorer: type[Scorer], tiny_graph: Callable) -> None:
+    model, facts = make(tiny_graph(tokens={"word": 1}), scorer(), by_relation=True)
+    check(objective(n3=0.01), model, facts)
+    assert bool(fast(objective(n3=0.01), model, facts, torch.arange(5))[1]["gate"].any())
+
+
 def test_an_experiment_without_a_regulariser_reports_none(tiny_graph: Callable) -> None:
     model, facts = make(tiny_graph(), ComplEx())
     terms, _ = fast(objective(), model, facts, torch.arange(5))

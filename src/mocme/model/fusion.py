@@ -21,7 +21,8 @@ class Fused(NamedTuple):
 
     Attributes:
         vector: (n, D); zero where nothing is present.
-        weights: (n, V); sum to 1, or are all 0 where nothing is present.
+        weights: (n, V); sum to 1, or are all 0 where nothing is present. The vector is the sum of
+            the views by these weights, except where a fusion says otherwise.
         redundancy: mean squared cosine between the present views, a scalar (0 where not computed).
     """
 
@@ -85,6 +86,30 @@ class Attention(Fusion):
 
     def make(self, width: int, views: int, generator: torch.Generator) -> nn.Module:
         return AttentionFusion(width, self.key_width, generator)
+
+
+class Projection(Fusion):
+    """A linear map of all views side by side, absent ones 0; it starts as their mean."""
+
+    def __init__(self) -> None:
+        pass
+
+    def make(self, width: int, views: int, generator: torch.Generator) -> nn.Module:
+        return ProjectionFusion(width, views)
+
+
+class Blocks(Fusion):
+    """Each view keeps an equal share of the D entries for itself.
+
+    With a scorer by product a score is then a sum of one score for each view (as MoMoK adds those
+    of its modalities: Zhang et al., ICLR 2025). Both parts of a complex entry are of one view.
+    """
+
+    def __init__(self) -> None:
+        pass
+
+    def make(self, width: int, views: int, generator: torch.Generator) -> nn.Module:
+        return BlocksFusion(width, views)
 
 
 class ComplementaryFusion(nn.Module):
@@ -177,7 +202,7 @@ class MeanFusion(nn.Module):
 
     def forward(self, views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]) -> Fused:
         """Average the views that are present."""
-        weights = present.to(views.dtype) / present.sum(1, keepdim=True).clamp_min(1)
+        weights = shares(views, present)
         return Fused(weighted(weights, views), weights, views.new_zeros(()))
 
 
@@ -197,6 +222,45 @@ class AttentionFusion(nn.Module):
         logits = torch.einsum("nvk,nk->nv", units @ self.key, centre @ self.query)
         weights = masked_softmax(logits * self.key.shape[1] ** -0.5, present)
         return Fused(weighted(weights, views), weights, views.new_zeros(()))
+
+
+class ProjectionFusion(nn.Module):
+    """See `Projection`; as weights it gives those of the mean that it starts from."""
+
+    def __init__(self, width: int, views: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(width).repeat(views, 1, 1) / views)
+
+    def forward(self, views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]) -> Fused:
+        """Map the views that are present."""
+        shown = (views * present.unsqueeze(-1)).flatten(1)
+        vector = shown @ self.weight.flatten(0, 1)
+        return Fused(vector, shares(views, present), views.new_zeros(()))
+
+
+class BlocksFusion(nn.Module):
+    """See `Blocks`; as weights it gives each present view the same."""
+
+    owner: Tensor
+
+    def __init__(self, width: int, views: int) -> None:
+        super().__init__()
+        period = width // 2 if width % 2 == 0 else width
+        if period < views:
+            raise ValueError(f"Blocks needs a width of {2 * views} or more for {views} views")
+        entry = torch.arange(width) % period
+        owner = entry % views == torch.arange(views).unsqueeze(1)
+        self.register_buffer("owner", owner, persistent=False)
+
+    def forward(self, views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]) -> Fused:
+        """Take from each view that is present the entries it owns."""
+        vector = (views * present.unsqueeze(-1) * self.owner).sum(1)
+        return Fused(vector, shares(views, present), views.new_zeros(()))
+
+
+def shares(views: Tensor, present: Bool[Tensor, "n V"]) -> Float[Tensor, "n V"]:
+    """The same weight for all present views."""
+    return present.to(views.dtype) / present.sum(1, keepdim=True).clamp_min(1)
 
 
 def unit(views: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
@@ -254,4 +318,4 @@ def masked_softmax(
     return weights * present
 
 
-Fusion.kinds = (Complementary, Mean, Attention)
+Fusion.kinds = (Complementary, Mean, Attention, Projection, Blocks)

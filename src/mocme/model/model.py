@@ -51,6 +51,11 @@ class ModelSettings(Part):
         inverse: ``free``: an inverse relation has a vector of its own; ``tied``: it follows.
         dropout: probability that a modality is hidden in a step, by name; `default` for the rest.
         initial: deviation of the tables at the start.
+        by_relation: each relation weighs the modalities anew (a gate that is conditioned on the
+            relation, as in NativE: Zhang et al., SIGIR 2024): the sum of w_m(r) a_m(e) v_m(e) over
+            modalities m, with a_m the weights of `across` and w_m(r) learned, 1 on average.
+            Vectors are then as many times as long as there are modalities, and the scorer must be
+            one by product.
         patterns: paths over links and pairs of entities whose evidence is added to the score; they
             are fitted once the embedding is trained. None: no patterns.
     """
@@ -66,6 +71,7 @@ class ModelSettings(Part):
         across: Fusion = Complementary(),
         dropout: Mapping[str, float] = {"default": 0.2},
         initial: float = 0.01,
+        by_relation: bool = False,
         patterns: Patterns | None = None,
     ) -> None:
         if width < 2:
@@ -74,7 +80,12 @@ class ModelSettings(Part):
             raise ValueError("a dropout probability lies in [0, 1)")
         self.width, self.scorer, self.inverse = width, scorer, inverse
         self.experts, self.within, self.across = experts, within, across
-        self.dropout, self.initial = dropout, initial
+        if by_relation and not scorer.by_product:
+            raise ValueError(
+                f"by_relation adds up products, which {type(scorer).__name__} does not make; "
+                f"choose another scorer"
+            )
+        self.dropout, self.initial, self.by_relation = dropout, initial, by_relation
         self.patterns = patterns
 
 
@@ -108,6 +119,11 @@ class Model(nn.Module):
             self._add_modality(name, modality, generator)
         if dense:
             self.across = settings.across.make(width, len(self.modalities), generator)
+        self.gate: nn.Parameter | None = None
+        if settings.by_relation:
+            if not dense:
+                raise ValueError("by_relation weighs modalities, and the graph has no dense one")
+            self.gate = nn.Parameter(torch.zeros(len(self.relation), len(self.modalities)))
         present = [facts.present[: facts.num_entities], *(m.present() for m in dense.values())]
         self.register_buffer("present", torch.stack(present, 1), persistent=False)
         rest = settings.dropout.get("default", 0.0)
@@ -162,8 +178,13 @@ class Model(nn.Module):
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """Parameters that every entity shares (maps, gates, core), as against table rows."""
-        tables = {id(self.structure), id(self.relation)}
+        tables = {id(p) for p in self.table_parameters()}
         return [p for p in self.parameters() if id(p) not in tables]
+
+    def table_parameters(self) -> list[nn.Parameter]:
+        """Parameters that are rows of entities and relations."""
+        tables = [self.structure, self.relation]
+        return tables if self.gate is None else [*tables, self.gate]
 
     # -- entities to vectors ---------------------------------------------------------------------
 
@@ -198,7 +219,12 @@ class Model(nn.Module):
             weights, made = fused.weights, fused.vector
             if only is not None:
                 made = made.new_zeros(self.num_entities, made.shape[1]).index_copy(0, only, made)
-            vectors = torch.cat([made, self.structure[self.num_entities :]])
+            tokens = self.structure[self.num_entities :]
+            if self.gate is not None:
+                own = tokens.new_zeros(len(tokens), len(self.modalities), tokens.shape[1])
+                own[:, 0] = tokens
+                tokens = self._beside(own)
+            vectors = torch.cat([made, tokens])
         if step is None:
             vectors = self._fill_unknown(vectors, present)
         return Table(vectors, weights, views, redundancy)
@@ -231,8 +257,18 @@ class Model(nn.Module):
             vectors.append(torch.zeros_like(structure).index_copy(0, rows, inner.vector))
             weights[name] = inner.weights
             redundancy.append(inner.redundancy)
-        fused = self.across(torch.stack(vectors, 1), present)
+        stacked = torch.stack(vectors, 1)
+        fused: Fused = self.across(stacked, present)
+        if self.gate is not None:
+            fused = fused._replace(vector=self._beside(fused.weights.unsqueeze(-1) * stacked))
         return fused, weights, torch.stack(redundancy).mean()
+
+    def _beside(self, stacked: Float[Tensor, "n M D"]) -> Float[Tensor, "n MD"]:
+        """The vectors of modalities as one, the parts of complex entries in its two halves."""
+        parts = 2 if self.scorer.complex_entries else 1
+        number, count, width = stacked.shape
+        apart = stacked.view(number, count, parts, width // parts)
+        return apart.transpose(1, 2).reshape(number, count * width)
 
     def _modality(
         self, name: str, only: Int[Tensor, " n"] | None = None
@@ -275,10 +311,27 @@ class Model(nn.Module):
         return torch.where(flip.unsqueeze(1), self.scorer.invert(vectors), vectors)
 
     def query(
-        self, heads: Float[Tensor, "B D"], relation: Int[Tensor, " B"]
+        self,
+        heads: Float[Tensor, "B D"],
+        relation: Int[Tensor, " B"],
+        vectors: Float[Tensor, "B E"] | None = None,
     ) -> Float[Tensor, "B D"]:
-        """The vectors that right answers should match, from the heads' vectors."""
-        return self.scorer.query(heads, self.relations(relation))
+        """The vectors that right answers should match, from the heads' vectors.
+
+        Args:
+            vectors: those of the relations, where they are at hand.
+        """
+        if vectors is None:
+            vectors = self.relations(relation)
+        if self.gate is None:
+            return self.scorer.query(heads, vectors)
+        count = len(self.modalities)
+        weights = self.gate[self.relation_row[relation]].softmax(1) * count
+        parts = 2 if self.scorer.complex_entries else 1
+        apart = heads.view(len(heads), parts, count, -1)
+        head = torch.einsum("bpmd,bm->bpd", apart, weights).flatten(1)
+        query = self.scorer.query(head, vectors).view(len(heads), parts, 1, -1)
+        return (query * weights[:, None, :, None]).flatten(1)
 
     def score(
         self, queries: Queries, candidates: Tensor | None = None, table: Table | None = None

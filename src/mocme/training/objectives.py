@@ -166,7 +166,7 @@ class LinkPrediction:
         share = group.share.to(device, rows.values.dtype)
         heads = rows.gather(queries.head)
         relations = model.relations(queries.relation)
-        query = model.scorer.query(heads, relations)
+        query = model.query(heads, queries.relation, relations)
         scores, others = score_batch(
             query,
             rows,

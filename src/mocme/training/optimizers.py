@@ -48,7 +48,7 @@ class Optimizer(Part):
 
     def make(self, model: Model) -> torch.optim.Optimizer:
         """The optimiser of a model's parameters, in two groups."""
-        groups = [{"params": [model.structure, model.relation], "lr": self.tables}]
+        groups = [{"params": model.table_parameters(), "lr": self.tables}]
         if dense := model.dense_parameters():
             groups.append({"params": dense, "lr": self.dense})
         extra: dict[str, Any] = dict(self.settings)
