@@ -396,6 +396,25 @@ def test_lengths_of_texts(tmp_path: Path) -> None:
         assert result.coverage.tokens["said"].present == 2
 
 
+def test_pairs_of_entities_are_counted_and_shown(tmp_path: Path) -> None:
+    texts = "e0\tknew Bob\ne1\tBob\ne2\tAnn and Bob\n"
+    toml = (
+        '[modalities.named]\nkind = "mentions"\nnames = ["n.tsv"]\ntexts = ["t.tsv"]\n'
+        "contexts = 0\n"
+    )
+    names = "e3\tBob\ne4\tAnn\n"
+    folder = put(tmp_path / "g", sound(), graph_toml=toml, t_tsv=texts, n_tsv=names)
+    found = audit(folder, ranked=False)
+    held = found.coverage.pairs["named"]
+    assert (held.present, held.pairs, held.kinds) == (5, 4, 1)
+    assert held.share == 5 / found.entities
+    assert (held.sizes["0"], held.sizes["100"]) == (1, 3)
+    console = Console(width=200, file=io.StringIO())
+    console.print(overview(found))
+    assert "named" in console.file.getvalue()
+    assert "4 pairs of 1 kinds" in page(found)
+
+
 # -- repair --------------------------------------------------------------------------------------
 
 

@@ -250,15 +250,15 @@ def _modalities(audit: Audit) -> Html:
         odd = (vectors.zeros + shared) / max(1, audit.entities)
         text = f"{vectors.present:,}, {percent(vectors.share)}"
         drawn.append(Bar(_cut(name), [(vectors.share - odd, "one"), (odd, "bad")], text))
-    for name, sets in covered.tokens.items():
-        text = f"{sets.present:,}, {percent(sets.share)}"
-        drawn.append(Bar(_cut(name), [(sets.share, "two")], text))
+    for name, others in (*covered.tokens.items(), *covered.pairs.items()):
+        text = f"{others.present:,}, {percent(others.share)}"
+        drawn.append(Bar(_cut(name), [(others.share, "two")], text))
     if not drawn:
         return _section("Modalities", tag("p", "The graph declares none.", class_="soft"))
     said = (
-        "Entities that have each modality. Blue: vectors; orange: sets of tokens; red: vectors "
-        f"that are all zero, or shared where one belongs to {COMMON:.0%} of its entities or "
-        "more, which may stand for missing values."
+        "Entities that have each modality. Blue: vectors; orange: sets of tokens, and pairs of "
+        f"entities; red: vectors that are all zero, or shared where one belongs to {COMMON:.0%} "
+        "of its entities or more, which may stand for missing values."
     )
     rows: list[Sequence[str]] = []
     for name, vectors in covered.dense.items():
@@ -271,6 +271,9 @@ def _modalities(audit: Audit) -> Html:
         rows.append(
             (label(name), f"{sets.vocabulary:,} tokens; of an entity: {_spread(sets.sizes)}")
         )
+    for name, pairs in covered.pairs.items():
+        kinds = f"{pairs.pairs:,} pairs of {pairs.kinds:,} kinds"
+        rows.append((label(name), f"{kinds}; of an entity: {_spread(pairs.sizes)}"))
     for name, texts in covered.texts.items():
         rows.append((label(name), f"{texts.present:,} texts; words in one: {_spread(texts.words)}"))
     table = _table(("modality", "values"), rows, numbers=())

@@ -22,7 +22,7 @@ def overview(audit: Audit) -> RenderableType:
     if audit.floors:
         parts.append(_floors(audit))
     parts.append(_relations(audit))
-    if audit.coverage.dense or audit.coverage.tokens:
+    if audit.coverage.dense or audit.coverage.tokens or audit.coverage.pairs:
         parts.append(_modalities(audit))
     return Group(*parts)
 
@@ -81,8 +81,8 @@ def _modalities(audit: Audit) -> Table:
     for name, vectors in audit.coverage.dense.items():
         odd = f"{vectors.zeros:,} zero, {vectors.in_groups:,} not alone"
         table.add_row(_name(name), f"{vectors.present:,}", percent(vectors.share), odd)
-    for name, sets in audit.coverage.tokens.items():
-        table.add_row(_name(name), f"{sets.present:,}", percent(sets.share), "")
+    for name, others in (*audit.coverage.tokens.items(), *audit.coverage.pairs.items()):
+        table.add_row(_name(name), f"{others.present:,}", percent(others.share), "")
     return table
 
 

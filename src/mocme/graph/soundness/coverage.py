@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mocme.graph.columns import read_texts
-from mocme.graph.modalities import Features, Modality, Tokens
+from mocme.graph.modalities import Features, Modality, Pairs, Tokens
 from mocme.graph.soundness.profile import percentiles
 from mocme.graph.sources import Source, Words, kind_of
 from mocme.graph.triples import Graph
@@ -54,6 +54,22 @@ class TokenSets:
 
 
 @dataclass(frozen=True)
+class PairSets:
+    """Pairs of entities; `sizes` are percentiles of their number, over entities that are in one.
+
+    Attributes:
+        present: entities in a pair, as head or as tail; share: of all entities.
+        kinds: how many kinds of pairs there are.
+    """
+
+    present: int
+    share: float
+    kinds: int
+    pairs: int
+    sizes: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Texts:
     """Texts that words are taken from; `words` are percentiles of their length in words."""
 
@@ -69,6 +85,7 @@ class Coverage:
     dense: dict[str, Vectors] = field(default_factory=dict)
     tokens: dict[str, TokenSets] = field(default_factory=dict)
     texts: dict[str, Texts] = field(default_factory=dict)
+    pairs: dict[str, PairSets] = field(default_factory=dict)
 
 
 def coverage(features: Features) -> Coverage:
@@ -76,6 +93,7 @@ def coverage(features: Features) -> Coverage:
     return Coverage(
         {name: _vectors(modality) for name, modality in features.dense.items()},
         {name: _token_sets(tokens) for name, tokens in features.tokens.items()},
+        pairs={name: _pair_sets(pairs) for name, pairs in features.pairs.items()},
     )
 
 
@@ -139,6 +157,19 @@ def _token_sets(tokens: Tokens) -> TokenSets:
         _share(len(held), tokens.num_entities),
         len(tokens.vocabulary),
         len(tokens.entity),
+        percentiles(held),
+    )
+
+
+def _pair_sets(pairs: Pairs) -> PairSets:
+    ends = np.concatenate([pairs.head.numpy(), pairs.tail.numpy()])
+    sizes = np.bincount(ends, minlength=pairs.num_entities)
+    held = sizes[sizes > 0]
+    return PairSets(
+        len(held),
+        _share(len(held), pairs.num_entities),
+        len(pairs.kinds),
+        len(pairs.kind),
         percentiles(held),
     )
 
