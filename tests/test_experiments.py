@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import mocme
 from mocme.config import Experiment, read, shipped
+from mocme.experiment import read_inputs
 from mocme.graph.modalities import Modality
 from mocme.graph.triples import Graph, Vocabulary
 
@@ -145,3 +146,18 @@ def test_descriptions_are_distinct() -> None:
 
 def test_there_are_experiments() -> None:
     assert {"default", "mocme", "structure"} <= set(shipped())
+
+
+def test_a_modality_that_an_experiment_declares_and_leaves_out_is_noted(
+    tiny_graph: Callable, tiny_folder: Callable, tmp_path: Path
+) -> None:
+    tiny = tiny_graph(dense={}, tokens={})
+    folder = tiny_folder(tmp_path / "data", tiny)
+    table = {"kind": "Words", "paths": ["t.tsv"], "at_least": 1, "at_most": 1.0}
+    (folder / "t.tsv").write_text("".join(f"{e}\tword\n" for e in tiny.graph.entities.names))
+    graph = mocme.load(folder)
+    small = {"model": {"width": 8}, "modalities": {"said": table}}
+    told = "said: the experiment declares it, and its [data] leaves it out"
+    for data, noted in (({"only": []}, True), ({"without": ["said"]}, False), ({}, False)):
+        found = read_inputs(graph, Experiment.load({**small, "data": data}))
+        assert (told in found.notes) == noted

@@ -157,7 +157,13 @@ def _chosen(
         f"{features}: {name} is not used, for the experiment declares modalities and not this one"
         for name in extra
     ]
-    return experiment.parts()[0].choose(tables), notes
+    found = experiment.parts()[0].choose(tables)
+    notes += [
+        f"{name}: the experiment declares it, and its [data] leaves it out"
+        for name in experiment.modalities
+        if name not in found and name not in experiment.data["without"]
+    ]
+    return found, notes
 
 
 def _about(experiment: Experiment, graph: Graph, features: Features) -> dict[str, Any]:
