@@ -250,9 +250,12 @@ def _modalities(audit: Audit) -> Html:
         odd = (vectors.zeros + shared) / max(1, audit.entities)
         text = f"{vectors.present:,}, {percent(vectors.share)}"
         drawn.append(Bar(_cut(name), [(vectors.share - odd, "one"), (odd, "bad")], text))
-    for name, others in (*covered.tokens.items(), *covered.pairs.items()):
-        text = f"{others.present:,}, {percent(others.share)}"
-        drawn.append(Bar(_cut(name), [(others.share, "two")], text))
+    for name, sets in covered.tokens.items():
+        text = f"{sets.present:,}, {percent(sets.share)}"
+        drawn.append(Bar(_cut(name), [(sets.share, "two")], text))
+    for name, pairs in covered.pairs.items():
+        text = f"{pairs.present:,}, {percent(pairs.share)}"
+        drawn.append(Bar(_cut(name), [(pairs.share, "two")], text))
     if not drawn:
         return _section("Modalities", tag("p", "The graph declares none.", class_="soft"))
     said = (

@@ -81,8 +81,10 @@ def _modalities(audit: Audit) -> Table:
     for name, vectors in audit.coverage.dense.items():
         odd = f"{vectors.zeros:,} zero, {vectors.in_groups:,} not alone"
         table.add_row(_name(name), f"{vectors.present:,}", percent(vectors.share), odd)
-    for name, others in (*audit.coverage.tokens.items(), *audit.coverage.pairs.items()):
-        table.add_row(_name(name), f"{others.present:,}", percent(others.share), "")
+    for name, sets in audit.coverage.tokens.items():
+        table.add_row(_name(name), f"{sets.present:,}", percent(sets.share), "")
+    for name, pairs in audit.coverage.pairs.items():
+        table.add_row(_name(name), f"{pairs.present:,}", percent(pairs.share), "")
     return table
 
 
