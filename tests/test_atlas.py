@@ -250,10 +250,12 @@ def test_graph_file_names_what_is_there() -> None:
     tables = [*graph["modalities"].values(), *graph["encode"].values()]
     tables += [graph["pictures"], graph["types"]]
     for table in tables:
-        for path in table.get("paths", [table.get("path")]):
-            assert (ATLAS / path).is_file()
+        one = [table[key] for key in ("path", "vectors") if key in table]
+        named = [*table.get("paths", []), *table.get("names", []), *one]
+        assert named
+        assert all((ATLAS / path).is_file() for path in named)
     assert set(graph["encode"]) == {"text", "image"}
-    assert set(graph["modalities"]) == {"number"}
+    assert set(graph["modalities"]) == {"number", "like-names", "like-pictures", "names-in-names"}
 
 
 @pytest.mark.parametrize(

