@@ -53,6 +53,8 @@ def write_modality(folder: Path, table: Mapping[str, Any], names: tuple[str, ...
     if kind == "mentions":
         write_mentions(folder, table, chosen)
         return
+    if "vectors" in table:  # another modality's, which is written for it
+        return
     paths = [folder / name for name in table.get("paths", [table.get("path")])]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,11 +85,13 @@ def write_modality(folder: Path, table: Mapping[str, Any], names: tuple[str, ...
 
 
 def write_mentions(folder: Path, table: Mapping[str, Any], chosen: tuple[str, ...]) -> None:
-    """Names, and texts of which each is the name of the next entity."""
+    """Names, every fourth within the next, and texts of which each is the next entity's name."""
     called = [f"name{place} of word{place // 4}" for place in range(len(chosen))]
-    texts = dict(zip(table["texts"], [*table["columns"], *table["columns"] * 9], strict=False))
+    called[1::4] = [f"{name} again" for name in called[: len(called[1::4]) * 4 : 4]]
+    own, name_columns = list(table.get("columns", (2,))), table.get("name_columns", (2,))
+    texts = dict(zip(table.get("texts", ()), own * 10, strict=False))
     for file in {*table["names"], *texts}:
-        columns = range(2, 1 + max(*table["name_columns"], *table["columns"]))
+        columns = range(2, 1 + max(*name_columns, *own))
         rows = []
         for place, name in enumerate(chosen):
             following = called[(place + 1) % len(called)]
