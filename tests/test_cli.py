@@ -116,7 +116,49 @@ def test_mistakes_are_explained(
     assert not (tmp_path / "out").exists()
 
 
-def test_head_and_tail_together_are_refused(run: Path) -> None:
-    result = call("predict", run, "--head", "Chad", "--tail", "Niger", "-r", "borders")
-    assert result.exit_code == 2
-    assert "either --head or --tail" in result.stderr
+def test_a_question_has_two_names_or_one_entity(run: Path) -> None:
+    for words in (
+        ("--head", "Chad", "--tail", "Niger", "-r", "borders"),
+        ("--head", "Chad"),
+        ("--about", "Chad", "-r", "borders"),
+    ):
+        result = call("predict", run, *words)
+        assert result.exit_code == 2
+        assert "give two of --head, --relation and --tail, or --about alone" in result.stderr
+    result = call("predict", run, "--about", "Chad", "--among", "observed")
+    assert "is for a question with a --relation" in result.stderr
+
+
+def test_the_other_questions(run: Path) -> None:
+    found = json.loads(call("predict", run, "--about", "Chad", "-k", 7, "--json").stdout)
+    assert len(found["predictions"]) == 7
+    assert all("Chad" in (i["head"], i["tail"]) for i in found["predictions"])
+    assert all(0 < i["probability"] <= 1 and 0 < i["applies"] <= 1 for i in found["predictions"])
+    words = ("predict", run, "--head", "Chad", "--tail", "Niger", "--json")
+    relations = json.loads(call(*words, "--known", "mark").stdout)["predictions"]
+    assert ("borders", True) in [(i["relation"], i["known"]) for i in relations]
+    assert "borders" not in [i["relation"] for i in json.loads(call(*words).stdout)["predictions"]]
+    table = call("predict", run, "--about", "Chad").stdout
+    assert "applies" in table
+    assert "probability" in table
+
+
+def test_facts_of_a_file_are_checked(run: Path, tmp_path: Path) -> None:
+    facts = tmp_path / "facts.tsv"
+    facts.write_text("Chad\tborders\tNiger\n\nChad\tborders\tFrance\n")
+    found = json.loads(call("check", run, facts, "--json").stdout)["predictions"]
+    assert [(i["tail"], i["known"]) for i in found] == [("Niger", True), ("France", False)]
+    facts.write_text("Chad\tborders\tNiger\n# a comment\nChad\tborders\tFrnace\n")
+    said = call("check", run, facts)
+    assert said.exit_code == 1
+    assert "facts.tsv: line 3: " in said.stderr
+    assert "did you mean 'France'" in said.stderr
+    facts.write_text("Chad\tborders\n")
+    assert "every line must be a fact of three names" in call("check", run, facts).stderr
+
+
+def test_a_calibration_is_shown(run: Path) -> None:
+    shown = call("calibrate", run)
+    assert "error of candidates at 1 % or more" in " ".join(shown.stdout.split())
+    record = json.loads(call("calibrate", run, "--json").stdout)
+    assert record["after"]["error_of_likely"] < record["before"]["error_of_likely"]

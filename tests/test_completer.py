@@ -13,6 +13,7 @@ import torch
 import mocme
 from mocme.experiment import Interrupted
 from mocme.graph.triples import Graph, Queries, UnknownName, Vocabulary
+from mocme.inference.applying import Applying
 from mocme.inference.completer import Completer, Predictions
 from mocme.model.model import Model, ModelSettings
 from mocme.opening import Run
@@ -141,9 +142,9 @@ def test_known_is_hide_or_mark(tiny_graph: Callable) -> None:
     # The annotation says so too, and is checked under test: ask what stands behind it.
     tiny = tiny_graph()
     model = Model(ModelSettings(width=4), tiny.facts(), tiny.features.dense)
-    ask = getattr(Completer._ask, "__wrapped__", Completer._ask)
+    check = getattr(Completer._check, "__wrapped__", Completer._check)
     with pytest.raises(ValueError, match="known must be 'hide' or 'mark', not 'show'"):
-        ask(Completer(model, tiny.graph), "e0", 0, 3, "show", asked="tail")
+        check(Completer(model, tiny.graph), 3, "show", 0.0)
 
 
 def graph_with(rows: list[tuple[int, int, int]], split: str = "train") -> Graph:
@@ -367,3 +368,144 @@ def test_the_graph_in_the_run_is_the_one_it_was_trained_on(run: Run, data: Graph
     features = run.features(run.graph())
     assert features.digest() == run.folder.about["digest"]["features"]
     assert features.names == ["shape", "sound", "word"]
+
+
+# -- other questions -------------------------------------------------------------------------------
+
+
+def by_name(graph: Graph, fact: list[int]) -> tuple[str, str, str]:
+    return graph.entities[fact[0]], graph.relations[fact[1]], graph.entities[fact[2]]
+
+
+def both_ways(completer: Completer, head: str, relation: str, tail: str) -> float:
+    """Mean probability of a fact, from the questions of both directions."""
+    tails = completer.tails(head, relation, k=1000, known="hide")
+    heads = completer.heads(relation, tail, k=1000, known="hide")
+    there = next(p.probability for p in tails if p.tail == tail)
+    back = next(p.probability for p in heads if p.head == head)
+    assert there is not None
+    assert back is not None
+    return (there + back) / 2
+
+
+def test_checked_facts_keep_their_order_and_agree_with_questions(completer: Completer) -> None:
+    graph = completer.graph
+    known = [by_name(graph, fact) for fact in graph.facts("train").tolist()[:2]]
+    new = [(p.head, p.relation, p.tail) for p in completer.tails("e0", "r1", k=3)]
+    asked = [known[0], *new, known[1], new[0]]
+    found = completer.check(asked)
+    assert [(p.head, p.relation, p.tail) for p in found] == asked
+    assert [p.known for p in found] == [True, *[False] * len(new), True, False]
+    for item in found:
+        assert item.score == pytest.approx(completer.score(item.head, item.relation, item.tail))
+        if item.known:
+            assert item.probability is None
+        else:
+            fact = (item.head, item.relation, item.tail)
+            assert item.probability == pytest.approx(both_ways(completer, *fact))
+    with pytest.raises(UnknownName):
+        completer.check([("e0", "r1", "e99")])
+    assert len(completer.check([])) == 0
+
+
+def test_relations_of_two_entities_are_checked_facts_best_first(completer: Completer) -> None:
+    graph = completer.graph
+    everything = completer.check([("e0", r, "e1") for r in graph.relations])
+    marked = completer.relations("e0", "e1", k=1000, known="mark")
+    assert {p.relation for p in marked} == set(graph.relations)
+    chances = [everything.order[("e0", p.relation, "e1")] for p in marked]
+    assert chances == sorted(chances, reverse=True)
+    hidden = completer.relations("e0", "e1")
+    assert [p.relation for p in hidden] == [p.relation for p in marked if not p.known][:10]
+    sure = completer.relations("e0", "e1", min_probability=max(p.probability for p in hidden))
+    assert len(sure) >= 1
+    assert {p.relation for p in sure} <= {p.relation for p in hidden}
+
+
+def test_what_is_missing_is_the_best_of_all_questions(completer: Completer) -> None:
+    graph, applying = completer.graph, Applying(completer.graph)
+    found = completer.missing("e1", k=1000)
+    expected = {}
+    for relation, name in enumerate(graph.relations):
+        for inverse in (False, True):
+            ask = completer.heads(name, "e1", k=1000) if inverse else None
+            items = ask or completer.tails("e1", name, k=1000)
+            chance = float(applying.of(1)[relation + inverse * graph.num_relations])
+            for p in items:
+                if p.probability:
+                    expected[p.head, name, p.tail, inverse] = p.probability * chance
+    values = [(p.probability or 0) * (p.applies or 0) for p in found]
+    assert values == sorted(values, reverse=True)
+    assert values == pytest.approx(sorted(expected.values(), reverse=True)[:1000])
+    known = {by_name(graph, fact) for fact in graph.facts().tolist()}
+    assert not any((p.head, p.relation, p.tail) in known for p in found)
+    assert all("e1" in (p.head, p.tail) for p in found)
+    assert len(completer.missing("e1", k=3)) == 3
+    likely = completer.missing("e1", k=1000, min_probability=0.05)
+    assert all((p.probability or 0) >= 0.05 for p in likely)
+
+
+def test_candidates_can_be_narrowed(completer: Completer) -> None:
+    graph = completer.graph
+    everyone = completer.tails("e0", "r1", k=1000, known="mark")
+    tails = {graph.entities[t] for _, r, t in graph.facts().tolist() if r == 1}
+    observed = completer.tails("e0", "r1", k=1000, known="mark", among="observed")
+    assert [p.tail for p in observed] == [p.tail for p in everyone if p.tail in tails]
+    two = completer.tails("e0", "r1", k=1000, known="mark", among=["e3", "e4"])
+    assert [p.tail for p in two] == [p.tail for p in everyone if p.tail in ("e3", "e4")]
+    # Probabilities are of all candidates, whoever is shown.
+    chances = {p.tail: p.probability for p in everyone}
+    assert all(p.probability == chances[p.tail] for p in (*observed, *two))
+    heads = {graph.entities[h] for h, r, _ in graph.facts().tolist() if r == 1}
+    back = completer.heads("r1", "e0", k=1000, known="mark", among="observed")
+    assert {p.head for p in back} <= heads
+    with pytest.raises(ValueError, match="among must be 'all', 'observed' or a list"):
+        completer.tails("e0", "r1", among="some")
+    with pytest.raises(UnknownName):
+        completer.tails("e0", "r1", among=["e99"])
+
+
+def test_less_probable_answers_can_be_left_out(completer: Completer) -> None:
+    everyone = completer.tails("e0", "r1", k=1000, known="mark")
+    chances = sorted(p.probability for p in everyone if p.probability is not None)
+    middle = chances[len(chances) // 2]
+    found = completer.tails("e0", "r1", k=1000, known="mark", min_probability=middle)
+    kept = [p for p in everyone if p.known or (p.probability or 0) >= middle]
+    assert list(found) == kept
+    with pytest.raises(ValueError, match=r"between 0 and 1, not 2\.0"):
+        completer.tails("e0", "r1", min_probability=2.0)
+
+
+def test_probabilities_rise_with_scores_within_a_question(completer: Completer) -> None:
+    for head in ("e0", "e3", "e7"):
+        found = completer.tails(head, "r0", k=1000)
+        chances = [p.probability for p in found]
+        assert chances == sorted(chances, reverse=True)
+
+
+def test_how_likely_an_entity_has_a_relation_equals_counting() -> None:
+    facts = [(0, 0, 1), (0, 0, 2), (1, 0, 2), (2, 1, 0), (3, 1, 0), (3, 0, 1), (4, 1, 4)]
+    graph = Graph(
+        Vocabulary([f"e{n}" for n in range(7)]),
+        Vocabulary(["a", "b"], "relation"),
+        {"train": torch.tensor(facts[:5]), "valid": torch.tensor(facts[5:])},
+    )
+    directed = [(h, r, t) for h, r, t in facts] + [(t, r + 2, h) for h, r, t in facts]
+    answers: dict[tuple[int, int], set[int]] = {}
+    for h, r, t in directed:
+        answers.setdefault((h, r), set()).add(t)
+    has = {r: {h for h, own in answers if own == r} for r in range(4)}
+    applying = Applying(graph)
+    for entity in range(7):
+        own = [r for r in range(4) if entity in has[r]]
+        for relation in range(4):
+            if relation in own:
+                count = len(answers[entity, relation])
+                sizes = [len(answers[h, relation]) for h in has[relation]]
+                more, enough = sum(s > count for s in sizes), sum(s >= count for s in sizes)
+                expected = (more + 1) / (enough + 2)
+            elif own:
+                expected = max((len(has[s] & has[relation]) + 1) / (len(has[s]) + 2) for s in own)
+            else:
+                expected = (len(has[relation]) + 1) / (5 + 2)
+            assert float(applying.of(entity)[relation]) == pytest.approx(expected)

@@ -14,7 +14,7 @@ def test_new_facts_are_new(tmp_path: Path) -> None:
     found = new_facts(run.completer(), 5)
     assert len(found) == 5
     known = {tuple(fact) for fact in graph.facts().tolist()}
-    for item, share in found:
+    for item in found:
         ids = (
             graph.entities.id(item.head),
             graph.relations.id(item.relation),
@@ -22,7 +22,8 @@ def test_new_facts_are_new(tmp_path: Path) -> None:
         )
         assert ids not in known
         assert item.head != item.tail
-        assert 0 < share <= 1
-    shares = [share for _, share in found]
-    assert shares == sorted(shares, reverse=True)
-    assert len({item.relation for item, _ in found}) == 5
+        assert item.probability is not None
+        assert 0 < item.probability <= 1
+    chances = [item.probability for item in found]
+    assert chances == sorted(chances, reverse=True)
+    assert len({item.relation for item in found}) == 5

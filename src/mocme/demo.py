@@ -50,9 +50,7 @@ def run(out: Path, seed: int, device: str) -> None:
     found = new_facts(completer, 5)
     terminal.show(
         terminal.predictions_table(
-            "Five guesses: facts that are not in the graph (at most one a relation)",
-            [item for item, _ in found],
-            [share for _, share in found],
+            "Five guesses: facts that are not in the graph (at most one a relation)", found
         )
     )
     console.print("Go on with:", markup=False)
@@ -64,12 +62,12 @@ def run(out: Path, seed: int, device: str) -> None:
         console.print(f"  .venv/bin/mocme {command}", markup=False, soft_wrap=True)
 
 
-def new_facts(completer: Completer, count: int) -> list[tuple[Prediction, float]]:
-    """The surest facts that the graph does not hold, at most one a relation.
+def new_facts(completer: Completer, count: int) -> list[Prediction]:
+    """The likeliest facts that the graph does not hold, at most one a relation.
 
-    Sure means: a large share of the question's softmax over all entities. Only relations that give
-    a head several tails now and then are asked: where one tail is all there can be, and it is
-    known, a second one is wrong.
+    Of each relation the one with the largest share in its question's softmax over all entities.
+    Only relations that give a head several tails now and then are asked: where one tail is all
+    there can be, and it is known, a second one is wrong.
     """
     graph = completer.graph
     index = AnswerIndex(graph.directed(*graph.splits))
@@ -78,7 +76,7 @@ def new_facts(completer: Completer, count: int) -> list[tuple[Prediction, float]
     asked = torch.bincount(relation).clamp_min(1)
     several = torch.bincount(relation, weights=counts) / asked >= 1.1
     tails = ((relation < graph.num_relations) & several[relation]).nonzero().flatten()
-    found: dict[str, tuple[float, Prediction]] = {}
+    best: dict[str, tuple[float, tuple[str, str, str]]] = {}
     for part in tails.split(512):
         queries = index.queries[part]
         with torch.no_grad():
@@ -92,12 +90,11 @@ def new_facts(completer: Completer, count: int) -> list[tuple[Prediction, float]
             zip(top.values.tolist(), top.indices.tolist(), strict=True)
         ):
             name = graph.relations[int(queries.relation[row])]
-            if name not in found or chance > found[name][0]:
-                head, tail = graph.entities[int(queries.head[row])], graph.entities[answer]
-                score, weights = float(scores[row, answer]), completer.weights(tail)
-                found[name] = chance, Prediction(head, name, tail, score, False, weights)
-    surest = sorted(found.values(), key=lambda item: -item[0])[:count]
-    return [(item, chance) for chance, item in surest]
+            head, tail = graph.entities[int(queries.head[row])], graph.entities[answer]
+            if name not in best or chance > best[name][0]:
+                best[name] = chance, (head, name, tail)
+    found = completer.check([fact for _, fact in best.values()])
+    return sorted(found, key=lambda item: -(item.probability or 0.0))[:count]
 
 
 def _unseen(graph: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from mocme import weighing
+from mocme.calibrating import calibrate
 from mocme.config import Experiment, custom_code
 from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
@@ -17,6 +19,7 @@ from mocme.evaluation.ranking import Ranks, batch_for, hidden, rank
 from mocme.graph.modalities import Features, unpacked
 from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import AnswerIndex, Graph, Vocabulary
+from mocme.inference.calibration import Calibration
 from mocme.inference.completer import Completer
 from mocme.machine import find_device
 from mocme.model.model import Model
@@ -26,6 +29,7 @@ from mocme.runs import RunError, RunFolder
 LOG = "training.jsonl"
 EVALUATIONS = "evaluations.jsonl"
 PATTERNS = "patterns.safetensors"
+CALIBRATION = "calibration.safetensors"
 
 
 class Run:
@@ -156,17 +160,61 @@ class Run:
         self.folder.write_tensors(f"ranks-{split}.safetensors", columns)
         return result
 
-    def completer(self, device: str = "auto") -> Completer:
-        """Ask the run for missing facts."""
+    def calibrate(
+        self, device: str = "auto", advance: Callable[[int, int], None] | None = None
+    ) -> Calibration:
+        """Fit probabilities on the valid split, and keep them in the run.
+
+        Raises:
+            ValueError: the graph has no valid split.
+        """
         graph = self.graph()
         features = self.features(graph)
         model = self.model(graph, features, find_device(device))
-        return Completer(model, graph)
+        return self._calibrate(model, graph, advance)
+
+    def completer(
+        self, device: str = "auto", advance: Callable[[int, int], None] | None = None
+    ) -> Completer:
+        """Ask the run for missing facts.
+
+        A run that has not been calibrated is, if its graph has a valid split.
+
+        Args:
+            advance: is told (questions done, questions in all) of a calibration.
+        """
+        graph = self.graph()
+        features = self.features(graph)
+        model = self.model(graph, features, find_device(device))
+        if self.folder.has(CALIBRATION):
+            tensors = self.folder.read_tensors(CALIBRATION)
+            metadata = self.folder.tensors_metadata(CALIBRATION)
+            return Completer(model, graph, Calibration.unpacked(tensors, metadata))
+        if not len(graph.facts("valid")):
+            return Completer(model, graph)
+        return Completer(model, graph, self._calibrate(model, graph, advance))
+
+    def _calibrate(
+        self, model: Model, graph: Graph, advance: Callable[[int, int], None] | None
+    ) -> Calibration:
+        memory = self.experiment.parts()[3].memory
+        found = calibrate(model, graph.training_view(), memory, advance)
+        tensors, metadata = found.packed()
+        # A run that may only be read can be asked all the same.
+        with contextlib.suppress(PermissionError):
+            self.folder.write_tensors(CALIBRATION, tensors, metadata)
+            self.folder.write_json("calibration.json", found.record)
+        return found
 
 
-def open_run(path: str | Path, device: str = "auto", trust_code: bool = False) -> Completer:
-    """Open a run's folder to ask for missing facts."""
-    return Run.open(path, trust_code).completer(device)
+def open_run(
+    path: str | Path,
+    device: str = "auto",
+    trust_code: bool = False,
+    advance: Callable[[int, int], None] | None = None,
+) -> Completer:
+    """Open a run's folder to ask for missing facts; see `Run.completer`."""
+    return Run.open(path, trust_code).completer(device, advance)
 
 
 def make_model(

@@ -80,33 +80,53 @@ def metrics_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> 
     return table
 
 
-def predictions_table(
-    title: str, items: Sequence[Any], shares: Sequence[float] | None = None
-) -> Table:
-    """Predictions, a row each, with the weight of each modality in the answer's vector.
-
-    Args:
-        shares: of the softmax over all entities, where known; they compare between questions.
-    """
+def predictions_table(title: str, items: Sequence[Any]) -> Table:
+    """Predictions, a row each, with the weight of each modality in the answer's vector."""
+    chances = any(item.probability is not None for item in items)
+    applies = any(item.applies is not None for item in items)
     caption = "scores compare within a question only; then each modality's weight in the answer"
-    if shares is not None:
-        caption = "share: of the softmax over all entities; then each modality's weight in the tail"
+    if chances:
+        caption = (
+            "probability: that it is a known fact, if the question has an answer; a lower bound, "
+            "and it compares between questions; then each modality's weight in the answer"
+        )
     table = Table(title=escape(title), caption=caption)
     names = list(items[0].weights) if len(items) else []
     remarks = ["; ".join(filter(None, ["known" if i.known else "", i.note])) for i in items]
     for column in ("", "head", "relation", "tail"):
         table.add_column(column)
-    for column in ("score", *(["share"] if shares is not None else []), *names):
+    more = [*(["probability"] if chances else []), *(["applies"] if applies else [])]
+    for column in ("score", *more, *names):
         table.add_column(column, justify="right")
     if any(remarks):
         table.add_column("remark")
     for place, (item, remark) in enumerate(zip(items, remarks, strict=True)):
         cells = [str(place + 1), escape(item.head), escape(item.relation), escape(item.tail)]
         cells.append(f"{item.score:.3f}")
-        if shares is not None:
-            cells.append(f"{shares[place]:.2f}")
+        for asked, value in ((chances, item.probability), (applies, item.applies)):
+            if asked:
+                cells.append("-" if value is None else f"{value:.1%}")
         cells += [f"{item.weights[name]:.2f}" if item.weights[name] else "-" for name in names]
         table.add_row(*cells, *([remark] if any(remarks) else []))
+    return table
+
+
+def reliability_table(record: Mapping[str, Any]) -> Table:
+    """Predicted and observed frequencies of a calibration, by predicted probability."""
+    before, after = record["before"], record["after"]
+    table = Table(
+        title=f"{record['answers']:,} answers of {record['questions']:,} questions, among "
+        f"{record['candidates']:,} candidates",
+        caption=f"error of candidates at 1 % or more: {after['error_of_likely']:.4f} (shares of "
+        f"the softmax as they are: {before['error_of_likely']:.4f}); each half of the questions "
+        f"was predicted from the other",
+    )
+    for column in ("predicted between", "candidates", "predicted", "observed"):
+        table.add_column(column, justify="right")
+    for row in after["bins"]:
+        span = f"{row['from']:.2%} and {row['to']:.2%}"
+        cells = [f"{row['predicted']:.2%}", f"{row['observed']:.2%}"] if row["count"] else ["-"] * 2
+        table.add_row(span, f"{row['count']:,}", *cells)
     return table
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from mocme.cli.ask import calibrate, check, predict
 from mocme.cli.bench import bench
 from mocme.cli.encode import encode
 from mocme.cli.options import Group, common, echo_json
@@ -21,7 +22,6 @@ from mocme.terminal import (
     finish,
     metrics_table,
     notes,
-    predictions_table,
     show,
 )
 
@@ -154,46 +154,9 @@ def evaluate(
 main.add_command(bench)
 
 
-@main.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--head", help="Ask (head, relation, ?).")
-@click.option("--relation", "-r", required=True)
-@click.option("--tail", help="Ask (?, relation, tail).")
-@click.option("-k", "count", default=10, show_default=True)
-@click.option(
-    "--known",
-    type=click.Choice(["hide", "mark"]),
-    default="hide",
-    show_default=True,
-    help="Facts that the graph holds already.",
-)
-@common("device", "json", "trust")
-def predict(
-    run: Path,
-    head: str | None,
-    relation: str,
-    tail: str | None,
-    count: int,
-    known: Any,
-    device: str,
-    as_json: bool,
-    trust_code: bool,
-) -> None:
-    """The likeliest missing tails of a head, or heads of a tail."""
-    from mocme.opening import open_run
-
-    if (head is None) == (tail is None):
-        raise click.UsageError("give either --head or --tail")
-    completer = open_run(run, device, trust_code)
-    if head is not None:
-        found = completer.tails(head, relation, count, known)
-    else:
-        found = completer.heads(relation, str(tail), count, known)
-    if as_json:
-        items = [{**vars(item), "note": item.note} for item in found]
-        echo_json({"question": found.question, "predictions": items})
-        return
-    show(predictions_table(found.question, found))
+main.add_command(predict)
+main.add_command(check)
+main.add_command(calibrate)
 
 
 @main.command("import")

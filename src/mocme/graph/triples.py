@@ -262,6 +262,12 @@ class Graph:
         seen[train[:, 2]] = True
         return seen
 
+    def reflexive(self) -> Int[Tensor, " r"]:
+        """Relations of which some fact, of any split, is between an entity and itself."""
+        head, relation, tail = self.facts().unbind(1)
+        found: Tensor = torch.unique(relation[head == tail])
+        return found
+
     def training_view(self) -> Graph:
         """The same graph without anything that a training may not see."""
         kept = {s: facts for s, facts in self.splits.items() if s in ("train", "valid")}

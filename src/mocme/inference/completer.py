@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,11 +10,16 @@ import torch
 from torch import Tensor
 
 from mocme.graph.triples import AnswerIndex, Graph, Queries
+from mocme.inference.applying import Applying
+from mocme.inference.calibration import Calibration, log_shares
 from mocme.model.model import Model
 from mocme.patterns.evidence import Reason
 
 MAX_K = 1000
 Known = Literal["hide", "mark"]
+Among = Literal["all", "observed"] | Sequence[str]
+# Scores that are held at a time where a question has many parts.
+CELLS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,13 @@ class Prediction:
     Attributes:
         score: in the direction that was asked; higher is likelier, comparable within a question.
         known: whether the graph holds it already.
+        probability: the chance that it is a known fact, a lower bound of the chance that it holds
+            (`mocme.inference.calibration`); None where the run has no calibration, or the graph
+            holds the fact already.
+        applies: of `Completer.missing`, how likely the entity is to have a fact (or one more) of
+            this relation; None elsewhere.
+        applies: of `Completer.missing`, how likely the entity asked for is to have a fact (or one
+            more) of this relation; None elsewhere.
         weights: weight of each modality in the answer's vector; all 0 where nothing is known of it.
     """
 
@@ -33,6 +45,8 @@ class Prediction:
     score: float
     known: bool
     weights: dict[str, float]
+    probability: float | None = None
+    applies: float | None = None
 
     @property
     def note(self) -> str:
@@ -60,21 +74,42 @@ class Predictions(Sequence[Prediction]):
     def __repr__(self) -> str:
         lines = [self.question]
         for place, item in enumerate(self._items, 1):
-            name = getattr(item, self._asked)
+            whole = f"({item.head}, {item.relation}, {item.tail})"
+            name = whole if self._asked == "fact" else getattr(item, self._asked)
             shares = ", ".join(f"{m} {w:.2f}" for m, w in item.weights.items() if w)
             known = " (known)" if item.known else ""
             shares = shares or "nothing known"
-            lines.append(f"{place:3d}  {item.score:8.3f}  {name}{known}  [{shares}]")
+            chance = "" if item.probability is None else f"{item.probability:7.1%}"
+            lines.append(f"{place:3d}  {item.score:8.3f} {chance}  {name}{known}  [{shares}]")
         return "\n".join(lines)
+
+
+class Checked(Predictions):
+    """Facts that were checked, in the order they were given.
+
+    Attributes:
+        order: by fact, its probability (or share, without probabilities), of known ones too.
+    """
+
+    def __init__(
+        self,
+        question: str,
+        items: Sequence[Prediction],
+        asked: str,
+        order: Mapping[tuple[str, str, str], float],
+    ) -> None:
+        super().__init__(question, items, asked)
+        self.order = dict(order)
 
 
 class Completer:
     """A trained model and its graph, ready for questions by name."""
 
-    def __init__(self, model: Model, graph: Graph) -> None:
-        self.model, self.graph = model, graph
+    def __init__(self, model: Model, graph: Graph, calibration: Calibration | None = None) -> None:
+        self.model, self.graph, self.calibration = model, graph, calibration
         self._known: AnswerIndex | None = None
         self._reflexive: frozenset[int] | None = None
+        self._applying: Applying | None = None
 
     @property
     def known(self) -> AnswerIndex:
@@ -87,12 +122,20 @@ class Completer:
     def reflexive(self) -> frozenset[int]:
         """Relations of which the graph holds a fact between an entity and itself."""
         if self._reflexive is None:
-            head, relation, tail = self.graph.facts().unbind(1)
-            self._reflexive = frozenset(relation[head == tail].tolist())
+            self._reflexive = frozenset(self.graph.reflexive().tolist())
         return self._reflexive
 
-    def tails(self, head: str, relation: str, k: int = 10, known: Known = "hide") -> Predictions:
-        """The likeliest tails of (head, relation, ?).
+    def tails(
+        self,
+        head: str,
+        relation: str,
+        k: int = 10,
+        known: Known = "hide",
+        *,
+        among: Among = "all",
+        min_probability: float = 0.0,
+    ) -> Predictions:
+        """The likeliest tails of (head, relation, ?), by score.
 
         The head itself is no answer, unless the graph holds a fact of this relation between some
         entity and itself.
@@ -100,16 +143,109 @@ class Completer:
         Args:
             k: how many, at most 1,000.
             known: ``hide`` facts of the graph, or ``mark`` them.
+            among: ``all`` entities; ``observed``: those that are a tail of this relation in the
+                graph; or names.
+            min_probability: leave out what is less probable; what is known stays.
+
+        Raises:
+            UnknownName: with near matches.
+            ValueError: k or min_probability is out of range, or the run has no probabilities.
+        """
+        which = self.graph.relations.id(relation)
+        return self._ask(head, which, k, known, among, min_probability, asked="tail")
+
+    def heads(
+        self,
+        relation: str,
+        tail: str,
+        k: int = 10,
+        known: Known = "hide",
+        *,
+        among: Among = "all",
+        min_probability: float = 0.0,
+    ) -> Predictions:
+        """The likeliest heads of (?, relation, tail); see `tails`."""
+        inverse = self.graph.relations.id(relation) + self.graph.num_relations
+        return self._ask(tail, inverse, k, known, among, min_probability, asked="head")
+
+    def relations(
+        self,
+        head: str,
+        tail: str,
+        k: int = 10,
+        known: Known = "hide",
+        *,
+        min_probability: float = 0.0,
+    ) -> Predictions:
+        """The likeliest relations of (head, ?, tail), by the mean probability of both directions.
+
+        Without probabilities by the mean share in the softmax of both questions; arguments and
+        errors as in `tails`.
+        """
+        self._check(k, known, min_probability)
+        names = list(self.graph.relations)
+        found = self.check([(head, relation, tail) for relation in names])
+        items = [
+            item
+            for item in found
+            if (known == "mark" or not item.known)
+            and (item.known or (item.probability or 0.0) >= min_probability)
+        ]
+        items.sort(key=lambda item: -found.order[(item.head, item.relation, item.tail)])
+        return Predictions(f"({head}, ?, {tail})", items[:k], "relation")
+
+    def missing(self, entity: str, k: int = 10, *, min_probability: float = 0.0) -> Predictions:
+        """What is missing about an entity: the likeliest new facts of it, over all relations.
+
+        Ordered by probability times how likely the entity is to have a fact, or one more, of the
+        relation (`mocme.inference.applying`); without probabilities by share in the softmax.
+        """
+        self._check(k, "hide", min_probability)
+        if self._applying is None:
+            self._applying = Applying(self.graph)
+        own = self.graph.entities.id(entity)
+        applies = self._applying.of(own)
+        best: list[tuple[float, Prediction]] = []
+        for block in torch.arange(2 * self.graph.num_relations).split(self._block()):
+            scores, chances = self._rows([own] * len(block), block.tolist())
+            for row, relation in enumerate(block.tolist()):
+                chance = float(applies[relation])
+                top = chances[row].topk(min(k, len(chances[row])))
+                for value, answer in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+                    if value <= 0 or value < min_probability:
+                        break
+                    score = float(scores[row, answer])
+                    item = self._item(own, relation, answer, score, value, chance)
+                    best.append((value * chance, item))
+        best.sort(key=lambda pair: -pair[0])
+        return Predictions(f"what is missing about {entity}", [i for _, i in best[:k]], "fact")
+
+    def check(self, triples: Sequence[tuple[str, str, str]]) -> Checked:
+        """Score and probability of given facts, in their order: means of both directions.
 
         Raises:
             UnknownName: with near matches.
         """
-        return self._ask(head, self.graph.relations.id(relation), k, known, asked="tail")
-
-    def heads(self, relation: str, tail: str, k: int = 10, known: Known = "hide") -> Predictions:
-        """The likeliest heads of (?, relation, tail); see `tails`."""
-        inverse = self.graph.relations.id(relation) + self.graph.num_relations
-        return self._ask(tail, inverse, k, known, asked="head")
+        entities, names, number = (
+            self.graph.entities,
+            self.graph.relations,
+            self.graph.num_relations,
+        )
+        ids = [(entities.id(h), names.id(r), entities.id(t)) for h, r, t in triples]
+        items, order = [], {}
+        for first in range(0, len(ids), max(1, self._block() // 2)):
+            part = ids[first : first + max(1, self._block() // 2)]
+            asked = [h for h, _, _ in part] + [t for _, _, t in part]
+            relations = [r for _, r, _ in part] + [r + number for _, r, _ in part]
+            scores, chances, known = self._marked(asked, relations)
+            for place, (h, r, t) in enumerate(part):
+                back = len(part) + place
+                score = (float(scores[place, t]) + float(scores[back, h])) / 2
+                value = (float(chances[place, t]) + float(chances[back, h])) / 2
+                item = self._item(h, r, t, score, value, None, (place, t) in known)
+                items.append(item)
+                order[(item.head, item.relation, item.tail)] = value
+        return Checked("facts to check", items, "fact", order)
 
     def score(self, head: str, relation: str, tail: str) -> float:
         """The mean of both directions' scores of one fact."""
@@ -146,44 +282,123 @@ class Completer:
         device = self.model.structure.device
         return Queries(torch.tensor(heads, device=device), torch.tensor(relations, device=device))
 
-    def _ask(self, given: str, relation: int, k: int, known: Known, asked: str) -> Predictions:
+    def _block(self) -> int:
+        """Questions whose scores are held at a time."""
+        return max(1, CELLS // max(1, self.graph.num_entities))
+
+    def _check(self, k: int, known: str, min_probability: float) -> None:
         if not 1 <= k <= MAX_K:
             raise ValueError(f"k must be between 1 and {MAX_K}, not {k}")
         if known not in ("hide", "mark"):
             raise ValueError(f"known must be 'hide' or 'mark', not {known!r}")
-        entity = self.graph.entities.id(given)
-        queries = self._queries([entity], [relation])
+        if not 0 <= min_probability <= 1:
+            raise ValueError(f"min_probability must be between 0 and 1, not {min_probability}")
+        if min_probability and self.calibration is None:
+            raise ValueError(
+                "this run has no probabilities, for its graph has no valid split; put a valid.tsv "
+                "beside its train.tsv and train again, or leave min_probability out"
+            )
+
+    def _marked(
+        self, entities: list[int], relations: list[int]
+    ) -> tuple[Tensor, Tensor, set[tuple[int, int]]]:
+        """Scores (B, N), probabilities (B, N), and the known answers as (question, answer).
+
+        Of a known answer, too, the probability is that of its score among the unknown ones. Without
+        a calibration shares of the softmax stand in.
+        """
+        queries = self._queries(entities, relations)
         with torch.no_grad():
-            scores = self.model.score(queries)[0].float().cpu()
-        _, answers = self.known.lookup(queries.to("cpu"))
+            scores = self.model.score(queries).float().cpu()
+        queries = queries.to("cpu")
+        for row, (entity, relation) in enumerate(zip(entities, relations, strict=True)):
+            if relation % self.graph.num_relations not in self.reflexive:
+                scores[row, entity] = -torch.inf
+        place, answer = self.known.lookup(queries)
+        new = scores.clone()
+        new[place, answer] = -torch.inf
+        shares = log_shares(scores, new)
+        if self.calibration is None:
+            chances = shares.exp()
+        else:
+            rows = zip(shares, relations, strict=True)
+            chances = torch.stack([self.calibration.probability(*row) for row in rows])
+        chances[scores.isneginf()] = 0.0
+        return scores, chances, set(zip(place.tolist(), answer.tolist(), strict=True))
+
+    def _rows(self, entities: list[int], relations: list[int]) -> tuple[Tensor, Tensor]:
+        """Scores and probabilities of unknown answers; those of known ones are -inf and 0."""
+        scores, chances, known = self._marked(entities, relations)
+        for place, answer in known:
+            scores[place, answer], chances[place, answer] = -torch.inf, 0.0
+        return scores, chances
+
+    def _ask(
+        self,
+        given: str,
+        relation: int,
+        k: int,
+        known: Known,
+        among: Among,
+        min_probability: float,
+        asked: str,
+    ) -> Predictions:
+        self._check(k, known, min_probability)
+        entity = self.graph.entities.id(given)
+        scores, chances, held = self._marked([entity], [relation])
+        order = scores[0].clone()
+        mine = torch.zeros(len(order), dtype=torch.bool)
+        mine[[answer for _, answer in held]] = True
         if known == "hide":
-            scores[answers] = -torch.inf
-        if relation % self.graph.num_relations not in self.reflexive:
-            scores[entity] = -torch.inf
-        items = self._items(entity, relation, scores, set(answers.tolist()), k)
+            order[mine] = -torch.inf
+        if min_probability:
+            order[~mine & (chances[0] < min_probability)] = -torch.inf
+        if among != "all":
+            order[~self._among(among, relation)] = -torch.inf
+        top = order.topk(min(k, len(order)))
+        items = [
+            self._item(
+                entity, relation, answer, score, float(chances[0, answer]), None, bool(mine[answer])
+            )
+            for score, answer in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+            if score != -torch.inf
+        ]
         name = self.graph.relations[relation % self.graph.num_relations]
         question = f"({given}, {name}, ?)" if asked == "tail" else f"(?, {name}, {given})"
         return Predictions(question, items, asked)
 
-    def _items(
-        self, entity: int, relation: int, scores: Tensor, answers: set[int], k: int
-    ) -> list[Prediction]:
-        names, relations = self.graph.entities, self.graph.relations
-        top = scores.topk(min(k, len(scores)))
-        items = []
-        for score, found in zip(top.values.tolist(), top.indices.tolist(), strict=True):
-            if score == -torch.inf:
-                break
-            inverse = relation >= self.graph.num_relations
-            head, tail = (found, entity) if inverse else (entity, found)
-            items.append(
-                Prediction(
-                    names[head],
-                    relations[relation % self.graph.num_relations],
-                    names[tail],
-                    score,
-                    found in answers,
-                    self._weights(found),
-                )
-            )
-        return items
+    def _among(self, among: Among, relation: int) -> Tensor:
+        """A mask of the entities that may answer."""
+        mask = torch.zeros(self.graph.num_entities, dtype=torch.bool)
+        if among == "observed":
+            facts = self.graph.directed(*self.graph.splits)
+            mask[facts[facts[:, 1] == relation, 2]] = True
+        elif isinstance(among, str):
+            raise ValueError(f"among must be 'all', 'observed' or a list of names, not {among!r}")
+        else:
+            mask[[self.graph.entities.id(name) for name in among]] = True
+        return mask
+
+    def _item(
+        self,
+        entity: int,
+        relation: int,
+        answer: int,
+        score: float,
+        chance: float,
+        applies: float | None,
+        known: bool = False,
+    ) -> Prediction:
+        """A prediction, of a directed relation."""
+        names, number = self.graph.entities, self.graph.num_relations
+        head, tail = (answer, entity) if relation >= number else (entity, answer)
+        return Prediction(
+            names[head],
+            self.graph.relations[relation % number],
+            names[tail],
+            score,
+            known,
+            self._weights(answer),
+            None if known or self.calibration is None else chance,
+            applies,
+        )

@@ -1,0 +1,143 @@
+"""`mocme predict`, `check`, `calibrate`: ask a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mocme.cli.options import common, echo_json
+from mocme.terminal import bar, predictions_table, reliability_table, show
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--head", help="Of the facts that are asked for.")
+@click.option("--relation", "-r")
+@click.option("--tail")
+@click.option("--about", help="Ask what is missing about this entity, over all relations.")
+@click.option("-k", "count", default=10, show_default=True, help="How many; at most 1,000.")
+@click.option(
+    "--known",
+    type=click.Choice(["hide", "mark"]),
+    default="hide",
+    show_default=True,
+    help="Facts that the graph holds already.",
+)
+@click.option(
+    "--among",
+    type=click.Choice(["all", "observed"]),
+    default="all",
+    show_default=True,
+    help="observed: only entities that answer this relation somewhere in the graph.",
+)
+@click.option("--min-probability", default=0.0, help="Leave out what is less probable (0 to 1).")
+@common("device", "json", "trust")
+def predict(
+    run: Path,
+    head: str | None,
+    relation: str | None,
+    tail: str | None,
+    about: str | None,
+    count: int,
+    known: Any,
+    among: Any,
+    min_probability: float,
+    device: str,
+    as_json: bool,
+    trust_code: bool,
+) -> None:
+    """The likeliest missing facts: give two of --head, --relation and --tail, or --about alone.
+
+    Probabilities are fitted on the valid split when a run is asked for the first time, and kept
+    in it.
+    """
+    given = [head is not None, relation is not None, tail is not None]
+    if (about is None and sum(given) != 2) or (about is not None and any(given)):
+        raise click.UsageError("give two of --head, --relation and --tail, or --about alone")
+    if among != "all" and (about is not None or relation is None):
+        raise click.UsageError("--among observed is for a question with a --relation")
+    least: dict[str, Any] = {"min_probability": min_probability}
+    with opened(run, device, trust_code, as_json) as completer:
+        if about is not None:
+            found = completer.missing(about, count, **least)
+        elif head is not None and relation is not None:
+            found = completer.tails(head, relation, count, known, among=among, **least)
+        elif relation is not None:
+            found = completer.heads(relation, str(tail), count, known, among=among, **least)
+        else:
+            found = completer.relations(str(head), str(tail), count, known, **least)
+    _tell(found, as_json)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("facts", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@common("device", "json", "trust")
+def check(run: Path, facts: Path, device: str, as_json: bool, trust_code: bool) -> None:
+    """Score and probability of each fact of a TSV file (head, relation, tail), in its order."""
+    from mocme.graph.formats import tsv
+    from mocme.graph.triples import UnknownName
+
+    table = tsv.read(facts, 3)
+    if table.report.rejects:
+        raise ValueError(f"every line must be a fact of three names; correct these\n{table.report}")
+    triples = [(h, r, t) for h, r, t in table.rows]
+    with opened(run, device, trust_code, as_json) as completer:
+        for (h, r, t), line in zip(triples, table.lines, strict=True):
+            try:
+                completer.graph.entities.id(h), completer.graph.entities.id(t)
+                completer.graph.relations.id(r)
+            except UnknownName as error:
+                raise ValueError(f"{facts}: line {line}: {error}") from error
+        found = completer.check(triples)
+    _tell(found, as_json)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@common("device", "threads", "json", "trust")
+def calibrate(run: Path, device: str, threads: int | None, as_json: bool, trust_code: bool) -> None:
+    """Fit a run's probabilities on its valid split anew, and show how far they are right.
+
+    Done once by itself when a run is first asked; this shows the table.
+    """
+    from mocme.machine import use_threads
+    from mocme.opening import Run
+
+    use_threads(threads)
+    with bar("calibrating", quiet=as_json) as (progress, task):
+        record = Run.open(run, trust_code).calibrate(device, _moving(progress, task)).record
+    if as_json:
+        echo_json(record)
+        return
+    show(reliability_table(record))
+
+
+@contextmanager
+def opened(run: Path, device: str, trust_code: bool, quiet: bool) -> Iterator[Any]:
+    """A run to ask, with a bar while it is calibrated."""
+    from mocme.opening import CALIBRATION, Run
+
+    found = Run.open(run, trust_code)
+    if found.folder.has(CALIBRATION):
+        yield found.completer(device)
+        return
+    with bar("calibrating, once", quiet=quiet) as (progress, task):
+        completer = found.completer(device, _moving(progress, task))
+    yield completer
+
+
+def _moving(progress: Any, task: Any) -> Callable[[int, int], None]:
+    return lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _tell(found: Any, as_json: bool) -> None:
+    if as_json:
+        items = [{**vars(item), "note": item.note} for item in found]
+        echo_json({"question": found.question, "predictions": items})
+        return
+    show(predictions_table(found.question, found))
