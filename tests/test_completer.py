@@ -509,3 +509,4 @@ def test_how_likely_an_entity_has_a_relation_equals_counting() -> None:
             else:
                 expected = (len(has[relation]) + 1) / (5 + 2)
             assert float(applying.of(entity)[relation]) == pytest.approx(expected)
+            assert float(applying.to(relation)[entity]) == pytest.approx(expected)

@@ -41,6 +41,22 @@ class Applying:
         both = torch.from_numpy((has.T @ has).toarray())
         return (both + 1) / (self._having.unsqueeze(1) + 2)
 
+    def to(self, relation: int) -> Float[Tensor, " N"]:
+        """For each entity, that it has a fact, or one more, of a directed relation."""
+        size = len(self._start) - 1
+        prior = float((self._having[relation] + 1) / (self._linked + 2))
+        chance = torch.full((size,), -1.0, dtype=torch.float64)
+        given = self._together[self._relation, relation]
+        chance = chance.scatter_reduce(0, self._entity, given, "amax")
+        chance[chance < 0] = prior
+        here = self._relation == relation
+        counts = self._count[here]
+        ascending = counts.sort().values
+        enough = len(counts) - torch.searchsorted(ascending, counts)
+        more = len(counts) - torch.searchsorted(ascending, counts, right=True)
+        chance[self._entity[here]] = (more + 1).double() / (enough + 2)
+        return chance
+
     def of(self, entity: int) -> Float[Tensor, " R2"]:
         """For each directed relation, that the entity has a fact, or one more, of it."""
         own = slice(int(self._start[entity]), int(self._start[entity + 1]))

@@ -206,8 +206,8 @@ class Completer:
         own = self.graph.entities.id(entity)
         applies = self._applying.of(own)
         best: list[tuple[float, Prediction]] = []
-        for block in torch.arange(2 * self.graph.num_relations).split(self._block()):
-            scores, chances = self._rows([own] * len(block), block.tolist())
+        for block in torch.arange(2 * self.graph.num_relations).split(self.block()):
+            scores, chances = self.unknown([own] * len(block), block.tolist())
             for row, relation in enumerate(block.tolist()):
                 chance = float(applies[relation])
                 top = chances[row].topk(min(k, len(chances[row])))
@@ -233,8 +233,8 @@ class Completer:
         )
         ids = [(entities.id(h), names.id(r), entities.id(t)) for h, r, t in triples]
         items, order = [], {}
-        for first in range(0, len(ids), max(1, self._block() // 2)):
-            part = ids[first : first + max(1, self._block() // 2)]
+        for first in range(0, len(ids), max(1, self.block() // 2)):
+            part = ids[first : first + max(1, self.block() // 2)]
             asked = [h for h, _, _ in part] + [t for _, _, t in part]
             relations = [r for _, r, _ in part] + [r + number for _, r, _ in part]
             scores, chances, known = self._marked(asked, relations)
@@ -282,7 +282,7 @@ class Completer:
         device = self.model.structure.device
         return Queries(torch.tensor(heads, device=device), torch.tensor(relations, device=device))
 
-    def _block(self) -> int:
+    def block(self) -> int:
         """Questions whose scores are held at a time."""
         return max(1, CELLS // max(1, self.graph.num_entities))
 
@@ -326,7 +326,7 @@ class Completer:
         chances[scores.isneginf()] = 0.0
         return scores, chances, set(zip(place.tolist(), answer.tolist(), strict=True))
 
-    def _rows(self, entities: list[int], relations: list[int]) -> tuple[Tensor, Tensor]:
+    def unknown(self, entities: list[int], relations: list[int]) -> tuple[Tensor, Tensor]:
         """Scores and probabilities of unknown answers; those of known ones are -inf and 0."""
         scores, chances, known = self._marked(entities, relations)
         for place, answer in known:
