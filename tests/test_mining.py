@@ -78,7 +78,7 @@ def mined(miner: Miner) -> list[tuple[float, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize(
-    ("limit", "least"), [(10_000, 0.001), (7, 0.001), (10_000, 0.05), (1, 0.2)]
+    ("limit", "least"), [(10_000, 0.001), (7, 0.001), (10_000, 0.03), (1, 0.02)]
 )
 def test_mined_facts_are_the_best_of_all(completer: Completer, limit: int, least: float) -> None:
     everything = [row for row in brute_force(completer) if row[0] >= least][:limit]
