@@ -25,7 +25,7 @@ from mocme.evaluation import metrics
 from mocme.evaluation.ranking import batch_for, hidden, rank
 from mocme.graph.controls import Control
 from mocme.graph.modalities import Features, Modality
-from mocme.graph.triples import AnswerIndex, Graph
+from mocme.graph.triples import AnswerIndex, Graph, Queries
 from mocme.model.model import STRUCTURE, Model
 from mocme.opening import Run
 
@@ -66,6 +66,64 @@ def measured(run: Run) -> Iterator[dict[str, object]]:
             "share": share,
             **found,
         }
+
+
+def weighed(run: Run) -> Iterator[dict[str, object]]:
+    """Do weights tell what matters? A line for each modality.
+
+    Of every valid fact, both directions: the answer's weight of a modality, and how much its score
+    falls when only that modality of that answer is withheld; among answers that have it and more.
+    """
+    graph = run.graph()
+    model = run.model(graph, run.features(graph), torch.device("cpu"))
+    facts = graph.directed("valid")
+    queries, answer = Queries(facts[:, 0], facts[:, 1]), facts[:, 2:]
+    whole = model.table()
+    with torch.no_grad():
+        scores = model.score(queries, answer, whole)[:, 0]
+    several = model.present.sum(1) > 1
+    for place, name in enumerate(model.modalities) if len(model.modalities) > 1 else ():
+        # Hidden of all: other answers do not matter, heads keep theirs.
+        with torch.no_grad():
+            hidden_table = model.table(hide=(name,))
+            query = model.query(whole.vectors[queries.head], queries.relation)
+            fallen = model.scorer.compare(query, hidden_table.vectors[answer])[:, 0]
+        own = (several & model.present[:, place])[answer[:, 0]]
+        weight = whole.weights[answer[:, 0], place][own].detach().double()
+        fall = (scores - fallen)[own].double()
+        entities = whole.weights[several & model.present[:, place], place].detach()
+        yield {
+            "row": run.path.parent.parent.name,
+            "graph": graph.name,
+            "seed": int(run.folder.about["seed"]),
+            "what": "weights",
+            "modalities": [name],
+            "mean_weight": float(entities.mean()),
+            "deviation_of_weight": float(entities.std()),
+            "mean_fall": float(fall.mean()),
+            "rank_correlation": spearman(weight, fall),
+            **learned(model),
+        }
+
+
+def learned(model: Model) -> dict[str, float]:
+    """Lambda and tau of the fusion across modalities, where it has them."""
+    across = model.across
+    if not hasattr(across, "log_strength"):
+        return {}
+    return {
+        "lambda": float(across.log_strength.detach().exp()),
+        "tau": float(across.log_temperature.detach().exp()),
+    }
+
+
+def spearman(first: torch.Tensor, second: torch.Tensor) -> float | None:
+    """Rank correlation; None where one of them does not vary."""
+    from scipy.stats import spearmanr
+
+    if float(first.std()) < 1e-9 or float(second.std()) < 1e-9:
+        return None
+    return float(spearmanr(first.numpy(), second.numpy()).statistic)
 
 
 def ranked(
@@ -125,7 +183,7 @@ def read() -> Lines:
         if line["what"] == "nothing":
             clean[line["row"]].append(line["mrr"])
     for line in lines:
-        if line["what"] != "nothing":
+        if line["what"] in ("hidden", "noise"):
             key = (line["what"], " and ".join(line["modalities"]))
             found[key][line["row"]][0.0] = clean[line["row"]]
             found[key][line["row"]][line["share"]].append(line["mrr"])
@@ -150,6 +208,33 @@ def tables(found: Lines) -> str:
             body.append(f"| {row} | " + " | ".join(cells) + " |")
         blocks.append("\n".join(body))
     return "\n\n".join(blocks)
+
+
+def weights_table() -> str:
+    """Weights, and whether they tell what a withheld modality costs; means over seeds."""
+    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    found: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+    for line in lines:
+        if line["what"] == "weights":
+            found[line["row"], line["modalities"][0]].append(line)
+    body = [
+        "**Weights of answers, and what they tell**",
+        "",
+        "| | modality | weight | fall of the score without it | rank correlation | lambda |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (row, name), own in sorted(found.items()):
+
+        def mean(key: str, own: list[dict[str, float]] = own) -> float | None:
+            values = [line[key] for line in own if line.get(key) is not None]
+            return statistics.mean(values) if values else None
+
+        shown = [f"{mean('mean_weight'):.2f} ± {mean('deviation_of_weight'):.2f}"]
+        for key in ("mean_fall", "rank_correlation", "lambda"):
+            value = mean(key)
+            shown.append("-" if value is None else f"{value:.2f}")
+        body.append(f"| {row} | {name} | " + " | ".join(shown) + " |")
+    return "\n".join(body)
 
 
 def picture(found: Lines, path: Path) -> None:
@@ -201,7 +286,8 @@ def render(page: Path) -> None:
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     image = page.parent / "robustness.png"
     picture(found, image)
-    body = f"{BEGIN}\n\n![Curves of the tables below]({image.name})\n\n{tables(found)}\n\n{END}"
+    body = f"{BEGIN}\n\n![Curves of the tables below]({image.name})\n\n{tables(found)}\n\n"
+    body += f"{weights_table()}\n\n{END}"
     page.write_text(before + body + after)
 
 
@@ -222,7 +308,7 @@ def main() -> None:
                 continue
             if (path.parent.parent.name, run.graph().name, run.folder.about["seed"]) in done:
                 continue
-            found = list(measured(run))
+            found = [*measured(run), *weighed(run)]
             RESULTS.parent.mkdir(parents=True, exist_ok=True)
             with RESULTS.open("a") as file:
                 file.writelines(json.dumps(line) + "\n" for line in found)
