@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 
 import mocme
 from mocme.experiment import Interrupted
 from mocme.graph.triples import Graph, Queries, UnknownName, Vocabulary
+from mocme.inference import vectors
 from mocme.inference.applying import Applying
 from mocme.inference.completer import Completer, Predictions
 from mocme.model.model import Model, ModelSettings
@@ -510,3 +513,46 @@ def test_how_likely_an_entity_has_a_relation_equals_counting() -> None:
                 expected = (len(has[relation]) + 1) / (5 + 2)
             assert float(applying.of(entity)[relation]) == pytest.approx(expected)
             assert float(applying.to(relation)[entity]) == pytest.approx(expected)
+
+
+# -- out of the package ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet"])
+def test_vectors_in_files_give_the_scores(
+    kind: str, data: Graph, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings = {**SETTINGS, "model.scorer": {"kind": "DistMult"}}
+    run = mocme.train(data, "structure", out=tmp_path / "run", settings=settings, device="cpu")
+    completer = run.completer("cpu")
+    files = vectors.write(tmp_path / "out", completer, kind)
+    assert all(file.is_file() for file in files)
+    if kind == "npy":
+        found = {p.stem: np.load(p) for p in files if p.suffix == ".npy"}
+        names = {p.stem: p.read_text().splitlines() for p in files if p.suffix == ".txt"}
+    else:
+        tables = {p.stem: parquet.read_table(p) for p in files}
+        found = {k: np.array(t["vector"].to_pylist(), np.float32) for k, t in tables.items()}
+        names = {k: t["name"].to_pylist() for k, t in tables.items()}
+    assert names["entities"] == list(data.entities)
+    entity = dict(zip(names["entities"], found["entities"], strict=True))
+    relation = dict(zip(names["relations"], found["relations"], strict=True))
+    forward = (entity["e0"] * relation["r1"] * entity["e3"]).sum()
+    back = (entity["e3"] * relation["inverse of r1"] * entity["e0"]).sum()
+    assert (forward + back) / 2 == pytest.approx(completer.score("e0", "r1", "e3"), rel=1e-5)
+    with pytest.raises(ValueError, match="is there already"):
+        vectors.write(tmp_path / "out", completer, kind)
+
+
+def test_a_notebook_shows_a_table_in_which_names_are_text(tiny_graph: Callable) -> None:
+    tiny = tiny_graph()
+    names = Vocabulary(["<script>alert(1)</script>", *list(tiny.graph.entities)[1:]])
+    graph = Graph(names, tiny.graph.relations, tiny.graph.splits)
+    model = Model(ModelSettings(width=4), tiny.facts(), tiny.features.dense).eval()
+    found = Completer(model, graph).tails("e1", "r0", k=12, known="mark")
+    shown = found._repr_html_()
+    assert "<script>" not in shown
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
+    assert shown.count("<tr>") == 1 + len(
+        Completer(model, graph).tails("e1", "r0", k=12, known="mark")
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from mocme.cli.ask import calibrate, check, predict
+from mocme.cli.ask import calibrate, check, predict, vectors
 from mocme.cli.bench import bench
 from mocme.cli.encode import encode
 from mocme.cli.mine import mine
@@ -159,6 +159,7 @@ main.add_command(predict)
 main.add_command(check)
 main.add_command(calibrate)
 main.add_command(mine)
+main.add_command(vectors)
 
 
 @main.command("import")

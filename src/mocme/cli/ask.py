@@ -117,6 +117,20 @@ def calibrate(run: Path, device: str, threads: int | None, as_json: bool, trust_
     show(reliability_table(record))
 
 
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="A folder.")
+@click.option("--parquet", is_flag=True, help="Parquet instead of .npy and lists of names.")
+@common("device", "trust")
+def vectors(run: Path, out: Path, parquet: bool, device: str, trust_code: bool) -> None:
+    """Write the vectors of all entities and relations."""
+    from mocme.inference import vectors as writing
+
+    with opened(run, device, trust_code, quiet=False) as completer:
+        for file in writing.write(out, completer, "parquet" if parquet else "npy"):
+            click.echo(str(file))
+
+
 @contextmanager
 def opened(run: Path, device: str, trust_code: bool, quiet: bool) -> Iterator[Any]:
     """A run to ask, with a bar while it is calibrated."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -82,6 +83,29 @@ class Predictions(Sequence[Prediction]):
             chance = "" if item.probability is None else f"{item.probability:7.1%}"
             lines.append(f"{place:3d}  {item.score:8.3f} {chance}  {name}{known}  [{shares}]")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        chances = any(item.probability is not None for item in self._items)
+        modalities = list(self._items[0].weights) if self._items else []
+        head = ["", "head", "relation", "tail", "score"]
+        head += [*(["probability"] if chances else []), *modalities, ""]
+        rows = []
+        for place, item in enumerate(self._items, 1):
+            cells = [str(place), item.head, item.relation, item.tail, f"{item.score:.3f}"]
+            if chances:
+                cells.append("" if item.probability is None else f"{item.probability:.1%}")
+            cells += [
+                f"{item.weights[name]:.2f}" if item.weights[name] else "" for name in modalities
+            ]
+            rows.append([*cells, "known" if item.known else item.note])
+        made = [_cells("th", head), *(_cells("td", row) for row in rows)]
+        body = "".join(f"<tr>{row}</tr>" for row in made)
+        return f"<table><caption>{html.escape(self.question)}</caption>{body}</table>"
+
+
+def _cells(tag: str, texts: Sequence[str]) -> str:
+    return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
 
 
 class Checked(Predictions):
@@ -269,6 +293,18 @@ class Completer:
             return []
         h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
         return self.model.evidence.reasons(h, self.graph.relations.id(relation), t)
+
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """Vectors of the entities (N, D) and of the directed relations (2R, E), by id.
+
+        A relation's inverse has the id r + R.
+        """
+        with torch.no_grad():
+            relations = torch.arange(
+                2 * self.graph.num_relations, device=self.model.structure.device
+            )
+            table = self.model.frozen().vectors[: self.graph.num_entities]
+            return table.float().cpu(), self.model.relations(relations).detach().float().cpu()
 
     def weights(self, entity: str) -> dict[str, float]:
         """Weight of each modality in an entity's vector."""
