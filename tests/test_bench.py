@@ -102,6 +102,9 @@ def call(*words: object) -> Result:
         ('control = "structure only"', 'controls = "x"', "rows[1].controls: is unknown"),
         ('control = "structure only"', 'control = "structure"', "rows[1].control: 'structure' is"),
         ('control = "structure only"', 'control = "tokens"', "rows[1].control: is the row itself"),
+        ('control = "structure only"', 'control = ["x"]', "rows[1].control: 'x' is no row"),
+        ('control = "structure only"', "control = []", "rows[1].control: is empty"),
+        ('control = "structure only"', "control = 3", "rows[1].control: must be a list, not 3"),
         ("seeds = [0, 1]", "seeds = [0, 0]", "rows[0].seeds: names something twice"),
         ("seeds = [0, 1]", "seeds = [true]", "rows[0].seeds: must be a whole number"),
         ("seeds = [0, 1]", 'splits = ["train"]', "rows[0].splits: 'train'"),
@@ -618,3 +621,15 @@ def test_a_job_is_json(home: Path) -> None:
     again = Job(**json.loads(json.dumps(vars(job))))
     assert again.parsed() == job.parsed()
     assert tomllib.loads(job.config)["training"]["seed"] == 0
+
+
+def test_a_row_may_have_several_controls(home: Path) -> None:
+    third = '[[rows]]\nname = "third"\nexperiment = "structure"\n'
+    third += 'set = {"training.passes" = 1}\ncontrol = ["tokens", "structure only"]\n'
+    (home / "small.toml").write_text(TEXT + third)
+    do(home)
+    bench = Bench.read(home / "small.toml")
+    text = render(bench, plan(bench, home / "runs"), home / "page.md")
+    rows = [line.split(" | ") for line in text.splitlines() if "difference" not in line]
+    pairs = [(row[0].strip("| "), row[1]) for row in rows if len(row) == 6 and " to " in row[-1]]
+    assert pairs == [("tokens", "structure only"), ("third", "tokens"), ("third", "structure only")]

@@ -31,7 +31,7 @@ class Row:
         features: folder of encoded modalities; ``{graph}`` is a graph's label.
         version: of benchmarks by name; None is theirs by default.
         settings: by dotted path, instead of the experiment's.
-        control: name of the row that this one is compared with.
+        control: names of the rows that this one is compared with.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Row:
     features: str | None
     version: str | None
     settings: Mapping[str, Any]
-    control: str | None
+    control: tuple[str, ...]
 
     @property
     def slug(self) -> str:
@@ -151,10 +151,18 @@ class _Reader:
             self._one(table, "features", str, where, None),
             self._one(table, "version", str, where, None),
             merge(*settings),
-            self._one(table, "control", str, where, None),
+            self._controls(table, where),
         )
         self._sound(row, where)
         return row
+
+    def _controls(self, table: Mapping[str, Any], where: str) -> tuple[str, ...]:
+        """A name or a list of names."""
+        if "control" not in table:
+            return ()
+        if isinstance(table["control"], str):
+            return (table["control"],)
+        return self._many(table, "control", str, where)
 
     def _sound(self, row: Row, where: str) -> None:
         if not row.name.strip():
@@ -186,13 +194,14 @@ class _Reader:
                 )
             seen[row.slug] = row.name
         for place, row in enumerate(rows):
-            if row.control is not None and row.control not in seen.values():
-                raise self._error(
-                    f"rows[{place}].control",
-                    f"{row.control!r} is no row; rows are {', '.join(seen.values())}",
-                )
-            if row.control == row.name:
-                raise self._error(f"rows[{place}].control", "is the row itself")
+            for control in row.control:
+                if control not in seen.values():
+                    raise self._error(
+                        f"rows[{place}].control",
+                        f"{control!r} is no row; rows are {', '.join(seen.values())}",
+                    )
+                if control == row.name:
+                    raise self._error(f"rows[{place}].control", "is the row itself")
 
     def _figure(self, table: Mapping[str, Any], where: str) -> Published:
         self._keys(table, PUBLISHED, where)

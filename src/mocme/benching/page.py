@@ -188,11 +188,13 @@ def _foreign(figure: Published, all_of_them: Sequence[Published]) -> list[str]:
 
 
 def _differences(lines: Sequence[Line], split: str) -> list[str]:
-    """A table of each row's difference to its control, with what it rests on; nothing without."""
+    """A table of each row's difference to its controls, with what it rests on; nothing without."""
     places = {(line.row.name, line.graph): line for line in lines}
     rows, most = [], 0
-    for line in lines:
-        other = places.get((line.row.control or "", line.graph))
+    pairs = [
+        (line, places.get((control, line.graph))) for line in lines for control in line.row.control
+    ]
+    for line, other in pairs:
         if other is None or not line.of(split) or not other.of(split):
             continue
         found = compare(line, other, split)
