@@ -22,7 +22,7 @@ PARTS = {
     "answer seen\nin training": "seen in training",
     "answer\nunseen": "unseen in training",
 }
-SERIES = {"structure only": ("structure", "#9aa5b1"), "MoCME": ("mocme", "#2f6f9f")}
+SERIES = {"structure only": ("structure", "#9aa5b1"), "MoCME": ("default", "#2f6f9f")}
 SHADES = ("#9aa5b1", "#2f6f9f", "#d98e32", "#5a9e6f", "#8d6cab")
 
 
@@ -51,9 +51,9 @@ def draw(runs: Path, out: Path) -> None:
 
 def _facts(axes: plt.Axes, runs: Path) -> None:
     """Weights of the modalities in the answers of five predicted facts."""
-    completer = mocme.open(runs / "mocme")
-    found = [item for item, _ in new_facts(completer, 5)][::-1]
-    names = [f"{item.head} · {item.relation} · {item.tail}" for item in found]
+    completer = mocme.open(runs / "default")
+    found = new_facts(completer, 5)[::-1]
+    names = [f"{i.head} · {i.relation} · {i.tail} ({i.probability:.0%})" for i in found]
     start = [0.0] * len(found)
     for modality, shade in zip(completer.model.modalities, SHADES, strict=False):
         widths = [item.weights[modality] for item in found]
