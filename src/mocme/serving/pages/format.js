@@ -1,0 +1,51 @@
+// Numbers as people read them.
+
+const counts = new Intl.NumberFormat("en");
+const values = new Intl.NumberFormat("en", { maximumSignificantDigits: 6 });
+
+/** 1234 as 1,234. */
+export const count = (number) => counts.format(number);
+
+/** A measured value: six digits, or a power of ten where it is very large or small. */
+export function value(number) {
+  const size = Math.abs(number);
+  if (size && (size >= 1e12 || size < 1e-4)) return number.toExponential(3);
+  return values.format(number);
+}
+
+/** A share of 1 in percent, without promising 0 or 100 where it is neither. */
+export function percent(share) {
+  if (share === null || share === undefined) return "–";
+  if (share === 0) return "0%";
+  if (share > 0 && share < 0.001) return "< 0.1%";
+  if (share < 1 && share > 0.999) return "> 99.9%";
+  const digits = share < 0.0995 ? 1 : 0;
+  if (share < 1 && share >= 0.995) return "99%";
+  return `${(share * 100).toFixed(digits)}%`;
+}
+
+/** A number with its sign, of a change. */
+export function signed(number, digits = 2) {
+  const text = Math.abs(number).toFixed(digits);
+  if (Number(text) === 0) return text;
+  return `${number < 0 ? "−" : "+"}${text}`;
+}
+
+/** "1 fact", "2 facts". */
+export function plural(number, one, many = `${one}s`) {
+  return `${count(number)} ${number === 1 ? one : many}`;
+}
+
+/** 1 as 1st. */
+export function ordinal(number) {
+  const last = number % 100;
+  const ending = last > 10 && last < 14 ? "th" : ["th", "st", "nd", "rd"][number % 10] ?? "th";
+  return `${count(number)}${ending}`;
+}
+
+/** A time as the reader's clock would show it. */
+export function moment(text) {
+  const when = new Date(text);
+  if (Number.isNaN(when.getTime())) return text;
+  return when.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+}

@@ -1,0 +1,215 @@
+// The why of a prediction, as the server explains it.
+
+import * as api from "./api.js";
+import { bar, change, changed, weights } from "./bars.js";
+import { el, named } from "./dom.js";
+import { entityLink, sentence } from "./fact.js";
+import { ordinal, percent, plural, signed } from "./format.js";
+import * as runs from "./runs.js";
+import { empty, filled } from "./states.js";
+
+/** An element that loads and shows why. */
+export function why({ head, relation, tail }, { run = null, signal = null } = {}) {
+  const where = run ? runs.which(run) : runs.which();
+  const load = async () => {
+    try {
+      return await api.post("v1/explain", { head, relation, tail, ...where }, { signal });
+    } catch (error) {
+      // A server that explains nothing is no failure of the page.
+      if (error.status === 501 || (error.status === 404 && error.code !== "unknown_name")) return null;
+      throw error;
+    }
+  };
+  return filled(load, explained, { lines: 5, label: "Looking for the why", signal });
+}
+
+function explained(told) {
+  if (told === null) return empty("This server gives no explanations.", "The chance and the weights above are all that it tells.");
+  const parts = [
+    standing(told),
+    modalities(told),
+    patterns(told.patterns ?? []),
+    supports(told.supports ?? []),
+    paths(told.paths ?? []),
+    neighbours(told.neighbours ?? []),
+    notes(told.notes ?? []),
+  ];
+  return el("div", { class: "why" }, parts);
+}
+
+function part(title, lead, ...content) {
+  return el("section", { class: "why-part" }, el("h4", {}, title), lead ? el("p", { class: "hint" }, lead) : null, content);
+}
+
+function standing(told) {
+  const known = told.known ? "The graph holds this fact. " : "";
+  return el(
+    "p",
+    { class: "why-standing" },
+    known,
+    named(told.tail),
+    ` ranks ${ordinal(told.tail_rank)} among the answers for the tail, `,
+    named(told.head),
+    ` ${ordinal(told.head_rank)} among those for the head. Score ${told.score.toFixed(2)}.`,
+  );
+}
+
+function modalities(told) {
+  const list = told.modalities ?? [];
+  if (!list.length) return null;
+  const largest = Math.max(0, ...list.map((one) => Math.abs(one.without ?? 0)));
+  const reasons = told.weights?.reasons === true;
+  const sides = ["head", "tail"].map((of) => ({ of, rows: list.filter((one) => one.of === of) }));
+  const tables = sides.filter((side) => side.rows.length).map((side) => changes(side, told, largest));
+  const shown = el("div", { class: "two" }, sides.filter((side) => side.rows.length).map((side) => weighed(side, told)));
+  const text = told.weights?.text;
+  return [
+    part(
+      "What each modality changes",
+      "Withheld, one at a time: to the right it speaks for the fact, to the left against it.",
+      el("div", { class: "two" }, tables),
+    ),
+    reasons
+      ? part("Weights", text, shown)
+      : part(
+          "Weights",
+          null,
+          el("p", { class: "notice" }, text || "Weights of this run do not predict what withholding a modality changes, so they are no reasons."),
+          el("details", {}, el("summary", {}, "Show the weights all the same"), shown),
+        ),
+  ];
+}
+
+function changes({ of, rows }, told, largest) {
+  return el(
+    "table",
+    { class: "changes" },
+    el("caption", {}, `Of the ${of}: `, named(told[of])),
+    el(
+      "thead",
+      { class: "unseen-head" },
+      el("tr", {}, el("th", { scope: "col" }, "Modality"), el("th", { scope: "col" }, "Change"), el("th", { scope: "col", class: "number" }, "Of the score")),
+    ),
+    el(
+      "tbody",
+      {},
+      rows.map((one) =>
+        el(
+          "tr",
+          { class: one.present ? "" : "missing" },
+          el("th", { scope: "row" }, named(one.name)),
+          el("td", { class: "change-cell" }, one.without === null ? null : change(one.without, largest)),
+          el("td", { class: "number" }, one.present ? changed(one.without) : "not there"),
+        ),
+      ),
+    ),
+  );
+}
+
+function weighed({ of, rows }, told) {
+  const table = Object.fromEntries(rows.map((one) => [one.name, one.weight]));
+  const present = Object.fromEntries(rows.map((one) => [one.name, one.present]));
+  const experts = Object.fromEntries(rows.map((one) => [one.name, one.experts ?? []]));
+  return el(
+    "div",
+    {},
+    el("p", { class: "hint" }, `Of the ${of}: `, named(told[of])),
+    weights(table, { present, extra: (name) => expertBars(experts[name], name) }),
+  );
+}
+
+function expertBars(shares, name) {
+  if (shares.length < 2) return null;
+  const text = shares.map((share, n) => `${n + 1}: ${percent(share)}`).join(", ");
+  return el(
+    "span",
+    { class: "experts", role: "img", "aria-label": `Experts of ${name}: ${text}`, title: `Experts ${text}` },
+    shares.map((share) => bar(share, `shade-${runs.shade(name)}`)),
+  );
+}
+
+function patterns(list) {
+  if (!list.length) return null;
+  return part(
+    "Patterns that lead there",
+    null,
+    el(
+      "ul",
+      { class: "lines" },
+      list.map((one) =>
+        el(
+          "li",
+          { class: "line" },
+          el("span", { class: "line-text" }, named(one.name)),
+          bar(one.share),
+          el("span", { class: "line-number" }, percent(one.share)),
+          el("span", { class: "hint" }, plural(one.paths, "path")),
+        ),
+      ),
+    ),
+  );
+}
+
+function supports(list) {
+  if (!list.length) return null;
+  const largest = Math.max(...list.map((one) => Math.abs(one.change)));
+  return part(
+    "Training facts that support it",
+    "An estimate of how much the score would fall without each.",
+    el(
+      "ul",
+      { class: "lines" },
+      list.map((one) =>
+        el(
+          "li",
+          { class: "line" },
+          el("span", { class: "line-text" }, one.kind === "token" ? token(one) : sentence(one)),
+          change(one.change, largest),
+          el("span", { class: "line-number", title: `by vectors ${signed(one.by_vectors)}, by patterns ${signed(one.by_patterns)}` }, signed(one.change)),
+        ),
+      ),
+    ),
+  );
+}
+
+/** A fact of content: its tail is a word or a bin, no entity. */
+function token({ head, relation, tail }) {
+  return el("span", { class: "fact" }, entityLink(head), " ", el("span", { class: "relation" }, named(relation)), " ", el("q", {}, named(tail)));
+}
+
+function paths(list) {
+  if (!list.length) return null;
+  return part(
+    "Short paths between them",
+    null,
+    el("ul", { class: "paths" }, list.map((path) => el("li", {}, path.map((one, n) => [n ? el("span", { class: "then" }, ", ") : null, sentence(one)])))),
+  );
+}
+
+function neighbours(list) {
+  if (!list.length) return null;
+  return part(
+    "Nearest entities",
+    null,
+    el(
+      "ul",
+      { class: "near" },
+      list.map((one) =>
+        el(
+          "li",
+          {},
+          el("span", { class: "hint" }, `Of the ${one.of}, by `, named(one.by), ": "),
+          one.entities.map((found, n) => [
+            n ? ", " : "",
+            entityLink(found.name),
+            el("span", { class: "hint" }, ` ${found.similarity.toFixed(2)}`),
+          ]),
+        ),
+      ),
+    ),
+  );
+}
+
+function notes(list) {
+  return list.length ? el("ul", { class: "notes" }, list.map((text) => el("li", {}, text))) : null;
+}
