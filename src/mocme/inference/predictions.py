@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 MAX_K = 1000
 Known = Literal["hide", "mark"]
@@ -90,9 +91,16 @@ class Prediction:
     @property
     def note(self) -> str:
         """What a reader should know of it besides the score."""
+        if self.score == -math.inf:
+            return "the graph links no entity to itself by this relation; it is no answer"
         if not any(self.weights.values()):
             return "nothing is known of this entity; its score is that of an average one"
         return ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its attributes and its note, as JSON has them; a score of what is no answer is None."""
+        score = self.score if math.isfinite(self.score) else None
+        return {**vars(self), "score": score, "note": self.note}
 
 
 class Predictions(Sequence[Prediction]):
