@@ -17,7 +17,8 @@ from mocme.experiment import Interrupted
 from mocme.graph.triples import Graph, Queries, UnknownName, Vocabulary
 from mocme.inference import vectors
 from mocme.inference.applying import Applying
-from mocme.inference.completer import Completer, Predictions
+from mocme.inference.completer import Completer
+from mocme.inference.predictions import Predictions, Question
 from mocme.model.model import Model, ModelSettings
 from mocme.opening import Run
 from mocme.runs import RunError
@@ -141,13 +142,44 @@ def test_unknown_names_come_with_near_ones(completer: Completer) -> None:
         completer.tails("e 10", "r0")
 
 
-def test_known_is_hide_or_mark(tiny_graph: Callable) -> None:
-    # The annotation says so too, and is checked under test: ask what stands behind it.
-    tiny = tiny_graph()
-    model = Model(ModelSettings(width=4), tiny.facts(), tiny.features.dense)
-    check = getattr(Completer._check, "__wrapped__", Completer._check)
-    with pytest.raises(ValueError, match="known must be 'hide' or 'mark', not 'show'"):
-        check(Completer(model, tiny.graph), 3, "show", 0.0)
+def test_a_question_says_what_is_wrong_with_it() -> None:
+    # Annotations say some of it too, and are checked under test: ask what stands behind them.
+    check = Question.__post_init__
+
+    def refused(match: str, **settings: object) -> None:
+        question = object.__new__(Question)
+        whole = {"head": "a", "relation": "r", "tail": None, "k": 3, "known": "hide"}
+        for name, value in {**whole, "among": "all", "min_probability": 0.0, **settings}.items():
+            object.__setattr__(question, name, value)
+        with pytest.raises(ValueError, match=match):
+            getattr(check, "__wrapped__", check)(question)
+
+    refused("known must be 'hide' or 'mark', not 'show'", known="show")
+    refused("among must be 'all', 'observed' or a list of names, not 'some'", among="some")
+    refused("two of head, relation and tail", tail="b")
+    refused("two of head, relation and tail", head=None)
+    refused("a question with a relation", relation=None, tail="b", among="observed")
+    refused("min_probability must be between 0 and 1", min_probability=1.5)
+
+
+def test_questions_asked_together_have_the_answers_they_have_alone(completer: Completer) -> None:
+    questions = [
+        Question("e0", "r0", None, 5),
+        Question(None, "r1", "e3", 4, "mark"),
+        Question("e1", None, "e2", 2),
+        Question("e0", "r0", None, 5),
+        Question("e5", "r2", None, 8, "hide", "observed"),
+        Question("e11", "r2", None, 3, "mark", ["e2", "e4"]),
+    ]
+    together = completer.ask(questions)
+    assert [found.question for found in together] == [str(question) for question in questions]
+    for question, found in zip(questions, together, strict=True):
+        alone = completer.ask([question])[0]
+        whole = [(p.head, p.relation, p.tail, p.known) for p in found]
+        assert [(p.head, p.relation, p.tail, p.known) for p in alone] == whole
+        scores = [p.score for p in found]
+        assert scores == pytest.approx([p.score for p in alone], rel=1e-5)
+    assert completer.ask([]) == []
 
 
 def graph_with(rows: list[tuple[int, int, int]], split: str = "train") -> Graph:

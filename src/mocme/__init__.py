@@ -15,7 +15,8 @@ from mocme.experiment import resume, train
 from mocme.graph.loading import load
 from mocme.graph.modalities import Features, Modality, Tokens
 from mocme.graph.triples import Graph, Queries, Vocabulary
-from mocme.inference.completer import Completer, Prediction, Predictions
+from mocme.inference.completer import Completer
+from mocme.inference.predictions import Prediction, Predictions, Question
 from mocme.machine import Interrupted
 from mocme.opening import Run
 from mocme.opening import open_run as open
@@ -33,6 +34,7 @@ __all__ = [
     "Prediction",
     "Predictions",
     "Queries",
+    "Question",
     "Run",
     "RunError",
     "Tokens",

@@ -12,7 +12,8 @@ from rich.console import Console
 from mocme import experiment, terminal
 from mocme.graph.loading import load
 from mocme.graph.triples import AnswerIndex
-from mocme.inference.completer import Completer, Prediction
+from mocme.inference.completer import Completer
+from mocme.inference.predictions import Prediction
 
 EXPERIMENTS = {"structure only": "atlas/structure", "MoCME": "default"}
 

@@ -14,6 +14,7 @@ from mocme.cli.bench import bench
 from mocme.cli.encode import encode
 from mocme.cli.mine import mine
 from mocme.cli.options import Group, common, echo_json
+from mocme.cli.serve import serve
 from mocme.cli.tune import tune
 from mocme.machine import use_threads
 from mocme.terminal import (
@@ -160,6 +161,7 @@ main.add_command(check)
 main.add_command(calibrate)
 main.add_command(mine)
 main.add_command(vectors)
+main.add_command(serve)
 
 
 @main.command("import")

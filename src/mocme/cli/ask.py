@@ -151,7 +151,7 @@ def _moving(progress: Any, task: Any) -> Callable[[int, int], None]:
 
 def _tell(found: Any, as_json: bool) -> None:
     if as_json:
-        items = [{**vars(item), "note": item.note} for item in found]
+        items = [item.as_dict() for item in found]
         echo_json({"question": found.question, "predictions": items})
         return
     show(predictions_table(found.question, found))

@@ -104,6 +104,21 @@ class Raw(Encoder):
         outcome.entities = job.graph.num_entities
         return {"sources": "\t".join(self.paths), "sources_sha256": "\t".join(digests)}
 
+    def items(self, job: Job) -> Iterator[tuple[int, str, str]]:
+        """What belongs to each entity: its id, a text or the path of a file, and where it stands.
+
+        Raises:
+            ValueError: a table cannot be read.
+        """
+        outcome = Outcome(job.name, "")
+        for number, name in enumerate(self.paths):
+            path = job.folder / name
+            if path.is_dir() and self.endings:
+                yield from self._named(path, job, outcome)
+            else:
+                column = self.columns[number] if self.columns else None
+                yield from self._rows(path, column, job, Report(str(path)), outcome)
+
     def _rows(
         self, path: Path, column: str | None, job: Job, report: Report, outcome: Outcome
     ) -> Iterator[tuple[int, str, str]]:

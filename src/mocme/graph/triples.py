@@ -19,7 +19,15 @@ SPLITS = ("train", "valid", "test", "known")
 
 
 class UnknownName(ValueError):
-    """A name that a vocabulary does not hold; the message suggests near ones."""
+    """A name that a vocabulary does not hold; the message suggests near ones.
+
+    Attributes:
+        near: names that look like it, best first.
+    """
+
+    def __init__(self, message: str, near: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.near = tuple(near)
 
 
 class Vocabulary:
@@ -68,7 +76,7 @@ class Vocabulary:
         if found is None:
             near = self.suggest(name)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise UnknownName(f"there is no {self.what} named {name!r} in the graph{hint}")
+            raise UnknownName(f"there is no {self.what} named {name!r} in the graph{hint}", near)
         return found
 
     def suggest(self, name: str, count: int = 3) -> list[str]:

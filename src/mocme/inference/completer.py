@@ -2,128 +2,28 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mocme.graph.triples import AnswerIndex, Graph, Queries
 from mocme.inference.applying import Applying
-from mocme.inference.calibration import Calibration, log_shares
+from mocme.inference.calibration import LOWEST, Calibration
+from mocme.inference.predictions import (
+    Among,
+    Checked,
+    Known,
+    Prediction,
+    Predictions,
+    Question,
+)
 from mocme.model.model import Model
 from mocme.patterns.evidence import Reason
 
-MAX_K = 1000
-Known = Literal["hide", "mark"]
-Among = Literal["all", "observed"] | Sequence[str]
 # Scores that are held at a time where a question has many parts.
 CELLS = 1 << 24
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A fact that may hold.
-
-    Attributes:
-        score: in the direction that was asked; higher is likelier, comparable within a question.
-        known: whether the graph holds it already.
-        probability: the chance that it is a known fact, a lower bound of the chance that it holds
-            (`mocme.inference.calibration`); None where the run has no calibration, or the graph
-            holds the fact already.
-        applies: of `Completer.missing`, how likely the entity is to have a fact (or one more) of
-            this relation; None elsewhere.
-        applies: of `Completer.missing`, how likely the entity asked for is to have a fact (or one
-            more) of this relation; None elsewhere.
-        weights: weight of each modality in the answer's vector; all 0 where nothing is known of it.
-    """
-
-    head: str
-    relation: str
-    tail: str
-    score: float
-    known: bool
-    weights: dict[str, float]
-    probability: float | None = None
-    applies: float | None = None
-
-    @property
-    def note(self) -> str:
-        """What a reader should know of it besides the score."""
-        if not any(self.weights.values()):
-            return "nothing is known of this entity; its score is that of an average one"
-        return ""
-
-
-class Predictions(Sequence[Prediction]):
-    """Predictions of one question, best first; prints as a table."""
-
-    def __init__(self, question: str, items: Sequence[Prediction], asked: str) -> None:
-        self.question, self._items, self._asked = question, tuple(items), asked
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> Prediction:  # type: ignore[override]
-        return self._items[index]
-
-    def __iter__(self) -> Iterator[Prediction]:
-        return iter(self._items)
-
-    def __repr__(self) -> str:
-        lines = [self.question]
-        for place, item in enumerate(self._items, 1):
-            whole = f"({item.head}, {item.relation}, {item.tail})"
-            name = whole if self._asked == "fact" else getattr(item, self._asked)
-            shares = ", ".join(f"{m} {w:.2f}" for m, w in item.weights.items() if w)
-            known = " (known)" if item.known else ""
-            shares = shares or "nothing known"
-            chance = "" if item.probability is None else f"{item.probability:7.1%}"
-            lines.append(f"{place:3d}  {item.score:8.3f} {chance}  {name}{known}  [{shares}]")
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        """As a notebook shows it."""
-        chances = any(item.probability is not None for item in self._items)
-        modalities = list(self._items[0].weights) if self._items else []
-        head = ["", "head", "relation", "tail", "score"]
-        head += [*(["probability"] if chances else []), *modalities, ""]
-        rows = []
-        for place, item in enumerate(self._items, 1):
-            cells = [str(place), item.head, item.relation, item.tail, f"{item.score:.3f}"]
-            if chances:
-                cells.append("" if item.probability is None else f"{item.probability:.1%}")
-            cells += [
-                f"{item.weights[name]:.2f}" if item.weights[name] else "" for name in modalities
-            ]
-            rows.append([*cells, "known" if item.known else item.note])
-        made = [_cells("th", head), *(_cells("td", row) for row in rows)]
-        body = "".join(f"<tr>{row}</tr>" for row in made)
-        return f"<table><caption>{html.escape(self.question)}</caption>{body}</table>"
-
-
-def _cells(tag: str, texts: Sequence[str]) -> str:
-    return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
-
-
-class Checked(Predictions):
-    """Facts that were checked, in the order they were given.
-
-    Attributes:
-        order: by fact, its probability (or share, without probabilities), of known ones too.
-    """
-
-    def __init__(
-        self,
-        question: str,
-        items: Sequence[Prediction],
-        asked: str,
-        order: Mapping[tuple[str, str, str], float],
-    ) -> None:
-        super().__init__(question, items, asked)
-        self.order = dict(order)
 
 
 class Completer:
@@ -175,8 +75,8 @@ class Completer:
             UnknownName: with near matches.
             ValueError: k or min_probability is out of range, or the run has no probabilities.
         """
-        which = self.graph.relations.id(relation)
-        return self._ask(head, which, k, known, among, min_probability, asked="tail")
+        question = Question(head, relation, None, k, known, among, min_probability)
+        return self.ask([question])[0]
 
     def heads(
         self,
@@ -189,8 +89,8 @@ class Completer:
         min_probability: float = 0.0,
     ) -> Predictions:
         """The likeliest heads of (?, relation, tail); see `tails`."""
-        inverse = self.graph.relations.id(relation) + self.graph.num_relations
-        return self._ask(tail, inverse, k, known, among, min_probability, asked="head")
+        question = Question(None, relation, tail, k, known, among, min_probability)
+        return self.ask([question])[0]
 
     def relations(
         self,
@@ -206,17 +106,34 @@ class Completer:
         Without probabilities by the mean share in the softmax of both questions; arguments and
         errors as in `tails`.
         """
-        self._check(k, known, min_probability)
-        names = list(self.graph.relations)
-        found = self.check([(head, relation, tail) for relation in names])
-        items = [
-            item
-            for item in found
-            if (known == "mark" or not item.known)
-            and (item.known or (item.probability or 0.0) >= min_probability)
-        ]
-        items.sort(key=lambda item: -found.order[(item.head, item.relation, item.tail)])
-        return Predictions(f"({head}, ?, {tail})", items[:k], "relation")
+        question = Question(head, None, tail, k, known, "all", min_probability)
+        return self.ask([question])[0]
+
+    def ask(self, questions: Sequence[Question]) -> list[Predictions]:
+        """The answers to several questions, which are scored together: faster than one by one.
+
+        Raises:
+            UnknownName: with near matches.
+            ValueError: a least probability is asked for, and the run has no probabilities.
+        """
+        for question in questions:
+            self._check(question.min_probability)
+        found: dict[int, Predictions] = {}
+        linked = []
+        for place, question in enumerate(questions):
+            if question.relation is None:
+                found[place] = self._between(question)
+            else:
+                linked.append((place, question, *self._directed(question)))
+        for first in range(0, len(linked), self.block()):
+            part = linked[first : first + self.block()]
+            scores, held = self._scored([e for _, _, e, _ in part], [r for _, _, _, r in part])
+            new = scores.masked_fill(held, -torch.inf)
+            totals = new.logsumexp(1)
+            for row, (place, question, entity, relation) in enumerate(part):
+                order = new[row] if question.known == "hide" else scores[row]
+                found[place] = self._top(question, entity, relation, order, held[row], totals[row])
+        return [found[place] for place in range(len(questions))]
 
     def missing(self, entity: str, k: int = 10, *, min_probability: float = 0.0) -> Predictions:
         """What is missing about an entity: the likeliest new facts of it, over all relations.
@@ -224,7 +141,8 @@ class Completer:
         Ordered by probability times how likely the entity is to have a fact, or one more, of the
         relation (`mocme.inference.applying`); without probabilities by share in the softmax.
         """
-        self._check(k, "hide", min_probability)
+        Question(entity, "", None, k, "hide", "all", min_probability)  # settings in range?
+        self._check(min_probability)
         if self._applying is None:
             self._applying = Applying(self.graph)
         own = self.graph.entities.id(entity)
@@ -261,12 +179,12 @@ class Completer:
             part = ids[first : first + max(1, self.block() // 2)]
             asked = [h for h, _, _ in part] + [t for _, _, t in part]
             relations = [r for _, r, _ in part] + [r + number for _, r, _ in part]
-            scores, chances, known = self._marked(asked, relations)
+            scores, chances, held = self._marked(asked, relations)
             for place, (h, r, t) in enumerate(part):
                 back = len(part) + place
                 score = (float(scores[place, t]) + float(scores[back, h])) / 2
                 value = (float(chances[place, t]) + float(chances[back, h])) / 2
-                item = self._item(h, r, t, score, value, None, (place, t) in known)
+                item = self._item(h, r, t, score, value, None, bool(held[place, t]))
                 items.append(item)
                 order[(item.head, item.relation, item.tail)] = value
         return Checked("facts to check", items, "fact", order)
@@ -322,27 +240,24 @@ class Completer:
         """Questions whose scores are held at a time."""
         return max(1, CELLS // max(1, self.graph.num_entities))
 
-    def _check(self, k: int, known: str, min_probability: float) -> None:
-        if not 1 <= k <= MAX_K:
-            raise ValueError(f"k must be between 1 and {MAX_K}, not {k}")
-        if known not in ("hide", "mark"):
-            raise ValueError(f"known must be 'hide' or 'mark', not {known!r}")
-        if not 0 <= min_probability <= 1:
-            raise ValueError(f"min_probability must be between 0 and 1, not {min_probability}")
+    def _check(self, min_probability: float) -> None:
         if min_probability and self.calibration is None:
             raise ValueError(
                 "this run has no probabilities, for its graph has no valid split; put a valid.tsv "
                 "beside its train.tsv and train again, or leave min_probability out"
             )
 
-    def _marked(
-        self, entities: list[int], relations: list[int]
-    ) -> tuple[Tensor, Tensor, set[tuple[int, int]]]:
-        """Scores (B, N), probabilities (B, N), and the known answers as (question, answer).
+    def _directed(self, question: Question) -> tuple[int, int]:
+        """The entity that is given, and the directed relation that leads from it."""
+        relation = self.graph.relations.id(str(question.relation))
+        if question.head is None:
+            return self.graph.entities.id(str(question.tail)), relation + self.graph.num_relations
+        return self.graph.entities.id(question.head), relation
 
-        Of a known answer, too, the probability is that of its score among the unknown ones. Without
-        a calibration shares of the softmax stand in.
-        """
+    def _scored(
+        self, entities: list[int], relations: list[int]
+    ) -> tuple[Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
+        """Scores, and which answers the graph holds; -inf for what can be no answer."""
         queries = self._queries(entities, relations)
         with torch.no_grad():
             scores = self.model.score(queries).float().cpu()
@@ -350,58 +265,78 @@ class Completer:
         for row, (entity, relation) in enumerate(zip(entities, relations, strict=True)):
             if relation % self.graph.num_relations not in self.reflexive:
                 scores[row, entity] = -torch.inf
-        place, answer = self.known.lookup(queries)
-        new = scores.clone()
-        new[place, answer] = -torch.inf
-        shares = log_shares(scores, new)
+        held = torch.zeros_like(scores, dtype=torch.bool)
+        held[self.known.lookup(queries)] = True
+        return scores, held
+
+    def _chances(
+        self, scores: Float[Tensor, " n"], total: Float[Tensor, ""], relation: int
+    ) -> Float[Tensor, " n"]:
+        """Probabilities of candidates of one question, from its total over unknown answers.
+
+        Of a known answer, too, it is that of its score among the unknown ones. Without a
+        calibration shares of the softmax stand in.
+        """
+        shares = scores - (0.0 if total.isneginf() else total)
+        shares = shares.clamp(LOWEST, 0.0)
         if self.calibration is None:
-            chances = shares.exp()
-        else:
-            rows = zip(shares, relations, strict=True)
-            chances = torch.stack([self.calibration.probability(*row) for row in rows])
+            return shares.exp()
+        return self.calibration.probability(shares, relation)
+
+    def _marked(
+        self, entities: list[int], relations: list[int]
+    ) -> tuple[Tensor, Tensor, Bool[Tensor, "B N"]]:
+        """Scores (B, N), probabilities (B, N), and which answers are known."""
+        scores, held = self._scored(entities, relations)
+        totals = scores.masked_fill(held, -torch.inf).logsumexp(1)
+        rows = zip(scores, totals, relations, strict=True)
+        chances = torch.stack([self._chances(*row) for row in rows])
         chances[scores.isneginf()] = 0.0
-        return scores, chances, set(zip(place.tolist(), answer.tolist(), strict=True))
+        return scores, chances, held
 
     def unknown(self, entities: list[int], relations: list[int]) -> tuple[Tensor, Tensor]:
         """Scores and probabilities of unknown answers; those of known ones are -inf and 0."""
-        scores, chances, known = self._marked(entities, relations)
-        for place, answer in known:
-            scores[place, answer], chances[place, answer] = -torch.inf, 0.0
+        scores, chances, held = self._marked(entities, relations)
+        scores[held], chances[held] = -torch.inf, 0.0
         return scores, chances
 
-    def _ask(
+    def _top(
         self,
-        given: str,
+        question: Question,
+        entity: int,
         relation: int,
-        k: int,
-        known: Known,
-        among: Among,
-        min_probability: float,
-        asked: str,
+        order: Float[Tensor, " N"],
+        held: Bool[Tensor, " N"],
+        total: Float[Tensor, ""],
     ) -> Predictions:
-        self._check(k, known, min_probability)
-        entity = self.graph.entities.id(given)
-        scores, chances, held = self._marked([entity], [relation])
-        order = scores[0].clone()
-        mine = torch.zeros(len(order), dtype=torch.bool)
-        mine[[answer for _, answer in held]] = True
-        if known == "hide":
-            order[mine] = -torch.inf
-        if min_probability:
-            order[~mine & (chances[0] < min_probability)] = -torch.inf
-        if among != "all":
-            order[~self._among(among, relation)] = -torch.inf
-        top = order.topk(min(k, len(order)))
+        """The best of the candidates that compete."""
+        if question.min_probability:
+            chances = self._chances(order, total, relation)
+            order = order.masked_fill(~held & (chances < question.min_probability), -torch.inf)
+        if question.among != "all":
+            order = order.masked_fill(~self._among(question.among, relation), -torch.inf)
+        top = order.topk(min(question.k, len(order)))
+        chances = self._chances(top.values, total, relation)
+        rows = zip(top.values.tolist(), top.indices.tolist(), chances.tolist(), strict=True)
         items = [
-            self._item(
-                entity, relation, answer, score, float(chances[0, answer]), None, bool(mine[answer])
-            )
-            for score, answer in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+            self._item(entity, relation, answer, score, chance, None, bool(held[answer]))
+            for score, answer, chance in rows
             if score != -torch.inf
         ]
-        name = self.graph.relations[relation % self.graph.num_relations]
-        question = f"({given}, {name}, ?)" if asked == "tail" else f"(?, {name}, {given})"
-        return Predictions(question, items, asked)
+        return Predictions(str(question), items, question.asked)
+
+    def _between(self, question: Question) -> Predictions:
+        """The relations between two entities."""
+        head, tail = str(question.head), str(question.tail)
+        found = self.check([(head, relation, tail) for relation in self.graph.relations])
+        items = [
+            item
+            for item in found
+            if (question.known == "mark" or not item.known)
+            and (item.known or (item.probability or 0.0) >= question.min_probability)
+        ]
+        items.sort(key=lambda item: -found.order[(item.head, item.relation, item.tail)])
+        return Predictions(str(question), items[: question.k], question.asked)
 
     def _among(self, among: Among, relation: int) -> Tensor:
         """A mask of the entities that may answer."""
@@ -409,8 +344,6 @@ class Completer:
         if among == "observed":
             facts = self.graph.directed(*self.graph.splits)
             mask[facts[facts[:, 1] == relation, 2]] = True
-        elif isinstance(among, str):
-            raise ValueError(f"among must be 'all', 'observed' or a list of names, not {among!r}")
         else:
             mask[[self.graph.entities.id(name) for name in among]] = True
         return mask

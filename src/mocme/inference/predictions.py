@@ -1,0 +1,172 @@
+"""What a question is, and what an answer to it looks like."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+MAX_K = 1000
+Known = Literal["hide", "mark"]
+Among = Literal["all", "observed"] | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Two of head, relation and tail; the third is asked for.
+
+    Attributes:
+        k: how many answers, at most 1,000.
+        known: ``hide`` facts of the graph, or ``mark`` them.
+        among: ``all`` entities; ``observed``: those that answer this relation somewhere in the
+            graph; or names. Only where the relation is given.
+        min_probability: leave out what is less probable; what is known stays.
+
+    Raises:
+        ValueError: not two are given, or a setting is out of range.
+    """
+
+    head: str | None = None
+    relation: str | None = None
+    tail: str | None = None
+    k: int = 10
+    known: Known = "hide"
+    among: Among = "all"
+    min_probability: float = 0.0
+
+    def __post_init__(self) -> None:
+        if [self.head, self.relation, self.tail].count(None) != 1:
+            raise ValueError("a question has two of head, relation and tail; leave one out")
+        if not 1 <= self.k <= MAX_K:
+            raise ValueError(f"k must be between 1 and {MAX_K}, not {self.k}")
+        if self.known not in ("hide", "mark"):
+            raise ValueError(f"known must be 'hide' or 'mark', not {self.known!r}")
+        if isinstance(self.among, str) and self.among not in ("all", "observed"):
+            raise ValueError(
+                f"among must be 'all', 'observed' or a list of names, not {self.among!r}"
+            )
+        if self.relation is None and self.among != "all":
+            raise ValueError("among is for a question with a relation")
+        if not 0 <= self.min_probability <= 1:
+            raise ValueError(f"min_probability must be between 0 and 1, not {self.min_probability}")
+
+    @property
+    def asked(self) -> Literal["head", "relation", "tail"]:
+        """What is asked for."""
+        if self.head is None:
+            return "head"
+        return "relation" if self.relation is None else "tail"
+
+    def __str__(self) -> str:
+        parts = (self.head, self.relation, self.tail)
+        return f"({', '.join('?' if part is None else part for part in parts)})"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A fact that may hold.
+
+    Attributes:
+        score: in the direction that was asked; higher is likelier, comparable within a question.
+        known: whether the graph holds it already.
+        probability: the chance that it is a known fact, a lower bound of the chance that it holds
+            (`mocme.inference.calibration`); None where the run has no calibration, or the graph
+            holds the fact already.
+        applies: of `Completer.missing`, how likely the entity asked for is to have a fact (or one
+            more) of this relation; None elsewhere.
+        weights: weight of each modality in the answer's vector; all 0 where nothing is known of it.
+    """
+
+    head: str
+    relation: str
+    tail: str
+    score: float
+    known: bool
+    weights: dict[str, float]
+    probability: float | None = None
+    applies: float | None = None
+
+    @property
+    def note(self) -> str:
+        """What a reader should know of it besides the score."""
+        if self.score == -math.inf:
+            return "the graph links no entity to itself by this relation; it is no answer"
+        if not any(self.weights.values()):
+            return "nothing is known of this entity; its score is that of an average one"
+        return ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its attributes and its note, as JSON has them; a score of what is no answer is None."""
+        score = self.score if math.isfinite(self.score) else None
+        return {**vars(self), "score": score, "note": self.note}
+
+
+class Predictions(Sequence[Prediction]):
+    """Predictions of one question, best first; prints as a table."""
+
+    def __init__(self, question: str, items: Sequence[Prediction], asked: str) -> None:
+        self.question, self._items, self._asked = question, tuple(items), asked
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Prediction:  # type: ignore[override]
+        return self._items[index]
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return iter(self._items)
+
+    def __repr__(self) -> str:
+        lines = [self.question]
+        for place, item in enumerate(self._items, 1):
+            whole = f"({item.head}, {item.relation}, {item.tail})"
+            name = whole if self._asked == "fact" else getattr(item, self._asked)
+            shares = ", ".join(f"{m} {w:.2f}" for m, w in item.weights.items() if w)
+            known = " (known)" if item.known else ""
+            shares = shares or "nothing known"
+            chance = "" if item.probability is None else f"{item.probability:7.1%}"
+            lines.append(f"{place:3d}  {item.score:8.3f} {chance}  {name}{known}  [{shares}]")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        chances = any(item.probability is not None for item in self._items)
+        modalities = list(self._items[0].weights) if self._items else []
+        head = ["", "head", "relation", "tail", "score"]
+        head += [*(["probability"] if chances else []), *modalities, ""]
+        rows = []
+        for place, item in enumerate(self._items, 1):
+            cells = [str(place), item.head, item.relation, item.tail, f"{item.score:.3f}"]
+            if chances:
+                cells.append("" if item.probability is None else f"{item.probability:.1%}")
+            cells += [
+                f"{item.weights[name]:.2f}" if item.weights[name] else "" for name in modalities
+            ]
+            rows.append([*cells, "known" if item.known else item.note])
+        made = [_cells("th", head), *(_cells("td", row) for row in rows)]
+        body = "".join(f"<tr>{row}</tr>" for row in made)
+        return f"<table><caption>{html.escape(self.question)}</caption>{body}</table>"
+
+
+def _cells(tag: str, texts: Sequence[str]) -> str:
+    return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
+
+
+class Checked(Predictions):
+    """Facts that were checked, in the order they were given.
+
+    Attributes:
+        order: by fact, its probability (or share, without probabilities), of known ones too.
+    """
+
+    def __init__(
+        self,
+        question: str,
+        items: Sequence[Prediction],
+        asked: str,
+        order: Mapping[tuple[str, str, str], float],
+    ) -> None:
+        super().__init__(question, items, asked)
+        self.order = dict(order)

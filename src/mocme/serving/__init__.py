@@ -1,0 +1,1 @@
+"""Runs served over HTTP, and the page for curators."""
