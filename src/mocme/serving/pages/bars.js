@@ -2,7 +2,7 @@
 
 import { el, named } from "./dom.js";
 import { likelihood } from "./fact.js";
-import { percent, signed } from "./format.js";
+import { percent, score, signed } from "./format.js";
 import * as runs from "./runs.js";
 
 /** A bar of a share of 1. */
@@ -22,7 +22,7 @@ export function change(number, largest) {
 export function chance(prediction) {
   const likely = likelihood(prediction);
   if (likely === null) {
-    const text = prediction.known ? "known" : prediction.score?.toFixed(2) ?? "–";
+    const text = prediction.known ? "known" : score(prediction.score);
     const title = prediction.known ? "the graph holds this fact" : "score; this run has no probabilities";
     return el("span", { class: "chance" }, el("span", { class: "chance-number", title }, text));
   }

@@ -8,6 +8,7 @@ import * as runs from "./runs.js";
 
 const PAUSE = 120; // milliseconds without a key before the server is asked
 const SHOWN = 12;
+const LONGEST = 500; // letters of what is typed that the server is asked about
 
 /**
  * A combobox of entities.
@@ -101,7 +102,7 @@ export function combobox({ label, placeholder = "", value = "", chosen, run, hid
     const mine = state.asked;
     state.stop = new AbortController();
     try {
-      const parameters = { q: text, k: SHOWN, ...runs.which(run?.()) };
+      const parameters = { q: [...text].slice(0, LONGEST).join(""), k: SHOWN, ...runs.which(run?.()) };
       const answer = await api.get("v1/search", parameters, { signal: state.stop.signal });
       // An answer that was overtaken is dropped.
       if (mine !== state.asked) return undefined;

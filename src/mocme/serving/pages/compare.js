@@ -2,8 +2,8 @@
 
 import { bar } from "./bars.js";
 import { el, named } from "./dom.js";
-import { entityLink, key, sentence } from "./fact.js";
-import { percent, plural } from "./format.js";
+import { entityLink, key, likelihood, sentence } from "./fact.js";
+import { percent, plural, score } from "./format.js";
 import * as question from "./question.js";
 import * as route from "./route.js";
 import * as runs from "./runs.js";
@@ -102,7 +102,7 @@ function line({ fact, items, ranks }, names, side) {
     el("th", { scope: "row" }, side ? entityLink(fact[side]) : sentence(fact)),
     items.map((item, n) => [
       el("td", { class: "rank" }, item ? `${ranks[n]}.` : el("span", { class: "hint" }, "–")),
-      el("td", { class: "rank-chance" }, item ? [shown(item), bar(item.probability ?? 0, n ? "shade-1" : "shade-0")] : null),
+      el("td", { class: "rank-chance" }, item ? [shown(item), bar(likelihood(item) ?? 0, n ? "shade-1" : "shade-0")] : null),
     ]),
     el("td", {}, agree ? moved(ranks) : el("span", { class: "tag wait" }, "only in ", named(names[ranks[0] === null ? 1 : 0]))),
   );
@@ -110,7 +110,7 @@ function line({ fact, items, ranks }, names, side) {
 
 function shown(item) {
   if (item.known) return "known";
-  return el("span", { class: "number" }, item.probability === null ? item.score.toFixed(2) : percent(item.probability));
+  return el("span", { class: "number" }, likelihood(item) === null ? score(item.score) : percent(likelihood(item)));
 }
 
 function moved([first, second]) {

@@ -24,6 +24,11 @@ export function percent(share) {
   return `${(share * 100).toFixed(digits)}%`;
 }
 
+/** A score; the server has none where it is no number. */
+export function score(number) {
+  return number === null || number === undefined ? "–" : number.toFixed(2);
+}
+
 /** A number with its sign, of a change. */
 export function signed(number, digits = 2) {
   const text = Math.abs(number).toFixed(digits);

@@ -1,7 +1,7 @@
 // What comes next for review: suggestions of an entity, of a question, or of a walk over the graph.
 
 import * as api from "./api.js";
-import { key } from "./fact.js";
+import { key, likelihood } from "./fact.js";
 import * as question from "./question.js";
 import * as runs from "./runs.js";
 
@@ -92,28 +92,22 @@ export class Queue {
     return names;
   }
 
-  /** Where a walk begins: some entities, whichever the search gives first. */
+  /** Where a walk begins: the entities with the most facts, which an empty search gives. */
   async seeds() {
-    const found = [];
-    for (const q of ["a", "e", "o", "1"]) {
-      const { entities } = await api.get("v1/search", { q, k: 20, ...runs.which() }, { signal: this.signal });
-      found.push(...entities);
-      if (found.length >= AT_ONCE) break;
-    }
-    found.sort((a, b) => b.facts - a.facts);
-    return [...new Set(found.map((one) => one.name))].slice(0, AT_ONCE);
+    const { entities } = await api.get("v1/search", { k: 20, ...runs.which() }, { signal: this.signal });
+    return entities.map((one) => one.name);
   }
 
   async about(names) {
-    const questions = names.map((entity) => ({ ask: "missing", entity, k: EACH, min_probability: this.source.min }));
-    const { answers } = await api.post("v1/batch", { questions, ...runs.which() }, { signal: this.signal });
+    const questions = names.map((entity) => ({ ask: "missing", entity, k: EACH, min_probability: this.source.min, ...runs.which() }));
+    const { answers } = await api.post("v1/batch", { questions }, { signal: this.signal });
     const found = answers.flatMap((answer) => answer.predictions ?? []);
     return found.sort((a, b) => worth(b) - worth(a));
   }
 }
 
-/** As the server orders what is missing: the chance, times how likely the relation applies. */
-const worth = (one) => (one.probability ?? one.score) * (one.applies ?? 1);
+/** As the server orders what is missing: the chance, or the score where there is none. */
+const worth = (one) => likelihood(one) ?? one.score ?? -Infinity;
 
 /** Keys of all facts that were decided, and how many decisions there are. */
 export async function allDecided(signal) {

@@ -6,7 +6,7 @@ import { CHOICES, decideHere, done, undoHere } from "./deciding.js";
 import { el, icon, named, unique } from "./dom.js";
 import { about } from "./entity.js";
 import { entityLink, key, likelihood, spoken } from "./fact.js";
-import { percent, plural } from "./format.js";
+import { percent, plural, score } from "./format.js";
 import { bind } from "./keys.js";
 import { recall, remember } from "./kept.js";
 import { medium } from "./media.js";
@@ -120,7 +120,7 @@ class Desk {
     }
     this.place.replaceChildren(this.card(item));
     this.showWhy();
-    say(`${before} ${spoken(item)}, ${item.probability === null ? `score ${item.score.toFixed(2)}` : percent(likelihood(item))}`);
+    say(`${before} ${spoken(item)}, ${item.probability === null ? `score ${score(item.score)}` : percent(likelihood(item))}`);
     // What comes next should be there when it is asked for.
     const following = this.queue.items[1];
     if (following) for (const name of [following.head, following.tail]) about(name).catch(() => {});

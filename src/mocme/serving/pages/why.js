@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { bar, change, changed, weights } from "./bars.js";
 import { el, named } from "./dom.js";
 import { entityLink, sentence } from "./fact.js";
-import { ordinal, percent, plural, signed } from "./format.js";
+import { ordinal, percent, plural, score, signed } from "./format.js";
 import * as runs from "./runs.js";
 import { empty, filled } from "./states.js";
 
@@ -50,7 +50,7 @@ function standing(told) {
     named(told.tail),
     ` ranks ${ordinal(told.tail_rank)} among the answers for the tail, `,
     named(told.head),
-    ` ${ordinal(told.head_rank)} among those for the head. Score ${told.score.toFixed(2)}.`,
+    ` ${ordinal(told.head_rank)} among those for the head. Score ${score(told.score)}.`,
   );
 }
 
