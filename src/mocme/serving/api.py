@@ -483,4 +483,14 @@ def _running(app: FastAPI, hub: Hub) -> None:
     async def index() -> Response:
         return FileResponse(PAGES / "index.html", headers={"cache-control": "no-cache"})
 
-    app.mount("/static", StaticFiles(directory=PAGES), name="static")
+    app.mount("/static", _Pages(directory=PAGES), name="static")
+
+
+class _Pages(StaticFiles):
+    """Files of the page: a browser asks each time whether they are still the same."""
+
+    def file_response(self, *args: Any, **settings: Any) -> Response:
+        """A file, or that it has not changed."""
+        response = super().file_response(*args, **settings)
+        response.headers["cache-control"] = "no-cache"
+        return response

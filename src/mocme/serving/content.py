@@ -87,7 +87,10 @@ class Content:
         elif isinstance(encoder, Raw):
             for entity, source, _ in encoder.items(job):
                 if encoder.endings and source:
-                    self.files.setdefault(entity, []).append((name, Path(source)))
+                    # Two modalities may be made of the same file.
+                    files = self.files.setdefault(entity, [])
+                    if Path(source) not in [path for _, path in files]:
+                        files.append((name, Path(source)))
                 elif source.strip():
                     self.texts.setdefault(entity, []).append((name, source))
 

@@ -2,7 +2,8 @@
 "use strict";
 try {
   const theme = localStorage.getItem("mocme.theme");
-  if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
+  if (theme === "dark") document.getElementById("dark").media = "all";
+  if (theme === "light") document.getElementById("dark").media = "not all";
 } catch {
   // Storage may be forbidden; the system's theme it is.
 }

@@ -175,7 +175,6 @@ async function begin() {
   return outbox.start();
 }
 
-theme.restore();
 api.onToken(askToken);
 listen();
 bindKeys(placeSearch(), drawTools());

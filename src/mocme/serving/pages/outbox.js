@@ -80,7 +80,9 @@ export function undo(key = history.at(-1)) {
   if (place < 0) return null;
   history.splice(place, 1);
   const entry = held(key) ?? made.get(key);
-  keep({ ...entry, undone: true, stuck: false });
+  // What never left need not be taken back.
+  if (entry.tries) keep({ ...entry, undone: true, stuck: false });
+  else drop(key);
   tell();
   flush();
   return entry;
