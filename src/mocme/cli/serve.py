@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,12 @@ def serve(
     from mocme.serving.running import Address
     from mocme.serving.running import serve as run_server
 
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise ValueError(
-            f"mocme serve needs {error.name}, which is not installed; pip install 'mocme[serve]'"
-        ) from error
+    for library in ("fastapi", "prometheus_client", "uvicorn"):
+        # Found, but not imported: several processes prepare for metrics before that.
+        if find_spec(library) is None:
+            raise ValueError(
+                f"mocme serve needs {library}, which is not installed; pip install 'mocme[serve]'"
+            )
     use_threads(threads)
     token = os.environ.get("MOCME_TOKEN") or None
     if token_file is not None:

@@ -201,7 +201,8 @@ def _errors(app: FastAPI, hub: Hub) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Json:
-        code = {404: "not_found", 405: "wrong_method"}.get(error.status_code, "refused")
+        codes = {404: "not_found", 405: "wrong_method", 413: "too_large"}
+        code = codes.get(error.status_code, "refused")
         return _failed(error.status_code, code, str(error.detail), "", (), error.headers)
 
     @app.exception_handler(ReviewError)

@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from mocme.serving.limits import Limits
 from mocme.serving.metrics import Metrics
 
@@ -87,9 +89,6 @@ class Guard:
                 await answer(sending, *refused)
                 return
             await self._app(scope, self._limited(receive, sending), sending)
-        except TooLarge:
-            if not state["begun"]:
-                await answer(sending, 413, "too_large", *self._too_large())
         except Exception:
             LOG.exception("failed", extra={"request": request})
             if not state["begun"]:
@@ -170,8 +169,11 @@ class Guard:
         return receiving
 
 
-class TooLarge(Exception):
-    """A body grew beyond its limit."""
+class TooLarge(HTTPException):
+    """A body grew beyond its limit; of another class it would be taken for wrong JSON."""
+
+    def __init__(self) -> None:
+        super().__init__(413, "the request is larger than this server takes")
 
 
 async def answer(

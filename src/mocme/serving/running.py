@@ -185,6 +185,9 @@ def _work(
 
     from mocme.serving.api import application
 
+    for name in (signal.SIGINT, signal.SIGTERM):
+        # The server takes the signal, stops in order, and raises it once more: that is no failure.
+        signal.signal(name, lambda *_: None)
     app = application(served, reviews, limits, address.token, address.hosts)
     config = uvicorn.Config(
         app,
@@ -239,8 +242,6 @@ class _Processes:
             return
         code = 1
         try:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             self._work()
             code = 0

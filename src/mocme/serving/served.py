@@ -15,6 +15,7 @@ import torch
 from mocme.inference.completer import Completer
 from mocme.inference.predictions import Question
 from mocme.inference.searching import Search
+from mocme.model.model import STRUCTURE
 from mocme.opening import Run
 from mocme.serving.content import Content, kind_of
 from mocme.serving.schema import Answer, Check, Explain, Missing
@@ -39,7 +40,7 @@ class Served:
         self.completer: Completer = run.completer(device, advance)
         self.graph = self.completer.graph
         self.content = Content.of(run, self.graph)
-        self.present = {"structure": self.graph.linked(), **run.features(self.graph).present()}
+        self.present = {STRUCTURE: self.graph.linked(), **run.features(self.graph).present()}
         self._facts = self.graph.facts()
         self._split = self._splits()
         self._by_entity = self._index()
@@ -147,7 +148,7 @@ class Served:
         texts = content.texts.get(entity, [])
         return {
             **self._named(entity),
-            "in_training": bool(self.present["structure"][entity]),
+            "in_training": bool(self.present[STRUCTURE][entity]),
             "weights": self.completer.weights(name),
             "modalities": {name: bool(has[entity]) for name, has in self.present.items()},
             "texts": [{"modality": modality, "text": text} for modality, text in texts],
