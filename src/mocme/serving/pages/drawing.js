@@ -64,6 +64,8 @@ export async function drawGraph(canvas, { name, nodes, edges, shades }, signal) 
     canvas.classList.remove("pointing");
     graph.elements().removeClass("near");
   });
+  // What lies above may have grown since; Cytoscape remembers where it stands.
+  canvas.addEventListener("pointerenter", () => graph.resize(), { signal });
   canvas.graph = graph;
   const restyle = () => graph.style(styles(canvas));
   theme.changes.addEventListener("change", restyle, { signal });

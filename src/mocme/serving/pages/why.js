@@ -130,9 +130,10 @@ function expertBars(shares, name) {
 
 function patterns(list) {
   if (!list.length) return null;
+  const largest = Math.max(...list.map((one) => Math.abs(one.share)));
   return part(
     "Patterns that lead there",
-    null,
+    "What each adds to the log odds of the fact.",
     el(
       "ul",
       { class: "lines" },
@@ -141,8 +142,8 @@ function patterns(list) {
           "li",
           { class: "line" },
           el("span", { class: "line-text" }, named(one.name)),
-          bar(one.share),
-          el("span", { class: "line-number" }, percent(one.share)),
+          change(one.share, largest),
+          el("span", { class: "line-number" }, signed(one.share)),
           el("span", { class: "hint" }, plural(one.paths, "path")),
         ),
       ),
@@ -155,7 +156,7 @@ function supports(list) {
   const largest = Math.max(...list.map((one) => Math.abs(one.change)));
   return part(
     "Training facts that support it",
-    "An estimate of how much the score would fall without each.",
+    "What each adds to the score, estimated: by so much it would be lower, had training not seen it.",
     el(
       "ul",
       { class: "lines" },
@@ -164,8 +165,9 @@ function supports(list) {
           "li",
           { class: "line" },
           el("span", { class: "line-text" }, one.kind === "token" ? token(one) : sentence(one)),
-          change(one.change, largest),
-          el("span", { class: "line-number", title: `by vectors ${signed(one.by_vectors)}, by patterns ${signed(one.by_patterns)}` }, signed(one.change)),
+          // The server tells what happens without it.
+          change(-one.change, largest),
+          el("span", { class: "line-number", title: `by vectors ${signed(-one.by_vectors)}, by patterns ${signed(-one.by_patterns)}` }, signed(-one.change)),
         ),
       ),
     ),

@@ -1,0 +1,112 @@
+"""Picture the page for curators, as docs/browsing.md shows it.
+
+Usage: python scripts/screenshots.py runs/atlas runs/other --out docs   (two trained runs of Atlas)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+BROWSERS = ("/usr/bin/chromium", "chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 375, "height": 760}
+# Name, address, colours, size, and what is pressed once the view is there.
+PICTURES = (
+    ("browse-entity", "#/entity/Chad", "light", WIDE, ()),
+    ("browse-entity-dark", "#/entity/Chad/neighbourhood", "dark", WIDE, ()),
+    ("browse-review", "#/review?relation=borders", "light", WIDE, ("s", "a")),
+    ("browse-review-dark", "#/review?relation=borders", "dark", WIDE, ("a",)),
+    ("browse-phone", "#/review?relation=borders", "light", PHONE, ()),
+    ("browse-ask", "#/ask?head=Chad&relation=borders", "light", WIDE, ("j", "o")),
+    ("browse-ask-dark", "#/ask?head=Chad&relation=borders", "dark", WIDE, ("j", "o")),
+    ("browse-compare", "#/compare?head=Chad&relation=borders", "light", WIDE, ()),
+    ("browse-run", "#/run?split=valid", "light", WIDE, ()),
+    ("browse-run-dark", "#/run?split=valid", "dark", WIDE, ()),
+)
+
+
+@contextmanager
+def serving(paths: list[Path], reviews: Path) -> Iterator[str]:
+    """The address of a server of these runs."""
+    import uvicorn
+
+    from mocme.opening import Run
+    from mocme.reviews import Reviews
+    from mocme.serving.api import application
+    from mocme.serving.served import Served
+
+    served = [Served(path.name, Run.open(path)) for path in paths]
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = application(served, Reviews(reviews))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def take(browser: Any, url: str, out: Path) -> None:
+    """Take all pictures."""
+    for name, address, colours, size, keys in PICTURES:
+        context = browser.new_context(
+            color_scheme=colours, viewport=size, reduced_motion="reduce", device_scale_factor=1.5
+        )
+        context.add_init_script("localStorage.setItem('mocme.reviewer', 'Ada')")
+        page = context.new_page()
+        page.goto(url + address)
+        _settle(page)
+        for key in keys:
+            page.keyboard.press(key)
+            _settle(page)
+        # A message of a decision would hide what is below it.
+        page.locator(".toast").evaluate_all("all => all.forEach((one) => one.remove())")
+        page.screenshot(path=out / f"{name}.png")
+        context.close()
+        print(out / f"{name}.png")
+
+
+def _settle(page: Any) -> None:
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(500)
+    page.wait_for_load_state("networkidle")
+
+
+def main() -> None:
+    """Serve the runs, and take the pictures."""
+    from playwright.sync_api import sync_playwright
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    given = parser.parse_args()
+    found = os.environ.get("MOCME_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        raise SystemExit("no browser: install chromium, or name one in MOCME_BROWSER")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(given.runs, Path(folder) / "reviews.sqlite") as url,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
+        take(browser, url, given.out)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
