@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import mocme
-from mocme.demo import EXPERIMENTS, new_facts
+from mocme.demo import EXPERIMENTS, _cleared, new_facts
 from mocme.graph.loading import load
 
 
@@ -27,3 +27,16 @@ def test_new_facts_are_new(tmp_path: Path) -> None:
     chances = [item.probability for item in found]
     assert chances == sorted(chances, reverse=True)
     assert len({item.relation for item in found}) == 5
+
+
+def test_decisions_outlive_the_run_that_they_were_made_on(tmp_path: Path) -> None:
+    folder = tmp_path / "default"
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    for name in ("reviews.sqlite", "reviews.sqlite-wal"):
+        (folder / name).write_text(name)
+    kept = _cleared(folder)
+    assert not folder.exists()
+    assert sorted(file.name for file in kept) == ["reviews.sqlite", "reviews.sqlite-wal"]
+    assert all(file.read_text() == file.name for file in kept)
+    assert _cleared(folder) == []

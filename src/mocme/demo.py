@@ -30,13 +30,13 @@ def run(out: Path, seed: int, device: str) -> None:
     runs = {}
     for title, name in EXPERIMENTS.items():
         folder = out / name.rpartition("/")[2]
-        # The demonstration owns its folder: it is there to be run again.
-        if (folder / "run.json").is_file():
-            shutil.rmtree(folder)
+        kept = _cleared(folder)
         with terminal.Live(title) as live:
             runs[title] = experiment.train(
                 graph, name, out=folder, seed=seed, device=device, watch=live
             )
+        for file in kept:
+            file.rename(folder / file.name)
     rows = []
     for title, trained in runs.items():
         result = trained.evaluate("test", device)
@@ -56,11 +56,26 @@ def run(out: Path, seed: int, device: str) -> None:
     )
     console.print("Go on with:", markup=False)
     for command in (
+        f"serve {best.path} {runs['structure only'].path}      (ask and review in a browser)",
         f"predict {best.path} --head Chad --relation borders",
         f"evaluate {best.path} --by relation",
         "train --data YOUR_FOLDER --out runs/mine",
     ):
         console.print(f"  .venv/bin/mocme {command}", markup=False, soft_wrap=True)
+
+
+def _cleared(folder: Path) -> list[Path]:
+    """Make room for a new run; the demonstration owns its folder, which is there to be run again.
+
+    Returns:
+        where decisions of reviewers that lay in the old run are until the new one is there.
+    """
+    kept = []
+    if (folder / "run.json").is_file():
+        for file in sorted(folder.glob("reviews.sqlite*")):
+            kept.append(file.rename(folder.parent / file.name))
+        shutil.rmtree(folder)
+    return kept
 
 
 def new_facts(completer: Completer, count: int) -> list[Prediction]:

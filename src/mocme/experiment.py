@@ -20,7 +20,7 @@ from mocme.graph.sources import read_features
 from mocme.graph.triples import Graph
 from mocme.machine import Interrupted, environment, faster_precision, find_device, stop_signal
 from mocme.model.model import Model
-from mocme.opening import LOG, PATTERNS, Run, make_model, rank_split
+from mocme.opening import LOG, PATTERNS, REJECTED, Run, make_model, rank_split
 from mocme.runs import RunFolder
 from mocme.training.loop import Progress, Trainer
 
@@ -197,6 +197,8 @@ def _store_inputs(
     names = {"entities": list(graph.entities), "relations": list(graph.relations)}
     folder.write_json("names.json", names)
     folder.write_tensors("graph.safetensors", {s: f.contiguous() for s, f in graph.splits.items()})
+    if len(graph.rejected):
+        folder.write_tensors(REJECTED, {"rejected": graph.rejected.contiguous()})
     digest = graph.entities.digest()
     for name, modality in features.all().items():
         tensors, metadata = modality.packed()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mocme import weighing
 from mocme.calibrating import calibrate
@@ -30,6 +31,7 @@ LOG = "training.jsonl"
 EVALUATIONS = "evaluations.jsonl"
 PATTERNS = "patterns.safetensors"
 CALIBRATION = "calibration.safetensors"
+REJECTED = "rejected.safetensors"
 
 
 class Run:
@@ -85,7 +87,13 @@ class Run:
             self.folder.read_tensors("graph.safetensors"),
             name=str(self.folder.about.get("graph", "graph")),
             folder=self.folder.about.get("data"),
+            rejected=self._rejected(),
         )
+
+    def _rejected(self) -> Tensor:
+        if not self.folder.has(REJECTED):
+            return torch.empty(0, 3, dtype=torch.int64)
+        return self.folder.read_tensors(REJECTED)["rejected"]
 
     def features(self, graph: Graph) -> Features:
         """The modalities as they were trained on."""

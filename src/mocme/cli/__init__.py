@@ -60,6 +60,11 @@ def main() -> None:
     metavar="PATH=VALUE",
     help="Another value for a setting, for instance training.passes=3.",
 )
+@click.option(
+    "--reviews",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Decisions of mocme serve: accepted facts to train on, rejected ones as hard negatives.",
+)
 @common("features", "device", "threads")
 def train(
     experiment: str,
@@ -67,6 +72,7 @@ def train(
     splits: Any,
     out: Path,
     seed: int | None,
+    reviews: Path | None,
     features: Path | None,
     sets: tuple[str, ...],
     device: str,
@@ -80,6 +86,10 @@ def train(
     use_threads(threads)
     chosen = Experiment.load(experiment, dict(parse_override(text) for text in sets))
     graph = load(data, version=splits)
+    if reviews is not None:
+        from mocme.graph.reviewed import reviewed
+
+        graph = reviewed(graph, reviews)
     with Live() as live:
         run = work.train(
             graph, chosen, out=out, seed=seed, device=device, features=features, watch=live

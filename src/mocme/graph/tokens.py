@@ -13,7 +13,7 @@ import re
 import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain, pairwise
 from typing import Literal
@@ -154,6 +154,7 @@ class TrainingFacts:
         spans: first and last + 1 node of each class.
         excluded: nodes of class 0 that are no training candidates.
         present: which nodes occur in a fact.
+        rejected: distinct directed questions and answers that are wrong.
     """
 
     facts: Int[Tensor, "n 3"]
@@ -165,6 +166,9 @@ class TrainingFacts:
     spans: tuple[tuple[int, int], ...]
     excluded: Int[Tensor, " x"]
     present: Bool[Tensor, " nodes"]
+    rejected: Int[Tensor, "y 3"] = field(
+        default_factory=lambda: torch.empty(0, 3, dtype=torch.int64)
+    )
 
     @staticmethod
     def of(
@@ -223,4 +227,5 @@ class TrainingFacts:
             tuple(spans),
             (~allowed).nonzero().flatten(),
             present,
+            graph.refusals(),
         )

@@ -189,6 +189,10 @@ class AnswerIndex:
         return where[place], answers
 
 
+def _none() -> Int[Tensor, "0 3"]:
+    return torch.empty(0, 3, dtype=torch.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """A multi-modal knowledge graph: names, facts by split, and where its modalities lie.
@@ -201,6 +205,7 @@ class Graph:
         encode: which of them `mocme encode` makes of raw files, and how.
         listed: whether a list of names gave the entities their ids, not the order of facts.
         notes: what a reader should know of how it was read (rejects, duplicates), a line each.
+        rejected: facts that reviewers found wrong (`mocme.graph.reviewed`).
     """
 
     entities: Vocabulary
@@ -213,10 +218,11 @@ class Graph:
     inputs: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     listed: bool = False
+    rejected: Int[Tensor, "x 3"] = field(default_factory=_none)
 
     def __post_init__(self) -> None:
-        for split, facts in self.splits.items():
-            if split not in SPLITS:
+        for split, facts in (*self.splits.items(), ("rejected", self.rejected)):
+            if split not in (*SPLITS, "rejected"):
                 raise ValueError(f"a split is one of {', '.join(SPLITS)}, not {split!r}")
             if facts.ndim != 2 or facts.shape[1] != 3:
                 raise ValueError(f"split {split!r} has shape {tuple(facts.shape)}, not (n, 3)")
@@ -258,6 +264,10 @@ class Graph:
         inverse = torch.stack([tail, relation + self.num_relations, head], 1)
         return torch.cat([facts, inverse])
 
+    def refusals(self) -> Int[Tensor, "n 3"]:
+        """What is rejected, in both directions."""
+        return replace(self, splits={"train": self.rejected}).directed()
+
     def answers(self, *splits: str) -> AnswerIndex:
         """Known answers of every question that some splits answer."""
         return AnswerIndex(self.directed(*splits))
@@ -288,4 +298,6 @@ class Graph:
         for split in SPLITS:
             total.update(split.encode())
             total.update(self.facts(split).numpy().tobytes() if split in self.splits else b"")
+        if len(self.rejected):
+            total.update(b"rejected" + distinct(self.rejected).numpy().tobytes())
         return total.hexdigest()

@@ -32,6 +32,7 @@ class Completer:
     def __init__(self, model: Model, graph: Graph, calibration: Calibration | None = None) -> None:
         self.model, self.graph, self.calibration = model, graph, calibration
         self._known: AnswerIndex | None = None
+        self._refused: AnswerIndex | None = None
         self._reflexive: frozenset[int] | None = None
         self._applying: Applying | None = None
 
@@ -41,6 +42,13 @@ class Completer:
         if self._known is None:
             self._known = self.graph.answers(*self.graph.splits)
         return self._known
+
+    @property
+    def refused(self) -> AnswerIndex:
+        """Answers that reviewers rejected."""
+        if self._refused is None:
+            self._refused = AnswerIndex(self.graph.refusals())
+        return self._refused
 
     @property
     def reflexive(self) -> frozenset[int]:
@@ -265,6 +273,7 @@ class Completer:
         for row, (entity, relation) in enumerate(zip(entities, relations, strict=True)):
             if relation % self.graph.num_relations not in self.reflexive:
                 scores[row, entity] = -torch.inf
+        scores[self.refused.lookup(queries)] = -torch.inf
         held = torch.zeros_like(scores, dtype=torch.bool)
         held[self.known.lookup(queries)] = True
         return scores, held

@@ -92,7 +92,9 @@ class Prediction:
     def note(self) -> str:
         """What a reader should know of it besides the score."""
         if self.score == -math.inf:
-            return "the graph links no entity to itself by this relation; it is no answer"
+            if self.head == self.tail:
+                return "the graph links no entity to itself by this relation; it is no answer"
+            return "reviewers rejected it; it is no answer"
         if not any(self.weights.values()):
             return "nothing is known of this entity; its score is that of an average one"
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,9 @@ from mocme.training.losses import Cubes, Softmax, score_batch
 from mocme.training.negatives import Candidates, Everyone, Negatives
 from mocme.training.rows import Rows
 
+# Rejected answers of a step, and candidates that they compete with, at most.
+MOST_REJECTED, RIVALS = 256, 4096
+
 
 class Objective(Part):
     """Link prediction over distinct questions.
@@ -29,6 +33,8 @@ class Objective(Part):
         token_weight: weight of the loss of questions about tokens against that of links (the
             regulariser counts every fact alike).
         candidates: see `TrainingFacts.of`.
+        rejected: weight of a fact that reviewers rejected against a training fact: -log of one
+            minus its share in the softmax of its question, once a pass in each direction.
         max_answers: answers of a question that take part in a step, drawn uniformly and rescaled;
             0 for all.
     """
@@ -42,13 +48,15 @@ class Objective(Part):
         redundancy: float = 0.0,
         token_weight: float = 0.3,
         candidates: Literal["linked", "trained", "all"] = "trained",
+        rejected: float = 1.0,
         max_answers: int = 0,
         score_memory: float = 0.5,
     ) -> None:
-        if min(n3, redundancy, token_weight, max_answers) < 0 or score_memory <= 0:
+        if min(n3, redundancy, token_weight, rejected, max_answers) < 0 or score_memory <= 0:
             raise ValueError("weights are at least 0 and score_memory (GiB) is above 0")
         self.loss, self.negatives, self.n3, self.redundancy = loss, negatives, n3, redundancy
         self.token_weight, self.candidates = token_weight, candidates
+        self.rejected = rejected
         self.max_answers, self.score_memory = max_answers, score_memory
 
 
@@ -75,6 +83,24 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Wrong:
+    """Rejected answers that a step pushes down.
+
+    Attributes:
+        queries, answer: B questions and the wrong answer of each.
+        rivals: candidates that answers compete with, drawn.
+        stands: for how many candidates each of these stands.
+        weight: of each loss.
+    """
+
+    queries: Queries
+    answer: Int[Tensor, " B"]
+    rivals: Int[Tensor, " C"]
+    stands: float
+    weight: float
+
+
+@dataclass(frozen=True)
 class Batch:
     """The questions of a step, group by group.
 
@@ -84,6 +110,7 @@ class Batch:
 
     groups: Sequence[Group]
     norm: float
+    wrong: Wrong | None = None
 
     def entities(self, number: int) -> Int[Tensor, " n"] | None:
         """Which of `number` entities the step needs, ascending; None: it may need any."""
@@ -95,6 +122,8 @@ class Batch:
             else:
                 needed.append(group.negatives.nodes.cpu())
             needed += [group.queries.head, group.node]
+        if self.wrong is not None:
+            needed += [self.wrong.queries.head, self.wrong.answer, self.wrong.rivals]
         ids: Tensor = torch.unique(torch.cat(needed))
         return ids[ids < number]
 
@@ -121,7 +150,8 @@ class LinkPrediction:
             self._group(int(number), chosen[classes == number], generator)
             for number in torch.unique(classes)
         ]
-        return Batch(groups, float((weight * counts).sum()) or 1.0)
+        wrong = self._wrong(len(chosen), generator)
+        return Batch(groups, float((weight * counts).sum()) or 1.0, wrong)
 
     def backward(
         self, batch: Batch, rows: Rows, redundancy: Tensor, generator: torch.Generator
@@ -137,12 +167,49 @@ class LinkPrediction:
             total.backward()
             sums["loss"] += float(loss.detach()) / batch.norm
             sums["n3"] += float(regulariser.detach()) / batch.norm
+        if batch.wrong is not None:
+            refused = self._refused(batch.wrong, rows) / batch.norm
+            refused.backward()
+            sums["rejected"] = float(refused.detach())
         if self.settings.redundancy and redundancy.requires_grad:
             # The table is differentiated once, by `Rows.backward`; this adds to the same graph.
             (self.settings.redundancy * redundancy).backward(retain_graph=True)
             sums["redundancy"] = float(redundancy.detach())
         rows.backward()
         return {**sums, "facts": batch.norm}
+
+    def _wrong(self, asked: int, generator: torch.Generator) -> Wrong | None:
+        """The rejected answers of a step of `asked` questions: each once a pass on average."""
+        rejected, share = self.facts.rejected, asked / max(1, len(self.index))
+        if not len(rejected) or not self.settings.rejected:
+            return None
+        count = min(len(rejected), math.ceil(len(rejected) * share), MOST_REJECTED)
+        drawn = rejected[torch.randperm(len(rejected), generator=generator)[:count]]
+        first, stop = self.facts.spans[0]
+        allowed = torch.ones(stop - first, dtype=torch.bool)
+        allowed[self.facts.excluded - first] = False
+        ids = allowed.nonzero().flatten() + first
+        some = torch.randperm(len(ids), generator=generator)[:RIVALS]
+        weight = self.settings.rejected * len(rejected) * share / count
+        rivals = ids[some].sort().values
+        queries = Queries(drawn[:, 0], drawn[:, 1])
+        return Wrong(queries, drawn[:, 2], rivals, len(ids) / len(rivals), weight)
+
+    def _refused(self, wrong: Wrong, rows: Rows) -> Tensor:
+        """Summed -log(1 - share) of rejected answers.
+
+        With s the score of the answer and o that of everyone else together, the share is
+        e^s / (e^s + e^o), so that the loss is softplus(s - o).
+        """
+        queries, answer = wrong.queries.to(self.device), wrong.answer.to(self.device)
+        rivals = wrong.rivals.to(self.device)
+        relations = self.model.relations(queries.relation)
+        query = self.model.query(rows.gather(queries.head), queries.relation, relations)
+        own = self.model.scorer.compare(query, rows.gather(answer).unsqueeze(1)).squeeze(1)
+        scores = self.model.scorer.compare(query, rows.gather(rivals))
+        scores = scores.masked_fill(answer.unsqueeze(1) == rivals, -torch.inf)
+        others = scores.logsumexp(1) + math.log(wrong.stands)
+        return wrong.weight * torch.nn.functional.softplus(own - others).sum()
 
     def _weights(self, chosen: Tensor) -> Float[Tensor, " B"]:
         about_tokens = self.index.queries.relation[chosen] >= self._first_token_relation
