@@ -22,15 +22,16 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 375, "height": 760}
+TALL = {"width": 1280, "height": 1240}
 # Name, address, colours, size, and what is pressed once the view is there.
 PICTURES = (
     ("browse-entity", "#/entity/Chad", "light", WIDE, ()),
     ("browse-entity-dark", "#/entity/Chad/neighbourhood", "dark", WIDE, ()),
-    ("browse-review", "#/review?relation=borders", "light", WIDE, ("s", "a")),
-    ("browse-review-dark", "#/review?relation=borders", "dark", WIDE, ("a",)),
+    ("browse-review", "#/review?relation=borders", "light", TALL, ("s", "a")),
+    ("browse-review-dark", "#/review?relation=borders", "dark", TALL, ("a",)),
     ("browse-phone", "#/review?relation=borders", "light", PHONE, ()),
-    ("browse-ask", "#/ask?head=Chad&relation=borders", "light", WIDE, ("j", "o")),
-    ("browse-ask-dark", "#/ask?head=Chad&relation=borders", "dark", WIDE, ("j", "o")),
+    ("browse-ask", "#/ask?head=Chad&relation=borders", "light", TALL, ("j", "o")),
+    ("browse-ask-dark", "#/ask?head=Chad&relation=borders", "dark", TALL, ("j", "o")),
     ("browse-compare", "#/compare?head=Chad&relation=borders", "light", WIDE, ()),
     ("browse-run", "#/run?split=valid", "light", WIDE, ()),
     ("browse-run-dark", "#/run?split=valid", "dark", WIDE, ()),
@@ -64,9 +65,7 @@ def serving(paths: list[Path], reviews: Path) -> Iterator[str]:
 def take(browser: Any, url: str, out: Path) -> None:
     """Take all pictures."""
     for name, address, colours, size, keys in PICTURES:
-        context = browser.new_context(
-            color_scheme=colours, viewport=size, reduced_motion="reduce", device_scale_factor=1.5
-        )
+        context = browser.new_context(color_scheme=colours, viewport=size, reduced_motion="reduce")
         context.add_init_script("localStorage.setItem('mocme.reviewer', 'Ada')")
         page = context.new_page()
         page.goto(url + address)
@@ -84,6 +83,7 @@ def take(browser: Any, url: str, out: Path) -> None:
 def _settle(page: Any) -> None:
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(500)
+    page.locator(".skeleton, [aria-busy=true], .nav .count").first.wait_for(state="detached")
     page.wait_for_load_state("networkidle")
 
 

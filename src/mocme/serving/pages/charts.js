@@ -83,7 +83,7 @@ function wrapped(text, size) {
     else found.push(word);
   }
   const shown = found.slice(0, 3).map((part) => clipped(part.trim(), size));
-  if (found.length > 3) shown[2] = clipped(`${shown[2]} ……`, size);
+  if (found.length > 3) shown[2] = clipped(`${shown[2]} …`, size);
   return shown;
 }
 

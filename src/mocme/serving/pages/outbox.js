@@ -18,6 +18,7 @@ export const changes = new EventTarget();
 
 const history = []; // keys of this visit's decisions, the last one last
 const made = new Map(); // key -> this visit's entry, with the review's id once it is known
+let latest = 0;
 let timer = 0;
 let wait = 1;
 let kept = true;
@@ -58,9 +59,11 @@ const drop = (key) => remember(PREFIX + key, null);
 
 /** Decide; at once here, and sent in the background. */
 export function decide({ head, relation, tail }, decision, reviewer, note = "") {
+  // Two in one millisecond keep their order.
+  latest = Math.max(Date.now(), latest + 1);
   const entry = {
-    key: `${Date.now()}-${Math.random().toString(36).slice(2)}`,
-    made: Date.now(),
+    key: `${latest}-${Math.random().toString(36).slice(2)}`,
+    made: latest,
     ...{ head, relation, tail, decision, reviewer, note },
     ...runs.which(),
     tries: 0,
@@ -79,10 +82,11 @@ export function undo(key = history.at(-1)) {
   const place = history.indexOf(key);
   if (place < 0) return null;
   history.splice(place, 1);
-  const entry = held(key) ?? made.get(key);
+  const here = held(key);
+  const entry = here ?? made.get(key);
   // What never left need not be taken back.
-  if (entry.tries) keep({ ...entry, undone: true, stuck: false });
-  else drop(key);
+  if (here && !here.tries) drop(key);
+  else keep({ ...entry, undone: true, stuck: false });
   tell();
   flush();
   return entry;

@@ -140,7 +140,7 @@ class Desk {
     const undo = el(
       "button",
       { class: "big undo", type: "button", disabled: !outbox.canUndo(), "aria-keyshortcuts": "u", on: { click: () => this.undo() } },
-      icon("M9 7 4 12l5 5", "M4 12h10a5 5 0 0 1 0 10h-2"),
+      icon("M9 6 4 11l5 5", "M4 11h11a4 4 0 0 1 0 8h-3"),
       el("span", {}, "Undo"),
       el("kbd", { "aria-hidden": "true" }, "U"),
     );

@@ -27,10 +27,11 @@ function explained(told) {
   if (told === null) return empty("This server gives no explanations.", "The chance and the weights above are all that it tells.");
   const parts = [
     standing(told),
-    modalities(told),
-    patterns(told.patterns ?? []),
+    withheld(told),
     supports(told.supports ?? []),
+    patterns(told.patterns ?? []),
     paths(told.paths ?? []),
+    weighing(told),
     neighbours(told.neighbours ?? []),
     notes(told.notes ?? []),
   ];
@@ -54,30 +55,36 @@ function standing(told) {
   );
 }
 
-function modalities(told) {
-  const list = told.modalities ?? [];
-  if (!list.length) return null;
-  const largest = Math.max(0, ...list.map((one) => Math.abs(one.without ?? 0)));
-  const reasons = told.weights?.reasons === true;
-  const sides = ["head", "tail"].map((of) => ({ of, rows: list.filter((one) => one.of === of) }));
-  const tables = sides.filter((side) => side.rows.length).map((side) => changes(side, told, largest));
-  const shown = el("div", { class: "two" }, sides.filter((side) => side.rows.length).map((side) => weighed(side, told)));
+/** Modalities of head and of tail, where there are any. */
+function sides(told) {
+  const all = ["head", "tail"].map((of) => ({ of, rows: (told.modalities ?? []).filter((one) => one.of === of) }));
+  return all.filter((side) => side.rows.length);
+}
+
+function withheld(told) {
+  const both = sides(told);
+  if (!both.length) return null;
+  const largest = Math.max(0, ...told.modalities.map((one) => Math.abs(one.without ?? 0)));
+  return part(
+    "What each modality changes",
+    "Withheld, one at a time: to the right it speaks for the fact, to the left against it.",
+    el("div", { class: "two" }, both.map((side) => changes(side, told, largest))),
+  );
+}
+
+/** Weights as reasons, where they were seen to be such; otherwise what they are not, first. */
+function weighing(told) {
+  const both = sides(told);
+  if (!both.length) return null;
+  const shown = el("div", { class: "two" }, both.map((side) => weighed(side, told)));
   const text = told.weights?.text;
-  return [
-    part(
-      "What each modality changes",
-      "Withheld, one at a time: to the right it speaks for the fact, to the left against it.",
-      el("div", { class: "two" }, tables),
-    ),
-    reasons
-      ? part("Weights", text, shown)
-      : part(
-          "Weights",
-          null,
-          el("p", { class: "notice" }, text || "Weights of this run do not predict what withholding a modality changes, so they are no reasons."),
-          el("details", {}, el("summary", {}, "Show the weights all the same"), shown),
-        ),
-  ];
+  if (told.weights?.reasons === true) return part("Weights", text, shown);
+  return part(
+    "Weights",
+    null,
+    el("p", { class: "notice" }, text || "Weights of this run do not predict what withholding a modality changes, so they are no reasons."),
+    el("details", {}, el("summary", {}, "Show the weights all the same"), shown),
+  );
 }
 
 function changes({ of, rows }, told, largest) {
@@ -141,10 +148,9 @@ function patterns(list) {
         el(
           "li",
           { class: "line" },
-          el("span", { class: "line-text" }, named(one.name)),
+          el("span", { class: "line-text" }, named(one.name), " ", el("span", { class: "hint" }, plural(one.paths, "path"))),
           change(one.share, largest),
           el("span", { class: "line-number" }, signed(one.share)),
-          el("span", { class: "hint" }, plural(one.paths, "path")),
         ),
       ),
     ),
