@@ -22,6 +22,7 @@ from mocme.machine import Interrupted
 from mocme.opening import Run
 from mocme.opening import open_run as open
 from mocme.parts import ConfigError
+from mocme.reviews import Reviews
 from mocme.runs import RunError
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Predictions",
     "Queries",
     "Question",
+    "Reviews",
     "Run",
     "RunError",
     "Tokens",
