@@ -19,6 +19,7 @@ import torch
 
 import mocme
 from mocme.graph.triples import Queries
+from mocme.reviews import Reviews
 
 SETTINGS = {"training.passes": 20, "model.width": 128}
 COUNT = 300
@@ -61,10 +62,10 @@ def main() -> None:
         before = mocme.train(graph, "structure", out=home / "before", settings=SETTINGS, seed=0)
         surest = suggestions(before, graph)[: 2 * COUNT]
         rejected, others = surest[::2], surest[1::2]
-        reviews = mocme.Reviews(home / "reviews.sqlite")
+        reviews = Reviews(home / "reviews.sqlite")
         for item in rejected:
             reviews.add((item.head, item.relation, item.tail), "reject", "benchmark")
-        corrected = mocme.reviewed(graph, reviews.path)
+        corrected = mocme.load("atlas", reviews=reviews.path)
         after = mocme.train(corrected, "structure", out=home / "after", settings=SETTINGS, seed=0)
         for what, run in (("before", before), ("after", after)):
             row = {

@@ -14,7 +14,6 @@ from mocme.encoders.making import encode
 from mocme.experiment import resume, train
 from mocme.graph.loading import load
 from mocme.graph.modalities import Features, Modality, Tokens
-from mocme.graph.reviewed import reviewed
 from mocme.graph.triples import Graph, Queries, Vocabulary
 from mocme.inference.completer import Completer
 from mocme.inference.predictions import Prediction, Predictions, Question
@@ -22,7 +21,6 @@ from mocme.machine import Interrupted
 from mocme.opening import Run
 from mocme.opening import open_run as open
 from mocme.parts import ConfigError
-from mocme.reviews import Reviews
 from mocme.runs import RunError
 
 __all__ = [
@@ -37,7 +35,6 @@ __all__ = [
     "Predictions",
     "Queries",
     "Question",
-    "Reviews",
     "Run",
     "RunError",
     "Tokens",
@@ -46,6 +43,5 @@ __all__ = [
     "load",
     "open",
     "resume",
-    "reviewed",
     "train",
 ]
