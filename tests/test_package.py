@@ -24,6 +24,14 @@ def test_public_names_exist_and_are_documented() -> None:
         assert getattr(mocme, name).__doc__, name
 
 
+def test_the_reference_is_what_the_code_says() -> None:
+    script = ROOT / "scripts" / "api_reference.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_runs_nothing_heavy() -> None:
     code = (
         "import sys, mocme; "

@@ -14,7 +14,6 @@ from mocme.encoders.making import encode
 from mocme.experiment import resume, train
 from mocme.graph.loading import load
 from mocme.graph.modalities import Features, Modality, Tokens
-from mocme.graph.reviewed import reviewed
 from mocme.graph.triples import Graph, Queries, Vocabulary
 from mocme.inference.completer import Completer
 from mocme.inference.predictions import Prediction, Predictions, Question
@@ -44,6 +43,5 @@ __all__ = [
     "load",
     "open",
     "resume",
-    "reviewed",
     "train",
 ]

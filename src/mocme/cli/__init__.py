@@ -85,11 +85,7 @@ def train(
 
     use_threads(threads)
     chosen = Experiment.load(experiment, dict(parse_override(text) for text in sets))
-    graph = load(data, version=splits)
-    if reviews is not None:
-        from mocme.graph.reviewed import reviewed
-
-        graph = reviewed(graph, reviews)
+    graph = load(data, version=splits, reviews=reviews)
     with Live() as live:
         run = work.train(
             graph, chosen, out=out, seed=seed, device=device, features=features, watch=live

@@ -20,6 +20,7 @@ from mocme.graph.formats.report import Block, Report
 from mocme.graph.formats.streams import COMPRESSED
 from mocme.graph.modalities import encoded_path
 from mocme.graph.published import benchmarks
+from mocme.graph.reviewed import reviewed
 from mocme.graph.triples import SPLITS, Graph
 
 RATIOS = (0.8, 0.1, 0.1)
@@ -34,6 +35,7 @@ def load(
     ratios: tuple[float, float, float] = RATIOS,
     seed: int = 0,
     version: Literal["repaired", "as-published"] | None = None,
+    reviews: str | Path | None = None,
 ) -> Graph:
     """Read a graph.
 
@@ -48,11 +50,14 @@ def load(
         seed: of that split.
         version: of a benchmark by name: ``repaired``, without the defects of its splits (the
             default), or ``as-published``.
+        reviews: decisions of ``mocme serve``: accepted facts join train, rejected ones become hard
+            negatives (see `mocme.graph.reviewed`).
 
     Raises:
         ValueError: with the file, the line and the remedy.
     """
-    return read(data, ratios=ratios, seed=seed, version=version)[0]
+    graph = read(data, ratios=ratios, seed=seed, version=version)[0]
+    return graph if reviews is None else reviewed(graph, reviews)
 
 
 def read(

@@ -33,8 +33,8 @@ class Objective(Part):
         token_weight: weight of the loss of questions about tokens against that of links (the
             regulariser counts every fact alike).
         candidates: see `TrainingFacts.of`.
-        rejected: weight of a fact that reviewers rejected against a training fact: -log of one
-            minus its share in the softmax of its question, once a pass in each direction.
+        rejected: weight of a fact that reviewers rejected against a training fact; once a pass in
+            each direction it is asked to be no likelier than an average candidate.
         max_answers: answers of a question that take part in a step, drawn uniformly and rescaled;
             0 for all.
     """
@@ -89,14 +89,12 @@ class Wrong:
     Attributes:
         queries, answer: B questions and the wrong answer of each.
         rivals: candidates that answers compete with, drawn.
-        stands: for how many candidates each of these stands.
         weight: of each loss.
     """
 
     queries: Queries
     answer: Int[Tensor, " B"]
     rivals: Int[Tensor, " C"]
-    stands: float
     weight: float
 
 
@@ -193,13 +191,13 @@ class LinkPrediction:
         weight = self.settings.rejected * len(rejected) * share / count
         rivals = ids[some].sort().values
         queries = Queries(drawn[:, 0], drawn[:, 1])
-        return Wrong(queries, drawn[:, 2], rivals, len(ids) / len(rivals), weight)
+        return Wrong(queries, drawn[:, 2], rivals, weight)
 
     def _refused(self, wrong: Wrong, rows: Rows) -> Tensor:
-        """Summed -log(1 - share) of rejected answers.
+        """Summed softplus(s - log mean e^o) of rejected answers, o the scores of their rivals.
 
-        With s the score of the answer and o that of everyone else together, the share is
-        e^s / (e^s + e^o), so that the loss is softplus(s - o).
+        Minus the log of one minus its share in the softmax of its question would hardly move it:
+        its share is small while its rank is high.
         """
         queries, answer = wrong.queries.to(self.device), wrong.answer.to(self.device)
         rivals = wrong.rivals.to(self.device)
@@ -207,8 +205,9 @@ class LinkPrediction:
         query = self.model.query(rows.gather(queries.head), queries.relation, relations)
         own = self.model.scorer.compare(query, rows.gather(answer).unsqueeze(1)).squeeze(1)
         scores = self.model.scorer.compare(query, rows.gather(rivals))
-        scores = scores.masked_fill(answer.unsqueeze(1) == rivals, -torch.inf)
-        others = scores.logsumexp(1) + math.log(wrong.stands)
+        itself = answer.unsqueeze(1) == rivals
+        average = scores.masked_fill(itself, -torch.inf).logsumexp(1)
+        others = average - (~itself).sum(1).log()
         return wrong.weight * torch.nn.functional.softplus(own - others).sum()
 
     def _weights(self, chosen: Tensor) -> Float[Tensor, " B"]:
