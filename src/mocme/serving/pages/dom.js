@@ -39,9 +39,13 @@ function flat(children) {
     .map((child) => (child instanceof Node ? child : document.createTextNode(String(child))));
 }
 
+/** Letters from which a name is shown in three lines at most; an entity's own view has all of it. */
+export const LONG_NAME = 160;
+
 /** A name as the server gave it, kept apart from the writing direction of what surrounds it. */
-export function named(text, properties = {}) {
-  return el("bdi", { class: "name", ...properties }, text);
+export function named(text) {
+  const long = String(text).length > LONG_NAME;
+  return el("bdi", long ? { class: "name long", title: text } : { class: "name" }, text);
 }
 
 /** An icon of lines, from the `d` of its paths. */

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { weights } from "./bars.js";
-import { el, named } from "./dom.js";
+import { LONG_NAME, el, named } from "./dom.js";
 import { factsOf } from "./facts.js";
 import { plural, value } from "./format.js";
 import { medium } from "./media.js";
@@ -100,7 +100,9 @@ function aside(told, signal) {
   const files = told.files ?? [];
   const texts = told.texts ?? [];
   const numbers = told.numbers ?? [];
+  const whole = told.name.length > LONG_NAME ? text({ modality: "all of its name", text: told.name }) : null;
   return [
+    whole ? el("section", { class: "card" }, el("h2", {}, "Name"), whole) : null,
     files.length ? el("div", { class: "media" }, files.map((file) => medium(file, told.name, { signal }))) : null,
     el(
       "section",

@@ -1,6 +1,6 @@
 // The page begins here: the bar, the keys, and which view an address shows.
 
-import { say, toast } from "./announce.js";
+import { toast } from "./announce.js";
 import * as api from "./api.js";
 import { undoHere } from "./deciding.js";
 import { el, icon } from "./dom.js";
@@ -132,15 +132,19 @@ function bindKeys(toSearch, turn) {
 
 function listen() {
   const banner = document.getElementById("banner");
-  api.connection.addEventListener("lost", () => {
+  const lost = () => {
     banner.replaceChildren("The server cannot be reached. Decisions are kept here and sent later.", el("button", { class: "quiet", type: "button", on: { click: begin } }, "Try again"));
     banner.hidden = false;
-  });
-  api.connection.addEventListener("found", () => {
+  };
+  api.connection.addEventListener("lost", lost);
+  addEventListener("offline", lost);
+  const found = () => {
     banner.hidden = true;
     outbox.flush();
-  });
-  api.connection.addEventListener("busy", (event) => say(`The server is busy; trying again in ${plural(Math.ceil(event.detail), "second")}.`));
+  };
+  api.connection.addEventListener("found", found);
+  addEventListener("online", found);
+  api.connection.addEventListener("busy", (event) => toast(`The server is busy; trying again in ${plural(Math.ceil(event.detail), "second")}.`));
   outbox.changes.addEventListener("change", () => drawNavigation(route.current().parts[0] ?? ""));
   outbox.changes.addEventListener("failed", (event) => {
     const { entry, error } = event.detail;
