@@ -465,6 +465,8 @@ def test_why_shows_all_that_it_is_told(visit: Callable[..., Visit], reasons: boo
         why.locator(".experts").first.get_attribute("aria-label")
         == "Experts of text: 1: 75%, 2: 25%"
     )
+    found = axe_api.Axe().run(page, options=OPTIONS)
+    assert found.violations_count == 0, found.generate_report()
     opener.click()
     assert not why.is_visible()
 

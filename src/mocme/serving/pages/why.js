@@ -39,7 +39,7 @@ function explained(told) {
 }
 
 function part(title, lead, ...content) {
-  return el("section", { class: "why-part" }, el("h4", {}, title), lead ? el("p", { class: "hint" }, lead) : null, content);
+  return el("section", { class: "why-part" }, el("h3", {}, title), lead ? el("p", { class: "hint" }, lead) : null, content);
 }
 
 function standing(told) {
