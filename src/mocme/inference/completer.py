@@ -13,6 +13,8 @@ from torch import Tensor
 from mocme.graph.triples import AnswerIndex, Graph, Queries
 from mocme.inference.applying import Applying
 from mocme.inference.calibration import Calibration, log_shares
+from mocme.inference.explaining import Asked, Explainer
+from mocme.inference.explanation import Explanation, Grounds
 from mocme.model.model import Model
 from mocme.patterns.evidence import Reason
 
@@ -127,10 +129,21 @@ class Checked(Predictions):
 
 
 class Completer:
-    """A trained model and its graph, ready for questions by name."""
+    """A trained model and its graph, ready for questions by name.
 
-    def __init__(self, model: Model, graph: Graph, calibration: Calibration | None = None) -> None:
+    Args:
+        grounds: what explanations need of the run.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        graph: Graph,
+        calibration: Calibration | None = None,
+        grounds: Grounds | None = None,
+    ) -> None:
         self.model, self.graph, self.calibration = model, graph, calibration
+        self.explainer = Explainer(model, graph, grounds)
         self._known: AnswerIndex | None = None
         self._reflexive: frozenset[int] | None = None
         self._applying: Applying | None = None
@@ -293,6 +306,26 @@ class Completer:
             return []
         h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
         return self.model.evidence.reasons(h, self.graph.relations.id(relation), t)
+
+    def explain(self, head: str, relation: str, tail: str) -> Explanation:
+        """What speaks for a fact, and what could not be shown; see docs/explaining.md.
+
+        Raises:
+            UnknownName: with near matches.
+        """
+        h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
+        r = self.graph.relations.id(relation)
+        scores, chances, known = self._marked([h, t], [r, r + self.graph.num_relations])
+        new = ~scores.isneginf()
+        for place, answer in known:
+            new[place, answer] = False
+        held = (0, t) in known
+        chance = (float(chances[0, t]) + float(chances[1, h])) / 2
+        if h == t and r not in self.reflexive:
+            # No answer to a question; asked for by name it has a score all the same.
+            scores[:, h] = self.score(head, relation, tail)
+        probability = None if held or self.calibration is None else chance
+        return self.explainer.explain(Asked(h, r, t, scores, new, probability, held))
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         """Vectors of the entities (N, D) and of the directed relations (2R, E), by id.
