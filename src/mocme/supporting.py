@@ -273,8 +273,8 @@ class Pull:
             barred[:, self.facts.excluded.to(self.device)] = True
         kept = scores.masked_fill(barred, -torch.inf)
         with torch.no_grad():
-            mean = torch.zeros(len(scores), device=self.device)
             count = torch.bincount(place, minlength=len(scores)).clamp_min(1)
+            mean = scores.new_zeros(len(scores))
             mean = mean.index_add(0, place, scores[place, column]) / count
             many = (~barred).sum(1).to(scores.dtype)
             weighted = kept.detach().clone()

@@ -274,7 +274,7 @@ class Completer:
             part = ids[first : first + max(1, self.block() // 2)]
             asked = [h for h, _, _ in part] + [t for _, _, t in part]
             relations = [r for _, r, _ in part] + [r + number for _, r, _ in part]
-            scores, chances, known = self._marked(asked, relations)
+            scores, chances, known = self.marked(asked, relations)
             for place, (h, r, t) in enumerate(part):
                 back = len(part) + place
                 score = (float(scores[place, t]) + float(scores[back, h])) / 2
@@ -315,7 +315,7 @@ class Completer:
         """
         h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
         r = self.graph.relations.id(relation)
-        scores, chances, known = self._marked([h, t], [r, r + self.graph.num_relations])
+        scores, chances, known = self.marked([h, t], [r, r + self.graph.num_relations])
         new = ~scores.isneginf()
         for place, answer in known:
             new[place, answer] = False
@@ -368,7 +368,7 @@ class Completer:
                 "beside its train.tsv and train again, or leave min_probability out"
             )
 
-    def _marked(
+    def marked(
         self, entities: list[int], relations: list[int]
     ) -> tuple[Tensor, Tensor, set[tuple[int, int]]]:
         """Scores (B, N), probabilities (B, N), and the known answers as (question, answer).
@@ -397,7 +397,7 @@ class Completer:
 
     def unknown(self, entities: list[int], relations: list[int]) -> tuple[Tensor, Tensor]:
         """Scores and probabilities of unknown answers; those of known ones are -inf and 0."""
-        scores, chances, known = self._marked(entities, relations)
+        scores, chances, known = self.marked(entities, relations)
         for place, answer in known:
             scores[place, answer], chances[place, answer] = -torch.inf, 0.0
         return scores, chances
@@ -414,7 +414,7 @@ class Completer:
     ) -> Predictions:
         self._check(k, known, min_probability)
         entity = self.graph.entities.id(given)
-        scores, chances, held = self._marked([entity], [relation])
+        scores, chances, held = self.marked([entity], [relation])
         order = scores[0].clone()
         mine = torch.zeros(len(order), dtype=torch.bool)
         mine[[answer for _, answer in held]] = True

@@ -51,7 +51,7 @@ class Weights:
 
     Attributes:
         correlation: rank correlation of weight and fall of the score.
-        facts: how many answers it was measured on.
+        facts: how many cases it was measured on, each an answer and one of its modalities.
         reasons: whether weights may be taken for reasons.
     """
 

@@ -29,7 +29,11 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Agreement:
-    """Rank correlation of weights and falls; None where one of the two does not vary."""
+    """Rank correlation of weights and falls; None where one of the two does not vary.
+
+    Attributes:
+        facts: how many cases it was measured on, each an answer and one of its modalities.
+    """
 
     correlation: float | None
     facts: int
@@ -40,7 +44,7 @@ class Faithfulness:
     """What was measured of a run.
 
     Attributes:
-        together: over all modalities.
+        together: over the cases of all modalities.
         apart: by modality.
     """
 
@@ -64,7 +68,9 @@ class Faithfulness:
                 f"weights are no reasons: they, or the changes of {found.facts:,} scores when a "
                 f"modality is withheld, do not vary"
             )
-        said = f"rank correlation {found.correlation:.2f} over {found.facts:,} answers"
+        said = f"rank correlation {found.correlation:.2f} over {found.facts:,} cases"
+        if apart := [own.correlation for own in self.apart.values() if own.correlation is not None]:
+            said += f", {min(apart):.2f} to {max(apart):.2f} by modality"
         if self.reasons:
             return f"weights predict how much a score falls without a modality ({said})"
         return (
