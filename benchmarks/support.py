@@ -310,8 +310,8 @@ def agreement() -> str:
         ratios.append(statistics.mean(own) / statistics.mean(real))
     each = ", ".join(f"{value:.2f}" for value in found)
     return (
-        f"The five estimated changes of a prediction, added, and the fall that was measured have the "
-        f"rank correlation {each} (by seed, over {len(lines[0]['predictions'])} predictions); "
+        f"The five estimated changes of a prediction, added, and the fall that was measured have "
+        f"the rank correlation {each} (by seed, over {len(lines[0]['predictions'])} predictions); "
         f"on average the estimate is {statistics.mean(ratios):.2f} times the fall."
     )
 

@@ -122,6 +122,8 @@ class Supporting:
                 total[key] = total.get(key, 0.0) + value
         return total, notes
 
+    # Asked within torch.no_grad, it differentiates all the same.
+    @torch.enable_grad()
     def slopes(self, head: int, relation: int, tail: int) -> dict[int, Float[Tensor, " D"]]:
         """Gradient of the mean score with respect to the vectors of head and tail."""
         model = self.model
@@ -183,6 +185,7 @@ class Pull:
         own: Tensor = self.facts.facts[self.facts.facts[:, 0] == entity]
         return own
 
+    @torch.enable_grad()
     def changes(
         self, entity: int, own: Int[Tensor, "n 3"], slope: Float[Tensor, " D"], times: float
     ) -> Float[Tensor, " n"]:
