@@ -25,7 +25,8 @@ from mocme.evaluation import metrics
 from mocme.evaluation.ranking import batch_for, hidden, rank
 from mocme.graph.controls import Control
 from mocme.graph.modalities import Features, Modality
-from mocme.graph.triples import AnswerIndex, Graph, Queries
+from mocme.graph.triples import AnswerIndex, Graph
+from mocme.inference import faithfulness
 from mocme.model.model import STRUCTURE, Model
 from mocme.opening import Run
 
@@ -71,37 +72,23 @@ def measured(run: Run) -> Iterator[dict[str, object]]:
 def weighed(run: Run) -> Iterator[dict[str, object]]:
     """Do weights tell what matters? A line for each modality.
 
-    Of every valid fact, both directions: the answer's weight of a modality, and how much its score
-    falls when only that modality of that answer is withheld; among answers that have it and more.
+    See `mocme.inference.faithfulness`.
     """
     graph = run.graph()
     model = run.model(graph, run.features(graph), torch.device("cpu"))
-    facts = graph.directed("valid")
-    queries, answer = Queries(facts[:, 0], facts[:, 1]), facts[:, 2:]
-    whole = model.table()
-    with torch.no_grad():
-        scores = model.score(queries, answer, whole)[:, 0]
-    several = model.present.sum(1) > 1
-    for place, name in enumerate(model.modalities) if len(model.modalities) > 1 else ():
-        # Hidden of all: other answers do not matter, heads keep theirs.
-        with torch.no_grad():
-            hidden_table = model.table(hide=(name,))
-            query = model.query(whole.vectors[queries.head], queries.relation)
-            fallen = model.scorer.compare(query, hidden_table.vectors[answer])[:, 0]
-        own = (several & model.present[:, place])[answer[:, 0]]
-        weight = whole.weights[answer[:, 0], place][own].detach().double()
-        fall = (scores - fallen)[own].double()
-        entities = whole.weights[several & model.present[:, place], place].detach()
+    weights, several = model.frozen().weights, model.present.sum(1) > 1
+    for place, own in enumerate(faithfulness.falls(model, graph)):
+        entities = weights[several & model.present[:, place], place].detach()
         yield {
             "row": run.path.parent.parent.name,
             "graph": graph.name,
             "seed": int(run.folder.about["seed"]),
             "what": "weights",
-            "modalities": [name],
+            "modalities": [own.modality],
             "mean_weight": float(entities.mean()),
             "deviation_of_weight": float(entities.std()),
-            "mean_fall": float(fall.mean()),
-            "rank_correlation": spearman(weight, fall),
+            "mean_fall": float(own.fall.mean()),
+            "rank_correlation": faithfulness.spearman(own.weight, own.fall),
             **learned(model),
         }
 
@@ -115,15 +102,6 @@ def learned(model: Model) -> dict[str, float]:
         "lambda": float(across.log_strength.detach().exp()),
         "tau": float(across.log_temperature.detach().exp()),
     }
-
-
-def spearman(first: torch.Tensor, second: torch.Tensor) -> float | None:
-    """Rank correlation; None where one of them does not vary."""
-    from scipy.stats import spearmanr
-
-    if float(first.std()) < 1e-9 or float(second.std()) < 1e-9:
-        return None
-    return float(spearmanr(first.numpy(), second.numpy()).statistic)
 
 
 def ranked(

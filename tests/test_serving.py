@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,15 @@ def test_answers_are_those_of_the_run(client: TestClient, served: Served) -> Non
     facts = [("Chad", "borders", "Niger"), ("Chad", "borders", "Mali")]
     body = {"facts": [dict(zip(("head", "relation", "tail"), f, strict=True)) for f in facts]}
     same("check", body, completer.check(facts))
+
+
+def test_an_explanation_is_that_of_the_run(client: TestClient, served: Served) -> None:
+    fact = {"head": "Chad", "relation": "borders", "tail": "Mali"}
+    answer = client.post("/v1/explain", json=fact)
+    assert answer.status_code == 200, answer.text
+    wanted = asdict(served.completer.explain(*fact.values()))
+    assert answer.json() == json.loads(json.dumps(wanted))
+    refused(client.post("/v1/explain", json={**fact, "tail": "Malli"}), 404, "unknown_name")
 
 
 def test_what_can_be_no_answer_has_no_score(client: TestClient) -> None:

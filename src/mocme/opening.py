@@ -20,6 +20,7 @@ from mocme.evaluation.ranking import Ranks, batch_for, hidden, rank
 from mocme.graph.modalities import Features, unpacked
 from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import AnswerIndex, Graph, Vocabulary
+from mocme.grounds import RunGrounds
 from mocme.inference.calibration import Calibration
 from mocme.inference.completer import Completer
 from mocme.machine import find_device
@@ -194,13 +195,16 @@ class Run:
         graph = self.graph()
         features = self.features(graph)
         model = self.model(graph, features, find_device(device))
+        calibration = None
         if self.folder.has(CALIBRATION):
             tensors = self.folder.read_tensors(CALIBRATION)
             metadata = self.folder.tensors_metadata(CALIBRATION)
-            return Completer(model, graph, Calibration.unpacked(tensors, metadata))
-        if not len(graph.facts("valid")):
-            return Completer(model, graph)
-        return Completer(model, graph, self._calibrate(model, graph, advance))
+            calibration = Calibration.unpacked(tensors, metadata)
+        elif len(graph.facts("valid")):
+            calibration = self._calibrate(model, graph, advance)
+        objective = self.experiment.parts()[2].objective
+        grounds = RunGrounds(self.folder, objective, model, graph, features)
+        return Completer(model, graph, calibration, grounds)
 
     def _calibrate(
         self, model: Model, graph: Graph, advance: Callable[[int, int], None] | None

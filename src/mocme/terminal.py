@@ -111,6 +111,20 @@ def predictions_table(title: str, items: Sequence[Any]) -> Table:
     return table
 
 
+def explanation_tables(found: Any) -> list[Table]:
+    """A table for each part of an explanation."""
+    made = []
+    for title, head, rows in found.tables():
+        table = Table(title=escape(title), title_justify="left")
+        for column in head:
+            numbers = column.startswith(("weight", "paths", "log odds", "change", "by "))
+            table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*map(escape, row))
+        made.append(table)
+    return made
+
+
 def reliability_table(record: Mapping[str, Any]) -> Table:
     """Predicted and observed frequencies of a calibration, by predicted probability."""
     before, after = record["before"], record["after"]

@@ -12,6 +12,7 @@ from rich.table import Table
 from mocme.cli.ask import calibrate, check, predict, vectors
 from mocme.cli.bench import bench
 from mocme.cli.encode import encode
+from mocme.cli.explain import explain
 from mocme.cli.mine import mine
 from mocme.cli.options import Group, common, echo_json
 from mocme.cli.serve import serve
@@ -163,6 +164,7 @@ main.add_command(bench)
 
 
 main.add_command(predict)
+main.add_command(explain)
 main.add_command(check)
 main.add_command(calibrate)
 main.add_command(mine)

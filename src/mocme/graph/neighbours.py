@@ -70,10 +70,7 @@ def similar_vectors(
         least: the cosine must be above it.
     """
     chosen = []
-    # Scaled by the largest number first, so that no square is too large or too small for float32.
-    scaled = values.float()
-    scaled = scaled / scaled.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    unit = torch.nn.functional.normalize(scaled)
+    unit = _unit(values)
     block = max(1, _CELLS // max(1, len(rows)))
     for first in range(0, len(rows), block):
         cosine = unit[first : first + block] @ unit.T
@@ -85,6 +82,30 @@ def similar_vectors(
         near = cosine[head, tail].numpy()
         chosen.append(_nearest(head.numpy() + first, tail.numpy(), near, nearest))
     return _pairs(chosen, rows.numpy())
+
+
+def nearest_to(
+    values: Float[Tensor, "n F"], place: int, nearest: int = 5
+) -> tuple[list[int], list[float]]:
+    """Places of the vectors most similar to that at `place`, nearest first, and their cosines.
+
+    Those of zeros alone are near to none.
+    """
+    unit = _unit(values)
+    cosine = (unit @ unit[place]).double()
+    cosine[place] = -torch.inf
+    cosine[~unit.any(1)] = -torch.inf
+    # Equal to five decimals: the lower place first, as in `similar_vectors`.
+    order = torch.argsort(cosine.round(decimals=_DECIMALS), descending=True, stable=True)
+    found = order[cosine[order] > -torch.inf][:nearest] if bool(unit[place].any()) else order[:0]
+    return found.tolist(), cosine[found].tolist()
+
+
+def _unit(values: Float[Tensor, "n F"]) -> Float[Tensor, "n F"]:
+    # Scaled by the largest number first, so that no square is too large or too small for float32.
+    scaled = values.float()
+    scaled = scaled / scaled.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.nn.functional.normalize(scaled)
 
 
 def _terms(texts: Sequence[str]) -> Counter[str]:

@@ -11,6 +11,8 @@ from torch import Tensor
 from mocme.graph.triples import AnswerIndex, Graph, Queries
 from mocme.inference.applying import Applying
 from mocme.inference.calibration import LOWEST, Calibration
+from mocme.inference.explaining import Asked, Explainer
+from mocme.inference.explanation import Explanation, Grounds
 from mocme.inference.predictions import (
     Among,
     Checked,
@@ -27,10 +29,21 @@ CELLS = 1 << 24
 
 
 class Completer:
-    """A trained model and its graph, ready for questions by name."""
+    """A trained model and its graph, ready for questions by name.
 
-    def __init__(self, model: Model, graph: Graph, calibration: Calibration | None = None) -> None:
+    Args:
+        grounds: what explanations need of the run.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        graph: Graph,
+        calibration: Calibration | None = None,
+        grounds: Grounds | None = None,
+    ) -> None:
         self.model, self.graph, self.calibration = model, graph, calibration
+        self.explainer = Explainer(model, graph, grounds)
         self._known: AnswerIndex | None = None
         self._refused: AnswerIndex | None = None
         self._reflexive: frozenset[int] | None = None
@@ -187,7 +200,7 @@ class Completer:
             part = ids[first : first + max(1, self.block() // 2)]
             asked = [h for h, _, _ in part] + [t for _, _, t in part]
             relations = [r for _, r, _ in part] + [r + number for _, r, _ in part]
-            scores, chances, held = self._marked(asked, relations)
+            scores, chances, held = self.marked(asked, relations)
             for place, (h, r, t) in enumerate(part):
                 back = len(part) + place
                 score = (float(scores[place, t]) + float(scores[back, h])) / 2
@@ -219,6 +232,24 @@ class Completer:
             return []
         h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
         return self.model.evidence.reasons(h, self.graph.relations.id(relation), t)
+
+    def explain(self, head: str, relation: str, tail: str) -> Explanation:
+        """What speaks for a fact, and what could not be shown; see docs/explaining.md.
+
+        Raises:
+            UnknownName: with near matches.
+        """
+        h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
+        r = self.graph.relations.id(relation)
+        scores, chances, mask = self.marked([h, t], [r, r + self.graph.num_relations])
+        new = ~(scores.isneginf() | mask)
+        held = bool(mask[0, t])
+        chance = (float(chances[0, t]) + float(chances[1, h])) / 2
+        if scores[0, t] == -torch.inf:
+            # No answer to a question; asked for by name it has a score all the same.
+            scores[0, t] = scores[1, h] = self.score(head, relation, tail)
+        probability = None if held or self.calibration is None else chance
+        return self.explainer.explain(Asked(h, r, t, scores, new, probability, held))
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         """Vectors of the entities (N, D) and of the directed relations (2R, E), by id.
@@ -292,7 +323,7 @@ class Completer:
             return shares.exp()
         return self.calibration.probability(shares, relation)
 
-    def _marked(
+    def marked(
         self, entities: list[int], relations: list[int]
     ) -> tuple[Tensor, Tensor, Bool[Tensor, "B N"]]:
         """Scores (B, N), probabilities (B, N), and which answers are known."""
@@ -305,7 +336,7 @@ class Completer:
 
     def unknown(self, entities: list[int], relations: list[int]) -> tuple[Tensor, Tensor]:
         """Scores and probabilities of unknown answers; those of known ones are -inf and 0."""
-        scores, chances, held = self._marked(entities, relations)
+        scores, chances, held = self.marked(entities, relations)
         scores[held], chances[held] = -torch.inf, 0.0
         return scores, chances
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -41,6 +41,14 @@ class Table:
     weights: Float[Tensor, "N M"]
     views: Mapping[str, Tensor]
     redundancy: Float[Tensor, ""]
+
+
+class _Seen(NamedTuple):
+    """What modalities say of n entities, before it is fused: (n, M, D); the rest as in `Table`."""
+
+    stacked: Tensor
+    views: Mapping[str, Tensor]
+    redundancy: Tensor
 
 
 class ModelSettings(Part):
@@ -209,25 +217,41 @@ class Model(nn.Module):
         present = self._shown(hide)
         if step is not None and len(self.modalities) > 1:
             present = keep_mask(present, self.hide_probability, self.seed, step)
-        if len(self.modalities) == 1:
-            vectors: Tensor = self.structure
-            weights = present.to(self.structure.dtype)
-            views: dict[str, Tensor] = {}
-            redundancy = vectors.new_zeros(())
-        else:
-            fused, views, redundancy = self._fuse(present, only)
-            weights, made = fused.weights, fused.vector
-            if only is not None:
-                made = made.new_zeros(self.num_entities, made.shape[1]).index_copy(0, only, made)
-            tokens = self.structure[self.num_entities :]
-            if self.gate is not None:
-                own = tokens.new_zeros(len(tokens), len(self.modalities), tokens.shape[1])
-                own[:, 0] = tokens
-                tokens = self._beside(own)
-            vectors = torch.cat([made, tokens])
+        seen = self._seen(only) if len(self.modalities) > 1 else None
+        table = self._table(present, seen, only)
         if step is None:
-            vectors = self._fill_unknown(vectors, present)
-        return Table(vectors, weights, views, redundancy)
+            return replace(table, vectors=self._fill_unknown(table.vectors, present))
+        return table
+
+    @torch.no_grad()
+    def tables(self, hides: Iterable[Hidden]) -> Iterator[Table]:
+        """`table(hide=...)` of each, one after the other, without gradient.
+
+        What each modality says of an entity is worked out once for all of them.
+        """
+        seen = self._seen(None) if len(self.modalities) > 1 else None
+        for hide in hides:
+            present = self._shown(hide)
+            table = self._table(present, seen, None)
+            yield replace(table, vectors=self._fill_unknown(table.vectors, present))
+
+    def _table(
+        self, present: Bool[Tensor, "N M"], seen: _Seen | None, only: Int[Tensor, " n"] | None
+    ) -> Table:
+        """Vectors from what modalities say; no `seen`: there is structure alone."""
+        if seen is None:
+            weights = present.to(self.structure.dtype)
+            return Table(self.structure, weights, {}, self.structure.new_zeros(()))
+        fused = self._fuse(seen.stacked, present if only is None else present[only])
+        made = fused.vector
+        if only is not None:
+            made = made.new_zeros(self.num_entities, made.shape[1]).index_copy(0, only, made)
+        tokens = self.structure[self.num_entities :]
+        if self.gate is not None:
+            own = tokens.new_zeros(len(tokens), len(self.modalities), tokens.shape[1])
+            own[:, 0] = tokens
+            tokens = self._beside(own)
+        return Table(torch.cat([made, tokens]), fused.weights, seen.views, seen.redundancy)
 
     def _shown(self, hide: Hidden) -> Bool[Tensor, "N M"]:
         """Presence, less what is hidden."""
@@ -243,12 +267,11 @@ class Model(nn.Module):
             present[:, self.modalities.index(name)] &= ~entities.to(present.device)
         return present
 
-    def _fuse(
-        self, present: Bool[Tensor, "N M"], only: Int[Tensor, " n"] | None
-    ) -> tuple[Fused, dict[str, Tensor], Tensor]:
+    def _seen(self, only: Int[Tensor, " n"] | None) -> _Seen:
+        """What every modality says of all entities, or of `only`."""
         structure = self.structure[: self.num_entities]
         if only is not None:
-            structure, present = structure[only], present[only]
+            structure = structure[only]
         vectors = [structure]
         weights: dict[str, Tensor] = {}
         redundancy = []
@@ -257,11 +280,13 @@ class Model(nn.Module):
             vectors.append(torch.zeros_like(structure).index_copy(0, rows, inner.vector))
             weights[name] = inner.weights
             redundancy.append(inner.redundancy)
-        stacked = torch.stack(vectors, 1)
+        return _Seen(torch.stack(vectors, 1), weights, torch.stack(redundancy).mean())
+
+    def _fuse(self, stacked: Float[Tensor, "n M D"], present: Bool[Tensor, "n M"]) -> Fused:
         fused: Fused = self.across(stacked, present)
-        if self.gate is not None:
-            fused = fused._replace(vector=self._beside(fused.weights.unsqueeze(-1) * stacked))
-        return fused, weights, torch.stack(redundancy).mean()
+        if self.gate is None:
+            return fused
+        return fused._replace(vector=self._beside(fused.weights.unsqueeze(-1) * stacked))
 
     def _beside(self, stacked: Float[Tensor, "n M D"]) -> Float[Tensor, "n MD"]:
         """The vectors of modalities as one, the parts of complex entries in its two halves."""

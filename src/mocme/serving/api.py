@@ -17,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from mocme.graph.triples import UnknownName
+from mocme.inference.explanation import Explanation
 from mocme.inference.predictions import Question
 from mocme.machine import environment
 from mocme.reviews import FORMATS, Decision, Review, ReviewError, Reviews, exported
@@ -266,7 +267,7 @@ def _questions(app: FastAPI, hub: Hub) -> None:
         calls = list(zip(served, asked.questions, strict=True))
         return Json(await hub.slowly(lambda: {"answers": _all(calls)}))
 
-    @app.post("/v1/explain", tags=["ask"])
+    @app.post("/v1/explain", response_model=Explanation, tags=["ask"])
     async def explain(asked: schema.Explain) -> Json:
         """What speaks for a fact."""
         served = hub.run(asked.run)

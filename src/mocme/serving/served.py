@@ -127,10 +127,7 @@ class Served:
 
     def explain(self, asked: Explain) -> dict[str, Any]:
         """What speaks for a fact."""
-        explain = getattr(self.completer, "explain", None)
-        if explain is None:
-            raise LookupError("explanations are not there yet")
-        return asdict(explain(asked.head, asked.relation, asked.tail))
+        return asdict(self.completer.explain(asked.head, asked.relation, asked.tail))
 
     # -- looking about -------------------------------------------------------------------------
 
