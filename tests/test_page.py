@@ -162,7 +162,7 @@ class Visit:
         """
         self.until(lambda: self.page.evaluate(told, value))
 
-    def until(self, told: Callable[[], Any], seconds: float = 10) -> None:
+    def until(self, told: Callable[[], Any], seconds: float = 30) -> None:
         """Wait until a call gives something; the page goes on meanwhile."""
         end = time.monotonic() + seconds
         while not told():
@@ -189,7 +189,7 @@ def visit(browser: Any, site: Site) -> Iterator[Callable[..., Visit]]:
     def make(at: Site = site, refusals: bool = False, **settings: Any) -> Visit:
         """`refusals`: the test makes requests fail, which a browser's console tells."""
         context = browser.new_context(reduced_motion="reduce", **settings)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         made = Visit(context.new_page(), at)
         listen(made)
         opened.append((context, made, refusals))
@@ -565,7 +565,7 @@ def test_no_decision_is_lost(visit: Callable[..., Visit], runs: list[Run], tmp_p
         assert page.locator(".nav .count").text_content().startswith("2")
         assert site.decisions() == []
         page.context.set_offline(False)
-        made.until(lambda: len(site.decisions()) == 2, 20)
+        made.until(lambda: len(site.decisions()) == 2)
         assert facts_of(site) == [(shown[1], "reject"), (shown[0], "accept")]
         made.holds("() => !document.querySelector('.nav .count')")
         arrived_all_the_same(made, site)

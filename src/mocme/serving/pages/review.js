@@ -209,7 +209,7 @@ class Desk {
     setTimeout(() => {
       if (this.current !== item || this.stop.signal.aborted || this.reasons.hidden) return;
       this.reasons.replaceChildren(el("h2", {}, "Why"), why(item, { signal: this.stop.signal }));
-    }, 250);
+    }, 400);
   }
 
   async decide(decision) {

@@ -8,12 +8,27 @@ import { ordinal, percent, plural, score, signed } from "./format.js";
 import * as runs from "./runs.js";
 import { empty, filled } from "./states.js";
 
+let last = Promise.resolve();
+
+/**
+ * One explanation at a time: the server works on one to its end even where nobody waits for it any
+ * more, and decisions wait behind. Who has left before their turn asks nothing.
+ */
+function inTurn(ask, signal) {
+  const turn = last.then(() => {
+    if (signal?.aborted) throw new DOMException("left", "AbortError");
+    return ask();
+  });
+  last = turn.catch(() => {});
+  return turn;
+}
+
 /** An element that loads and shows why. */
 export function why({ head, relation, tail }, { run = null, signal = null } = {}) {
   const where = run ? runs.which(run) : runs.which();
   const load = async () => {
     try {
-      return await api.post("v1/explain", { head, relation, tail, ...where }, { signal });
+      return await inTurn(() => api.post("v1/explain", { head, relation, tail, ...where }), signal);
     } catch (error) {
       // A server that explains nothing is no failure of the page.
       if (error.status === 501 || (error.status === 404 && error.code !== "unknown_name")) return null;
