@@ -113,6 +113,4 @@ def _tokens(old: Tokens, name: str, items: Sequence[Addition], first: int) -> To
     more = torch.tensor(found, dtype=torch.int64).view(-1, 2)
     entity, token = torch.cat([torch.stack([old.entity, old.token], 1), more]).unbind(1)
     number = first + len(items)
-    return Tokens(
-        old.vocabulary, entity.contiguous(), token.contiguous(), number, old.provenance
-    )
+    return Tokens(old.vocabulary, entity.contiguous(), token.contiguous(), number, old.provenance)

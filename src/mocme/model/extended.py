@@ -55,9 +55,7 @@ class Newcomers:
 
     def __init__(self, base: Model, added: Added, hide: Hidden = ()) -> None:
         self.base = base
-        self.contents = added.rows.new_zeros(
-            len(added), len(base.modalities), added.rows.shape[1]
-        )
+        self.contents = added.rows.new_zeros(len(added), len(base.modalities), added.rows.shape[1])
         self.views: dict[str, Tensor] = {}
         self.standard: Standard | None = None
         if len(base.modalities) == 1:
