@@ -42,26 +42,50 @@ class Added:
         return len(self.rows)
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Standards:
+    """By what the entities that a model was trained with are fused.
+
+    Attributes:
+        across: of modalities.
+        within: of a modality's views, by its name.
+    """
+
+    across: Standard | None
+    within: Mapping[str, Standard | None]
+
+    @staticmethod
+    def of(base: Model, hide: Hidden = ()) -> Standards:
+        """Those of a model; `hide` as in `Model.table`."""
+        if len(base.modalities) == 1:
+            return Standards(None, {})
+        within = {}
+        with torch.no_grad():
+            for name in base.modalities[1:]:
+                views, fusing = base.parts(name)
+                seen = views(base.get_buffer(f"values_{name}"))
+                mask = torch.ones(seen.shape[:2], dtype=torch.bool, device=seen.device)
+                within[name] = fusing.standard(seen, mask)
+            across = base.across.standard(base.stacked()[0], base.shown(hide))
+        return Standards(across, within)
+
+
 class Newcomers:
     """Vectors of added entities, by the statistics of those that the model was trained with.
-
-    Args:
-        hide: as in `Model.table`, of the old entities.
 
     Attributes:
         contents: (n, M, D), each one's vector by modality, structure left at 0.
         views: experts' weights by modality name, of those that have it.
     """
 
-    def __init__(self, base: Model, added: Added, hide: Hidden = ()) -> None:
-        self.base = base
+    def __init__(self, base: Model, added: Added, standards: Standards) -> None:
+        self.base, self.standards = base, standards
         self.contents = added.rows.new_zeros(len(added), len(base.modalities), added.rows.shape[1])
         self.views: dict[str, Tensor] = {}
-        self.standard: Standard | None = None
         if len(base.modalities) == 1:
             return
         with torch.no_grad():
-            self.standard = base.across.standard(base.stacked()[0], base.shown(hide))
             for place, name in enumerate(base.modalities[1:], 1):
                 inner = self._inner(name, added.values[name])
                 self.contents[added.places[name], place] = inner.vector
@@ -69,11 +93,11 @@ class Newcomers:
 
     def _inner(self, name: str, values: Float[Tensor, "m F"]) -> Fused:
         """A modality's fused views of some added entities."""
-        views, within = self.base.parts(name)
+        views, fusing = self.base.parts(name)
         centre, spread = (self.base.get_buffer(f"{part}_{name}") for part in ("centre", "spread"))
-        seen, old = views((values - centre) / spread), views(self.base.get_buffer(f"values_{name}"))
-        masks = [torch.ones(s.shape[:2], dtype=torch.bool, device=s.device) for s in (seen, old)]
-        inner: Fused = within(seen, masks[0], within.standard(old, masks[1]))
+        seen = views((values - centre) / spread)
+        mask = torch.ones(seen.shape[:2], dtype=torch.bool, device=seen.device)
+        inner: Fused = fusing(seen, mask, self.standards.within[name])
         return inner
 
     def __call__(
@@ -83,7 +107,7 @@ class Newcomers:
         if len(self.base.modalities) == 1:
             return rows, present.to(rows.dtype)
         stacked = torch.cat([rows.unsqueeze(1), self.contents[:, 1:]], 1)
-        fused: Fused = self.base.across(stacked, present, self.standard)
+        fused: Fused = self.base.across(stacked, present, self.standards.across)
         if self.base.gate is None:
             return fused.vector, fused.weights
         return self.base.beside(fused.weights.unsqueeze(-1) * stacked), fused.weights
@@ -132,7 +156,7 @@ class Extended(Model):
         if isinstance(hide, Mapping):
             of_old = {name: entities[:number] for name, entities in hide.items()}
         old = self.base.table(hide=of_old)
-        newcomers = Newcomers(self.base, self.added, of_old)
+        newcomers = Newcomers(self.base, self.added, Standards.of(self.base, of_old))
         vectors, weights = newcomers(self.added.rows, shown)
         nothing = ~shown.any(1)
         if bool(nothing.any()):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import AnswerIndex, Queries, distinct
-from mocme.model.extended import Added, Newcomers
+from mocme.model.extended import Added, Newcomers, Standards
 from mocme.model.model import Model
 from mocme.training.objectives import Objective
 
@@ -67,7 +67,7 @@ class Frozen:
         without: Int[Tensor, " x"] | None = None,
     ) -> None:
         self.model, self.facts, self.settings = model, facts, settings
-        self.vectors = model.frozen().vectors
+        self.vectors, self.standards = model.frozen().vectors, Standards.of(model)
         self.index = AnswerIndex(facts.facts)
         self.links = facts.num_relations - 2 * (len(facts.spans) - 1)
         gone = facts.excluded if without is None else torch.cat([facts.excluded, without])
@@ -97,7 +97,7 @@ class Frozen:
                     query = self.model.query(self.vectors[queries.head], queries.relation)
                     rest = self.model.scorer.compare(query, held).double().logsumexp(1)
                 weight = counts[block].to(device)
-                self._asked.append(_Asked(queries, 0, False, none, none, weight, query, rest, True))
+                self._asked.append(_Asked(queries, 0, none, none, weight, query, rest, True))
         return self._asked
 
 
@@ -166,7 +166,7 @@ class Problem:
         back = torch.stack([new[:, 2], facts.inverse[new[:, 1]], new[:, 0]], 1)
         self.facts = distinct(torch.cat([new, back]))
         self._check()
-        self._newcomers = Newcomers(self.model, added)
+        self._newcomers = Newcomers(self.model, added, frozen.standards)
         # What a fact names must compete, though no training fact did.
         named = frozen.gone[torch.isin(frozen.gone, self.facts[:, 2])]
         entities = torch.arange(facts.num_entities)
@@ -201,9 +201,7 @@ class Problem:
                     queries = index.queries[block]
                     links = queries.relation < self._frozen.links
                     weight = torch.where(links, 1.0, self.settings.token_weight).double()
-                    asked = _Asked(
-                        queries.to(device), number, moves, place, answer, weight.to(device)
-                    )
+                    asked = _Asked(queries.to(device), number, place, answer, weight.to(device))
                     yield asked if moves else self._still(asked)
 
     def _still(self, asked: _Asked) -> _Asked:
@@ -285,16 +283,14 @@ class _Asked:
     """Questions of one class of candidates.
 
     Attributes:
-        moving: their heads are new, so that their vectors change with the rows.
         place, answer: which question a new fact's answer belongs to, and its node.
         weight: of each question's loss; of the training's, times its answers.
-        query: vectors of questions that do not move.
+        query: their vectors; None where heads are new, so that they change with the rows.
         rest: log of the sum of e^score over the frozen candidates, of those questions.
     """
 
     queries: Queries
     number: int
-    moving: bool
     place: Int[Tensor, " n"]
     answer: Int[Tensor, " n"]
     weight: Float[Tensor, " B"]
