@@ -104,8 +104,8 @@ def trained(chosen: Experiment, graph: Graph, features: Features, out: Path) -> 
 class Neighbours:
     """Votes of the seen entities whose vectors are nearest, by cosine.
 
-    A candidate gets the cosine of each neighbour of the asked entity that it answers, and of each of
-    its own neighbours that answers the question.
+    A candidate gets the cosine of each neighbour of the asked entity that it answers, and of each
+    of its own neighbours that answers the question.
     """
 
     def __init__(self, graph: Graph, modality: Modality) -> None:
@@ -252,7 +252,9 @@ def folded(
         line("neighbours", Neighbours(of_seen(whole, len(stay)), all_features.dense[by]))
     beside = trained(chosen, replace(whole, splits={"train": whole.facts("train"), "valid": old}),
                      all_features, runs / f"with-{seed}")  # fmt: skip
-    line("trained with them", beside.world("cpu").model.score)
+    score = beside.world("cpu").model.score
+    nobody = torch.zeros(len(everyone)).bool()
+    line("trained with them", score, valid_after=ranked(score, grown, old, nobody)["mrr"])
     return found
 
 
@@ -292,8 +294,8 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
     for line in lines:
         groups[line["part"], line["graph"], line["experiment"], line["way"]].append(line)
     rows = [
-        "| graph, experiment | entities | ranked by | seeds | questions | MRR | it is given | it is "
-        "asked for | Hits@10 |",
+        "| graph, experiment | entities | ranked by | seeds | questions | MRR | it is given | "
+        "it is asked for | Hits@10 |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for (what, graph, name, way), own in groups.items():

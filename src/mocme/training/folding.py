@@ -89,15 +89,16 @@ class Frozen:
             relation = self.index.queries.relation
             counts[relation >= self.links] *= self.settings.token_weight
             own = (self.facts.relation_class[relation] == 0).nonzero().flatten()
-            self._asked = []
+            queries, made, rests = self.index.queries[own].to(device), [], []
             none = torch.empty(0, dtype=torch.int64, device=device)
-            for block in own.split(self.block(len(held))) if len(own) else ():
-                queries = self.index.queries[block].to(device)
-                with torch.no_grad():
-                    query = self.model.query(self.vectors[queries.head], queries.relation)
-                    rest = self.model.scorer.compare(query, held).double().logsumexp(1)
-                weight = counts[block].to(device)
-                self._asked.append(_Asked(queries, 0, none, none, weight, query, rest, True))
+            with torch.no_grad():
+                for part in torch.arange(len(own), device=device).split(self.block(len(held))):
+                    heads, relations = self.vectors[queries.head[part]], queries.relation[part]
+                    made.append(self.model.query(heads, relations))
+                    scores = self.model.scorer.compare(made[-1], held)
+                    rests.append(scores.double().logsumexp(1))
+            weight, query, rest = counts[own].to(device), torch.cat(made), torch.cat(rests)
+            self._asked = [_Asked(queries, 0, none, none, weight, query, rest, True)]
         return self._asked
 
 
@@ -174,6 +175,7 @@ class Problem:
         later_ones = torch.arange(facts.num_nodes, self.first)
         spans = [torch.arange(*span) for span in facts.spans[1:]]
         self._allowed = [torch.cat([entities, later_ones]), *spans]
+        self._held: dict[int, Tensor] = {}
         self._questions = list(self._asked())
         if as_negatives:
             more = self._vectors[torch.cat([named, later_ones]).to(vectors.device)]
@@ -214,8 +216,10 @@ class Problem:
     def _old_scores(self, asked: _Asked, query: Tensor) -> Float[Tensor, "B c"]:
         """Scores of the frozen candidates in float64."""
         allowed = self._allowed[asked.number]
-        held = self._vectors[allowed.to(self._vectors.device)]
-        scores = self.model.scorer.compare(query, held.double())
+        if asked.number not in self._held:
+            held = self._vectors[allowed.to(self._vectors.device)]
+            self._held[asked.number] = held.double()
+        scores = self.model.scorer.compare(query, self._held[asked.number])
         if self.settings.loss.answers == "together":
             return scores
         # Answers that the training knows are no negatives.
@@ -325,7 +329,7 @@ def _minimised(problem: Problem, start: Float[Tensor, "n D"], steps: int) -> Fit
 
     flat = start.detach().cpu().double().numpy().ravel()
     first = float(np.linalg.norm(value(flat)[1]))
-    options = {"maxiter": steps, "maxcor": 20, "ftol": 1e-13, "gtol": 1e-7, "maxls": 40}
+    options = {"maxiter": steps, "maxcor": 20, "ftol": 1e-9, "gtol": 1e-6, "maxls": 10}
     found = minimize(value, flat, jac=True, method="L-BFGS-B", options=options)
     rows = torch.from_numpy(found.x).to(start).view_as(start)
     loss, gradient = problem(rows)
