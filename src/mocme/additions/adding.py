@@ -94,8 +94,8 @@ class Adder:
     def _facts(self, asked: Sequence[NewEntity]) -> dict[str, list[Fact]]:
         """By new entity all facts of the batch that name it."""
         graph = self.trained.graph
-        names = [item.name for item in (*self.present, *asked)]
-        everyone = Vocabulary([*graph.entities, *names])
+        there = [item.name for item in self.present]
+        everyone = Vocabulary([*graph.entities, *there, *(entity.name for entity in asked)])
         found: dict[str, dict[Fact, None]] = {entity.name: {} for entity in asked}
         for entity in asked:
             for fact in entity.facts:

@@ -98,7 +98,15 @@ def _entity(about: Any, home: Path) -> NewEntity:
             raise ValueError(f"{fact!r} is not a fact; write [head, relation, tail]")
         facts.append((fact[0], fact[1], fact[2]))
     content = {name: _content(own, home) for name, own in (about.get("content") or {}).items()}
-    return NewEntity(about["name"], facts, about.get("text"), about.get("numbers"), content, home)
+    numbers = None if about.get("numbers") is None else _numbers(about["numbers"])
+    return NewEntity(about["name"], facts, about.get("text"), numbers, content, home)
+
+
+def _numbers(given: Mapping[str, Any]) -> dict[str, float]:
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name} = {value!r} is not a number")
+    return {name: float(value) for name, value in given.items()}
 
 
 def _content(own: Any, home: Path) -> Content:
@@ -106,7 +114,9 @@ def _content(own: Any, home: Path) -> Content:
         return frozenset(own["tokens"])
     if isinstance(own, dict) and set(own) == {"vector"}:
         return own["vector"] if isinstance(own["vector"], list) else vector(home / own["vector"])
-    if not isinstance(own, str | list | dict):
+    if isinstance(own, dict):
+        return _numbers(own)
+    if not isinstance(own, str | list):
         raise ValueError(f"{own!r} is no content")
     return own
 

@@ -104,6 +104,7 @@ def read(folder: RunFolder) -> Additions:
     for number, about in enumerate(json.loads(metadata["additions"])):
         start = f"{number}:vector/"
         own = {key[len(start) :]: own for key, own in tensors.items() if key.startswith(start)}
+        own = {name: own[name] for name in about["modalities"] if name in own}
         row = tensors.get(f"{number}:row")
         items.append(
             Addition(
