@@ -32,11 +32,13 @@ class Adder:
         trained: graph, modalities and model as they were trained.
         present: additions that are there already.
         objective: of the training.
+        as_negatives: see `fit_rows`; without it, what is added ranks too high in all questions.
     """
 
     trained: World
     present: Sequence[Addition]
     objective: Objective
+    as_negatives: bool = True
 
     def add(self, asked: Sequence[NewEntity], advance: Advance | None = None) -> list[Addition]:
         """The additions that entities become; nothing is written.
@@ -226,7 +228,7 @@ class Adder:
             self.trained.model,
             self.trained.model.structure.device,
         )
-        fitted = fit_rows(frozen, added, new, later=more)
+        fitted = fit_rows(frozen, added, new, later=more, as_negatives=self.as_negatives)
         return [
             replace(item, row=row.cpu().clone(), fit=_told(fitted), notes=_noted(item, fitted))
             for item, row in zip(group, fitted.rows, strict=True)
