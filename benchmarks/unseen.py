@@ -5,7 +5,8 @@ Two parts, valid split only, filtered, realistic ties, both directions, everyone
 - `known`: valid questions about entities of no training fact, which a model ranks by content alone,
   and a baseline that lets the ten nearest seen entities vote with their facts.
 - `folded`: seen entities are taken out of graph and modalities, a model is trained without them,
-  and they are added with content, with half of their facts, and with both; what is ranked is the other half. Beside it the baseline, and a model that was trained with the same half.
+  and they are added with content, with half of their facts, and with both; what is ranked is the
+  other half. Beside it the baseline, and a model that was trained with the same half.
 
     python benchmarks/unseen.py atlas default --by text --seeds 0 1 2 --runs runs/unseen
     python benchmarks/unseen.py --render docs/additions.md
@@ -313,6 +314,9 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
         shown = " | ".join(f"{value:.3f}" for value in values)
         if all("valid_after" in one for one in own):
             shown += f" | {statistics.fmean(one['valid_after'] for one in own):.3f}"
+            if all("valid_before" in one for one in own):
+                before = statistics.fmean(one["valid_before"] for one in own)
+                shown += f" ({before:.3f} before)"
         else:
             shown += " | "
         seeds = ", ".join(str(one["seed"]) for one in own)
