@@ -15,7 +15,7 @@ from jaxtyping import install_import_hook
 # rooms without tensors stay out: their tests hand them wrong content on purpose.
 ROOMS = (
     *("graph", "patterns", "encoders", "model", "training", "evaluation", "inference"),
-    *("experiment", "supporting"),
+    *("experiment", "supporting", "additions"),
 )
 install_import_hook([f"mocme.{room}" for room in ROOMS], "beartype.beartype")
 

@@ -163,7 +163,9 @@ def test_gradients_are_finite_even_where_nothing_is_present(fusion: Fusion) -> N
 @pytest.mark.parametrize("fusion", VARIANTS + CHANGED[:1], ids=label)
 def test_gradcheck(fusion: Fusion, monkeypatch: pytest.MonkeyPatch) -> None:
     # The standardisation is a constant to the gradient, so it has to be one to the check as well.
-    monkeypatch.setattr("mocme.model.fusion.standardised", lambda redundancy, present: -redundancy)
+    monkeypatch.setattr(
+        "mocme.model.fusion.standardised", lambda redundancy, present, *_: -redundancy
+    )
     views, present = entities(4, 4)
     module = make(fusion)
     names = [name for name, _ in module.named_parameters()]

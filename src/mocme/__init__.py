@@ -9,6 +9,7 @@ The common case in three lines::
 
 from __future__ import annotations
 
+from mocme.additions.asked import NewEntity
 from mocme.config import Experiment
 from mocme.encoders.making import encode
 from mocme.experiment import resume, train
@@ -31,6 +32,7 @@ __all__ = [
     "Graph",
     "Interrupted",
     "Modality",
+    "NewEntity",
     "Prediction",
     "Predictions",
     "Queries",

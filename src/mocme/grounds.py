@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 from typing import final
 
-from mocme.graph.modalities import Features
+from mocme.additions.world import World
 from mocme.graph.tokens import TrainingFacts
-from mocme.graph.triples import Graph
 from mocme.inference.explanation import Support
 from mocme.inference.faithfulness import Faithfulness, measure
-from mocme.model.model import Model
 from mocme.runs import RunFolder
 from mocme.supporting import Supporting
 from mocme.training.objectives import Objective
@@ -20,25 +18,25 @@ FAITHFULNESS = "faithfulness.json"
 
 @final
 class RunGrounds:
-    """Grounds of a finished run; nothing is done before it is asked for."""
+    """Grounds of a finished run; nothing is done before it is asked for.
+
+    Args:
+        asked: what questions are asked of, additions included.
+        trained: the same without additions: what is measured of a run is measured of that.
+    """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        objective: Objective,
-        model: Model,
-        graph: Graph,
-        features: Features,
+        self, folder: RunFolder, objective: Objective, asked: World, trained: World
     ) -> None:
-        self.folder, self.objective = folder, objective
-        self.model, self.graph, self.features = model, graph, features
+        self.folder, self.objective, self.trained = folder, objective, trained
+        self.model, self.graph, self.features = asked.model, asked.graph, asked.features
         self._supporting: Supporting | None = None
 
     def faithfulness(self) -> Faithfulness:
         """Whether weights tell what matters; measured once, and kept in the run."""
         if self.folder.has(FAITHFULNESS):
             return Faithfulness.unpacked(self.folder.read_json(FAITHFULNESS))
-        found = measure(self.model, self.graph)
+        found = measure(self.trained.model, self.trained.graph)
         # A run that may only be read can be asked all the same.
         with contextlib.suppress(PermissionError):
             self.folder.write_json(FAITHFULNESS, found.packed())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,11 @@ import torch
 from torch import Tensor
 
 from mocme import weighing
+from mocme.additions import kept
+from mocme.additions.adding import Adder
+from mocme.additions.asked import Content, NewEntity
+from mocme.additions.kept import Addition, Additions, Fact
+from mocme.additions.world import World
 from mocme.calibrating import calibrate
 from mocme.config import Experiment, custom_code
 from mocme.evaluation import metrics
@@ -79,8 +84,11 @@ class Run:
         """Every evaluation made of this run, in order."""
         return self.folder.records(EVALUATIONS) if self.folder.has(EVALUATIONS) else []
 
+    # Graph, features and model are as they were trained, and so is all that is measured of them:
+    # evaluation, calibration, a bench. Additions enter a completer only (`world`).
+
     def graph(self) -> Graph:
-        """The graph as it was trained on."""
+        """The graph as it was trained on, without additions."""
         names = self.folder.read_json("names.json")
         return Graph(
             Vocabulary(names["entities"]),
@@ -97,7 +105,7 @@ class Run:
         return self.folder.read_tensors(REJECTED)["rejected"]
 
     def features(self, graph: Graph) -> Features:
-        """The modalities as they were trained on."""
+        """The modalities as they were trained on, without additions."""
         found = {}
         for name in self.folder.about["modalities"]:
             file = f"modalities/{name}.safetensors"
@@ -106,7 +114,7 @@ class Run:
         return Features.of(found)
 
     def model(self, graph: Graph, features: Features, device: torch.device) -> Model:
-        """The trained model.
+        """The trained model, without additions.
 
         Raises:
             RunError: the training has not finished.
@@ -183,7 +191,11 @@ class Run:
         return self._calibrate(model, graph, advance)
 
     def completer(
-        self, device: str = "auto", advance: Callable[[int, int], None] | None = None
+        self,
+        device: str = "auto",
+        advance: Callable[[int, int], None] | None = None,
+        *,
+        additions: bool = True,
     ) -> Completer:
         """Ask the run for missing facts.
 
@@ -191,20 +203,93 @@ class Run:
 
         Args:
             advance: is told (questions done, questions in all) of a calibration.
+            additions: whether entities that were added take part.
         """
-        graph = self.graph()
-        features = self.features(graph)
-        model = self.model(graph, features, find_device(device))
+        trained = self.world(device, additions=False)
+        found = trained.extended(self.additions() if additions else ())
         calibration = None
         if self.folder.has(CALIBRATION):
             tensors = self.folder.read_tensors(CALIBRATION)
             metadata = self.folder.tensors_metadata(CALIBRATION)
             calibration = Calibration.unpacked(tensors, metadata)
-        elif len(graph.facts("valid")):
-            calibration = self._calibrate(model, graph, advance)
+        elif len(trained.graph.facts("valid")):
+            calibration = self._calibrate(trained.model, trained.graph, advance)
         objective = self.experiment.parts()[2].objective
-        grounds = RunGrounds(self.folder, objective, model, graph, features)
-        return Completer(model, graph, calibration, grounds)
+        grounds = RunGrounds(self.folder, objective, found, trained)
+        return Completer(found.model, found.graph, calibration, grounds)
+
+    def world(self, device: str = "auto", *, additions: bool = True) -> World:
+        """Graph, modalities and model that belong together, with the additions or without."""
+        graph = self.graph()
+        features = self.features(graph)
+        model = self.model(graph, features, find_device(device))
+        return World(graph, features, model).extended(self.additions() if additions else ())
+
+    # -- entities that it was not trained with ---------------------------------------------------
+
+    def additions(self) -> Additions:
+        """Entities that were added, in the order of their coming."""
+        return kept.read(self.folder)
+
+    def add(
+        self,
+        name: str,
+        facts: Sequence[Fact] = (),
+        *,
+        text: str | Sequence[str] | None = None,
+        numbers: Mapping[str, float] | None = None,
+        content: Mapping[str, Content] | None = None,
+        device: str = "auto",
+    ) -> Addition:
+        """Add an entity, which takes part in all questions from then on; nothing is retrained.
+
+        Its structure row is fitted from its facts and tokens; all else in the model stays as it is.
+        See `NewEntity` for the arguments, and the result's `notes` for what is not known of it.
+
+        Raises:
+            ValueError: something does not fit the run; nothing is changed then.
+        """
+        return self.add_all([NewEntity(name, facts, text, numbers, content or {})], device)[0]
+
+    def add_all(
+        self,
+        entities: Sequence[NewEntity],
+        device: str = "auto",
+        advance: Callable[[int, int], None] | None = None,
+    ) -> list[Addition]:
+        """Add many entities, which may have facts among each other: all of them or none.
+
+        Args:
+            advance: is told (entities done, entities in all).
+        """
+        with self.folder.lock():
+            present = self.additions()
+            trained = self.world(device, additions=False)
+            adder = Adder(trained, present, self.experiment.parts()[2].objective)
+            made = adder.add(entities, advance)
+            kept.write(self.folder, [*present, *made])
+        return made
+
+    def remove(self, *names: str) -> None:
+        """Take additions back; without any, the run's files are as they were.
+
+        Raises:
+            ValueError: one is no addition, or facts of an addition that stays name it.
+        """
+        with self.folder.lock():
+            present = self.additions()
+            for name in names:
+                if name not in present.names:
+                    has = ", ".join(map(repr, present.names[:10])) or "none"
+                    raise ValueError(f"{self.path}: there is no addition {name!r}; there are {has}")
+            stay = [item for item in present if item.name not in names]
+            for item in stay:
+                if named := {n for h, _, t in item.facts for n in (h, t)} & set(names):
+                    raise ValueError(
+                        f"{self.path}: facts of {item.name!r} name {min(named)!r}, and its row was "
+                        f"fitted by them; remove both together, or {item.name!r} alone first"
+                    )
+            kept.write(self.folder, stay)
 
     def _calibrate(
         self, model: Model, graph: Graph, advance: Callable[[int, int], None] | None

@@ -286,6 +286,14 @@ class RunFolder:
         with _reported(path, "cannot be read as tensors"), safe_open(path, "pt") as file:
             return dict(file.metadata() or {})
 
+    def remove(self, name: str) -> None:
+        """Take a file away, and what is recorded of it; no fault if there is none."""
+        path = self._file(name, writing=True)
+        # Content first: a record without content says nothing, content without one is damage.
+        for gone in (path, path.with_name(f"{path.name}.sha256")):
+            gone.unlink(missing_ok=True)
+            _sync(path.parent)
+
     def append(self, name: str, record: Mapping[str, Any]) -> None:
         """Add one line to a log; it is on the disk when this returns."""
         path = self._file(name, writing=True)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from mocme.cli.additions import add, additions, remove
 from mocme.cli.ask import calibrate, check, predict, vectors
 from mocme.cli.bench import bench
 from mocme.cli.encode import encode
@@ -170,6 +171,9 @@ main.add_command(calibrate)
 main.add_command(mine)
 main.add_command(vectors)
 main.add_command(serve)
+main.add_command(add)
+main.add_command(additions)
+main.add_command(remove)
 
 
 @main.command("import")

@@ -132,16 +132,18 @@ def vectors(run: Path, out: Path, parquet: bool, device: str, trust_code: bool) 
 
 
 @contextmanager
-def opened(run: Path, device: str, trust_code: bool, quiet: bool) -> Iterator[Any]:
+def opened(
+    run: Path, device: str, trust_code: bool, quiet: bool, additions: bool = True
+) -> Iterator[Any]:
     """A run to ask, with a bar while it is calibrated."""
     from mocme.opening import CALIBRATION, Run
 
     found = Run.open(run, trust_code)
     if found.folder.has(CALIBRATION):
-        yield found.completer(device)
+        yield found.completer(device, additions=additions)
         return
     with bar("calibrating, once", quiet=quiet) as (progress, task):
-        completer = found.completer(device, _moving(progress, task))
+        completer = found.completer(device, _moving(progress, task), additions=additions)
     yield completer
 
 

@@ -69,7 +69,8 @@ def mine(
         raise click.UsageError("give --out a file, or one of --judge and --estimate")
     if out is not None and out.exists() and not force:
         raise ValueError(f"{out}: is there already; give another name, or --force")
-    with opened(run, device, trust_code, as_json) as completer:
+    # A judgement is of the run as it was trained; what is mined includes additions.
+    with opened(run, device, trust_code, as_json, additions=not judge) as completer:
         graph: Graph = completer.graph
         relations = [graph.relations.id(name) for name in names] or None
         if judge:
@@ -104,7 +105,7 @@ class _State:
 
     def __init__(self, out: Path, miner: Any, run: Path) -> None:
         self.path, self.miner = out.with_name(f".{out.name}.mining"), miner
-        about = (run / "run.json").read_bytes()
+        about = (run / "run.json").read_bytes() + _additions(run)
         asked = repr((miner.relations, miner.limit, miner.least))
         self.identity = hashlib.sha256(about + asked.encode()).hexdigest()
 
@@ -138,6 +139,14 @@ class _State:
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def _additions(run: Path) -> bytes:
+    """What is recorded of a run's additions, by which another set of them is seen."""
+    from mocme.additions.kept import FILE
+
+    record = run / f"{FILE}.sha256"
+    return record.read_bytes() if record.exists() else b""
 
 
 _NAMES = ("facts", "chance", "probability", "score")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mocme.encoders.base import Job, Outcome
 from mocme.encoders.figures import Figures
 from mocme.encoders.results import settle_tokens
-from mocme.graph.numbers import bin_sets
+from mocme.graph.numbers import bin_sets, kept_edges
 from mocme.graph.tokens import rarest
 
 
@@ -53,7 +53,12 @@ class Bins(Figures):
             per_entity=None,
             at_least=1,
             at_most=1.0,
-            provenance={**sources, "encoder": encoder, "encoder_revision": "1"},
+            provenance={
+                **sources,
+                "encoder": encoder,
+                "encoder_revision": "1",
+                "edges": kept_edges(columns, self.bins),
+            },
         )
         settle_tokens(job, tokens, outcome)
         job.advance(outcome.items, outcome.items)

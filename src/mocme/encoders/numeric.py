@@ -12,7 +12,7 @@ from mocme.encoders.base import Job, Outcome
 from mocme.encoders.figures import Figures
 from mocme.encoders.results import write_vectors
 from mocme.encoders.store import PAGE
-from mocme.graph.numbers import Columns, scaled
+from mocme.graph.numbers import Columns, kept_scales, scaled
 
 
 class Numeric(Figures):
@@ -62,6 +62,7 @@ class Numeric(Figures):
             "encoder": f"numbers by attribute: asinh of the distance from the median in "
             f"interquartile ranges, presence, {how}",
             "encoder_revision": "1",
+            "scales": kept_scales(columns, self.bins),
         }
         blocks = _blocks(columns, rows, each, self.bins)
         write_vectors(job.path, rows, outcome.width, blocks, job.bound(metadata))

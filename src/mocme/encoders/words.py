@@ -101,6 +101,7 @@ class Words(Raw):
         often = f"the {self.per_entity} rarest" if self.per_entity else "all"
         limits = f"in {self.at_least} entities or more, in at most the share {self.at_most}"
         described = {"encoder": f"{self.unit}, {often} of an entity's, {limits}"}
+        described["unit"] = self.unit
         if self.unit != "subwords":
             one = UNITS[self.unit]
             return lambda texts: list(map(one, texts)), {**described, "encoder_revision": "1"}

@@ -27,7 +27,7 @@ from mocme.graph.modalities import (
     described,
     read_safetensors,
 )
-from mocme.graph.numbers import bin_sets, scaled
+from mocme.graph.numbers import bin_sets, kept_edges, kept_scales, scaled
 from mocme.graph.relating import Mentions, Similar
 from mocme.graph.rows import bound, from_npy, ids, match, stack, take
 from mocme.graph.source import Source as Source
@@ -195,6 +195,7 @@ class Numbers(Source):
         has = values[:, 1::width].any(1).nonzero().flatten()
         provenance = {"source": str(folder / self.path), "attributes": "\t".join(columns)}
         provenance["sha256"] = file_digest(folder / self.path)
+        provenance["scales"] = kept_scales(columns, self.bins)
         dense = _checked(folder / self.path, values[has], has, graph.num_entities, provenance)
         return dense, notes
 
@@ -240,7 +241,11 @@ class Words(Source):
             per_entity=self.per_entity,
             at_least=self.at_least,
             at_most=self.at_most,
-            provenance={"source": "\t".join(self.paths), "sha256": "\t".join(digests)},
+            provenance={
+                "source": "\t".join(self.paths),
+                "sha256": "\t".join(digests),
+                "unit": self.unit,
+            },
         )
         one = self.unit[:-1]
         if not len(tokens.entity):
@@ -281,6 +286,7 @@ class Bins(Source):
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         columns, notes = read_numbers(folder / self.path, graph.entities)
         provenance = {"source": self.path, "sha256": file_digest(folder / self.path)}
+        provenance["edges"] = kept_edges(columns, self.bins)
         tokens = rarest(
             bin_sets(columns, self.bins),
             graph.num_entities,

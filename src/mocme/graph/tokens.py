@@ -9,6 +9,7 @@ vocabulary; relations 0..R-1 and their inverses R..2R-1 come first, then says_m 
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from array import array
@@ -99,6 +100,8 @@ def rarest(
     Args:
         sets: each entity once. They are taken up one by one, as pairs of numbers, so that the
             texts of all entities need not be held together.
+        provenance: to it are added `per_entity` (0 for all) and `frequency`, how many entities have
+            each token of the vocabulary, by which the rarest of a new entity are told.
     """
     names, entity, token, number = _interned(sets)
     order = sorted(range(len(names)), key=names.__getitem__)
@@ -122,7 +125,11 @@ def rarest(
         torch.from_numpy(entity[ascending]),
         torch.from_numpy(token[ascending]),
         num_entities,
-        provenance,
+        {
+            **provenance,
+            "per_entity": str(per_entity or 0),
+            "frequency": json.dumps([int(counts[place]) for place in used]),
+        },
     )
 
 

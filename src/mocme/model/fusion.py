@@ -31,12 +31,27 @@ class Fused(NamedTuple):
     redundancy: Tensor
 
 
+Standard = tuple[Tensor, Tensor]
+
+
 class Fusion(Part):
     """Settings of a fusion; `make` gives the module."""
 
     @abstractmethod
-    def make(self, width: int, views: int, generator: torch.Generator) -> nn.Module:
+    def make(self, width: int, views: int, generator: torch.Generator) -> Fusing:
         """A module (n, V, D), (n, V) -> `Fused`."""
+
+
+class Fusing(nn.Module):
+    """A fusion at work.
+
+    What it does with one entity may depend on all of them, by statistics of their views: `standard`
+    tells these, so that entities that come later are fused by what the first ones set.
+    """
+
+    def standard(self, views: Tensor, present: Tensor) -> Standard | None:
+        """The statistics of some entities' views; None where a fusion has none."""
+        return None
 
 
 class Complementary(Fusion):
@@ -64,7 +79,7 @@ class Complementary(Fusion):
         self.relevance, self.complementarity = relevance, complementarity
         self.strength, self.temperature = strength, temperature
 
-    def make(self, width: int, views: int, generator: torch.Generator) -> nn.Module:
+    def make(self, width: int, views: int, generator: torch.Generator) -> Fusing:
         return ComplementaryFusion(self, width, views)
 
 
@@ -74,7 +89,7 @@ class Mean(Fusion):
     def __init__(self) -> None:
         pass
 
-    def make(self, width: int, views: int, generator: torch.Generator) -> nn.Module:
+    def make(self, width: int, views: int, generator: torch.Generator) -> Fusing:
         return MeanFusion()
 
 
@@ -84,7 +99,7 @@ class Attention(Fusion):
     def __init__(self, *, key_width: int = 64) -> None:
         self.key_width = key_width
 
-    def make(self, width: int, views: int, generator: torch.Generator) -> nn.Module:
+    def make(self, width: int, views: int, generator: torch.Generator) -> Fusing:
         return AttentionFusion(width, self.key_width, generator)
 
 
@@ -94,7 +109,7 @@ class Projection(Fusion):
     def __init__(self) -> None:
         pass
 
-    def make(self, width: int, views: int, generator: torch.Generator) -> nn.Module:
+    def make(self, width: int, views: int, generator: torch.Generator) -> Fusing:
         return ProjectionFusion(width, views)
 
 
@@ -108,11 +123,11 @@ class Blocks(Fusion):
     def __init__(self) -> None:
         pass
 
-    def make(self, width: int, views: int, generator: torch.Generator) -> nn.Module:
+    def make(self, width: int, views: int, generator: torch.Generator) -> Fusing:
         return BlocksFusion(width, views)
 
 
-class ComplementaryFusion(nn.Module):
+class ComplementaryFusion(Fusing):
     """See `Complementary`; the formulas are those of docs/method.md, section "Fusion"."""
 
     def __init__(self, settings: Complementary, width: int, views: int) -> None:
@@ -124,16 +139,32 @@ class ComplementaryFusion(nn.Module):
         self.gate = nn.Parameter(torch.zeros(views, width))
         self.bias = nn.Parameter(torch.zeros(views))
 
-    def forward(self, views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]) -> Fused:
-        """Fuse the views that are present."""
+    def forward(
+        self,
+        views: Float[Tensor, "n V D"],
+        present: Bool[Tensor, "n V"],
+        standard: Standard | None = None,
+    ) -> Fused:
+        """Fuse the views that are present.
+
+        Args:
+            standard: by which complementarity is standardised; that of these views by default.
+        """
         others = [p for p in self.parameters() if p is not self.gate]
-        return Fused(*_Weighed.apply(views, present, self, self.gate, *others))
+        return Fused(*_Weighed.apply(views, present, self, standard, self.gate, *others))
+
+    def standard(self, views: Tensor, present: Tensor) -> Standard:
+        """Mean and deviation of the redundancy of all present views."""
+        with torch.no_grad():
+            products = torch.bmm(views, views.transpose(1, 2))
+            return spread_of(pair_redundancy(products, present)[0], present)
 
     def weigh(
         self,
         products: Float[Tensor, "n V V"],
         gated: Float[Tensor, "n V"],
         present: Bool[Tensor, "n V"],
+        standard: Standard | None = None,
     ) -> tuple[Float[Tensor, "n V"], Float[Tensor, ""]]:
         """Weights and mean redundancy, from products of views with each other and with the gate."""
         redundancy, mean_redundancy, length = pair_redundancy(products, present)
@@ -141,7 +172,7 @@ class ComplementaryFusion(nn.Module):
         if self.settings.relevance:
             logits = gated / length + self.bias
         if self.settings.complementarity != "off":
-            complementarity = standardised(redundancy, present)
+            complementarity = standardised(redundancy, present, standard)
             if self.settings.complementarity == "shuffled":
                 complementarity = complementarity.roll(1, 0)
             logits = logits + self.log_strength.exp() * complementarity
@@ -162,13 +193,14 @@ class _Weighed(torch.autograd.Function):
         views: Tensor,
         present: Tensor,
         fusion: ComplementaryFusion,
+        standard: Standard | None,
         gate: Tensor,
         *others: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         products = torch.bmm(views, views.transpose(1, 2)).requires_grad_()
         gated = torch.einsum("nvd,vd->nv", views, gate).requires_grad_()
         with torch.set_grad_enabled(any(ctx.needs_input_grad)):
-            weights, redundancy = fusion.weigh(products, gated, present)
+            weights, redundancy = fusion.weigh(products, gated, present, standard)
         ctx.small = (products, gated), (weights, redundancy), others
         ctx.save_for_backward(views, gate)
         weights = weights.detach()
@@ -194,19 +226,24 @@ class _Weighed(torch.autograd.Function):
         if by_gated is not None:
             gradient.addcmul_(by_gated.unsqueeze(2), gate)
             by_gate = torch.einsum("nv,nvd->vd", by_gated, views)
-        return gradient, None, None, by_gate, *by_others
+        return gradient, None, None, None, by_gate, *by_others
 
 
-class MeanFusion(nn.Module):
+class MeanFusion(Fusing):
     """See `Mean`."""
 
-    def forward(self, views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]) -> Fused:
+    def forward(
+        self,
+        views: Float[Tensor, "n V D"],
+        present: Bool[Tensor, "n V"],
+        standard: Standard | None = None,
+    ) -> Fused:
         """Average the views that are present."""
         weights = shares(views, present)
         return Fused(weighted(weights, views), weights, views.new_zeros(()))
 
 
-class AttentionFusion(nn.Module):
+class AttentionFusion(Fusing):
     """See `Attention`."""
 
     def __init__(self, width: int, key_width: int, generator: torch.Generator) -> None:
@@ -215,7 +252,12 @@ class AttentionFusion(nn.Module):
         self.key = nn.Parameter(torch.randn(width, key_width, generator=generator) * scale)
         self.query = nn.Parameter(torch.randn(width, key_width, generator=generator) * scale)
 
-    def forward(self, views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]) -> Fused:
+    def forward(
+        self,
+        views: Float[Tensor, "n V D"],
+        present: Bool[Tensor, "n V"],
+        standard: Standard | None = None,
+    ) -> Fused:
         """Attend from the mean of the present views to each of them."""
         units = unit(views) * present.unsqueeze(-1)
         centre = units.sum(1) / present.sum(1, keepdim=True).clamp_min(1)
@@ -224,21 +266,26 @@ class AttentionFusion(nn.Module):
         return Fused(weighted(weights, views), weights, views.new_zeros(()))
 
 
-class ProjectionFusion(nn.Module):
+class ProjectionFusion(Fusing):
     """See `Projection`; as weights it gives those of the mean that it starts from."""
 
     def __init__(self, width: int, views: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.eye(width).repeat(views, 1, 1) / views)
 
-    def forward(self, views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]) -> Fused:
+    def forward(
+        self,
+        views: Float[Tensor, "n V D"],
+        present: Bool[Tensor, "n V"],
+        standard: Standard | None = None,
+    ) -> Fused:
         """Map the views that are present."""
         shown = (views * present.unsqueeze(-1)).flatten(1)
         vector = shown @ self.weight.flatten(0, 1)
         return Fused(vector, shares(views, present), views.new_zeros(()))
 
 
-class BlocksFusion(nn.Module):
+class BlocksFusion(Fusing):
     """See `Blocks`; as weights it gives each present view the same."""
 
     owner: Tensor
@@ -252,7 +299,12 @@ class BlocksFusion(nn.Module):
         owner = entry % views == torch.arange(views).unsqueeze(1)
         self.register_buffer("owner", owner, persistent=False)
 
-    def forward(self, views: Float[Tensor, "n V D"], present: Bool[Tensor, "n V"]) -> Fused:
+    def forward(
+        self,
+        views: Float[Tensor, "n V D"],
+        present: Bool[Tensor, "n V"],
+        standard: Standard | None = None,
+    ) -> Fused:
         """Take from each view that is present the entries it owns."""
         vector = (views * present.unsqueeze(-1) * self.owner).sum(1)
         return Fused(vector, shares(views, present), views.new_zeros(()))
@@ -295,14 +347,26 @@ def pair_redundancy(
     return redundancy, mean, squared_length.sqrt()
 
 
+def spread_of(redundancy: Float[Tensor, "n V"], present: Bool[Tensor, "n V"]) -> Standard:
+    """Mean and deviation over all present views."""
+    count = present.sum().clamp_min(1)
+    mean = (redundancy * present).sum() / count
+    return mean, (((redundancy - mean) * present).square().sum() / count).sqrt()
+
+
 def standardised(
-    redundancy: Float[Tensor, "n V"], present: Bool[Tensor, "n V"], eps: float = 1e-6
+    redundancy: Float[Tensor, "n V"],
+    present: Bool[Tensor, "n V"],
+    standard: Standard | None = None,
+    eps: float = 1e-6,
 ) -> Float[Tensor, "n V"]:
-    """(mu - redundancy) / (sigma + eps), mu and sigma over all present views, without gradient."""
+    """(mu - redundancy) / (sigma + eps), without gradient of mu and sigma.
+
+    Args:
+        standard: mu and sigma; those over all present views by default.
+    """
     with torch.no_grad():
-        count = present.sum().clamp_min(1)
-        mean = (redundancy * present).sum() / count
-        spread = (((redundancy - mean) * present).square().sum() / count).sqrt()
+        mean, spread = standard or spread_of(redundancy, present)
     return (mean - redundancy) / (spread + eps)
 
 

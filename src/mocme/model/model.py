@@ -16,7 +16,7 @@ from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import Queries
 from mocme.model.dropout import keep_mask
 from mocme.model.experts import Experts, Views
-from mocme.model.fusion import Complementary, Fused, Fusion
+from mocme.model.fusion import Complementary, Fused, Fusing, Fusion
 from mocme.model.scorers import ComplEx, Scorer, TuckER
 from mocme.parts import Part
 from mocme.patterns.evidence import Evidence, Patterns
@@ -43,7 +43,7 @@ class Table:
     redundancy: Float[Tensor, ""]
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """What modalities say of n entities, before it is fused: (n, M, D); the rest as in `Table`."""
 
     stacked: Tensor
@@ -168,6 +168,8 @@ class Model(nn.Module):
         centre = values.mean(0)
         spread = (values - centre).square().mean().sqrt().clamp_min(1e-6)
         self.register_buffer(f"values_{name}", (values - centre) / spread, persistent=False)
+        self.register_buffer(f"centre_{name}", centre, persistent=False)
+        self.register_buffer(f"spread_{name}", spread, persistent=False)
         self.register_buffer(f"rows_{name}", modality.rows.clone(), persistent=False)
         experts, width = self.settings.experts, self.settings.width
         self.views[_key(name)] = experts.make(modality.width, width, generator)
@@ -214,10 +216,10 @@ class Model(nn.Module):
         """
         if only is not None and step is None:
             raise ValueError("a table of some entities is for a training's step")
-        present = self._shown(hide)
+        present = self.shown(hide)
         if step is not None and len(self.modalities) > 1:
             present = keep_mask(present, self.hide_probability, self.seed, step)
-        seen = self._seen(only) if len(self.modalities) > 1 else None
+        seen = self.seen(only) if len(self.modalities) > 1 else None
         table = self._table(present, seen, only)
         if step is None:
             return replace(table, vectors=self._fill_unknown(table.vectors, present))
@@ -229,14 +231,14 @@ class Model(nn.Module):
 
         What each modality says of an entity is worked out once for all of them.
         """
-        seen = self._seen(None) if len(self.modalities) > 1 else None
+        seen = self.seen(None) if len(self.modalities) > 1 else None
         for hide in hides:
-            present = self._shown(hide)
+            present = self.shown(hide)
             table = self._table(present, seen, None)
             yield replace(table, vectors=self._fill_unknown(table.vectors, present))
 
     def _table(
-        self, present: Bool[Tensor, "N M"], seen: _Seen | None, only: Int[Tensor, " n"] | None
+        self, present: Bool[Tensor, "N M"], seen: Seen | None, only: Int[Tensor, " n"] | None
     ) -> Table:
         """Vectors from what modalities say; no `seen`: there is structure alone."""
         if seen is None:
@@ -250,10 +252,10 @@ class Model(nn.Module):
         if self.gate is not None:
             own = tokens.new_zeros(len(tokens), len(self.modalities), tokens.shape[1])
             own[:, 0] = tokens
-            tokens = self._beside(own)
+            tokens = self.beside(own)
         return Table(torch.cat([made, tokens]), fused.weights, seen.views, seen.redundancy)
 
-    def _shown(self, hide: Hidden) -> Bool[Tensor, "N M"]:
+    def shown(self, hide: Hidden) -> Bool[Tensor, "N M"]:
         """Presence, less what is hidden."""
         for name in hide:
             if name not in self.modalities:
@@ -267,7 +269,7 @@ class Model(nn.Module):
             present[:, self.modalities.index(name)] &= ~entities.to(present.device)
         return present
 
-    def _seen(self, only: Int[Tensor, " n"] | None) -> _Seen:
+    def seen(self, only: Int[Tensor, " n"] | None) -> Seen:
         """What every modality says of all entities, or of `only`."""
         structure = self.structure[: self.num_entities]
         if only is not None:
@@ -280,15 +282,15 @@ class Model(nn.Module):
             vectors.append(torch.zeros_like(structure).index_copy(0, rows, inner.vector))
             weights[name] = inner.weights
             redundancy.append(inner.redundancy)
-        return _Seen(torch.stack(vectors, 1), weights, torch.stack(redundancy).mean())
+        return Seen(torch.stack(vectors, 1), weights, torch.stack(redundancy).mean())
 
     def _fuse(self, stacked: Float[Tensor, "n M D"], present: Bool[Tensor, "n M"]) -> Fused:
         fused: Fused = self.across(stacked, present)
         if self.gate is None:
             return fused
-        return fused._replace(vector=self._beside(fused.weights.unsqueeze(-1) * stacked))
+        return fused._replace(vector=self.beside(fused.weights.unsqueeze(-1) * stacked))
 
-    def _beside(self, stacked: Float[Tensor, "n M D"]) -> Float[Tensor, "n MD"]:
+    def beside(self, stacked: Float[Tensor, "n M D"]) -> Float[Tensor, "n MD"]:
         """The vectors of modalities as one, the parts of complex entries in its two halves."""
         parts = 2 if self.scorer.complex_entries else 1
         number, count, width = stacked.shape
@@ -299,16 +301,22 @@ class Model(nn.Module):
         self, name: str, only: Int[Tensor, " n"] | None = None
     ) -> tuple[Fused, Int[Tensor, " m"]]:
         """A modality's fused views, and their places among all entities or among `only`."""
-        views = self.views[_key(name)]
-        assert isinstance(views, Views)
+        views, within = self.parts(name)
         values, rows = self.get_buffer(f"values_{name}"), self.get_buffer(f"rows_{name}")
         if only is not None:
             has = torch.isin(only, rows).nonzero().flatten()
             values, rows = values[torch.searchsorted(rows, only[has])], has
         seen = views(values)
         mask = torch.ones(seen.shape[:2], dtype=torch.bool, device=seen.device)
-        result: Fused = self.within[_key(name)](seen, mask)
+        result: Fused = within(seen, mask)
         return result, rows
+
+    def parts(self, name: str) -> tuple[Views, Fusing]:
+        """The experts of a modality, and what fuses their views."""
+        views, within = self.views[_key(name)], self.within[_key(name)]
+        assert isinstance(views, Views)
+        assert isinstance(within, Fusing)
+        return views, within
 
     def _fill_unknown(self, vectors: Tensor, present: Bool[Tensor, "N M"]) -> Tensor:
         """Give entities of which nothing is known the mean vector of the training entities."""
