@@ -400,22 +400,17 @@ def _reviewing(app: FastAPI, hub: Hub) -> None:
         """Keep a decision on a fact."""
         served, kept = hub.run(asked.run), hub.kept()
         fact = schema.Fact(head=asked.head, relation=asked.relation, tail=asked.tail)
-        chance = score = None
-        try:
-            shown = await hub.slowly(lambda: served.check(schema.Check(facts=[fact])))
-            (item,) = shown["predictions"]
-            chance, score = item["probability"], item["score"]
-        except (Busy, TimeoutError):
-            # The decision counts more than the figures beside it.
-            await asyncio.to_thread(served.known, [asked.head, asked.tail], asked.relation)
+        # In no lane: a decision waits behind nobody's question.
+        one = schema.Check(facts=[fact])
+        (item,) = (await asyncio.to_thread(served.check, one))["predictions"]
         review = await asyncio.to_thread(
             kept.add,
             (asked.head, asked.relation, asked.tail),
             asked.decision,
             asked.reviewer,
             asked.note,
-            probability=chance,
-            score=score,
+            probability=item["probability"],
+            score=item["score"],
         )
         return Json(vars(review), 201)
 
