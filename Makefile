@@ -26,7 +26,7 @@ demo: .venv/installed
 	$(BIN)/mocme demo
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/installed-test
 	$(BIN)/ruff check

@@ -268,7 +268,9 @@ class Completer:
         return self._weights(self.graph.entities.id(entity))
 
     def _weights(self, entity: int) -> dict[str, float]:
-        row = self.model.frozen().weights[entity].tolist()
+        return self._weighed(self.model.frozen().weights[entity].tolist())
+
+    def _weighed(self, row: Sequence[float]) -> dict[str, float]:
         return dict(zip(self.model.modalities, row, strict=True))
 
     def _queries(self, heads: list[int], relations: list[int]) -> Queries:
@@ -357,10 +359,14 @@ class Completer:
             order = order.masked_fill(~self._among(question.among, relation), -torch.inf)
         top = order.topk(min(question.k, len(order)))
         chances = self._chances(top.values, total, relation)
-        rows = zip(top.values.tolist(), top.indices.tolist(), chances.tolist(), strict=True)
+        rows = zip(
+            *(part.tolist() for part in (top.values, top.indices, chances, held[top.indices])),
+            self.model.frozen().weights[top.indices].tolist(),
+            strict=True,
+        )
         items = [
-            self._item(entity, relation, answer, score, chance, None, bool(held[answer]))
-            for score, answer, chance in rows
+            self._item(entity, relation, answer, score, chance, None, known, weights)
+            for score, answer, chance, known, weights in rows
             if score != -torch.inf
         ]
         return Predictions(str(question), items, question.asked)
@@ -397,8 +403,9 @@ class Completer:
         chance: float,
         applies: float | None,
         known: bool = False,
+        weights: Sequence[float] | None = None,
     ) -> Prediction:
-        """A prediction, of a directed relation."""
+        """A prediction, of a directed relation; `weights` of the answer, where they are at hand."""
         names, number = self.graph.entities, self.graph.num_relations
         head, tail = (answer, entity) if relation >= number else (entity, answer)
         return Prediction(
@@ -407,7 +414,7 @@ class Completer:
             names[tail],
             score,
             known,
-            self._weights(answer),
+            self._weights(answer) if weights is None else self._weighed(weights),
             None if known or self.calibration is None else chance,
             applies,
         )

@@ -17,6 +17,10 @@ from mocme.parts import Part
 # Floats that RotatE's differences may take at once, where no gradient needs them all.
 BLOCK = 1 << 22
 
+# Questions up to which many candidates times few queries is faster than the product turned around:
+# with 15,000 candidates of width 256 or 1,000 and 2 to 8 queries up to twice as fast (MKL, AVX2).
+FEW = 8
+
 
 class Scorer(Part):
     """What makes a score of vectors.
@@ -51,6 +55,8 @@ class Scorer(Part):
     ) -> Float[Tensor, "B C"]:
         """Scores of candidates shared by all questions (C, D) or own to each (B, C, D)."""
         if candidates.ndim == 2:
+            if len(query) <= FEW:
+                return (candidates @ query.T).T.contiguous()
             return query @ candidates.T
         return torch.einsum("bd,bcd->bc", query, candidates)
 
