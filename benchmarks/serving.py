@@ -109,9 +109,17 @@ def load(
 
 
 def memory(pid: int) -> float:
-    """MiB of a process that are its own and in memory."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(re.findall(r"VmRSS:\s+(\d+)", text)[0]) / 1024
+    """MiB of a process and those it has started; what they share counts once."""
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            if pid in (parent, int(stat.parent.name)):
+                text = (stat.parent / "smaps_rollup").read_text()
+                total += int(re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)[0])
+        except OSError:  # it has just ended
+            continue
+    return total / 1024
 
 
 def overload(url: str, pid: int, asked: list[str], bears: float, seconds: int) -> dict[str, object]:
