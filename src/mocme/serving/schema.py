@@ -51,36 +51,37 @@ class _Asked(_Body):
     run: RunName = None
 
 
-class Tails(_Asked):
+class _Linked(_Asked):
+    k: K = 10
+    known: Known = "hide"
+    among: Among = "all"
+    min_probability: Least = 0.0
+
+    def _question(self, head: str | None, relation: str, tail: str | None) -> Question:
+        settings = (self.k, self.known, self.among, self.min_probability)
+        return Question(head, relation, tail, *settings)
+
+
+class Tails(_Linked):
     """The likeliest tails of (head, relation, ?)."""
 
     head: Name
     relation: Relation
-    k: K = 10
-    known: Known = "hide"
-    among: Among = "all"
-    min_probability: Least = 0.0
 
     def question(self) -> Question:
         """As `mocme.Completer` takes it."""
-        settings = (self.k, self.known, self.among, self.min_probability)
-        return Question(self.head, self.relation, None, *settings)
+        return self._question(self.head, self.relation, None)
 
 
-class Heads(_Asked):
+class Heads(_Linked):
     """The likeliest heads of (?, relation, tail)."""
 
     relation: Relation
     tail: Name
-    k: K = 10
-    known: Known = "hide"
-    among: Among = "all"
-    min_probability: Least = 0.0
 
     def question(self) -> Question:
         """As `mocme.Completer` takes it."""
-        settings = (self.k, self.known, self.among, self.min_probability)
-        return Question(None, self.relation, self.tail, *settings)
+        return self._question(None, self.relation, self.tail)
 
 
 class Relations(_Asked):
