@@ -208,8 +208,7 @@ def listen(made: Visit) -> None:
 
     def console(message: Any) -> None:
         where = message.location.get("url", "")
-        # A server that explains nothing says so here, and by a sentence on the page.
-        if message.type in ("error", "warning") and not where.endswith("/v1/explain"):
+        if message.type in ("error", "warning"):
             made.complaints.append(f"{message.type}: {message.text} ({where})")
 
     def dialog(shown: Any) -> None:

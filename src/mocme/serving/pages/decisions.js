@@ -131,7 +131,7 @@ function listed({ total, counts, reviews }, filter, offset) {
 }
 
 function table(reviews) {
-  const columns = ["Decision", "Fact", "Chance then", "Reviewer", "When", "Note"];
+  const columns = ["Decision", "Fact", "Probability then", "Reviewer", "When", "Note"];
   return el(
     "div",
     { class: "scroll", tabindex: "0", role: "group", "aria-label": "Decisions" },

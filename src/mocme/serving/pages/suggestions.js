@@ -1,12 +1,14 @@
 // Suggestions in a list: chance, fact, the why behind a button, a decision by a key.
 
 import { say } from "./announce.js";
+import * as api from "./api.js";
 import { chance, strip } from "./bars.js";
 import { el, icon, unique } from "./dom.js";
-import { sentence, spoken } from "./fact.js";
+import { key, sentence, spoken } from "./fact.js";
 import { percent } from "./format.js";
 import { decisionButtons, decideHere } from "./deciding.js";
 import * as outbox from "./outbox.js";
+import * as runs from "./runs.js";
 import { why } from "./why.js";
 
 /**
@@ -20,8 +22,25 @@ export function suggestions(predictions, { here = null, strong = null, run = nul
   const refresh = () => rows.forEach((one) => one.refresh());
   outbox.changes.addEventListener("change", refresh, signal ? { signal } : {});
   list.addEventListener("keydown", (event) => keys(event, list));
+  earlier(predictions, signal).then((found) => rows.forEach((one) => one.recall(found.get(key(one.prediction)))));
   return list;
 }
+
+/** The newest decision on each fact, where all are about one entity. */
+async function earlier(predictions, signal) {
+  const found = new Map();
+  const shared = ["head", "tail"].map((side) => predictions[0]?.[side]).find((name) => name !== undefined && predictions.every((one) => one.head === name || one.tail === name));
+  if (shared === undefined) return found;
+  try {
+    const { reviews } = await api.get("v1/reviews", { name: shared, limit: 1000, ...runs.which() }, signal ? { signal } : {});
+    reviews.forEach((review) => found.has(key(review)) || found.set(key(review), review));
+  } catch {
+    // Only marks are missing then; what is wrong shows where decisions are made.
+  }
+  return found;
+}
+
+const WORDS = { accept: "accepted", reject: "rejected", skip: "skipped" };
 
 function row(prediction, { here, strong, run, signal }) {
   const id = unique("why");
@@ -39,6 +58,8 @@ function row(prediction, { here, strong, run, signal }) {
     if (open && !panel.firstChild) panel.append(why(prediction, { run, signal }));
   });
   const actions = prediction.known ? null : decisionButtons(prediction);
+  const before = el("span", { class: "hint" });
+  let review = null;
   const node = el(
     "li",
     { class: "suggestion" },
@@ -52,6 +73,7 @@ function row(prediction, { here, strong, run, signal }) {
         sentence(prediction, { here, strong }),
         prediction.known ? el("span", { class: "tag" }, "known") : null,
         prediction.note ? el("span", { class: "hint" }, prediction.note) : null,
+        before,
       ),
       el("div", { class: "suggestion-weights" }, strip(prediction.weights), applies(prediction)),
       actions,
@@ -62,9 +84,15 @@ function row(prediction, { here, strong, run, signal }) {
   node.prediction = prediction;
   node.opener = opener;
   node.refresh = () => {
-    const decision = outbox.decided(prediction)?.decision ?? "";
+    const now = outbox.decided(prediction);
+    const decision = now?.decision ?? review?.decision ?? "";
+    before.textContent = review && !now ? `${WORDS[review.decision]} by ${review.reviewer}` : "";
     node.dataset.decision = decision;
     actions?.mark(decision);
+  };
+  node.recall = (found) => {
+    review = found ?? null;
+    node.refresh();
   };
   node.refresh();
   return node;
