@@ -263,6 +263,19 @@ def test_search_and_report(client: TestClient) -> None:
     assert sum(r["facts"] for r in about["relations"]) == sum(about["facts"].values())
 
 
+def test_an_addition_is_shown_with_the_modalities_it_has(
+    tiny_graph: Callable[..., Any], tiny_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = tiny_folder(tmp_path / "data", tiny_graph(facts=50))
+    few = {"training.passes": 1, "model.width": 4}
+    run = mocme.train(data, "mocme", out=tmp_path / "run", settings=few, device="cpu")
+    run.add("new", [("new", "r0", "e1")], content={"shape": [0.1, 0.2, 0.3, 0.4, 0.5]})
+    served = Served("tiny", Run.open(run.path))
+    shown = served.entity("new")
+    assert shown["modalities"] == {"structure": True, "shape": True, "sound": False, "word": False}
+    assert (shown["facts"], shown["in_training"]) == (1, True)
+
+
 # -- decisions -------------------------------------------------------------------------------------
 
 

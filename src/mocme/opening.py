@@ -185,10 +185,8 @@ class Run:
         Raises:
             ValueError: the graph has no valid split.
         """
-        graph = self.graph()
-        features = self.features(graph)
-        model = self.model(graph, features, find_device(device))
-        return self._calibrate(model, graph, advance)
+        trained = self.world(device, additions=False)
+        return self._calibrate(trained.model, trained.graph, advance)
 
     def completer(
         self,
@@ -216,7 +214,7 @@ class Run:
             calibration = self._calibrate(trained.model, trained.graph, advance)
         objective = self.experiment.parts()[2].objective
         grounds = RunGrounds(self.folder, objective, found, trained)
-        return Completer(found.model, found.graph, calibration, grounds)
+        return Completer(found.model, found.graph, calibration, grounds, found.features)
 
     def world(self, device: str = "auto", *, additions: bool = True) -> World:
         """Graph, modalities and model that belong together, with the additions or without."""

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 
 from mocme.benching.files import Bench
 from mocme.benching.page import Line
+from mocme.drawing import new_figure, save
 
 COLOURS = ("#9aa5b1", "#2f6f9f", "#d98e32", "#5a9e6f", "#8d6cab", "#b5545a", "#6aa6a6", "#b0a04a")
 
@@ -18,18 +19,10 @@ def draw(bench: Bench, lines: Sequence[Line], out: Path) -> None:
     Raises:
         ImportError: matplotlib is not installed, with how to install it.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(
-            f"{out}: pictures need matplotlib; install it with: pip install 'mocme[pictures]'"
-        ) from error
-    from matplotlib.figure import Figure
-
     split = "test" if any(line.of("test") for line in lines) else "valid"
     graphs = list(dict.fromkeys(line.graph for line in lines))
     names = list(dict.fromkeys(line.row.name for line in lines))
-    figure = Figure(figsize=(max(5.0, 1.2 + len(graphs) * (0.5 + 0.45 * len(names))), 3.4))
+    figure = new_figure(out, figsize=(max(5.0, 1.2 + len(graphs) * (0.5 + 0.45 * len(names))), 3.4))
     axes = figure.subplots()
     step = 0.8 / len(names)
     for place, name in enumerate(names):
@@ -52,8 +45,4 @@ def draw(bench: Bench, lines: Sequence[Line], out: Path) -> None:
     axes.legend(
         frameon=False, ncols=min(len(names), 4), loc="lower left", bbox_to_anchor=(0, 1), fontsize=8
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # The same results make the same file.
-    same = {"Date": None} if out.suffix in (".svg", ".pdf") else None
-    with matplotlib.rc_context({"svg.hashsalt": bench.name}):
-        figure.savefig(out, dpi=130, bbox_inches="tight", metadata=same)
+    save(figure, out, bench.name, bbox_inches="tight")

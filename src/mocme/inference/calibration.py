@@ -29,8 +29,12 @@ def log_shares(
         competing: the same scores with -inf for what does not count in the sum either.
     """
     total = torch.logsumexp(scores if competing is None else competing, 1, keepdim=True)
-    shares = scores - total.masked_fill(total.isneginf(), 0.0)
-    return shares.clamp_(LOWEST, 0.0)
+    return of_total(scores, total)
+
+
+def of_total(scores: Float[Tensor, "*N"], total: Float[Tensor, "..."]) -> Float[Tensor, "*N"]:
+    """`log_shares`, where the log of the sum over what competes is at hand."""
+    return (scores - total.masked_fill(total.isneginf(), 0.0)).clamp_(LOWEST, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

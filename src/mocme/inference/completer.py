@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mocme.graph.modalities import Features
 from mocme.graph.triples import AnswerIndex, Graph, Queries
 from mocme.inference.applying import Applying
-from mocme.inference.calibration import LOWEST, Calibration
+from mocme.inference.calibration import Calibration, of_total
 from mocme.inference.explaining import Asked, Explainer
 from mocme.inference.explanation import Explanation, Grounds
 from mocme.inference.predictions import (
@@ -20,6 +21,7 @@ from mocme.inference.predictions import (
     Prediction,
     Predictions,
     Question,
+    check_range,
 )
 from mocme.model.model import Model
 from mocme.patterns.evidence import Reason
@@ -33,6 +35,7 @@ class Completer:
 
     Args:
         grounds: what explanations need of the run.
+        features: the modalities of the graph's entities, where they are at hand.
     """
 
     def __init__(
@@ -41,8 +44,10 @@ class Completer:
         graph: Graph,
         calibration: Calibration | None = None,
         grounds: Grounds | None = None,
+        features: Features | None = None,
     ) -> None:
         self.model, self.graph, self.calibration = model, graph, calibration
+        self.features = features or Features()
         self.explainer = Explainer(model, graph, grounds)
         self._known: AnswerIndex | None = None
         self._refused: AnswerIndex | None = None
@@ -162,7 +167,7 @@ class Completer:
         Ordered by probability times how likely the entity is to have a fact, or one more, of the
         relation (`mocme.inference.applying`); without probabilities by share in the softmax.
         """
-        Question(entity, "", None, k, "hide", "all", min_probability)  # settings in range?
+        check_range(k, min_probability)
         self._check(min_probability)
         if self._applying is None:
             self._applying = Applying(self.graph)
@@ -319,8 +324,7 @@ class Completer:
         Of a known answer, too, it is that of its score among the unknown ones. Without a
         calibration shares of the softmax stand in.
         """
-        shares = scores - (0.0 if total.isneginf() else total)
-        shares = shares.clamp(LOWEST, 0.0)
+        shares = of_total(scores, total)
         if self.calibration is None:
             return shares.exp()
         return self.calibration.probability(shares, relation)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from mocme.inference.faithfulness import Faithfulness
+from mocme.inference.predictions import html_cells
 
 Side = Literal["head", "tail"]
 
@@ -176,8 +177,8 @@ class Explanation:
         """As a notebook shows it."""
         made = [f"<p><b>{html.escape(self.title)}</b><br>{html.escape(self.summary)}</p>"]
         for title, head, rows in self.tables():
-            body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
-            head_row = f"<tr>{_cells('th', head)}</tr>"
+            body = "".join(f"<tr>{html_cells('td', row)}</tr>" for row in rows)
+            head_row = f"<tr>{html_cells('th', head)}</tr>"
             caption = f"<caption>{html.escape(title)}</caption>"
             made.append(f"<table>{caption}{head_row}{body}</table>")
         remarks = "".join(f"<li>{html.escape(note)}</li>" for note in self.remarks())
@@ -240,10 +241,6 @@ def _share(row: Share) -> list[str]:
 def _support(row: Support) -> list[str]:
     numbers = (row.change, row.by_vectors, row.by_patterns)
     return [fact(row), *(f"{number:+.3f}" if number else "" for number in numbers)]
-
-
-def _cells(tag: str, texts: Sequence[str]) -> str:
-    return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
 
 
 @runtime_checkable

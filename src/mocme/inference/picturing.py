@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mocme.drawing import new_figure, save
 from mocme.inference.explanation import Explanation, fact
 
 FOR, AGAINST = "#2f6f9f", "#b5545a"
@@ -20,19 +21,11 @@ def draw(found: Explanation, out: Path) -> None:
     Raises:
         ImportError: matplotlib is not installed, with how to install it.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(
-            f"{out}: pictures need matplotlib; install it with: pip install 'mocme[pictures]'"
-        ) from error
-    from matplotlib.figure import Figure
-
     panels = [panel for panel in _panels(found) if panel[1]]
     lists = [f"{_short(name)} by {by}: {near}" for name, by, near in _near(found)]
     sizes = [0.34 * len(bars) + 0.7 for _, bars, _ in panels]
     sizes.append(0.2 * len(lists) + 0.5)
-    figure = Figure(figsize=(10, 0.8 + sum(sizes)), layout="constrained")
+    figure = new_figure(out, figsize=(10, 0.8 + sum(sizes)), layout="constrained")
     # Names are shown as they are: a dollar sign begins no formula.
     title = f"{found.title}\n{found.summary}"
     figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
@@ -44,11 +37,7 @@ def draw(found: Explanation, out: Path) -> None:
     axes[-1].text(
         0, 1, "\n".join(lists), fontsize=8, va="top", transform=axes[-1].transAxes, parse_math=False
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # The same explanation makes the same file.
-    same = {"Date": None} if out.suffix in (".svg", ".pdf") else None
-    with matplotlib.rc_context({"svg.hashsalt": found.title}):
-        figure.savefig(out, dpi=130, metadata=same)
+    save(figure, out, found.title)
 
 
 def _panels(found: Explanation) -> list[tuple[str, Bars, str]]:

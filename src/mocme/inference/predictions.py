@@ -13,6 +13,18 @@ Known = Literal["hide", "mark"]
 Among = Literal["all", "observed"] | Sequence[str]
 
 
+def check_range(k: int, min_probability: float) -> None:
+    """Refuse a number of answers, or a least probability, that is out of range.
+
+    Raises:
+        ValueError: one is.
+    """
+    if not 1 <= k <= MAX_K:
+        raise ValueError(f"k must be between 1 and {MAX_K}, not {k}")
+    if not 0 <= min_probability <= 1:
+        raise ValueError(f"min_probability must be between 0 and 1, not {min_probability}")
+
+
 @dataclass(frozen=True)
 class Question:
     """Two of head, relation and tail; the third is asked for.
@@ -39,8 +51,7 @@ class Question:
     def __post_init__(self) -> None:
         if [self.head, self.relation, self.tail].count(None) != 1:
             raise ValueError("a question has two of head, relation and tail; leave one out")
-        if not 1 <= self.k <= MAX_K:
-            raise ValueError(f"k must be between 1 and {MAX_K}, not {self.k}")
+        check_range(self.k, self.min_probability)
         if self.known not in ("hide", "mark"):
             raise ValueError(f"known must be 'hide' or 'mark', not {self.known!r}")
         if isinstance(self.among, str) and self.among not in ("all", "observed"):
@@ -49,8 +60,6 @@ class Question:
             )
         if self.relation is None and self.among != "all":
             raise ValueError("among is for a question with a relation")
-        if not 0 <= self.min_probability <= 1:
-            raise ValueError(f"min_probability must be between 0 and 1, not {self.min_probability}")
 
     @property
     def asked(self) -> Literal["head", "relation", "tail"]:
@@ -147,12 +156,13 @@ class Predictions(Sequence[Prediction]):
                 f"{item.weights[name]:.2f}" if item.weights[name] else "" for name in modalities
             ]
             rows.append([*cells, "known" if item.known else item.note])
-        made = [_cells("th", head), *(_cells("td", row) for row in rows)]
+        made = [html_cells("th", head), *(html_cells("td", row) for row in rows)]
         body = "".join(f"<tr>{row}</tr>" for row in made)
         return f"<table><caption>{html.escape(self.question)}</caption>{body}</table>"
 
 
-def _cells(tag: str, texts: Sequence[str]) -> str:
+def html_cells(tag: str, texts: Sequence[str]) -> str:
+    """A row of an HTML table: cells of one sort."""
     return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
 
 

@@ -40,9 +40,8 @@ class Served:
         self.completer: Completer = run.completer(device, advance)
         self.graph = self.completer.graph
         self.content = Content.of(run, self.graph)
-        self.present = {STRUCTURE: self.graph.linked(), **run.features(self.graph).present()}
-        self._facts = self.graph.facts()
-        self._split = self._splits()
+        self.present = {STRUCTURE: self.graph.linked(), **self.completer.features.present()}
+        self._facts, self._split = self._all_facts()
         self._by_entity = self._index()
         self.degree: list[int] = self._by_entity.diff().tolist()
         self.search = Search(list(self.graph.entities), self.degree)
@@ -50,14 +49,13 @@ class Served:
         self.completer.model.frozen()
         self.about = self._about()
 
-    def _splits(self) -> list[str]:
-        """The split of each fact; of one that is in several, the first."""
-        split: list[str] = [""] * len(self._facts)
-        place = {tuple(fact): row for row, fact in enumerate(self._facts.tolist())}
-        for name in reversed(list(self.graph.splits)):
-            for fact in self.graph.splits[name].tolist():
-                split[place[tuple(fact)]] = name
-        return split
+    def _all_facts(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Distinct facts of all splits, and the number of the (first) split of each."""
+        splits = list(self.graph.splits.values())
+        number = torch.arange(len(splits)).repeat_interleave(torch.tensor([len(s) for s in splits]))
+        facts, place = torch.unique(torch.cat(splits), dim=0, return_inverse=True)
+        first = torch.full((len(facts),), len(splits)).scatter_reduce(0, place, number, "amin")
+        return facts, first
 
     def _index(self) -> torch.Tensor:
         """Where each entity's facts lie in `self._of`; a fact with itself counts once."""
@@ -74,7 +72,7 @@ class Served:
 
     def _about(self) -> dict[str, Any]:
         graph, about = self.graph, self.run.folder.about
-        counts = Counter(self._facts[:, 1].tolist())
+        counts = torch.bincount(self._facts[:, 1], minlength=graph.num_relations).tolist()
         return {
             "name": self.name,
             "experiment": self.run.experiment.name,
@@ -201,7 +199,7 @@ class Served:
             "head": names[head],
             "relation": self.graph.relations[relation],
             "tail": names[tail],
-            "split": self._split[row],
+            "split": list(self.graph.splits)[self._split[row]],
         }
 
     def neighbourhood(self, name: str, limit: int) -> dict[str, Any]:
