@@ -176,16 +176,12 @@ class TooLarge(HTTPException):
         super().__init__(413, "the request is larger than this server takes")
 
 
-async def answer(
-    send: Send, status: int, code: str, message: str, remedy: str, after: int | None = None
-) -> None:
+async def answer(send: Send, status: int, code: str, message: str, remedy: str) -> None:
     """Send an error as JSON."""
     body = json.dumps(failure(code, message, remedy), ensure_ascii=False).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if after is not None:
-        headers.append((b"retry-after", b"%d" % after))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -150,49 +150,32 @@ function expertBars(shares, name) {
   );
 }
 
+/** What adds to a fact, a bar each: `lines` has for each {text (nodes), adds, title}. */
+function additions(heading, hint, lines) {
+  if (!lines.length) return null;
+  const largest = Math.max(...lines.map(({ adds }) => Math.abs(adds)));
+  const line = ({ text, adds, title }) =>
+    el("li", { class: "line" }, el("span", { class: "line-text" }, text), change(adds, largest), el("span", { class: "line-number", title }, signed(adds)));
+  return part(heading, hint, el("ul", { class: "lines" }, lines.map(line)));
+}
+
 function patterns(list) {
-  if (!list.length) return null;
-  const largest = Math.max(...list.map((one) => Math.abs(one.share)));
-  return part(
-    "Patterns that lead there",
-    "What each adds to the log odds of the fact.",
-    el(
-      "ul",
-      { class: "lines" },
-      list.map((one) =>
-        el(
-          "li",
-          { class: "line" },
-          el("span", { class: "line-text" }, named(one.name), " ", el("span", { class: "hint" }, plural(one.paths, "path"))),
-          change(one.share, largest),
-          el("span", { class: "line-number" }, signed(one.share)),
-        ),
-      ),
-    ),
-  );
+  const lines = list.map((one) => ({
+    text: [named(one.name), " ", el("span", { class: "hint" }, plural(one.paths, "path"))],
+    adds: one.share,
+  }));
+  return additions("Patterns that lead there", "What each adds to the log odds of the fact.", lines);
 }
 
 function supports(list) {
-  if (!list.length) return null;
-  const largest = Math.max(...list.map((one) => Math.abs(one.change)));
-  return part(
-    "Training facts that support it",
-    "What each adds to the score, estimated: by so much it would be lower, had training not seen it.",
-    el(
-      "ul",
-      { class: "lines" },
-      list.map((one) =>
-        el(
-          "li",
-          { class: "line" },
-          el("span", { class: "line-text" }, one.kind === "token" ? token(one) : sentence(one)),
-          // The server tells what happens without it.
-          change(-one.change, largest),
-          el("span", { class: "line-number", title: `by vectors ${signed(-one.by_vectors)}, by patterns ${signed(-one.by_patterns)}` }, signed(-one.change)),
-        ),
-      ),
-    ),
-  );
+  const lines = list.map((one) => ({
+    text: [one.kind === "token" ? token(one) : sentence(one)],
+    // The server tells what happens without it.
+    adds: -one.change,
+    title: `by vectors ${signed(-one.by_vectors)}, by patterns ${signed(-one.by_patterns)}`,
+  }));
+  const hint = "What each adds to the score, estimated: by so much it would be lower, had training not seen it.";
+  return additions("Training facts that support it", hint, lines);
 }
 
 /** A fact of content: its tail is a word or a bin, no entity. */

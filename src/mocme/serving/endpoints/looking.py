@@ -1,0 +1,89 @@
+"""Looking about: runs, entities, facts, files, the report."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import FastAPI, Query
+from fastapi.responses import FileResponse, Response
+from starlette.exceptions import HTTPException
+
+from mocme.serving import schema
+from mocme.serving.content import LARGEST, kind_of
+from mocme.serving.hub import Hub
+from mocme.serving.replies import Json
+
+Text = Annotated[str, Query(min_length=1, max_length=10_000)]
+RunName = Annotated[str | None, Query(max_length=1_000, description="Which of the served runs.")]
+
+
+def add(app: FastAPI, hub: Hub) -> None:
+    """Runs, entities and their facts."""
+
+    @app.get("/v1/runs", response_model=schema.Runs, tags=["look"])
+    async def runs() -> Json:
+        """The served runs."""
+        abouts = [served.about for served in hub.served.values()]
+        return Json({"runs": abouts, "version": app.version})
+
+    @app.get("/v1/search", response_model=schema.Found, tags=["look"])
+    async def search(
+        q: Annotated[str, Query(max_length=1_000)] = "",
+        k: Annotated[int, Query(ge=1, le=100)] = 20,
+        run: RunName = None,
+    ) -> Json:
+        """Entities by the beginning of their name, of a word in it, or by likeness."""
+        served = hub.run(run)
+        return Json(await asyncio.to_thread(served.find, q, k))
+
+    @app.get("/v1/entity", response_model=schema.Entity, tags=["look"])
+    async def entity(name: Text, run: RunName = None) -> Json:
+        """An entity, and what is known of it."""
+        served = hub.run(run)
+        return Json(await asyncio.to_thread(served.entity, name))
+
+    @app.get("/v1/facts", response_model=schema.Facts, tags=["look"])
+    async def facts(
+        name: Text,
+        relation: Annotated[str | None, Query(max_length=10_000)] = None,
+        offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0,
+        limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+        run: RunName = None,
+    ) -> Json:
+        """Facts of an entity, of all splits."""
+        served = hub.run(run)
+        return Json(await asyncio.to_thread(served.facts, name, relation, offset, limit))
+
+    @app.get("/v1/neighbourhood", response_model=schema.Neighbourhood, tags=["look"])
+    async def neighbourhood(
+        name: Text, limit: Annotated[int, Query(ge=1, le=200)] = 40, run: RunName = None
+    ) -> Json:
+        """An entity, its neighbours, and the facts among them."""
+        served = hub.run(run)
+        return Json(await asyncio.to_thread(served.neighbourhood, name, limit))
+
+    @app.get("/v1/file", tags=["look"], response_class=FileResponse)
+    async def file(
+        name: Text,
+        modality: Text,
+        index: Annotated[int, Query(ge=0, le=1 << 30)] = 0,
+        run: RunName = None,
+    ) -> Response:
+        """A picture, sound or film of an entity."""
+        path = hub.run(run).file(name, modality, index)
+        if path.stat().st_size > LARGEST:
+            raise HTTPException(404, f"the file has more than {LARGEST:,} bytes, and is not sent")
+        kind, media = kind_of(path)
+        # A picture may be a document that runs scripts (SVG): nothing may, in a file of the graph.
+        sandbox = {
+            "content-security-policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+        }
+        how = "inline" if kind != "other" else "attachment"
+        return FileResponse(path, media_type=media, headers=sandbox, content_disposition_type=how)
+
+    @app.get("/v1/report", response_model=schema.Report, tags=["look"])
+    async def report(run: RunName = None) -> Json:
+        """Evaluations, the training's passes and the calibration."""
+        served = hub.run(run)
+        return Json(await asyncio.to_thread(served.report))

@@ -1,0 +1,104 @@
+"""Questions to a run: which lane answers what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI
+
+from mocme.graph.triples import UnknownName
+from mocme.inference.explanation import Explanation
+from mocme.serving import schema
+from mocme.serving.guard import failure
+from mocme.serving.hub import Hub, called, scored
+from mocme.serving.replies import Json
+from mocme.serving.served import Served
+
+
+def add(app: FastAPI, hub: Hub) -> None:
+    """Questions to a run."""
+
+    @app.post("/v1/tails", response_model=schema.Answer, tags=["ask"])
+    async def tails(asked: schema.Tails) -> Json:
+        """The likeliest tails of (head, relation, ?)."""
+        return Json(await hub.ask(hub.run(asked.run), asked.question()))
+
+    @app.post("/v1/heads", response_model=schema.Answer, tags=["ask"])
+    async def heads(asked: schema.Heads) -> Json:
+        """The likeliest heads of (?, relation, tail)."""
+        return Json(await hub.ask(hub.run(asked.run), asked.question()))
+
+    @app.post("/v1/relations", response_model=schema.Answer, tags=["ask"])
+    async def relations(asked: schema.Relations) -> Json:
+        """The likeliest relations of (head, ?, tail)."""
+        return Json(await _answered(hub, asked))
+
+    @app.post("/v1/missing", response_model=schema.Answer, tags=["ask"])
+    async def missing(asked: schema.Missing) -> Json:
+        """What is missing about an entity, over all relations."""
+        return Json(await _answered(hub, asked))
+
+    @app.post("/v1/check", response_model=schema.Answer, tags=["ask"])
+    async def check(asked: schema.Check) -> Json:
+        """Score and probability of given facts, known ones too, in their order."""
+        return Json(await _answered(hub, asked))
+
+    @app.post("/v1/batch", response_model=schema.Answers, tags=["ask"])
+    async def batch(asked: schema.Batch) -> Json:
+        """Several questions; one that fails does not spoil the others."""
+        served = [hub.run(question.run) for question in asked.questions]
+        calls = list(zip(served, asked.questions, strict=True))
+        return Json(await hub.slowly(lambda: {"answers": _all(calls)}))
+
+    @app.post("/v1/explain", response_model=Explanation, tags=["ask"])
+    async def explain(asked: schema.Explain) -> Json:
+        """What speaks for a fact."""
+        served = hub.run(asked.run)
+        return Json(await hub.slowly(lambda: served.explain(asked)))
+
+
+async def _answered(
+    hub: Hub, asked: schema.Relations | schema.Missing | schema.Check
+) -> dict[str, Any]:
+    served = hub.run(asked.run)
+    return await hub.slowly(lambda: _answer(served, asked))
+
+
+def _answer(served: Served, asked: Any) -> dict[str, Any]:
+    if isinstance(asked, schema.Missing):
+        return served.missing(asked)
+    if isinstance(asked, schema.Check):
+        return served.check(asked)
+    found = served.ask([asked.question()])[0]
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _all(calls: Sequence[tuple[Served, Any]]) -> list[dict[str, Any]]:
+    """Answers of a batch; questions about scores alone are scored together."""
+    answers: dict[int, Any] = {}
+    plain = [
+        (place, (served, asked.question()))
+        for place, (served, asked) in enumerate(calls)
+        if isinstance(asked, schema.Tails | schema.Heads)
+    ]
+    found = scored([call for _, call in plain]) if plain else []
+    answers.update(zip((place for place, _ in plain), found, strict=True))
+    for place, (served, asked) in enumerate(calls):
+        if place not in answers:
+            answers[place] = called(partial(_answer, served, asked))
+    return [_or_failure(answers[place]) for place in range(len(calls))]
+
+
+def _or_failure(answer: Any) -> dict[str, Any]:
+    if isinstance(answer, UnknownName):
+        return failure("unknown_name", str(answer), "", tuple(answer.near))
+    if isinstance(answer, ValueError):
+        return failure("invalid", str(answer))
+    if isinstance(answer, Exception):
+        raise answer
+    found: dict[str, Any] = answer
+    return found
