@@ -178,7 +178,6 @@ class Pull:
         self.settings, self.model, self.facts = settings, model, facts
         self.index = AnswerIndex(facts.facts)
         self.device = model.structure.device
-        self._first_token_relation = facts.num_relations - 2 * (len(facts.spans) - 1)
 
     def facts_of(self, entity: int) -> Int[Tensor, "n 3"]:
         """Training facts of an entity, tokens included, each once and directed away from it."""
@@ -263,8 +262,7 @@ class Pull:
             others = torch.logaddexp(torch.logsumexp(answers, 1), others)
         else:
             others = torch.logaddexp(own, others)
-        weight = torch.where(relation >= self._first_token_relation, settings.token_weight, 1.0)
-        return (others - own) * weight
+        return (others - own) * settings.weight(relation, self.facts)
 
     def _negatives(
         self, scores: Float[Tensor, "m C"], place: Tensor, column: Tensor, number: int

@@ -196,6 +196,11 @@ class bar:
         self.progress.stop()
 
 
+def moving(progress: Progress, task: Any) -> Callable[[int, int], None]:
+    """What moves a bar, told (done, in all)."""
+    return lambda done, total: progress.update(task, completed=done, total=total)
+
+
 def patterns_line(record: Mapping[str, Any]) -> str:
     """What was found of patterns, and how much they count."""
     if not record["patterns"]:
@@ -240,8 +245,7 @@ class Live:
 
     def stage(self, name: str) -> Callable[[int, int], None]:
         """A bar of its own for what comes after the passes."""
-        task = self.progress.add_task(name, total=None)
-        return lambda done, total: self.progress.update(task, completed=done, total=total)
+        return moving(self.progress, self.progress.add_task(name, total=None))
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Print the line of a pass, or of the patterns."""

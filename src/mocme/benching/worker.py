@@ -34,7 +34,7 @@ from mocme.graph.loading import load
 from mocme.machine import Interrupted, checkout, environment, find_device, peak_memory, use_threads
 from mocme.opening import Run
 from mocme.runs import RunError
-from mocme.terminal import Live, bar
+from mocme.terminal import Live, bar, moving
 
 Answer = dict[str, Any]
 
@@ -199,11 +199,7 @@ def _ranked(job: Job, run: Run, split: str) -> tuple[Answer, torch.Tensor, str]:
         }
         results.record_look(Path(job.results), look)
     with bar(f"ranking {split}") as (progress, task):
-        found = run.evaluate(
-            split,
-            job.device,
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )
+        found = run.evaluate(split, job.device, moving(progress, task))
     columns = run.folder.read_tensors(f"ranks-{split}.safetensors")
     twice, questions = results.canonical(Ranks(**columns), run.graph())
     told = ("split", "experiment", "graph", "seed", "evaluations_of_this_split")

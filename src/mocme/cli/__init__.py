@@ -25,6 +25,7 @@ from mocme.terminal import (
     benchmarks_table,
     finish,
     metrics_table,
+    moving,
     notes,
     show,
 )
@@ -140,9 +141,7 @@ def evaluate(
     use_threads(threads)
     opened = Run.open(run, trust_code)
     with bar("ranking", quiet=as_json) as (progress, task):
-        result = opened.evaluate(
-            split, device, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+        result = opened.evaluate(split, device, moving(progress, task))
     if as_json:
         echo_json(result)
         return

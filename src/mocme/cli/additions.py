@@ -9,8 +9,8 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from mocme.cli.options import common, echo_json
-from mocme.terminal import bar, show
+from mocme.cli.options import common, echo_json, facts_in
+from mocme.terminal import bar, moving, show
 
 
 @click.command()
@@ -95,11 +95,7 @@ def add(
         ]
     opened = Run.open(run, trust_code)
     with bar("adding", quiet=as_json) as (progress, task):
-        made = opened.add_all(
-            entities,
-            device,
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )
+        made = opened.add_all(entities, device, moving(progress, task))
     if as_json:
         echo_json([item.as_dict() for item in made])
         return
@@ -145,8 +141,6 @@ def remove(run: Path, names: tuple[str, ...], trust_code: bool) -> None:
 
 
 def _facts(lines: tuple[str, ...], file: Path | None) -> list[tuple[str, str, str]]:
-    from mocme.graph.formats import tsv
-
     found = []
     for line in lines:
         parts = line.split("\t")
@@ -157,10 +151,7 @@ def _facts(lines: tuple[str, ...], file: Path | None) -> list[tuple[str, str, st
             )
         found.append((parts[0], parts[1], parts[2]))
     if file is not None:
-        table = tsv.read(file, 3)
-        if table.report.rejects:
-            raise ValueError(f"every line must be a fact of three names\n{table.report}")
-        found += [(h, r, t) for h, r, t in table.rows]
+        found += facts_in(file)[0]
     return found
 
 

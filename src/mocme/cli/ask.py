@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mocme.cli.options import common, echo_json
-from mocme.terminal import bar, predictions_table, reliability_table, show
+from mocme.cli.options import common, echo_json, facts_in
+from mocme.terminal import bar, moving, predictions_table, reliability_table, show
 
 
 @click.command()
@@ -79,15 +79,11 @@ def predict(
 @common("device", "json", "trust")
 def check(run: Path, facts: Path, device: str, as_json: bool, trust_code: bool) -> None:
     """Score and probability of each fact of a TSV file (head, relation, tail), in its order."""
-    from mocme.graph.formats import tsv
     from mocme.graph.triples import UnknownName
 
-    table = tsv.read(facts, 3)
-    if table.report.rejects:
-        raise ValueError(f"every line must be a fact of three names; correct these\n{table.report}")
-    triples = [(h, r, t) for h, r, t in table.rows]
+    triples, lines = facts_in(facts)
     with opened(run, device, trust_code, as_json) as completer:
-        for (h, r, t), line in zip(triples, table.lines, strict=True):
+        for (h, r, t), line in zip(triples, lines, strict=True):
             try:
                 completer.graph.entities.id(h), completer.graph.entities.id(t)
                 completer.graph.relations.id(r)
@@ -110,7 +106,7 @@ def calibrate(run: Path, device: str, threads: int | None, as_json: bool, trust_
 
     use_threads(threads)
     with bar("calibrating", quiet=as_json) as (progress, task):
-        record = Run.open(run, trust_code).calibrate(device, _moving(progress, task)).record
+        record = Run.open(run, trust_code).calibrate(device, moving(progress, task)).record
     if as_json:
         echo_json(record)
         return
@@ -143,12 +139,8 @@ def opened(
         yield found.completer(device, additions=additions)
         return
     with bar("calibrating, once", quiet=quiet) as (progress, task):
-        completer = found.completer(device, _moving(progress, task), additions=additions)
+        completer = found.completer(device, moving(progress, task), additions=additions)
     yield completer
-
-
-def _moving(progress: Any, task: Any) -> Callable[[int, int], None]:
-    return lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _tell(found: Any, as_json: bool) -> None:

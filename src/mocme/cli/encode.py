@@ -15,7 +15,7 @@ from mocme.encoders import making
 from mocme.encoders.base import Advance, Encoder
 from mocme.machine import use_threads
 from mocme.parts import Part, settings
-from mocme.terminal import bar
+from mocme.terminal import bar, moving
 
 
 @click.group(cls=Group)
@@ -71,7 +71,7 @@ def _encode(
 
         def watch(name: str) -> Advance:
             progress.reset(task, description=name, total=None)
-            return lambda done, total: progress.update(task, completed=done, total=total)
+            return moving(progress, task)
 
         fault: making.NotEncoded | None = None
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,20 @@ class Group(click.Group):
         except (ValueError, OSError) as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(1)
+
+
+def facts_in(path: Path) -> tuple[list[tuple[str, str, str]], Sequence[int]]:
+    """The facts of a TSV file (head, relation, tail), and the line of each.
+
+    Raises:
+        ValueError: a line is no such fact; all of them are told.
+    """
+    from mocme.graph.formats import tsv
+
+    table = tsv.read(path, 3)
+    if table.report.rejects:
+        raise ValueError(f"every line must be a fact of three names; correct these\n{table.report}")
+    return [(h, r, t) for h, r, t in table.rows], table.lines
 
 
 def common(*names: str) -> Callable[[Any], Any]:

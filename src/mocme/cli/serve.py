@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mocme.cli.options import common
-from mocme.terminal import bar
+from mocme.terminal import bar, moving
 
 
 @click.command()
@@ -92,5 +92,5 @@ def serve(
             logs=how,
             trust_code=trust_code,
             started=started,
-            advance=lambda done, total: progress.update(task, completed=done, total=total),
+            advance=moving(progress, task),
         )

@@ -177,6 +177,11 @@ class TrainingFacts:
         default_factory=lambda: torch.empty(0, 3, dtype=torch.int64)
     )
 
+    @property
+    def first_token_relation(self) -> int:
+        """Links keep their numbers 0..2R-1; every relation from this one on is about tokens."""
+        return self.num_relations - 2 * (len(self.spans) - 1)
+
     @staticmethod
     def of(
         graph: Graph,

@@ -259,14 +259,16 @@ class Graph:
 
     def directed(self, *splits: str) -> Int[Tensor, "n 3"]:
         """Facts of some splits in both directions: (h, r, t) and (t, r + R, h)."""
-        facts = self.facts(*splits)
-        head, relation, tail = facts.unbind(1)
-        inverse = torch.stack([tail, relation + self.num_relations, head], 1)
-        return torch.cat([facts, inverse])
+        return self._both(self.facts(*splits))
 
     def refusals(self) -> Int[Tensor, "n 3"]:
         """What is rejected, in both directions."""
-        return replace(self, splits={"train": self.rejected}).directed()
+        return self._both(distinct(self.rejected))
+
+    def _both(self, facts: Int[Tensor, "n 3"]) -> Int[Tensor, "m 3"]:
+        head, relation, tail = facts.unbind(1)
+        inverse = torch.stack([tail, relation + self.num_relations, head], 1)
+        return torch.cat([facts, inverse])
 
     def answers(self, *splits: str) -> AnswerIndex:
         """Known answers of every question that some splits answer."""

@@ -69,7 +69,6 @@ class Frozen:
         self.model, self.facts, self.settings = model, facts, settings
         self.vectors, self.standards = model.frozen().vectors, Standards.of(model)
         self.index = AnswerIndex(facts.facts)
-        self.links = facts.num_relations - 2 * (len(facts.spans) - 1)
         gone = facts.excluded if without is None else torch.cat([facts.excluded, without])
         self.gone = torch.unique(gone)
         self._asked: list[_Asked] | None = None
@@ -87,7 +86,7 @@ class Frozen:
             held = self.vectors[held[~torch.isin(held, self.gone)].to(device)]
             counts = (self.index.offsets[1:] - self.index.offsets[:-1]).double()
             relation = self.index.queries.relation
-            counts[relation >= self.links] *= self.settings.token_weight
+            counts *= self.settings.weight(relation, self.facts)
             own = (self.facts.relation_class[relation] == 0).nonzero().flatten()
             queries, made, rests = self.index.queries[own].to(device), [], []
             none = torch.empty(0, dtype=torch.int64, device=device)
@@ -201,8 +200,7 @@ class Problem:
                 for block in own.split(self._frozen.block(len(allowed))) if len(own) else ():
                     place, answer = (part.to(device) for part in index.rows(block))
                     queries = index.queries[block]
-                    links = queries.relation < self._frozen.links
-                    weight = torch.where(links, 1.0, self.settings.token_weight).double()
+                    weight = self.settings.weight(queries.relation, self._frozen.facts).double()
                     asked = _Asked(queries.to(device), number, place, answer, weight.to(device))
                     yield asked if moves else self._still(asked)
 

@@ -16,7 +16,7 @@ from mocme.graph.triples import AnswerIndex, Queries
 from mocme.model.model import Model
 from mocme.parts import Part
 from mocme.training.losses import Cubes, Softmax, score_batch
-from mocme.training.negatives import Candidates, Everyone, Negatives
+from mocme.training.negatives import Candidates, Everyone, Negatives, Pool
 from mocme.training.rows import Rows
 
 # Rejected answers of a step, and candidates that they compete with, at most.
@@ -58,6 +58,10 @@ class Objective(Part):
         self.token_weight, self.candidates = token_weight, candidates
         self.rejected = rejected
         self.max_answers, self.score_memory = max_answers, score_memory
+
+    def weight(self, relation: Int[Tensor, " B"], facts: TrainingFacts) -> Float[Tensor, " B"]:
+        """Of each question's loss, by its directed relation."""
+        return torch.where(relation >= facts.first_token_relation, self.token_weight, 1.0)
 
 
 @dataclass(frozen=True)
@@ -136,8 +140,6 @@ class LinkPrediction:
         self.index = AnswerIndex(facts.facts)
         self._excluded = facts.excluded.to(device)
         self._none = torch.empty(0, dtype=torch.int64, device=device)
-        # Links keep their numbers 0..2R-1; everything after is about tokens.
-        self._first_token_relation = facts.num_relations - 2 * (len(facts.spans) - 1)
 
     def batch(self, chosen: Int[Tensor, " B"], generator: torch.Generator) -> Batch:
         """The questions at `chosen` of the index, with their candidates drawn."""
@@ -183,13 +185,9 @@ class LinkPrediction:
             return None
         count = min(len(rejected), math.ceil(len(rejected) * share), MOST_REJECTED)
         drawn = rejected[torch.randperm(len(rejected), generator=generator)[:count]]
-        first, stop = self.facts.spans[0]
-        allowed = torch.ones(stop - first, dtype=torch.bool)
-        allowed[self.facts.excluded - first] = False
-        ids = allowed.nonzero().flatten() + first
-        some = torch.randperm(len(ids), generator=generator)[:RIVALS]
+        rivals = Pool(size=RIVALS).draw(self.facts.spans[0], self.facts.excluded, generator).nodes
+        assert isinstance(rivals, Tensor)
         weight = self.settings.rejected * len(rejected) * share / count
-        rivals = ids[some].sort().values
         queries = Queries(drawn[:, 0], drawn[:, 1])
         return Wrong(queries, drawn[:, 2], rivals, weight)
 
@@ -211,8 +209,7 @@ class LinkPrediction:
         return wrong.weight * torch.nn.functional.softplus(own - others).sum()
 
     def _weights(self, chosen: Tensor) -> Float[Tensor, " B"]:
-        about_tokens = self.index.queries.relation[chosen] >= self._first_token_relation
-        return torch.where(about_tokens, self.settings.token_weight, 1.0)
+        return self.settings.weight(self.index.queries.relation[chosen], self.facts)
 
     def _group(self, number: int, chosen: Tensor, generator: torch.Generator) -> Group:
         place, node = self.index.rows(chosen)
