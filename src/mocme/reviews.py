@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
+from mocme.spreadsheets import guarded
+
 Decision = Literal["accept", "reject", "skip"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 FORMATS = ("tsv", "csv", "jsonl")
@@ -238,14 +240,10 @@ def exported(reviews: Iterable[Review], format: str) -> Iterator[str]:
 
 def _csv_line(values: Sequence[object]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow([_harmless(value) for value in values])
+    csv.writer(line, lineterminator="\n").writerow(
+        [guarded(v) if isinstance(v, str) else v for v in values]
+    )
     return line.getvalue()
-
-
-def _harmless(value: object) -> object:
-    """A text that a spreadsheet would run as a formula is preceded by an apostrophe."""
-    guarded = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
-    return f"'{value}" if guarded else value
 
 
 def _cell(value: object) -> str:

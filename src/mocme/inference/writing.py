@@ -14,10 +14,9 @@ from mocme.graph.formats.registry import format_of
 from mocme.graph.formats.streams import COMPRESSED
 from mocme.graph.triples import Graph
 from mocme.inference.mining import Mined
+from mocme.spreadsheets import guarded
 
 COLUMNS = ("head", "relation", "tail", "chance", "probability", "score")
-# A cell that begins with one of these is run as a formula by a spreadsheet.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 Row = tuple[str, str, str, float, float, float]
 
@@ -60,7 +59,7 @@ def _rows(found: Mined, graph: Graph, guard: bool) -> Iterator[Row]:
     numbers = zip(found.chance, found.probability, found.score, strict=True)
     names = writers.named(found.facts, graph.entities.names, graph.relations.names)
     for row, values in zip(names, numbers, strict=True):
-        shown = [f"'{name}" if guard and name.startswith(FORMULA) else name for name in row]
+        shown = [guarded(name) if guard else name for name in row]
         chance, probability, score = (float(value) for value in values)
         yield shown[0], shown[1], shown[2], chance, probability, score
 
