@@ -485,6 +485,17 @@ def test_it_serves_until_told_to_stop(workers: str, path: Path, tmp_path: Path) 
         get(f"{url}healthz")
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_told_to_stop_at_once_it_stops_at_once(workers: str, path: Path, tmp_path: Path) -> None:
+    reviews = ["--reviews", str(tmp_path / "reviews.sqlite")]
+    process, _ = start(path, "--workers", workers, "--logs", "none", *reviews)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    process.communicate(timeout=15)
+    assert time.monotonic() - began < 5
+    assert process.returncode == 0
+
+
 def children(parent: int, until: Callable[[list[int]], bool]) -> list[int]:
     """The processes that a process has started, as soon as they are as they should be."""
     deadline = time.monotonic() + 20

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from mocme.serving.limits import Limits
 
@@ -25,6 +25,7 @@ SHORTEST_TOKEN = 16
 DEATHS, WITHIN = 5, 30.0
 Logs = Literal["text", "json", "none"]
 LOG = logging.getLogger("mocme.serving")
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -151,17 +152,19 @@ def serve(
         file = Path(reviews) if reviews is not None else runs[0].path / "reviews.sqlite"
         Reviews(file).close()
         log_as(logs)
-        if started is not None:
-            notes = [f"{one.name}: {note}" for one in served for note in one.content.notes]
-            started(address.url(listener), notes)
 
-        def work() -> None:
-            _work(served, Reviews(file), address, limits, listener)
+        def work(ready: Callable[[], None]) -> None:
+            _work(served, Reviews(file), address, limits, listener, ready)
+
+        def tell() -> None:
+            if started is not None:
+                notes = [f"{one.name}: {note}" for one in served for note in one.content.notes]
+                started(address.url(listener), notes)
 
         if workers == 1:
-            work()
+            work(tell)
         else:
-            _Processes(work, workers, limits.stop).watch()
+            _Processes(work, workers, limits.stop).watch(tell)
     finally:
         listener.close()
 
@@ -178,16 +181,36 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _work(
-    served: Any, reviews: Any, address: Address, limits: Limits, listener: socket.socket
+    served: Any,
+    reviews: Any,
+    address: Address,
+    limits: Limits,
+    listener: socket.socket,
+    ready: Callable[[], None],
 ) -> None:
-    """One process: answer until a signal comes, then finish what runs."""
+    """One process: answer until a signal comes, then finish what runs.
+
+    Args:
+        ready: called as soon as no signal is lost any more.
+    """
     import uvicorn
 
     from mocme.serving.api import application
 
-    for name in (signal.SIGINT, signal.SIGTERM):
-        # The server takes the signal, stops in order, and raises it once more: that is no failure.
-        signal.signal(name, lambda *_: None)
+    server: uvicorn.Server | None = None
+    early = False
+
+    def stop(*_: object) -> None:
+        """A signal before the server takes them itself, or the one that it raises once more."""
+        nonlocal early
+        early = True
+        if server is not None:
+            server.should_exit = True
+
+    for name in STOPS:
+        signal.signal(name, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    ready()
     app = application(served, reviews, limits, address.token, address.hosts)
     config = uvicorn.Config(
         app,
@@ -197,26 +220,34 @@ def _work(
         timeout_graceful_shutdown=max(1, int(limits.stop)),
         timeout_keep_alive=30,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    server.should_exit = early
+    server.run(sockets=[listener])
 
 
 class _Processes:
     """Copies of this process that work, watched: one that dies is started again."""
 
-    def __init__(self, work: Callable[[], None], count: int, patience: float) -> None:
+    def __init__(
+        self, work: Callable[[Callable[[], None]], None], count: int, patience: float
+    ) -> None:
         self._work, self._count, self._patience = work, count, patience
         self._alive: set[int] = set()
         self._deaths: list[float] = []
         self._stopping = False
 
-    def watch(self) -> None:
+    def watch(self, ready: Callable[[], None]) -> None:
         """Run until told to stop.
+
+        Args:
+            ready: called as soon as no signal is lost any more.
 
         Raises:
             RuntimeError: the processes die again and again.
         """
-        for name in (signal.SIGINT, signal.SIGTERM):
+        for name in STOPS:
             signal.signal(name, self._stop)
+        ready()
         for _ in range(self._count):
             self._start()
         while self._alive:
@@ -236,14 +267,21 @@ class _Processes:
             self._start()
 
     def _start(self) -> None:
-        pid = os.fork()
-        if pid:
+        # Held until the copy has handlers of its own: those of this process would stop its fellows.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        if not self._stopping:
+            pid = os.fork()
+            if not pid:
+                self._copy()
             self._alive.add(pid)
-            return
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+    def _copy(self) -> NoReturn:
+        """The life of a copy."""
         code = 1
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            self._work()
+            self._work(lambda: None)
             code = 0
         except BaseException:
             LOG.exception("a process failed")
