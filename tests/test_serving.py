@@ -263,6 +263,37 @@ def test_search_and_report(client: TestClient) -> None:
     assert sum(r["facts"] for r in about["relations"]) == sum(about["facts"].values())
 
 
+@pytest.mark.parametrize("declared_in", ["the graph", "the experiment"])
+def test_texts_and_numbers_are_shown_wherever_they_are_declared(
+    declared_in: str, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train.tsv").write_text("a\tr\tb\nb\tr\tc\nc\tr\ta\n")
+    (data / "words.tsv").write_text("a\tred house\nb\tred door\nc\tgreen door\n")
+    (data / "numbers.tsv").write_text("a\theight\t3\nb\theight\t5\n")
+    tables = """
+[modalities.word]
+kind = "words"
+paths = ["words.tsv"]
+at_least = 1
+at_most = 1.0
+[modalities.size]
+kind = "numbers"
+path = "numbers.tsv"
+"""
+    experiment = tmp_path / "words.toml"
+    experiment.write_text('extends = "structure"\n[data]\nonly = ["word", "size"]\n')
+    where = data / "graph.toml" if declared_in == "the graph" else experiment
+    with where.open("a") as file:
+        file.write(tables)
+    few = {"training.passes": 1, "model.width": 4}
+    run = mocme.train(data, str(experiment), out=tmp_path / "run", settings=few, device="cpu")
+    shown = Served("words", Run.open(run.path)).entity("a")
+    assert shown["texts"] == [{"modality": "word", "text": "red house"}]
+    assert shown["numbers"] == [{"modality": "size", "name": "height", "value": 3.0}]
+
+
 def test_an_addition_is_shown_with_the_modalities_it_has(
     tiny_graph: Callable[..., Any], tiny_folder: Callable[..., Path], tmp_path: Path
 ) -> None:

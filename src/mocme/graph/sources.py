@@ -319,12 +319,21 @@ def read_features(
     for name, table in tables.items():
         path = f"modalities.{name}"
         check_name(name, path)
-        settings = {**table, "kind": kind_of(table, path)}
-        source = build(Source, settings, path)  # type: ignore[type-abstract]
+        source = source_of(table, path)
         found, said = source.load(graph, _folder_of(source, folder, home))
         read[name] = source.control(found)
         notes += said
     return Features.of(read, notes)
+
+
+def source_of(table: Mapping[str, Any], path: str) -> Source:
+    """The source that a table describes.
+
+    Raises:
+        ConfigError: a setting is wrong, with its path.
+    """
+    settings = {**table, "kind": kind_of(table, path)}
+    return build(Source, settings, path)  # type: ignore[type-abstract]
 
 
 def not_encoded(table: Mapping[str, Any], graph: Graph, folder: Path | None = None) -> bool:
