@@ -440,6 +440,18 @@ def test_questions_that_gather_are_answered_together() -> None:
         lane.ask(1)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities on Linux only")
+def test_what_computes_lets_those_pass_that_answer() -> None:
+    """A look at health must not wait for the processor that scores hold."""
+
+    def priority(_: Any = None) -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    lane: Answering[int, int] = Answering(lambda asked: [priority() for _ in asked], 1, 1)
+    assert lane.ask(0).result(5) == min(priority() + 5, 19)
+    lane.close()
+
+
 def test_more_than_may_wait_is_refused_with_when_to_come_back(served: Served) -> None:
     go = threading.Event()
 

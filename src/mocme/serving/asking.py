@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
+from mocme.machine import give_way
+
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -73,6 +75,7 @@ class Answering(Generic[Q, A]):
         self._thread.join(timeout=5)
 
     def _work(self) -> None:
+        give_way()
         while block := self._next():
             questions = [question for question, _ in block]
             try:
