@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import threading
@@ -372,6 +373,17 @@ def test_questions_of_every_kind(visit: Callable[..., Visit], site: Site) -> Non
         assert page.locator(".suggestion").count() >= 1
     made.go("#/ask?head=Chad&relation=borders&min=1")
     made.see("text=No answer is left.")
+
+
+def test_a_probability_has_one_name_everywhere(visit: Callable[..., Visit]) -> None:
+    made = visit()
+    other = re.compile(r"\b(chances?|likelihood)\b", re.IGNORECASE)
+    for address in VIEWS.values():
+        page = made.go(address)
+        titles = page.locator("main [title]").evaluate_all("all => all.map((one) => one.title)")
+        assert not other.search(" ".join([page.locator("main").text_content(), *titles])), address
+    made.go("#/review?entity=Chad&min=0")
+    assert "probability that it is a fact" in made.text(".review-card")
 
 
 def test_a_question_too_short_says_what_is_needed(visit: Callable[..., Visit]) -> None:

@@ -80,7 +80,7 @@ class Prediction:
     Attributes:
         score: in the direction that was asked; higher is likelier, comparable within a question.
         known: whether the graph holds it already.
-        probability: the chance that it is a known fact, a lower bound of the chance that it holds
+        probability: that it is a known fact, a lower bound of the probability that it holds
             (`mocme.inference.calibration`); None where the run has no calibration, or the graph
             holds the fact already.
         applies: of `Completer.missing`, how likely the entity asked for is to have a fact (or one

@@ -75,7 +75,7 @@ function missing(name, params, signal) {
   const load = () => api.post("v1/missing", { entity: name, k, min_probability: 0, ...runs.which() }, { signal });
   const draw = ({ predictions }) => {
     announce(predictions);
-    if (!predictions.length) return empty("Nothing seems to be missing.", "No new fact of this entity has a chance above 0.");
+    if (!predictions.length) return empty("Nothing seems to be missing.", "No new fact of this entity has a probability above 0.");
     return [
       suggestions(predictions, { here: name, signal }),
       el(

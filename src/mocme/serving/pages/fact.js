@@ -29,7 +29,7 @@ export function sentence({ head, relation, tail }, { here = null, strong = null 
 /** As one says it, for labels and messages. */
 export const spoken = ({ head, relation, tail }) => `${head} ${relation} ${tail}`;
 
-/** The chance of a prediction: where the relation may not apply at all, times how likely it does. */
+/** The probability of a prediction: where the relation may not apply at all, times how likely it does. */
 export function likelihood({ probability, applies }) {
   if (probability === null || probability === undefined) return null;
   return probability * (applies ?? 1);

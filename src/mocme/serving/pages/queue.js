@@ -106,7 +106,7 @@ export class Queue {
   }
 }
 
-/** As the server orders what is missing: the chance, or the score where there is none. */
+/** As the server orders what is missing: the probability, or the score where there is none. */
 const worth = (one) => likelihood(one) ?? one.score ?? -Infinity;
 
 /** Keys of all facts that were decided, and how many decisions there are. */

@@ -163,8 +163,8 @@ class Desk {
 
   meaning({ probability, applies }) {
     if (probability === null) return "score; this run has no probabilities";
-    if (applies === null || applies === undefined) return "chance that it is a fact, at least";
-    return `chance that it is a fact: ${percent(applies)} that the relation applies, times ${percent(probability)} that it is this one`;
+    if (applies === null || applies === undefined) return "probability that it is a fact, at least";
+    return `probability that it is a fact: ${percent(applies)} that the relation applies, times ${percent(probability)} that it is this one`;
   }
 
   end(name, side) {
@@ -245,7 +245,7 @@ class Desk {
 
   finished() {
     return [
-      empty("No suggestion is left here.", "Choose another entity or relation above, or ask for a lower chance."),
+      empty("No suggestion is left here.", "Choose another entity or relation above, or ask for a lower probability."),
       outbox.canUndo() ? el("button", { class: "button", type: "button", on: { click: () => this.undo() } }, "Take back the last decision") : null,
     ].filter(Boolean);
   }

@@ -1,4 +1,4 @@
-// Suggestions in a list: chance, fact, the why behind a button, a decision by a key.
+// Suggestions in a list: probability, fact, the why behind a button, a decision by a key.
 
 import { say } from "./announce.js";
 import * as api from "./api.js";
@@ -100,7 +100,7 @@ function row(prediction, { here, strong, run, signal }) {
 
 function applies(prediction) {
   if (prediction.applies === null || prediction.applies === undefined) return null;
-  const text = "The chance is the product: that the entity has a fact, or one more, of this relation, and that it is this one.";
+  const text = "The probability is the product: that the entity has a fact, or one more, of this relation, and that it is this one.";
   const likely = `applies ${percent(prediction.applies)}`;
   return el("span", { class: "hint", title: text }, prediction.probability === null ? likely : `${likely} × ${percent(prediction.probability)}`);
 }

@@ -39,7 +39,7 @@ export function why({ head, relation, tail }, { run = null, signal = null } = {}
 }
 
 function explained(told) {
-  if (told === null) return empty("This server gives no explanations.", "The chance and the weights above are all that it tells.");
+  if (told === null) return empty("This server gives no explanations.", "The probability and the weights above are all that it tells.");
   const parts = [
     standing(told),
     withheld(told),
