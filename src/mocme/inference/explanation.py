@@ -66,9 +66,12 @@ class Weights:
 class Pattern:
     """A pattern that leads from head to tail, or back.
 
+    With a symmetric relation, patterns over it and over its inverse say the same, and are one.
+
     Attributes:
-        paths: how many.
-        share: its part of the log odds; of the two directions that in which it is larger.
+        paths: how many; where patterns are one, of that which has most.
+        share: its part of the log odds (where patterns are one, their sum); of the two directions
+            that in which it is larger.
     """
 
     name: str

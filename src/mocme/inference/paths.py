@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -33,11 +33,16 @@ class Paths:
 class Network:
     """Training facts as neighbours, both directions; facts from an entity to itself are left out.
 
+    Args:
+        symmetric: relations whose facts say the same turned around: of two that link the same
+            entities so, the one along the path is shown.
+
     Attributes:
         degree: neighbours of each entity, one for each fact.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, symmetric: Collection[int] = ()) -> None:
+        self.symmetric = symmetric
         facts = graph.directed("train").numpy()
         facts = facts[facts[:, 0] != facts[:, 2]]
         facts = facts[np.lexsort((facts[:, 1], facts[:, 2], facts[:, 0]))]
@@ -128,7 +133,15 @@ class Network:
     ) -> Iterator[tuple[Fact, ...]]:
         for row in inner.tolist():
             stops = [head, *row, tail]
-            steps = [
-                [fact for fact in self.between(a, b) if fact != without] for a, b in pairwise(stops)
-            ]
+            steps = [self._step(a, b, without) for a, b in pairwise(stops)]
             yield from product(*steps)
+
+    def _step(self, start: int, end: int, without: Fact) -> list[Fact]:
+        """Facts that link two entities, each thing said once."""
+        facts = [fact for fact in self.between(start, end) if fact != without]
+        along = {relation for head, relation, _ in facts if head == start}
+        return [
+            (head, relation, tail)
+            for head, relation, tail in facts
+            if head == start or relation not in self.symmetric or relation not in along
+        ]
