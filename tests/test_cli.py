@@ -138,6 +138,7 @@ def test_the_other_questions(run: Path) -> None:
     relations = json.loads(call(*words, "--known", "mark").stdout)["predictions"]
     assert ("borders", True) in [(i["relation"], i["known"]) for i in relations]
     assert "borders" not in [i["relation"] for i in json.loads(call(*words).stdout)["predictions"]]
+    assert all(i["linked"] == ["borders"] for i in relations if i["relation"] != "borders")
     table = call("predict", run, "--about", "Chad").stdout
     assert "applies" in table
     assert "probability" in table

@@ -439,12 +439,12 @@ def test_patterns_that_say_the_same_are_one() -> None:
 
 def test_a_path_is_told_once_where_facts_say_the_same() -> None:
     graph, _ = ring()
-    plain = Network(graph).paths(0, 2, (0, 0, 2))
-    folded = Network(graph, {0}).paths(0, 2, (0, 0, 2))
+    plain = Network(graph, "train", symmetric=()).paths(0, 2, (0, 0, 2))
+    folded = Network(graph, "train").paths(0, 2, (0, 0, 2))
     assert len([path for path in plain.paths if len(path) == 2]) == 4
     assert [path for path in folded.paths if len(path) == 2] == [((0, 0, 1), (1, 0, 2))]
     # What may not be used leaves the other fact to be told.
-    assert Network(graph, {0}).paths(0, 1, (0, 0, 1)).paths[0] == ((1, 0, 0),)
+    assert Network(graph, "train").paths(0, 1, (0, 0, 1)).paths[0] == ((1, 0, 0),)
     told = Completer(Model(ModelSettings(width=4), TrainingFacts.of(graph, {}), {}).eval(), graph)
     stops = [[(s.head, s.tail) for s in path] for path in told.explain("e0", "near", "e2").paths]
     assert [("e0", "e1"), ("e1", "e2")] in stops
@@ -488,7 +488,7 @@ def test_paths_equal_brute_force(drawn: Any, most: int) -> None:
     names = Vocabulary([f"e{n}" for n in range(entities)])
     relations = Vocabulary([f"r{n}" for n in range(links)], "relation")
     graph, without = Graph(names, relations, {"train": torch.tensor(facts)}), (head, relation, tail)
-    found = Network(graph).paths(head, tail, without, most)
+    found = Network(graph, "train", symmetric=()).paths(head, tail, without, most)
     expected = naive_paths(graph, head, tail, without)
     assert found.left_out == 0
     assert len(found.paths) == len(set(found.paths)) == min(most, len(expected))
@@ -508,7 +508,7 @@ def test_hubs_bound_the_work_and_are_told(
     assert completer.graph.linked()[0]
     found = completer.explain(*fact)
     assert any(re.search(r"of \d+ training facts of e0, 2 were weighed", n) for n in found.notes)
-    hub = Network(completer.graph)
+    hub = Network(completer.graph, "train")
     h, _, t = ids(completer.graph, FACTS[0])
     assert hub._longest(h, t)[1] > 0
 

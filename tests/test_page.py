@@ -59,6 +59,8 @@ VIEWS = {
 }
 
 
+# Suggestions of a relation whose facts say nothing turned around.
+ONE_WAY = "#/review?relation=also%20spoken&tail=English&min=0"
 ANOTHER = """old => {
     const title = document.querySelector(".review-card h2")?.textContent;
     return title !== undefined && title !== old;
@@ -505,7 +507,7 @@ def test_review_with_one_key_each(
 ) -> None:
     with serving(runs[:1], tmp_path / "reviews.sqlite") as site:
         made = visit(site)
-        page = made.go("#/review?entity=Chad&min=0")
+        page = made.go(ONE_WAY)
         title = page.locator(".review-card h2")
         first = title.text_content()
         page.keyboard.press("a")
@@ -562,7 +564,7 @@ def listed(made: Visit, site: Site) -> None:
 def test_no_decision_is_lost(visit: Callable[..., Visit], runs: list[Run], tmp_path: Path) -> None:
     with serving(runs[:1], tmp_path / "reviews.sqlite") as site:
         made = visit(site, refusals=True)
-        page = made.go("#/review?entity=Chad&min=0")
+        page = made.go(ONE_WAY)
         page.evaluate("localStorage.setItem('mocme.reviewer', 'Ada')")
         page.context.set_offline(True)
         title = page.locator(".review-card h2")
@@ -629,7 +631,7 @@ def outlives_the_page(made: Visit, site: Site) -> None:
             route.fulfill(**refuse) if route.request.method == "POST" else route.continue_()
         ),
     )
-    made.go("#/review?entity=Chad&min=0")
+    made.go(ONE_WAY)
     page.keyboard.press("s")
     made.see(".toast.bad:has-text('it is refused')")
     made.go("#/decisions")
@@ -642,7 +644,7 @@ def outlives_the_page(made: Visit, site: Site) -> None:
 def test_decisions_in_lists(visit: Callable[..., Visit], runs: list[Run], tmp_path: Path) -> None:
     with serving(runs[:1], tmp_path / "reviews.sqlite") as site:
         made = visit(site)
-        page = made.go("#/entity/Chad")
+        page = made.go("#/ask?relation=also%20spoken&tail=English")
         page.evaluate("localStorage.setItem('mocme.reviewer', 'Ada')")
         for key in ("j", "a", "r"):
             page.keyboard.press(key)
@@ -654,6 +656,63 @@ def test_decisions_in_lists(visit: Callable[..., Visit], runs: list[Run], tmp_pa
         page.get_by_role("button", name="Undo").first.click()
         made.until(lambda: len(site.decisions()) == 1)
         assert page.locator(".suggestion [aria-pressed=true]").count() == 1
+
+
+def test_what_says_the_same_turned_around_is_decided_once(
+    visit: Callable[..., Visit], runs: list[Run], tmp_path: Path
+) -> None:
+    """And the decision is kept for both facts, in lists and in review."""
+    with serving(runs[:1], tmp_path / "reviews.sqlite") as site:
+        made = visit(site)
+        page = made.go("#/entity/Chad?k=60")
+        page.evaluate("localStorage.setItem('mocme.reviewer', 'Ada')")
+        told = [text.split(" borders ") for text in page.locator(".fact").all_text_contents()]
+        pairs = [tuple(sorted(ends)) for ends in told if len(ends) == 2]
+        assert pairs
+        assert len(set(pairs)) == len(pairs)
+        row = page.locator(".suggestion:has-text('and the other way round')").first
+        head, tail = row.locator(".fact").text_content().split(" borders ")
+        both = {(head, "borders", tail), (tail, "borders", head)}
+        row.locator(".decide.accept").click()
+        made.until(lambda: len(site.decisions()) == 2)
+        assert {one.fact for one in site.decisions()} == both
+        assert {one.decision for one in site.decisions()} == {"accept"}
+        assert "and the other way round" in made.text(".toast")
+        page.get_by_role("button", name="Undo").first.click()
+        made.until(lambda: not site.decisions())
+        assert row.get_attribute("data-decision") == ""
+        page = made.go("#/review?entity=Chad&relation=borders&min=0")
+        title = page.locator(".review-card h2")
+        assert "kept for both facts" in page.locator(".review-card").text_content()
+        first = title.text_content()
+        page.keyboard.press("r")
+        made.holds(ANOTHER, first)
+        made.until(lambda: len(site.decisions()) == 2)
+        turned = " borders ".join(reversed(first.split(" borders ")))
+        assert {" ".join(one.fact) for one in site.decisions()} == {first, turned}
+        page.keyboard.press("u")
+        made.until(lambda: not site.decisions())
+        assert title.text_content() == first
+
+
+def test_a_suggestion_says_what_links_the_two_already(visit: Callable[..., Visit]) -> None:
+    made = visit()
+    page = made.go("#/ask?relation=also%20spoken&tail=French&k=300")
+    told = page.request.post(
+        made.site.url + "v1/heads", data={"relation": "also spoken", "tail": "French", "k": 300}
+    ).json()["predictions"]
+    linked = [one for one in told if one["linked"]]
+    assert linked
+    for one in linked:
+        row = page.locator(".suggestion").nth(told.index(one))
+        assert f"already: {', '.join(one['linked'])}" in row.text_content()
+    assert page.locator(".suggestion:has-text('already: ')").count() == len(linked)
+    address = "#/review?relation=also%20spoken&tail=French&min=0"
+    made.page.route(
+        "**/v1/heads", lambda route: route.fulfill(json={"question": "", "predictions": linked})
+    )
+    made.go(address)
+    assert f"already: {linked[0]['linked'][0]}" in made.text(".review-card")
 
 
 def test_a_walk_over_the_graph(visit: Callable[..., Visit]) -> None:

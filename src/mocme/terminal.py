@@ -92,14 +92,14 @@ def predictions_table(title: str, items: Sequence[Any]) -> Table:
         )
     table = Table(title=escape(title), caption=caption)
     names = list(items[0].weights) if len(items) else []
-    remarks = ["; ".join(filter(None, ["known" if i.known else "", i.note])) for i in items]
+    remarks = [item.remark for item in items]
     for column in ("", "head", "relation", "tail"):
         table.add_column(column)
     more = [*(["probability"] if chances else []), *(["applies"] if applies else [])]
     for column in ("score", *more, *names):
         table.add_column(column, justify="right")
     if any(remarks):
-        table.add_column("remark")
+        table.add_column("remark", overflow="fold")
     for place, (item, remark) in enumerate(zip(items, remarks, strict=True)):
         cells = [str(place + 1), escape(item.head), escape(item.relation), escape(item.tail)]
         cells.append(f"{item.score:.3f}")
@@ -107,7 +107,7 @@ def predictions_table(title: str, items: Sequence[Any]) -> Table:
             if asked:
                 cells.append("-" if value is None else f"{value:.1%}")
         cells += [f"{item.weights[name]:.2f}" if item.weights[name] else "-" for name in names]
-        table.add_row(*cells, *([remark] if any(remarks) else []))
+        table.add_row(*cells, *([escape(remark)] if any(remarks) else []))
     return table
 
 

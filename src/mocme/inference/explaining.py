@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mocme.graph.neighbours import nearest_to
-from mocme.graph.soundness import pairs
 from mocme.graph.triples import Graph, Queries
 from mocme.inference.explanation import (
     Explanation,
@@ -206,10 +205,7 @@ class Explainer:
 
     def _paths(self, asked: Asked, notes: list[str]) -> list[tuple[Step, ...]]:
         if self._network is None:
-            symmetric = pairs.symmetric(
-                self.graph.facts("train").numpy(), self.graph.num_entities, self.graph.num_relations
-            )
-            self._network = Network(self.graph, symmetric)
+            self._network = Network(self.graph, "train")
         without = (asked.head, asked.relation, asked.tail)
         found = self._network.paths(asked.head, asked.tail, without, MOST_PATHS)
         if found.left_out:

@@ -86,6 +86,11 @@ class Prediction:
         applies: of `Completer.missing`, how likely the entity asked for is to have a fact (or one
             more) of this relation; None elsewhere.
         weights: weight of each modality in the answer's vector; all 0 where nothing is known of it.
+        linked: other relations that link head and tail in the graph already: "capital of", or
+            "inverse of capital of".
+        symmetric: whether the fact turned around says the same and is as new: its relation is one
+            that training facts show to be symmetric (docs/asking.md). `Completer.missing` gives
+            the likelier one of the two.
     """
 
     head: str
@@ -96,6 +101,8 @@ class Prediction:
     weights: dict[str, float]
     probability: float | None = None
     applies: float | None = None
+    linked: tuple[str, ...] = ()
+    symmetric: bool = False
 
     @property
     def note(self) -> str:
@@ -108,10 +115,20 @@ class Prediction:
             return "nothing is known of this entity; its score is that of an average one"
         return ""
 
+    @property
+    def remark(self) -> str:
+        """All that a table has to say of it: known, linked already, told for two, its note."""
+        known = "known" if self.known else ""
+        already = f"already: {', '.join(self.linked)}" if self.linked else ""
+        # Where it is asked for what is missing, the other of the two is left out.
+        both = "and the other way round" if self.symmetric and self.applies is not None else ""
+        return "; ".join(filter(None, [known, already, both, self.note]))
+
     def as_dict(self) -> dict[str, Any]:
         """Its attributes and its note, as JSON has them; a score of what is no answer is None."""
         score = self.score if math.isfinite(self.score) else None
-        return {**vars(self), "score": score, "note": self.note}
+        linked = list(self.linked)
+        return {**vars(self), "score": score, "linked": linked, "note": self.note}
 
 
 class Predictions(Sequence[Prediction]):
@@ -155,7 +172,7 @@ class Predictions(Sequence[Prediction]):
             cells += [
                 f"{item.weights[name]:.2f}" if item.weights[name] else "" for name in modalities
             ]
-            rows.append([*cells, "known" if item.known else item.note])
+            rows.append([*cells, item.remark])
         made = [html_cells("th", head), *(html_cells("td", row) for row in rows)]
         body = "".join(f"<tr>{row}</tr>" for row in made)
         return f"<table><caption>{html.escape(self.question)}</caption>{body}</table>"

@@ -203,6 +203,8 @@ class Shown(BaseModel):
     weights: dict[str, float]
     probability: float | None
     applies: float | None
+    linked: list[str]
+    symmetric: bool
     note: str
 
 

@@ -47,6 +47,7 @@ class Served:
         self.search = Search(list(self.graph.entities), self.degree)
         # What is made once is made before the first question comes.
         self.completer.model.frozen()
+        _ = self.completer.linking
         self.about = self._about()
 
     def _all_facts(self) -> tuple[torch.Tensor, torch.Tensor]:

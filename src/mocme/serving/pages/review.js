@@ -5,7 +5,7 @@ import { chance } from "./bars.js";
 import { CHOICES, decideHere, done, undoHere } from "./deciding.js";
 import { el, icon, named, unique } from "./dom.js";
 import { about } from "./entity.js";
-import { entityLink, key, likelihood, spoken } from "./fact.js";
+import { already, entityLink, key, likelihood, spoken } from "./fact.js";
 import { percent, plural, score } from "./format.js";
 import { bind } from "./keys.js";
 import { recall, remember } from "./kept.js";
@@ -154,6 +154,8 @@ class Desk {
         { class: "review-chance" },
         chance(item),
         el("p", { class: "hint" }, this.meaning(item)),
+        already(item),
+        item.symmetric ? el("p", { class: "hint" }, "Turned around it says the same: the decision is kept for both facts.") : null,
         item.note ? el("p", { class: "notice" }, item.note) : null,
       ),
       el("div", { class: "review-buttons" }, buttons, undo),

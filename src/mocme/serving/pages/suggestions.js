@@ -4,7 +4,7 @@ import { say } from "./announce.js";
 import * as api from "./api.js";
 import { chance, strip } from "./bars.js";
 import { el, icon, unique } from "./dom.js";
-import { key, sentence, spoken } from "./fact.js";
+import { already, key, sentence, spoken } from "./fact.js";
 import { percent } from "./format.js";
 import { decisionButtons, decideHere } from "./deciding.js";
 import * as outbox from "./outbox.js";
@@ -40,6 +40,7 @@ async function earlier(predictions, signal) {
   return found;
 }
 
+const BOTH = "Turned around it says the same: it is shown once, and a decision is kept for both facts.";
 const WORDS = { accept: "accepted", reject: "rejected", skip: "skipped" };
 
 function row(prediction, { here, strong, run, signal }) {
@@ -72,6 +73,8 @@ function row(prediction, { here, strong, run, signal }) {
         { class: "suggestion-fact" },
         sentence(prediction, { here, strong }),
         prediction.known ? el("span", { class: "tag" }, "known") : null,
+        already(prediction),
+        prediction.symmetric ? el("span", { class: "hint", title: BOTH }, "and the other way round") : null,
         prediction.note ? el("span", { class: "hint" }, prediction.note) : null,
         before,
       ),
