@@ -288,6 +288,14 @@ def test_an_entity_shows_all_that_is_known(visit: Callable[..., Visit], site: Si
     assert side.locator("img").first.evaluate("image => image.decode().then(() => 1)") == 1
     shown = side.locator(".weight-name").all_text_contents()
     assert {*shown} == {*told["weights"], *told["modalities"]}
+    assert told["pairs"]
+    assert not {*told["pairs"]} & {*shown}
+    apart = side.locator(".pairs")
+    assert "Used by patterns only" in apart.text_content()
+    assert apart.locator("li").count() == len(told["pairs"])
+    for name, count in told["pairs"].items():
+        many = "none" if not count else "1 pair" if count == 1 else f"{count} pairs"
+        assert f"{name} {many}" in apart.locator("li").all_text_contents()
     numbers = {one["name"] for one in told["numbers"]}
     assert numbers <= set(side.locator(".numbers th").all_text_contents())
     assert told["texts"][0]["text"] in side.locator(".text").first.text_content()

@@ -206,6 +206,15 @@ def test_an_entity_shows_what_is_known_of_it(client: TestClient, served: Served)
     assert found["texts"][0]["text"].startswith("Chad ;")
     assert {n["name"] for n in found["numbers"]} >= {"area", "population"}
     assert found["modalities"]["structure"] is True
+    pairs = served.completer.features.pairs
+    assert {*found["pairs"]} == {*pairs}
+    assert not {*found["pairs"]} & {*found["modalities"]}
+    chad = served.graph.entities.id("Chad")
+    for name, own in pairs.items():
+        ends = list(zip(own.head.tolist(), own.tail.tolist(), strict=True))
+        assert found["pairs"][name] == sum(chad in both for both in ends)
+    told = client.get("/v1/runs").json()["runs"][0]["modalities"]
+    assert {one["name"] for one in told if one["pairs"]} == {*pairs}
     (picture,) = found["files"]
     assert picture["kind"] == "image"
     file = client.get(picture["url"])

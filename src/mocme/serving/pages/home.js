@@ -67,7 +67,7 @@ function modalities(run) {
     "Modality",
     "Entities",
     run.modalities.map((one) => ({
-      head: named(one.name),
+      head: [named(one.name), one.pairs ? el("span", { class: "hint" }, " pairs, used by patterns only") : null],
       number: count(one.present),
       bar: bar(one.present / run.entities, `shade-${runs.shade(one.name)}`),
     })),
