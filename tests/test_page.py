@@ -503,6 +503,27 @@ def test_why_from_the_server(visit: Callable[..., Visit]) -> None:
     assert page.locator(".failure").count() == 0
 
 
+def test_one_key_opens_the_why_everywhere(visit: Callable[..., Visit]) -> None:
+    made = visit(viewport={"width": 1000, "height": 500})
+    page = made.go("#/ask?relation=also%20spoken&tail=English")
+    page.keyboard.press("j")
+    page.keyboard.press("w")
+    assert made.see(".suggestion:first-child .why").is_visible()
+    page.keyboard.press("w")
+    assert not page.locator(".why").is_visible()
+    made.go(ONE_WAY)
+    why = page.locator(".review-why")
+    page.keyboard.press("w")
+    assert not why.is_visible()
+    page.keyboard.press("w")
+    assert made.see(".review-why .why").is_visible()
+    edge = "box => box.getBoundingClientRect().top < innerHeight - 20"
+    assert why.evaluate(edge)
+    page.keyboard.press("?")
+    told = [row.text_content() for row in made.see("dialog").locator("tr").all()]
+    assert [text.startswith("wShow or hide the why") for text in told].count(True) == 2
+
+
 # -- review ----------------------------------------------------------------------------------------
 
 

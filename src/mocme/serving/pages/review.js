@@ -199,6 +199,8 @@ class Desk {
     remember("why", this.whyShown ? "hidden" : null);
     this.opener?.setAttribute("aria-expanded", String(this.whyShown));
     this.showWhy();
+    // Asked for, it is brought into view: on a low screen it begins below the edge.
+    if (!this.reasons.hidden) this.reasons.scrollIntoView({ block: "nearest" });
   }
 
   showWhy() {

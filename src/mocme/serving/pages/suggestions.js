@@ -121,7 +121,7 @@ function keys(event, list) {
     decideHere(at.prediction, DECISIONS[event.key]).then((made) => {
       if (made) at.nextElementSibling?.opener.focus();
     });
-  } else if (event.key === "o" && at) {
+  } else if (["o", "w"].includes(event.key) && at) {
     at.opener.click();
   } else {
     return;
