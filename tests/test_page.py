@@ -59,6 +59,8 @@ VIEWS = {
 }
 
 
+# What a file of decisions is called.
+FILE = r"atlas-decisions-\d{{4}}-\d\d-\d\d\.{}"
 # Suggestions of a relation whose facts say nothing turned around.
 ONE_WAY = "#/review?relation=also%20spoken&tail=English&min=0"
 ANOTHER = """old => {
@@ -580,9 +582,11 @@ def listed(made: Visit, site: Site) -> None:
     made.settle()
     made.holds("() => document.querySelectorAll('.decisions tbody tr').length === 1")
     assert "no border: a" in page.locator(".decisions").text_content()
+    assert "Download all decisions" in page.locator(".files").text_content()
     for title, ending in (("TSV", "tsv"), ("CSV", "csv"), ("JSON lines", "jsonl")):
         with page.expect_download() as started:
-            page.get_by_role("link", name=title).click()
+            page.get_by_role("link", name=f"Download all decisions as {title}").click()
+        assert re.fullmatch(FILE.format(ending), started.value.suggested_filename)
         text = Path(started.value.path()).read_text(encoding="utf-8")
         assert "Grace" in text, ending
     page.get_by_role("button", name="Undo").first.click()
@@ -837,7 +841,8 @@ def test_a_token_is_asked_for_once(
         made.until(lambda: site.decisions())
         made.go("#/decisions")
         with page.expect_download() as started:
-            page.get_by_role("link", name="TSV").click()
+            page.get_by_role("link", name="as TSV").click()
+        assert re.fullmatch(FILE.format("tsv"), started.value.suggested_filename)
         assert "Ada" in Path(started.value.path()).read_text(encoding="utf-8")
 
 

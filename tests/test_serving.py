@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -330,7 +331,8 @@ def test_decisions_come_back_and_go_out(client: TestClient, served: Served) -> N
     assert client.get("/v1/reviews", params={"decision": "reject"}).json()["total"] == 1
     for format in ("tsv", "csv", "jsonl"):
         file = client.get("/v1/reviews/export", params={"format": format})
-        assert file.headers["content-disposition"] == f'attachment; filename="reviews.{format}"'
+        named = re.compile(rf'attachment; filename="atlas-decisions-\d{{4}}-\d\d-\d\d\.{format}"')
+        assert named.fullmatch(file.headers["content-disposition"])
         assert file.text.count("Mali") == 2
     rows = list(csv.DictReader(io.StringIO(client.get("/v1/reviews/export?format=csv").text)))
     assert [row["note"] for row in rows] == ["", "'=x"]
