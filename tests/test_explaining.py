@@ -685,6 +685,9 @@ def test_text_and_html_hold_everything_harmlessly(completer: Completer) -> None:
         assert f"({row.head}, {row.relation}, {row.tail})" in text
     for note in (*found.notes, found.weights.text):
         assert note in text
+    for reasons in (True, False):
+        told = replace(found, weights=replace(found.weights, reasons=reasons))
+        assert ("(weights are not reasons)" in repr(told)) == (not reasons)
 
 
 def test_the_picture_is_the_same_every_time(completer: Completer, tmp_path: Path) -> None:

@@ -482,6 +482,8 @@ def test_why_shows_all_that_it_is_told(visit: Callable[..., Visit], reasons: boo
     for expected in ("+0.50", "\u22120.13", "sahel", "0.90", "there is more", "so it was seen"):
         assert expected in text
     assert why.locator(".notice").count() == (0 if reasons else 1)
+    heading = "What the vectors are made of" + ("" if reasons else " (weights are not reasons)")
+    assert heading in why.locator("h3").all_text_contents()
     weights = why.locator(".weight").first
     assert weights.is_visible() == reasons
     assert (

@@ -204,9 +204,11 @@ class Explanation:
     def tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
         """Title, names of columns and rows of each part that has something to show."""
         if self.modalities:
-            weight = "weight" if self.weights.reasons else "weight (no reason)"
-            head = ["modality", "of", "fall of the score without it", weight, "experts"]
-            yield "What each modality adds", head, [_share(row) for row in self.modalities]
+            head = ["modality", "of", "fall of the score without it", "weight", "experts"]
+            title = "What each modality adds"
+            if not self.weights.reasons:
+                title += " (weights are not reasons)"
+            yield title, head, [_share(row) for row in self.modalities]
         if self.supports:
             head = ["training fact", "change without it", "by vectors", "by patterns"]
             yield "Training facts that support it", head, [_support(row) for row in self.supports]
