@@ -216,7 +216,7 @@ def patterns_line(record: Mapping[str, Any]) -> str:
 
 
 class Live:
-    """A training as it goes on: a bar, and a line for each pass.
+    """A training as it goes on: its stages where it has several, a bar, and a line for each pass.
 
     Args:
         notes: tell what a reader should know of the inputs, first.
@@ -238,6 +238,10 @@ class Live:
         self.progress, self.task = self.bar.__enter__()
         self.passes = trainer.settings.passes
         self.progress.update(self.task, total=trainer.total_steps, completed=trainer.progress.step)
+        # Patterns are found and weighed beside what the passes trained.
+        self.two = run.experiment.parts()[1].patterns is not None
+        if not trainer.progress.done:
+            self._tell_stage(1, f"vectors, {self.passes} passes over the training facts")
 
     def step(self, progress: Any) -> None:
         """Move the bar."""
@@ -245,7 +249,13 @@ class Live:
 
     def stage(self, name: str) -> Callable[[int, int], None]:
         """A bar of its own for what comes after the passes."""
+        self._tell_stage(2, f"{name}, found in the training facts and weighed")
         return moving(self.progress, self.progress.add_task(name, total=None))
+
+    def _tell_stage(self, number: int, what: str) -> None:
+        if self.two:
+            line = f"{self.title or 'training'}, stage {number} of 2: {what}"
+            self.progress.console.print(line, highlight=False, markup=False)
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Print the line of a pass, or of the patterns."""
