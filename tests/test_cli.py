@@ -139,6 +139,8 @@ def test_the_other_questions(run: Path) -> None:
     assert ("borders", True) in [(i["relation"], i["known"]) for i in relations]
     assert "borders" not in [i["relation"] for i in json.loads(call(*words).stdout)["predictions"]]
     assert all(i["linked"] == ["borders"] for i in relations if i["relation"] != "borders")
+    none = call("predict", run, "--about", "Chad", "--min-probability", 1)
+    assert none.stdout.startswith("what is missing about Chad: nothing new is left")
     table = call("predict", run, "--about", "Chad").stdout
     assert "applies" in table
     assert "probability" in table

@@ -19,7 +19,7 @@ from mocme.graph.triples import Graph, Queries, UnknownName, Vocabulary
 from mocme.inference import vectors
 from mocme.inference.applying import Applying
 from mocme.inference.completer import Completer
-from mocme.inference.predictions import Predictions, Question
+from mocme.inference.predictions import WIDTH, Predictions, Question
 from mocme.model.model import Model, ModelSettings
 from mocme.opening import Run
 from mocme.runs import RunError
@@ -216,7 +216,10 @@ def test_no_answer_left_is_no_prediction(tiny_graph: Callable) -> None:
     completer = Completer(Model(ModelSettings(width=4), tiny.facts(), {}), graph)
     found = completer.tails("e0", "likes")
     assert len(found) == 0
-    assert repr(found) == "(e0, likes, ?)"
+    assert repr(found).startswith("(e0, likes, ?):\nno answer is left; ask for")
+    assert "no answer is left" in found._repr_html_()
+    assert "<table>" not in found._repr_html_()
+    assert "no fact was given" in repr(completer.check([]))
 
 
 def test_predictions_are_a_sequence_that_prints_as_a_table(completer: Completer) -> None:
@@ -230,6 +233,31 @@ def test_predictions_are_a_sequence_that_prints_as_a_table(completer: Completer)
     assert all(p.tail in line for p, line in zip(found, lines[1:], strict=True))
     assert sum("(known)" in line for line in lines) == sum(p.known for p in found) > 0
     assert repr(completer.heads("r0", "e0", k=1)).startswith("(?, r0, e0)\n")
+
+
+def test_what_is_printed_has_a_bounded_width(tiny_graph: Callable) -> None:
+    tiny = tiny_graph(tokens={})
+    names = Vocabulary(
+        [
+            f"{name} with a name\nof many words, {'long ' * n}"
+            for n, name in enumerate(tiny.graph.entities)
+        ]
+    )
+    graph = Graph(names, tiny.graph.relations, tiny.graph.splits)
+    model = Model(ModelSettings(width=4, initial=0.5), tiny.facts(), tiny.features.dense).eval()
+    completer = Completer(model, graph)
+    for found in (
+        completer.missing(names[11], k=30),
+        completer.tails(names[11], "r0", k=12, known="mark"),
+        completer.check([(names[11], "r1", names[10])]),
+    ):
+        lines = repr(found).splitlines()
+        assert len(lines) == 1 + len(found)
+        assert max(map(len, lines)) <= WIDTH
+        assert all(line.endswith("]") for line in lines[1:])
+        assert "\n" not in found._repr_html_()
+    nothing = completer.missing(names[11], k=30)
+    assert "nothing new is left" in repr(type(nothing)("what is missing", [], "fact"))
 
 
 def test_an_entity_of_which_nothing_is_known_says_so(tiny_graph: Callable) -> None:
@@ -504,10 +532,11 @@ def test_a_suggestion_says_what_links_the_two_already(ring: Completer) -> None:
     for p in shown:
         h, t = graph.entities.id(p.head), graph.entities.id(p.tail)
         own = graph.relations.id(p.relation)
-        straight = {r for a, r, b in facts if (a, b) == (h, t) and r != own}
+        straight = {r for a, r, b in facts if (a, b) == (h, t)}
         back = {r for a, r, b in facts if (a, b) == (t, h)}
         # Of "near" the other way round is the same news.
         back -= {r for r in back if r == 0 and 0 in straight}
+        straight -= {own}
         names = [graph.relations[r] for r in sorted(straight)]
         names += [f"inverse of {graph.relations[r]}" for r in sorted(back)]
         assert list(p.linked) == names

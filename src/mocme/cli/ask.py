@@ -148,4 +148,7 @@ def _tell(found: Any, as_json: bool) -> None:
         items = [item.as_dict() for item in found]
         echo_json({"question": found.question, "predictions": items})
         return
+    if not len(found):
+        click.echo(f"{found.question}: {found.nothing}")
+        return
     show(predictions_table(found.question, found))

@@ -20,6 +20,7 @@ from mocme.inference.predictions import (
     Among,
     Checked,
     Known,
+    Missing,
     Prediction,
     Predictions,
     Question,
@@ -202,7 +203,7 @@ class Completer:
             link = relation % self.graph.num_relations
             told.setdefault((link if link in self.linking.symmetric else relation, answer), found)
         items = [self._item(own, *found) for found in islice(told.values(), k)]
-        return Predictions(f"what is missing about {entity}", items, "fact")
+        return Missing(f"what is missing about {entity}", items, "fact")
 
     def check(self, triples: Sequence[tuple[str, str, str]]) -> Checked:
         """Score and probability of given facts, in their order: means of both directions.

@@ -21,11 +21,15 @@ class Linking:
         self._refused = {tuple(fact) for fact in distinct(graph.rejected).tolist()}
 
     def others(self, fact: Fact) -> tuple[str, ...]:
-        """Relations that link head and tail besides the fact's own: "r", or "inverse of r"."""
+        """Relations that link head and tail besides the fact itself: "r", or "inverse of r".
+
+        Where the fact is known and its relation symmetric, the fact turned around is no other one.
+        """
         head, _, tail = fact
         return tuple(
             self.names[relation] if start == head else f"inverse of {self.names[relation]}"
-            for start, relation, _ in self.network.links(head, tail, fact)
+            for start, relation, end in self.network.links(head, tail)
+            if (start, relation, end) != fact
         )
 
     def both_ways(self, fact: Fact) -> bool:

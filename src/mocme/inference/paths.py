@@ -77,7 +77,7 @@ class Network:
             )
         return found
 
-    def links(self, start: int, end: int, without: Fact) -> list[Fact]:
+    def links(self, start: int, end: int, without: Fact | None = None) -> list[Fact]:
         """As `between`, each thing told once: of a symmetric relation the fact from start to end.
 
         Args:
