@@ -164,6 +164,7 @@ class Predictions(Sequence[Prediction]):
 
     def __repr__(self) -> str:
         question = short(self.question, WIDTH)
+        chances = any(item.probability is not None for item in self._items)
         lines = [question] if self._items else [f"{question}:", self.nothing]
         for place, item in enumerate(self._items, 1):
             fact = (short(part, NAME) for part in (item.head, item.relation, item.tail))
@@ -173,6 +174,7 @@ class Predictions(Sequence[Prediction]):
             mark = f"  ({item.mark})" if item.mark else ""
             shares = shares or "nothing known"
             numbers = "" if item.probability is None else f"{item.probability:7.1%}"
+            numbers = f"{numbers:7}" if chances else numbers
             numbers += "" if item.applies is None else f", applies {item.applies:.1%}"
             line = short(f"{place:3d}  {item.score:8.3f} {numbers}  {name}{mark}", WIDTH - 5)
             # Weights are whole, or left to the item itself.
