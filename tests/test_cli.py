@@ -165,3 +165,15 @@ def test_a_calibration_is_shown(run: Path) -> None:
     assert "error of candidates at 1 % or more" in " ".join(shown.stdout.split())
     record = json.loads(call("calibrate", run, "--json").stdout)
     assert record["after"]["error_of_likely"] < record["before"]["error_of_likely"]
+
+
+def test_a_run_that_cannot_be_calibrated_tells_of_no_calibrating(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.tsv").write_text("a\tr\tb\nb\tr\tc\nc\ts\ta\n")
+    few = ("--set", "training.passes=1", "--set", "model.width=4")
+    made = call("train", "structure", "--data", tmp_path / "data", "--out", tmp_path / "run", *few)
+    assert made.exit_code == 0, made.output
+    asked = call("predict", tmp_path / "run", "--head", "a", "--relation", "r")
+    assert asked.exit_code == 0
+    assert "(a, r, ?)" in asked.stdout
+    assert "calibrating" not in asked.stderr
