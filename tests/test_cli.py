@@ -138,6 +138,9 @@ def test_the_other_questions(run: Path) -> None:
     relations = json.loads(call(*words, "--known", "mark").stdout)["predictions"]
     assert ("borders", True) in [(i["relation"], i["known"]) for i in relations]
     assert "borders" not in [i["relation"] for i in json.loads(call(*words).stdout)["predictions"]]
+    assert all(i["linked"] == ["borders"] for i in relations if i["relation"] != "borders")
+    none = call("predict", run, "--about", "Chad", "--min-probability", 1)
+    assert none.stdout.startswith("what is missing about Chad: nothing new is left")
     table = call("predict", run, "--about", "Chad").stdout
     assert "applies" in table
     assert "probability" in table
@@ -162,3 +165,15 @@ def test_a_calibration_is_shown(run: Path) -> None:
     assert "error of candidates at 1 % or more" in " ".join(shown.stdout.split())
     record = json.loads(call("calibrate", run, "--json").stdout)
     assert record["after"]["error_of_likely"] < record["before"]["error_of_likely"]
+
+
+def test_a_run_that_cannot_be_calibrated_tells_of_no_calibrating(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.tsv").write_text("a\tr\tb\nb\tr\tc\nc\ts\ta\n")
+    few = ("--set", "training.passes=1", "--set", "model.width=4")
+    made = call("train", "structure", "--data", tmp_path / "data", "--out", tmp_path / "run", *few)
+    assert made.exit_code == 0, made.output
+    asked = call("predict", tmp_path / "run", "--head", "a", "--relation", "r")
+    assert asked.exit_code == 0
+    assert "(a, r, ?)" in asked.stdout
+    assert "calibrating" not in asked.stderr

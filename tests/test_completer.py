@@ -14,11 +14,12 @@ from pyarrow import parquet
 
 import mocme
 from mocme.experiment import Interrupted
+from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import Graph, Queries, UnknownName, Vocabulary
 from mocme.inference import vectors
 from mocme.inference.applying import Applying
 from mocme.inference.completer import Completer
-from mocme.inference.predictions import Predictions, Question
+from mocme.inference.predictions import WIDTH, Predictions, Question
 from mocme.model.model import Model, ModelSettings
 from mocme.opening import Run
 from mocme.runs import RunError
@@ -215,7 +216,10 @@ def test_no_answer_left_is_no_prediction(tiny_graph: Callable) -> None:
     completer = Completer(Model(ModelSettings(width=4), tiny.facts(), {}), graph)
     found = completer.tails("e0", "likes")
     assert len(found) == 0
-    assert repr(found) == "(e0, likes, ?)"
+    assert repr(found).startswith("(e0, likes, ?):\nno answer is left; ask for")
+    assert "no answer is left" in found._repr_html_()
+    assert "<table>" not in found._repr_html_()
+    assert "no fact was given" in repr(completer.check([]))
 
 
 def test_predictions_are_a_sequence_that_prints_as_a_table(completer: Completer) -> None:
@@ -229,6 +233,31 @@ def test_predictions_are_a_sequence_that_prints_as_a_table(completer: Completer)
     assert all(p.tail in line for p, line in zip(found, lines[1:], strict=True))
     assert sum("(known)" in line for line in lines) == sum(p.known for p in found) > 0
     assert repr(completer.heads("r0", "e0", k=1)).startswith("(?, r0, e0)\n")
+
+
+def test_what_is_printed_has_a_bounded_width(tiny_graph: Callable) -> None:
+    tiny = tiny_graph(tokens={})
+    names = Vocabulary(
+        [
+            f"{name} with a name\nof many words, {'long ' * n}"
+            for n, name in enumerate(tiny.graph.entities)
+        ]
+    )
+    graph = Graph(names, tiny.graph.relations, tiny.graph.splits)
+    model = Model(ModelSettings(width=4, initial=0.5), tiny.facts(), tiny.features.dense).eval()
+    completer = Completer(model, graph)
+    for found in (
+        completer.missing(names[11], k=30),
+        completer.tails(names[11], "r0", k=12, known="mark"),
+        completer.check([(names[11], "r1", names[10])]),
+    ):
+        lines = repr(found).splitlines()
+        assert len(lines) == 1 + len(found)
+        assert max(map(len, lines)) <= WIDTH
+        assert all(line.endswith("]") for line in lines[1:])
+        assert "\n" not in found._repr_html_()
+    nothing = completer.missing(names[11], k=30)
+    assert "nothing new is left" in repr(type(nothing)("what is missing", [], "fact"))
 
 
 def test_an_entity_of_which_nothing_is_known_says_so(tiny_graph: Callable) -> None:
@@ -478,6 +507,79 @@ def test_what_is_missing_is_the_best_of_all_questions(completer: Completer) -> N
     assert len(completer.missing("e1", k=3)) == 3
     likely = completer.missing("e1", k=1000, min_probability=0.05)
     assert all((p.probability or 0) >= 0.05 for p in likely)
+
+
+@pytest.fixture(scope="module")
+def ring() -> Completer:
+    """Eight neighbours, most told both ways, some linked by a second relation; nothing learned."""
+    near = [(n, 0, (n + 1) % 8) for n in range(8)]
+    turned = [(t, r, h) for h, r, t in near[:6]]
+    other = [(0, 1, 1), (2, 1, 1), (3, 1, 6)]
+    splits = {"train": torch.tensor([*near, *turned, *other]), "valid": torch.tensor([[4, 1, 0]])}
+    names = Vocabulary([f"e{n}" for n in range(10)])
+    rejected = torch.tensor([[5, 0, 1]])
+    relations = Vocabulary(["near", "likes"], "relation")
+    graph = Graph(names, relations, splits, rejected=rejected)
+    model = Model(ModelSettings(width=4, initial=0.5), TrainingFacts.of(graph, {}), {}).eval()
+    return Completer(model, graph)
+
+
+def test_a_suggestion_says_what_links_the_two_already(ring: Completer) -> None:
+    graph = ring.graph
+    facts = graph.facts().tolist()
+    shown = [p for e in graph.entities for p in ring.missing(e, k=1000)]
+    shown += list(ring.tails("e0", "likes", known="mark")) + list(ring.relations("e3", "e6"))
+    for p in shown:
+        h, t = graph.entities.id(p.head), graph.entities.id(p.tail)
+        own = graph.relations.id(p.relation)
+        straight = {r for a, r, b in facts if (a, b) == (h, t)}
+        back = {r for a, r, b in facts if (a, b) == (t, h)}
+        # Of "near" the other way round is the same news.
+        back -= {r for r in back if r == 0 and 0 in straight}
+        straight -= {own}
+        names = [graph.relations[r] for r in sorted(straight)]
+        names += [f"inverse of {graph.relations[r]}" for r in sorted(back)]
+        assert list(p.linked) == names
+        assert p.remark.startswith("already: " if names and not p.known else "")
+        assert ", ".join(names) in p.remark
+        assert p.as_dict()["linked"] == names
+    assert any(p.linked == ("near", "inverse of likes") for p in shown)
+
+
+def test_of_a_symmetric_relation_one_of_two_facts_is_missing(ring: Completer) -> None:
+    graph = ring.graph
+    assert ring.linking.symmetric == {0}
+    known = {tuple(fact) for fact in graph.facts().tolist()}
+    for own, entity in enumerate(graph.entities):
+        found = ring.missing(entity, k=1000)
+        near = [p for p in found if p.relation == "near"]
+        pairs = [frozenset((p.head, p.tail)) for p in near]
+        assert len(set(pairs)) == len(pairs)
+        open_ = {
+            frozenset((entity, graph.entities[other]))
+            for other in range(10)
+            if other != own
+            for fact in ((own, 0, other), (other, 0, own))
+            if fact not in known and fact != (5, 0, 1)
+        }
+        assert set(pairs) == open_
+        for p in near:
+            turned = (graph.entities.id(p.tail), 0, graph.entities.id(p.head))
+            assert p.symmetric == (turned not in known and turned != (5, 0, 1))
+            assert ("other way round" in p.remark) == p.symmetric
+        assert not any(p.symmetric for p in found if p.relation == "likes")
+    # The likelier of the two.
+    values = {}
+    for question in (ring.tails("e0", "near", k=1000), ring.heads("near", "e0", k=1000)):
+        total = torch.tensor([p.score for p in question]).double()
+        for p, share in zip(question, total.softmax(0).tolist(), strict=True):
+            values[p.head, p.tail] = share
+    applies = Applying(graph).of(0)
+    for p in ring.missing("e0", k=1000):
+        if p.symmetric:
+            there = values[p.head, p.tail] * float(applies[0 if p.head == "e0" else 2])
+            back = values[p.tail, p.head] * float(applies[2 if p.head == "e0" else 0])
+            assert there >= back
 
 
 def test_candidates_can_be_narrowed(completer: Completer) -> None:

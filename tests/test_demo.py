@@ -1,10 +1,14 @@
 """What the demonstration promises: new facts that are new, one a relation, surest first."""
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import mocme
 from mocme.demo import EXPERIMENTS, _cleared, new_facts
 from mocme.graph.loading import load
+from mocme.terminal import Live
 
 
 def test_new_facts_are_new(tmp_path: Path) -> None:
@@ -40,3 +44,21 @@ def test_decisions_outlive_the_run_that_they_were_made_on(tmp_path: Path) -> Non
     assert sorted(file.name for file in kept) == ["reviews.sqlite", "reviews.sqlite-wal"]
     assert all(file.read_text() == file.name for file in kept)
     assert _cleared(folder) == []
+
+
+@pytest.mark.parametrize("patterns", [None, {"support": 2}])
+def test_a_training_of_two_stages_says_which_it_is_in(
+    patterns: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings: dict[str, Any] = {"training.passes": 2, "model.width": 4}
+    if patterns:
+        settings["model.patterns"] = patterns
+    with Live("MoCME") as live:
+        mocme.train("atlas", "structure", out=tmp_path / "r", settings=settings, watch=live)
+    told = " ".join(capsys.readouterr().err.split())
+    stages = ["MoCME, stage 1 of 2: vectors, 2 passes", "MoCME, stage 2 of 2: patterns"]
+    if not patterns:
+        assert "stage" not in told
+        return
+    places = [told.index(part) for part in (stages[0], "pass 2 of 2", stages[1], "patterns 1")]
+    assert places == sorted(places)

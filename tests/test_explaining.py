@@ -22,6 +22,7 @@ import mocme
 from mocme import supporting
 from mocme.cli import main
 from mocme.graph.neighbours import nearest_to, similar_vectors
+from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import Graph, Queries, UnknownName, Vocabulary
 from mocme.grounds import FAITHFULNESS
 from mocme.inference import faithfulness, paths
@@ -32,7 +33,7 @@ from mocme.model.fusion import Fusion, Mean
 from mocme.model.model import Model, ModelSettings
 from mocme.model.scorers import Scorer
 from mocme.opening import Run
-from mocme.patterns.evidence import Evidence
+from mocme.patterns.evidence import Evidence, Patterns
 from mocme.patterns.leaving import counted, losses
 from mocme.patterns.mining import Bodies
 from mocme.patterns.relations import Relations
@@ -405,7 +406,49 @@ def test_patterns_of_both_directions_are_told_from_head_to_tail(completer: Compl
     assert seen
 
 
+def ring(size: int = 12) -> tuple[Graph, Evidence]:
+    """Neighbours on a ring, told both ways; a flag that two neighbours share; patterns of these."""
+    entities = Vocabulary([f"e{n}" for n in range(2 * size)])
+    near = [(n, 0, (n + 1) % size) for n in range(size)]
+    near += [(t, r, h) for h, r, t in near]
+    flags = [(n, 1, size + n // 2) for n in range(1, size)]
+    facts = torch.tensor([*near, *flags])
+    graph = Graph(entities, Vocabulary(["near", "flag"], "relation"), {"train": facts})
+    relations = Relations.of(facts, 2, 2 * size, {}, list(graph.relations))
+    return graph, Evidence.fit(relations, Patterns(support=1, confidence=0.001))
+
+
+def test_patterns_that_say_the_same_are_one() -> None:
+    graph, evidence = ring()
+    assert evidence.relations.told.tolist() == [0, 1, 0, 3]
+    model = Model(ModelSettings(width=4), TrainingFacts.of(graph, {}), {}).eval()
+    model.evidence = evidence
+    found = Completer(model, graph).explain("e0", "flag", "e12").patterns
+    there = evidence.reasons(0, 1, 12)
+    assert {reason.name for reason in there} >= {"near, then flag", "inverse of near, then flag"}
+    assert "near, then flag" in {pattern.name for pattern in found}
+    assert not any("inverse of near" in pattern.name for pattern in found)
+    (one,) = [pattern for pattern in found if pattern.name == "near, then flag"]
+    both = [r for r in there if r.name in ("near, then flag", "inverse of near, then flag")]
+    assert one.share >= sum(reason.share for reason in both) - 1e-9
+    assert one.paths == both[0].count == both[1].count
+
+
 # -- paths -----------------------------------------------------------------------------------------
+
+
+def test_a_path_is_told_once_where_facts_say_the_same() -> None:
+    graph, _ = ring()
+    plain = Network(graph, "train", symmetric=()).paths(0, 2, (0, 0, 2))
+    folded = Network(graph, "train").paths(0, 2, (0, 0, 2))
+    assert len([path for path in plain.paths if len(path) == 2]) == 4
+    assert [path for path in folded.paths if len(path) == 2] == [((0, 0, 1), (1, 0, 2))]
+    # What may not be used leaves the other fact to be told.
+    assert Network(graph, "train").paths(0, 1, (0, 0, 1)).paths[0] == ((1, 0, 0),)
+    told = Completer(Model(ModelSettings(width=4), TrainingFacts.of(graph, {}), {}).eval(), graph)
+    stops = [[(s.head, s.tail) for s in path] for path in told.explain("e0", "near", "e2").paths]
+    assert [("e0", "e1"), ("e1", "e2")] in stops
+    assert [("e1", "e0"), ("e1", "e2")] not in stops
 
 
 @st.composite
@@ -445,7 +488,7 @@ def test_paths_equal_brute_force(drawn: Any, most: int) -> None:
     names = Vocabulary([f"e{n}" for n in range(entities)])
     relations = Vocabulary([f"r{n}" for n in range(links)], "relation")
     graph, without = Graph(names, relations, {"train": torch.tensor(facts)}), (head, relation, tail)
-    found = Network(graph).paths(head, tail, without, most)
+    found = Network(graph, "train", symmetric=()).paths(head, tail, without, most)
     expected = naive_paths(graph, head, tail, without)
     assert found.left_out == 0
     assert len(found.paths) == len(set(found.paths)) == min(most, len(expected))
@@ -465,7 +508,7 @@ def test_hubs_bound_the_work_and_are_told(
     assert completer.graph.linked()[0]
     found = completer.explain(*fact)
     assert any(re.search(r"of \d+ training facts of e0, 2 were weighed", n) for n in found.notes)
-    hub = Network(completer.graph)
+    hub = Network(completer.graph, "train")
     h, _, t = ids(completer.graph, FACTS[0])
     assert hub._longest(h, t)[1] > 0
 
@@ -642,6 +685,9 @@ def test_text_and_html_hold_everything_harmlessly(completer: Completer) -> None:
         assert f"({row.head}, {row.relation}, {row.tail})" in text
     for note in (*found.notes, found.weights.text):
         assert note in text
+    for reasons in (True, False):
+        told = replace(found, weights=replace(found.weights, reasons=reasons))
+        assert ("(weights are not reasons)" in repr(told)) == (not reasons)
 
 
 def test_the_picture_is_the_same_every_time(completer: Completer, tmp_path: Path) -> None:

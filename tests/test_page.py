@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import threading
@@ -58,6 +59,10 @@ VIEWS = {
 }
 
 
+# What a file of decisions is called.
+FILE = r"atlas-decisions-\d{{4}}-\d\d-\d\d\.{}"
+# Suggestions of a relation whose facts say nothing turned around.
+ONE_WAY = "#/review?relation=also%20spoken&tail=English&min=0"
 ANOTHER = """old => {
     const title = document.querySelector(".review-card h2")?.textContent;
     return title !== undefined && title !== old;
@@ -285,6 +290,14 @@ def test_an_entity_shows_all_that_is_known(visit: Callable[..., Visit], site: Si
     assert side.locator("img").first.evaluate("image => image.decode().then(() => 1)") == 1
     shown = side.locator(".weight-name").all_text_contents()
     assert {*shown} == {*told["weights"], *told["modalities"]}
+    assert told["pairs"]
+    assert not {*told["pairs"]} & {*shown}
+    apart = side.locator(".pairs")
+    assert "Used by patterns only" in apart.text_content()
+    assert apart.locator("li").count() == len(told["pairs"])
+    for name, count in told["pairs"].items():
+        many = "none" if not count else "1 pair" if count == 1 else f"{count} pairs"
+        assert f"{name} {many}" in apart.locator("li").all_text_contents()
     numbers = {one["name"] for one in told["numbers"]}
     assert numbers <= set(side.locator(".numbers th").all_text_contents())
     assert told["texts"][0]["text"] in side.locator(".text").first.text_content()
@@ -374,6 +387,17 @@ def test_questions_of_every_kind(visit: Callable[..., Visit], site: Site) -> Non
     made.see("text=No answer is left.")
 
 
+def test_a_probability_has_one_name_everywhere(visit: Callable[..., Visit]) -> None:
+    made = visit()
+    other = re.compile(r"\b(chances?|likelihood)\b", re.IGNORECASE)
+    for address in VIEWS.values():
+        page = made.go(address)
+        titles = page.locator("main [title]").evaluate_all("all => all.map((one) => one.title)")
+        assert not other.search(" ".join([page.locator("main").text_content(), *titles])), address
+    made.go("#/review?entity=Chad&min=0")
+    assert "probability that it is a fact" in made.text(".review-card")
+
+
 def test_a_question_too_short_says_what_is_needed(visit: Callable[..., Visit]) -> None:
     made = visit()
     page = made.go("#/ask")
@@ -458,6 +482,8 @@ def test_why_shows_all_that_it_is_told(visit: Callable[..., Visit], reasons: boo
     for expected in ("+0.50", "\u22120.13", "sahel", "0.90", "there is more", "so it was seen"):
         assert expected in text
     assert why.locator(".notice").count() == (0 if reasons else 1)
+    heading = "What the vectors are made of" + ("" if reasons else " (weights are not reasons)")
+    assert heading in why.locator("h3").all_text_contents()
     weights = why.locator(".weight").first
     assert weights.is_visible() == reasons
     assert (
@@ -481,6 +507,27 @@ def test_why_from_the_server(visit: Callable[..., Visit]) -> None:
     assert page.locator(".failure").count() == 0
 
 
+def test_one_key_opens_the_why_everywhere(visit: Callable[..., Visit]) -> None:
+    made = visit(viewport={"width": 1000, "height": 500})
+    page = made.go("#/ask?relation=also%20spoken&tail=English")
+    page.keyboard.press("j")
+    page.keyboard.press("w")
+    assert made.see(".suggestion:first-child .why").is_visible()
+    page.keyboard.press("w")
+    assert not page.locator(".why").is_visible()
+    made.go(ONE_WAY)
+    why = page.locator(".review-why")
+    page.keyboard.press("w")
+    assert not why.is_visible()
+    page.keyboard.press("w")
+    assert made.see(".review-why .why").is_visible()
+    edge = "box => box.getBoundingClientRect().top < innerHeight - 20"
+    assert why.evaluate(edge)
+    page.keyboard.press("?")
+    told = [row.text_content() for row in made.see("dialog").locator("tr").all()]
+    assert [text.startswith("wShow or hide the why") for text in told].count(True) == 2
+
+
 # -- review ----------------------------------------------------------------------------------------
 
 
@@ -493,7 +540,7 @@ def test_review_with_one_key_each(
 ) -> None:
     with serving(runs[:1], tmp_path / "reviews.sqlite") as site:
         made = visit(site)
-        page = made.go("#/review?entity=Chad&min=0")
+        page = made.go(ONE_WAY)
         title = page.locator(".review-card h2")
         first = title.text_content()
         page.keyboard.press("a")
@@ -537,9 +584,11 @@ def listed(made: Visit, site: Site) -> None:
     made.settle()
     made.holds("() => document.querySelectorAll('.decisions tbody tr').length === 1")
     assert "no border: a" in page.locator(".decisions").text_content()
+    assert "Download all decisions" in page.locator(".files").text_content()
     for title, ending in (("TSV", "tsv"), ("CSV", "csv"), ("JSON lines", "jsonl")):
         with page.expect_download() as started:
-            page.get_by_role("link", name=title).click()
+            page.get_by_role("link", name=f"Download all decisions as {title}").click()
+        assert re.fullmatch(FILE.format(ending), started.value.suggested_filename)
         text = Path(started.value.path()).read_text(encoding="utf-8")
         assert "Grace" in text, ending
     page.get_by_role("button", name="Undo").first.click()
@@ -550,7 +599,7 @@ def listed(made: Visit, site: Site) -> None:
 def test_no_decision_is_lost(visit: Callable[..., Visit], runs: list[Run], tmp_path: Path) -> None:
     with serving(runs[:1], tmp_path / "reviews.sqlite") as site:
         made = visit(site, refusals=True)
-        page = made.go("#/review?entity=Chad&min=0")
+        page = made.go(ONE_WAY)
         page.evaluate("localStorage.setItem('mocme.reviewer', 'Ada')")
         page.context.set_offline(True)
         title = page.locator(".review-card h2")
@@ -617,7 +666,7 @@ def outlives_the_page(made: Visit, site: Site) -> None:
             route.fulfill(**refuse) if route.request.method == "POST" else route.continue_()
         ),
     )
-    made.go("#/review?entity=Chad&min=0")
+    made.go(ONE_WAY)
     page.keyboard.press("s")
     made.see(".toast.bad:has-text('it is refused')")
     made.go("#/decisions")
@@ -630,7 +679,7 @@ def outlives_the_page(made: Visit, site: Site) -> None:
 def test_decisions_in_lists(visit: Callable[..., Visit], runs: list[Run], tmp_path: Path) -> None:
     with serving(runs[:1], tmp_path / "reviews.sqlite") as site:
         made = visit(site)
-        page = made.go("#/entity/Chad")
+        page = made.go("#/ask?relation=also%20spoken&tail=English")
         page.evaluate("localStorage.setItem('mocme.reviewer', 'Ada')")
         for key in ("j", "a", "r"):
             page.keyboard.press(key)
@@ -642,6 +691,63 @@ def test_decisions_in_lists(visit: Callable[..., Visit], runs: list[Run], tmp_pa
         page.get_by_role("button", name="Undo").first.click()
         made.until(lambda: len(site.decisions()) == 1)
         assert page.locator(".suggestion [aria-pressed=true]").count() == 1
+
+
+def test_what_says_the_same_turned_around_is_decided_once(
+    visit: Callable[..., Visit], runs: list[Run], tmp_path: Path
+) -> None:
+    """And the decision is kept for both facts, in lists and in review."""
+    with serving(runs[:1], tmp_path / "reviews.sqlite") as site:
+        made = visit(site)
+        page = made.go("#/entity/Chad?k=60")
+        page.evaluate("localStorage.setItem('mocme.reviewer', 'Ada')")
+        told = [text.split(" borders ") for text in page.locator(".fact").all_text_contents()]
+        pairs = [tuple(sorted(ends)) for ends in told if len(ends) == 2]
+        assert pairs
+        assert len(set(pairs)) == len(pairs)
+        row = page.locator(".suggestion:has-text('and the other way round')").first
+        head, tail = row.locator(".fact").text_content().split(" borders ")
+        both = {(head, "borders", tail), (tail, "borders", head)}
+        row.locator(".decide.accept").click()
+        made.until(lambda: len(site.decisions()) == 2)
+        assert {one.fact for one in site.decisions()} == both
+        assert {one.decision for one in site.decisions()} == {"accept"}
+        assert "and the other way round" in made.text(".toast")
+        page.get_by_role("button", name="Undo").first.click()
+        made.until(lambda: not site.decisions())
+        assert row.get_attribute("data-decision") == ""
+        page = made.go("#/review?entity=Chad&relation=borders&min=0")
+        title = page.locator(".review-card h2")
+        assert "kept for both facts" in page.locator(".review-card").text_content()
+        first = title.text_content()
+        page.keyboard.press("r")
+        made.holds(ANOTHER, first)
+        made.until(lambda: len(site.decisions()) == 2)
+        turned = " borders ".join(reversed(first.split(" borders ")))
+        assert {" ".join(one.fact) for one in site.decisions()} == {first, turned}
+        page.keyboard.press("u")
+        made.until(lambda: not site.decisions())
+        assert title.text_content() == first
+
+
+def test_a_suggestion_says_what_links_the_two_already(visit: Callable[..., Visit]) -> None:
+    made = visit()
+    page = made.go("#/ask?relation=also%20spoken&tail=French&k=300")
+    told = page.request.post(
+        made.site.url + "v1/heads", data={"relation": "also spoken", "tail": "French", "k": 300}
+    ).json()["predictions"]
+    linked = [one for one in told if one["linked"]]
+    assert linked
+    for one in linked:
+        row = page.locator(".suggestion").nth(told.index(one))
+        assert f"already: {', '.join(one['linked'])}" in row.text_content()
+    assert page.locator(".suggestion:has-text('already: ')").count() == len(linked)
+    address = "#/review?relation=also%20spoken&tail=French&min=0"
+    made.page.route(
+        "**/v1/heads", lambda route: route.fulfill(json={"question": "", "predictions": linked})
+    )
+    made.go(address)
+    assert f"already: {linked[0]['linked'][0]}" in made.text(".review-card")
 
 
 def test_a_walk_over_the_graph(visit: Callable[..., Visit]) -> None:
@@ -737,7 +843,8 @@ def test_a_token_is_asked_for_once(
         made.until(lambda: site.decisions())
         made.go("#/decisions")
         with page.expect_download() as started:
-            page.get_by_role("link", name="TSV").click()
+            page.get_by_role("link", name="as TSV").click()
+        assert re.fullmatch(FILE.format("tsv"), started.value.suggested_filename)
         assert "Ada" in Path(started.value.path()).read_text(encoding="utf-8")
 
 

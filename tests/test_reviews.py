@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mocme.reviews import Review, ReviewError, Reviews, exported
+from mocme.reviews import Review, ReviewError, Reviews, export_name, exported
 
 FACT = ("Chad", "borders", "Mali")
 
@@ -131,3 +134,11 @@ def test_exports_hold_every_decision() -> None:
     assert all(len(line.split("\t")) == 10 for line in tsv)
     with pytest.raises(ValueError, match="tsv, csv, jsonl"):
         list(exported(made, "xlsx"))
+
+
+@given(st.text(max_size=80))
+def test_a_file_of_decisions_has_a_harmless_telling_name(graph: str) -> None:
+    assert re.fullmatch(
+        r"[a-z0-9_][a-z0-9._-]*-decisions-\d{4}-\d\d-\d\d\.csv", export_name(graph, "csv")
+    )
+    assert export_name("MKG-Y / copy", "tsv").startswith("mkg-y-copy-decisions-")

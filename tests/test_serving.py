@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -206,6 +207,15 @@ def test_an_entity_shows_what_is_known_of_it(client: TestClient, served: Served)
     assert found["texts"][0]["text"].startswith("Chad ;")
     assert {n["name"] for n in found["numbers"]} >= {"area", "population"}
     assert found["modalities"]["structure"] is True
+    pairs = served.completer.features.pairs
+    assert {*found["pairs"]} == {*pairs}
+    assert not {*found["pairs"]} & {*found["modalities"]}
+    chad = served.graph.entities.id("Chad")
+    for name, own in pairs.items():
+        ends = list(zip(own.head.tolist(), own.tail.tolist(), strict=True))
+        assert found["pairs"][name] == sum(chad in both for both in ends)
+    told = client.get("/v1/runs").json()["runs"][0]["modalities"]
+    assert {one["name"] for one in told if one["pairs"]} == {*pairs}
     (picture,) = found["files"]
     assert picture["kind"] == "image"
     file = client.get(picture["url"])
@@ -321,7 +331,8 @@ def test_decisions_come_back_and_go_out(client: TestClient, served: Served) -> N
     assert client.get("/v1/reviews", params={"decision": "reject"}).json()["total"] == 1
     for format in ("tsv", "csv", "jsonl"):
         file = client.get("/v1/reviews/export", params={"format": format})
-        assert file.headers["content-disposition"] == f'attachment; filename="reviews.{format}"'
+        named = re.compile(rf'attachment; filename="atlas-decisions-\d{{4}}-\d\d-\d\d\.{format}"')
+        assert named.fullmatch(file.headers["content-disposition"])
         assert file.text.count("Mali") == 2
     rows = list(csv.DictReader(io.StringIO(client.get("/v1/reviews/export?format=csv").text)))
     assert [row["note"] for row in rows] == ["", "'=x"]

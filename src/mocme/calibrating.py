@@ -98,8 +98,8 @@ def calibrate(
         "candidates": int(whole.all.sum()),
         "answers": int(whole.answers.sum()),
         "relations": used,
-        "means": "chance that a candidate is a fact of the valid split; what is not known counts "
-        "as false; only questions that have an answer were asked",
+        "means": "probability that a candidate is a fact of the valid split; what is not known "
+        "counts as false; only questions that have an answer were asked",
         "before": tables[0].record(),
         "after": tables[1].record(),
     }

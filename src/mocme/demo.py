@@ -28,7 +28,8 @@ def run(out: Path, seed: int, device: str) -> None:
         f"{_unseen(graph):,} of the entities occur in none of these."
     )
     runs = {}
-    for title, name in EXPERIMENTS.items():
+    for number, (title, name) in enumerate(EXPERIMENTS.items(), 1):
+        console.print(f"Training {number} of {len(EXPERIMENTS)}: {title}")
         folder = out / name.rpartition("/")[2]
         kept = _cleared(folder)
         with terminal.Live(title) as live:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -236,6 +237,12 @@ def exported(reviews: Iterable[Review], format: str) -> Iterator[str]:
             yield "\t".join(_cell(value) for value in asdict(review).values()) + "\n"
     else:
         raise ValueError(f"decisions are exported as {', '.join(FORMATS)}, not {format!r}")
+
+
+def export_name(graph: str, format: str) -> str:
+    """What a file of decisions on a graph is called: "atlas-decisions-2025-06-01.tsv" (in UTC)."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", graph.lower()).strip("-.")[:60] or "graph"
+    return f"{name}-decisions-{datetime.now(UTC):%Y-%m-%d}.{format}"
 
 
 def _csv_line(values: Sequence[object]) -> str:

@@ -92,14 +92,14 @@ def predictions_table(title: str, items: Sequence[Any]) -> Table:
         )
     table = Table(title=escape(title), caption=caption)
     names = list(items[0].weights) if len(items) else []
-    remarks = ["; ".join(filter(None, ["known" if i.known else "", i.note])) for i in items]
+    remarks = [item.remark for item in items]
     for column in ("", "head", "relation", "tail"):
         table.add_column(column)
     more = [*(["probability"] if chances else []), *(["applies"] if applies else [])]
     for column in ("score", *more, *names):
         table.add_column(column, justify="right")
     if any(remarks):
-        table.add_column("remark")
+        table.add_column("remark", overflow="fold")
     for place, (item, remark) in enumerate(zip(items, remarks, strict=True)):
         cells = [str(place + 1), escape(item.head), escape(item.relation), escape(item.tail)]
         cells.append(f"{item.score:.3f}")
@@ -107,7 +107,7 @@ def predictions_table(title: str, items: Sequence[Any]) -> Table:
             if asked:
                 cells.append("-" if value is None else f"{value:.1%}")
         cells += [f"{item.weights[name]:.2f}" if item.weights[name] else "-" for name in names]
-        table.add_row(*cells, *([remark] if any(remarks) else []))
+        table.add_row(*cells, *([escape(remark)] if any(remarks) else []))
     return table
 
 
@@ -216,7 +216,7 @@ def patterns_line(record: Mapping[str, Any]) -> str:
 
 
 class Live:
-    """A training as it goes on: a bar, and a line for each pass.
+    """A training as it goes on: its stages where it has several, a bar, and a line for each pass.
 
     Args:
         notes: tell what a reader should know of the inputs, first.
@@ -238,6 +238,10 @@ class Live:
         self.progress, self.task = self.bar.__enter__()
         self.passes = trainer.settings.passes
         self.progress.update(self.task, total=trainer.total_steps, completed=trainer.progress.step)
+        # Patterns are found and weighed beside what the passes trained.
+        self.two = run.experiment.parts()[1].patterns is not None
+        if not trainer.progress.done:
+            self._tell_stage(1, f"vectors, {self.passes} passes over the training facts")
 
     def step(self, progress: Any) -> None:
         """Move the bar."""
@@ -245,7 +249,13 @@ class Live:
 
     def stage(self, name: str) -> Callable[[int, int], None]:
         """A bar of its own for what comes after the passes."""
+        self._tell_stage(2, f"{name}, found in the training facts and weighed")
         return moving(self.progress, self.progress.add_task(name, total=None))
+
+    def _tell_stage(self, number: int, what: str) -> None:
+        if self.two:
+            line = f"{self.title or 'training'}, stage {number} of 2: {what}"
+            self.progress.console.print(line, highlight=False, markup=False)
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Print the line of a pass, or of the patterns."""

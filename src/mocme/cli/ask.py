@@ -135,7 +135,8 @@ def opened(
     from mocme.opening import CALIBRATION, Run
 
     found = Run.open(run, trust_code)
-    if found.folder.has(CALIBRATION):
+    # Without a valid split there is nothing to fit probabilities on.
+    if found.folder.has(CALIBRATION) or not found.folder.about["facts"].get("valid"):
         yield found.completer(device, additions=additions)
         return
     with bar("calibrating, once", quiet=quiet) as (progress, task):
@@ -147,5 +148,8 @@ def _tell(found: Any, as_json: bool) -> None:
     if as_json:
         items = [item.as_dict() for item in found]
         echo_json({"question": found.question, "predictions": items})
+        return
+    if not len(found):
+        click.echo(f"{found.question}: {found.nothing}")
         return
     show(predictions_table(found.question, found))

@@ -188,7 +188,7 @@ def _mine(miner: Any, state: _State | None, questions: int, quiet: bool) -> None
 
 
 def _judged(found: Any, graph: Any) -> dict[str, Any]:
-    """How many mined facts are in the valid split, by chance."""
+    """How many mined facts are in the valid split, by probability."""
     valid = {tuple(fact) for fact in graph.facts("valid").tolist()}
     right = [tuple(fact) in valid for fact in found.facts.tolist()]
     chances = found.chance.tolist()
@@ -223,7 +223,7 @@ def _tell_judgement(found: dict[str, Any], as_json: bool) -> None:
         f"of them are in it",
         caption="true facts that are not in the valid split count as false: a lower bound",
     )
-    for column in ("chance between", "facts", "mean chance", "of valid"):
+    for column in ("probability between", "facts", "mean probability", "of valid"):
         table.add_column(column, justify="right")
     for row in reversed(found["by chance"]):
         span = f"{row['from']:.0%} and {row['to']:.0%}"

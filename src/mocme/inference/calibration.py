@@ -1,4 +1,4 @@
-"""From scores to probabilities: the chance that a candidate is a known fact."""
+"""From scores to probabilities: how likely it is that a candidate is a known fact."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Curve:
 class Calibration:
     """Probabilities of a trained model's answers, as `mocme.calibrating` fits them.
 
-    A probability is the chance that a candidate with this share in its question is a known fact.
-    What is not known counts as false, though some of it is true, so it is a lower bound; and it
-    holds for questions that have an answer, for such were asked.
+    A probability is how often a candidate with this share in its question is a known fact. What is
+    not known counts as false, though some of it is true, so it is a lower bound; and it holds for
+    questions that have an answer, for such were asked.
 
     Attributes:
         pooled: of relations that have no curve of their own.

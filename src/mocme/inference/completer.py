@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,10 +15,12 @@ from mocme.inference.applying import Applying
 from mocme.inference.calibration import Calibration, of_total
 from mocme.inference.explaining import Asked, Explainer
 from mocme.inference.explanation import Explanation, Grounds
+from mocme.inference.linking import Linking
 from mocme.inference.predictions import (
     Among,
     Checked,
     Known,
+    Missing,
     Prediction,
     Predictions,
     Question,
@@ -53,6 +56,7 @@ class Completer:
         self._refused: AnswerIndex | None = None
         self._reflexive: frozenset[int] | None = None
         self._applying: Applying | None = None
+        self._linking: Linking | None = None
 
     @property
     def known(self) -> AnswerIndex:
@@ -74,6 +78,13 @@ class Completer:
         if self._reflexive is None:
             self._reflexive = frozenset(self.graph.reflexive().tolist())
         return self._reflexive
+
+    @property
+    def linking(self) -> Linking:
+        """How entities are linked already, and which relations are symmetric."""
+        if self._linking is None:
+            self._linking = Linking(self.graph)
+        return self._linking
 
     def tails(
         self,
@@ -165,7 +176,8 @@ class Completer:
         """What is missing about an entity: the likeliest new facts of it, over all relations.
 
         Ordered by probability times how likely the entity is to have a fact, or one more, of the
-        relation (`mocme.inference.applying`); without probabilities by share in the softmax.
+        relation (`mocme.inference.applying`); without probabilities by share in the softmax. Of two
+        facts that say the same, because their relation is symmetric, only the likelier is given.
         """
         check_range(k, min_probability)
         self._check(min_probability)
@@ -173,7 +185,7 @@ class Completer:
             self._applying = Applying(self.graph)
         own = self.graph.entities.id(entity)
         applies = self._applying.of(own)
-        best: list[tuple[float, Prediction]] = []
+        best: list[tuple[float, tuple[int, int, float, float, float]]] = []
         for block in torch.arange(2 * self.graph.num_relations).split(self.block()):
             scores, chances = self.unknown([own] * len(block), block.tolist())
             for row, relation in enumerate(block.tolist()):
@@ -183,10 +195,15 @@ class Completer:
                     if value <= 0 or value < min_probability:
                         break
                     score = float(scores[row, answer])
-                    item = self._item(own, relation, answer, score, value, chance)
-                    best.append((value * chance, item))
+                    best.append((value * chance, (relation, answer, score, value, chance)))
         best.sort(key=lambda pair: -pair[0])
-        return Predictions(f"what is missing about {entity}", [i for _, i in best[:k]], "fact")
+        told: dict[tuple[int, int], tuple[int, int, float, float, float]] = {}
+        for _, found in best:
+            relation, answer = found[:2]
+            link = relation % self.graph.num_relations
+            told.setdefault((link if link in self.linking.symmetric else relation, answer), found)
+        items = [self._item(own, *found) for found in islice(told.values(), k)]
+        return Missing(f"what is missing about {entity}", items, "fact")
 
     def check(self, triples: Sequence[tuple[str, str, str]]) -> Checked:
         """Score and probability of given facts, in their order: means of both directions.
@@ -412,6 +429,7 @@ class Completer:
         """A prediction, of a directed relation; `weights` of the answer, where they are at hand."""
         names, number = self.graph.entities, self.graph.num_relations
         head, tail = (answer, entity) if relation >= number else (entity, answer)
+        fact = (head, relation % number, tail)
         return Prediction(
             names[head],
             self.graph.relations[relation % number],
@@ -421,4 +439,6 @@ class Completer:
             self._weights(answer) if weights is None else self._weighed(weights),
             None if known or self.calibration is None else chance,
             applies,
+            self.linking.others(fact),
+            not known and self.linking.both_ways(fact),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,7 @@ from mocme.inference.faithfulness import Faithfulness, measure
 from mocme.inference.paths import Network
 from mocme.model.model import Model
 from mocme.patterns.evidence import Reason
+from mocme.patterns.relations import Relations
 
 SIDES: tuple[Side, Side] = ("head", "tail")
 NEAREST, MOST_PATHS, MOST_SUPPORTS = 5, 10, 5
@@ -167,26 +168,31 @@ class Explainer:
     # -- facts -----------------------------------------------------------------------------------
 
     def _patterns(self, asked: Asked, notes: list[str]) -> list[Pattern]:
-        """Patterns of both directions; one that is found in both counts once, by larger share."""
+        """Patterns of both directions; one that is found in both counts once, by larger share.
+
+        Patterns that say the same are one: a symmetric relation and its inverse lead to the same
+        places. Their shares add up; their paths are the same ones, and are not counted twice.
+        """
         evidence = self.model.evidence
         if evidence is None:
             notes.append("the model has no patterns")
             return []
-        inverse, number = evidence.relations.inverse, self.graph.num_relations
-        best: dict[tuple[int, ...], Reason] = {}
-        for reason in evidence.reasons(asked.head, asked.relation, asked.tail):
-            best[reason.body] = reason
-        for reason in evidence.reasons(asked.tail, asked.relation + number, asked.head):
-            # The same walk, told from head to tail.
-            body = tuple(int(inverse[step]) for step in reversed(reason.body))
-            if body not in best or reason.share > best[body].share:
-                best[body] = reason
+        relations, number = evidence.relations, self.graph.num_relations
+        there = evidence.reasons(asked.head, asked.relation, asked.tail)
+        back = evidence.reasons(asked.tail, asked.relation + number, asked.head)
+        # The same walks, told from head to tail.
+        turned = [tuple(relations.inverse[list(one.body[::-1])].tolist()) for one in back]
+        best: dict[tuple[int, ...], tuple[int, float]] = {}
+        for bodies, reasons in (([reason.body for reason in there], there), (turned, back)):
+            for body, (paths, share) in _folded(relations, bodies, reasons).items():
+                if body not in best or share > best[body][1]:
+                    best[body] = paths, share
         if not best:
             notes.append("no pattern leads from head to tail")
         found = []
-        for body, reason in best.items():
-            relations = tuple(evidence.relations.names[step] for step in body)
-            found.append(Pattern(", then ".join(relations), relations, reason.count, reason.share))
+        for body, (paths, share) in best.items():
+            names = tuple(relations.names[step] for step in body)
+            found.append(Pattern(", then ".join(names), names, paths, share))
         return sorted(found, key=lambda pattern: (-pattern.share, pattern.name))
 
     def _supports(self, asked: Asked, notes: list[str]) -> list[Support]:
@@ -199,7 +205,7 @@ class Explainer:
 
     def _paths(self, asked: Asked, notes: list[str]) -> list[tuple[Step, ...]]:
         if self._network is None:
-            self._network = Network(self.graph)
+            self._network = Network(self.graph, "train")
         without = (asked.head, asked.relation, asked.tail)
         found = self._network.paths(asked.head, asked.tail, without, MOST_PATHS)
         if found.left_out:
@@ -235,6 +241,18 @@ class Explainer:
                     for n, cosine in zip(found, cosines, strict=True)
                 ]
                 yield Neighbours(side, by, tuple(near))
+
+
+def _folded(
+    relations: Relations, bodies: Sequence[tuple[int, ...]], reasons: Sequence[Reason]
+) -> dict[tuple[int, ...], tuple[int, float]]:
+    """Paths and share of patterns of one direction, by what they are told as."""
+    found: dict[tuple[int, ...], tuple[int, float]] = {}
+    for body, reason in zip(bodies, reasons, strict=True):
+        told = tuple(relations.told[list(body)].tolist())
+        paths, share = found.get(told, (0, 0.0))
+        found[told] = max(paths, reason.count), share + reason.share
+    return found
 
 
 def _rank(asked: Asked, direction: int, answer: int) -> int:

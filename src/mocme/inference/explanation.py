@@ -66,9 +66,12 @@ class Weights:
 class Pattern:
     """A pattern that leads from head to tail, or back.
 
+    With a symmetric relation, patterns over it and over its inverse say the same, and are one.
+
     Attributes:
-        paths: how many.
-        share: its part of the log odds; of the two directions that in which it is larger.
+        paths: how many; where patterns are one, of that which has most.
+        share: its part of the log odds (where patterns are one, their sum); of the two directions
+            that in which it is larger.
     """
 
     name: str
@@ -201,9 +204,11 @@ class Explanation:
     def tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
         """Title, names of columns and rows of each part that has something to show."""
         if self.modalities:
-            weight = "weight" if self.weights.reasons else "weight (no reason)"
-            head = ["modality", "of", "fall of the score without it", weight, "experts"]
-            yield "What each modality adds", head, [_share(row) for row in self.modalities]
+            head = ["modality", "of", "fall of the score without it", "weight", "experts"]
+            title = "What each modality adds"
+            if not self.weights.reasons:
+                title += " (weights are not reasons)"
+            yield title, head, [_share(row) for row in self.modalities]
         if self.supports:
             head = ["training fact", "change without it", "by vectors", "by patterns"]
             yield "Training facts that support it", head, [_support(row) for row in self.supports]

@@ -1,6 +1,6 @@
 """The best new facts of a whole graph, over all relations: exact, in bounded memory, resumable.
 
-The chance of a new fact (h, r, t) is the mean over its two questions of
+The probability (`chance`) of a new fact (h, r, t) is the mean over its two questions of
 
     applies(asked entity, directed relation) * probability(answer within its question),
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from mocme.inference.applying import Applying
 from mocme.inference.completer import Completer
 
-# Below this chance nothing is mined: the facts that reach it would be too many to hold.
+# Below this probability nothing is mined: the facts that reach it would be too many to hold.
 LEAST = 0.001
 
 Advance = Callable[[int, int], None]
@@ -33,7 +33,7 @@ class Mined:
 
     Attributes:
         facts: head, relation and tail of each.
-        chance: see the module.
+        chance: probability of the fact, see the module.
         probability: mean of both questions' probabilities, as `Completer.check` gives it.
         score: mean of both directions' scores.
     """
@@ -53,7 +53,7 @@ class Mined:
         return Mined(torch.empty(0, 3, dtype=torch.int64), empty, empty, empty)
 
     def best(self, limit: int) -> Mined:
-        """The first `limit`; equal chances in the order of head, relation and tail."""
+        """The first `limit`; equal probabilities in the order of head, relation and tail."""
         order = torch.arange(len(self))
         for column in (2, 1, 0):
             order = order[self.facts[order, column].argsort(stable=True)]
@@ -75,7 +75,7 @@ class Miner:
     Args:
         relations: ids to mine; all by default.
         limit: how many facts are kept.
-        least: chance that a fact must have.
+        least: probability (`chance`) that a fact must have.
 
     Attributes:
         done: how many relations are mined.
@@ -173,7 +173,7 @@ class Miner:
     def _terms(
         self, directed: int, asked: Int[Tensor, " n"], answers: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Chance, probability and score of given pairs in one direction."""
+        """`chance`, probability and score of given pairs in one direction."""
         applies = self.applying.to(directed)
         probability = torch.zeros(len(asked), dtype=torch.float64)
         score = torch.zeros(len(asked), dtype=torch.float64)

@@ -1,14 +1,15 @@
-"""Short paths between two entities over training facts, the rarest in between first."""
+"""Links and short paths between two entities, the rarest in between first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
 
 import numpy as np
 from jaxtyping import Int
 
+from mocme.graph.soundness import pairs
 from mocme.graph.triples import Graph
 
 Fact = tuple[int, int, int]
@@ -31,14 +32,25 @@ class Paths:
 
 
 class Network:
-    """Training facts as neighbours, both directions; facts from an entity to itself are left out.
+    """Facts as neighbours, both directions; facts from an entity to itself are left out.
+
+    Args:
+        splits: of these facts.
+        symmetric: relations whose facts say the same turned around; left out, those that the
+            training facts show to be so.
 
     Attributes:
         degree: neighbours of each entity, one for each fact.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        facts = graph.directed("train").numpy()
+    def __init__(
+        self, graph: Graph, *splits: str, symmetric: Collection[int] | None = None
+    ) -> None:
+        if symmetric is None:
+            train = graph.facts("train").numpy()
+            symmetric = pairs.symmetric(train, graph.num_entities, graph.num_relations)
+        self.symmetric = symmetric
+        facts = graph.directed(*splits).numpy()
         facts = facts[facts[:, 0] != facts[:, 2]]
         facts = facts[np.lexsort((facts[:, 1], facts[:, 2], facts[:, 0]))]
         self.relation, self.end = facts[:, 1], facts[:, 2]
@@ -64,6 +76,20 @@ class Network:
                 (head, relation, tail) if forward else (tail, relation - self.num_relations, head)
             )
         return found
+
+    def links(self, start: int, end: int, without: Fact | None = None) -> list[Fact]:
+        """As `between`, each thing told once: of a symmetric relation the fact from start to end.
+
+        Args:
+            without: a fact that is left out.
+        """
+        facts = [fact for fact in self.between(start, end) if fact != without]
+        along = {relation for head, relation, _ in facts if head == start}
+        return [
+            (head, relation, tail)
+            for head, relation, tail in facts
+            if head == start or relation not in self.symmetric or relation not in along
+        ]
 
     def paths(self, head: int, tail: int, without: Fact, most: int = 10) -> Paths:
         """Up to `most` shortest paths of one to three facts that visit no entity twice.
@@ -128,7 +154,5 @@ class Network:
     ) -> Iterator[tuple[Fact, ...]]:
         for row in inner.tolist():
             stops = [head, *row, tail]
-            steps = [
-                [fact for fact in self.between(a, b) if fact != without] for a, b in pairwise(stops)
-            ]
+            steps = [self.links(a, b, without) for a, b in pairwise(stops)]
             yield from product(*steps)

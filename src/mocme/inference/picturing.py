@@ -7,6 +7,7 @@ from typing import Any
 
 from mocme.drawing import new_figure, save
 from mocme.inference.explanation import Explanation, fact
+from mocme.inference.predictions import short
 
 FOR, AGAINST = "#2f6f9f", "#b5545a"
 LONGEST = 60
@@ -22,7 +23,7 @@ def draw(found: Explanation, out: Path) -> None:
         ImportError: matplotlib is not installed, with how to install it.
     """
     panels = [panel for panel in _panels(found) if panel[1]]
-    lists = [f"{_short(name)} by {by}: {near}" for name, by, near in _near(found)]
+    lists = [f"{short(name, LONGEST)} by {by}: {near}" for name, by, near in _near(found)]
     sizes = [0.34 * len(bars) + 0.7 for _, bars, _ in panels]
     sizes.append(0.2 * len(lists) + 0.5)
     figure = new_figure(out, figsize=(10, 0.8 + sum(sizes)), layout="constrained")
@@ -44,7 +45,7 @@ def _panels(found: Explanation) -> list[tuple[str, Bars, str]]:
     """Title, bars and unit; a bar to the right speaks for the fact."""
     names = {"head": found.head, "tail": found.tail}
     modalities = [
-        (f"{share.name} of {_short(names[share.of], 30)}", share.without)
+        (f"{share.name} of {short(names[share.of], 30)}", share.without)
         for share in found.modalities
         if share.without is not None
     ]
@@ -62,7 +63,7 @@ def _panels(found: Explanation) -> list[tuple[str, Bars, str]]:
 def _near(found: Explanation) -> list[tuple[str, str, str]]:
     names = {"head": found.head, "tail": found.tail}
     return [
-        (names[own.of], own.by, ", ".join(_short(near.name, 24) for near in own.entities))
+        (names[own.of], own.by, ", ".join(short(near.name, 24) for near in own.entities))
         for own in found.neighbours
     ]
 
@@ -71,13 +72,11 @@ def _bars(axis: Any, title: str, bars: Bars, unit: str) -> None:
     places = range(len(bars))
     values = [value for _, value in bars]
     axis.barh(places, values, 0.7, color=[FOR if value > 0 else AGAINST for value in values])
-    axis.set_yticks(places, [_short(name) for name, _ in bars], fontsize=8, parse_math=False)
+    axis.set_yticks(
+        places, [short(name, LONGEST) for name, _ in bars], fontsize=8, parse_math=False
+    )
     axis.set_ylim(len(bars) - 0.5, -0.5)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_title(f"{title}: {unit}", fontsize=10, loc="left")
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right", "left"]].set_visible(False)
-
-
-def _short(text: str, longest: int = LONGEST) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"

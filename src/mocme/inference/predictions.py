@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 MAX_K = 1000
+# Columns of what is printed, and characters of a name in it.
+WIDTH, NAME = 120, 30
 Known = Literal["hide", "mark"]
 Among = Literal["all", "observed"] | Sequence[str]
 
@@ -80,12 +82,17 @@ class Prediction:
     Attributes:
         score: in the direction that was asked; higher is likelier, comparable within a question.
         known: whether the graph holds it already.
-        probability: the chance that it is a known fact, a lower bound of the chance that it holds
+        probability: that it is a known fact, a lower bound of the probability that it holds
             (`mocme.inference.calibration`); None where the run has no calibration, or the graph
             holds the fact already.
         applies: of `Completer.missing`, how likely the entity asked for is to have a fact (or one
             more) of this relation; None elsewhere.
         weights: weight of each modality in the answer's vector; all 0 where nothing is known of it.
+        linked: other relations that link head and tail in the graph already: "capital of", or
+            "inverse of capital of".
+        symmetric: whether the fact turned around says the same and is as new: its relation is one
+            that training facts show to be symmetric (docs/asking.md). `Completer.missing` gives
+            the likelier one of the two.
     """
 
     head: str
@@ -96,6 +103,8 @@ class Prediction:
     weights: dict[str, float]
     probability: float | None = None
     applies: float | None = None
+    linked: tuple[str, ...] = ()
+    symmetric: bool = False
 
     @property
     def note(self) -> str:
@@ -108,14 +117,38 @@ class Prediction:
             return "nothing is known of this entity; its score is that of an average one"
         return ""
 
+    @property
+    def remark(self) -> str:
+        """All that a table has to say of it: `mark` and note."""
+        return "; ".join(filter(None, [self.mark, self.note]))
+
+    @property
+    def mark(self) -> str:
+        """Whether it is known, what links the two already, whether it is told for two facts."""
+        known = "known" if self.known else ""
+        already = f"already: {', '.join(self.linked)}" if self.linked else ""
+        # Where it is asked for what is missing, the other of the two is left out.
+        both = "and the other way round" if self.symmetric and self.applies is not None else ""
+        return "; ".join(filter(None, [known, already, both]))
+
     def as_dict(self) -> dict[str, Any]:
         """Its attributes and its note, as JSON has them; a score of what is no answer is None."""
         score = self.score if math.isfinite(self.score) else None
-        return {**vars(self), "score": score, "note": self.note}
+        linked = list(self.linked)
+        return {**vars(self), "score": score, "linked": linked, "note": self.note}
 
 
 class Predictions(Sequence[Prediction]):
-    """Predictions of one question, best first; prints as a table."""
+    """Predictions of one question, best first; prints as a table of at most `WIDTH` columns.
+
+    Attributes:
+        nothing: what a reader is told where there are none.
+    """
+
+    nothing = (
+        "no answer is left; ask for a lower probability, among all entities, or have known facts "
+        "marked"
+    )
 
     def __init__(self, question: str, items: Sequence[Prediction], asked: str) -> None:
         self.question, self._items, self._asked = question, tuple(items), asked
@@ -130,35 +163,59 @@ class Predictions(Sequence[Prediction]):
         return iter(self._items)
 
     def __repr__(self) -> str:
-        lines = [self.question]
+        question = short(self.question, WIDTH)
+        chances = any(item.probability is not None for item in self._items)
+        lines = [question] if self._items else [f"{question}:", self.nothing]
         for place, item in enumerate(self._items, 1):
-            whole = f"({item.head}, {item.relation}, {item.tail})"
-            name = whole if self._asked == "fact" else getattr(item, self._asked)
+            fact = (short(part, NAME) for part in (item.head, item.relation, item.tail))
+            whole = f"({', '.join(fact)})"
+            name = whole if self._asked == "fact" else short(getattr(item, self._asked), 2 * NAME)
             shares = ", ".join(f"{m} {w:.2f}" for m, w in item.weights.items() if w)
-            known = " (known)" if item.known else ""
+            mark = f"  ({item.mark})" if item.mark else ""
             shares = shares or "nothing known"
-            chance = "" if item.probability is None else f"{item.probability:7.1%}"
-            lines.append(f"{place:3d}  {item.score:8.3f} {chance}  {name}{known}  [{shares}]")
+            numbers = "" if item.probability is None else f"{item.probability:7.1%}"
+            numbers = f"{numbers:7}" if chances else numbers
+            numbers += "" if item.applies is None else f", applies {item.applies:.1%}"
+            line = short(f"{place:3d}  {item.score:8.3f} {numbers}  {name}{mark}", WIDTH - 5)
+            # Weights are whole, or left to the item itself.
+            shares = shares if len(line) + len(shares) + 4 <= WIDTH else "…"
+            lines.append(f"{line}  [{shares}]")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """As a notebook shows it."""
+        question = short(self.question, WIDTH)
+        if not self._items:
+            return f"<p>{html.escape(question)}: {html.escape(self.nothing)}</p>"
         chances = any(item.probability is not None for item in self._items)
-        modalities = list(self._items[0].weights) if self._items else []
+        modalities = list(self._items[0].weights)
         head = ["", "head", "relation", "tail", "score"]
         head += [*(["probability"] if chances else []), *modalities, ""]
         rows = []
         for place, item in enumerate(self._items, 1):
-            cells = [str(place), item.head, item.relation, item.tail, f"{item.score:.3f}"]
+            fact = [short(part, 2 * NAME) for part in (item.head, item.relation, item.tail)]
+            cells = [str(place), *fact, f"{item.score:.3f}"]
             if chances:
                 cells.append("" if item.probability is None else f"{item.probability:.1%}")
             cells += [
                 f"{item.weights[name]:.2f}" if item.weights[name] else "" for name in modalities
             ]
-            rows.append([*cells, "known" if item.known else item.note])
+            rows.append([*cells, item.remark])
         made = [html_cells("th", head), *(html_cells("td", row) for row in rows)]
         body = "".join(f"<tr>{row}</tr>" for row in made)
-        return f"<table><caption>{html.escape(self.question)}</caption>{body}</table>"
+        return f"<table><caption>{html.escape(question)}</caption>{body}</table>"
+
+
+class Missing(Predictions):
+    """What is missing about an entity."""
+
+    nothing = "nothing new is left to suggest; a lower probability may find more"
+
+
+def short(text: str, most: int) -> str:
+    """A text on one line, cut where it is longer than `most` characters."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def html_cells(tag: str, texts: Sequence[str]) -> str:
@@ -170,8 +227,11 @@ class Checked(Predictions):
     """Facts that were checked, in the order they were given.
 
     Attributes:
+        nothing: see `Predictions`.
         order: by fact, its probability (or share, without probabilities), of known ones too.
     """
+
+    nothing = "no fact was given"
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from mocme.graph.modalities import Pairs
+from mocme.graph.soundness import pairs as both_ways
 
 # Up to so many (relation, entity), a table says where a row is; beyond, it is searched for.
 TABLE = 1 << 26
@@ -130,6 +131,21 @@ class Relations:
         table = np.full(len(self) * self.num_entities, -1, np.int32)
         table[self.keys] = np.arange(len(self.keys))
         return table
+
+    @cached_property
+    def told(self) -> Int[np.ndarray, " K"]:
+        """As what each relation is told: an inverse that says the same, as the relation itself.
+
+        Those of relations that are symmetric (`mocme.graph.soundness.pairs.SYMMETRIC`); all others
+        stand for themselves.
+        """
+        ids = np.arange(len(self))
+        rows = [np.empty((0, 3), np.int64)]
+        for relation in np.flatnonzero(ids < self.inverse).tolist():
+            head, tail = self.pairs(relation)
+            rows.append(np.stack([head, np.full(len(head), relation), tail], 1))
+        same = both_ways.symmetric(np.concatenate(rows), self.num_entities, len(self))
+        return np.where(np.isin(self.inverse, list(same)), self.inverse, ids)
 
     def digest(self) -> str:
         """SHA-256 of names and edges."""

@@ -203,6 +203,8 @@ class Shown(BaseModel):
     weights: dict[str, float]
     probability: float | None
     applies: float | None
+    linked: list[str]
+    symmetric: bool
     note: str
 
 
@@ -247,10 +249,14 @@ class NamedCount(BaseModel):
 
 
 class Present(BaseModel):
-    """A modality, and how many entities have it."""
+    """A modality, and how many entities have it.
+
+    `pairs` tells those that are pairs of entities found in content, which patterns alone use.
+    """
 
     name: str
     present: int
+    pairs: bool
 
 
 class About(BaseModel):
@@ -311,7 +317,11 @@ class Entity(BaseModel):
     facts: int
     in_training: bool
     weights: dict[str, float]
-    modalities: dict[str, bool]
+    modalities: Annotated[dict[str, bool], Field(description="Content: whether it has it.")]
+    pairs: Annotated[
+        dict[str, int],
+        Field(description="Pairs found in content, which patterns alone use: how many it is in."),
+    ]
     texts: list[TextOf]
     numbers: list[NumberOf]
     files: list[FileOf]

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import torch
 
+from mocme.graph.modalities import Pairs
 from mocme.inference.completer import Completer
 from mocme.inference.predictions import Question
 from mocme.inference.searching import Search
@@ -41,12 +42,14 @@ class Served:
         self.graph = self.completer.graph
         self.content = Content.of(run, self.graph)
         self.present = {STRUCTURE: self.graph.linked(), **self.completer.features.present()}
+        self.pairs = self.completer.features.pairs
         self._facts, self._split = self._all_facts()
         self._by_entity = self._index()
         self.degree: list[int] = self._by_entity.diff().tolist()
         self.search = Search(list(self.graph.entities), self.degree)
         # What is made once is made before the first question comes.
         self.completer.model.frozen()
+        _ = self.completer.linking
         self.about = self._about()
 
     def _all_facts(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,7 +87,8 @@ class Served:
             ],
             "facts": {split: len(graph.facts(split)) for split in graph.splits},
             "modalities": [
-                {"name": name, "present": int(has.sum())} for name, has in self.present.items()
+                {"name": name, "present": int(has.sum()), "pairs": name in self.pairs}
+                for name, has in self.present.items()
             ],
             "probabilities": self.completer.calibration is not None,
             "notes": list(self.content.notes),
@@ -145,7 +149,12 @@ class Served:
             **self._named(entity),
             "in_training": bool(self.present[STRUCTURE][entity]),
             "weights": self.completer.weights(name),
-            "modalities": {name: bool(has[entity]) for name, has in self.present.items()},
+            "modalities": {
+                name: bool(has[entity])
+                for name, has in self.present.items()
+                if name not in self.pairs
+            },
+            "pairs": {name: self._in_pairs(own, entity) for name, own in self.pairs.items()},
             "texts": [{"modality": modality, "text": text} for modality, text in texts],
             "numbers": [
                 {"modality": modality, "name": what, "value": value}
@@ -154,6 +163,10 @@ class Served:
             "files": self._files(name, entity),
             "types": content.types.get(entity, []),
         }
+
+    @staticmethod
+    def _in_pairs(own: Pairs, entity: int) -> int:
+        return int(((own.head == entity) | (own.tail == entity)).sum())
 
     def _files(self, name: str, entity: int) -> list[dict[str, Any]]:
         shown: Counter[str] = Counter()

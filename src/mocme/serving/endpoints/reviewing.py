@@ -9,7 +9,7 @@ from fastapi import FastAPI, Query
 from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from mocme.reviews import FORMATS, Decision, Review, exported
+from mocme.reviews import FORMATS, Decision, Review, export_name, exported
 from mocme.serving import schema
 from mocme.serving.hub import Hub
 from mocme.serving.replies import Json
@@ -72,7 +72,8 @@ def add(app: FastAPI, hub: Hub) -> None:
         kept = hub.kept()
         _, reviews = await asyncio.to_thread(kept.find)
         media = {"tsv": "text/tab-separated-values", "csv": "text/csv"}
-        headers = {"content-disposition": f'attachment; filename="reviews.{format}"'}
+        name = export_name(hub.first.graph.name, format)
+        headers = {"content-disposition": f'attachment; filename="{name}"'}
         text = exported(reversed(reviews), format)
         kind = f"{media.get(format, 'application/jsonl')}; charset=utf-8"
         return StreamingResponse(text, media_type=kind, headers=headers)

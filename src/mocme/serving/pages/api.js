@@ -69,7 +69,7 @@ async function request(method, url, { body, signal, blob = false } = {}) {
     if (!response.ok) throw await refusal(response);
     if (response.status === 204) return null;
     try {
-      return blob ? await response.blob() : await response.json();
+      return blob ? await filed(response) : await response.json();
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new ServerError(response.status, {
@@ -79,6 +79,13 @@ async function request(method, url, { body, signal, blob = false } = {}) {
       });
     }
   }
+}
+
+/** The bytes of an answer, under the name that it gives them. */
+async function filed(response) {
+  const [, name = ""] = /filename="([^"]*)"/.exec(response.headers.get("Content-Disposition") ?? "") ?? [];
+  const bytes = await response.blob();
+  return new File([bytes], name, { type: bytes.type });
 }
 
 async function sent(method, url, body, signal, used) {

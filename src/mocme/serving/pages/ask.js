@@ -27,7 +27,7 @@ function answers(asked, signal) {
   const draw = (predictions) => {
     announce(predictions);
     if (!predictions.length) {
-      return empty("No answer is left.", "Ask for a lower chance, among all entities, or have known facts marked.");
+      return empty("No answer is left.", "Ask for a lower probability, among all entities, or have known facts marked.");
     }
     return suggestions(predictions, { strong: question.side(asked), signal });
   };

@@ -18,7 +18,7 @@ export function change(number, largest) {
   return el("span", { class: `change ${kind}`, "aria-hidden": "true", vars: { share: `${part * 50}%` } });
 }
 
-/** The chance of a prediction, or its score where the run has no probabilities. */
+/** The probability of a prediction, or its score where the run has no probabilities. */
 export function chance(prediction) {
   const likely = likelihood(prediction);
   if (likely === null) {

@@ -118,7 +118,7 @@ export function reliability(series, { width = 380, height = 380 } = {}) {
     { viewBox: `0 0 ${width} ${height}`, class: "chart square" },
     grid(area, x, y, even, even),
     svg("line", { class: "ideal", x1: x(0), y1: y(0), x2: x(1), y2: y(1) }),
-    svg("text", { class: "tick", x: (area.left + area.right) / 2, y: height - 4, "text-anchor": "middle" }, "predicted chance"),
+    svg("text", { class: "tick", x: (area.left + area.right) / 2, y: height - 4, "text-anchor": "middle" }, "predicted probability"),
     svg("text", { class: "tick", transform: `translate(11 ${(area.top + area.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, "share that are facts"),
     series.map((one) => [
       svg("polyline", { class: `line-${one.shade}`, points: one.points.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join(" ") }),

@@ -64,7 +64,7 @@ export function merged(both) {
 
 function compared(asked, names, both) {
   const rows = merged(both);
-  if (!rows.length) return empty("Neither run has an answer left.", "Ask for a lower chance, or among all entities.");
+  if (!rows.length) return empty("Neither run has an answer left.", "Ask for a lower probability, or among all entities.");
   const shared = rows.filter((row) => row.ranks.every((rank) => rank !== null)).length;
   const text = `${plural(shared, "answer")} in both lists, ${rows.length - shared} in one only.`;
   say(text);

@@ -20,7 +20,7 @@ export async function decideHere(prediction, decision, note = "", quiet = false)
   if (!reviewer) return null;
   const entry = outbox.decide(prediction, decision, reviewer, note);
   if (!quiet) {
-    toast(`${done(decision)}: ${spoken(prediction)}`, {
+    toast(`${done(decision)}: ${spoken(prediction)}${prediction.symmetric ? ", and the other way round" : ""}`, {
       action: { label: "Undo", act: () => undoHere(entry.key) },
     });
   }

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { done } from "./deciding.js";
-import { el, named } from "./dom.js";
+import { el, named, unique } from "./dom.js";
 import { sentence, spoken } from "./fact.js";
 import { count, moment, percent, plural } from "./format.js";
 import * as outbox from "./outbox.js";
@@ -14,7 +14,11 @@ import { toast } from "./announce.js";
 import { empty, filled } from "./states.js";
 
 const PAGE = 100;
-const FORMATS = { tsv: "TSV", csv: "CSV", jsonl: "JSON lines" };
+const FORMATS = {
+  tsv: ["TSV", "for programs: a decision a line, with tabs in between"],
+  csv: ["CSV", "for a spreadsheet: a decision a row"],
+  jsonl: ["JSON lines", "for programs: a decision a line, as JSON"],
+};
 
 export function show(main, { params }, signal) {
   const filter = { decision: params.get("decision") ?? "", name: params.get("name") ?? "" };
@@ -40,7 +44,7 @@ export function show(main, { params }, signal) {
       "div",
       { class: "view-head row spread" },
       el("div", {}, el("h1", { tabindex: "-1" }, "Decisions"), el("p", { class: "under-title" }, "What reviewers decided. The server keeps them beside the run.")),
-      el("div", { class: "row", role: "group", "aria-label": "Take all away as a file" }, Object.entries(FORMATS).map(exportLink)),
+      files(),
     ),
     unsent,
     form(filter),
@@ -49,16 +53,29 @@ export function show(main, { params }, signal) {
   return "Decisions";
 }
 
-function exportLink([format, title]) {
-  const href = api.address("v1/reviews/export", { format, ...runs.which() });
-  const link = el("a", { class: "button", href, download: `decisions.${format}` }, title);
+/** What can be taken away: whatever is filtered below, it is all of them. */
+function files() {
+  const title = unique("files");
+  return el(
+    "div",
+    { class: "files", role: "group", "aria-labelledby": title },
+    el("p", { id: title, class: "label" }, "Download all decisions"),
+    el("div", { class: "row" }, Object.entries(FORMATS).map(exportLink)),
+    el("p", { class: "hint" }, "Fact, decision, reviewer, note, time, and the probability and score at that time. A training needs none of these files: it takes reviews.sqlite, beside the run."),
+  );
+}
+
+function exportLink([format, [title, use]]) {
+  const href = api.address("v1/reviews/export", { format });
+  const link = el("a", { class: "button", href, download: "", title: use, "aria-label": `Download all decisions as ${title}` }, `as ${title}`);
   link.addEventListener("click", async (event) => {
     if (!api.token()) return;
     // A link cannot carry a token.
     event.preventDefault();
     try {
-      const address = URL.createObjectURL(await api.bytes(href));
-      el("a", { href: address, download: `decisions.${format}` }).click();
+      const file = await api.bytes(href);
+      const address = URL.createObjectURL(file);
+      el("a", { href: address, download: file.name }).click();
       setTimeout(() => URL.revokeObjectURL(address), 60000);
     } catch (error) {
       toast(`${error.message} ${error.remedy ?? ""}`, { bad: true });

@@ -75,7 +75,7 @@ function missing(name, params, signal) {
   const load = () => api.post("v1/missing", { entity: name, k, min_probability: 0, ...runs.which() }, { signal });
   const draw = ({ predictions }) => {
     announce(predictions);
-    if (!predictions.length) return empty("Nothing seems to be missing.", "No new fact of this entity has a chance above 0.");
+    if (!predictions.length) return empty("Nothing seems to be missing.", "No new fact of this entity has a probability above 0.");
     return [
       suggestions(predictions, { here: name, signal }),
       el(
@@ -110,10 +110,23 @@ function aside(told, signal) {
       el("h2", {}, "Modalities"),
       el("p", { class: "hint" }, "Which it has, and what each weighs in its vector."),
       weights(told.weights ?? {}, { present: told.modalities ?? {} }),
+      pairs(Object.entries(told.pairs ?? {})),
     ),
     numbers.length ? el("section", { class: "card" }, el("h2", {}, "Numbers"), numbersTable(numbers)) : null,
     texts.length ? el("section", { class: "card" }, el("h2", {}, "Texts"), texts.map(text)) : null,
   ];
+}
+
+/** Links between entities that content shows: no content of its own, so they stand apart. */
+function pairs(list) {
+  if (!list.length) return null;
+  return el(
+    "div",
+    { class: "pairs" },
+    el("h3", {}, "Used by patterns only"),
+    el("p", { class: "hint" }, "Pairs with other entities, found in their content. They have no part in its vector."),
+    el("ul", {}, list.map(([name, many]) => el("li", {}, named(name), " ", el("span", { class: "hint" }, many ? plural(many, "pair") : "none")))),
+  );
 }
 
 function numbersTable(numbers) {

@@ -29,7 +29,19 @@ export function sentence({ head, relation, tail }, { here = null, strong = null 
 /** As one says it, for labels and messages. */
 export const spoken = ({ head, relation, tail }) => `${head} ${relation} ${tail}`;
 
-/** The chance of a prediction: where the relation may not apply at all, times how likely it does. */
+/** The facts that a decision on a prediction is kept for: where turned around it says the same, both. */
+export function decidedFacts({ head, relation, tail, symmetric }) {
+  const straight = { head, relation, tail };
+  return symmetric ? [straight, { head: tail, relation, tail: head }] : [straight];
+}
+
+/** "already: capital of", where other relations link the two; else nothing. */
+export function already({ linked = [] }) {
+  if (!linked.length) return null;
+  return el("span", { class: "tag", title: "other relations that link the two in the graph" }, "already: ", linked.map((name, n) => [n ? ", " : "", named(name)]));
+}
+
+/** The probability of a prediction: where the relation may not apply at all, times how likely it does. */
 export function likelihood({ probability, applies }) {
   if (probability === null || probability === undefined) return null;
   return probability * (applies ?? 1);

@@ -6,7 +6,7 @@ import * as keys from "./keys.js";
 const IN_LISTS = [
   { key: "j", label: "Next suggestion of a list (arrow down does the same)" },
   { key: "k", label: "The one before (arrow up)" },
-  { key: "o", label: "Show or hide the why" },
+  { key: "w", label: "Show or hide the why (o does the same)" },
   { key: "a", label: "Accept it" },
   { key: "r", label: "Reject it" },
   { key: "s", label: "Skip it" },

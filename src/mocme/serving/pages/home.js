@@ -21,7 +21,7 @@ export function show(main, _address, signal) {
       { class: "doors" },
       door(["review"], "Review", "Likely new facts, one by one: accept, reject, skip.", progress(signal)),
       door(["ask"], "Ask", "A fact with something left out; what is left out is what is asked for."),
-      door(["run"], "The run", "How well it answers, by relation and modality; how it learned; whether its chances are right."),
+      door(["run"], "The run", "How well it answers, by relation and modality; how it learned; whether its probabilities are right."),
     ),
     el(
       "div",
@@ -67,7 +67,7 @@ function modalities(run) {
     "Modality",
     "Entities",
     run.modalities.map((one) => ({
-      head: named(one.name),
+      head: [named(one.name), one.pairs ? el("span", { class: "hint" }, " pairs, used by patterns only") : null],
       number: count(one.present),
       bar: bar(one.present / run.entities, `shade-${runs.shade(one.name)}`),
     })),

@@ -16,7 +16,7 @@ const LONGEST = 30; // seconds between tries
 /** Tells "change" when something was decided, sent, refused or undone. */
 export const changes = new EventTarget();
 
-const history = []; // keys of this visit's decisions, the last one last
+const history = []; // this visit's decisions, the last one last: the keys of each one's entries
 const made = new Map(); // key -> this visit's entry, with the review's id once it is known
 let latest = 0;
 let timer = 0;
@@ -37,7 +37,7 @@ export const lasting = () => kept;
 /** Entry of this visit by its fact, or nothing. */
 export function decided(which) {
   const wanted = fact.key(which);
-  for (const key of [...history].reverse()) {
+  for (const key of history.flat().reverse()) {
     const entry = held(key) ?? made.get(key);
     if (entry && !entry.undone && fact.key(entry) === wanted) return entry;
   }
@@ -57,47 +57,59 @@ function keep(entry) {
 
 const drop = (key) => remember(PREFIX + key, null);
 
-/** Decide; at once here, and sent in the background. */
-export function decide({ head, relation, tail }, decision, reviewer, note = "") {
-  // Two in one millisecond keep their order.
-  latest = Math.max(Date.now(), latest + 1);
-  const entry = {
-    key: `${latest}-${Math.random().toString(36).slice(2)}`,
-    made: latest,
-    ...{ head, relation, tail, decision, reviewer, note },
+/**
+ * Decide; at once here, and sent in the background. Where the fact turned around says the same, the
+ * decision is kept for both, and both are taken back together.
+ */
+export function decide(prediction, decision, reviewer, note = "") {
+  const facts = fact.decidedFacts(prediction);
+  const keys = facts.map(() => {
+    // Two in one millisecond keep their order.
+    latest = Math.max(Date.now(), latest + 1);
+    return `${latest}-${Math.random().toString(36).slice(2)}`;
+  });
+  const entries = facts.map((one, n) => ({
+    key: keys[n],
+    made: latest - facts.length + 1 + n,
+    ...{ ...one, decision, reviewer, note },
     ...runs.which(),
     tries: 0,
-  };
-  keep(entry);
-  // If another tab sends it, its id has to be looked up, as after a try that failed.
-  made.set(entry.key, { ...entry, tries: 1 });
-  history.push(entry.key);
+  }));
+  for (const entry of entries) {
+    keep(entry);
+    // If another tab sends it, its id has to be looked up, as after a try that failed.
+    made.set(entry.key, { ...entry, tries: 1 });
+  }
+  history.push(keys);
   tell();
   flush();
-  return entry;
+  return entries[0];
 }
 
-/** Take back a decision of this visit, by default the last; it, or null where there is none. */
-export function undo(key = history.at(-1)) {
-  const place = history.indexOf(key);
+/** Take back a decision of this visit, by default the last; its first fact's entry, or null where there is none. */
+export function undo(key = history.at(-1)?.[0]) {
+  const place = history.findIndex((keys) => keys.includes(key));
   if (place < 0) return null;
-  history.splice(place, 1);
-  const here = held(key);
-  const entry = here ?? made.get(key);
-  // What never left need not be taken back.
-  if (here && !here.tries) drop(key);
-  else keep({ ...entry, undone: true, stuck: false });
+  const [keys] = history.splice(place, 1);
+  const entries = keys.map((one) => held(one) ?? made.get(one));
+  for (const entry of entries) {
+    // What never left need not be taken back.
+    if (held(entry.key)?.tries === 0) drop(entry.key);
+    else keep({ ...entry, undone: true, stuck: false });
+  }
   tell();
   flush();
-  return entry;
+  return entries[0];
 }
 
 /** Take back a review of the server's list. */
 export function undoReview(review) {
   const key = `undo-${review.id}`;
   keep({ ...review, key, made: Date.now(), tries: 0, undone: true });
-  const own = history.findIndex((one) => made.get(one).id === review.id);
-  if (own >= 0) history.splice(own, 1);
+  const own = history.findIndex((keys) => keys.some((one) => made.get(one).id === review.id));
+  // Its other fact stays decided, and can be taken back as this one was.
+  if (own >= 0) history[own] = history[own].filter((one) => made.get(one).id !== review.id);
+  if (own >= 0 && !history[own].length) history.splice(own, 1);
   tell();
   return flush();
 }

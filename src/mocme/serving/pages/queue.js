@@ -1,7 +1,7 @@
 // What comes next for review: suggestions of an entity, of a question, or of a walk over the graph.
 
 import * as api from "./api.js";
-import { key, likelihood } from "./fact.js";
+import { decidedFacts, key, likelihood } from "./fact.js";
 import * as question from "./question.js";
 import * as runs from "./runs.js";
 
@@ -61,7 +61,7 @@ export class Queue {
     const fresh = predictions.filter((one) => {
       const id = key(one);
       const wanted = !one.known && !this.seen.has(id) && (!relation || one.relation === relation);
-      if (wanted) this.seen.add(id);
+      if (wanted) decidedFacts(one).forEach((fact) => this.seen.add(key(fact)));
       return wanted;
     });
     this.items.push(...fresh);
@@ -106,7 +106,7 @@ export class Queue {
   }
 }
 
-/** As the server orders what is missing: the chance, or the score where there is none. */
+/** As the server orders what is missing: the probability, or the score where there is none. */
 const worth = (one) => likelihood(one) ?? one.score ?? -Infinity;
 
 /** Keys of all facts that were decided, and how many decisions there are. */

@@ -1,4 +1,4 @@
-// The run in pictures: how well it answers and where, how it learned, whether its chances are right.
+// The run in pictures: how well it answers and where, how it learned, whether its probabilities are right.
 
 import * as api from "./api.js";
 import { bars, figure, legend, lines, reliability } from "./charts.js";
@@ -35,7 +35,7 @@ function report(told, params) {
   return [
     el("section", { "aria-labelledby": "answers-title", class: "chapter" }, el("h2", { id: "answers-title" }, "How well it answers"), answers(told.evaluations ?? [], params)),
     el("section", { "aria-labelledby": "learned-title", class: "chapter" }, el("h2", { id: "learned-title" }, "How it learned"), learned(told.training ?? [])),
-    el("section", { "aria-labelledby": "chances-title", class: "chapter" }, el("h2", { id: "chances-title" }, "Whether its chances are right"), calibration(told.calibration)),
+    el("section", { "aria-labelledby": "probabilities-title", class: "chapter" }, el("h2", { id: "probabilities-title" }, "Whether its probabilities are right"), calibration(told.calibration)),
   ];
 }
 
@@ -127,7 +127,7 @@ function calibration(record) {
   if (!record) return empty("This run has no probabilities.", "They are fitted on the valid split, and its graph has none.");
   const series = [
     { name: "before: share of the softmax", key: "before", shade: 1 },
-    { name: "after: chance as shown", key: "after", shade: 0 },
+    { name: "after: probability as shown", key: "after", shade: 0 },
   ].map((one) => ({
     ...one,
     points: record[one.key].bins.filter((bin) => bin.count).map((bin) => [bin.predicted, bin.observed, bin.count]),
@@ -141,9 +141,9 @@ function calibration(record) {
     { class: "two" },
     figure(
       "Predicted and observed",
-      "On the diagonal a chance of 30% is a fact in 30 of 100 cases. Above it the chance promises too little, below it too much.",
+      "On the diagonal a probability of 30% is a fact in 30 of 100 cases. Above it the probability promises too little, below it too much.",
       reliability(series),
-      ["Chance", "Before: candidates", "are facts", "After: candidates", "are facts"],
+      ["Probability", "Before: candidates", "are facts", "After: candidates", "are facts"],
       table,
       legend(series),
     ),

@@ -5,7 +5,7 @@ import { chance } from "./bars.js";
 import { CHOICES, decideHere, done, undoHere } from "./deciding.js";
 import { el, icon, named, unique } from "./dom.js";
 import { about } from "./entity.js";
-import { entityLink, key, likelihood, spoken } from "./fact.js";
+import { already, entityLink, key, likelihood, spoken } from "./fact.js";
 import { percent, plural, score } from "./format.js";
 import { bind } from "./keys.js";
 import { recall, remember } from "./kept.js";
@@ -154,6 +154,8 @@ class Desk {
         { class: "review-chance" },
         chance(item),
         el("p", { class: "hint" }, this.meaning(item)),
+        already(item),
+        item.symmetric ? el("p", { class: "hint" }, "Turned around it says the same: the decision is kept for both facts.") : null,
         item.note ? el("p", { class: "notice" }, item.note) : null,
       ),
       el("div", { class: "review-buttons" }, buttons, undo),
@@ -163,8 +165,8 @@ class Desk {
 
   meaning({ probability, applies }) {
     if (probability === null) return "score; this run has no probabilities";
-    if (applies === null || applies === undefined) return "chance that it is a fact, at least";
-    return `chance that it is a fact: ${percent(applies)} that the relation applies, times ${percent(probability)} that it is this one`;
+    if (applies === null || applies === undefined) return "probability that it is a fact, at least";
+    return `probability that it is a fact: ${percent(applies)} that the relation applies, times ${percent(probability)} that it is this one`;
   }
 
   end(name, side) {
@@ -197,6 +199,8 @@ class Desk {
     remember("why", this.whyShown ? "hidden" : null);
     this.opener?.setAttribute("aria-expanded", String(this.whyShown));
     this.showWhy();
+    // Asked for, it is brought into view: on a low screen it begins below the edge.
+    if (!this.reasons.hidden) this.reasons.scrollIntoView({ block: "nearest" });
   }
 
   showWhy() {
@@ -245,7 +249,7 @@ class Desk {
 
   finished() {
     return [
-      empty("No suggestion is left here.", "Choose another entity or relation above, or ask for a lower chance."),
+      empty("No suggestion is left here.", "Choose another entity or relation above, or ask for a lower probability."),
       outbox.canUndo() ? el("button", { class: "button", type: "button", on: { click: () => this.undo() } }, "Take back the last decision") : null,
     ].filter(Boolean);
   }

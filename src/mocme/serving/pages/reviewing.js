@@ -6,7 +6,7 @@ import { chooser, number, phrase, relationNames } from "./question.js";
 import * as route from "./route.js";
 import * as runs from "./runs.js";
 
-const USUAL = 0.1; // least chance, where nothing else is said
+const USUAL = 0.1; // least probability, where nothing else is said
 
 /** What an address asks to review, and a text that says so. */
 export function source(params) {

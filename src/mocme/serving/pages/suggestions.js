@@ -1,10 +1,10 @@
-// Suggestions in a list: chance, fact, the why behind a button, a decision by a key.
+// Suggestions in a list: probability, fact, the why behind a button, a decision by a key.
 
 import { say } from "./announce.js";
 import * as api from "./api.js";
 import { chance, strip } from "./bars.js";
 import { el, icon, unique } from "./dom.js";
-import { key, sentence, spoken } from "./fact.js";
+import { already, key, sentence, spoken } from "./fact.js";
 import { percent } from "./format.js";
 import { decisionButtons, decideHere } from "./deciding.js";
 import * as outbox from "./outbox.js";
@@ -40,6 +40,7 @@ async function earlier(predictions, signal) {
   return found;
 }
 
+const BOTH = "Turned around it says the same: it is shown once, and a decision is kept for both facts.";
 const WORDS = { accept: "accepted", reject: "rejected", skip: "skipped" };
 
 function row(prediction, { here, strong, run, signal }) {
@@ -72,6 +73,8 @@ function row(prediction, { here, strong, run, signal }) {
         { class: "suggestion-fact" },
         sentence(prediction, { here, strong }),
         prediction.known ? el("span", { class: "tag" }, "known") : null,
+        already(prediction),
+        prediction.symmetric ? el("span", { class: "hint", title: BOTH }, "and the other way round") : null,
         prediction.note ? el("span", { class: "hint" }, prediction.note) : null,
         before,
       ),
@@ -100,7 +103,7 @@ function row(prediction, { here, strong, run, signal }) {
 
 function applies(prediction) {
   if (prediction.applies === null || prediction.applies === undefined) return null;
-  const text = "The chance is the product: that the entity has a fact, or one more, of this relation, and that it is this one.";
+  const text = "The probability is the product: that the entity has a fact, or one more, of this relation, and that it is this one.";
   const likely = `applies ${percent(prediction.applies)}`;
   return el("span", { class: "hint", title: text }, prediction.probability === null ? likely : `${likely} × ${percent(prediction.probability)}`);
 }
@@ -118,7 +121,7 @@ function keys(event, list) {
     decideHere(at.prediction, DECISIONS[event.key]).then((made) => {
       if (made) at.nextElementSibling?.opener.focus();
     });
-  } else if (event.key === "o" && at) {
+  } else if (["o", "w"].includes(event.key) && at) {
     at.opener.click();
   } else {
     return;

@@ -39,7 +39,7 @@ export function why({ head, relation, tail }, { run = null, signal = null } = {}
 }
 
 function explained(told) {
-  if (told === null) return empty("This server gives no explanations.", "The chance and the weights above are all that it tells.");
+  if (told === null) return empty("This server gives no explanations.", "The probability and the weights above are all that it tells.");
   const parts = [
     standing(told),
     withheld(told),
@@ -93,12 +93,12 @@ function weighing(told) {
   if (!both.length) return null;
   const shown = el("div", { class: "two" }, both.map((side) => weighed(side, told)));
   const text = told.weights?.text;
-  if (told.weights?.reasons === true) return part("Weights", text, shown);
+  if (told.weights?.reasons === true) return part("What the vectors are made of", text, shown);
   return part(
-    "Weights",
+    "What the vectors are made of (weights are not reasons)",
     null,
     el("p", { class: "notice" }, text || "Weights of this run do not predict what withholding a modality changes, so they are no reasons."),
-    el("details", {}, el("summary", {}, "Show the weights all the same"), shown),
+    el("details", {}, el("summary", {}, "Show the weights of modalities"), shown),
   );
 }
 
