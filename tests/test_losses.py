@@ -205,7 +205,7 @@ def test_blocks_of_any_width_agree(
     monkeypatch.setattr(losses, "CHUNK", 3)
     monkeypatch.setattr(weightings, "CHUNK", 3)
     kept = run(vectors, query, reference, weighting, scorer, everyone())
-    recomputed_bytes = len(ANSWERS) * scorer.floats_per_score(WIDTH) * 8 * min(width, NODES - 1)
+    recomputed_bytes = len(ANSWERS) * 8 * min(width, NODES - 1)
     again = run(vectors, query, reference, weighting, scorer, everyone(), recomputed_bytes)
     assert_all_close(kept, expected)
     assert_all_close(again, expected)

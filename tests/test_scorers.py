@@ -5,10 +5,12 @@ from __future__ import annotations
 import cmath
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mocme.model import scorers
 from mocme.model.model import Model, ModelSettings
@@ -159,42 +161,58 @@ def test_moduli_are_absolute_values(kind: type[Scorer]) -> None:
     torch.testing.assert_close(scorer.moduli(vectors), torch.tensor(rows, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("limit", [1, 24, 40, 10**9])
+LIMITS = pytest.mark.parametrize("limit", [1, 24, 40, 10**9])
+
+
+@LIMITS
 def test_rotate_in_blocks_is_the_same_to_the_bit(
     limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer, generator = make(RotatE)
     query, shared = randn(generator, 2, WIDTH).float(), randn(generator, 9, WIDTH).float()
     own = randn(generator, 2, 9, WIDTH).float()
-    whole = [scorer.compare(query, c.clone().requires_grad_()).detach() for c in (shared, own)]
-    monkeypatch.setattr(scorers, "BLOCK", limit)
+    whole = [scorer.compare(query, candidates) for candidates in (shared, own)]
+    monkeypatch.setitem(scorers.BLOCK, "cpu", limit)
     for candidates, expected in zip((shared, own), whole, strict=True):
         assert torch.equal(scorer.compare(query, candidates), expected)
     assert scorer.compare(query, shared[:0]).shape == (2, 0)
 
 
-def test_rotate_without_gradient_never_holds_all_differences(
-    monkeypatch: pytest.MonkeyPatch,
+@LIMITS
+def test_rotates_gradient_is_that_of_the_formula(
+    limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(scorers.BLOCK, "cpu", limit)
     scorer, generator = make(RotatE)
-    assert isinstance(scorer, RotatE)
-    sizes = []
-    moduli = scorer.moduli
+    query = randn(generator, 3, WIDTH).requires_grad_()
+    for shape in ((5, WIDTH), (3, 5, WIDTH)):
+        given = (query, randn(generator, *shape).requires_grad_())
+        assert torch.autograd.gradcheck(scorer.compare, given)
+        assert torch.autograd.gradgradcheck(scorer.compare, given)
 
-    def watched(vectors: Tensor) -> Tensor:
-        sizes.append(vectors.numel())
-        return moduli(vectors)
 
-    monkeypatch.setattr(scorer, "moduli", watched)
-    monkeypatch.setattr(scorers, "BLOCK", 100)
+def test_rotate_never_holds_all_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, generator = make(RotatE)
+    monkeypatch.setitem(scorers.BLOCK, "cpu", 100)
     query = randn(generator, 4, WIDTH).requires_grad_()
-    with torch.no_grad():
-        scores = scorer.compare(query, randn(generator, 50, WIDTH))
-    assert scores.shape == (4, 50)
-    assert max(sizes) <= 100
-    assert sum(sizes) == 4 * 50 * WIDTH
-    scorer.compare(query, randn(generator, 50, WIDTH))
-    assert sizes[-1] == 4 * 50 * WIDTH  # a gradient needs all of them
+    candidates = randn(generator, 50, WIDTH).requires_grad_()
+    with Largest() as largest:
+        scorer.compare(query, candidates).sum().backward()
+    # Scores, and rows with their gradient; all differences would be four times as many.
+    assert largest.elements <= 50 * WIDTH
+
+
+class Largest(TorchDispatchMode):
+    """The largest tensor that any operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for one in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(one, Tensor):
+                self.elements = max(self.elements, one.numel())
+        return made
 
 
 def test_tucker_refuses_a_relation_without_width() -> None:

@@ -75,8 +75,7 @@ class Frozen:
 
     def block(self, candidates: int) -> int:
         """Questions whose scores are held at a time."""
-        width = self.model.settings.width
-        return max(1, CELLS // max(1, candidates * self.model.scorer.floats_per_score(width)))
+        return max(1, CELLS // max(1, candidates))
 
     def asked(self) -> list[_Asked]:
         """Questions of the training for entities, which no new entity answers; made once."""

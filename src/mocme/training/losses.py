@@ -96,8 +96,7 @@ def score_batch(
         used: which of the answers to score; all by default.
     """
     place, node = answers
-    shape = (query.shape[0], query.shape[1])
-    blocks = _Blocks(rows, candidates, answers, scorer, weighting, shape, budget)
+    blocks = _Blocks(rows, candidates, answers, scorer, weighting, len(query), budget)
     if blocks.keep and len(blocks.place) == len(place):
         # The blocks know answers by column; `order` leads back to the order they were given in.
         found, negatives = _Scores.apply(query, blocks, generator, reference, True)
@@ -121,16 +120,15 @@ class _Blocks:
         answers: tuple[Tensor, Tensor],
         scorer: Scorer,
         weighting: Weighting,
-        shape: tuple[int, int],
+        size: int,
         budget: int,
     ) -> None:
         self.rows, self.candidates = rows, candidates
         self.scorer, self.weighting = scorer, weighting
-        self.size, width = shape
+        self.size = size
         self.fast = scorer.by_product
         total = len(candidates)
-        cost = self.size * scorer.floats_per_score(width) * rows.values.element_size()
-        fits = max(1, budget // max(1, cost))
+        fits = max(1, budget // max(1, size * rows.values.element_size()))
         # A weighting of whole rows has a single block, and chance enters it only once.
         self.keep = total <= fits or weighting.whole_row
         self.width = total if weighting.whole_row else min(total, max(1, min(fits, BLOCK)))
