@@ -360,6 +360,16 @@ def test_a_result_from_before_a_setting_existed_counts_as_made_with_its_default(
     assert not same(identity(trial.experiment, inputs), older)
 
 
+def test_a_precision_that_the_machine_chose_counts_as_asked_for(home: Path) -> None:
+    do(home)
+    text = TEXT.replace('"model.width"', '"training.precision" = "PRECISION", "model.width"')
+    for precision, code in (("float32", 0), ("bfloat16", 1)):
+        (home / "small.toml").write_text(text.replace("PRECISION", precision))
+        result = call("bench", home / "small.toml", "--render", page_of(home))
+        assert result.exit_code == code, result.output
+    assert "training.precision is bfloat16, there" in result.stderr
+
+
 def test_a_training_of_another_configuration_is_refused(home: Path) -> None:
     stop = Stop(3)
     with pytest.raises(Interrupted):

@@ -161,7 +161,8 @@ def check(trial: Trial, result: Mapping[str, Any]) -> None:
 def same(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
     """Whether a stored result is one of the wanted identity.
 
-    Settings that came after it was made count as what they are by default.
+    Settings that came after it was made count as what they are by default, and a precision that was
+    left to the machine as the one that it chose.
 
     Args:
         stored: with `identity` and `config`, as a result holds them.
@@ -171,12 +172,16 @@ def same(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
         return True
     if _sha(stored["config"]) != own["settings"]:
         return False
-    try:
-        renewed = _sha(settings(Experiment.load(stored["config"])))
-    except ConfigError:  # a setting that is no longer there
-        return False
-    parts = {**own, "settings": renewed}
-    return all(parts[key] == wanted[key] for key in wanted if key != "digest")
+    chosen = {"training.precision": stored["precision"]} if "precision" in stored else {}
+    for also in ({}, chosen):
+        try:
+            renewed = _sha(settings(Experiment.load(stored["config"], also)))
+        except ConfigError:  # a setting that is no longer there
+            return False
+        parts = {**own, "settings": renewed}
+        if all(parts[key] == wanted[key] for key in wanted if key != "digest"):
+            return True
+    return False
 
 
 def conflict(
