@@ -276,28 +276,27 @@ def folded(
     without_facts = [replace(one, facts=()) for one in entities]
     facts_alone = [replace(one, content={}, names=()) for one in entities]
     objective = run.experiment.parts()[2].objective
-    ways = [
-        ("content", without_facts, True, True),
-        ("facts", facts_alone, True, False),
-        ("facts, own questions only", facts_alone, False, False),
-        ("content and facts", entities, True, True),
-    ]
-    if features.pairs:
-        ways.insert(1, ("content without pairs", without_facts, True, False))
-        ways.append(("content and facts without pairs", entities, True, False))
-    for way, wanted, as_negatives, with_pairs in ways:
+    true = torch.cat([whole.facts("train"), whole.facts("valid")])
+    grown = replace(whole, splits={"train": true, "valid": old})
+    for way, wanted, as_negatives in (
+        ("content", without_facts, True),
+        ("facts", facts_alone, True),
+        ("facts, own questions only", facts_alone, False),
+        ("content and facts", entities, True),
+    ):
         started = time.perf_counter()
         made = Adder(plain, (), objective, as_negatives).add(wanted)
-        everyone_added = related(plain, made) if with_pairs else Additions(made)
         seconds = time.perf_counter() - started
-        world = plain.extended(everyone_added)
-        true = torch.cat([whole.facts("train"), whole.facts("valid")])
-        grown = replace(whole, splits={"train": true, "valid": old})
-        after = ranked(world.model.score, grown, old, torch.zeros(len(everyone)).bool())["mrr"]
-        more = {"valid_before": before, "valid_after": after, "seconds": round(seconds, 1)}
-        more["pairs"] = sum(map(len, everyone_added.pairs.values()))
-        more["settled"] = sum("had not settled" not in repr(item) for item in made)
-        line(way, world.model.score, **more)
+        settled = sum("had not settled" not in repr(item) for item in made)
+        added = {way: Additions(made)}
+        if features.pairs and wanted is not facts_alone:
+            added = {way: related(plain, made), f"{way} without pairs": Additions(made)}
+        for name, own in added.items():
+            score = plain.extended(own).model.score
+            after = ranked(score, grown, old, torch.zeros(len(everyone)).bool())["mrr"]
+            more = {"valid_before": before, "valid_after": after, "seconds": round(seconds, 1)}
+            more |= {"settled": settled, "pairs": sum(map(len, own.pairs.values()))}
+            line(name, score, **more)
     if vectors is not None:
         place = torch.full((count,), -1)
         place[everyone] = torch.arange(count)

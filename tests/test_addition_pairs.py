@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import mocme
 from mocme import NewEntity, Run
 from mocme.additions import kept
+from mocme.additions.asked import read_entities
 from mocme.additions.world import World
 from mocme.cli import main
 from mocme.graph.loading import load
@@ -262,6 +263,22 @@ def test_a_mention_is_the_reason_for_an_answer(run: Run) -> None:
     call("remove", path, "new")
     assert {k: v for k, v in everything(run).items() if k in before} == before
     assert not run.additions()
+
+
+def test_names_and_texts_of_pairs_come_from_a_file_too(run: Run, tmp_path: Path) -> None:
+    alike = {"alike": ["a quiet film", "by Dan Stone"]}
+    line = {"name": "new", "text": FILM.text, "names": list(FILM.names), "content": alike}
+    (tmp_path / "new.jsonl").write_text(json.dumps(line))
+    call("add", str(run.path), "--from", str(tmp_path / "new.jsonl"))
+    (found,) = run.additions()
+    assert found.names == tuple(FILM.names)
+    assert found.texts == {"named": (FILM.text,), "alike": tuple(alike["alike"])}
+    run.remove("new")
+    made = run.add("new", text=FILM.text, names=FILM.names, content=alike)
+    assert made.pairs == found.pairs
+    (tmp_path / "new.jsonl").write_text('{"name": "new", "names": {"en": "New"}}')
+    with pytest.raises(ValueError, match=r"new.jsonl: line 1: names = .*a list of strings"):
+        read_entities(tmp_path / "new.jsonl")
 
 
 def test_a_text_of_an_old_entity_names_a_new_one(data: Path, tmp_path: Path) -> None:
