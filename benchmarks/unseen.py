@@ -232,6 +232,7 @@ def folded(
     vectors: Modality | None,
     seed: int,
     runs: Path,
+    wanted_ways: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Train without some entities, add them, and rank the half of their facts that nobody knew."""
     generator = torch.Generator().manual_seed(seed)
@@ -278,12 +279,15 @@ def folded(
     objective = run.experiment.parts()[2].objective
     true = torch.cat([whole.facts("train"), whole.facts("valid")])
     grown = replace(whole, splits={"train": true, "valid": old})
-    for way, wanted, as_negatives in (
+    ways = (
         ("content", without_facts, True),
         ("facts", facts_alone, True),
         ("facts, own questions only", facts_alone, False),
         ("content and facts", entities, True),
-    ):
+    )
+    for way, wanted, as_negatives in ways:
+        if wanted_ways and way not in wanted_ways:
+            continue
         started = time.perf_counter()
         made = Adder(plain, (), objective, as_negatives).add(wanted)
         seconds = time.perf_counter() - started
@@ -390,6 +394,7 @@ def main() -> None:
     parser.add_argument("--features")
     parser.add_argument("--by", default="text", help="modality of the baseline's vectors")
     parser.add_argument("--parts", nargs="+", default=["known", "folded"])
+    parser.add_argument("--ways", nargs="+", default=[], help="of `folded`; all by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--set", nargs="*", default=[])
     parser.add_argument("--runs", type=Path, default=Path("runs/unseen"))
@@ -415,7 +420,7 @@ def main() -> None:
             run = trained(chosen, graph, features, home / f"whole-{seed}")
             found += known(run, vectors)
         if "folded" in options.parts:
-            found += folded(graph, features, chosen, vectors, seed, home)
+            found += folded(graph, features, chosen, vectors, seed, home, options.ways)
         about = {"graph": graph.name, "experiment": chosen.name, "seed": seed}
         about |= {"split": "valid", "nearest": NEAREST, "settings": options.set}
         record([{**about, **line} for line in found])
