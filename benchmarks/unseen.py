@@ -6,9 +6,13 @@ Two parts, valid split only, filtered, realistic ties, both directions, everyone
   and a baseline that lets the ten nearest seen entities vote with their facts.
 - `folded`: seen entities are taken out of graph and modalities, a model is trained without them,
   and they are added with content, with half of their facts, and with both; what is ranked is the
-  other half. Beside it the baseline, and a model that was trained with the same half.
+  other half. Beside it the baseline, and a model that was trained with the same half. Pairs of
+  entities are made anew for those that stay, and for the added ones as any addition's are.
+
+A line of results replaces the one of the same part, graph, experiment, way and seed.
 
     python benchmarks/unseen.py atlas default --by text --seeds 0 1 2 --runs runs/unseen
+    python benchmarks/unseen.py MKG-Y patterns/mkg-y --parts folded --features FOLDER
     python benchmarks/unseen.py --render docs/additions.md
 """
 
@@ -29,11 +33,16 @@ from torch import Tensor
 
 from mocme import NewEntity, Run, experiment
 from mocme.additions.adding import Adder
+from mocme.additions.kept import Additions
+from mocme.additions.relating import related
 from mocme.config import Experiment, parse_override
 from mocme.evaluation import metrics
 from mocme.evaluation.ranking import Ranks, hidden, rank
-from mocme.graph.loading import load
+from mocme.graph.loading import encoded_table, load
 from mocme.graph.modalities import Features, Modality, Pairs, Tokens
+from mocme.graph.pairing import make
+from mocme.graph.sources import read_features
+from mocme.graph.strings import Strings
 from mocme.graph.triples import AnswerIndex, Graph, Queries, Vocabulary
 from mocme.machine import find_device
 from mocme.runs import RunFolder
@@ -41,6 +50,7 @@ from mocme.runs import RunFolder
 RESULTS = Path(__file__).parent / "accuracy/results/unseen.jsonl"
 BEGIN, END = "<!-- unseen -->", "<!-- end of unseen -->"
 NEAREST, TAKEN, LEAST = 10, 100, 4
+KEY = ("part", "graph", "experiment", "way", "seed")
 
 
 # -- graphs and modalities of other entities ---------------------------------------------------
@@ -63,11 +73,9 @@ def features_of(features: Features, number: int, order: Tensor) -> Features:
     place = torch.full((number,), -1)
     place[order] = torch.arange(len(order))
     size = len(order)
-    dense, tokens, pairs = {}, {}, {}
-    for name, own in features.dense.items():
-        rows = place[own.rows]
-        by = rows.argsort()[int((rows < 0).sum()) :]
-        dense[name] = Modality(own.values[by].float(), rows[by], size, own.provenance)
+    dense: dict[str, Modality] = {}
+    tokens, pairs = {}, {}
+    dense |= {name: vectors_of(own, place, size) for name, own in features.dense.items()}
     for name, own in features.tokens.items():
         entity = place[own.entity]
         kept = entity >= 0
@@ -81,12 +89,29 @@ def features_of(features: Features, number: int, order: Tensor) -> Features:
         words = tuple(own.vocabulary[n] for n in used.tolist())
         tokens[name] = Tokens(words, entity[by], token[by], size, told)
     for name, own in features.pairs.items():
-        head, tail = place[own.head], place[own.tail]
-        kept = (head >= 0) & (tail >= 0)
-        kind, head, tail = own.kind[kept], head[kept], tail[kept]
-        by = ((kind * size + head) * size + tail).argsort()
-        pairs[name] = Pairs(own.kinds, kind[by], head[by], tail[by], size, own.provenance)
+        pairs[name] = pairs_of(own, dense, place, size)
     return Features(dense, tokens, pairs)
+
+
+def vectors_of(own: Modality, place: Tensor, size: int) -> Modality:
+    """Vectors of the entities that have a place, by it."""
+    rows = place[own.rows]
+    by = rows.argsort()[int((rows < 0).sum()) :]
+    return Modality(own.values[by].float(), rows[by], size, own.provenance)
+
+
+def pairs_of(own: Pairs, dense: Mapping[str, Modality], place: Tensor, size: int) -> Pairs:
+    """Pairs of the entities that have a place: made of what those have, as if others never were."""
+    if own.basis is None:
+        raise ValueError("the pairs do not say what they are made of; is it a control?")
+    texts = {what: held.by_entity() for what, held in own.basis.texts.items()}
+    texts = {
+        what: Strings.of({int(place[e]): own for e, own in held.items() if place[e] >= 0})
+        for what, held in texts.items()
+    }
+    vectors = own.basis.vectors
+    vectors = None if vectors is None else vectors_of(vectors, place, size)
+    return make(replace(own.basis, texts=texts, vectors=vectors), size, own.provenance, dense)
 
 
 def trained(chosen: Experiment, graph: Graph, features: Features, out: Path) -> Run:
@@ -175,7 +200,14 @@ def part(ranks: Ranks, mask: Tensor) -> dict[str, Any]:
     return {"count": len(found), **metrics.of_ranks(found)}
 
 
-def known(run: Run, by: str) -> list[dict[str, Any]]:
+def compared(graph: Graph, features: Features, by: str, folder: str | None) -> Modality | None:
+    """The vectors of the baseline: a modality, or what `mocme encode` made of that name."""
+    if by in features.dense or folder is None:
+        return features.dense.get(by)
+    return read_features(graph, {by: encoded_table(by)}, Path(folder)).dense[by]
+
+
+def known(run: Run, vectors: Modality | None) -> list[dict[str, Any]]:
     """Valid questions about entities of no training fact."""
     world = run.world("cpu", additions=False)
     graph = world.graph
@@ -183,8 +215,8 @@ def known(run: Run, by: str) -> list[dict[str, Any]]:
     facts = graph.facts("valid")
     facts = facts[unseen[facts[:, 0]] | unseen[facts[:, 2]]]
     ways = {"content": world.model.score}
-    if by in world.features.dense:
-        ways["neighbours"] = Neighbours(graph, world.features.dense[by])
+    if vectors is not None:
+        ways["neighbours"] = Neighbours(graph, vectors)
     return [
         {"part": "known", "way": way, "entities": int(unseen.sum()), **found}
         for way, found in (
@@ -194,7 +226,13 @@ def known(run: Run, by: str) -> list[dict[str, Any]]:
 
 
 def folded(
-    graph: Graph, features: Features, chosen: Experiment, by: str, seed: int, runs: Path
+    graph: Graph,
+    features: Features,
+    chosen: Experiment,
+    vectors: Modality | None,
+    seed: int,
+    runs: Path,
+    wanted_ways: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Train without some entities, add them, and rank the half of their facts that nobody knew."""
     generator = torch.Generator().manual_seed(seed)
@@ -237,26 +275,36 @@ def folded(
     before = ranked(plain.model.score, less, old, torch.zeros(len(stay)).bool())["mrr"]
     entities = asked_for(graph, features, gone, given)
     without_facts = [replace(one, facts=()) for one in entities]
-    facts_alone = [replace(one, content={}) for one in entities]
+    facts_alone = [replace(one, content={}, names=()) for one in entities]
     objective = run.experiment.parts()[2].objective
-    for way, wanted, as_negatives in (
+    true = torch.cat([whole.facts("train"), whole.facts("valid")])
+    grown = replace(whole, splits={"train": true, "valid": old})
+    ways = (
         ("content", without_facts, True),
         ("facts", facts_alone, True),
         ("facts, own questions only", facts_alone, False),
         ("content and facts", entities, True),
-    ):
+    )
+    for way, wanted, as_negatives in ways:
+        if wanted_ways and way not in wanted_ways:
+            continue
         started = time.perf_counter()
         made = Adder(plain, (), objective, as_negatives).add(wanted)
         seconds = time.perf_counter() - started
-        world = plain.extended(made)
-        true = torch.cat([whole.facts("train"), whole.facts("valid")])
-        grown = replace(whole, splits={"train": true, "valid": old})
-        after = ranked(world.model.score, grown, old, torch.zeros(len(everyone)).bool())["mrr"]
-        more = {"valid_before": before, "valid_after": after, "seconds": round(seconds, 1)}
-        more["settled"] = sum("had not settled" not in repr(item) for item in made)
-        line(way, world.model.score, **more)
-    if by in all_features.dense:
-        line("neighbours", Neighbours(of_seen(whole, len(stay)), all_features.dense[by]))
+        settled = sum("had not settled" not in repr(item) for item in made)
+        added = {way: Additions(made)}
+        if features.pairs and wanted is not facts_alone:
+            added = {way: related(plain, made), f"{way} without pairs": Additions(made)}
+        for name, own in added.items():
+            score = plain.extended(own).model.score
+            after = ranked(score, grown, old, torch.zeros(len(everyone)).bool())["mrr"]
+            more = {"valid_before": before, "valid_after": after, "seconds": round(seconds, 1)}
+            more |= {"settled": settled, "pairs": sum(map(len, own.pairs.values()))}
+            line(name, score, **more)
+    if vectors is not None:
+        place = torch.full((count,), -1)
+        place[everyone] = torch.arange(count)
+        line("neighbours", Neighbours(of_seen(whole, len(stay)), vectors_of(vectors, place, count)))
     beside = trained(chosen, replace(whole, splits={"train": whole.facts("train"), "valid": old}),
                      all_features, runs / f"with-{seed}")  # fmt: skip
     score = beside.world("cpu").model.score
@@ -275,6 +323,11 @@ def of_seen(graph: Graph, number: int) -> Graph:
 def asked_for(graph: Graph, features: Features, gone: Tensor, given: Tensor) -> list[NewEntity]:
     """The entities with what they have."""
     names = graph.entities
+    read: dict[str, dict[str, dict[int, list[str]]]] = {}
+    for name, own in features.pairs.items():
+        assert own.basis is not None
+        read[name] = {what: held.by_entity() for what, held in own.basis.texts.items()}
+    called = {e: own for held in read.values() for e, own in held.get("names", {}).items()}
     facts = defaultdict(list)
     for h, r, t in given.tolist():
         for entity in {h, t} & set(gone.tolist()):
@@ -288,7 +341,14 @@ def asked_for(graph: Graph, features: Features, gone: Tensor, given: Tensor) -> 
         for name, own in features.tokens.items():
             if len(mine := own.token[own.entity == entity]):
                 content[name] = frozenset(own.vocabulary[n] for n in mine.tolist())
-        found.append(NewEntity(names[entity], facts[entity], content=content))
+        for name, held in read.items():
+            vectors = features.pairs[name].basis.vectors
+            if entity in held.get("texts", {}):
+                content[name] = held["texts"][entity]
+            elif vectors is not None and len(row := (vectors.rows == entity).nonzero().flatten()):
+                content[name] = vectors.values[row[0]].float()
+        own_names = tuple(called.get(entity, ()))
+        found.append(NewEntity(names[entity], facts[entity], content=content, names=own_names))
     return found
 
 
@@ -333,6 +393,8 @@ def main() -> None:
     parser.add_argument("experiment", nargs="?")
     parser.add_argument("--features")
     parser.add_argument("--by", default="text", help="modality of the baseline's vectors")
+    parser.add_argument("--parts", nargs="+", default=["known", "folded"])
+    parser.add_argument("--ways", nargs="+", default=[], help="of `folded`; all by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--set", nargs="*", default=[])
     parser.add_argument("--runs", type=Path, default=Path("runs/unseen"))
@@ -352,15 +414,26 @@ def main() -> None:
         chosen = Experiment.load(options.experiment, changes)
         features = experiment.read_inputs(graph, chosen, options.features)
         home = options.runs / graph.name / chosen.name.replace("/", "-")
-        run = trained(chosen, graph, features, home / f"whole-{seed}")
-        found = known(run, options.by)
-        found += folded(graph, features, chosen, options.by, seed, home)
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        with RESULTS.open("a") as file:
-            for line in found:
-                about = {"graph": graph.name, "experiment": chosen.name, "seed": seed}
-                about |= {"split": "valid", "nearest": NEAREST, "settings": options.set}
-                file.write(json.dumps({**about, **line}) + "\n")
+        vectors = compared(graph, features, options.by, options.features)
+        found = []
+        if "known" in options.parts:
+            run = trained(chosen, graph, features, home / f"whole-{seed}")
+            found += known(run, vectors)
+        if "folded" in options.parts:
+            found += folded(graph, features, chosen, vectors, seed, home, options.ways)
+        about = {"graph": graph.name, "experiment": chosen.name, "seed": seed}
+        about |= {"split": "valid", "nearest": NEAREST, "settings": options.set}
+        record([{**about, **line} for line in found])
+
+
+def record(lines: Sequence[Mapping[str, Any]]) -> None:
+    """Keep results; a line takes the place of the one with the same key."""
+    kept = {}
+    earlier = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    for line in [*map(json.loads, earlier), *lines]:
+        kept[tuple(line[name] for name in KEY)] = line
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text("".join(json.dumps(line) + "\n" for line in kept.values()))
 
 
 if __name__ == "__main__":

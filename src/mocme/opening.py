@@ -16,6 +16,7 @@ from mocme.additions import kept
 from mocme.additions.adding import Adder
 from mocme.additions.asked import Content, NewEntity
 from mocme.additions.kept import Addition, Additions, Fact
+from mocme.additions.relating import related
 from mocme.additions.world import World
 from mocme.calibrating import calibrate
 from mocme.config import Experiment, custom_code
@@ -204,7 +205,7 @@ class Run:
             additions: whether entities that were added take part.
         """
         trained = self.world(device, additions=False)
-        found = trained.extended(self.additions() if additions else ())
+        found = trained.extended(self.additions() if additions else Additions())
         calibration = None
         if self.folder.has(CALIBRATION):
             tensors = self.folder.read_tensors(CALIBRATION)
@@ -221,7 +222,9 @@ class Run:
         graph = self.graph()
         features = self.features(graph)
         model = self.model(graph, features, find_device(device))
-        return World(graph, features, model).extended(self.additions() if additions else ())
+        return World(graph, features, model).extended(
+            self.additions() if additions else Additions()
+        )
 
     # -- entities that it was not trained with ---------------------------------------------------
 
@@ -237,6 +240,7 @@ class Run:
         text: str | Sequence[str] | None = None,
         numbers: Mapping[str, float] | None = None,
         content: Mapping[str, Content] | None = None,
+        names: str | Sequence[str] = (),
         device: str = "auto",
     ) -> Addition:
         """Add an entity, which takes part in all questions from then on; nothing is retrained.
@@ -247,7 +251,8 @@ class Run:
         Raises:
             ValueError: something does not fit the run; nothing is changed then.
         """
-        return self.add_all([NewEntity(name, facts, text, numbers, content or {})], device)[0]
+        entity = NewEntity(name, facts, text, numbers, content or {}, names=names)
+        return self.add_all([entity], device)[0]
 
     def add_all(
         self,
@@ -265,8 +270,9 @@ class Run:
             trained = self.world(device, additions=False)
             adder = Adder(trained, present, self.experiment.parts()[2].objective)
             made = adder.add(entities, advance)
-            kept.write(self.folder, [*present, *made])
-        return made
+            everyone = related(trained, [*present, *made])
+            kept.write(self.folder, everyone)
+        return list(everyone)[len(present) :]
 
     def remove(self, *names: str) -> None:
         """Take additions back; without any, the run's files are as they were.
@@ -280,13 +286,15 @@ class Run:
                 if name not in present.names:
                     has = ", ".join(map(repr, present.names[:10])) or "none"
                     raise ValueError(f"{self.path}: there is no addition {name!r}; there are {has}")
-            stay = [item for item in present if item.name not in names]
+            stay = Additions([item for item in present if item.name not in names])
             for item in stay:
                 if named := {n for h, _, t in item.facts for n in (h, t)} & set(names):
                     raise ValueError(
                         f"{self.path}: facts of {item.name!r} name {min(named)!r}, and its row was "
                         f"fitted by them; remove both together, or {item.name!r} alone first"
                     )
+            if present.pairs and stay:
+                stay = related(self.world("cpu", additions=False), stay)
             kept.write(self.folder, stay)
 
     def _calibrate(

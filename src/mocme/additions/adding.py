@@ -13,9 +13,10 @@ from torch import Tensor
 
 from mocme.additions import contents
 from mocme.additions.asked import Content, Made, NewEntity
-from mocme.additions.kept import Addition, Fact
+from mocme.additions.kept import Addition, Additions, Fact
+from mocme.additions.relating import growing, remarks
 from mocme.additions.world import World, added_of
-from mocme.graph.modalities import Features, Modality, Pairs, Tokens
+from mocme.graph.modalities import AnyModality
 from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import Vocabulary
 from mocme.training.folding import Fitted, Frozen, fit_rows
@@ -41,7 +42,7 @@ class Adder:
     as_negatives: bool = True
 
     def add(self, asked: Sequence[NewEntity], advance: Advance | None = None) -> list[Addition]:
-        """The additions that entities become; nothing is written.
+        """The additions that entities become, without their pairs (`related`); nothing is written.
 
         Entities with facts among each other are fitted together, all others each by itself, so that
         it does not matter with which others an entity is added.
@@ -92,6 +93,18 @@ class Adder:
                     f"choose another name"
                 )
             taken.add(entity.name)
+            self._check_called(entity)
+
+    def _check_called(self, entity: NewEntity) -> None:
+        names = _listed(entity.names)
+        if not all(isinstance(name, str) and name.strip() for name in names):
+            raise ValueError(f"{entity.name!r}: one of its names is empty; leave it out")
+        bases = [own.basis for own in growing(self.trained).values()]
+        if names and not any(basis is not None and "names" in basis.texts for basis in bases):
+            raise ValueError(
+                f"{entity.name!r}: names are given, and no pairs of the run are made of names; "
+                f"leave them out"
+            )
 
     def _facts(self, asked: Sequence[NewEntity]) -> dict[str, list[Fact]]:
         """By new entity all facts of the batch that name it."""
@@ -118,9 +131,13 @@ class Adder:
                         found[name][(head, relation, tail)] = None
         return {name: list(own) for name, own in found.items()}
 
-    def _known(self) -> dict[str, Modality | Tokens]:
-        """The modalities that a new entity can have."""
-        return {**self.trained.features.dense, **self.trained.features.tokens}
+    def _known(self) -> dict[str, AnyModality]:
+        """The modalities that a new entity can have; of pairs, the vectors that they compare."""
+        known: dict[str, AnyModality] = {}
+        for name, own in growing(self.trained).items():
+            assert own.basis is not None
+            known[name] = own.basis.vectors or own
+        return {**self.trained.features.dense, **self.trained.features.tokens, **known}
 
     def _contents(self, asked: Sequence[NewEntity]) -> dict[str, dict[str, Made]]:
         """What each modality gets, by entity; a modality's encoder is loaded once for all."""
@@ -142,10 +159,10 @@ class Adder:
         known = self._known()
         content = dict(entity.content)
         for name in content:
-            if name in self.trained.features.pairs:
+            if name in self.trained.features.pairs and name not in known:
                 raise ValueError(
-                    f"{entity.name!r}: {name} holds pairs of entities, which are not made for a "
-                    f"new one; leave it out"
+                    f"{entity.name!r}: {name} holds pairs of entities, which this run does not "
+                    f"make for a new one; leave it out"
                 )
             if name not in known:
                 raise ValueError(
@@ -199,8 +216,7 @@ class Adder:
         dense = [name for name in vectors if name in self.trained.model.modalities]
         if not facts and not dense and not tokens:
             notes.append("nothing is known of it: its vector is the mean of all others")
-        notes += _without_pairs(self.trained.features, self.trained.model.evidence is not None)
-        return Addition(
+        draft = Addition(
             entity.name,
             tuple(facts),
             None,
@@ -210,7 +226,10 @@ class Adder:
             tuple(notes),
             {},
             datetime.now(UTC).isoformat(timespec="seconds"),
+            _listed(entity.names),
+            {name: own.texts for name, own in content.items() if own.texts is not None},
         )
+        return replace(draft, remarks=(*notes, *remarks(self.trained, draft)))
 
     def _frozen(self) -> Frozen:
         graph, features = self.trained.graph, self.trained.features
@@ -230,7 +249,7 @@ class Adder:
         )
         fitted = fit_rows(frozen, added, new, later=more, as_negatives=self.as_negatives)
         return [
-            replace(item, row=row.cpu().clone(), fit=_told(fitted), notes=_noted(item, fitted))
+            replace(item, row=row.cpu().clone(), fit=_told(fitted), remarks=_noted(item, fitted))
             for item, row in zip(group, fitted.rows, strict=True)
         ]
 
@@ -240,7 +259,7 @@ class Adder:
         chosen = [place for place, item in enumerate(self.present) if item.name in named]
         if not chosen:
             return {}
-        world = self.trained.extended(self.present)
+        world = self.trained.extended(Additions(self.present))
         first = self.trained.graph.num_entities
         vectors = world.model.frozen().vectors
         return {self.present[place].name: vectors[first + place] for place in chosen}
@@ -291,12 +310,8 @@ def _groups(drafts: Sequence[Addition]) -> list[list[Addition]]:
     return list({id(own): own for own in group.values()}.values())
 
 
-def _without_pairs(features: Features, patterns: bool) -> list[str]:
-    pairs: Mapping[str, Pairs] = features.pairs if patterns else {}
-    return [
-        f"{name}: pairs of a new entity are not made, so patterns over them do not speak of it"
-        for name in pairs
-    ]
+def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _told(fitted: Fitted) -> dict[str, float]:
@@ -310,9 +325,9 @@ def _told(fitted: Fitted) -> dict[str, float]:
 
 def _noted(item: Addition, fitted: Fitted) -> tuple[str, ...]:
     if fitted.settled:
-        return item.notes
+        return item.remarks
     return (
-        *item.notes,
+        *item.remarks,
         f"its row had not settled after {fitted.steps} steps (gradient {fitted.gradient:.2g}, "
         f"{fitted.first:.2g} at first): take its scores with care",
     )

@@ -29,12 +29,13 @@ Content = (
 
 
 class Made(NamedTuple):
-    """What a modality gets for an entity: a vector or tokens; what was given; notes."""
+    """What a modality gets for an entity: a vector, tokens or texts; what was given; notes."""
 
     vector: Tensor | None
     tokens: tuple[str, ...] | None
     given: str
     notes: tuple[str, ...] = ()
+    texts: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,7 @@ class NewEntity:
             file; a list of strings several of them; a mapping numbers by attribute; a set its
             tokens; an array or a list of numbers a ready vector.
         home: where relative paths begin.
+        names: what texts call it, for pairs that are made of names; its name by default.
     """
 
     name: str
@@ -57,9 +59,10 @@ class NewEntity:
     numbers: Mapping[str, float] | None = None
     content: Mapping[str, Content] = field(default_factory=dict)
     home: Path = Path()
+    names: str | Sequence[str] = ()
 
 
-_KEYS = ("name", "facts", "text", "numbers", "content")
+_KEYS = ("name", "facts", "text", "numbers", "content", "names")
 
 
 def read_entities(path: str | Path) -> list[NewEntity]:
@@ -99,7 +102,10 @@ def _entity(about: Any, home: Path) -> NewEntity:
         facts.append((fact[0], fact[1], fact[2]))
     content = {name: _content(own, home) for name, own in (about.get("content") or {}).items()}
     numbers = None if about.get("numbers") is None else _numbers(about["numbers"])
-    return NewEntity(about["name"], facts, about.get("text"), numbers, content, home)
+    names = about.get("names") or ()
+    if not isinstance(names, str | list | tuple) or not all(isinstance(n, str) for n in names):
+        raise ValueError(f"names = {names!r}: must be a string or a list of strings")
+    return NewEntity(about["name"], facts, about.get("text"), numbers, content, home, names)
 
 
 def _numbers(given: Mapping[str, Any]) -> dict[str, float]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mocme.additions.asked import Content, Made
-from mocme.graph.modalities import AnyModality, Modality, Tokens, read_safetensors
+from mocme.graph.modalities import AnyModality, Modality, Pairs, Tokens, read_safetensors
 from mocme.graph.numbers import bin_of, read_scales
 from mocme.graph.tokens import UNITS
 from mocme.graph.triples import Graph, Vocabulary
@@ -45,6 +45,8 @@ def takes(modality: AnyModality) -> tuple[Takes, str]:
     told = modality.provenance
     if "replaced" in told:
         return "nothing", f"it is a control ({told['replaced']})"
+    if isinstance(modality, Pairs):
+        return _takes_for_pairs(modality)
     if isinstance(modality, Tokens):
         if "edges" in told:
             return "numbers", ""
@@ -59,6 +61,17 @@ def takes(modality: AnyModality) -> tuple[Takes, str]:
     return "nothing", "the run does not say how its vectors are made"
 
 
+def _takes_for_pairs(pairs: Pairs) -> tuple[Takes, str]:
+    basis = pairs.basis
+    if basis is None:
+        return "nothing", "the run does not say what its pairs are made of; leave it out"
+    if basis.modality is not None:
+        return "nothing", f"its pairs are made of what {basis.modality} has; give that content"
+    if "texts" in basis.texts:
+        return "texts", ""
+    return "nothing", "its pairs are made of names; give names instead"
+
+
 def _settings(told: Mapping[str, str]) -> dict[str, Any]:
     try:
         found = json.loads(told.get("settings", "") or "{}")
@@ -68,7 +81,7 @@ def _settings(told: Mapping[str, str]) -> dict[str, Any]:
 
 
 def made(
-    name: str, modality: Modality | Tokens, given: Mapping[str, Content], device: torch.device
+    name: str, modality: AnyModality, given: Mapping[str, Content], device: torch.device
 ) -> dict[str, Made]:
     """What a modality gets for each of some new entities.
 
@@ -86,6 +99,8 @@ def made(
         where = f"{entity!r}, {name}"
         if isinstance(modality, Tokens):
             found[entity] = _tokens(where, modality, content, kind, why)
+        elif isinstance(modality, Pairs):
+            found[entity] = _for_pairs(where, modality, content, kind, why)
         elif _ready(content):
             found[entity] = Made(_vector(where, modality, content), None, "a vector")
         elif isinstance(content, Mapping) and kind == "numbers":
@@ -100,7 +115,19 @@ def made(
     return found
 
 
+def _for_pairs(where: str, pairs: Pairs, content: Content, kind: Takes, why: str) -> Made:
+    texts = [str(text) for text in _texts(content) or ()]
+    if kind != "texts" or not texts:
+        raise _unfit(where, pairs, kind, why)
+    if not any(text.strip() for text in texts):
+        raise ValueError(f"{where}: an empty text; leave it out")
+    told = f"a text of {sum(map(len, texts)):,} characters"
+    return Made(None, None, told, (), tuple(texts))
+
+
 def _unfit(where: str, modality: AnyModality, kind: Takes, why: str) -> ValueError:
+    if isinstance(modality, Pairs):
+        return ValueError(f"{where}: {why or 'give a text, or a list of texts'}")
     ready = "a set of tokens"
     if isinstance(modality, Modality):
         ready = f"a vector of width {modality.width}"

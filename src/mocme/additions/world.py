@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from mocme import weighing
-from mocme.additions.kept import Addition
-from mocme.graph.modalities import Features, Modality, Pairs, Tokens
+from mocme.additions.kept import Addition, Additions
+from mocme.graph.modalities import Features, Modality, Tokens
+from mocme.graph.pairing import merged
 from mocme.graph.triples import Graph, Vocabulary
 from mocme.model.extended import Added, Extended
 from mocme.model.model import Model
@@ -24,12 +25,12 @@ class World:
     features: Features
     model: Model
 
-    def extended(self, items: Sequence[Addition]) -> World:
+    def extended(self, items: Additions) -> World:
         """The same with some additions.
 
-        Their facts are facts of the train split; patterns, as they were fitted, walk over them. Old
-        entities keep ids, vectors and weights to the bit, and their scores but for what paths over
-        an addition add.
+        Their facts are facts of the train split; patterns, as they were fitted, walk over them and
+        over their pairs. Old entities keep ids, vectors, weights and the pairs among each other to
+        the bit, and their scores but for what paths over an addition add.
         """
         if not items:
             return self
@@ -80,13 +81,15 @@ def extended_graph(graph: Graph, items: Sequence[Addition]) -> Graph:
     return replace(graph, entities=entities, splits=splits)
 
 
-def extended_features(features: Features, items: Sequence[Addition], first: int) -> Features:
+def extended_features(features: Features, items: Additions, first: int) -> Features:
     """The modalities with what additions have; ids of additions begin with `first`."""
     number = first + len(items)
     dense = {name: _dense(own, name, items, first) for name, own in features.dense.items()}
     tokens = {name: _tokens(own, name, items, first) for name, own in features.tokens.items()}
-    pairs: dict[str, Pairs] = {
-        name: replace(own, num_entities=number) for name, own in features.pairs.items()
+    none = torch.zeros(0, 3, dtype=torch.int64)
+    pairs = {
+        name: merged(own, items.pairs.get(name, none), number)
+        for name, own in features.pairs.items()
     }
     return replace(features, dense=dense, tokens=tokens, pairs=pairs)
 

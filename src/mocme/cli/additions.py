@@ -27,6 +27,13 @@ from mocme.terminal import bar, moving, show
     "--text", "texts", multiple=True, help="For every modality made of texts; repeat for several."
 )
 @click.option(
+    "--name",
+    "names",
+    multiple=True,
+    metavar="TEXT",
+    help="What texts call it, if not NAME; for pairs made of names. Repeat for several.",
+)
+@click.option(
     "--number",
     "numbers",
     multiple=True,
@@ -57,6 +64,7 @@ def add(
     facts: tuple[str, ...],
     file: Path | None,
     texts: tuple[str, ...],
+    names: tuple[str, ...],
     numbers: tuple[str, ...],
     content: tuple[str, ...],
     files: tuple[str, ...],
@@ -77,7 +85,7 @@ def add(
     from mocme.opening import Run
 
     use_threads(threads)
-    parts = (facts, file, texts, numbers, content, files, tokens, vectors)
+    parts = (facts, file, texts, names, numbers, content, files, tokens, vectors)
     if (name is None) == (batch is None) or (batch is not None and any(parts)):
         raise click.UsageError("give a NAME with what is known of it, or --from a file alone")
     if batch is not None:
@@ -91,6 +99,7 @@ def add(
                 list(texts) or None,
                 {key: _number(key, text) for key, text in map(_pair, numbers)} or None,
                 given,
+                names=names,
             )
         ]
     opened = Run.open(run, trust_code)

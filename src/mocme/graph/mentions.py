@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -68,6 +68,28 @@ def mentions(
         ValueError: a limit is out of range.
     """
     check_limits(contexts, part, share, shortest)
+    columns = mention_keys(
+        names, texts, num_entities, contexts=contexts, part=part, share=share, shortest=shortest
+    )
+    return paired(columns, num_entities, provenance or {})
+
+
+def mention_keys(
+    names: Mapping[int, Sequence[str]],
+    texts: Mapping[int, Sequence[str]],
+    num_entities: int,
+    *,
+    contexts: int,
+    part: int,
+    share: int,
+    shortest: int,
+    kinds: Collection[str] | None = None,
+) -> dict[str, Int[np.ndarray, " n"]]:
+    """The pairs of `mentions` by kind, each as head * N + tail, ascending.
+
+    Args:
+        kinds: these contexts and no others, however few pairs have them.
+    """
     index = _Index.of(names, shortest, max(part, share))
     seen = _Seen()
     for head in sorted(texts):
@@ -75,13 +97,13 @@ def mentions(
             _read(index, seen, head * num_entities, running(text, stops=True), contexts, part)
     full = _distinct(seen.full, num_entities)
     columns = {"mentions": full}
-    columns |= _contexts(seen, contexts, num_entities)
+    columns |= _contexts(seen, contexts, num_entities, kinds)
     columns["named within"] = _distinct(_within(index, names, num_entities), num_entities)
     parts = _distinct(seen.parts, num_entities)
     columns["mentions a part"] = np.setdiff1d(parts, full, assume_unique=True)
     shared = _sharing(index, share, num_entities)
     columns["shares a name word"] = _distinct(shared, num_entities)
-    return paired(columns, num_entities, provenance or {})
+    return columns
 
 
 def check_limits(contexts: int, part: int, share: int, shortest: int) -> None:
@@ -231,8 +253,13 @@ def _listed(
         yield context, owners
 
 
-def _contexts(seen: _Seen, least: int, size: int) -> dict[str, Int[np.ndarray, " n"]]:
-    """Keys of pairs by context, for contexts of at least `least` pairs, in alphabetical order."""
+def _contexts(
+    seen: _Seen, least: int, size: int, kinds: Collection[str] | None
+) -> dict[str, Int[np.ndarray, " n"]]:
+    """Keys of pairs by context, in alphabetical order.
+
+    Contexts are those of at least `least` pairs, or those of `kinds`.
+    """
     if not least:
         return {}
     number, after = np.array(seen.context, np.int64), np.array(seen.after, np.int64)
@@ -241,9 +268,12 @@ def _contexts(seen: _Seen, least: int, size: int) -> dict[str, Int[np.ndarray, "
     groups = np.split(after[order], edges)
     columns = {}
     for context in sorted(seen.numbers):
-        group = groups[seen.numbers[context]]
-        if len(group) >= least and len(keys := _distinct(group, size)) >= least:
-            columns[f"mentions, after {' '.join(context)}"] = keys
+        kind, group = f"mentions, after {' '.join(context)}", groups[seen.numbers[context]]
+        if kinds is not None:
+            if kind in kinds:
+                columns[kind] = _distinct(group, size)
+        elif len(group) >= least and len(keys := _distinct(group, size)) >= least:
+            columns[kind] = keys
     return columns
 
 

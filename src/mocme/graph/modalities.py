@@ -13,20 +13,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors import safe_open
 from torch import Tensor
 
+from mocme.graph.strings import Strings
 from mocme.parts import ConfigError
 
 FORMAT = "mocme-modality-1"
 # Where what `mocme encode` makes lies, below the graph's folder or one that is named instead.
 ENCODED = "encoded"
 # What a file of a modality says of itself; the rest of its metadata is provenance.
-RESERVED = ("format", "vocabulary", "entities")
+RESERVED = ("format", "vocabulary", "entities", "basis")
 
 # A name becomes part of a file's name and of a parameter's name.
 NAME = re.compile(r"[\w-]{1,40}")
@@ -154,6 +155,50 @@ class Tokens:
 
 @final
 @dataclass(frozen=True, eq=False)
+class Basis:
+    """What pairs were made of, and how, so that those of another entity are made alike.
+
+    Attributes:
+        way: one of `mocme.graph.pairing.WAYS`.
+        settings: of the way; a JSON value each.
+        texts: what was read of entities, by what it was read as (``names``, ``texts``).
+        vectors: what was compared, where that is vectors of no dense modality beside the pairs.
+        modality: the dense modality beside the pairs whose vectors were compared.
+    """
+
+    way: str
+    settings: Mapping[str, Any]
+    texts: Mapping[str, Strings] = field(default_factory=dict)
+    vectors: Modality | None = None
+    modality: str | None = None
+
+    def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Tensors and metadata, to lie beside those of the pairs."""
+        tensors: dict[str, Tensor] = {}
+        for name, own in self.texts.items():
+            tensors |= own.packed(f"basis/{name}/")
+        if self.vectors is not None:
+            tensors |= {f"basis/{name}": own for name, own in self.vectors.packed()[0].items()}
+        about = {"way": self.way, "settings": dict(self.settings), "modality": self.modality}
+        return tensors, {"basis": json.dumps({**about, "texts": list(self.texts)})}
+
+    @staticmethod
+    def unpacked(
+        tensors: Mapping[str, Tensor], metadata: Mapping[str, str], num_entities: int
+    ) -> Basis | None:
+        """What `packed` gave; None where it is not kept."""
+        if "basis" not in metadata:
+            return None
+        about, vectors = json.loads(metadata["basis"]), None
+        if "basis/values" in tensors:
+            values, rows = tensors["basis/values"], tensors["basis/rows"]
+            vectors = Modality(values, rows, num_entities, described(metadata))
+        texts = {name: Strings.unpacked(tensors, f"basis/{name}/") for name in about["texts"]}
+        return Basis(about["way"], about["settings"], texts, vectors, about["modality"])
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Pairs:
     """Pairs of entities that their content connects: no facts, but a ground to expect some.
 
@@ -163,6 +208,8 @@ class Pairs:
         kinds: what connects a pair; the id of a kind is its place.
         kind, head, tail: the pairs, distinct, ascending by kind, then head, then tail; no entity
             is paired with itself.
+        basis: what they were made of; None where that is not known, or is not what they are made
+            of any more (a control). No part of the digest.
     """
 
     kinds: tuple[str, ...]
@@ -171,6 +218,7 @@ class Pairs:
     tail: Int[Tensor, " n"]
     num_entities: int
     provenance: Mapping[str, str] = field(default_factory=dict)
+    basis: Basis | None = None
 
     def __post_init__(self) -> None:
         if self.kind.ndim != 1 or not self.kind.shape == self.head.shape == self.tail.shape:
@@ -202,7 +250,11 @@ class Pairs:
         kinds = json.dumps(self.kinds)
         metadata = {**described(self.provenance), "format": FORMAT, "vocabulary": kinds}
         columns = {"kind": self.kind, "head": self.head, "tail": self.tail}
-        return {name: ids.contiguous() for name, ids in columns.items()}, metadata
+        tensors = {name: ids.contiguous() for name, ids in columns.items()}
+        if self.basis is None:
+            return tensors, metadata
+        more, about = self.basis.packed()
+        return tensors | more, metadata | about
 
     def digest(self) -> str:
         """SHA-256 of kinds and pairs."""
@@ -261,7 +313,8 @@ def unpacked(
     if "tail" in tensors:
         kinds = tuple(json.loads(metadata["vocabulary"]))
         kind, head, tail = tensors["kind"], tensors["head"], tensors["tail"]
-        return Pairs(kinds, kind, head, tail, num_entities, rest)
+        basis = Basis.unpacked(tensors, metadata, num_entities)
+        return Pairs(kinds, kind, head, tail, num_entities, rest, basis)
     # The tensors decide: a dense file may well describe a vocabulary of its own.
     if "token" in tensors:
         vocabulary = tuple(json.loads(metadata["vocabulary"]))

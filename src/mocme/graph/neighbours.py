@@ -33,6 +33,7 @@ def similar_texts(
     least: float = 0.1,
     at_least: int = 2,
     at_most: float = 0.2,
+    since: int = 0,
 ) -> IdPairs:
     """Each entity with the entities of the most similar texts, heads and tails ascending.
 
@@ -44,19 +45,26 @@ def similar_texts(
         texts: by entity; several count as one, but no pair of words reaches across.
         nearest: how many tails a head has, at most.
         least: the cosine must be above it.
+        since: only pairs are made with an entity of at least this id, out of the same ones.
     """
     held = [entity for entity in sorted(texts) if any(texts[entity])]
     rows = np.array(held, np.int64)
     vectors = _tf_idf([_terms(texts[entity]) for entity in held], at_least, at_most)
     across = vectors.T.tocsr()
     chosen = []
+    places = np.arange(len(rows))
+    if since:
+        # Products are symmetric to the bit: who is near to none of the new has none among its own.
+        near = (vectors[rows >= since] @ across).tocoo()
+        places = np.union1d(places[rows >= since], near.col[near.data > least]).astype(np.int64)
     block = max(1, _CELLS // max(1, len(rows)))
-    for first in range(0, len(rows), block):
-        cosine = (vectors[first : first + block] @ across).tocoo()
+    for first in range(0, len(places), block):
+        own = places[first : first + block]
+        cosine = (vectors[own] @ across).tocoo()
         keep = cosine.data > least
-        head, tail = cosine.row[keep].astype(np.int64) + first, cosine.col[keep]
-        chosen.append(_nearest(head, tail.astype(np.int64), cosine.data[keep], nearest))
-    return _pairs(chosen, rows)
+        head, tail = own[cosine.row[keep]], cosine.col[keep].astype(np.int64)
+        chosen.append(_nearest(head, tail, cosine.data[keep], nearest))
+    return _pairs(chosen, rows, since)
 
 
 def similar_vectors(
@@ -69,19 +77,62 @@ def similar_vectors(
         nearest: how many tails a head has, at most.
         least: the cosine must be above it.
     """
+    return _pairs(_alike(_unit(values), torch.arange(len(rows)), nearest, least), rows.numpy())
+
+
+def similar_to_new(
+    values: Float[Tensor, "n F"],
+    rows: Int[Tensor, " n"],
+    since: int,
+    trained: tuple[Tensor, Tensor],
+    nearest: int = 5,
+    *,
+    least: float = 0.0,
+) -> IdPairs:
+    """Those of `similar_vectors` with an entity of at least the id `since`.
+
+    The cosines of all pairs are not looked at: who is less near to every new entity than its
+    `nearest` are has none of the new among its own.
+
+    Args:
+        rows: ascending.
+        trained: what `similar_vectors` gives for the entities below `since` alone.
+    """
+    unit, places = _unit(values), torch.arange(len(rows))
+    new = rows >= since
+    head, tail = (torch.searchsorted(rows, ids) for ids in trained)
+    full = torch.bincount(head, minlength=len(rows)) >= nearest
+    limit = torch.full((len(rows),), torch.inf)
+    cosines = torch.cat(
+        [
+            (unit[h] * unit[t]).sum(1)
+            for h, t in zip(head.split(65536), tail.split(65536), strict=True)
+        ]
+    )
+    limit = limit.scatter_reduce(0, head, cosines, "amin")
+    limit = torch.where(full, limit - 2 * 10.0**-_DECIMALS, torch.tensor(least))
+    close = torch.full((len(rows),), -torch.inf)
+    for own in unit[new].split(1024):
+        close = torch.maximum(close, (unit @ own.T).amax(1))
+    return _pairs(_alike(unit, places[new | (close >= limit)], nearest, least), rows.numpy(), since)
+
+
+def _alike(
+    unit: Float[Tensor, "n F"], places: Int[Tensor, " m"], nearest: int, least: float
+) -> list[Int[np.ndarray, "_ 2"]]:
+    """The nearest of the vectors at some places, block by block, as places."""
     chosen = []
-    unit = _unit(values)
-    block = max(1, _CELLS // max(1, len(rows)))
-    for first in range(0, len(rows), block):
-        cosine = unit[first : first + block] @ unit.T
-        own = torch.arange(len(cosine))
-        cosine[own, own + first] = -torch.inf
+    for own in places.split(max(1, _CELLS // max(1, len(unit)))):
+        if not len(own):
+            continue
+        cosine = unit[own] @ unit.T
+        cosine[torch.arange(len(own)), own] = -torch.inf
         # What could be among the nearest, with those that are as near as the last of them.
-        last = cosine.topk(min(nearest, len(rows)), 1).values[:, -1:] - 2 * 10.0**-_DECIMALS
+        last = cosine.topk(min(nearest, len(unit)), 1).values[:, -1:] - 2 * 10.0**-_DECIMALS
         head, tail = ((cosine > least) & (cosine >= last)).nonzero().unbind(1)
         near = cosine[head, tail].numpy()
-        chosen.append(_nearest(head.numpy() + first, tail.numpy(), near, nearest))
-    return _pairs(chosen, rows.numpy())
+        chosen.append(_nearest(own[head].numpy(), tail.numpy(), near, nearest))
+    return chosen
 
 
 def nearest_to(
@@ -158,9 +209,12 @@ def _nearest(
     return np.stack([head, tail], 1)[rank < nearest]
 
 
-def _pairs(chosen: Sequence[Int[np.ndarray, "_ 2"]], rows: Int[np.ndarray, " n"]) -> IdPairs:
-    """Entities instead of places, in ascending order."""
+def _pairs(
+    chosen: Sequence[Int[np.ndarray, "_ 2"]], rows: Int[np.ndarray, " n"], since: int = 0
+) -> IdPairs:
+    """Entities instead of places, in ascending order; one of each pair has at least id `since`."""
     both = rows[np.concatenate([np.zeros((0, 2), np.int64), *chosen])]
+    both = both[(both >= since).any(1)]
     both = both[np.lexsort((both[:, 1], both[:, 0]))]
     head, tail = torch.from_numpy(both).unbind(1)
     return head.contiguous(), tail.contiguous()

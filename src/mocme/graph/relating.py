@@ -9,9 +9,9 @@ import torch
 
 from mocme.graph.columns import check_columns, gather
 from mocme.graph.controls import Control, Replace
-from mocme.graph.mentions import check_limits, mentions
-from mocme.graph.modalities import AnyModality, Modality, Pairs
-from mocme.graph.neighbours import IdPairs, similar_texts, similar_vectors
+from mocme.graph.mentions import check_limits
+from mocme.graph.modalities import AnyModality, Basis, Modality, Pairs
+from mocme.graph.pairing import apart, make, of_texts
 from mocme.graph.source import Source, read_encoded
 from mocme.graph.triples import Graph
 
@@ -61,16 +61,15 @@ class Mentions(Source):
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         names, notes, digests = gather(folder, self.names, self.name_columns, graph.entities)
         texts, said, more = gather(folder, self.texts, self.columns, graph.entities)
-        pairs = mentions(
-            {entity: self._apart(own) for entity, own in names.items()},
-            texts,
-            graph.num_entities,
-            contexts=self.contexts,
-            part=self.part,
-            share=self.share,
-            shortest=self.shortest,
-            provenance={"source": "\t".join(self.files()), "sha256": "\t".join(digests + more)},
+        settings = {"contexts": self.contexts, "part": self.part, "share": self.share}
+        basis = of_texts(
+            "mentions",
+            {**settings, "shortest": self.shortest, "separator": self.separator},
+            names={entity: apart(own, self.separator) for entity, own in names.items()},
+            texts=texts if self.texts else None,
         )
+        provenance = {"source": "\t".join(self.files()), "sha256": "\t".join(digests + more)}
+        pairs = make(basis, graph.num_entities, provenance)
         first = folder / self.names[0]
         if not len(pairs.kind):
             raise ValueError(
@@ -83,11 +82,6 @@ class Mentions(Source):
         if texts:
             notes.append(f"{folder / self.texts[0]}: {_summary(pairs, len(texts))}")
         return pairs, notes
-
-    def _apart(self, cells: list[str]) -> list[str]:
-        if self.separator is None:
-            return cells
-        return [name for cell in cells for name in cell.split(self.separator)]
 
 
 class Similar(Source):
@@ -123,36 +117,31 @@ class Similar(Source):
         return list(self.paths) if self.vectors is None else [self.vectors]
 
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
+        settings = {"nearest": self.nearest}
         if self.vectors is None:
             texts, notes, digests = gather(folder, self.paths, self.columns, graph.entities)
-            made, number = similar_texts(texts, self.nearest), len(texts)
+            basis, number = of_texts("like texts", settings, texts=texts), len(texts)
             provenance = {"source": "\t".join(self.paths), "sha256": "\t".join(digests)}
         else:
-            made, number, provenance = self._alike(folder / self.vectors, graph)
-            notes = []
+            path = folder / self.vectors
+            found = read_encoded(path, graph)
+            if not isinstance(found, Modality):
+                raise ValueError(
+                    f"{path}: holds no vectors; name an encoded modality that is dense"
+                )
+            basis, number = Basis("like vectors", settings, vectors=found), len(found.rows)
+            provenance, notes = dict(found.provenance), []
+        pairs = make(basis, graph.num_entities, provenance)
         first = folder / self.files()[0]
-        if not len(made[0]):
+        if not len(pairs.head):
             raise ValueError(
                 f"{first}: none of the {number:,} entities it has something for is near to "
                 f"another (texts need a word or two that several, but at most a fifth, of them "
                 f"have); check the file and columns, or leave the modality out"
             )
-        alone = number - len(made[0].unique())
+        alone = number - len(pairs.head.unique())
         notes.append(f"{first}: {alone:,} of {number:,} entities are near to no other")
-        pairs = _of_one_kind("similar", made, graph.num_entities, provenance)
         return pairs, notes
-
-    def _alike(self, path: Path, graph: Graph) -> tuple[IdPairs, int, dict[str, str]]:
-        found = read_encoded(path, graph)
-        if not isinstance(found, Modality):
-            raise ValueError(f"{path}: holds no vectors; name an encoded modality that is dense")
-        provenance = dict(found.provenance)
-        return similar_vectors(found.values, found.rows, self.nearest), len(found.rows), provenance
-
-
-def _of_one_kind(kind: str, made: IdPairs, num_entities: int, provenance: dict[str, str]) -> Pairs:
-    head, tail = made
-    return Pairs((kind,), torch.zeros_like(head), head, tail, num_entities, provenance)
 
 
 def _summary(pairs: Pairs, texts: int) -> str:

@@ -9,6 +9,7 @@ values, same entities) or ``"shuffled"`` (same values, other entities); see `con
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from mocme.graph.modalities import (
     read_safetensors,
 )
 from mocme.graph.numbers import bin_sets, kept_edges, kept_scales, scaled
+from mocme.graph.pairing import shared
 from mocme.graph.relating import Mentions, Similar
 from mocme.graph.rows import bound, from_npy, ids, match, stack, take
 from mocme.graph.source import Source as Source
@@ -320,10 +322,11 @@ def read_features(
         path = f"modalities.{name}"
         check_name(name, path)
         source = source_of(table, path)
-        found, said = source.load(graph, _folder_of(source, folder, home))
-        read[name] = source.control(found)
+        made, said = source.load(graph, _folder_of(source, folder, home))
+        read[name] = source.control(made)
         notes += said
-    return Features.of(read, notes)
+    found = Features.of(read, notes)
+    return replace(found, pairs={n: shared(own, found.dense) for n, own in found.pairs.items()})
 
 
 def source_of(table: Mapping[str, Any], path: str) -> Source:
