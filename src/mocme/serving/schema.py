@@ -266,6 +266,7 @@ class About(BaseModel):
     modalities: list[Present]
     probabilities: bool
     notes: list[str]
+    additions: int
 
 
 class Runs(BaseModel):
@@ -304,6 +305,14 @@ class FileOf(BaseModel):
     url: str
 
 
+class AddedOf(BaseModel):
+    """How an entity was added: when, what was given by modality in words, what is to be known."""
+
+    time: str
+    given: dict[str, str]
+    notes: list[str]
+
+
 class Entity(BaseModel):
     """An entity, and what is known of it."""
 
@@ -316,6 +325,7 @@ class Entity(BaseModel):
     numbers: list[NumberOf]
     files: list[FileOf]
     types: list[str]
+    addition: AddedOf | None
 
 
 class SplitFact(BaseModel):

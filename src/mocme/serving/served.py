@@ -1,4 +1,4 @@
-"""A run that is served: what the endpoints tell of it."""
+"""A run that is served, with what is added to it at one time: what the endpoints tell of it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from urllib.parse import urlencode
 
 import torch
 
+from mocme.additions import kept
 from mocme.inference.completer import Completer
 from mocme.inference.predictions import Question
 from mocme.inference.searching import Search
+from mocme.loaded import Loaded
 from mocme.model.model import STRUCTURE
 from mocme.opening import Run
 from mocme.serving.content import Content, kind_of
@@ -24,9 +26,14 @@ from mocme.serving.schema import Answer, Check, Explain, Missing
 class Served:
     """A run ready to be asked; every method gives what JSON holds.
 
+    What is added to the run, or taken from it, while it is served changes nothing here: `renewed`
+    gives another one.
+
     Args:
         name: what requests call it.
         advance: is told (questions done, questions in all) where it has to be calibrated first.
+        before: the same run as it was served until now; what additions do not change is taken from
+            there, not read again.
     """
 
     def __init__(
@@ -35,11 +42,19 @@ class Served:
         run: Run,
         device: str = "cpu",
         advance: Callable[[int, int], None] | None = None,
+        *,
+        before: Served | None = None,
     ) -> None:
         self.name, self.run = name, run
-        self.completer: Completer = run.completer(device, advance)
+        # Before they are read: what changes meanwhile is seen at the next look.
+        self.stamp = kept.stamp(run.folder)
+        self.additions = {item.name: item for item in run.additions()}
+        self.loaded: Loaded = before.loaded if before else run.loaded(device, advance)
+        self.content: Content = (
+            before.content if before else Content.of(run, self.loaded.trained.graph)
+        )
+        self.completer: Completer = self.loaded.completer(list(self.additions.values()))
         self.graph = self.completer.graph
-        self.content = Content.of(run, self.graph)
         self.present = {STRUCTURE: self.graph.linked(), **self.completer.features.present()}
         self._facts, self._split = self._all_facts()
         self._by_entity = self._index()
@@ -48,6 +63,14 @@ class Served:
         # What is made once is made before the first question comes.
         self.completer.model.frozen()
         self.about = self._about()
+
+    def renewed(self) -> Served:
+        """The run with the additions that it has now.
+
+        Raises:
+            RunError: their file is damaged.
+        """
+        return Served(self.name, self.run, before=self)
 
     def _all_facts(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Distinct facts of all splits, and the number of the (first) split of each."""
@@ -88,6 +111,7 @@ class Served:
             ],
             "probabilities": self.completer.calibration is not None,
             "notes": list(self.content.notes),
+            "additions": len(self.additions),
         }
 
     # -- questions -----------------------------------------------------------------------------
@@ -153,7 +177,15 @@ class Served:
             ],
             "files": self._files(name, entity),
             "types": content.types.get(entity, []),
+            "addition": self._added(name),
         }
+
+    def _added(self, name: str) -> dict[str, Any] | None:
+        """How an entity came to be added; None for one that the run was trained with."""
+        if name not in self.additions:
+            return None
+        about = self.additions[name].as_dict()
+        return {key: about[key] for key in ("time", "given", "notes")}
 
     def _files(self, name: str, entity: int) -> list[dict[str, Any]]:
         shown: Counter[str] = Counter()

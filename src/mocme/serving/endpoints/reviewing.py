@@ -21,11 +21,11 @@ def add(app: FastAPI, hub: Hub) -> None:
     @app.post("/v1/reviews", response_model=Review, status_code=201, tags=["review"])
     async def decide(asked: schema.NewReview) -> Json:
         """Keep a decision on a fact."""
-        served, kept = hub.run(asked.run), hub.kept()
+        kept = hub.kept()
         fact = schema.Fact(head=asked.head, relation=asked.relation, tail=asked.tail)
         # In no lane: a decision waits behind nobody's question.
         one = schema.Check(facts=[fact])
-        (item,) = (await asyncio.to_thread(served.check, one))["predictions"]
+        (item,) = (await hub.look(asked.run, lambda served: served.check(one)))["predictions"]
         review = await asyncio.to_thread(
             kept.add,
             (asked.head, asked.relation, asked.tail),
