@@ -34,6 +34,8 @@ from torch import Tensor
 from mocme.trees import Tree, load_tensors, pack, save_tensors, unpack
 
 FORMAT_VERSION = 1  # rises when an older version could misread a run; run.json keeps its place
+# Tells one state of a file from another.
+Stamp = tuple[tuple[int, ...], ...]
 _TROUBLES = (TypeError, LookupError, ValueError, RuntimeError, SafetensorError)
 
 
@@ -255,7 +257,7 @@ class RunFolder:
     def has(self, name: str) -> bool:
         return self._file(name).is_file()
 
-    def stamp(self, name: str) -> tuple[tuple[int, ...], ...]:
+    def stamp(self, name: str) -> Stamp:
         """What changes whenever the file or its record does; nothing of their content is read."""
         path, found = self._file(name), list[tuple[int, ...]]()
         for file in (path, path.with_name(f"{path.name}.sha256")):

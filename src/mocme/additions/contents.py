@@ -21,23 +21,30 @@ import torch
 from torch import Tensor
 
 from mocme.additions.asked import Content, Made
-from mocme.graph.modalities import AnyModality, Modality, Tokens, read_safetensors
+from mocme.graph.modalities import AnyModality, Features, Modality, Tokens, read_safetensors
 from mocme.graph.numbers import bin_of, read_scales
 from mocme.graph.tokens import UNITS
 from mocme.graph.triples import Graph, Vocabulary
 
-Takes = Literal["texts", "files", "numbers", "nothing"]
+Takes = Literal["texts", "pictures", "sounds", "videos", "numbers", "nothing"]
+# Of these it takes paths of files.
+FILES: AbstractSet[Takes] = {"pictures", "sounds", "videos"}
 # Kinds of `mocme encode` whose network is asked again; no other code is named by a run's files.
 NETWORKS: Mapping[str, Takes] = {
     "text": "texts",
-    "image": "files",
-    "audio": "files",
-    "video": "files",
+    "image": "pictures",
+    "audio": "sounds",
+    "video": "videos",
 }
 # What differs from one making of a modality to another of the same kind.
 _OWN = ("sources", "sources_sha256", "source", "sha256", "settings", "entities", "format")
 # Words of a text that are told one by one.
 _TOLD = 20
+
+
+def known(features: Features) -> dict[str, Modality | Tokens]:
+    """The modalities that a new entity can have."""
+    return {**features.dense, **features.tokens}
 
 
 def takes(modality: AnyModality) -> tuple[Takes, str]:
@@ -90,7 +97,7 @@ def made(
             found[entity] = Made(_vector(where, modality, content), None, "a vector")
         elif isinstance(content, Mapping) and kind == "numbers":
             found[entity] = _numbers(where, modality, content)
-        elif (texts := _texts(content)) is not None and kind in ("texts", "files"):
+        elif (texts := _texts(content)) is not None and (kind == "texts" or kind in FILES):
             raw[entity] = [str(text) for text in texts]
         else:
             raise _unfit(where, modality, kind, why)
@@ -106,8 +113,8 @@ def _unfit(where: str, modality: AnyModality, kind: Takes, why: str) -> ValueErr
         ready = f"a vector of width {modality.width}"
     if kind == "nothing":
         return ValueError(f"{where}: {why}; give {ready} instead")
-    what = {"texts": "a text", "files": "the path of a file", "numbers": "numbers by attribute"}
-    return ValueError(f"{where}: give {what[kind]}, or {ready}")
+    what = {"texts": "a text", "numbers": "numbers by attribute"}.get(kind, "the path of a file")
+    return ValueError(f"{where}: give {what}, or {ready}")
 
 
 def _ready(content: Content) -> bool:
@@ -239,7 +246,7 @@ def _encoded(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         lines = [
-            {"entity": entity, column: os.path.abspath(text) if kind == "files" else text}
+            {"entity": entity, column: os.path.abspath(text) if kind in FILES else text}
             for entity, texts in raw.items()
             for text in texts
         ]
@@ -254,7 +261,7 @@ def _encoded(
         values = tensors["values"].float().clone()
         rows_of = tensors["rows"].tolist()
     _check_same(name, modality.provenance, metadata)
-    what = {"texts": "text", "files": "file"}[kind]
+    what = "file" if kind in FILES else "text"
     found = {}
     for row, vector in zip(rows_of, values, strict=True):
         entity = names[row]

@@ -16,8 +16,6 @@ from mocme.runs import RunError, RunFolder
 FILE = "additions.safetensors"
 FORMAT = "mocme additions 1"
 Fact = tuple[str, str, str]
-# Tells one state of the file from another, without reading it.
-Stamp = tuple[tuple[int, ...], ...]
 
 
 class NoAddition(ValueError):
@@ -93,11 +91,6 @@ class Additions(Sequence[Addition]):
     @property
     def names(self) -> list[str]:
         return [item.name for item in self._items]
-
-
-def stamp(folder: RunFolder) -> Stamp:
-    """What changes whenever the additions of a run do; a look at the file's inode, no more."""
-    return folder.stamp(FILE)
 
 
 def read(folder: RunFolder) -> Additions:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -15,11 +17,14 @@ from mocme.graph.triples import UnknownName
 from mocme.inference.predictions import Question
 from mocme.reviews import Reviews
 from mocme.serving.asking import Answering, Busy
+from mocme.serving.guard import Refusal
 from mocme.serving.limits import Limits
 from mocme.serving.live import Live
 from mocme.serving.metrics import Metrics
+from mocme.serving.pictures import Pictures
 from mocme.serving.served import Served
 
+LOG = logging.getLogger("mocme.serving")
 # Questions that are answered together, at most.
 TOGETHER = 16
 # Seconds between two looks at whether additions have changed.
@@ -34,20 +39,29 @@ class Hub:
     """
 
     def __init__(
-        self, served: Sequence[Served], reviews: Reviews | None, limits: Limits, metrics: Metrics
+        self,
+        served: Sequence[Served],
+        reviews: Reviews | None,
+        limits: Limits,
+        metrics: Metrics,
+        pictures: Pictures | None = None,
     ) -> None:
         self.runs = {one.name: Live(one, metrics) for one in served}
         self._first = served[0].name
         self.reviews, self.limits, self.metrics = reviews, limits, metrics
+        self._pictures = pictures
         self.fast = Answering(scored, TOGETHER, limits.queue)
         self.slow: Answering[Callable[[], Any], Any] = lane(limits.slow)
         # What was added is taken up here, for all who wait for it at once.
         self.renewing: Answering[Callable[[], Any], Any] = lane(limits.queue)
+        # Encoding takes long, and no question waits behind it.
+        self._adding: Answering[Callable[[], Any], Any] = lane(limits.adds)
         self._stop = threading.Event()
         self._watching = threading.Thread(target=self._watch, name="watching", daemon=True)
         self._watching.start()
         metrics.watch("scores", lambda: len(self.fast))
         metrics.watch("slow", lambda: len(self.slow))
+        metrics.watch("adding", lambda: len(self._adding))
 
     @property
     def stopping(self) -> bool:
@@ -119,9 +133,51 @@ class Hub:
                     if live.stale:
                         self.renewing.ask(live.renew).result()
 
-    async def _wait(self, ask: Callable[[Any], Any], question: Any) -> Any:
+    async def _wait(
+        self, ask: Callable[[Any], Any], question: Any, seconds: float | None = None
+    ) -> Any:
         future = asyncio.wrap_future(ask(question))
-        return await asyncio.wait_for(future, self.limits.seconds)
+        return await asyncio.wait_for(future, seconds or self.limits.seconds)
+
+    @property
+    def adds(self) -> bool:
+        """Whether entities are added to the served runs."""
+        return self._pictures is not None
+
+    @property
+    def pictures(self) -> Pictures:
+        """Pictures that were sent, for entities to come.
+
+        Raises:
+            Refusal: 403, this server adds no entities.
+        """
+        if self._pictures is None:
+            raise Refusal(
+                403,
+                "not_allowed",
+                "this server does not change what is added to its runs",
+                "start it with: mocme serve RUN --additions",
+            )
+        return self._pictures
+
+    async def adding(self, call: Callable[[], T]) -> T:
+        """What a call gives that adds or takes back, or prepares it; one at a time.
+
+        Raises:
+            Refusal: 504, it took too long; 507, the disk is full; 503, it refuses otherwise.
+        """
+        try:
+            found: T = await self._wait(self._adding.ask, call, self.limits.adding)
+            return found
+        except TimeoutError:
+            raise Refusal(
+                504,
+                "too_slow",
+                f"not done within {self.limits.adding:g} s, but it may still come to be",
+                "see whether it did before sending it again: GET /v1/additions",
+            ) from None
+        except OSError as error:
+            raise unkept(error) from error
 
     def kept(self) -> Reviews:
         """The decisions.
@@ -136,9 +192,20 @@ class Hub:
     def close(self) -> None:
         """Answer what waits, and end both lanes."""
         self._stop.set()
-        for one in (self.fast, self.slow, self.renewing):
+        for one in (self.fast, self.slow, self._adding, self.renewing):
             one.close()
         self._watching.join(timeout=5)
+
+
+def unkept(error: OSError) -> Refusal:
+    """What a disk refused, as an answer."""
+    LOG.error("cannot be kept: %s", error)
+    why = error.strerror or type(error).__name__
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = "nothing was changed; make room on the server's disk, then send it again"
+        return Refusal(507, "no_room", f"the server's disk has no room for it ({why})", remedy)
+    remedy = "nothing was changed; let the server write to its disk, then send it again"
+    return Refusal(503, "not_kept", f"the server's disk refuses it ({why})", remedy)
 
 
 def lane(waiting: int) -> Answering[Callable[[], Any], Any]:

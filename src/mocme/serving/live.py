@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 
-from mocme.additions.kept import Stamp, stamp
+from mocme.additions.asked import NewEntity
+from mocme.additions.kept import Addition
+from mocme.runs import Stamp
 from mocme.serving.metrics import Metrics
 from mocme.serving.served import Served
 
@@ -31,8 +34,7 @@ class Live:
     @property
     def stale(self) -> bool:
         """Whether the run's additions have changed since; two looks at an inode."""
-        present = stamp(self.now.run.folder)
-        return present not in (self.now.stamp, self._failed)
+        return self.now.present_stamp() not in (self.now.stamp, self._failed)
 
     def renew(self) -> Served:
         """Take up what the run has now, where that changed; what cannot be read changes nothing.
@@ -42,7 +44,7 @@ class Live:
         with self._lock:
             if not self.stale:
                 return self.now
-            seen, started = stamp(self.now.run.folder), time.perf_counter()
+            seen, started = self.now.present_stamp(), time.perf_counter()
             try:
                 self.now = self.now.renewed()
             except Exception as error:
@@ -60,3 +62,21 @@ class Live:
             number, seconds = len(self.now.additions), time.perf_counter() - started
             LOG.info("%s: serves %d additions now (%.2f s)", self.now.name, number, seconds)
             return self.now
+
+    def add(self, entity: NewEntity) -> Addition:
+        """Add an entity, keep it in the run's folder, and serve it.
+
+        Raises:
+            ValueError: it does not fit the run.
+            RunLocked: another process is writing the run.
+            OSError: it cannot be kept.
+        """
+        now = self.now
+        (made,) = now.run.add_all([entity], trained=now.loaded.trained)
+        self.renew()
+        return made
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Take additions back; see `Run.remove`."""
+        self.now.run.remove(*names)
+        self.renew()

@@ -12,13 +12,15 @@ from urllib.parse import urlencode
 
 import torch
 
-from mocme.additions import kept
+from mocme.additions.contents import attributes, known, takes
+from mocme.additions.kept import FILE
 from mocme.inference.completer import Completer
 from mocme.inference.predictions import Question
 from mocme.inference.searching import Search
 from mocme.loaded import Loaded
 from mocme.model.model import STRUCTURE
 from mocme.opening import Run
+from mocme.runs import Stamp
 from mocme.serving.content import Content, kind_of
 from mocme.serving.schema import Answer, Check, Explain, Missing
 
@@ -47,7 +49,7 @@ class Served:
     ) -> None:
         self.name, self.run = name, run
         # Before they are read: what changes meanwhile is seen at the next look.
-        self.stamp = kept.stamp(run.folder)
+        self.stamp = self.present_stamp()
         self.additions = {item.name: item for item in run.additions()}
         self.loaded: Loaded = before.loaded if before else run.loaded(device, advance)
         self.content: Content = (
@@ -63,6 +65,10 @@ class Served:
         # What is made once is made before the first question comes.
         self.completer.model.frozen()
         self.about = self._about()
+
+    def present_stamp(self) -> Stamp:
+        """What is no longer `stamp` once additions have changed; no file is read."""
+        return self.run.folder.stamp(FILE)
 
     def renewed(self) -> Served:
         """The run with the additions that it has now.
@@ -107,12 +113,20 @@ class Served:
             ],
             "facts": {split: len(graph.facts(split)) for split in graph.splits},
             "modalities": [
-                {"name": name, "present": int(has.sum())} for name, has in self.present.items()
+                {"name": name, "present": int(has.sum()), **self._wants(name)}
+                for name, has in self.present.items()
             ],
             "probabilities": self.completer.calibration is not None,
             "notes": list(self.content.notes),
             "additions": len(self.additions),
         }
+
+    def _wants(self, modality: str) -> dict[str, Any]:
+        """What of a new entity a modality is made of."""
+        own = known(self.loaded.trained.features).get(modality)
+        kind = "nothing" if own is None else takes(own)[0]
+        wanted = attributes(own) if own is not None and kind == "numbers" else []
+        return {"takes": kind, "attributes": wanted}
 
     # -- questions -----------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ def add(app: FastAPI, hub: Hub) -> None:
     async def runs() -> Json:
         """The served runs."""
         abouts = [live.now.about for live in hub.runs.values()]
-        return Json({"runs": abouts, "version": app.version})
+        return Json({"runs": abouts, "version": app.version, "adds": hub.adds})
 
     @app.get("/v1/search", response_model=schema.Found, tags=["look"])
     async def search(
