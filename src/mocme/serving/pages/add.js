@@ -79,7 +79,7 @@ function form(named, signal) {
   }
 
   function refused(error) {
-    const text = [error.message, error.remedy].filter(Boolean).join(" ");
+    const text = [error.message, error.remedy].filter(Boolean).join("; ");
     const field = error.field ?? "";
     const beside = field === "name" ? (name.trouble.tell(text), true) : [content, facts].some((part) => part.tell(field, text));
     if (!beside) {

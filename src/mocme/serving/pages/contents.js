@@ -109,7 +109,7 @@ function pictures(modality, signal) {
       },
       (error) => {
         if (error.name === "AbortError") return;
-        one.wrong = `${file.name}: ${error.message} ${error.remedy ?? ""}`;
+        one.wrong = [`${file.name}: ${error.message}`, error.remedy].filter(Boolean).join("; ");
         state.textContent = "cannot be used";
         field.trouble.tell(one.wrong);
       },
