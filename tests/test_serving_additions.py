@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -407,6 +408,21 @@ def test_a_disk_that_refuses_is_told(
     assert "nothing was changed" in refused(answer, status, code)["remedy"]
     assert "/secret/path" not in answer.text
     refused(client.get("/v1/entity", params={"name": "Ada"}), 404, "unknown_name")
+
+
+def test_a_disk_that_is_full_while_encoding_is_told(
+    painter: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        database = sqlite3.connect(":memory:")
+        database.execute("pragma max_page_count = 2")
+        database.execute("create table held (it)")
+        database.execute("insert into held values (zeroblob(100000))")
+
+    id = send(painter, picture()).json()["id"]
+    monkeypatch.setattr("mocme.encoders.image.Image.encode", full)
+    body = {"name": "Ada", "content": {"image": {"pictures": [id]}}}
+    refused(painter.post("/v1/additions", json=body), 507, "no_room")
 
 
 def test_questions_pass_an_addition_that_takes_long(

@@ -7,9 +7,11 @@ ready is taken: a vector of the right width, or tokens.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import sqlite3
 import tempfile
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -254,7 +256,13 @@ def _encoded(
         (folder / "given.jsonl").write_text(rows, encoding="utf-8")
         encoder = encoder_of({**table, "paths": ["given.jsonl"]}, f"encode.{name}")
         job = Job(graph, name, folder, folder, device=device)
-        outcome = encoder.encode(job)
+        try:
+            outcome = encoder.encode(job)
+        except sqlite3.OperationalError as error:
+            # An encoder keeps its items there: of the disk, and not of what was given.
+            full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+            number = errno.ENOSPC if full else errno.EIO
+            raise OSError(number, f"{os.strerror(number)} ({error})", str(folder)) from error
         for failure in outcome.failures:
             raise ValueError(f"{failure.entity!r}, {name}: {failure.reason}")
         tensors, metadata = read_safetensors(job.path)
