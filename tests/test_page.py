@@ -90,17 +90,25 @@ class Site:
 
 
 @contextmanager
-def serving(runs: list[Run], reviews: Path, token: str | None = None) -> Iterator[Site]:
-    """The real application in a thread, on a free port of this machine."""
+def serving(
+    runs: list[Run], reviews: Path, token: str | None = None, pictures: Path | None = None
+) -> Iterator[Site]:
+    """The real application in a thread, on a free port of this machine.
+
+    Args:
+        pictures: a folder for pictures of new entities; None adds none.
+    """
     import uvicorn
 
     from mocme.reviews import Reviews
     from mocme.serving.api import application
+    from mocme.serving.pictures import Pictures
     from mocme.serving.served import Served
 
+    room = None if pictures is None else Pictures(pictures)
     served = [Served(run.path.name, run) for run in runs]
     listener = socket.create_server(("127.0.0.1", 0))
-    app = application(served, Reviews(reviews), token=token)
+    app = application(served, Reviews(reviews), token=token, pictures=room)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -21,6 +21,7 @@ import mocme
 from mocme.opening import Run
 from mocme.reviews import Reviews
 from mocme.serving.api import application
+from mocme.serving.pictures import Pictures
 from mocme.serving.running import Address
 from mocme.serving.served import Served
 
@@ -32,6 +33,7 @@ NAMES = [
     "Niger",
     "Africa",
     "No such place",
+    "Newland",
     "<script>alert(1)</script>",
     "\u202eabc",
     "🏳️‍🌈",
@@ -46,7 +48,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     few = {"training.passes": 1, "model.width": 8}
     run = mocme.train("atlas", "structure", out=out, settings=few, device="cpu")
     reviews = Reviews(Path(out) / "reviews.sqlite")
-    app = application([Served("atlas", Run.open(run.path))], reviews)
+    pictures = Pictures(tmp_path_factory.mktemp("pictures"))
+    app = application([Served("atlas", Run.open(run.path))], reviews, pictures=pictures)
     address = Address(port=0)
     listener = address.bind()
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
@@ -64,7 +67,7 @@ def with_names(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     found = {key: with_names(part) for key, part in schema.items()}
-    for example, names in (("Chad", NAMES), ("borders", RELATIONS)):
+    for example, names in (("Chad", NAMES), ("Newland", NAMES), ("borders", RELATIONS)):
         if example in schema.get("examples", ()):
             found["enum"] = names
     if schema.get("name") in ("name", "relation") and schema.get("in") == "query":

@@ -1,7 +1,9 @@
 """Nested states: what is packed comes back to the bit, what would not is refused."""
 
 import json
+import resource
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mocme.trees import pack, unpack
+from mocme.trees import pack, save_tensors, unpack
 
 DTYPES = [
     torch.bool,
@@ -110,3 +112,14 @@ def test_what_would_not_come_back_is_refused_by_its_place(value: Any) -> None:
 def test_a_skeleton_that_does_not_fit_is_refused(skeleton: Any) -> None:
     with pytest.raises(ValueError, match="does not fit"):
         unpack({}, skeleton)
+
+
+def test_a_file_that_the_disk_cannot_hold_is_an_error_of_the_system(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            save_tensors(tmp_path / "it.safetensors", {"large": torch.zeros(1_000_000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(tmp_path / "it.safetensors")

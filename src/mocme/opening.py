@@ -26,9 +26,9 @@ from mocme.evaluation.ranking import Ranks, batch_for, hidden, rank
 from mocme.graph.modalities import Features, unpacked
 from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import AnswerIndex, Graph, Vocabulary
-from mocme.grounds import RunGrounds
 from mocme.inference.calibration import Calibration
 from mocme.inference.completer import Completer
+from mocme.loaded import Loaded
 from mocme.machine import find_device
 from mocme.model.model import Model
 from mocme.patterns.evidence import Evidence
@@ -204,8 +204,19 @@ class Run:
             advance: is told (questions done, questions in all) of a calibration.
             additions: whether entities that were added take part.
         """
+        return self.loaded(device, advance).completer(
+            self.additions() if additions else Additions()
+        )
+
+    def loaded(
+        self, device: str = "auto", advance: Callable[[int, int], None] | None = None
+    ) -> Loaded:
+        """All that additions do not change, in memory: completers with any additions share it.
+
+        Args:
+            advance: as of `completer`.
+        """
         trained = self.world(device, additions=False)
-        found = trained.extended(self.additions() if additions else Additions())
         calibration = None
         if self.folder.has(CALIBRATION):
             tensors = self.folder.read_tensors(CALIBRATION)
@@ -213,9 +224,7 @@ class Run:
             calibration = Calibration.unpacked(tensors, metadata)
         elif len(trained.graph.facts("valid")):
             calibration = self._calibrate(trained.model, trained.graph, advance)
-        objective = self.experiment.parts()[2].objective
-        grounds = RunGrounds(self.folder, objective, found, trained)
-        return Completer(found.model, found.graph, calibration, grounds, found.features)
+        return Loaded(self.folder, trained, calibration, self.experiment.parts()[2].objective)
 
     def world(self, device: str = "auto", *, additions: bool = True) -> World:
         """Graph, modalities and model that belong together, with the additions or without."""
@@ -259,33 +268,47 @@ class Run:
         entities: Sequence[NewEntity],
         device: str = "auto",
         advance: Callable[[int, int], None] | None = None,
+        *,
+        trained: World | None = None,
     ) -> list[Addition]:
         """Add many entities, which may have facts among each other: all of them or none.
 
         Args:
             advance: is told (entities done, entities in all).
+            trained: `world` without additions, where it is in memory already.
+
+        Raises:
+            ValueError: something does not fit the run; nothing is changed then.
+            RunLocked: another process is writing the run.
         """
         with self.folder.lock():
             present = self.additions()
-            trained = self.world(device, additions=False)
+            trained = trained or self.world(device, additions=False)
             adder = Adder(trained, present, self.experiment.parts()[2].objective)
             made = adder.add(entities, advance)
             everyone = related(trained, [*present, *made])
             kept.write(self.folder, everyone)
         return list(everyone)[len(present) :]
 
-    def remove(self, *names: str) -> None:
+    def remove(self, *names: str, trained: World | None = None) -> None:
         """Take additions back; without any, the run's files are as they were.
 
+        Args:
+            trained: as of `add_all`.
+
         Raises:
-            ValueError: one is no addition, or facts of an addition that stays name it.
+            NoAddition: one is no addition.
+            ValueError: facts of an addition that stays name one.
+            RunLocked: another process is writing the run.
         """
         with self.folder.lock():
             present = self.additions()
             for name in names:
                 if name not in present.names:
                     has = ", ".join(map(repr, present.names[:10])) or "none"
-                    raise ValueError(f"{self.path}: there is no addition {name!r}; there are {has}")
+                    raise kept.NoAddition(
+                        f"{self.path}: there is no addition {name!r}; there are {has}"
+                    )
             stay = Additions([item for item in present if item.name not in names])
             for item in stay:
                 if named := {n for h, _, t in item.facts for n in (h, t)} & set(names):
@@ -294,7 +317,7 @@ class Run:
                         f"fitted by them; remove both together, or {item.name!r} alone first"
                     )
             if present.pairs and stay:
-                stay = related(self.world("cpu", additions=False), stay)
+                stay = related(trained or self.world("cpu", additions=False), stay)
             kept.write(self.folder, stay)
 
     def _calibrate(

@@ -34,11 +34,17 @@ from torch import Tensor
 from mocme.trees import Tree, load_tensors, pack, save_tensors, unpack
 
 FORMAT_VERSION = 1  # rises when an older version could misread a run; run.json keeps its place
+# Tells one state of a file from another.
+Stamp = tuple[tuple[int, ...], ...]
 _TROUBLES = (TypeError, LookupError, ValueError, RuntimeError, SafetensorError)
 
 
 class RunError(ValueError):
     """A run cannot be read or written as asked; the message names the file and a remedy."""
+
+
+class RunLocked(RunError):
+    """Another process, or another part of this one, is writing the run."""
 
 
 def _damaged(path: Path, why: str) -> RunError:
@@ -251,6 +257,18 @@ class RunFolder:
     def has(self, name: str) -> bool:
         return self._file(name).is_file()
 
+    def stamp(self, name: str) -> Stamp:
+        """What changes whenever the file or its record does; nothing of their content is read."""
+        path, found = self._file(name), list[tuple[int, ...]]()
+        for file in (path, path.with_name(f"{path.name}.sha256")):
+            try:
+                about = file.stat()
+            except FileNotFoundError:
+                found.append(())
+                continue
+            found.append((about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns))
+        return tuple(found)
+
     def write_json(self, name: str, value: Any) -> None:
         """As JSON does: tuples come back as lists and the keys of dicts as strings."""
         _replace(self._file(name, writing=True), lambda fresh: _write_json(fresh, value))
@@ -425,14 +443,14 @@ class RunFolder:
 
         The system takes it back when the process dies, and those that it forked meanwhile.
 
-        Raises RunError if another process, or another part of this one, holds it.
+        Raises RunLocked if another process, or another part of this one, holds it.
         """
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RunError(f"another process is writing this run: {self.path}") from None
+                raise RunLocked(f"another process is writing this run: {self.path}") from None
             yield
         finally:
             os.close(descriptor)

@@ -4,6 +4,8 @@ Optimizers and training loops keep their state in nested dicts and lists. `pack`
 into the two parts that these formats can hold, `unpack` joins them. Nothing is ever pickled.
 """
 
+import os
+import re
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -74,7 +77,8 @@ def unpack(tensors: Mapping[str, Tensor], skeleton: Any) -> Tree:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> None:
     """Write a safetensors file from tensors of any device.
 
-    Raises one of several errors for what the format lacks (sparse, complex128).
+    Raises one of several errors for what the format lacks (sparse, complex128), OSError where the
+    disk is full or refuses.
     """
     if "__metadata__" in tensors:
         raise ValueError("safetensors reserves the name __metadata__")
@@ -88,7 +92,14 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, s
         addresses.add(address)
     path.touch()
     mode = path.stat().st_mode  # save_file ignores the umask: nobody else could read the run
-    save_file(plain, path, dict(meta) or None)  # {} would make an unreadable header
+    try:
+        save_file(plain, path, dict(meta) or None)  # {} would make an unreadable header
+    except SafetensorError as error:
+        # The library tells of a full disk as of a wrong tensor.
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            code = int(number[1])
+            raise OSError(code, os.strerror(code), str(path)) from error
+        raise
     path.chmod(mode)
 
 

@@ -12,11 +12,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mocme.additions import contents
-from mocme.additions.asked import Content, Made, NewEntity
+from mocme.additions.asked import Content, Made, NewEntity, Unfit, part
 from mocme.additions.kept import Addition, Additions, Fact
-from mocme.additions.relating import growing, remarks
+from mocme.additions.relating import growing, known, remarks
 from mocme.additions.world import World, added_of
-from mocme.graph.modalities import AnyModality
 from mocme.graph.tokens import TrainingFacts
 from mocme.graph.triples import Vocabulary
 from mocme.training.folding import Fitted, Frozen, fit_rows
@@ -81,16 +80,18 @@ class Adder:
         taken = {item.name for item in self.present}
         for entity in asked:
             if not entity.name.strip():
-                raise ValueError("an entity's name is empty; give it one")
+                raise Unfit("an entity's name is empty; give it one", "name")
             if entity.name in self.trained.graph.entities:
-                raise ValueError(
+                raise Unfit(
                     f"{entity.name!r} is an entity of the graph that the run was trained on; "
-                    f"choose another name, or train again to give it more facts"
+                    f"choose another name, or train again to give it more facts",
+                    "name",
                 )
             if entity.name in taken:
-                raise ValueError(
+                raise Unfit(
                     f"{entity.name!r} is an addition already, or given twice; remove it first, or "
-                    f"choose another name"
+                    f"choose another name",
+                    "name",
                 )
             taken.add(entity.name)
             self._check_called(entity)
@@ -98,12 +99,13 @@ class Adder:
     def _check_called(self, entity: NewEntity) -> None:
         names = _listed(entity.names)
         if not all(isinstance(name, str) and name.strip() for name in names):
-            raise ValueError(f"{entity.name!r}: one of its names is empty; leave it out")
+            raise Unfit(f"{entity.name!r}: one of its names is empty; leave it out", "names")
         bases = [own.basis for own in growing(self.trained).values()]
         if names and not any(basis is not None and "names" in basis.texts for basis in bases):
-            raise ValueError(
+            raise Unfit(
                 f"{entity.name!r}: names are given, and no pairs of the run are made of names; "
-                f"leave them out"
+                f"leave them out",
+                "names",
             )
 
     def _facts(self, asked: Sequence[NewEntity]) -> dict[str, list[Fact]]:
@@ -113,73 +115,64 @@ class Adder:
         everyone = Vocabulary([*graph.entities, *there, *(entity.name for entity in asked)])
         found: dict[str, dict[Fact, None]] = {entity.name: {} for entity in asked}
         for entity in asked:
-            for fact in entity.facts:
-                if len(fact) != 3 or not all(isinstance(name, str) for name in fact):
-                    raise ValueError(
-                        f"{entity.name!r}: {fact!r} is no fact; give (head, relation, tail)"
-                    )
-                head, relation, tail = fact
-                if entity.name not in (head, tail):
-                    raise ValueError(
-                        f"{entity.name!r}: the fact ({head}, {relation}, {tail}) does not name it; "
-                        f"facts between other entities need a training"
-                    )
-                graph.relations.id(relation)
-                for name in (head, tail):
-                    everyone.id(name)
-                    if name in found:
-                        found[name][(head, relation, tail)] = None
+            for number, fact in enumerate(entity.facts):
+                with part(f"facts.{number}"):
+                    _check_fact(entity.name, fact)
+                    head, relation, tail = fact
+                    graph.relations.id(relation)
+                    for name in (head, tail):
+                        everyone.id(name)
+                        if name in found:
+                            found[name][(head, relation, tail)] = None
         return {name: list(own) for name, own in found.items()}
-
-    def _known(self) -> dict[str, AnyModality]:
-        """The modalities that a new entity can have; of pairs, the vectors that they compare."""
-        known: dict[str, AnyModality] = {}
-        for name, own in growing(self.trained).items():
-            assert own.basis is not None
-            known[name] = own.basis.vectors or own
-        return {**self.trained.features.dense, **self.trained.features.tokens, **known}
 
     def _contents(self, asked: Sequence[NewEntity]) -> dict[str, dict[str, Made]]:
         """What each modality gets, by entity; a modality's encoder is loaded once for all."""
-        known = self._known()
-        given: dict[str, dict[str, Content]] = {name: {} for name in known}
+        known_of = known(self.trained)
+        given: dict[str, dict[str, Content]] = {name: {} for name in known_of}
         for entity in asked:
             for name, content in self._spread(entity).items():
                 given[name][entity.name] = content
         device = self.trained.model.structure.device
         found: dict[str, dict[str, Made]] = {entity.name: {} for entity in asked}
         for name, own in given.items():
-            made = contents.made(name, known[name], own, device) if own else {}
+            if not own:
+                continue
+            with part(f"content.{name}"):
+                made = contents.made(name, known_of[name], own, device)
             for entity_name, result in made.items():
                 found[entity_name][name] = result
         return found
 
     def _spread(self, entity: NewEntity) -> dict[str, Content]:
         """Content by modality: what is given for one, and texts and numbers for all others."""
-        known = self._known()
+        known_of = known(self.trained)
         content = dict(entity.content)
         for name in content:
-            if name in self.trained.features.pairs and name not in known:
-                raise ValueError(
+            if name in self.trained.features.pairs and name not in known_of:
+                raise Unfit(
                     f"{entity.name!r}: {name} holds pairs of entities, which this run does not "
-                    f"make for a new one; leave it out"
+                    f"make for a new one; leave it out",
+                    f"content.{name}",
                 )
-            if name not in known:
-                raise ValueError(
+            if name not in known_of:
+                raise Unfit(
                     f"{entity.name!r}: the run has no modality {name!r} to give content for; it "
-                    f"has {', '.join(known) or 'structure only'}"
+                    f"has {', '.join(known_of) or 'structure only'}",
+                    f"content.{name}",
                 )
-        kinds = {name: contents.takes(own)[0] for name, own in known.items()}
+        kinds = {name: contents.takes(own)[0] for name, own in known_of.items()}
         for name, own in content.items():
-            if kinds[name] == "files":
+            if kinds[name] in contents.FILES:
                 content[name] = _at(entity.home, own)
-        free = [name for name in known if name not in content]
+        free = [name for name in known_of if name not in content]
         if entity.text is not None:
             reading = [name for name in free if kinds[name] == "texts"]
             if not reading:
-                raise ValueError(
+                raise Unfit(
                     f"{entity.name!r}: no modality of the run is made of a text by an encoder that "
-                    f"it knows; leave the text out, or give content by modality"
+                    f"it knows; leave the text out, or give content by modality",
+                    "text",
                 )
             content |= dict.fromkeys(reading, entity.text)
         if entity.numbers is not None:
@@ -188,15 +181,16 @@ class Adder:
 
     def _numbers(self, entity: NewEntity, reading: Sequence[str]) -> dict[str, Content]:
         """To each modality the numbers whose attributes it has."""
-        known = self._known()
-        has = {name: contents.attributes(known[name]) for name in reading}
+        known_of = known(self.trained)
+        has = {name: contents.attributes(known_of[name]) for name in reading}
         assert entity.numbers is not None
         for attribute in entity.numbers:
             if not any(attribute in own for own in has.values()):
                 every = sorted({name for own in has.values() for name in own})
-                raise ValueError(
+                raise Unfit(
                     f"{entity.name!r}: no modality of the run has the attribute {attribute!r}; "
-                    f"there are {', '.join(every) or 'none'}"
+                    f"there are {', '.join(every) or 'none'}",
+                    "numbers",
                 )
         found: dict[str, Content] = {}
         for name, own in has.items():
@@ -287,6 +281,18 @@ class Adder:
                 for token in item.tokens.get(name, ())
             ]
         return torch.tensor(list(dict.fromkeys(rows)), dtype=torch.int64).view(-1, 3)
+
+
+def _check_fact(name: str, fact: Fact) -> None:
+    """Refuse what is no fact of a new entity."""
+    if len(fact) != 3 or not all(isinstance(own, str) for own in fact):
+        raise ValueError(f"{name!r}: {fact!r} is no fact; give (head, relation, tail)")
+    head, relation, tail = fact
+    if name not in (head, tail):
+        raise ValueError(
+            f"{name!r}: the fact ({head}, {relation}, {tail}) does not name it; "
+            f"facts between other entities need a training"
+        )
 
 
 def _at(home: Path, content: Content) -> Content:

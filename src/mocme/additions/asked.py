@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from mocme.additions.kept import Fact
+from mocme.graph.triples import UnknownName
 
 # A text or file, several of them, numbers by attribute, tokens, or a vector.
 Content = (
@@ -26,6 +28,34 @@ Content = (
     | np.ndarray
     | Tensor
 )
+
+
+class Unfit(ValueError):
+    """Something of a new entity does not fit the run.
+
+    Attributes:
+        field: which part of a `NewEntity` it is: ``name``, ``names``, ``text``,
+            ``numbers``, ``content.MODALITY`` (also where a text or numbers went to it), or
+            ``facts.N``, numbered from 0; empty where it is none alone.
+    """
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """Errors are told to be of this part of a new entity; see `Unfit`."""
+    try:
+        yield
+    except UnknownName as error:
+        error.field = name
+        raise
+    except Unfit:
+        raise
+    except ValueError as error:
+        raise Unfit(str(error), name) from error
 
 
 class Made(NamedTuple):

@@ -7,9 +7,11 @@ ready is taken: a vector of the right width, or tokens.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import sqlite3
 import tempfile
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -26,13 +28,15 @@ from mocme.graph.numbers import bin_of, read_scales
 from mocme.graph.tokens import UNITS
 from mocme.graph.triples import Graph, Vocabulary
 
-Takes = Literal["texts", "files", "numbers", "nothing"]
+Takes = Literal["texts", "pictures", "sounds", "videos", "numbers", "nothing"]
+# Of these it takes paths of files.
+FILES: AbstractSet[Takes] = {"pictures", "sounds", "videos"}
 # Kinds of `mocme encode` whose network is asked again; no other code is named by a run's files.
 NETWORKS: Mapping[str, Takes] = {
     "text": "texts",
-    "image": "files",
-    "audio": "files",
-    "video": "files",
+    "image": "pictures",
+    "audio": "sounds",
+    "video": "videos",
 }
 # What differs from one making of a modality to another of the same kind.
 _OWN = ("sources", "sources_sha256", "source", "sha256", "settings", "entities", "format")
@@ -105,7 +109,7 @@ def made(
             found[entity] = Made(_vector(where, modality, content), None, "a vector")
         elif isinstance(content, Mapping) and kind == "numbers":
             found[entity] = _numbers(where, modality, content)
-        elif (texts := _texts(content)) is not None and kind in ("texts", "files"):
+        elif (texts := _texts(content)) is not None and (kind == "texts" or kind in FILES):
             raw[entity] = [str(text) for text in texts]
         else:
             raise _unfit(where, modality, kind, why)
@@ -133,8 +137,8 @@ def _unfit(where: str, modality: AnyModality, kind: Takes, why: str) -> ValueErr
         ready = f"a vector of width {modality.width}"
     if kind == "nothing":
         return ValueError(f"{where}: {why}; give {ready} instead")
-    what = {"texts": "a text", "files": "the path of a file", "numbers": "numbers by attribute"}
-    return ValueError(f"{where}: give {what[kind]}, or {ready}")
+    what = {"texts": "a text", "numbers": "numbers by attribute"}.get(kind, "the path of a file")
+    return ValueError(f"{where}: give {what}, or {ready}")
 
 
 def _ready(content: Content) -> bool:
@@ -266,7 +270,7 @@ def _encoded(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         lines = [
-            {"entity": entity, column: os.path.abspath(text) if kind == "files" else text}
+            {"entity": entity, column: os.path.abspath(text) if kind in FILES else text}
             for entity, texts in raw.items()
             for text in texts
         ]
@@ -274,14 +278,20 @@ def _encoded(
         (folder / "given.jsonl").write_text(rows, encoding="utf-8")
         encoder = encoder_of({**table, "paths": ["given.jsonl"]}, f"encode.{name}")
         job = Job(graph, name, folder, folder, device=device)
-        outcome = encoder.encode(job)
+        try:
+            outcome = encoder.encode(job)
+        except sqlite3.OperationalError as error:
+            # An encoder keeps its items there: of the disk, and not of what was given.
+            full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+            number = errno.ENOSPC if full else errno.EIO
+            raise OSError(number, f"{os.strerror(number)} ({error})", str(folder)) from error
         for failure in outcome.failures:
             raise ValueError(f"{failure.entity!r}, {name}: {failure.reason}")
         tensors, metadata = read_safetensors(job.path)
         values = tensors["values"].float().clone()
         rows_of = tensors["rows"].tolist()
     _check_same(name, modality.provenance, metadata)
-    what = {"texts": "text", "files": "file"}[kind]
+    what = "file" if kind in FILES else "text"
     found = {}
     for row, vector in zip(rows_of, values, strict=True):
         entity = names[row]

@@ -22,6 +22,10 @@ _TOLD = 8
 Fact = tuple[str, str, str]
 
 
+class NoAddition(ValueError):
+    """A run has no addition of this name."""
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Addition:

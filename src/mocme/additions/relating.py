@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mocme.additions.kept import Addition, Additions
 from mocme.additions.world import World
-from mocme.graph.modalities import Basis, Pairs
+from mocme.graph.modalities import AnyModality, Basis, Pairs
 from mocme.graph.pairing import Given, grown
 
 
@@ -19,6 +19,15 @@ def growing(world: World) -> dict[str, Pairs]:
     if world.model.evidence is None:
         return {}
     return {name: own for name, own in world.features.pairs.items() if own.basis is not None}
+
+
+def known(world: World) -> dict[str, AnyModality]:
+    """The modalities that a new entity can have; of pairs, the vectors that they compare."""
+    pairs: dict[str, AnyModality] = {}
+    for name, own in growing(world).items():
+        assert own.basis is not None
+        pairs[name] = own.basis.vectors or own
+    return {**world.features.dense, **world.features.tokens, **pairs}
 
 
 def related(trained: World, items: Sequence[Addition]) -> Additions:

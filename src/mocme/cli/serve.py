@@ -31,6 +31,9 @@ from mocme.terminal import bar, moving
     type=click.Path(dir_okay=False, path_type=Path),
     help="File of the decisions; reviews.sqlite in the first run's folder by default.",
 )
+@click.option(
+    "--additions", is_flag=True, help="Entities may be added to the runs, and taken back."
+)
 @click.option("--workers", default=1, show_default=True, help="Processes, which share memory.")
 @click.option("--seconds", default=20.0, show_default=True, help="Time for one request.")
 @click.option("--queue", default=128, show_default=True, help="Questions that may wait.")
@@ -47,6 +50,7 @@ def serve(
     token_file: Path | None,
     hosts: tuple[str, ...],
     reviews: Path | None,
+    additions: bool,
     workers: int,
     seconds: float,
     queue: int,
@@ -88,6 +92,7 @@ def serve(
             address,
             Limits(seconds=seconds, queue=queue),
             reviews=reviews,
+            additions=additions,
             workers=workers,
             logs=how,
             trust_code=trust_code,

@@ -34,7 +34,8 @@ def reviewed(graph: Graph, path: str | Path) -> Graph:
         except UnknownName as error:
             raise ValueError(
                 f"{path}: a decision on ({head}, {relation}, {tail}): {error}; the decisions are "
-                f"of another graph, or the name was changed"
+                f"of another graph, the name was changed, or it was added to a run and is not in "
+                f"the data: put it there, or take the decision back"
             ) from error
         chosen[decision].append(ids)
     accepted, rejected = (

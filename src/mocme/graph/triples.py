@@ -23,11 +23,13 @@ class UnknownName(ValueError):
 
     Attributes:
         near: names that look like it, best first.
+        field: which part of what was asked holds it, where that is told.
     """
 
     def __init__(self, message: str, near: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.near = tuple(near)
+        self.field = ""
 
 
 class Vocabulary:

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -41,6 +41,7 @@ class Guard:
     """Wraps the application.
 
     Args:
+        larger: by path, bytes of a request where that is not as everywhere.
         token: what /v1 and /metrics ask for as a bearer; None for no token.
         hosts: names that requests may call this server by; others are refused, so that a page of
             another site cannot reach a server on loopback by a name of its own.
@@ -53,8 +54,10 @@ class Guard:
         metrics: Metrics,
         token: str | None,
         hosts: frozenset[str] | None,
+        larger: Mapping[str, int] = {},
     ) -> None:
         self._app, self._limits, self._metrics = app, limits, metrics
+        self._larger = larger
         self._token = None if token is None else token.encode()
         self._hosts = hosts
 
@@ -88,7 +91,7 @@ class Guard:
             if refused is not None:
                 await answer(sending, *refused)
                 return
-            await self._app(scope, self._limited(receive, sending), sending)
+            await self._app(scope, self._limited(receive, self._most(scope)), sending)
         except Exception:
             LOG.exception("failed", extra={"request": request})
             if not state["begun"]:
@@ -120,11 +123,9 @@ class Guard:
             },
         )
 
-    def _too_large(self) -> tuple[str, str]:
-        return (
-            f"the request has more than {self._limits.body:,} bytes",
-            "ask in several requests",
-        )
+    def _most(self, scope: Scope) -> int:
+        """Bytes of a request."""
+        return self._larger.get(scope["path"], self._limits.body)
 
     def _refused(self, scope: Scope) -> tuple[Any, ...] | None:
         headers = dict(scope["headers"])
@@ -139,8 +140,9 @@ class Guard:
                     "call it by its address, or name it with --allow-host",
                 )
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._limits.body:
-            return (413, "too_large", *self._too_large())
+        if length.isdigit() and int(length) > self._most(scope):
+            few = "send less" if scope["path"] in self._larger else "ask in several requests"
+            return (413, "too_large", f"the request has more than {self._most(scope):,} bytes", few)
         path = scope["path"]
         if self._token is not None and (path.startswith("/v1/") or path == "/metrics"):
             given = headers.get(b"authorization", b"")
@@ -154,7 +156,7 @@ class Guard:
                 )
         return None
 
-    def _limited(self, receive: Receive, send: Send) -> Receive:
+    def _limited(self, receive: Receive, most: int) -> Receive:
         size = 0
 
         async def receiving() -> Message:
@@ -162,7 +164,7 @@ class Guard:
             message = await receive()
             if message["type"] == "http.request":
                 size += len(message.get("body", b""))
-                if size > self._limits.body:
+                if size > most:
                     raise TooLarge
             return message
 
@@ -176,6 +178,20 @@ class TooLarge(HTTPException):
         super().__init__(413, "the request is larger than this server takes")
 
 
+class Refusal(HTTPException):
+    """A request that is refused, with what to do about it.
+
+    Args:
+        after: seconds after which it may be sent again.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, remedy: str, after: int | None = None
+    ) -> None:
+        super().__init__(status, message, None if after is None else {"retry-after": str(after)})
+        self.code, self.remedy = code, remedy
+
+
 async def answer(send: Send, status: int, code: str, message: str, remedy: str) -> None:
     """Send an error as JSON."""
     body = json.dumps(failure(code, message, remedy), ensure_ascii=False).encode()
@@ -187,7 +203,8 @@ async def answer(send: Send, status: int, code: str, message: str, remedy: str) 
 
 
 def failure(
-    code: str, message: str, remedy: str = "", near: tuple[str, ...] = ()
+    code: str, message: str, remedy: str = "", near: tuple[str, ...] = (), field: str = ""
 ) -> dict[str, Any]:
-    """The body of an error."""
-    return {"error": {"code": code, "message": message, "remedy": remedy, "near": list(near)}}
+    """The body of an error; `field` is the part of the request that it is about, if it is one."""
+    told = {"code": code, "message": message, "remedy": remedy, "near": list(near)}
+    return {"error": told | ({"field": field} if field else {})}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Literal
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -45,6 +46,12 @@ class Metrics:
         self._refused = Counter(
             "mocme_busy", "Requests refused because too many wait.", registry=self._registry
         )
+        self._renewed = Counter(
+            "mocme_renewals",
+            "Changed additions of a run, taken up (done) or unreadable (failed).",
+            ("result",),
+            registry=self._registry,
+        )
         self._waiting = Gauge(
             "mocme_waiting",
             "Questions that wait for an answer.",
@@ -61,6 +68,10 @@ class Metrics:
     def busy(self) -> None:
         """A request was refused."""
         self._refused.inc()
+
+    def renewed(self, result: Literal["done", "failed"]) -> None:
+        """What is added to a run was read again."""
+        self._renewed.labels(result).inc()
 
     def watch(self, lane: str, waiting: Callable[[], int]) -> None:
         """Tell how many wait in a lane, whenever asked; in several processes not live."""

@@ -11,16 +11,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from mocme.additions.asked import Unfit
+from mocme.additions.kept import NoAddition
 from mocme.graph.triples import UnknownName
 from mocme.reviews import ReviewError
+from mocme.runs import RunLocked
 from mocme.serving import schema
 from mocme.serving.asking import Busy
-from mocme.serving.guard import failure
+from mocme.serving.guard import Refusal, failure
 from mocme.serving.hub import Hub
 
 # As the schema tells them.
 ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": schema.Failure, "description": "A token is needed."},
+    403: {"model": schema.Failure, "description": "This server does not do that."},
     404: {"model": schema.Failure, "description": "There is nothing of that name."},
     413: {"model": schema.Failure, "description": "The request is too large."},
     422: {"model": schema.Failure, "description": "Something in the request is wrong."},
@@ -45,9 +49,10 @@ def failed(
     remedy: str = "",
     near: Sequence[str] = (),
     headers: Mapping[str, str] | None = None,
+    field: str = "",
 ) -> Json:
     """An error as the answer."""
-    return Json(failure(code, message, remedy, tuple(near)), status, headers)
+    return Json(failure(code, message, remedy, tuple(near), field), status, headers)
 
 
 def add_handlers(app: FastAPI, hub: Hub) -> None:
@@ -56,13 +61,18 @@ def add_handlers(app: FastAPI, hub: Hub) -> None:
     @app.exception_handler(UnknownName)
     async def unknown(_: Request, error: UnknownName) -> Json:
         remedy = "search for it: GET /v1/search?q=..."
-        return failed(404, "unknown_name", str(error), remedy, error.near)
+        return failed(404, "unknown_name", str(error), remedy, error.near, field=error.field)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Json:
         told = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
         remedy = "what is asked for stands in GET /v1/openapi.json"
         return failed(422, "invalid", "; ".join(told), remedy)
+
+    @app.exception_handler(Refusal)
+    async def refusal(_: Request, error: Refusal) -> Json:
+        told = str(error.detail)
+        return failed(error.status_code, error.code, told, error.remedy, (), error.headers)
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Json:
@@ -73,6 +83,19 @@ def add_handlers(app: FastAPI, hub: Hub) -> None:
     @app.exception_handler(ReviewError)
     async def unkept(_: Request, error: ReviewError) -> Json:
         return failed(503, "not_kept", str(error), "the decision is not kept; send it again", ())
+
+    @app.exception_handler(Unfit)
+    async def unfit(_: Request, error: Unfit) -> Json:
+        return failed(422, "invalid", str(error), field=error.field)
+
+    @app.exception_handler(NoAddition)
+    async def not_added(_: Request, error: NoAddition) -> Json:
+        return failed(404, "not_found", str(error), "see which there are: GET /v1/additions")
+
+    @app.exception_handler(RunLocked)
+    async def locked(_: Request, error: RunLocked) -> Json:
+        after = {"retry-after": "2"}
+        return failed(503, "busy", str(error), "wait as Retry-After says", (), after)
 
     @app.exception_handler(ValueError)
     async def wrong(_: Request, error: ValueError) -> Json:

@@ -108,6 +108,7 @@ def serve(
     limits: Limits = Limits(),
     *,
     reviews: str | Path | None = None,
+    additions: bool = False,
     workers: int = 1,
     device: str = "cpu",
     logs: Logs = "text",
@@ -120,6 +121,7 @@ def serve(
     Args:
         paths: folders of finished runs; the first is asked where a request names none.
         reviews: the file of decisions; ``reviews.sqlite`` in the first run's folder by default.
+        additions: whether entities may be added to the runs and taken back.
         workers: processes. They share the memory of all weights, for they are copies of one
             process that has loaded them.
         started: is told the address and notes for the reader.
@@ -142,9 +144,11 @@ def serve(
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
     from mocme.opening import Run
     from mocme.reviews import Reviews
+    from mocme.serving.pictures import Pictures
     from mocme.serving.served import Served
 
     listener = address.bind()
+    room = tempfile.TemporaryDirectory(prefix="mocme-pictures-")
     try:
         runs = [Run.open(path, trust_code) for path in paths]
         names = distinct_names([run.path for run in runs])
@@ -154,7 +158,8 @@ def serve(
         log_as(logs)
 
         def work(ready: Callable[[], None]) -> None:
-            _work(served, Reviews(file), address, limits, listener, ready)
+            pictures = Pictures(Path(room.name), limits) if additions else None
+            _work(served, Reviews(file), pictures, address, limits, listener, ready)
 
         def tell() -> None:
             if started is not None:
@@ -167,6 +172,7 @@ def serve(
             _Processes(work, workers, limits.stop).watch(tell)
     finally:
         listener.close()
+        room.cleanup()
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -183,6 +189,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 def _work(
     served: Any,
     reviews: Any,
+    pictures: Any,
     address: Address,
     limits: Limits,
     listener: socket.socket,
@@ -211,7 +218,7 @@ def _work(
         signal.signal(name, stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     ready()
-    app = application(served, reviews, limits, address.token, address.hosts)
+    app = application(served, reviews, limits, address.token, address.hosts, pictures)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from mocme.additions.contents import Takes
 from mocme.inference.predictions import MAX_K, Prediction, Question
 from mocme.reviews import Decision, Review
 from mocme.serving.limits import BATCH
@@ -189,6 +190,86 @@ class NewReview(_Asked):
     note: Annotated[str, Field("", max_length=10_000), AfterValidator(_text)] = ""
 
 
+Text = Annotated[str, Field(max_length=1_000_000), AfterValidator(_text)]
+Numbers = Annotated[
+    dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1, max_length=10_000)
+]
+
+
+class Given(_Body):
+    """What a new entity has of one modality: one of these."""
+
+    texts: Annotated[list[Text], Field(min_length=1, max_length=100)] | None = None
+    pictures: (
+        Annotated[
+            list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]],
+            Field(min_length=1, max_length=16, description="Ids from `POST /v1/pictures`."),
+        ]
+        | None
+    ) = None
+    numbers: Numbers | None = None
+    tokens: Annotated[list[Text], Field(min_length=1, max_length=10_000)] | None = None
+    vector: (
+        Annotated[
+            list[Annotated[float, Field(allow_inf_nan=False)]],
+            Field(min_length=1, max_length=100_000),
+        ]
+        | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Given:
+        if len(self.model_fields_set) != 1 or all(value is None for _, value in self):
+            raise ValueError(f"give one of {', '.join(type(self).model_fields)}")
+        return self
+
+
+class NewAddition(_Asked):
+    """An entity to add to a run; all but its name may be left out."""
+
+    name: Annotated[
+        str, Field(min_length=1, max_length=10_000, examples=["Newland"]), AfterValidator(_text)
+    ]
+    facts: Annotated[
+        list[Fact],
+        Field(
+            max_length=1_000,
+            description="Each names the entity; the other end is in the graph, or an addition.",
+            examples=[[{"head": "Newland", "relation": "borders", "tail": "Chad"}]],
+        ),
+    ] = []
+    text: Annotated[
+        Text | None,
+        Field(description="For every modality made of texts that is not in `content`."),
+    ] = None
+    numbers: Annotated[
+        Numbers | None,
+        Field(description="By attribute, for every modality made of numbers not in `content`."),
+    ] = None
+    content: Annotated[
+        dict[str, Given], Field(max_length=1_000, description="By name of the modality.")
+    ] = {}
+    names: Annotated[
+        list[Name],
+        Field(
+            max_length=100,
+            description="What texts call it, for pairs made of names; its name by default.",
+        ),
+    ] = []
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "Newland",
+                    "facts": [{"head": "Newland", "relation": "borders", "tail": "Chad"}],
+                    "text": "Newland ; Nouvelle Terre",
+                }
+            ]
+        }
+    )
+
+
 # -- answers ---------------------------------------------------------------------------------------
 
 
@@ -221,12 +302,13 @@ class Answer(BaseModel):
 
 
 class Problem(BaseModel):
-    """What went wrong, and what to do."""
+    """What went wrong, what to do, and which part of the request it is about, where it is one."""
 
     code: str
     message: str
     remedy: str = ""
     near: list[str] = []
+    field: str = ""
 
 
 class Failure(BaseModel):
@@ -249,14 +331,17 @@ class NamedCount(BaseModel):
 
 
 class Present(BaseModel):
-    """A modality, and how many entities have it.
+    """A modality: how many entities have it, and what of a new one it is made of.
 
-    `pairs` tells those that are pairs of entities found in content, which patterns alone use.
+    `pairs` tells those that are pairs of entities found in content, which patterns alone use. Of
+    numbers `attributes` says which; what takes nothing is given ready, as vector or tokens.
     """
 
     name: str
     present: int
     pairs: bool
+    takes: Takes
+    attributes: list[str]
 
 
 class About(BaseModel):
@@ -272,13 +357,15 @@ class About(BaseModel):
     modalities: list[Present]
     probabilities: bool
     notes: list[str]
+    additions: int
 
 
 class Runs(BaseModel):
-    """The served runs; the first is asked where none is named."""
+    """The served runs, the first is asked where none is named; and whether one may add to them."""
 
     runs: list[About]
     version: str
+    adds: bool
 
 
 class Found(BaseModel):
@@ -310,6 +397,49 @@ class FileOf(BaseModel):
     url: str
 
 
+class Added(BaseModel):
+    """An entity that was added; `given` says in words what its modalities are made of."""
+
+    name: str
+    facts: list[Fact]
+    modalities: list[str]
+    tokens: dict[str, list[str]]
+    given: dict[str, str]
+    notes: list[str]
+    fit: dict[str, float]
+    time: str
+    names: Annotated[list[str], Field(description="What texts call it; its name where empty.")]
+    texts: Annotated[
+        dict[str, list[str]], Field(description="By modality of pairs, what they are made of.")
+    ]
+    pairs: Annotated[
+        dict[str, dict[str, int]],
+        Field(description="By modality of pairs and by kind, how many pairs it is in."),
+    ]
+
+
+class AdditionList(BaseModel):
+    """Additions, the oldest first."""
+
+    total: int
+    additions: list[Added]
+
+
+class Picture(BaseModel):
+    """A picture that was sent, for `content` of `POST /v1/additions`."""
+
+    id: str
+    bytes: int
+
+
+class AddedOf(BaseModel):
+    """How an entity was added: when, what was given by modality in words, what is to be known."""
+
+    time: str
+    given: dict[str, str]
+    notes: list[str]
+
+
 class Entity(BaseModel):
     """An entity, and what is known of it."""
 
@@ -326,6 +456,7 @@ class Entity(BaseModel):
     numbers: list[NumberOf]
     files: list[FileOf]
     types: list[str]
+    addition: AddedOf | None
 
 
 class SplitFact(BaseModel):

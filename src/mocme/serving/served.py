@@ -1,4 +1,4 @@
-"""A run that is served: what the endpoints tell of it."""
+"""A run that is served, with what is added to it at one time: what the endpoints tell of it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from urllib.parse import urlencode
 
 import torch
 
+from mocme.additions.contents import attributes, takes
+from mocme.additions.kept import FILE
+from mocme.additions.relating import known
 from mocme.graph.modalities import Pairs
 from mocme.inference.completer import Completer
 from mocme.inference.predictions import Question
 from mocme.inference.searching import Search
+from mocme.loaded import Loaded
 from mocme.model.model import STRUCTURE
 from mocme.opening import Run
+from mocme.runs import Stamp
 from mocme.serving.content import Content, kind_of
 from mocme.serving.schema import Answer, Check, Explain, Missing
 
@@ -25,9 +30,14 @@ from mocme.serving.schema import Answer, Check, Explain, Missing
 class Served:
     """A run ready to be asked; every method gives what JSON holds.
 
+    What is added to the run, or taken from it, while it is served changes nothing here: `renewed`
+    gives another one.
+
     Args:
         name: what requests call it.
         advance: is told (questions done, questions in all) where it has to be calibrated first.
+        before: the same run as it was served until now; what additions do not change is taken from
+            there, not read again.
     """
 
     def __init__(
@@ -36,11 +46,20 @@ class Served:
         run: Run,
         device: str = "cpu",
         advance: Callable[[int, int], None] | None = None,
+        *,
+        before: Served | None = None,
     ) -> None:
         self.name, self.run = name, run
-        self.completer: Completer = run.completer(device, advance)
+        # Before they are read: what changes meanwhile is seen at the next look.
+        self.stamp = self.present_stamp()
+        present = run.additions()
+        self.additions = {item.name: item for item in present}
+        self.loaded: Loaded = before.loaded if before else run.loaded(device, advance)
+        self.content: Content = (
+            before.content if before else Content.of(run, self.loaded.trained.graph)
+        )
+        self.completer: Completer = self.loaded.completer(present)
         self.graph = self.completer.graph
-        self.content = Content.of(run, self.graph)
         self.present = {STRUCTURE: self.graph.linked(), **self.completer.features.present()}
         self.pairs = self.completer.features.pairs
         self._facts, self._split = self._all_facts()
@@ -51,6 +70,18 @@ class Served:
         self.completer.model.frozen()
         _ = self.completer.linking
         self.about = self._about()
+
+    def present_stamp(self) -> Stamp:
+        """What is no longer `stamp` once additions have changed; no file is read."""
+        return self.run.folder.stamp(FILE)
+
+    def renewed(self) -> Served:
+        """The run with the additions that it has now.
+
+        Raises:
+            RunError: their file is damaged.
+        """
+        return Served(self.name, self.run, before=self)
 
     def _all_facts(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Distinct facts of all splits, and the number of the (first) split of each."""
@@ -87,12 +118,25 @@ class Served:
             ],
             "facts": {split: len(graph.facts(split)) for split in graph.splits},
             "modalities": [
-                {"name": name, "present": int(has.sum()), "pairs": name in self.pairs}
+                {
+                    "name": name,
+                    "present": int(has.sum()),
+                    "pairs": name in self.pairs,
+                    **self._wants(name),
+                }
                 for name, has in self.present.items()
             ],
             "probabilities": self.completer.calibration is not None,
             "notes": list(self.content.notes),
+            "additions": len(self.additions),
         }
+
+    def _wants(self, modality: str) -> dict[str, Any]:
+        """What of a new entity a modality is made of."""
+        own = known(self.loaded.trained).get(modality)
+        kind = "nothing" if own is None else takes(own)[0]
+        wanted = attributes(own) if own is not None and kind == "numbers" else []
+        return {"takes": kind, "attributes": wanted}
 
     # -- questions -----------------------------------------------------------------------------
 
@@ -162,11 +206,19 @@ class Served:
             ],
             "files": self._files(name, entity),
             "types": content.types.get(entity, []),
+            "addition": self._added(name),
         }
 
     @staticmethod
     def _in_pairs(own: Pairs, entity: int) -> int:
         return int(((own.head == entity) | (own.tail == entity)).sum())
+
+    def _added(self, name: str) -> dict[str, Any] | None:
+        """How an entity came to be added; None for one that the run was trained with."""
+        if name not in self.additions:
+            return None
+        about = self.additions[name].as_dict()
+        return {key: about[key] for key in ("time", "given", "notes")}
 
     def _files(self, name: str, entity: int) -> list[dict[str, Any]]:
         shown: Counter[str] = Counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import FastAPI, Query
@@ -24,8 +23,8 @@ def add(app: FastAPI, hub: Hub) -> None:
     @app.get("/v1/runs", response_model=schema.Runs, tags=["look"])
     async def runs() -> Json:
         """The served runs."""
-        abouts = [served.about for served in hub.served.values()]
-        return Json({"runs": abouts, "version": app.version})
+        abouts = [live.now.about for live in hub.runs.values()]
+        return Json({"runs": abouts, "version": app.version, "adds": hub.adds})
 
     @app.get("/v1/search", response_model=schema.Found, tags=["look"])
     async def search(
@@ -34,14 +33,12 @@ def add(app: FastAPI, hub: Hub) -> None:
         run: RunName = None,
     ) -> Json:
         """Entities by the beginning of their name, of a word in it, or by likeness."""
-        served = hub.run(run)
-        return Json(await asyncio.to_thread(served.find, q, k))
+        return Json(await hub.look(run, lambda served: served.find(q, k)))
 
     @app.get("/v1/entity", response_model=schema.Entity, tags=["look"])
     async def entity(name: Text, run: RunName = None) -> Json:
         """An entity, and what is known of it."""
-        served = hub.run(run)
-        return Json(await asyncio.to_thread(served.entity, name))
+        return Json(await hub.look(run, lambda served: served.entity(name)))
 
     @app.get("/v1/facts", response_model=schema.Facts, tags=["look"])
     async def facts(
@@ -52,16 +49,14 @@ def add(app: FastAPI, hub: Hub) -> None:
         run: RunName = None,
     ) -> Json:
         """Facts of an entity, of all splits."""
-        served = hub.run(run)
-        return Json(await asyncio.to_thread(served.facts, name, relation, offset, limit))
+        return Json(await hub.look(run, lambda served: served.facts(name, relation, offset, limit)))
 
     @app.get("/v1/neighbourhood", response_model=schema.Neighbourhood, tags=["look"])
     async def neighbourhood(
         name: Text, limit: Annotated[int, Query(ge=1, le=200)] = 40, run: RunName = None
     ) -> Json:
         """An entity, its neighbours, and the facts among them."""
-        served = hub.run(run)
-        return Json(await asyncio.to_thread(served.neighbourhood, name, limit))
+        return Json(await hub.look(run, lambda served: served.neighbourhood(name, limit)))
 
     @app.get("/v1/file", tags=["look"], response_class=FileResponse)
     async def file(
@@ -71,7 +66,7 @@ def add(app: FastAPI, hub: Hub) -> None:
         run: RunName = None,
     ) -> Response:
         """A picture, sound or film of an entity."""
-        path = hub.run(run).file(name, modality, index)
+        path = await hub.look(run, lambda served: served.file(name, modality, index))
         if path.stat().st_size > LARGEST:
             raise HTTPException(404, f"the file has more than {LARGEST:,} bytes, and is not sent")
         kind, media = kind_of(path)
@@ -85,5 +80,4 @@ def add(app: FastAPI, hub: Hub) -> None:
     @app.get("/v1/report", response_model=schema.Report, tags=["look"])
     async def report(run: RunName = None) -> Json:
         """Evaluations, the training's passes and the calibration."""
-        served = hub.run(run)
-        return Json(await asyncio.to_thread(served.report))
+        return Json(await hub.look(run, lambda served: served.report()))

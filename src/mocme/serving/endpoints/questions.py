@@ -23,12 +23,12 @@ def add(app: FastAPI, hub: Hub) -> None:
     @app.post("/v1/tails", response_model=schema.Answer, tags=["ask"])
     async def tails(asked: schema.Tails) -> Json:
         """The likeliest tails of (head, relation, ?)."""
-        return Json(await hub.ask(hub.run(asked.run), asked.question()))
+        return Json(await hub.ask(asked.run, asked.question()))
 
     @app.post("/v1/heads", response_model=schema.Answer, tags=["ask"])
     async def heads(asked: schema.Heads) -> Json:
         """The likeliest heads of (?, relation, tail)."""
-        return Json(await hub.ask(hub.run(asked.run), asked.question()))
+        return Json(await hub.ask(asked.run, asked.question()))
 
     @app.post("/v1/relations", response_model=schema.Answer, tags=["ask"])
     async def relations(asked: schema.Relations) -> Json:
@@ -48,22 +48,21 @@ def add(app: FastAPI, hub: Hub) -> None:
     @app.post("/v1/batch", response_model=schema.Answers, tags=["ask"])
     async def batch(asked: schema.Batch) -> Json:
         """Several questions; one that fails does not spoil the others."""
-        served = [hub.run(question.run) for question in asked.questions]
-        calls = list(zip(served, asked.questions, strict=True))
-        return Json(await hub.slowly(lambda: {"answers": _all(calls)}))
+        named = {question.run for question in asked.questions}
+        served = {name: await hub.newest(hub.live(name)) for name in named}
+        calls = [(served[question.run], question) for question in asked.questions]
+        return Json(await hub.together(lambda: {"answers": _all(calls)}))
 
     @app.post("/v1/explain", response_model=Explanation, tags=["ask"])
     async def explain(asked: schema.Explain) -> Json:
         """What speaks for a fact."""
-        served = hub.run(asked.run)
-        return Json(await hub.slowly(lambda: served.explain(asked)))
+        return Json(await hub.slowly(asked.run, lambda served: served.explain(asked)))
 
 
 async def _answered(
     hub: Hub, asked: schema.Relations | schema.Missing | schema.Check
 ) -> dict[str, Any]:
-    served = hub.run(asked.run)
-    return await hub.slowly(lambda: _answer(served, asked))
+    return await hub.slowly(asked.run, lambda served: _answer(served, asked))
 
 
 def _answer(served: Served, asked: Any) -> dict[str, Any]:

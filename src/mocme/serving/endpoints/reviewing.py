@@ -21,11 +21,11 @@ def add(app: FastAPI, hub: Hub) -> None:
     @app.post("/v1/reviews", response_model=Review, status_code=201, tags=["review"])
     async def decide(asked: schema.NewReview) -> Json:
         """Keep a decision on a fact."""
-        served, kept = hub.run(asked.run), hub.kept()
+        kept = hub.kept()
         fact = schema.Fact(head=asked.head, relation=asked.relation, tail=asked.tail)
         # In no lane: a decision waits behind nobody's question.
         one = schema.Check(facts=[fact])
-        (item,) = (await asyncio.to_thread(served.check, one))["predictions"]
+        (item,) = (await hub.look(asked.run, lambda served: served.check(one)))["predictions"]
         review = await asyncio.to_thread(
             kept.add,
             (asked.head, asked.relation, asked.tail),
@@ -72,7 +72,7 @@ def add(app: FastAPI, hub: Hub) -> None:
         kept = hub.kept()
         _, reviews = await asyncio.to_thread(kept.find)
         media = {"tsv": "text/tab-separated-values", "csv": "text/csv"}
-        name = export_name(hub.first.graph.name, format)
+        name = export_name(hub.live(None).now.graph.name, format)
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         text = exported(reversed(reviews), format)
         kind = f"{media.get(format, 'application/jsonl')}; charset=utf-8"

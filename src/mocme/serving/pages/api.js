@@ -7,10 +7,10 @@ const LONGEST_WAIT = 30;
 
 /** What the server answered instead, or why there was no answer. */
 export class ServerError extends Error {
-  constructor(status, { code = "", message = "", remedy = "", near = [] } = {}) {
+  constructor(status, { code = "", message = "", remedy = "", near = [], field = "" } = {}) {
     super(message || `The server answered with status ${status}.`);
     this.name = "ServerError";
-    Object.assign(this, { status, code, remedy, near });
+    Object.assign(this, { status, code, remedy, near, field });
   }
 }
 
@@ -36,6 +36,11 @@ export function get(path, parameters = {}, options = {}) {
 /** A POST of JSON. */
 export function post(path, body, options = {}) {
   return request("POST", path, { ...options, body });
+}
+
+/** A POST of a file's bytes. */
+export function send(path, file, options = {}) {
+  return request("POST", path, { ...options, body: file });
 }
 
 export function remove(path, options = {}) {
@@ -90,11 +95,13 @@ async function filed(response) {
 
 async function sent(method, url, body, signal, used) {
   const headers = { Accept: "application/json" };
-  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const file = body instanceof Blob;
+  if (file) headers["Content-Type"] = body.type.startsWith("image/") ? body.type : "application/octet-stream";
+  else if (body !== undefined) headers["Content-Type"] = "application/json";
   if (used) headers.Authorization = `Bearer ${used}`;
   try {
-    const text = body === undefined ? undefined : JSON.stringify(body);
-    const response = await fetch(url, { method, headers, body: text, signal });
+    const sends = file || body === undefined ? body : JSON.stringify(body);
+    const response = await fetch(url, { method, headers, body: sends, signal });
     if (lost) connection.dispatchEvent(new Event("found"));
     lost = false;
     return response;

@@ -15,9 +15,9 @@ const LONGEST = 500; // letters of what is typed that the server is asked about
  *
  * `chosen(name)` is called when one is taken from the list; `run` names the run to search.
  * With `first` the Enter key takes the first suggestion where none is marked. The field is `.input`;
- * what stands in it need not be a name.
+ * what stands in it need not be a name. `none(text)` gives what is offered where no name is like it.
  */
-export function combobox({ label, placeholder = "", value = "", chosen, run, hideLabel = false, first = false }) {
+export function combobox({ label, placeholder = "", value = "", chosen, run, hideLabel = false, first = false, none = null }) {
   const ids = { field: unique("field"), list: unique("list") };
   const input = el("input", {
     id: ids.field,
@@ -34,7 +34,11 @@ export function combobox({ label, placeholder = "", value = "", chosen, run, hid
     value,
   });
   const list = el("ul", { id: ids.list, class: "options", role: "listbox", "aria-label": `${label}: suggestions`, hidden: true });
-  const trouble = el("p", { class: "options trouble", hidden: true });
+  // A button of it can be reached: taking the pointer to it, or the focus, leaves it open.
+  const trouble = el("div", { class: "options trouble", hidden: true, on: { pointerdown: (event) => event.preventDefault() } });
+  trouble.addEventListener("focusout", (event) => {
+    if (!trouble.contains(event.relatedTarget)) trouble.hidden = true;
+  });
   const state = { names: [], at: -1, asked: 0, timer: 0, stop: null };
 
   function close() {
@@ -70,8 +74,8 @@ export function combobox({ label, placeholder = "", value = "", chosen, run, hid
     input.removeAttribute("aria-activedescendant");
   }
 
-  function tell(text) {
-    trouble.textContent = text;
+  function tell(text, offer = null) {
+    trouble.replaceChildren(el("p", {}, text), ...(offer ? [offer] : []));
     trouble.hidden = false;
     say(text);
   }
@@ -108,7 +112,7 @@ export function combobox({ label, placeholder = "", value = "", chosen, run, hid
       if (mine !== state.asked) return undefined;
       show(answer.entities);
       if (answer.entities.length) say(plural(answer.entities.length, "suggestion"));
-      else tell("No entity has a name like this.");
+      else tell("No entity has a name like this.", none?.(text.trim()));
     } catch (error) {
       if (error.name !== "AbortError" && mine === state.asked) {
         show([]);
@@ -122,9 +126,9 @@ export function combobox({ label, placeholder = "", value = "", chosen, run, hid
     clearTimeout(state.timer);
     state.timer = setTimeout(ask, PAUSE);
   });
-  input.addEventListener("blur", () => {
+  input.addEventListener("blur", (event) => {
     close();
-    trouble.hidden = true;
+    if (!trouble.contains(event.relatedTarget)) trouble.hidden = true;
   });
   input.addEventListener("keydown", (event) => {
     const size = state.names.length;

@@ -1,4 +1,4 @@
-// A dialog that asks for one text.
+// Dialogs: one that asks for a text, one that asks whether to go on.
 
 import { el, unique } from "./dom.js";
 
@@ -34,5 +34,31 @@ export function prompted({ title, text, label, submit, field = {} }) {
     box.showModal();
     input.focus();
     input.select();
+  });
+}
+
+/** Whether to do what is asked about; leaving the dialog is no. */
+export function confirmed({ title, text, submit }) {
+  const id = unique("dialog");
+  const cancel = el("button", { class: "button", type: "submit", value: "" }, "Cancel");
+  const box = el(
+    "dialog",
+    { "aria-labelledby": id, "aria-describedby": `${id}-text` },
+    el(
+      "form",
+      { method: "dialog", class: "stack" },
+      el("h2", { id }, title),
+      el("p", { id: `${id}-text` }, text),
+      el("div", { class: "row end" }, cancel, el("button", { class: "button main-button", type: "submit", value: "ok" }, submit)),
+    ),
+  );
+  document.body.append(box);
+  return new Promise((resolve) => {
+    box.addEventListener("close", () => {
+      box.remove();
+      resolve(box.returnValue === "ok");
+    });
+    box.showModal();
+    cancel.focus();
   });
 }

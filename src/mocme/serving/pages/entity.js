@@ -1,10 +1,12 @@
 // An entity: who it is, what is known, what is missing, its surroundings.
 
+import { about } from "./about.js";
+import { takeBack } from "./additions.js";
 import * as api from "./api.js";
 import { weights } from "./bars.js";
 import { LONG_NAME, el, named } from "./dom.js";
 import { factsOf } from "./facts.js";
-import { plural, value } from "./format.js";
+import { moment, plural, value } from "./format.js";
 import { medium } from "./media.js";
 import { surroundings } from "./neighbourhood.js";
 import * as route from "./route.js";
@@ -34,29 +36,18 @@ export function show(main, { parts, params }, signal) {
   return name;
 }
 
-const asked = new Map();
-
-/** What the server says of an entity; asked once a visit for each run. */
-export function about(name, signal) {
-  const key = JSON.stringify([name, runs.current()?.name]);
-  if (!asked.has(key)) {
-    if (asked.size > 300) asked.clear();
-    const answer = api.get("v1/entity", { name, ...runs.which() }, { signal });
-    asked.set(key, answer);
-    answer.catch(() => asked.delete(key));
-  }
-  return asked.get(key);
-}
-
 /** Types, number of facts, and whether training saw it. */
 export async function summary(name, signal) {
   try {
     const told = await about(name, signal);
     const types = (told.types ?? []).map((type) => el("span", { class: "tag" }, named(type)));
-    const unseen = told.in_training ? null : el("span", { class: "tag wait" }, "in no training fact");
+    let unseen = told.in_training ? null : el("span", { class: "tag wait" }, "in no training fact");
+    if (told.addition) unseen = el("span", { class: "tag wait", title: "The run was not trained with it." }, "added");
     return [...types, el("span", {}, plural(told.facts, "fact")), unseen].filter(Boolean);
-  } catch {
-    return []; // The card beside it says what went wrong.
+  } catch (error) {
+    // The card beside it says what went wrong.
+    const add = error.code === "unknown_name" && runs.adds();
+    return add ? [el("a", { class: "button", href: route.to(["add"], { name }) }, "Add it as a new entity")] : [];
   }
 }
 
@@ -103,6 +94,7 @@ function aside(told, signal) {
   const whole = told.name.length > LONG_NAME ? text({ modality: "all of its name", text: told.name }) : null;
   return [
     whole ? el("section", { class: "card" }, el("h2", {}, "Name"), whole) : null,
+    told.addition ? addition(told) : null,
     files.length ? el("div", { class: "media" }, files.map((file) => medium(file, told.name, { signal }))) : null,
     el(
       "section",
@@ -126,6 +118,19 @@ function pairs(list) {
     el("h3", {}, "Used by patterns only"),
     el("p", { class: "hint" }, "Pairs with other entities, found in their content. They have no part in its vector."),
     el("ul", {}, list.map(([name, many]) => el("li", {}, named(name), " ", el("span", { class: "hint" }, many ? plural(many, "pair") : "none")))),
+  );
+}
+
+function addition({ name, addition: { time, given, notes } }) {
+  const parts = Object.entries(given).map(([modality, what]) => el("li", {}, named(modality), `: ${what}`));
+  return el(
+    "section",
+    { class: "card stack" },
+    el("h2", {}, "Added"),
+    el("p", { class: "hint" }, "The run was not trained with it. Added ", el("time", { datetime: time }, moment(time)), parts.length ? ", made of:" : "."),
+    parts.length ? el("ul", { class: "added-of" }, parts) : null,
+    notes.length ? el("ul", { class: "notes" }, notes.map((note) => el("li", {}, named(note)))) : null,
+    runs.adds() ? el("div", {}, el("button", { class: "button", type: "button", on: { click: () => takeBack(name) } }, "Take it back")) : null,
   );
 }
 

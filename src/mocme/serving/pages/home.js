@@ -14,7 +14,7 @@ export function show(main, _address, signal) {
       "div",
       { class: "view-head" },
       el("h1", { tabindex: "-1" }, named(run.graph)),
-      el("p", { class: "under-title" }, `${plural(run.entities, "entity", "entities")}, ${plural(run.facts.train, "training fact")}. Run `, named(run.name), ", experiment ", named(run.experiment), `, seed ${run.seed}.`),
+      el("p", { class: "under-title" }, `${plural(run.entities, "entity", "entities")}, ${plural(run.facts.train, "training fact")}${run.additions ? `, ${run.additions === 1 ? "one" : count(run.additions)} of the entities added` : ""}. Run `, named(run.name), ", experiment ", named(run.experiment), `, seed ${run.seed}.`),
     ),
     el(
       "div",
@@ -22,6 +22,7 @@ export function show(main, _address, signal) {
       door(["review"], "Review", "Likely new facts, one by one: accept, reject, skip.", progress(signal)),
       door(["ask"], "Ask", "A fact with something left out; what is left out is what is asked for."),
       door(["run"], "The run", "How well it answers, by relation and modality; how it learned; whether its probabilities are right."),
+      runs.adds() ? door(["add"], "Add an entity", "One that the run was not trained with: its name, what it is like, what is known of it.") : null,
     ),
     el(
       "div",

@@ -15,6 +15,7 @@ import { placeSearch } from "./search.js";
 import { empty, failure, skeleton } from "./states.js";
 import * as theme from "./theme.js";
 import { askToken } from "./tokens.js";
+import * as add from "./add.js";
 import * as ask from "./ask.js";
 import * as compare from "./compare.js";
 import * as decisions from "./decisions.js";
@@ -23,7 +24,7 @@ import * as home from "./home.js";
 import * as report from "./report.js";
 import * as review from "./review.js";
 
-const VIEWS = { "": home, entity, ask, compare, review, decisions, run: report };
+const VIEWS = { "": home, add, entity, ask, compare, review, decisions, run: report };
 
 const NAVIGATION = [
   { view: "review", title: "Review", key: "r", shape: ["M4 12.5 9 17.5 20 6.5"] },
@@ -54,6 +55,7 @@ function navigate() {
   document.title = `${title} · mocme`;
   drawNavigation(view);
   drawRuns();
+  drawAdd(view);
   if (moved) {
     scrollTo(0, 0);
     main.querySelector("h1")?.focus({ preventScroll: true });
@@ -94,6 +96,14 @@ function drawRuns() {
   );
 }
 
+function drawAdd(view) {
+  const link = document.getElementById("add");
+  link.hidden = !runs.adds();
+  link.href = route.to(["add"]);
+  if (view === "add") link.setAttribute("aria-current", "page");
+  else link.removeAttribute("aria-current");
+}
+
 function drawTools() {
   const shapes = {
     auto: ["M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18", "M12 3v18", "M12 7h4.5M12 11h6M12 15h5.5"],
@@ -113,7 +123,8 @@ function drawTools() {
   }
   write();
   const help = el("button", { class: "icon", type: "button", title: "Keys (?)", "aria-label": "Keys", on: { click: showHelp } }, icon("M3 7h18v10H3z", "M7 11h.1M11 11h.1M15 11h.1M8 14h8"));
-  document.getElementById("tools").replaceChildren(colours, help);
+  const add = el("a", { id: "add", class: "icon", href: "#/add", title: "Add an entity", "aria-label": "Add an entity", hidden: true }, icon("M12 5v14M5 12h14"));
+  document.getElementById("tools").replaceChildren(add, colours, help);
   return turn;
 }
 
@@ -174,6 +185,7 @@ async function begin() {
     return undefined;
   }
   began = true;
+  if (runs.adds()) bind([{ key: "g n", label: "Add an entity", act: () => route.go(["add"]), everywhere: true }]);
   addEventListener("hashchange", navigate);
   navigate();
   return outbox.start();

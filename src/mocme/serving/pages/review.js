@@ -4,7 +4,7 @@ import { say } from "./announce.js";
 import { chance } from "./bars.js";
 import { CHOICES, decideHere, done, undoHere } from "./deciding.js";
 import { el, icon, named, unique } from "./dom.js";
-import { about } from "./entity.js";
+import { about } from "./about.js";
 import { already, entityLink, key, likelihood, spoken } from "./fact.js";
 import { percent, plural, score } from "./format.js";
 import { bind } from "./keys.js";

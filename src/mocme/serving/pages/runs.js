@@ -5,19 +5,24 @@ import * as route from "./route.js";
 
 let served = [];
 let chosen = null;
+let changing = false;
 const shades = new Map();
 
-/** Read them from the server; once. */
-export async function load() {
-  if (!served.length) {
+/** Read them from the server; once, or `again`. */
+export async function load(again = false) {
+  if (!served.length || again) {
     const answer = await api.get("v1/runs");
     served = answer.runs;
+    changing = answer.adds === true;
     for (const run of served) for (const modality of run.modalities) shade(modality.name);
   }
   return served;
 }
 
 export const all = () => served;
+
+/** Whether the server takes entities that its runs were not trained with. */
+export const adds = () => changing;
 
 /** The run that is looked at: the address names it, the first one otherwise. */
 export function current() {
