@@ -344,6 +344,18 @@ def test_rows_of_a_batch_do_not_depend_on_strangers_but_on_each_other(run: Run) 
     assert not run.additions()
 
 
+def test_what_is_kept_for_the_next_addition_changes_none(run: Run) -> None:
+    loaded = run.loaded("cpu")
+    bob = NewEntity("Bob", [("Bob", "r1", "e2"), ("e5", "r0", "Bob")])
+    run.add_all([NewEntity("Ada", FACTS)], loaded=loaded)
+    (again,) = run.add_all([bob], loaded=loaded)
+    run.remove("Bob")
+    (fresh,) = run.add_all([bob], "cpu")
+    assert again.row is not None
+    assert fresh.row is not None
+    assert torch.equal(again.row, fresh.row)
+
+
 def test_a_row_is_fitted_from_tokens_alone(data: Path, tmp_path: Path) -> None:
     settings = SETTINGS | {"data.only": ["word"]}
     run = mocme.train(data, "structure", out=tmp_path / "run", settings=settings, device="cpu")

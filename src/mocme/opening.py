@@ -13,7 +13,6 @@ from torch import Tensor
 
 from mocme import weighing
 from mocme.additions import kept
-from mocme.additions.adding import Adder
 from mocme.additions.asked import Content, NewEntity
 from mocme.additions.kept import Addition, Additions, Fact
 from mocme.additions.world import World
@@ -262,13 +261,13 @@ class Run:
         device: str = "auto",
         advance: Callable[[int, int], None] | None = None,
         *,
-        trained: World | None = None,
+        loaded: Loaded | None = None,
     ) -> list[Addition]:
         """Add many entities, which may have facts among each other: all of them or none.
 
         Args:
             advance: is told (entities done, entities in all).
-            trained: `world` without additions, where it is in memory already.
+            loaded: the run, where it is in memory already; then `device` does not matter.
 
         Raises:
             ValueError: something does not fit the run; nothing is changed then.
@@ -276,9 +275,11 @@ class Run:
         """
         with self.folder.lock():
             present = self.additions()
-            trained = trained or self.world(device, additions=False)
-            adder = Adder(trained, present, self.experiment.parts()[2].objective)
-            made = adder.add(entities, advance)
+            if loaded is None:
+                # Nothing is asked of it, so that it needs no calibration.
+                world = self.world(device, additions=False)
+                loaded = Loaded(self.folder, world, None, self.experiment.parts()[2].objective)
+            made = loaded.add(entities, present, advance)
             kept.write(self.folder, [*present, *made])
         return made
 

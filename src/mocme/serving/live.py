@@ -72,7 +72,7 @@ class Live:
             OSError: it cannot be kept.
         """
         now = self.now
-        (made,) = now.run.add_all([entity], trained=now.loaded.trained)
+        (made,) = now.run.add_all([entity], loaded=now.loaded)
         self.renew()
         return made
 
