@@ -9,7 +9,7 @@ from typing import final
 
 from mocme.additions.adding import Adder, Advance, frozen_of
 from mocme.additions.asked import NewEntity
-from mocme.additions.kept import Addition
+from mocme.additions.kept import Addition, Additions
 from mocme.additions.world import World
 from mocme.grounds import RunGrounds
 from mocme.inference.calibration import Calibration
@@ -58,7 +58,7 @@ class Loaded:
         finally:
             self._frozen.slim()
 
-    def completer(self, items: Sequence[Addition] = ()) -> Completer:
+    def completer(self, items: Additions = Additions()) -> Completer:
         """Ask the run together with these additions.
 
         Completers do not know of each other: an earlier one answers on as it did.

@@ -202,7 +202,9 @@ class Run:
             advance: is told (questions done, questions in all) of a calibration.
             additions: whether entities that were added take part.
         """
-        return self.loaded(device, advance).completer(self.additions() if additions else ())
+        return self.loaded(device, advance).completer(
+            self.additions() if additions else Additions()
+        )
 
     def loaded(
         self, device: str = "auto", advance: Callable[[int, int], None] | None = None
