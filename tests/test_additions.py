@@ -344,6 +344,18 @@ def test_rows_of_a_batch_do_not_depend_on_strangers_but_on_each_other(run: Run) 
     assert not run.additions()
 
 
+def test_what_is_kept_for_the_next_addition_changes_none(run: Run) -> None:
+    loaded = run.loaded("cpu")
+    bob = NewEntity("Bob", [("Bob", "r1", "e2"), ("e5", "r0", "Bob")])
+    run.add_all([NewEntity("Ada", FACTS)], loaded=loaded)
+    (again,) = run.add_all([bob], loaded=loaded)
+    run.remove("Bob")
+    (fresh,) = run.add_all([bob], "cpu")
+    assert again.row is not None
+    assert fresh.row is not None
+    assert torch.equal(again.row, fresh.row)
+
+
 def test_a_row_is_fitted_from_tokens_alone(data: Path, tmp_path: Path) -> None:
     settings = SETTINGS | {"data.only": ["word"]}
     run = mocme.train(data, "structure", out=tmp_path / "run", settings=settings, device="cpu")
@@ -521,6 +533,15 @@ def test_a_file_of_many_is_added_as_a_whole_or_not_at_all(run: Run, tmp_path: Pa
     assert result.exit_code == 1
     assert "'Bob' is an addition already" in result.stderr
     assert run.additions().names == ["Ada", "Bob"]
+
+
+def test_a_line_ends_at_a_line_feed_and_at_nothing_else(tmp_path: Path) -> None:
+    """Other characters that end lines may stand within a text of JSON."""
+    file = tmp_path / "new.jsonl"
+    texts = ["one\u2028two", "one\x85two"]
+    lines = [json.dumps({"name": text, "text": text}, ensure_ascii=False) for text in texts]
+    file.write_bytes("\r\n".join([*lines, ""]).encode())
+    assert [entity.text for entity in read_entities(file)] == texts
 
 
 def test_fit_rows_serves_an_old_entity_too(data: Path, tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ def test_one_who_asks_for_what_was_just_added_need_not_wait(run: Run, rarely: No
             answer = client.post(f"/v1/{path}", json=body)
             assert answer.status_code == 200, answer.text
             assert "error" not in answer.text
+        assert client.get("/v1/runs").json()["runs"][0]["additions"] == number + 1
         Run.open(run.path).add("last")
         for path in ("entity", "facts", "neighbourhood"):
             assert client.get(f"/v1/{path}", params={"name": "last"}).status_code == 200

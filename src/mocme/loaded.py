@@ -1,23 +1,28 @@
-"""A trained run in memory, from which completers are made, whatever was added to it."""
+"""A trained run in memory, whatever is added to it: adding, and completers with additions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
-from mocme.additions.kept import Additions
+from mocme.additions.adding import Adder, Advance, frozen_of
+from mocme.additions.asked import NewEntity
+from mocme.additions.kept import Addition, Additions
 from mocme.additions.world import World
 from mocme.grounds import RunGrounds
 from mocme.inference.calibration import Calibration
 from mocme.inference.completer import Completer
 from mocme.runs import RunFolder
+from mocme.training.folding import Frozen
 from mocme.training.objectives import Objective
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """What additions do not change: it is read once, and completers share it.
+    """What additions do not change: it is read once, and all completers share it.
 
     Attributes:
         trained: graph, modalities and model as they were trained.
@@ -29,6 +34,29 @@ class Loaded:
     trained: World
     calibration: Calibration | None
     objective: Objective
+
+    @cached_property
+    def _frozen(self) -> Frozen:
+        return frozen_of(self.trained, self.objective)
+
+    def add(
+        self,
+        entities: Sequence[NewEntity],
+        present: Sequence[Addition],
+        advance: Advance | None = None,
+    ) -> list[Addition]:
+        """The additions that entities become, next to those that are there; nothing is written.
+
+        The first one takes longest: how the questions of the training stand is kept for the next.
+
+        Raises:
+            ValueError: something does not fit the run.
+        """
+        adder = Adder(self.trained, present, self.objective, ready=self._frozen)
+        try:
+            return adder.add(entities, advance)
+        finally:
+            self._frozen.slim()
 
     def completer(self, items: Additions = Additions()) -> Completer:
         """Ask the run together with these additions.

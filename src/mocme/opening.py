@@ -13,7 +13,6 @@ from torch import Tensor
 
 from mocme import weighing
 from mocme.additions import kept
-from mocme.additions.adding import Adder
 from mocme.additions.asked import Content, NewEntity
 from mocme.additions.kept import Addition, Additions, Fact
 from mocme.additions.relating import related
@@ -269,13 +268,13 @@ class Run:
         device: str = "auto",
         advance: Callable[[int, int], None] | None = None,
         *,
-        trained: World | None = None,
+        loaded: Loaded | None = None,
     ) -> list[Addition]:
         """Add many entities, which may have facts among each other: all of them or none.
 
         Args:
             advance: is told (entities done, entities in all).
-            trained: `world` without additions, where it is in memory already.
+            loaded: the run, where it is in memory already; then `device` does not matter.
 
         Raises:
             ValueError: something does not fit the run; nothing is changed then.
@@ -283,18 +282,20 @@ class Run:
         """
         with self.folder.lock():
             present = self.additions()
-            trained = trained or self.world(device, additions=False)
-            adder = Adder(trained, present, self.experiment.parts()[2].objective)
-            made = adder.add(entities, advance)
-            everyone = related(trained, [*present, *made])
+            if loaded is None:
+                # Nothing is asked of it, so that it needs no calibration.
+                world = self.world(device, additions=False)
+                loaded = Loaded(self.folder, world, None, self.experiment.parts()[2].objective)
+            made = loaded.add(entities, present, advance)
+            everyone = related(loaded.trained, [*present, *made])
             kept.write(self.folder, everyone)
         return list(everyone)[len(present) :]
 
-    def remove(self, *names: str, trained: World | None = None) -> None:
+    def remove(self, *names: str, loaded: Loaded | None = None) -> None:
         """Take additions back; without any, the run's files are as they were.
 
         Args:
-            trained: as of `add_all`.
+            loaded: as of `add_all`.
 
         Raises:
             NoAddition: one is no addition.
@@ -317,7 +318,8 @@ class Run:
                         f"fitted by them; remove both together, or {item.name!r} alone first"
                     )
             if present.pairs and stay:
-                stay = related(trained or self.world("cpu", additions=False), stay)
+                trained = loaded.trained if loaded else self.world("cpu", additions=False)
+                stay = related(trained, stay)
             kept.write(self.folder, stay)
 
     def _calibrate(

@@ -33,12 +33,14 @@ class Adder:
         present: additions that are there already.
         objective: of the training.
         as_negatives: see `fit_rows`; without it, what is added ranks too high in all questions.
+        ready: the same run as `frozen_of` gives it, where it is at hand.
     """
 
     trained: World
     present: Sequence[Addition]
     objective: Objective
     as_negatives: bool = True
+    ready: Frozen | None = None
 
     def add(self, asked: Sequence[NewEntity], advance: Advance | None = None) -> list[Addition]:
         """The additions that entities become, without their pairs (`related`); nothing is written.
@@ -64,7 +66,7 @@ class Adder:
         for group in _groups(drafts):
             links = [item for item in group if item.facts or any(item.tokens.values())]
             if links:
-                frozen = frozen or self._frozen()
+                frozen = frozen or self.ready or frozen_of(self.trained, self.objective)
                 group = [item for item in group if item not in links]
                 group += self._fitted(links, frozen)
             found |= {item.name: item for item in group}
@@ -225,11 +227,6 @@ class Adder:
         )
         return replace(draft, remarks=(*notes, *remarks(self.trained, draft)))
 
-    def _frozen(self) -> Frozen:
-        graph, features = self.trained.graph, self.trained.features
-        facts = TrainingFacts.of(graph, features.tokens, self.objective.candidates)
-        return Frozen(self.trained.model, facts, self.objective)
-
     def _fitted(self, group: Sequence[Addition], frozen: Frozen) -> list[Addition]:
         """The same with rows, fitted together."""
         later = self._later(group)
@@ -281,6 +278,12 @@ class Adder:
                 for token in item.tokens.get(name, ())
             ]
         return torch.tensor(list(dict.fromkeys(rows)), dtype=torch.int64).view(-1, 3)
+
+
+def frozen_of(trained: World, objective: Objective) -> Frozen:
+    """A trained run as rows of any new entities meet it."""
+    facts = TrainingFacts.of(trained.graph, trained.features.tokens, objective.candidates)
+    return Frozen(trained.model, facts, objective)
 
 
 def _check_fact(name: str, fact: Fact) -> None:

@@ -105,7 +105,7 @@ def read_entities(path: str | Path) -> list[NewEntity]:
         ValueError: a line is not such an object, with its number.
     """
     home, found = Path(path).parent, []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:

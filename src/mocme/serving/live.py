@@ -72,12 +72,12 @@ class Live:
             OSError: it cannot be kept.
         """
         now = self.now
-        (made,) = now.run.add_all([entity], trained=now.loaded.trained)
+        (made,) = now.run.add_all([entity], loaded=now.loaded)
         self.renew()
         return made
 
     def remove(self, names: Sequence[str]) -> None:
         """Take additions back; see `Run.remove`."""
         now = self.now
-        now.run.remove(*names, trained=now.loaded.trained)
+        now.run.remove(*names, loaded=now.loaded)
         self.renew()

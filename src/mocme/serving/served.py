@@ -52,13 +52,13 @@ class Served:
         self.name, self.run = name, run
         # Before they are read: what changes meanwhile is seen at the next look.
         self.stamp = self.present_stamp()
-        present = run.additions()
-        self.additions = {item.name: item for item in present}
+        added = run.additions()
+        self.additions = {item.name: item for item in added}
         self.loaded: Loaded = before.loaded if before else run.loaded(device, advance)
         self.content: Content = (
             before.content if before else Content.of(run, self.loaded.trained.graph)
         )
-        self.completer: Completer = self.loaded.completer(present)
+        self.completer: Completer = self.loaded.completer(added)
         self.graph = self.completer.graph
         self.present = {STRUCTURE: self.graph.linked(), **self.completer.features.present()}
         self.pairs = self.completer.features.pairs

@@ -72,13 +72,17 @@ class Frozen:
         gone = facts.excluded if without is None else torch.cat([facts.excluded, without])
         self.gone = torch.unique(gone)
         self._asked: list[_Asked] | None = None
+        self._rest: Float[Tensor, " q"] | None = None
 
     def block(self, candidates: int) -> int:
         """Questions whose scores are held at a time."""
         return max(1, CELLS // max(1, candidates))
 
     def asked(self) -> list[_Asked]:
-        """Questions of the training for entities, which no new entity answers; made once."""
+        """Questions of the training for entities, which no new entity answers; made once.
+
+        Nearly all the time goes into what they weigh against, everyone's scores.
+        """
         if self._asked is None:
             device = self.vectors.device
             held = torch.arange(self.facts.num_entities)
@@ -87,17 +91,28 @@ class Frozen:
             relation = self.index.queries.relation
             counts *= self.settings.weight(relation, self.facts)
             own = (self.facts.relation_class[relation] == 0).nonzero().flatten()
-            queries, made, rests = self.index.queries[own].to(device), [], []
+            queries = self.index.queries[own].to(device)
             none = torch.empty(0, dtype=torch.int64, device=device)
             with torch.no_grad():
-                for part in torch.arange(len(own), device=device).split(self.block(len(held))):
-                    heads, relations = self.vectors[queries.head[part]], queries.relation[part]
-                    made.append(self.model.query(heads, relations))
-                    scores = self.model.scorer.compare(made[-1], held)
-                    rests.append(scores.double().logsumexp(1))
-            weight, query, rest = counts[own].to(device), torch.cat(made), torch.cat(rests)
-            self._asked = [_Asked(queries, 0, none, none, weight, query, rest, True)]
+                blocks = torch.arange(len(own), device=device).split(self.block(len(held)))
+                asking = (queries[block] for block in blocks)
+                made = [self.model.query(self.vectors[one.head], one.relation) for one in asking]
+                query = torch.cat(made)
+                if self._rest is None:
+                    # In its place beforehand: what is kept between large blocks that come and go
+                    # would keep their memory from being used again, tens of gigabytes of it.
+                    rest = torch.empty(len(own), dtype=torch.float64, device=device)
+                    for block in blocks:
+                        scores = self.model.scorer.compare(query[block], held)
+                        rest[block] = scores.double().logsumexp(1)
+                    self._rest = rest
+            weight = counts[own].to(device)
+            self._asked = [_Asked(queries, 0, none, none, weight, query, self._rest, True)]
         return self._asked
+
+    def slim(self) -> None:
+        """Let go of what is large and soon made again, and keep what takes long: a number each."""
+        self._asked = None
 
 
 def fit_rows(

@@ -23,7 +23,7 @@ def add(app: FastAPI, hub: Hub) -> None:
     @app.get("/v1/runs", response_model=schema.Runs, tags=["look"])
     async def runs() -> Json:
         """The served runs."""
-        abouts = [live.now.about for live in hub.runs.values()]
+        abouts = [(await hub.newest(live)).about for live in hub.runs.values()]
         return Json({"runs": abouts, "version": app.version, "adds": hub.adds})
 
     @app.get("/v1/search", response_model=schema.Found, tags=["look"])
