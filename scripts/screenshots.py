@@ -32,6 +32,7 @@ PICTURES = (
     ("browse-phone", "#/review?relation=borders", "light", PHONE, ()),
     ("browse-ask", "#/ask?head=Chad&relation=borders", "light", TALL, ("j", "o")),
     ("browse-ask-dark", "#/ask?head=Chad&relation=borders", "dark", TALL, ("j", "o")),
+    ("browse-add", "#/add?name=Newland", "light", TALL, ()),
     ("browse-compare", "#/compare?head=Chad&relation=borders", "light", WIDE, ()),
     ("browse-run", "#/run?split=valid", "light", WIDE, ()),
     ("browse-run-dark", "#/run?split=valid", "dark", WIDE, ()),
@@ -46,11 +47,14 @@ def serving(paths: list[Path], reviews: Path) -> Iterator[str]:
     from mocme.opening import Run
     from mocme.reviews import Reviews
     from mocme.serving.api import application
+    from mocme.serving.pictures import Pictures
     from mocme.serving.served import Served
 
     served = [Served(path.name, Run.open(path)) for path in paths]
     listener = socket.create_server(("127.0.0.1", 0))
-    app = application(served, Reviews(reviews))
+    pictures = reviews.parent / "pictures"
+    pictures.mkdir()
+    app = application(served, Reviews(reviews), pictures=Pictures(pictures))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
