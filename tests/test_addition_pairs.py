@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -23,6 +22,7 @@ from mocme.graph.modalities import FORMAT, Pairs
 from mocme.graph.pairing import make
 from mocme.graph.sources import read_features
 from mocme.graph.triples import Queries
+from test_additions import everything
 
 FIRST = ["Ada", "Bob", "Cleo", "Dan", "Eve", "Finn"]
 LAST = ["Roe", "Stone", "Vane"]
@@ -102,12 +102,6 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(trained: Path, tmp_path: Path) -> Run:
     shutil.copytree(trained, tmp_path / "run")
     return Run.open(tmp_path / "run")
-
-
-def everything(run: Run) -> dict[str, str]:
-    """Digests of a run's files."""
-    files = [path for path in sorted(run.path.rglob("*")) if path.is_file()]
-    return {str(p.relative_to(run.path)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def rows_of(pairs: Pairs, since: int, kinds: tuple[str, ...]) -> set[tuple[str, int, int]]:
