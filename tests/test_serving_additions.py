@@ -472,6 +472,8 @@ def test_an_entity_with_a_picture(painter: TestClient, tmp_path: Path) -> None:
     assert made.status_code == 201, made.text
     assert set(made.json()["modalities"]) == {"image", "number", "word"}
     assert made.json()["given"]["image"] == "a file"
+    shown = painter.get("/v1/entity", params={"name": "Ada"}).json()
+    assert shown["texts"] == [{"modality": "word", "text": "A red house"}]
     # The vector is what the same picture has in the training.
     (item,) = Run.open(tmp_path / "pictured").additions()
     trained = Run.open(tmp_path / "pictured")

@@ -59,7 +59,10 @@ def part(name: str) -> Iterator[None]:
 
 
 class Made(NamedTuple):
-    """What a modality gets for an entity: a vector, tokens or texts; what was given; notes."""
+    """What a modality gets for an entity: a vector or tokens; what was given; notes.
+
+    `texts` are those that it is made of, for pairs or to be shown.
+    """
 
     vector: Tensor | None
     tokens: tuple[str, ...] | None

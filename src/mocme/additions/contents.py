@@ -215,6 +215,7 @@ def _told_numbers(content: Mapping[str, float]) -> str:
 
 def _tokens(where: str, modality: Tokens, content: Content, kind: Takes, why: str) -> Made:
     told = modality.provenance
+    texts = None
     if isinstance(content, AbstractSet):
         given = sorted(content)
         limit, what = 0, "tokens"
@@ -240,7 +241,8 @@ def _tokens(where: str, modality: Tokens, content: Content, kind: Takes, why: st
         known = known[:limit]
     if not known:
         notes.append("nothing of it is known, so it counts as absent")
-    return Made(None, tuple(sorted(known)), what, tuple(notes))
+    read = None if texts is None else tuple(map(str, texts))
+    return Made(None, tuple(sorted(known)), what, tuple(notes), read)
 
 
 def _some(tokens: Sequence[str]) -> str:
@@ -297,7 +299,9 @@ def _encoded(
         entity = names[row]
         count = len(raw[entity])
         told = f"a {what}" if count == 1 else f"{count} {what}s"
-        found[entity] = Made(_vector(f"{entity!r}, {name}", modality, vector), None, told)
+        read = tuple(raw[entity]) if kind == "texts" else None
+        own = _vector(f"{entity!r}, {name}", modality, vector)
+        found[entity] = Made(own, None, told, (), read)
     return found
 
 

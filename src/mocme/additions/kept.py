@@ -41,7 +41,7 @@ class Addition:
         fit: how far the row's optimiser came; empty without a row.
         time: when it was added, ISO 8601 in UTC.
         names: what texts call it, where that is not its name.
-        texts: by name of a modality of pairs, the texts that its pairs are made of.
+        texts: by name of a modality, the texts that it or, of pairs, they are made of.
         pairs: by name of a modality of pairs and by kind, how many pairs it is in.
     """
 
@@ -59,14 +59,20 @@ class Addition:
     pairs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
+    def modalities(self) -> list[str]:
+        """Those in which it has something."""
+        of_pairs = [name for name in self.texts if name in self.pairs]
+        return list(dict.fromkeys([*self.vectors, *self.tokens, *of_pairs]))
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """The remarks, and how many pairs of which kind were made."""
         return (*self.remarks, *(_counted(name, own) for name, own in self.pairs.items()))
 
     def __repr__(self) -> str:
-        has = dict.fromkeys([*self.vectors, *self.tokens, *self.texts])
+        has = ", ".join(self.modalities) or "none"
         lines = [
-            f"{self.name}: {len(self.facts)} facts; content: {', '.join(has) or 'none'}",
+            f"{self.name}: {len(self.facts)} facts; content: {has}",
             *(f"  {note}" for note in self.notes),
         ]
         return "\n".join(lines)
@@ -76,7 +82,7 @@ class Addition:
         return {
             "name": self.name,
             "facts": [list(fact) for fact in self.facts],
-            "modalities": list(dict.fromkeys([*self.vectors, *self.tokens, *self.texts])),
+            "modalities": self.modalities,
             "tokens": {name: list(own) for name, own in self.tokens.items()},
             "given": dict(self.given),
             "notes": list(self.notes),

@@ -410,7 +410,7 @@ class Added(BaseModel):
     time: str
     names: Annotated[list[str], Field(description="What texts call it; its name where empty.")]
     texts: Annotated[
-        dict[str, list[str]], Field(description="By modality of pairs, what they are made of.")
+        dict[str, list[str]], Field(description="By modality, the texts that it is made of.")
     ]
     pairs: Annotated[
         dict[str, dict[str, int]],

@@ -188,7 +188,7 @@ class Served:
         """An entity, and what is known of it."""
         entity = self.graph.entities.id(name)
         content = self.content
-        texts = content.texts.get(entity, [])
+        texts = content.texts.get(entity, []) or self._texts_of(name)
         return {
             **self._named(entity),
             "in_training": bool(self.present[STRUCTURE][entity]),
@@ -212,6 +212,14 @@ class Served:
     @staticmethod
     def _in_pairs(own: Pairs, entity: int) -> int:
         return int(((own.head == entity) | (own.tail == entity)).sum())
+
+    def _texts_of(self, name: str) -> list[tuple[str, str]]:
+        """Texts that an addition is made of; one for several modalities is told once."""
+        if name not in self.additions:
+            return []
+        given = self.additions[name].texts
+        first = {text: modality for modality, own in reversed(list(given.items())) for text in own}
+        return [(m, text) for m, own in given.items() for text in own if first[text] == m]
 
     def _added(self, name: str) -> dict[str, Any] | None:
         """How an entity came to be added; None for one that the run was trained with."""
