@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -24,6 +25,7 @@ from mocme.auditing.audit import Audit, audit
 from mocme.auditing.findings import findings, percent
 from mocme.auditing.page import page, write_page
 from mocme.auditing.table import overview
+from mocme.cli import main
 from mocme.evaluation.breakdown import cardinality
 from mocme.graph.loading import load, settings_of
 from mocme.graph.modalities import Features, Modality, Tokens
@@ -236,6 +238,21 @@ def naive_defects(rows: Rows) -> dict[tuple[str, str], int]:
             count[split, "unseen relation"] += r not in {s for _, s, _ in train}
     repeated = {(s, "repeated"): len(found) - len(set(found)) for s, found in rows.items()}
     return {key: n for key, n in {**count, **repeated}.items() if n}
+
+
+def test_lines_that_are_no_facts_are_the_first_finding(tmp_path: Path) -> None:
+    lines = ["a\tr\tb", "b\tr\tc", "c\tr", "c\tr\td", "\tr\ta"]
+    (tmp_path / "train.tsv").write_text("\n".join(lines) + "\n")
+    found = audit(tmp_path, ranked=False)
+    assert [one.line for one in next(iter(found.rejects.values()))] == [3, 5]
+    first, *others = findings(found)
+    assert first.weight == "defect"
+    assert first.text.startswith("2 lines of train.tsv are no facts and left out; the first is")
+    assert "line 3: 2 columns where 3 are expected: 'c\\tr'" in first.text
+    assert not [one for one in others if one.weight == "defect"]
+    told = CliRunner().invoke(main, ["audit", str(tmp_path), "--no-floors"])
+    assert "2 lines of train.tsv are no facts" in " ".join(told.stdout.split())
+    assert json.loads(json.dumps(found.as_dict()))["rejects"]
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 import mocme
 from mocme.calibrating import (
@@ -22,6 +23,7 @@ from mocme.calibrating import (
     isotonic,
     logistic,
 )
+from mocme.cli import main
 from mocme.graph.triples import AnswerIndex
 from mocme.inference.calibration import LOWEST, Calibration, Curve, log_shares
 from mocme.model.model import Model, ModelSettings
@@ -203,6 +205,23 @@ def test_a_graph_without_a_valid_split_has_no_probabilities(
     assert [item.probability for item in found] == [None] * len(found)
     with pytest.raises(ValueError, match="this run has no probabilities"):
         completer.tails("e0", "r0", min_probability=0.5)
+
+
+def test_probabilities_of_a_handful_of_answers_are_said_to_mean_little(
+    tiny_graph: Callable, tiny_folder: Callable, tmp_path: Path
+) -> None:
+    folder = tiny_folder(tmp_path / "data", tiny_graph(valid=4))
+    settings = {"training.passes": 1, "model.width": 4}
+    run = mocme.train(folder, "structure", out=tmp_path / "run", settings=settings, device="cpu")
+    calibration = run.completer("cpu").calibration
+    assert calibration is not None
+    assert calibration.weak.startswith("probabilities were fitted on 8 answers")
+    asked = ["predict", str(run.path), "--head", "e0", "--relation", "r0", "--threads", "1"]
+    told = CliRunner().invoke(main, asked)
+    assert told.exit_code == 0, told.output
+    assert "fitted on 8 answers of the valid split only" in told.stderr
+    for answers in (30, 5000):
+        assert Calibration(calibration.pooled, {}, {"answers": answers}).weak == ""
 
 
 def test_curves_are_constant_beyond_their_ends() -> None:

@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 
 import mocme
-from mocme.demo import EXPERIMENTS, _cleared, new_facts
+from mocme.config import Experiment
+from mocme.demo import EXPERIMENTS, new_facts, trained
 from mocme.graph.loading import load
+from mocme.opening import Run
 from mocme.terminal import Live
+from test_training import Stop
 
 
 def test_new_facts_are_new(tmp_path: Path) -> None:
@@ -33,17 +36,36 @@ def test_new_facts_are_new(tmp_path: Path) -> None:
     assert len({item.relation for item in found}) == 5
 
 
-def test_decisions_outlive_the_run_that_they_were_made_on(tmp_path: Path) -> None:
-    folder = tmp_path / "default"
-    folder.mkdir()
-    (folder / "run.json").write_text("{}")
-    for name in ("reviews.sqlite", "reviews.sqlite-wal"):
-        (folder / name).write_text(name)
-    kept = _cleared(folder)
-    assert not folder.exists()
-    assert sorted(file.name for file in kept) == ["reviews.sqlite", "reviews.sqlite-wal"]
-    assert all(file.read_text() == file.name for file in kept)
-    assert _cleared(folder) == []
+SMALL = {"training.seed": 0, "training.passes": 2, "model.width": 4}
+
+
+def test_what_a_folder_holds_is_never_lost(tmp_path: Path) -> None:
+    """Decisions and additions lie in a run: it is taken as it is, gone on with, or kept aside."""
+    graph, folder, told = load("atlas"), tmp_path / "default", list[str]()
+    small = Experiment.load("structure", SMALL)
+    first = trained(graph, small, folder, "cpu", tell=told.append)
+    (folder / "reviews.sqlite").write_text("decisions")
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    again = trained(graph, small, folder, "cpu", tell=told.append)
+    assert again.path == first.path
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == files
+    other = Experiment.load("structure", {**SMALL, "training.passes": 1})
+    assert trained(graph, other, folder, "cpu", tell=told.append).finished
+    assert (tmp_path / "default-1/reviews.sqlite").read_text() == "decisions"
+    assert [text.split(str(folder))[1].split(",")[0] for text in told] == [
+        " is trained already",
+        " held is another training",
+    ]
+
+
+def test_a_demonstration_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    graph, folder, told = load("atlas"), tmp_path / "default", list[str]()
+    small = Experiment.load("structure", SMALL | {"training.checkpoint_seconds": 0})
+    with pytest.raises(mocme.Interrupted):
+        trained(graph, small, folder, "cpu", Stop(2), told.append)
+    assert not Run.open(folder).finished
+    assert trained(graph, small, folder, "cpu", tell=told.append).finished
+    assert "goes on" in told[0]
 
 
 @pytest.mark.parametrize("patterns", [None, {"support": 2}])

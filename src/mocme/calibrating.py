@@ -17,12 +17,10 @@ from jaxtyping import Float, Int
 
 from mocme.evaluation.ranking import batch_for
 from mocme.graph.triples import AnswerIndex, Graph
-from mocme.inference.calibration import LOWEST, Calibration, Curve, log_shares
+from mocme.inference.calibration import FEW, LOWEST, Calibration, Curve, log_shares
 from mocme.model.model import Model
 
 BINS = 3000
-# Answers in the valid split from which on a directed relation may get a curve of its own.
-ENOUGH = 30
 FOLDS = 2
 # Bounds of predicted probability, for the table and diagram of reliability.
 EDGES = (0.0, 1e-4, 1e-3, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -80,7 +78,7 @@ def calibrate(
     for relation in np.flatnonzero(whole.all.sum(1)).tolist():
         parts = [half[relation] for half in halves]
         tried: dict[str, list[Curve]] = {"pooled": pooled_apart}
-        enough = whole.answers[relation].sum() >= ENOUGH
+        enough = whole.answers[relation].sum() >= FEW
         if enough and all(part.answers.sum() for part in parts):
             for name, fit in FITS.items():
                 tried[name] = [fit(_others(parts, fold)) for fold in range(FOLDS)]

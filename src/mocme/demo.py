@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch
 from rich.console import Console
 
 from mocme import experiment, terminal
+from mocme.config import Experiment
 from mocme.graph.loading import load
-from mocme.graph.triples import AnswerIndex
+from mocme.graph.triples import AnswerIndex, Graph
 from mocme.inference.completer import Completer
 from mocme.inference.predictions import Prediction
+from mocme.opening import Run
 
 EXPERIMENTS = {"structure only": "atlas/structure", "MoCME": "default"}
 
@@ -31,16 +34,12 @@ def run(out: Path, seed: int, device: str) -> None:
     for number, (title, name) in enumerate(EXPERIMENTS.items(), 1):
         console.print(f"Training {number} of {len(EXPERIMENTS)}: {title}")
         folder = out / name.rpartition("/")[2]
-        kept = _cleared(folder)
+        wanted = Experiment.load(name, {"training.seed": seed})
         with terminal.Live(title) as live:
-            runs[title] = experiment.train(
-                graph, name, out=folder, seed=seed, device=device, watch=live
-            )
-        for file in kept:
-            file.rename(folder / file.name)
+            runs[title] = trained(graph, wanted, folder, device, live, console.print)
     rows = []
-    for title, trained in runs.items():
-        result = trained.evaluate("test", device)
+    for title, found in runs.items():
+        result = found.evaluate("test", device)
         rows.append((title, result))
         parts = result["by"]["answer"]
         rows += [(f"  answer {part}", parts[part]) for part in sorted(parts)]
@@ -49,10 +48,10 @@ def run(out: Path, seed: int, device: str) -> None:
     )
     best = runs["MoCME"]
     completer = best.completer(device)
-    found = new_facts(completer, 5)
+    guesses = new_facts(completer, 5)
     terminal.show(
         terminal.predictions_table(
-            "Five guesses: facts that are not in the graph (at most one a relation)", found
+            "Five guesses: facts that are not in the graph (at most one a relation)", guesses
         )
     )
     console.print("Go on with:", markup=False)
@@ -65,18 +64,42 @@ def run(out: Path, seed: int, device: str) -> None:
         console.print(f"  .venv/bin/mocme {command}", markup=False, soft_wrap=True)
 
 
-def _cleared(folder: Path) -> list[Path]:
-    """Make room for a new run; the demonstration owns its folder, which is there to be run again.
+def trained(
+    graph: Graph,
+    wanted: Experiment,
+    folder: Path,
+    device: str,
+    watch: experiment.Watch | None = None,
+    tell: Callable[[str], object] = print,
+) -> Run:
+    """The run in a folder: as it is where it is finished, gone on with where it was stopped.
 
-    Returns:
-        where decisions of reviewers that lay in the old run are until the new one is there.
+    Decisions of reviewers and additions lie in it, so that it is never deleted. A training of
+    something else is kept under another name.
     """
-    kept = []
     if (folder / "run.json").is_file():
-        for file in sorted(folder.glob("reviews.sqlite*")):
-            kept.append(file.rename(folder.parent / file.name))
-        shutil.rmtree(folder)
-    return kept
+        found = Run.open(folder)
+        if _same(found.experiment, wanted):
+            if found.finished:
+                tell(f"{folder} is trained already, and taken as it is; delete it to train it anew")
+                return found
+            if (folder / "checkpoints").is_dir():
+                tell(f"{folder} was stopped before its end, and goes on")
+                return experiment.resume(folder, device=device, watch=watch)
+        aside = next(
+            path
+            for number in itertools.count(1)
+            if not (path := folder.with_name(f"{folder.name}-{number}")).exists()
+        )
+        folder.rename(aside)
+        tell(f"what {folder} held is another training, and kept as {aside}")
+    return experiment.train(graph, wanted, out=folder, device=device, watch=watch)
+
+
+def _same(own: Experiment, wanted: Experiment) -> bool:
+    if wanted.training["precision"] == "auto":
+        own = own.with_training(precision="auto")  # a run holds what the machine chose
+    return own.settings() == wanted.settings()
 
 
 def new_facts(completer: Completer, count: int) -> list[Prediction]:

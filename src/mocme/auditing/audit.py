@@ -9,6 +9,7 @@ from typing import Any
 
 from mocme.evaluation.breakdown import cardinality
 from mocme.evaluation.floors import Floor, floors
+from mocme.graph.formats.report import Reject
 from mocme.graph.modalities import Features
 from mocme.graph.soundness import leakage, profile
 from mocme.graph.soundness.coverage import Coverage, coverage, text_lengths
@@ -34,6 +35,7 @@ class Audit:
         coverage: which entities have which modality.
         floors: by split, then ``frequency`` and ``lookup``; empty if not asked for.
         notes: what reading the graph and its modalities reported.
+        rejects: by file, lines that were left out because they are no facts.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Audit:
     coverage: Coverage
     floors: dict[str, dict[str, Floor]]
     notes: list[str] = field(default_factory=list)
+    rejects: dict[str, list[Reject]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything in dicts, lists, texts and numbers, as JSON holds them."""
@@ -110,6 +113,7 @@ def audit(
         covered,
         floors(released) if ranked else {},
         [*graph.notes, *notes],
+        {name: sorted(own, key=lambda one: one.line) for name, own in released.rejects.items()},
     )
 
 

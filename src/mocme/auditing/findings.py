@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from mocme.auditing.audit import Audit
@@ -28,11 +29,11 @@ class Finding:
 
 def findings(audit: Audit) -> list[Finding]:
     """What an audit says, gravest first."""
-    defects = [*_repeated(audit), *_leaks(audit)]
+    defects = [*_rejects(audit), *_repeated(audit), *_leaks(audit)]
     cautions = [*_floors(audit), *_inverses(audit), *_unseen(audit), *_filled_in(audit)]
-    if not defects:
+    if audit.clean:
         text = "Rows are distinct, and no row of valid or test is in another split."
-        return [*cautions, Finding("good", text)]
+        return [*defects, *cautions, Finding("good", text)]
     return [*defects, *cautions]
 
 
@@ -43,6 +44,19 @@ def percent(share: float) -> str:
     if 0.999 < share < 1:
         return "> 99.9 %"
     return f"{100 * share:.1f} %"
+
+
+def _rejects(audit: Audit) -> list[Finding]:
+    return [
+        Finding(
+            "defect",
+            f"{len(own):,} {'line of' if len(own) == 1 else 'lines of'} {Path(name).name} "
+            f"{'is no fact' if len(own) == 1 else 'are no facts'} and left out; "
+            f"{'it is' if len(own) == 1 else 'the first is'} line {own[0].line:,}: "
+            f"{own[0].reason}: {own[0].text!r}. Mend the file.",
+        )
+        for name, own in audit.rejects.items()
+    ]
 
 
 def _repeated(audit: Audit) -> list[Finding]:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from mocme.cli.options import common, echo_json, facts_in
+from mocme.machine import use_threads
 from mocme.terminal import bar, moving, predictions_table, reliability_table, show
 
 
@@ -35,7 +36,7 @@ from mocme.terminal import bar, moving, predictions_table, reliability_table, sh
     help="observed: only entities that answer this relation somewhere in the graph.",
 )
 @click.option("--min-probability", default=0.0, help="Leave out what is less probable (0 to 1).")
-@common("device", "json", "trust")
+@common("device", "threads", "json", "trust")
 def predict(
     run: Path,
     head: str | None,
@@ -47,6 +48,7 @@ def predict(
     among: Any,
     min_probability: float,
     device: str,
+    threads: int | None,
     as_json: bool,
     trust_code: bool,
 ) -> None:
@@ -55,6 +57,7 @@ def predict(
     Probabilities are fitted on the valid split when a run is asked for the first time, and kept
     in it.
     """
+    use_threads(threads)
     given = [head is not None, relation is not None, tail is not None]
     if (about is None and sum(given) != 2) or (about is not None and any(given)):
         raise click.UsageError("give two of --head, --relation and --tail, or --about alone")
@@ -76,11 +79,14 @@ def predict(
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("facts", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@common("device", "json", "trust")
-def check(run: Path, facts: Path, device: str, as_json: bool, trust_code: bool) -> None:
+@common("device", "threads", "json", "trust")
+def check(
+    run: Path, facts: Path, device: str, threads: int | None, as_json: bool, trust_code: bool
+) -> None:
     """Score and probability of each fact of a TSV file (head, relation, tail), in its order."""
     from mocme.graph.triples import UnknownName
 
+    use_threads(threads)
     triples, lines = facts_in(facts)
     with opened(run, device, trust_code, as_json) as completer:
         for (h, r, t), line in zip(triples, lines, strict=True):
@@ -137,11 +143,13 @@ def opened(
     found = Run.open(run, trust_code)
     # Without a valid split there is nothing to fit probabilities on.
     if found.folder.has(CALIBRATION) or not found.folder.about["facts"].get("valid"):
-        yield found.completer(device, additions=additions)
-        return
-    with bar("calibrating, once", quiet=quiet) as (progress, task):
-        completer = found.completer(device, moving(progress, task), additions=additions)
+        completer = found.completer(device, additions=additions)
+    else:
+        with bar("calibrating, once", quiet=quiet) as (progress, task):
+            completer = found.completer(device, moving(progress, task), additions=additions)
     yield completer
+    if completer.calibration is not None and completer.calibration.weak:
+        click.echo(f"note: {completer.calibration.weak}", err=True)
 
 
 def _tell(found: Any, as_json: bool) -> None:

@@ -36,6 +36,7 @@ class Collector:
         self.listed = listed
         self.names = [_ids(names) for names in (entities, relations)]
         self.facts: dict[str, list[np.ndarray]] = {}
+        self.reports: dict[str, Report] = {}
 
     def add(self, split: str, block: Block, report: Report) -> None:
         """Add the facts of a block, in the order of its lines.
@@ -43,6 +44,7 @@ class Collector:
         Raises:
             ValueError: a fact names something that is not listed, with its line.
         """
+        self.reports[report.path] = report
         heads, relations, tails = block.columns
         found = np.empty((len(heads), 3), np.int64)
         found[:, 0::2] = self._find(0, (heads, tails), block, report)

@@ -35,7 +35,8 @@ def reviewed(graph: Graph, path: str | Path) -> Graph:
             raise ValueError(
                 f"{path}: a decision on ({head}, {relation}, {tail}): {error}; the decisions are "
                 f"of another graph, the name was changed, or it was added to a run and is not in "
-                f"the data: put it there, or take the decision back"
+                f"the data: put it into the data, or take the decision back (mocme serve RUN "
+                f"--reviews {path}, view Decisions, Undo)"
             ) from error
         chosen[decision].append(ids)
     accepted, rejected = (

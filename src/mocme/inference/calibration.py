@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 FORMAT = "mocme calibration 1"
+# Answers in the valid split below which probabilities say little.
+FEW = 30
 # Log shares below this count as this.
 LOWEST = -30.0
 
@@ -75,6 +77,17 @@ class Calibration:
         """Probabilities, from log shares of candidates of one directed relation."""
         found = self.curve(relation)(shares.double().cpu().numpy())
         return torch.from_numpy(np.ascontiguousarray(found))
+
+    @property
+    def weak(self) -> str:
+        """What a reader should know where it was fitted on too little; empty elsewhere."""
+        answers = int(self.record.get("answers", FEW))
+        if answers >= FEW:
+            return ""
+        return (
+            f"probabilities were fitted on {answers} answers of the valid split only, and say "
+            f"little; with {FEW} or more ({FEW // 2} facts) they begin to mean something"
+        )
 
     def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Tensors and metadata, as a safetensors file holds them."""

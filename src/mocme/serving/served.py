@@ -127,9 +127,13 @@ class Served:
                 for name, has in self.present.items()
             ],
             "probabilities": self.completer.calibration is not None,
-            "notes": list(self.content.notes),
+            "notes": [*self.content.notes, *self._weak()],
             "additions": len(self.additions),
         }
+
+    def _weak(self) -> list[str]:
+        calibration = self.completer.calibration
+        return [calibration.weak] if calibration is not None and calibration.weak else []
 
     def _wants(self, modality: str) -> dict[str, Any]:
         """What of a new entity a modality is made of."""

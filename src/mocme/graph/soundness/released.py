@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
+from mocme.graph.formats.report import Reject
 from mocme.graph.loading import read
 from mocme.graph.triples import SPLITS, Graph
 
@@ -25,12 +26,14 @@ class Released:
         rows: split name to rows in the order of the file, repeated ones included.
         keys: a number for each row, the same for equal facts only, over all splits.
         folder: that was read; None for a single file and for a graph in memory.
+        rejects: by file, lines that were left out because they are no facts.
     """
 
     graph: Graph
     rows: Mapping[str, Rows]
     keys: Mapping[str, Keys]
     folder: Path | None = None
+    rejects: Mapping[str, Sequence[Reject]] = field(default_factory=dict)
 
     @staticmethod
     def read(data: str | Path) -> Released:
@@ -46,9 +49,12 @@ class Released:
         named = data != "atlas" and not path.exists()
         graph, collector = read(data, version="as-published" if named else None)
         if path.is_file():
-            return Released.of(graph, _divided(graph, collector.rows("all")))
-        rows = {split: collector.rows(split) for split in graph.splits}
-        return replace(Released.of(graph, rows), folder=Path(graph.folder or "."))
+            rows = _divided(graph, collector.rows("all"))
+        else:
+            rows = {split: collector.rows(split) for split in graph.splits}
+        rejects = {name: own.rejects for name, own in collector.reports.items() if own.rejects}
+        folder = None if path.is_file() else Path(graph.folder or ".")
+        return replace(Released.of(graph, rows), folder=folder, rejects=rejects)
 
     @staticmethod
     def of(graph: Graph, rows: Mapping[str, Rows] | None = None) -> Released:

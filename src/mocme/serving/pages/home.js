@@ -15,6 +15,7 @@ export function show(main, _address, signal) {
       { class: "view-head" },
       el("h1", { tabindex: "-1" }, named(run.graph)),
       el("p", { class: "under-title" }, `${plural(run.entities, "entity", "entities")}, ${plural(run.facts.train, "training fact")}${run.additions ? `, ${run.additions === 1 ? "one" : count(run.additions)} of the entities added` : ""}. Run `, named(run.name), ", experiment ", named(run.experiment), `, seed ${run.seed}.`),
+      run.notes.length ? el("ul", { class: "notes" }, run.notes.map((note) => el("li", {}, named(note)))) : null,
     ),
     el(
       "div",
