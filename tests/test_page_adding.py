@@ -141,6 +141,8 @@ def test_what_is_wrong_stands_beside_its_field(
     assert beside(name).text_content() == "Give it a name."
     assert name.evaluate("field => field === document.activeElement")
     name.fill("e1")
+    assert beside(name).text_content() == ""
+    assert name.get_attribute("aria-invalid") is None
     pictures = page.get_by_label("Pictures (image)")
     pictures.set_input_files([file("no.png", b"no picture")])
     made.until(lambda: "no picture of a known format" in beside(pictures).text_content())

@@ -2,9 +2,10 @@
 
 import { el, unique } from "./dom.js";
 
-/** What a line of a form is refused for; `tell()` without a text takes it back. */
+/** What a line of a form is refused for; `tell()` without a text, or typing, takes it back. */
 export function trouble(...inputs) {
   const line = el("p", { class: "field-trouble", id: unique("trouble"), role: "alert" });
+  for (const input of inputs) input.addEventListener("input", () => line.tell());
   return Object.assign(line, {
     tell(text = "") {
       line.textContent = text;
