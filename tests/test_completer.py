@@ -538,7 +538,10 @@ def test_a_suggestion_says_what_links_the_two_already(ring: Completer) -> None:
         back -= {r for r in back if r == 0 and 0 in straight}
         straight -= {own}
         names = [graph.relations[r] for r in sorted(straight)]
-        names += [f"inverse of {graph.relations[r]}" for r in sorted(back)]
+        turned = {r: f"inverse of {graph.relations[r]}" for r in back} | {
+            0: "near the other way round"
+        }
+        names += [turned[r] for r in sorted(back)]
         assert list(p.linked) == names
         assert p.remark.startswith("already: " if names and not p.known else "")
         assert ", ".join(names) in p.remark

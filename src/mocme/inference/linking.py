@@ -23,14 +23,20 @@ class Linking:
     def others(self, fact: Fact) -> tuple[str, ...]:
         """Relations that link head and tail besides the fact itself: "r", or "inverse of r".
 
+        A symmetric relation that is known from tail to head only is "r the other way round".
+
         Where the fact is known and its relation symmetric, the fact turned around is no other one.
         """
         head, _, tail = fact
         return tuple(
-            self.names[relation] if start == head else f"inverse of {self.names[relation]}"
+            self.names[relation] if start == head else self._turned(relation)
             for start, relation, end in self.network.links(head, tail)
             if (start, relation, end) != fact
         )
+
+    def _turned(self, relation: int) -> str:
+        name = self.names[relation]
+        return f"{name} the other way round" if relation in self.symmetric else f"inverse of {name}"
 
     def both_ways(self, fact: Fact) -> bool:
         """Whether the fact turned around says the same, and is neither known nor rejected."""

@@ -144,7 +144,8 @@ function listed({ total, counts, reviews }, filter, offset) {
       ? [sums, empty("No decision is like this.", "Choose another filter.")]
       : empty("No decisions yet.", el("a", { href: route.to(["review"]) }, "Review suggestions"), " to make the first.");
   }
-  return [sums, table(reviews), pager(filter, offset, reviews.length, total)];
+  const hint = "Probability then: of the fact as it was asked both ways. A suggestion of what is missing shows it times how likely the relation applies at all.";
+  return [sums, table(reviews), el("p", { class: "hint" }, hint), pager(filter, offset, reviews.length, total)];
 }
 
 function table(reviews) {
