@@ -538,9 +538,7 @@ def test_a_suggestion_says_what_links_the_two_already(ring: Completer) -> None:
         back -= {r for r in back if r == 0 and 0 in straight}
         straight -= {own}
         names = [graph.relations[r] for r in sorted(straight)]
-        turned = {r: f"inverse of {graph.relations[r]}" for r in back} | {
-            0: "near the other way round"
-        }
+        turned = {r: f"inverse of {graph.relations[r]}" for r in back} | {0: "near (turned around)"}
         names += [turned[r] for r in sorted(back)]
         assert list(p.linked) == names
         assert p.remark.startswith("already: " if names and not p.known else "")

@@ -23,7 +23,7 @@ class Linking:
     def others(self, fact: Fact) -> tuple[str, ...]:
         """Relations that link head and tail besides the fact itself: "r", or "inverse of r".
 
-        A symmetric relation that is known from tail to head only is "r the other way round".
+        A symmetric relation that is known from tail to head only is "r (turned around)".
 
         Where the fact is known and its relation symmetric, the fact turned around is no other one.
         """
@@ -36,7 +36,7 @@ class Linking:
 
     def _turned(self, relation: int) -> str:
         name = self.names[relation]
-        return f"{name} the other way round" if relation in self.symmetric else f"inverse of {name}"
+        return f"{name} (turned around)" if relation in self.symmetric else f"inverse of {name}"
 
     def both_ways(self, fact: Fact) -> bool:
         """Whether the fact turned around says the same, and is neither known nor rejected."""

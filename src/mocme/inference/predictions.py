@@ -89,7 +89,7 @@ class Prediction:
             more) of this relation; None elsewhere.
         weights: weight of each modality in the answer's vector; all 0 where nothing is known of it.
         linked: other relations that link head and tail in the graph already: "capital of", or
-            "inverse of capital of", or of a symmetric relation "borders the other way round".
+            "inverse of capital of", or of a symmetric relation "borders (turned around)".
         symmetric: whether the fact turned around says the same and is as new: its relation is one
             that training facts show to be symmetric (docs/asking.md). `Completer.missing` gives
             the likelier one of the two.
