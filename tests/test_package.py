@@ -1,5 +1,6 @@
 """The package from outside: its exports, the cost of importing it, the truth of its pages."""
 
+import os
 import re
 import subprocess
 import sys
@@ -102,3 +103,19 @@ def test_the_versions_agree() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_no_page_holds_a_placeholder(page: Path) -> None:
     assert not re.search(r"^[A-Z]{6,}$|to be filled|TODO|FIXME", page.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_waiting_threads_give_way_unless_told_otherwise(given: dict[str, str], found: str) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; import os\n"
+        "try: import mocme\nexcept ImportError: print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    free = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=free | given, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == found

@@ -9,6 +9,7 @@ The common case in three lines::
 
 from __future__ import annotations
 
+import mocme.waiting  # before torch  # noqa: F401
 from mocme.additions.asked import NewEntity
 from mocme.config import Experiment
 from mocme.encoders.making import encode
