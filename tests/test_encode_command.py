@@ -68,7 +68,8 @@ def test_raw_files_to_predictions_in_three_commands(part: Path, tmp_path: Path) 
     said = ran("encode", "all", raw, "--threads", 1)
     assert "0 unusable" in said
     ran("train", "default", "--data", raw, "--out", run, "--set", "training.passes=1")
-    found = json.loads(ran("predict", run, "--head", "Chad", "-r", "borders", "--json"))
+    asked = ["predict", str(run), "--head", "Chad", "-r", "borders", "--json"]
+    found = json.loads(CliRunner().invoke(main, asked).stdout)
     assert len(found["predictions"]) == 10
     assert set(found["predictions"][0]["weights"]) == {"structure", "text", "image", "number"}
     # What comes of the copies is what comes of the originals, and of the shipped encoder's work.
