@@ -141,6 +141,15 @@ class Experiment:
         """The same experiment with other settings of its training."""
         return replace(self, training={**self.training, **changes})
 
+    def asked_as(self, wanted: Experiment) -> Experiment:
+        """A run's configuration to hold beside the one that is wanted now.
+
+        The run holds the precision that the machine chose; where that is left to the machine again,
+        it is here too.
+        """
+        left = wanted.training["precision"] == "auto"
+        return self.with_training(precision="auto") if left else self
+
     def table(self) -> dict[str, Any]:
         """The whole configuration as one table."""
         found = {key: getattr(self, key) for key in SECTIONS}

@@ -79,7 +79,7 @@ def trained(
     """
     if (folder / "run.json").is_file():
         found = Run.open(folder)
-        if _same(found.experiment, wanted):
+        if found.experiment.asked_as(wanted).settings() == wanted.settings():
             if found.finished:
                 tell(f"{folder} is trained already, and taken as it is; delete it to train it anew")
                 return found
@@ -94,12 +94,6 @@ def trained(
         folder.rename(aside)
         tell(f"what {folder} held is another training, and kept as {aside}")
     return experiment.train(graph, wanted, out=folder, device=device, watch=watch)
-
-
-def _same(own: Experiment, wanted: Experiment) -> bool:
-    if wanted.training["precision"] == "auto":
-        own = own.with_training(precision="auto")  # a run holds what the machine chose
-    return own.settings() == wanted.settings()
 
 
 def new_facts(completer: Completer, count: int) -> list[Prediction]:

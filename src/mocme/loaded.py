@@ -52,11 +52,12 @@ class Loaded:
         Raises:
             ValueError: something does not fit the run.
         """
-        adder = Adder(self.trained, present, self.objective, ready=self._frozen)
+        adder = Adder(self.trained, present, self.objective, ready=lambda: self._frozen)
         try:
             return adder.add(entities, advance)
         finally:
-            self._frozen.slim()
+            if "_frozen" in vars(self):  # a row was fitted
+                self._frozen.slim()
 
     def completer(self, items: Additions = Additions()) -> Completer:
         """Ask the run together with these additions.

@@ -33,14 +33,14 @@ class Adder:
         present: additions that are there already.
         objective: of the training.
         as_negatives: see `fit_rows`; without it, what is added ranks too high in all questions.
-        ready: the same run as `frozen_of` gives it, where it is at hand.
+        ready: gives what `frozen_of` does, where that is kept; asked only if a row is fitted.
     """
 
     trained: World
     present: Sequence[Addition]
     objective: Objective
     as_negatives: bool = True
-    ready: Frozen | None = None
+    ready: Callable[[], Frozen] | None = None
 
     def add(self, asked: Sequence[NewEntity], advance: Advance | None = None) -> list[Addition]:
         """The additions that entities become, without their pairs (`related`); nothing is written.
@@ -62,11 +62,12 @@ class Adder:
         ]
         tell, done = advance or (lambda done, total: None), 0
         frozen: Frozen | None = None
+        made = self.ready or (lambda: frozen_of(self.trained, self.objective))
         found: dict[str, Addition] = {}
         for group in _groups(drafts):
             links = [item for item in group if item.facts or any(item.tokens.values())]
             if links:
-                frozen = frozen or self.ready or frozen_of(self.trained, self.objective)
+                frozen = frozen or made()
                 group = [item for item in group if item not in links]
                 group += self._fitted(links, frozen)
             found |= {item.name: item for item in group}

@@ -47,16 +47,15 @@ def percent(share: float) -> str:
 
 
 def _rejects(audit: Audit) -> list[Finding]:
-    return [
-        Finding(
-            "defect",
-            f"{len(own):,} {'line of' if len(own) == 1 else 'lines of'} {Path(name).name} "
-            f"{'is no fact' if len(own) == 1 else 'are no facts'} and left out; "
-            f"{'it is' if len(own) == 1 else 'the first is'} line {own[0].line:,}: "
-            f"{own[0].reason}: {own[0].text!r}. Mend the file.",
-        )
-        for name, own in audit.rejects.items()
-    ]
+    found = []
+    for name, own in audit.rejects.items():
+        first, file = own[0], Path(name).name
+        said = f"{len(own):,} lines of {file} are no facts and left out; the first is"
+        if len(own) == 1:
+            said = f"1 line of {file} is no fact and left out; it is"
+        told = f"line {first.line:,}: {first.reason}: {first.text!r}"
+        found.append(Finding("defect", f"{said} {told}. Mend the file."))
+    return found
 
 
 def _repeated(audit: Audit) -> list[Finding]:

@@ -83,9 +83,7 @@ def earlier(folder: Path, experiment: Experiment, wanted: Mapping[str, Any]) -> 
     if not (folder / "run.json").exists() or not (folder / "checkpoints").is_dir():
         return None
     run = Run.open(folder, trust_code=bool(experiment.custom_code()))
-    own = run.experiment
-    if experiment.training["precision"] == "auto":
-        own = own.with_training(precision="auto")  # the run holds what the machine chose
+    own = run.experiment.asked_as(experiment)
     digest = run.folder.about["digest"]
     found = identity(own, Inputs(digest["graph"], digest["features"]))
     if found["digest"] != wanted["digest"]:

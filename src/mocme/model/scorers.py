@@ -30,6 +30,12 @@ SMALL = 1e-12
 FEW = 8
 
 
+def moduli(vectors: Float[Tensor, "... D"]) -> Float[Tensor, "... M"]:
+    """Absolute values of complex entries, [real | imaginary]."""
+    real, imaginary = vectors.chunk(2, -1)
+    return (real * real + imaginary * imaginary + SMALL).sqrt()
+
+
 class Scorer(Part):
     """What makes a score of vectors.
 
@@ -78,10 +84,7 @@ class Scorer(Part):
 
     def moduli(self, vectors: Float[Tensor, "... D"]) -> Float[Tensor, "... M"]:
         """Absolute values of the entries (of complex ones where they are complex)."""
-        if not self.complex_entries:
-            return vectors.abs()
-        real, imaginary = vectors.chunk(2, -1)
-        return (real * real + imaginary * imaginary + SMALL).sqrt()
+        return moduli(vectors) if self.complex_entries else vectors.abs()
 
 
 class DistMult(Scorer):
@@ -250,9 +253,7 @@ def _modulus_(real: Tensor, imaginary: Tensor) -> Tensor:
 def _pulls(query: Tensor, candidates: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """The gradient of `_Rotated`, made so that it has one itself."""
     apart = query.unsqueeze(1) - candidates
-    real, imaginary = apart.chunk(2, -1)
-    modulus = (real * real + imaginary * imaginary + SMALL).sqrt()
-    pull = apart * (gradient.unsqueeze(-1) / modulus).repeat(1, 1, 2)
+    pull = apart * (gradient.unsqueeze(-1) / moduli(apart)).repeat(1, 1, 2)
     return -pull.sum(1), pull.sum(0) if candidates.ndim == 2 else pull
 
 

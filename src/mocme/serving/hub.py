@@ -190,7 +190,7 @@ class Hub:
         return self.reviews
 
     def close(self) -> None:
-        """Answer what waits, and end both lanes."""
+        """Answer what waits, and end all lanes."""
         self._stop.set()
         for one in (self.fast, self.slow, self._adding, self.renewing):
             one.close()
