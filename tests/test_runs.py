@@ -20,7 +20,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from mocme import runs, trees
-from mocme.runs import FORMAT_VERSION, Checkpoint, RunError, RunFolder
+from mocme.runs import FORMAT_VERSION, Checkpoint, RunError, RunFolder, durable
+from mocme.runs import folder as folders
 from test_trees import nested, same
 
 KILL_SAVERS = Path(__file__).parents[1] / "scripts" / "kill_savers.py"
@@ -154,7 +155,7 @@ def test_open_says_what_is_wrong(tmp_path: Path, run: RunFolder) -> None:
         ([], "no format version"),
     ]:
         text = json.dumps(about)
-        runs._replace(run.path / "run.json", functools.partial(put, text.encode()))
+        durable.replace(run.path / "run.json", functools.partial(put, text.encode()))
         with pytest.raises(RunError, match=message):
             RunFolder.open(run.path)
 
@@ -441,15 +442,15 @@ def test_a_reader_follows_a_writer_that_removes_what_it_reads(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(run)
-    read = runs._read_checkpoint
+    read = folders.read_checkpoint
 
     def slow(folder: Path) -> Checkpoint:
-        monkeypatch.setattr(runs, "_read_checkpoint", read)
+        monkeypatch.setattr(folders, "read_checkpoint", read)
         for step in (3, 4):
             run.save_checkpoint(step, state(step))
         return read(folder)
 
-    monkeypatch.setattr(runs, "_read_checkpoint", slow)
+    monkeypatch.setattr(folders, "read_checkpoint", slow)
     loaded = run.load_checkpoint()
     assert loaded is not None
     assert loaded.step == 4
@@ -459,16 +460,16 @@ def test_a_reader_bears_a_replacement_while_it_reads(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.write_text("a", "0")
-    digest = runs._digest
+    digest = durable.digest
 
     def slow(path: Path) -> str:
         found = digest(path)
-        monkeypatch.setattr(runs, "_digest", digest)
+        monkeypatch.setattr(durable, "digest", digest)
         for text in "12":  # after two the sum just taken is in the record no more
             run.write_text("a", text)
         return found
 
-    monkeypatch.setattr(runs, "_digest", slow)
+    monkeypatch.setattr(durable, "digest", slow)
     assert run.read_text("a") == "2"
 
 
@@ -756,7 +757,7 @@ def test_one_writer_at_a_time(run: RunFolder) -> None:
 
 
 def script(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[2])}
     return subprocess.run(
         [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=120
     )
@@ -780,7 +781,7 @@ def test_a_pickle_is_not_opened(run: RunFolder, tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "exploded",))
 
     run.write_tensors("w.safetensors", {"w": torch.ones(1)})
-    runs._replace(run.path / "w.safetensors", functools.partial(put, pickle.dumps(Bomb())))
+    durable.replace(run.path / "w.safetensors", functools.partial(put, pickle.dumps(Bomb())))
     with pytest.raises(RunError, match="cannot be read as tensors"):
         run.read_tensors("w.safetensors")
     with pytest.raises(RunError, match="cannot be read as tensors"):

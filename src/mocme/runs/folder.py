@@ -1,169 +1,40 @@
-"""A run's folder: safetensors and JSON, written atomically, resumable to the bit.
+"""The folder of a run: its files, logs and checkpoints, and who may write it."""
 
-After the process is killed, or the power fails, at any instant: a file holds its old or its new
-content; a checkpoint is there wholly or not at all, and older ones go only afterwards; a log
-lacks at most the line being appended.
-
-All that is read is compared with a SHA-256 first (logs: a CRC-32 a line). That of NAME stands in
-NAME.sha256, in the form of the command ``sha256sum``. It is replaced *before* NAME and keeps, in
-a second line, the sum of the content that NAME has until then: in between, either one is valid.
-
-One process writes at a time (`RunFolder.lock`); reading needs no lock. Nothing is ever pickled.
-"""
-
-import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
 import shutil
 import warnings
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from mocme.trees import Tree, load_tensors, pack, save_tensors, unpack
+from mocme.runs.checkpoints import Checkpoint, manifest, order, read_checkpoint
+from mocme.runs.durable import (
+    RunError,
+    RunLocked,
+    damaged,
+    recorded,
+    replace,
+    reported,
+    sync,
+    tail,
+    truncate,
+    whole_bytes,
+    write_json,
+)
+from mocme.trees import Tree, load_tensors, pack, save_tensors
 
 FORMAT_VERSION = 1  # rises when an older version could misread a run; run.json keeps its place
 # Tells one state of a file from another.
 Stamp = tuple[tuple[int, ...], ...]
-_TROUBLES = (TypeError, LookupError, ValueError, RuntimeError, SafetensorError)
-
-
-class RunError(ValueError):
-    """A run cannot be read or written as asked; the message names the file and a remedy."""
-
-
-class RunLocked(RunError):
-    """Another process, or another part of this one, is writing the run."""
-
-
-def _damaged(path: Path, why: str) -> RunError:
-    return RunError(f"{path} {why}; restore it from a copy of the run, or make the run again")
-
-
-@contextmanager
-def _reported(path: Path, trouble: str) -> Iterator[None]:
-    """Errors of the formats' libraries become RunErrors that name the file."""
-    try:
-        yield
-    except _TROUBLES as e:
-        raise e if isinstance(e, RunError) else RunError(f"{path} {trouble}: {e!r}") from e
-
-
-def _sync(path: Path) -> None:
-    """Make a file's content, or a folder's list of names, outlive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:  # some network file systems cannot do it for folders
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _recorded(path: Path) -> str | None:
-    """The line for `path` in its record, if its content is one that the record knows."""
-    record, line = path.with_name(f"{path.name}.sha256"), f"{_digest(path)}  {path.name}\n"
-    return line if record.exists() and line.encode() in record.read_bytes() else None
-
-
-def _replace(path: Path, fill: Callable[[Path], object]) -> None:
-    """Put what `fill` writes in the place of `path`, at once; see the top of the module."""
-    # Always the same name, so that what a killed process left is swept by the next writer.
-    room = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(room, ignore_errors=True)
-    room.mkdir()
-    fresh, record = room / "content", room / "record"
-    try:
-        with _reported(path, "cannot hold this"):
-            fill(fresh)
-        # The present content stays valid only if it was: damage must not become accepted here.
-        present = _recorded(path) if path.exists() else None
-        record.write_bytes(f"{_digest(fresh)}  {path.name}\n{present or ''}".encode())
-        _sync(fresh)
-        _sync(record)
-        os.replace(record, path.with_name(f"{path.name}.sha256"))
-        _sync(path.parent)
-        os.replace(fresh, path)
-        _sync(path.parent)
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_bytes((json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
-
-
-def _whole_bytes(path: Path) -> int:
-    """Bytes of a log up to the end of its last whole line; 0 if there is no such file."""
-    if not path.exists() or not (size := path.stat().st_size):
-        return 0
-    with path.open("rb") as file:
-        file.seek(size - 1)
-        return size if file.read() == b"\n" else path.read_bytes().rfind(b"\n") + 1
-
-
-def _truncate(path: Path, size: int) -> None:
-    if path.exists() and path.stat().st_size > size:
-        os.truncate(path, size)
-        _sync(path)
-
-
-def _tail(head: bytes) -> bytes:
-    """How a log's line ends that begins so: still one JSON object, checked to the byte."""
-    return b'"_crc32": "%08x"}' % zlib.crc32(head)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What was saved at a step. Tensors are on the CPU, whatever device they were saved from."""
-
-    step: int
-    state: Tree
-    logs: Mapping[str, int] = field(default_factory=dict)  # bytes that each had
-    name: str = ""  # of its folder
-
-
-def _order(name: str) -> tuple[int, int]:
-    """Step and revision of a checkpoint's folder; (-1, 0) for anything else."""
-    match = re.fullmatch(r"step-(\d{9,})(?:\.(\d+))?", name)
-    return (int(match[1]), int(match[2] or 1)) if match else (-1, 0)
-
-
-def _manifest(folder: Path) -> bytes:
-    """What the manifest must be: a function of the other files, and so itself checked by them."""
-    files = [folder / "state.json", folder / "tensors.safetensors"]
-    about = {f.name: {"bytes": f.stat().st_size, "sha256": _digest(f)} for f in files}
-    return (json.dumps(about, indent=2) + "\n").encode()
-
-
-def _read_checkpoint(folder: Path) -> Checkpoint:
-    try:
-        if (folder / "manifest.json").read_bytes() != _manifest(folder):
-            raise ValueError("its files and manifest.json disagree: one was cut short or altered")
-        about = json.loads((folder / "state.json").read_bytes())
-        if about["step"] != _order(folder.name)[0]:
-            raise ValueError(f"it was renamed, and holds step {about['step']}")
-        state = unpack(load_tensors(folder / "tensors.safetensors", "cpu"), about["state"])
-        return Checkpoint(about["step"], state, about["logs"], folder.name)
-    except (OSError, *_TROUBLES) as error:
-        raise RunError(f"the checkpoint {folder} is damaged ({error})") from error
 
 
 @final
@@ -192,7 +63,7 @@ class RunFolder:
                 raise used
             created = datetime.now(UTC).isoformat(timespec="seconds")
             run._write_about({"format": FORMAT_VERSION, "created": created, **about})
-        _sync(run.path.parent)
+        sync(run.path.parent)
         return run
 
     @staticmethod
@@ -206,7 +77,7 @@ class RunFolder:
         about = run.about
         version = about.get("format") if isinstance(about, dict) else None
         if type(version) is not int or version < 1:
-            raise _damaged(run.path / "run.json", "gives no format version")
+            raise damaged(run.path / "run.json", "gives no format version")
         if version > FORMAT_VERSION:
             raise RunError(f"{run.path} has the run format {version}; upgrade mocme to read it")
         return run
@@ -224,7 +95,7 @@ class RunFolder:
     def _write_about(self, about: Mapping[str, Any]) -> None:
         if about["format"] != FORMAT_VERSION:
             raise RunError(f"{self.path}/run.json: 'format' is the run's own; use another key")
-        _replace(self.path / "run.json", lambda fresh: _write_json(fresh, about))
+        replace(self.path / "run.json", lambda fresh: write_json(fresh, about))
 
     def _file(self, name: str, *, writing: bool = False) -> Path:
         """Where it is; its folder is made if it is to be written."""
@@ -241,17 +112,17 @@ class RunFolder:
             raise RunError(f"{name!r} leaves the run {self.path}, is reserved or odd; use another")
         if writing and not path.parent.is_dir():
             path.parent.mkdir()
-            _sync(self.path)
+            sync(self.path)
         return path
 
     def _checked(self, name: str) -> Path:
         path = self._file(name)
         if not path.is_file():
-            raise _damaged(path, "is missing")
+            raise damaged(path, "is missing")
         # More than once, since another process may be replacing the file and its record.
-        if not any(_recorded(path) for _ in range(3)):
+        if not any(recorded(path) for _ in range(3)):
             remedy = f"(changed on purpose: `sha256sum {path.name} > {path.name}.sha256` beside it)"
-            raise _damaged(path, f"or its .sha256 was cut short or altered {remedy}")
+            raise damaged(path, f"or its .sha256 was cut short or altered {remedy}")
         return path
 
     def has(self, name: str) -> bool:
@@ -271,19 +142,19 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """As JSON does: tuples come back as lists and the keys of dicts as strings."""
-        _replace(self._file(name, writing=True), lambda fresh: _write_json(fresh, value))
+        replace(self._file(name, writing=True), lambda fresh: write_json(fresh, value))
 
     def read_json(self, name: str) -> Any:
-        with _reported(self.path / name, "is not JSON"):
+        with reported(self.path / name, "is not JSON"):
             return json.loads(self._checked(name).read_bytes())
 
     def write_text(self, name: str, text: str) -> None:
         """In UTF-8, with the line ends that it has."""
         path = self._file(name, writing=True)
-        _replace(path, lambda fresh: fresh.write_bytes(text.encode()))
+        replace(path, lambda fresh: fresh.write_bytes(text.encode()))
 
     def read_text(self, name: str) -> str:
-        with _reported(self.path / name, "is not UTF-8"):
+        with reported(self.path / name, "is not UTF-8"):
             return self._checked(name).read_bytes().decode()
 
     def write_tensors(
@@ -291,17 +162,17 @@ class RunFolder:
     ) -> None:
         """From any device; raises RunError for what safetensors lacks (sparse, complex128)."""
         path = self._file(name, writing=True)
-        _replace(path, lambda fresh: save_tensors(fresh, tensors, metadata or {}))
+        replace(path, lambda fresh: save_tensors(fresh, tensors, metadata or {}))
 
     def read_tensors(self, name: str, device: str | torch.device = "cpu") -> dict[str, Tensor]:
         """In the order of their names."""
         path = self._checked(name)
-        with _reported(path, "cannot be read as tensors"):
+        with reported(path, "cannot be read as tensors"):
             return load_tensors(path, device)
 
     def tensors_metadata(self, name: str) -> dict[str, str]:
         path = self._checked(name)
-        with _reported(path, "cannot be read as tensors"), safe_open(path, "pt") as file:
+        with reported(path, "cannot be read as tensors"), safe_open(path, "pt") as file:
             return dict(file.metadata() or {})
 
     def remove(self, name: str) -> None:
@@ -310,22 +181,22 @@ class RunFolder:
         # Content first: a record without content says nothing, content without one is damage.
         for gone in (path, path.with_name(f"{path.name}.sha256")):
             gone.unlink(missing_ok=True)
-            _sync(path.parent)
+            sync(path.parent)
 
     def append(self, name: str, record: Mapping[str, Any]) -> None:
         """Add one line to a log; it is on the disk when this returns."""
         path = self._file(name, writing=True)
-        with _reported(path, "cannot hold this record as JSON"):
+        with reported(path, "cannot hold this record as JSON"):
             if "_crc32" in record:
                 raise ValueError("the key _crc32 is reserved")
-            head = json.dumps({**record, "_crc32": "01234567"}).encode()[: -len(_tail(b""))]
+            head = json.dumps({**record, "_crc32": "01234567"}).encode()[: -len(tail(b""))]
         is_new = not path.exists()
-        _truncate(path, _whole_bytes(path))  # a line torn by a crash would swallow this one
+        truncate(path, whole_bytes(path))  # a line torn by a crash would swallow this one
         with path.open("ab") as file:
-            file.write(head + _tail(head) + b"\n")
-        _sync(path)
+            file.write(head + tail(head) + b"\n")
+        sync(path)
         if is_new:
-            _sync(path.parent)
+            sync(path.parent)
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """The lines of a log. A torn last one, as a crash leaves, is left out with a warning.
@@ -334,12 +205,12 @@ class RunFolder:
         """
         path, found = self._file(name), []
         if not path.is_file():
-            raise _damaged(path, "is missing")
+            raise damaged(path, "is missing")
         *lines, torn = path.read_bytes().split(b"\n")
         for number, line in enumerate(lines, start=1):
-            head = line[: -len(_tail(b""))]
-            if head + _tail(head) != line:
-                raise _damaged(path, f"is damaged in line {number}")
+            head = line[: -len(tail(b""))]
+            if head + tail(head) != line:
+                raise damaged(path, f"is damaged in line {number}")
             found.append({k: v for k, v in json.loads(line).items() if k != "_crc32"})
         if torn:
             warnings.warn(f"the last line of {path} is torn, and left out", stacklevel=2)
@@ -349,7 +220,7 @@ class RunFolder:
         """Oldest first."""
         folder = self.path / "checkpoints"
         names = os.listdir(folder) if folder.exists() else []
-        return sorted((name for name in names if _order(name) > (-1, 0)), key=_order)
+        return sorted((name for name in names if order(name) > (-1, 0)), key=order)
 
     def _discard(self, names: Sequence[str]) -> None:
         """Remove checkpoints, and what killed processes left of others."""
@@ -374,27 +245,27 @@ class RunFolder:
         if step < 0 or keep < 1:
             raise ValueError(f"step must be 0 or more and keep 1 or more, not {step} and {keep}")
         folder, present = self.path / "checkpoints", self._checkpoints()
-        latest, revision = _order(present[-1]) if present else (-1, 0)
+        latest, revision = order(present[-1]) if present else (-1, 0)
         if latest > step:
             raise RunError(f"{folder / present[-1]} is later than {step}; resume it or delete it")
         name = f"step-{step:09d}" + (f".{revision + 1}" if latest == step else "")
         fresh = folder / f".{name}.new"
-        lengths = {log: _whole_bytes(self._file(log)) for log in logs}
+        lengths = {log: whole_bytes(self._file(log)) for log in logs}
         if not present and (begun := [log for log, size in lengths.items() if size]):
-            raise _damaged(folder, f"holds no checkpoint, though {begun[0]} has lines")
-        with _reported(folder / name, "cannot hold this state"):
+            raise damaged(folder, f"holds no checkpoint, though {begun[0]} has lines")
+        with reported(folder / name, "cannot hold this state"):
             tensors, skeleton = pack(state)
             self._discard([])
             fresh.mkdir(parents=True)
             save_tensors(fresh / "tensors.safetensors", tensors, {})
             about = {"step": step, "logs": lengths, "state": skeleton}
             (fresh / "state.json").write_bytes(json.dumps(about).encode())
-            (fresh / "manifest.json").write_bytes(_manifest(fresh))
+            (fresh / "manifest.json").write_bytes(manifest(fresh))
         for path in (*fresh.iterdir(), fresh):
-            _sync(path)
+            sync(path)
         os.rename(fresh, folder / name)
-        _sync(folder)
-        _sync(self.path)
+        sync(folder)
+        sync(self.path)
         self._discard([*present, name][:-keep])
 
     def load_checkpoint(self) -> Checkpoint | None:
@@ -405,7 +276,7 @@ class RunFolder:
         passed: list[str] = []
         for name in reversed(self._checkpoints()):
             try:
-                found = _read_checkpoint(self.path / "checkpoints" / name)
+                found = read_checkpoint(self.path / "checkpoints" / name)
             except RunError as error:
                 if not (self.path / "checkpoints" / name).exists():
                     return self.load_checkpoint()  # its writer has just replaced it by newer ones
@@ -415,7 +286,7 @@ class RunFolder:
                 warnings.warn(f"{error_text}; the previous one, {name}, is used", stacklevel=2)
             return found
         if passed:
-            raise _damaged(self.path, f"has no intact checkpoint: {'; '.join(passed)}")
+            raise damaged(self.path, f"has no intact checkpoint: {'; '.join(passed)}")
         return None
 
     def rewind(self, checkpoint: Checkpoint) -> None:
@@ -432,10 +303,10 @@ class RunFolder:
         lengths = {self._file(name): size for name, size in checkpoint.logs.items()}
         for path, size in lengths.items():
             if size and (not path.exists() or path.stat().st_size < size):
-                raise _damaged(path, f"is shorter than the {size} bytes of {checkpoint.name}")
+                raise damaged(path, f"is shorter than the {size} bytes of {checkpoint.name}")
         self._discard(present[present.index(checkpoint.name) + 1 :])
         for path, size in lengths.items():
-            _truncate(path, size)
+            truncate(path, size)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
