@@ -16,20 +16,20 @@ from mocme.additions.kept import NoAddition
 from mocme.graph.triples import UnknownName
 from mocme.reviews import ReviewError
 from mocme.runs import RunLocked
-from mocme.serving import schema
 from mocme.serving.asking import Busy
 from mocme.serving.guard import Refusal, failure
 from mocme.serving.hub import Hub
+from mocme.serving.schema import answers
 
 # As the schema tells them.
 ERRORS: dict[int | str, dict[str, Any]] = {
-    401: {"model": schema.Failure, "description": "A token is needed."},
-    403: {"model": schema.Failure, "description": "This server does not do that."},
-    404: {"model": schema.Failure, "description": "There is nothing of that name."},
-    413: {"model": schema.Failure, "description": "The request is too large."},
-    422: {"model": schema.Failure, "description": "Something in the request is wrong."},
-    503: {"model": schema.Failure, "description": "Too many wait; see Retry-After."},
-    504: {"model": schema.Failure, "description": "It took too long."},
+    401: {"model": answers.Failure, "description": "A token is needed."},
+    403: {"model": answers.Failure, "description": "This server does not do that."},
+    404: {"model": answers.Failure, "description": "There is nothing of that name."},
+    413: {"model": answers.Failure, "description": "The request is too large."},
+    422: {"model": answers.Failure, "description": "Something in the request is wrong."},
+    503: {"model": answers.Failure, "description": "Too many wait; see Retry-After."},
+    504: {"model": answers.Failure, "description": "It took too long."},
 }
 
 

@@ -24,7 +24,8 @@ from mocme.model.model import STRUCTURE
 from mocme.opening import Run
 from mocme.runs import Stamp
 from mocme.serving.content import Content, kind_of
-from mocme.serving.schema import Answer, Check, Explain, Missing
+from mocme.serving.schema.answers import Answer
+from mocme.serving.schema.requests import Check, Explain, Missing
 
 
 class Served:
@@ -221,9 +222,11 @@ class Served:
         """Texts that an addition is made of; one for several modalities is told once."""
         if name not in self.additions:
             return []
-        given = self.additions[name].texts
-        first = {text: modality for modality, own in reversed(list(given.items())) for text in own}
-        return [(m, text) for m, own in given.items() for text in own if first[text] == m]
+        found: dict[str, str] = {}
+        for modality, own in self.additions[name].texts.items():
+            for text in own:
+                found.setdefault(text, modality)
+        return [(modality, text) for text, modality in found.items()]
 
     def _added(self, name: str) -> dict[str, Any] | None:
         """How an entity came to be added; None for one that the run was trained with."""

@@ -12,13 +12,13 @@ from mocme.additions.asked import Content, NewEntity, Unfit
 from mocme.additions.contents import FILES, takes
 from mocme.additions.kept import Addition
 from mocme.additions.relating import known
-from mocme.serving import schema
 from mocme.serving.asking import Busy
 from mocme.serving.endpoints.looking import RunName
 from mocme.serving.guard import Refusal
 from mocme.serving.hub import Hub
 from mocme.serving.pictures import Pictures
 from mocme.serving.replies import Json
+from mocme.serving.schema import answers, requests
 from mocme.serving.served import Served
 
 PICTURES = "/v1/pictures"
@@ -34,8 +34,8 @@ def add(app: FastAPI, hub: Hub) -> None:
     def allowed() -> Pictures:
         return hub.pictures
 
-    @app.post("/v1/additions", response_model=schema.Added, status_code=201, tags=["add"])
-    async def make(asked: schema.NewAddition, pictures: Pictures = Depends(allowed)) -> Json:
+    @app.post("/v1/additions", response_model=answers.Added, status_code=201, tags=["add"])
+    async def make(asked: requests.NewAddition, pictures: Pictures = Depends(allowed)) -> Json:
         """Add an entity to a run; nothing is retrained, and it takes part in all questions."""
         live = hub.live(asked.run)
         entity = _entity(asked, live.now, pictures)
@@ -45,7 +45,7 @@ def add(app: FastAPI, hub: Hub) -> None:
             told["notes"].append("it is kept, but cannot be served yet; see the server's log")
         return Json(told, 201)
 
-    @app.get("/v1/additions", response_model=schema.AdditionList, tags=["add"])
+    @app.get("/v1/additions", response_model=answers.AdditionList, tags=["add"])
     async def additions(
         offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0,
         limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
@@ -58,7 +58,7 @@ def add(app: FastAPI, hub: Hub) -> None:
 
     @app.delete("/v1/additions", status_code=204, tags=["add"])
     async def remove(
-        name: Annotated[list[schema.Name], Query(min_length=1, max_length=1_000)],
+        name: Annotated[list[requests.Name], Query(min_length=1, max_length=1_000)],
         run: RunName = None,
         pictures: Pictures = Depends(allowed),
     ) -> Response:
@@ -75,7 +75,7 @@ def add(app: FastAPI, hub: Hub) -> None:
 
     @app.post(
         PICTURES,
-        response_model=schema.Picture,
+        response_model=answers.Picture,
         status_code=201,
         tags=["add"],
         openapi_extra={"requestBody": {"required": True, "content": dict.fromkeys(TYPES, body)}},
@@ -101,7 +101,7 @@ def add(app: FastAPI, hub: Hub) -> None:
         return Json({"id": id, "bytes": len(data)}, 201)
 
 
-def _entity(asked: schema.NewAddition, served: Served, pictures: Pictures) -> NewEntity:
+def _entity(asked: requests.NewAddition, served: Served, pictures: Pictures) -> NewEntity:
     """As the library takes it; a path of a file comes from `pictures`, and from nowhere else."""
     facts = [(fact.head, fact.relation, fact.tail) for fact in asked.facts]
     has = known(served.loaded.trained)
@@ -113,7 +113,9 @@ def _entity(asked: schema.NewAddition, served: Served, pictures: Pictures) -> Ne
     return NewEntity(asked.name, facts, asked.text, asked.numbers, content, names=asked.names)
 
 
-def _content(where: str, name: str, given: schema.Given, kind: str, pictures: Pictures) -> Content:
+def _content(
+    where: str, name: str, given: requests.Given, kind: str, pictures: Pictures
+) -> Content:
     field = f"content.{name}"
     if given.pictures is not None:
         if kind != "pictures":

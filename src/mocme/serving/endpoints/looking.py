@@ -8,10 +8,10 @@ from fastapi import FastAPI, Query
 from fastapi.responses import FileResponse, Response
 from starlette.exceptions import HTTPException
 
-from mocme.serving import schema
 from mocme.serving.content import LARGEST, kind_of
 from mocme.serving.hub import Hub
 from mocme.serving.replies import Json
+from mocme.serving.schema import answers
 
 Text = Annotated[str, Query(min_length=1, max_length=10_000)]
 RunName = Annotated[str | None, Query(max_length=1_000, description="Which of the served runs.")]
@@ -20,13 +20,13 @@ RunName = Annotated[str | None, Query(max_length=1_000, description="Which of th
 def add(app: FastAPI, hub: Hub) -> None:
     """Runs, entities and their facts."""
 
-    @app.get("/v1/runs", response_model=schema.Runs, tags=["look"])
+    @app.get("/v1/runs", response_model=answers.Runs, tags=["look"])
     async def runs() -> Json:
         """The served runs."""
         abouts = [(await hub.newest(live)).about for live in hub.runs.values()]
         return Json({"runs": abouts, "version": app.version, "adds": hub.adds})
 
-    @app.get("/v1/search", response_model=schema.Found, tags=["look"])
+    @app.get("/v1/search", response_model=answers.Found, tags=["look"])
     async def search(
         q: Annotated[str, Query(max_length=1_000)] = "",
         k: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -35,12 +35,12 @@ def add(app: FastAPI, hub: Hub) -> None:
         """Entities by the beginning of their name, of a word in it, or by likeness."""
         return Json(await hub.look(run, lambda served: served.find(q, k)))
 
-    @app.get("/v1/entity", response_model=schema.Entity, tags=["look"])
+    @app.get("/v1/entity", response_model=answers.Entity, tags=["look"])
     async def entity(name: Text, run: RunName = None) -> Json:
         """An entity, and what is known of it."""
         return Json(await hub.look(run, lambda served: served.entity(name)))
 
-    @app.get("/v1/facts", response_model=schema.Facts, tags=["look"])
+    @app.get("/v1/facts", response_model=answers.Facts, tags=["look"])
     async def facts(
         name: Text,
         relation: Annotated[str | None, Query(max_length=10_000)] = None,
@@ -51,7 +51,7 @@ def add(app: FastAPI, hub: Hub) -> None:
         """Facts of an entity, of all splits."""
         return Json(await hub.look(run, lambda served: served.facts(name, relation, offset, limit)))
 
-    @app.get("/v1/neighbourhood", response_model=schema.Neighbourhood, tags=["look"])
+    @app.get("/v1/neighbourhood", response_model=answers.Neighbourhood, tags=["look"])
     async def neighbourhood(
         name: Text, limit: Annotated[int, Query(ge=1, le=200)] = 40, run: RunName = None
     ) -> Json:
@@ -77,7 +77,7 @@ def add(app: FastAPI, hub: Hub) -> None:
         how = "inline" if kind != "other" else "attachment"
         return FileResponse(path, media_type=media, headers=sandbox, content_disposition_type=how)
 
-    @app.get("/v1/report", response_model=schema.Report, tags=["look"])
+    @app.get("/v1/report", response_model=answers.Report, tags=["look"])
     async def report(run: RunName = None) -> Json:
         """Evaluations, the training's passes and the calibration."""
         return Json(await hub.look(run, lambda served: served.report()))

@@ -9,9 +9,9 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 
-from mocme.serving import schema
 from mocme.serving.hub import Hub
 from mocme.serving.replies import Json, failed
+from mocme.serving.schema import answers
 
 PAGES = Path(__file__).parents[1] / "pages"
 
@@ -19,12 +19,12 @@ PAGES = Path(__file__).parents[1] / "pages"
 def add(app: FastAPI, hub: Hub) -> None:
     """Health, metrics and the page."""
 
-    @app.get("/healthz", response_model=schema.Health, tags=["process"])
+    @app.get("/healthz", response_model=answers.Health, tags=["process"])
     async def health() -> Json:
         """Whether the process answers."""
         return Json({"status": "ok"})
 
-    @app.get("/readyz", response_model=schema.Health, tags=["process"])
+    @app.get("/readyz", response_model=answers.Health, tags=["process"])
     async def ready() -> Json:
         """Whether it takes questions."""
         if hub.stopping or not hub.fast.alive or not hub.slow.alive:

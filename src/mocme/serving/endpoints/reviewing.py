@@ -10,21 +10,21 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from mocme.reviews import FORMATS, Decision, Review, export_name, exported
-from mocme.serving import schema
 from mocme.serving.hub import Hub
 from mocme.serving.replies import Json
+from mocme.serving.schema import answers, requests
 
 
 def add(app: FastAPI, hub: Hub) -> None:
     """Decisions of reviewers."""
 
     @app.post("/v1/reviews", response_model=Review, status_code=201, tags=["review"])
-    async def decide(asked: schema.NewReview) -> Json:
+    async def decide(asked: requests.NewReview) -> Json:
         """Keep a decision on a fact."""
         kept = hub.kept()
-        fact = schema.Fact(head=asked.head, relation=asked.relation, tail=asked.tail)
+        fact = requests.Fact(head=asked.head, relation=asked.relation, tail=asked.tail)
         # In no lane: a decision waits behind nobody's question.
-        one = schema.Check(facts=[fact])
+        one = requests.Check(facts=[fact])
         (item,) = (await hub.look(asked.run, lambda served: served.check(one)))["predictions"]
         review = await asyncio.to_thread(
             kept.add,
@@ -37,7 +37,7 @@ def add(app: FastAPI, hub: Hub) -> None:
         )
         return Json(vars(review), 201)
 
-    @app.get("/v1/reviews", response_model=schema.ReviewList, tags=["review"])
+    @app.get("/v1/reviews", response_model=answers.ReviewList, tags=["review"])
     async def decisions(
         name: Annotated[str | None, Query(max_length=10_000)] = None,
         decision: Decision | None = None,
