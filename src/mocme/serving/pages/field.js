@@ -28,10 +28,10 @@ export function labelled(label, input, { hint = null } = {}) {
   return Object.assign(box, { input, trouble: told });
 }
 
-/** Rows that one can add and take away; `make(removed)` gives a row that holds a place to begin. */
+/** Rows that one can add and take away; `make()` gives a row that holds a place to begin. */
 export function rows({ title, add, make }) {
   const list = el("div", { class: "add-rows" });
-  const more = el("button", { class: "button", type: "button", on: { click: () => begin() } }, add);
+  const more = el("button", { class: "button", type: "button", on: { click: begin } }, add);
   function begin() {
     const row = make();
     const remove = el("button", { class: "quiet", type: "button", "aria-label": `Leave out: ${title}` }, "Leave out");
@@ -43,5 +43,5 @@ export function rows({ title, add, make }) {
     list.append(row);
     row.querySelector("input, select")?.focus();
   }
-  return Object.assign(el("div", { class: "stack" }, list, el("div", { class: "row" }, more)), { rows: () => [...list.children], begin });
+  return Object.assign(el("div", { class: "stack" }, list, el("div", { class: "row" }, more)), { rows: () => [...list.children] });
 }

@@ -17,7 +17,6 @@ export function newFacts() {
     list,
   );
   return Object.assign(box, {
-    begin: list.begin,
     value(name) {
       const found = list.rows().map((one) => one.fact(name));
       return found.includes(null) ? null : found;

@@ -62,25 +62,18 @@ const drop = (key) => remember(PREFIX + key, null);
  * decision is kept for both, and both are taken back together.
  */
 export function decide(prediction, decision, reviewer, note = "") {
-  const facts = fact.decidedFacts(prediction);
-  const keys = facts.map(() => {
+  const entries = fact.decidedFacts(prediction).map((one) => {
     // Two in one millisecond keep their order.
     latest = Math.max(Date.now(), latest + 1);
-    return `${latest}-${Math.random().toString(36).slice(2)}`;
+    const key = `${latest}-${Math.random().toString(36).slice(2)}`;
+    return { key, made: latest, ...one, decision, reviewer, note, ...runs.which(), tries: 0 };
   });
-  const entries = facts.map((one, n) => ({
-    key: keys[n],
-    made: latest - facts.length + 1 + n,
-    ...{ ...one, decision, reviewer, note },
-    ...runs.which(),
-    tries: 0,
-  }));
   for (const entry of entries) {
     keep(entry);
     // If another tab sends it, its id has to be looked up, as after a try that failed.
     made.set(entry.key, { ...entry, tries: 1 });
   }
-  history.push(keys);
+  history.push(entries.map((entry) => entry.key));
   tell();
   flush();
   return entries[0];
