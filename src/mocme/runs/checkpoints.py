@@ -34,6 +34,11 @@ def manifest(folder: Path) -> bytes:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
+    """What a checkpoint's folder holds.
+
+    Raises:
+        RunError: it is damaged.
+    """
     try:
         if (folder / "manifest.json").read_bytes() != manifest(folder):
             raise ValueError("its files and manifest.json disagree: one was cut short or altered")

@@ -1,4 +1,4 @@
-"""Single files that outlive a crash: replaced at once, with a record of their sum, and logs of lines."""
+"""Files that outlive a crash: replaced at once, with a record of their sum; and logs."""
 
 import errno
 import hashlib
@@ -25,6 +25,7 @@ class RunLocked(RunError):
 
 
 def damaged(path: Path, why: str) -> RunError:
+    """The error about a file that is not as it was written."""
     return RunError(f"{path} {why}; restore it from a copy of the run, or make the run again")
 
 
@@ -50,6 +51,7 @@ def sync(path: Path) -> None:
 
 
 def digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -84,6 +86,7 @@ def replace(path: Path, fill: Callable[[Path], object]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """To a fresh file; for one that may be there already see `replace`."""
     path.write_bytes((json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
 
 
@@ -97,6 +100,7 @@ def whole_bytes(path: Path) -> int:
 
 
 def truncate(path: Path, size: int) -> None:
+    """Shorten a log to so many bytes, if it is longer."""
     if path.exists() and path.stat().st_size > size:
         os.truncate(path, size)
         sync(path)
