@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from mocme.encoders import lite0
+from mocme.data.graph import Graph, Vocabulary
+from mocme.encoders import efficientnet_lite0 as lite0
 from mocme.encoders.base import Job
 from mocme.encoders.image import Image as ImageEncoder
 from mocme.encoders.text import SentenceEngine
 from mocme.encoders.text import Text as TextEncoder
-from mocme.graph.triples import Graph, Vocabulary
 
 SIDES = ((640, 480), (1024, 768), (300, 400), (1920, 1080))
 

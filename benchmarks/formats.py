@@ -54,10 +54,10 @@ def measure(path: Path, indexed: bool) -> dict[str, float]:
     # Loading a library (a seventh of a second for Arrow) is no work of a reader.
     import pyarrow.parquet  # noqa: F401
 
-    from mocme.graph.collecting import Collector
-    from mocme.graph.formats import openke
-    from mocme.graph.formats.registry import format_of
-    from mocme.graph.formats.report import Report
+    from mocme.data.formats import openke
+    from mocme.data.formats.registry import format_of
+    from mocme.data.formats.report import Report
+    from mocme.data.ingest.indexer import Collector
 
     before = peak()
     started = time.process_time()
@@ -95,11 +95,11 @@ def separately(path: Path, indexed: bool) -> dict[str, float]:
 
 def files(folder: Path, facts: int, wanted: list[str]) -> dict[str, Path]:
     """The same facts in each format; prints how fast they were written."""
-    from mocme.graph.collecting import Collector
-    from mocme.graph.formats import openke
-    from mocme.graph.formats.registry import FORMATS
-    from mocme.graph.formats.report import Block, Report
-    from mocme.graph.triples import Graph
+    from mocme.data.formats import openke
+    from mocme.data.formats.registry import FORMATS
+    from mocme.data.formats.report import Block, Report
+    from mocme.data.graph import Graph
+    from mocme.data.ingest.indexer import Collector
 
     rows = list(generated(facts))
     found = {}

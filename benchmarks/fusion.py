@@ -15,7 +15,7 @@ import time
 import torch
 from torch import Tensor
 
-from mocme.model.fusion import Complementary, ComplementaryFusion, weighted
+from mocme.experts.embedding.fusion import Complementary, ComplementaryFusion, weighted
 
 
 def plain(fusion: ComplementaryFusion, views: Tensor, present: Tensor) -> Tensor:

@@ -14,17 +14,17 @@ import numpy as np
 import torch
 
 from compare_pykeen import Clock, Enough, serve
-from mocme.config import Experiment
+from mocme.core.device import faster_precision
+from mocme.data.graph import SPLITS, AnswerIndex
+from mocme.data.load import load
+from mocme.data.modality import Features
 from mocme.evaluation import metrics
 from mocme.evaluation.ranking import batch_for, rank
-from mocme.experiment import environment, make_trainer
-from mocme.graph.loading import load
-from mocme.graph.modalities import Features
-from mocme.graph.triples import SPLITS, AnswerIndex
-from mocme.machine import faster_precision
-from mocme.model.dropout import seeded
-from mocme.training.loop import Trainer
-from mocme.training.rows import Rows
+from mocme.experts.embedding.gradient_buffer import Rows
+from mocme.experts.embedding.modality_dropout import seeded
+from mocme.experts.embedding.trainer import Trainer
+from mocme.runs.config import Experiment
+from mocme.runs.train import environment, make_trainer
 
 CPU = torch.device("cpu")
 

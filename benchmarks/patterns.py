@@ -20,13 +20,13 @@ from safetensors import safe_open
 from scipy import sparse
 
 import mocme
-from mocme.graph.modalities import Pairs
-from mocme.graph.triples import Graph, Queries
-from mocme.machine import peak_memory
-from mocme.patterns.evidence import Evidence, Patterns
-from mocme.patterns.fitting import Design, regress
-from mocme.patterns.mining import backwards
-from mocme.patterns.relations import Relations
+from mocme.core.device import peak_memory
+from mocme.data.graph import Graph, Queries
+from mocme.data.modality import Pairs
+from mocme.experts.rules.adjacency import Relations
+from mocme.experts.rules.rule_mining import backwards
+from mocme.experts.rules.rule_model import Evidence, Patterns
+from mocme.experts.rules.rule_regression import Design, regress
 
 
 def read_pairs(path: str, entities: int) -> Pairs:

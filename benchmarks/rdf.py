@@ -22,10 +22,10 @@ from pathlib import Path
 
 import pyoxigraph
 
-from mocme.graph.collecting import Collector
-from mocme.graph.formats import ntriples, turtle
-from mocme.graph.formats.literals import Literals
-from mocme.graph.formats.report import Report
+from mocme.data.formats import ntriples, turtle
+from mocme.data.formats.literals import Literals
+from mocme.data.formats.report import Report
+from mocme.data.ingest.indexer import Collector
 
 WIKIDATA = "http://www.wikidata.org"
 XSD = "http://www.w3.org/2001/XMLSchema#"

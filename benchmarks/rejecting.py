@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 import mocme
-from mocme.graph.triples import Queries
-from mocme.reviews import Reviews
+from mocme.data.graph import Queries
+from mocme.data.reviews import Reviews
 
 SETTINGS = {"training.passes": 20, "model.width": 128}
 COUNT = 300

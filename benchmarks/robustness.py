@@ -21,14 +21,14 @@ from pathlib import Path
 
 import torch
 
+from mocme.data.features.ablations import Control
+from mocme.data.graph import AnswerIndex, Graph
+from mocme.data.modality import Features, Modality
 from mocme.evaluation import metrics
 from mocme.evaluation.ranking import batch_for, hidden, rank
-from mocme.graph.controls import Control
-from mocme.graph.modalities import Features, Modality
-from mocme.graph.triples import AnswerIndex, Graph
-from mocme.inference import faithfulness
-from mocme.model.model import STRUCTURE, Model
-from mocme.opening import Run
+from mocme.experts.embedding.model import STRUCTURE, Model
+from mocme.explanation import faithfulness
+from mocme.runs.run import Run
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "accuracy/results/robustness.jsonl"
@@ -72,7 +72,7 @@ def measured(run: Run) -> Iterator[dict[str, object]]:
 def weighed(run: Run) -> Iterator[dict[str, object]]:
     """Do weights tell what matters? A line for each modality.
 
-    See `mocme.inference.faithfulness`.
+    See `mocme.explanation.faithfulness`.
     """
     graph = run.graph()
     model = run.model(graph, run.features(graph), torch.device("cpu"))

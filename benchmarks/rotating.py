@@ -14,7 +14,7 @@ import time
 import torch
 from torch import Tensor
 
-from mocme.model.scorers import RotatE, moduli
+from mocme.experts.embedding.scorers import RotatE, moduli
 
 
 def at_once(query: Tensor, candidates: Tensor) -> Tensor:

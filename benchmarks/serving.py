@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mocme.opening import Run
+from mocme.runs.run import Run
 
 LUA = """
 local questions = {}

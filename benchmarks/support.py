@@ -28,15 +28,15 @@ from typing import Any
 import torch
 
 import mocme
-from mocme.experiment import resume, train
-from mocme.graph.tokens import TrainingFacts
-from mocme.graph.triples import Graph, Queries
-from mocme.inference.completer import Completer
-from mocme.inference.explanation import Grounds, Support
-from mocme.inference.faithfulness import spearman
-from mocme.machine import use_threads
-from mocme.opening import Run
-from mocme.supporting import Supporting
+from mocme.core.device import use_threads
+from mocme.data.features.tokens import TrainingFacts
+from mocme.data.graph import Graph, Queries
+from mocme.explanation.faithfulness import spearman
+from mocme.explanation.influence import Supporting
+from mocme.explanation.schema import Grounds, Support
+from mocme.prediction.predictor import Completer
+from mocme.runs.run import Run
+from mocme.runs.train import resume, train
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "accuracy/results/support.jsonl"

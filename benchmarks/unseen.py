@@ -31,21 +31,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mocme import NewEntity, Run, experiment
-from mocme.additions.adding import Adder
-from mocme.additions.kept import Additions
-from mocme.additions.relating import related
-from mocme.config import Experiment, parse_override
+from mocme import NewEntity, Run
+from mocme.core.device import find_device
+from mocme.data.features.sources import read_features
+from mocme.data.graph import AnswerIndex, Graph, Queries, Vocabulary
+from mocme.data.ingest.reader import encoded_table
+from mocme.data.load import load
+from mocme.data.modality import Features, Modality, Pairs, Tokens
+from mocme.data.pairs.build import make
+from mocme.data.strings import Strings
 from mocme.evaluation import metrics
 from mocme.evaluation.ranking import Ranks, hidden, rank
-from mocme.graph.loading import encoded_table, load
-from mocme.graph.modalities import Features, Modality, Pairs, Tokens
-from mocme.graph.pairing import make
-from mocme.graph.sources import read_features
-from mocme.graph.strings import Strings
-from mocme.graph.triples import AnswerIndex, Graph, Queries, Vocabulary
-from mocme.machine import find_device
-from mocme.runs import RunFolder
+from mocme.inductive.add import Adder
+from mocme.inductive.pairs import related
+from mocme.inductive.store import Additions
+from mocme.runs import train as experiment
+from mocme.runs.config import Experiment, parse_override
+from mocme.storage import RunFolder
 
 RESULTS = Path(__file__).parent / "accuracy/results/unseen.jsonl"
 BEGIN, END = "<!-- unseen -->", "<!-- end of unseen -->"

@@ -41,7 +41,7 @@ from safetensors.numpy import load_file
 
 import mocme
 
-SHIPPED = Path(__file__).resolve().parents[1] / "src" / "mocme" / "graph" / "atlas"
+SHIPPED = Path(__file__).resolve().parents[1] / "src" / "mocme" / "data" / "atlas"
 FLAGS_PACKAGE = "svg-country-flags@1.2.10"
 CLDR_PACKAGE = "cldr-core@48.2.0"
 # Written by hand and kept beside the data; of these only the card's tables depend on the build.

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mocme.machine import peak_memory
+from mocme.core.device import peak_memory
 
 KILL_SIGNAL = signal.SIGKILL
 

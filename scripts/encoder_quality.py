@@ -26,13 +26,13 @@ from typing import Any
 import torch
 
 import mocme
-from mocme.encoders import lite0
+from mocme.data.features.sources import read_features
+from mocme.encoders import efficientnet_lite0 as lite0
+from mocme.encoders.image_io import Shape, read_picture
 from mocme.encoders.inputs import escaped
-from mocme.encoders.pictures import Shape, read_picture
-from mocme.graph.sources import read_features
 
 PACKAGE = "emoji-datasource-twitter@16.0.0"
-ATLAS = Path(mocme.__file__).parent / "graph" / "atlas"
+ATLAS = Path(mocme.__file__).parent / "data" / "atlas"
 # ImageNet classes that name what a picture shows.
 LABELS = {
     "cat": {281, 282, 285},  # tabby, tiger cat, Egyptian cat

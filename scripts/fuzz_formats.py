@@ -27,10 +27,10 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from mocme.graph.formats import coded, openke
-from mocme.graph.formats.registry import FORMATS, format_of
-from mocme.graph.formats.report import Block, Report
-from mocme.graph.loading import load
+from mocme.data.formats import coded, openke
+from mocme.data.formats.registry import FORMATS, format_of
+from mocme.data.formats.report import Block, Report
+from mocme.data.load import load
 
 NAMES = ("a", "b c", "naïve", "名", '"q"', "x,y", "007", "nan", "#no", "a\\b", "😀", "urn:x:1")
 PIECES = (

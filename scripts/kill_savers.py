@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from mocme.runs import RunFolder
+from mocme.storage import RunFolder
 
 
 def state_at(step: int) -> dict[str, Any]:

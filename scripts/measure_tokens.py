@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mocme
 from mocme.encoders.base import Job
-from mocme.encoders.kinds import encoder_of
+from mocme.encoders.catalog import encoder_of
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from mocme.auditing.audit import audit
-from mocme.auditing.page import write_page
+from mocme.audit.audit import audit
+from mocme.audit.page import write_page
 
 WIDTH, HEIGHT = 900, 1250
 

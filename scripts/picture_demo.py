@@ -15,7 +15,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 import mocme
-from mocme.demo import new_facts
+from mocme.cli.demo import new_facts
 
 PARTS = {
     "all\nanswers": None,

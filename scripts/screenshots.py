@@ -44,11 +44,11 @@ def serving(paths: list[Path], reviews: Path) -> Iterator[str]:
     """The address of a server of these runs."""
     import uvicorn
 
-    from mocme.opening import Run
-    from mocme.reviews import Reviews
+    from mocme.data.reviews import Reviews
+    from mocme.runs.run import Run
     from mocme.serving.api import application
-    from mocme.serving.pictures import Pictures
-    from mocme.serving.served import Served
+    from mocme.serving.run_view import Served
+    from mocme.serving.uploads import Pictures
 
     served = [Served(path.name, Run.open(path)) for path in paths]
     listener = socket.create_server(("127.0.0.1", 0))

@@ -14,14 +14,14 @@ from jaxtyping import install_import_hook
 # Before anything of the package is imported: shape annotations are checked under test only. The
 # rooms without tensors stay out: their tests hand them wrong content on purpose.
 ROOMS = (
-    *("graph", "patterns", "encoders", "model", "training", "evaluation", "inference"),
-    *("experiment", "supporting", "additions"),
+    *("data", "encoders", "experts", "mixture", "evaluation", "prediction", "explanation"),
+    *("inductive", "calibration", "runs"),
 )
 install_import_hook([f"mocme.{room}" for room in ROOMS], "beartype.beartype")
 
-from mocme.graph.modalities import Features, Modality, Tokens  # noqa: E402
-from mocme.graph.tokens import TrainingFacts  # noqa: E402
-from mocme.graph.triples import Graph, Vocabulary  # noqa: E402
+from mocme.data.features.tokens import TrainingFacts  # noqa: E402
+from mocme.data.graph import Graph, Vocabulary  # noqa: E402
+from mocme.data.modality import Features, Modality, Tokens  # noqa: E402
 
 settings.register_profile("mocme", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("mocme")

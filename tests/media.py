@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from mocme.data.graph import Graph, Vocabulary
 from mocme.encoders.base import Encoder, Job, Outcome
-from mocme.encoders.kinds import encoder_of
-from mocme.graph.triples import Graph, Vocabulary
+from mocme.encoders.catalog import encoder_of
 
 # Of transformer models that are built for a test: as small as they can be.
 TINY = {

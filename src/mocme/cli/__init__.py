@@ -18,8 +18,7 @@ from mocme.cli.mine import mine
 from mocme.cli.options import Group, common, echo_json
 from mocme.cli.serve import serve
 from mocme.cli.tune import tune
-from mocme.machine import use_threads
-from mocme.terminal import (
+from mocme.core.console import (
     Live,
     bar,
     benchmarks_table,
@@ -29,6 +28,7 @@ from mocme.terminal import (
     notes,
     show,
 )
+from mocme.core.device import use_threads
 
 PARTS = ("direction", "answer", "head", "cardinality", "answer has", "relation")
 
@@ -82,9 +82,9 @@ def train(
     threads: int | None,
 ) -> None:
     """Train EXPERIMENT (a TOML file or a shipped name) on a graph and write a run."""
-    from mocme import experiment as work
-    from mocme.config import Experiment, parse_override
-    from mocme.graph.loading import load
+    from mocme.data.load import load
+    from mocme.runs import train as work
+    from mocme.runs.config import Experiment, parse_override
 
     use_threads(threads)
     chosen = Experiment.load(experiment, dict(parse_override(text) for text in sets))
@@ -101,8 +101,8 @@ def train(
 @common("device", "threads", "trust")
 def resume(run: Path, device: str, threads: int | None, trust_code: bool) -> None:
     """Go on with a training that was stopped."""
-    from mocme import experiment as work
-    from mocme.opening import Run
+    from mocme.runs import train as work
+    from mocme.runs.run import Run
 
     use_threads(threads)
     already = Run.open(run, trust_code).finished
@@ -136,7 +136,7 @@ def evaluate(
     trust_code: bool,
 ) -> None:
     """Rank the facts of a split; every evaluation is recorded in the run."""
-    from mocme.opening import Run
+    from mocme.runs.run import Run
 
     use_threads(threads)
     opened = Run.open(run, trust_code)
@@ -184,8 +184,9 @@ main.add_command(remove)
 @common("json")
 def bring_in(source: str, out: Path, kind: str | None, as_json: bool) -> None:
     """Make a graph of SOURCE: a recipe (TOML) of tables and dumps, a file of facts, or -."""
-    from mocme.encoders.kinds import encoder_of
-    from mocme.graph import importing, recipes
+    from mocme.data.ingest import importer as importing
+    from mocme.data.ingest import recipe as recipes
+    from mocme.encoders.catalog import encoder_of
 
     if source.endswith(".toml") and kind is None:
         recipe = recipes.Recipe.read(source)
@@ -228,8 +229,8 @@ def export(
     data: str, out: str, splits: tuple[str, ...], kind: str | None, force: bool, raw: bool
 ) -> None:
     """Write the facts of DATA to OUT: a file (its ending names the format), a folder, or -."""
-    from mocme.graph.exporting import export as write
-    from mocme.graph.loading import load
+    from mocme.data.ingest.exporter import export as write
+    from mocme.data.load import load
 
     graph = load(data)
     if raw and (out == "-" or Path(out).suffix or kind == "openke"):
@@ -241,7 +242,7 @@ def export(
     stay = "" if raw else " (modalities stay where they are)"
     click.echo(f"{count:,} facts written to {out}{stay}")
     if raw:
-        from mocme.encoders.exporting import export_raw
+        from mocme.encoders.export_raw import export_raw
 
         click.echo("\n".join(export_raw(graph, Path(out))))
         click.echo(f"next: mocme encode all {out}")
@@ -280,14 +281,14 @@ def audit(
     as_json: bool,
 ) -> None:
     """Show what is wrong with the graph DATA, before anyone trusts a number."""
-    from mocme.auditing.audit import audit as examine
-    from mocme.auditing.page import write_page
-    from mocme.auditing.table import overview
-    from mocme.graph.soundness.released import Released
-    from mocme.graph.soundness.repair import repair
+    from mocme.audit.audit import audit as examine
+    from mocme.audit.page import write_page
+    from mocme.audit.table import overview
+    from mocme.data.load import load_raw
+    from mocme.data.quality.repair import repair
 
     use_threads(threads)
-    released = Released.read(data)
+    released = load_raw(data)
     result = examine(released, features, ranked=floors)
     changes = None if out is None else repair(released, out)
     if page is not None:
@@ -311,7 +312,7 @@ def audit(
 @common("json")
 def fetch(name: str | None, listed: bool, force: bool, as_json: bool) -> None:
     """Download a published benchmark into the cache, check it and convert it."""
-    from mocme.graph.published import benchmarks
+    from mocme.data.benchmarks import registry as benchmarks
 
     if name is None or listed:
         chosen = [benchmarks.find(name)] if name else list(benchmarks.known().values())
@@ -343,7 +344,7 @@ def fetch(name: str | None, listed: bool, force: bool, as_json: bool) -> None:
 @common("json")
 def experiments(as_json: bool) -> None:
     """List the shipped experiments."""
-    from mocme.config import Experiment, shipped
+    from mocme.runs.config import Experiment, shipped
 
     found = {name: Experiment.load(path) for name, path in shipped().items()}
     if as_json:
@@ -366,7 +367,7 @@ def experiments(as_json: bool) -> None:
 @common("device", "threads")
 def demo(out: Path, seed: int, device: str, threads: int | None) -> None:
     """Train on the embedded graph Atlas, compare with structure only, and predict facts."""
-    from mocme import demo as shown
+    from mocme.cli import demo as shown
 
     use_threads(threads)
     shown.run(out, seed, device)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mocme.cli.options import common, echo_json, facts_in
-from mocme.terminal import bar, moving, show
+from mocme.core.console import bar, moving, show
 
 
 @click.command()
@@ -80,9 +80,9 @@ def add(
 
     From then on it takes part in every question. `mocme remove` takes it back.
     """
-    from mocme.additions.asked import NewEntity, read_entities
-    from mocme.machine import use_threads
-    from mocme.opening import Run
+    from mocme.core.device import use_threads
+    from mocme.inductive.new_entity import NewEntity, read_entities
+    from mocme.runs.run import Run
 
     use_threads(threads)
     parts = (facts, file, texts, names, numbers, content, files, tokens, vectors)
@@ -119,7 +119,7 @@ def add(
 @common("json", "trust")
 def additions(run: Path, as_json: bool, trust_code: bool) -> None:
     """List the entities that were added to a run."""
-    from mocme.opening import Run
+    from mocme.runs.run import Run
 
     found = Run.open(run, trust_code).additions()
     if as_json:
@@ -143,7 +143,7 @@ def additions(run: Path, as_json: bool, trust_code: bool) -> None:
 @common("trust")
 def remove(run: Path, names: tuple[str, ...], trust_code: bool) -> None:
     """Take additions back; without any, the run's files are as they were."""
-    from mocme.opening import Run
+    from mocme.runs.run import Run
 
     Run.open(run, trust_code).remove(*names)
     click.echo(f"removed: {', '.join(names)}")
@@ -185,7 +185,7 @@ def _content(
     vectors: tuple[str, ...],
 ) -> dict[str, Any]:
     """Content by modality; a modality is given in one way only."""
-    from mocme.additions.asked import vector
+    from mocme.inductive.new_entity import vector
 
     several: dict[str, list[str]] = {}
     for key, value in map(_pair, (*texts, *files)):

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from mocme.cli.options import common, echo_json, facts_in
-from mocme.machine import use_threads
-from mocme.terminal import bar, moving, predictions_table, reliability_table, show
+from mocme.core.console import bar, moving, predictions_table, reliability_table, show
+from mocme.core.device import use_threads
 
 
 @click.command()
@@ -84,7 +84,7 @@ def check(
     run: Path, facts: Path, device: str, threads: int | None, as_json: bool, trust_code: bool
 ) -> None:
     """Score and probability of each fact of a TSV file (head, relation, tail), in its order."""
-    from mocme.graph.triples import UnknownName
+    from mocme.data.graph import UnknownName
 
     use_threads(threads)
     triples, lines = facts_in(facts)
@@ -107,8 +107,8 @@ def calibrate(run: Path, device: str, threads: int | None, as_json: bool, trust_
 
     Done once by itself when a run is first asked; this shows the table.
     """
-    from mocme.machine import use_threads
-    from mocme.opening import Run
+    from mocme.core.device import use_threads
+    from mocme.runs.run import Run
 
     use_threads(threads)
     with bar("calibrating", quiet=as_json) as (progress, task):
@@ -126,7 +126,7 @@ def calibrate(run: Path, device: str, threads: int | None, as_json: bool, trust_
 @common("device", "trust")
 def vectors(run: Path, out: Path, parquet: bool, device: str, trust_code: bool) -> None:
     """Write the vectors of all entities and relations."""
-    from mocme.inference import vectors as writing
+    from mocme.prediction import export as writing
 
     with opened(run, device, trust_code, quiet=False) as completer:
         for file in writing.write(out, completer, "parquet" if parquet else "npy"):
@@ -138,7 +138,7 @@ def opened(
     run: Path, device: str, trust_code: bool, quiet: bool, additions: bool = True
 ) -> Iterator[Any]:
     """A run to ask, with a bar while it is calibrated."""
-    from mocme.opening import CALIBRATION, Run
+    from mocme.runs.run import CALIBRATION, Run
 
     found = Run.open(run, trust_code)
     # Without a valid split there is nothing to fit probabilities on.

@@ -52,15 +52,15 @@ def bench(
         raise click.UsageError("--check needs --render PAGE")
     if page is not None and (only or dry_run or keep):
         raise click.UsageError("--render goes with --check only; it trains nothing")
-    from mocme.benching.files import Bench
-    from mocme.benching.plan import plan
+    from mocme.benchmark.plan import plan
+    from mocme.benchmark.spec import Bench
 
     read = Bench.read(file)
     trials = plan(read, runs, only)
     if page is not None:
         _render(read, trials, page, check)
     elif dry_run:
-        from mocme.benching.running import survey
+        from mocme.benchmark.runner import survey
 
         click.echo("\n".join(map(str, survey(trials))))
     else:
@@ -68,8 +68,8 @@ def bench(
 
 
 def _run(read: Any, trials: Sequence[Any], device: str, threads: int | None, keep: bool) -> None:
-    from mocme.benching import running
-    from mocme.machine import Interrupted, find_device, use_threads
+    from mocme.benchmark import runner as running
+    from mocme.core.device import Interrupted, find_device, use_threads
 
     find_device(device)
     use_threads(threads)
@@ -94,8 +94,8 @@ def _run(read: Any, trials: Sequence[Any], device: str, threads: int | None, kee
 
 
 def _render(read: Any, trials: Sequence[Any], page: Path, check: bool) -> None:
-    from mocme.benching.page import gather, put, render
-    from mocme.benching.picture import draw
+    from mocme.benchmark.markdown import gather, put, render
+    from mocme.benchmark.plot import draw
 
     if read.picture is not None and not check:
         try:

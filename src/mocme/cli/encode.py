@@ -11,11 +11,11 @@ from typing import Any
 import click
 
 from mocme.cli.options import Group, common, echo_json
-from mocme.encoders import making
+from mocme.core.console import bar, moving
+from mocme.core.device import use_threads
+from mocme.core.registry import Part, settings
+from mocme.encoders import encode as making
 from mocme.encoders.base import Advance, Encoder
-from mocme.machine import use_threads
-from mocme.parts import Part, settings
-from mocme.terminal import bar, moving
 
 
 @click.group(cls=Group)
@@ -130,7 +130,7 @@ def _one_kind(part: type[Part]) -> click.Command:
         sets: tuple[str, ...],
         **options: Any,
     ) -> None:
-        from mocme.config import parse_override
+        from mocme.runs.config import parse_override
 
         table: dict[str, Any] = {"kind": kind}
         if paths:

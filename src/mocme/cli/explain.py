@@ -9,7 +9,7 @@ import click
 
 from mocme.cli.ask import opened
 from mocme.cli.options import common, echo_json
-from mocme.terminal import explanation_tables, notes, show
+from mocme.core.console import explanation_tables, notes, show
 
 
 @click.command()
@@ -39,7 +39,7 @@ def explain(
     Whether the weights of modalities tell what matters is measured when a run first explains, and
     kept in it.
     """
-    from mocme.machine import use_threads
+    from mocme.core.device import use_threads
 
     use_threads(threads)
     with opened(run, device, trust_code, as_json) as completer:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mocme.cli.ask import opened
 from mocme.cli.options import common, echo_json
-from mocme.terminal import bar, show
+from mocme.core.console import bar, show
 
 EDGES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -58,11 +58,11 @@ def mine(
 
     Exact: nothing is sampled. Stopped by Ctrl-C, it goes on by the same command.
     """
-    from mocme.graph.triples import Graph
-    from mocme.inference import writing
-    from mocme.inference.completer import Completer
-    from mocme.inference.mining import Miner
-    from mocme.machine import use_threads
+    from mocme.core.device import use_threads
+    from mocme.data.graph import Graph
+    from mocme.prediction import writing
+    from mocme.prediction.graph_completion import Miner
+    from mocme.prediction.predictor import Completer
 
     use_threads(threads)
     if (out is None) != (judge or estimate):
@@ -111,8 +111,8 @@ class _State:
 
     def resume(self) -> None:
         """Go on from what is there, if it is of this run and these settings."""
-        from mocme.graph.modalities import read_safetensors
-        from mocme.inference.mining import Mined
+        from mocme.data.modality import read_safetensors
+        from mocme.prediction.graph_completion import Mined
 
         if not self.path.exists():
             return
@@ -129,7 +129,7 @@ class _State:
         """Write what is there now, whole or not at all."""
         from safetensors.torch import save
 
-        from mocme.graph.formats.writers import written
+        from mocme.data.formats.writers import written
 
         found = self.miner.found
         tensors = {name: getattr(found, name).contiguous() for name in _NAMES}
@@ -143,7 +143,7 @@ class _State:
 
 def _additions(run: Path) -> bytes:
     """What is recorded of a run's additions, by which another set of them is seen."""
-    from mocme.additions.kept import FILE
+    from mocme.inductive.store import FILE
 
     record = run / f"{FILE}.sha256"
     return record.read_bytes() if record.exists() else b""
@@ -170,7 +170,7 @@ def _cost(miner: Any) -> tuple[int, float]:
 
 
 def _mine(miner: Any, state: _State | None, questions: int, quiet: bool) -> None:
-    from mocme.machine import Interrupted, stop_signal
+    from mocme.core.device import Interrupted, stop_signal
 
     with stop_signal() as stopped, bar("mining", quiet=quiet) as (progress, task):
         progress.update(task, total=questions)

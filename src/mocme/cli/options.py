@@ -17,7 +17,7 @@ class Group(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        from mocme.machine import Interrupted
+        from mocme.core.device import Interrupted
 
         try:
             return super().invoke(ctx)
@@ -35,7 +35,7 @@ def facts_in(path: Path) -> tuple[list[tuple[str, str, str]], Sequence[int]]:
     Raises:
         ValueError: a line is no such fact; all of them are told.
     """
-    from mocme.graph.formats import tsv
+    from mocme.data.formats import tsv
 
     table = tsv.read(path, 3)
     if table.report.rejects:

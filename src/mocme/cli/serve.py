@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mocme.cli.options import common
-from mocme.terminal import bar, moving
+from mocme.core.console import bar, moving
 
 
 @click.command()
@@ -62,10 +62,10 @@ def serve(
 
     Only this machine can reach it, unless another --host and a token are given.
     """
-    from mocme.machine import use_threads
+    from mocme.core.device import use_threads
     from mocme.serving.limits import Limits
-    from mocme.serving.running import Address
-    from mocme.serving.running import serve as run_server
+    from mocme.serving.server import Address
+    from mocme.serving.server import serve as run_server
 
     for library in ("fastapi", "prometheus_client", "uvicorn"):
         # Found, but not imported: several processes prepare for metrics before that.

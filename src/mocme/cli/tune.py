@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from mocme.cli.options import common, echo_json
-from mocme.machine import use_threads
-from mocme.terminal import bar, notes, show
+from mocme.core.console import bar, notes, show
+from mocme.core.device import use_threads
 
 
 class _Live:
@@ -94,7 +94,7 @@ def tune(
 
 def _report(plan: Any, folder: Any) -> None:
     """The table of trials, the importance of settings, a picture, and what to do next."""
-    from mocme.tuning.pictures import draw
+    from mocme.tuning.plots import draw
     from mocme.tuning.study import Study
     from mocme.tuning.table import importance_lines, trials_table
     from mocme.tuning.trials import BEST

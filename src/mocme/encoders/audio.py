@@ -12,11 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from mocme.encoders.base import Outcome
-from mocme.encoders.inputs import read_file
-from mocme.encoders.pretrained import extra, load_network, load_settings, named, revision
-from mocme.encoders.running import Engine, Identity, Neural, in_chunks
-from mocme.encoders.sounds import (
+from mocme.encoders.audio_io import (
     BYTES,
     ENDINGS,
     FFT,
@@ -29,6 +25,10 @@ from mocme.encoders.sounds import (
     read_sound,
     statistics,
 )
+from mocme.encoders.base import Outcome
+from mocme.encoders.inputs import read_file
+from mocme.encoders.neural import Engine, Identity, Neural, in_chunks
+from mocme.encoders.pretrained import extra, load_network, load_settings, named, revision
 from mocme.encoders.store import Item, group_means
 
 DEFAULT = "log-mel"

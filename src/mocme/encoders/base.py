@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from mocme.graph.modalities import encoded_path
-from mocme.graph.triples import Graph
-from mocme.parts import Part
+from mocme.core.registry import Part
+from mocme.data.graph import Graph
+from mocme.data.modality import encoded_path
 
 CPU = torch.device("cpu")
 Advance = Callable[[int, int], None]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from mocme.data.features.numeric import bin_sets, kept_edges
+from mocme.data.features.tokens import rarest
 from mocme.encoders.base import Job, Outcome
-from mocme.encoders.figures import Figures
-from mocme.encoders.results import settle_tokens
-from mocme.graph.numbers import bin_sets, kept_edges
-from mocme.graph.tokens import rarest
+from mocme.encoders.numeric_io import Figures
+from mocme.encoders.writer import settle_tokens
 
 
 class Bins(Figures):

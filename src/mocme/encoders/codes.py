@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from mocme.core.device import Interrupted
+from mocme.core.registry import build
+from mocme.data.features.sources import Encoded, Source, Vectors, kind_of, not_encoded
+from mocme.data.features.tokens import rarest
+from mocme.data.graph import Graph
+from mocme.data.modality import Modality, check_entities, described, read_safetensors
 from mocme.encoders.base import Encoder, Job, Outcome, encoded_file
 from mocme.encoders.codebooks import Codebook, FewVectors, Scale
 from mocme.encoders.pretrained import sha256
-from mocme.encoders.results import settle_tokens, write_tensors
-from mocme.graph.modalities import Modality, check_entities, described, read_safetensors
-from mocme.graph.sources import Encoded, Source, Vectors, kind_of, not_encoded
-from mocme.graph.tokens import rarest
-from mocme.graph.triples import Graph
-from mocme.machine import Interrupted
-from mocme.parts import build
+from mocme.encoders.writer import settle_tokens, write_tensors
 
 # Numbers that are held as float32 at a time: 32 MB.
 BLOCK = 1 << 23

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
+from mocme.encoders.image_backbones import Lite0Engine, PictureEngine
+from mocme.encoders.image_io import BYTES, ENDINGS
 from mocme.encoders.inputs import read_file
-from mocme.encoders.networks import Lite0Engine, PictureEngine
-from mocme.encoders.pictures import BYTES, ENDINGS
+from mocme.encoders.neural import Neural
 from mocme.encoders.pretrained import named
-from mocme.encoders.running import Neural
 from mocme.encoders.store import Item
 from mocme.encoders.vision import Fit, Pooling, VisionEngine
 

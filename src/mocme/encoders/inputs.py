@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+from mocme.data.formats import tables
+from mocme.data.formats.report import Report
 from mocme.encoders.base import STRANGE, Encoder, Job, Outcome, Unusable
 from mocme.encoders.store import Item, Store
-from mocme.graph.formats import tables
-from mocme.graph.formats.report import Report
 
 # Refused by some file system, or with a meaning of its own; "%" is the escape itself.
 _SPECIAL = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*%]|^[. ]|[. ]$')

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from mocme.data.features.numeric import Columns, kept_scales, scaled
 from mocme.encoders.base import Job, Outcome
-from mocme.encoders.figures import Figures
-from mocme.encoders.results import write_vectors
+from mocme.encoders.numeric_io import Figures
 from mocme.encoders.store import PAGE
-from mocme.graph.numbers import Columns, kept_scales, scaled
+from mocme.encoders.writer import write_vectors
 
 
 class Numeric(Figures):
     """Numbers as a vector: for each attribute a scaled column and one that says it is there.
 
-    The arithmetic is that of the modality `numbers` (`mocme.graph.numbers.scaled`). Nothing is
-    imputed: where an entity lacks an attribute, its columns are 0, presence included.
+    The arithmetic is that of the modality `numbers` (`mocme.data.features.numeric.scaled`).
+    Nothing is imputed: where an entity lacks an attribute, its columns are 0, presence included.
 
     Args:
         bins: with 2 or more, as many further columns an attribute: its piecewise linear encoding

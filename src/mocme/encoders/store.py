@@ -19,7 +19,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mocme.encoders.results import write_vectors
+from mocme.encoders.writer import write_vectors
 
 TYPE = np.dtype("<f2")
 # Rows that are fetched or written at a time.

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mocme.data.formats.writers import written
 from mocme.encoders.pretrained import extra
-from mocme.graph.formats.writers import written
 
 # A piece that starts a word starts with it.
 START = "\u2581"
-# A word as `mocme.graph.tokens.words` has it.
+# A word as `mocme.data.features.tokens.words` has it.
 _WORD = r"[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}]|[\u200c\u200d]+(?=[\p{L}\p{N}\p{M}]))*"
 
 

@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from mocme.encoders.base import Outcome
 from mocme.encoders.inputs import read_text
+from mocme.encoders.neural import Engine, Identity, Neural
 from mocme.encoders.pretrained import extra, loading, named, revision
-from mocme.encoders.running import Engine, Identity, Neural
 from mocme.encoders.store import Item, group_means
 
 # Padded tokens that go through the network at a time: few stay in a processor's cache, which is a

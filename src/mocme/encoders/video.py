@@ -11,12 +11,12 @@ from jaxtyping import Float, UInt8
 
 from mocme.encoders import image
 from mocme.encoders.base import Outcome
-from mocme.encoders.films import BYTES, ENDINGS, read_frames
+from mocme.encoders.image_backbones import BATCH, PictureEngine
 from mocme.encoders.inputs import find_file
-from mocme.encoders.networks import BATCH, PictureEngine
+from mocme.encoders.neural import Identity, Neural, in_chunks
 from mocme.encoders.pretrained import extra
-from mocme.encoders.running import Identity, Neural, in_chunks
 from mocme.encoders.store import Item, group_means
+from mocme.encoders.video_io import BYTES, ENDINGS, read_frames
 from mocme.encoders.vision import Fit, Pooling
 
 

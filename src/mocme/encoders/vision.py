@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mocme.encoders.networks import PictureEngine, in_patches, patches_identity
-from mocme.encoders.pictures import Shape
+from mocme.encoders.image_backbones import PictureEngine, in_patches, patches_identity
+from mocme.encoders.image_io import Shape
+from mocme.encoders.neural import Identity
 from mocme.encoders.pretrained import extra, load_network, load_settings, revision
-from mocme.encoders.running import Identity
 
 Fit = Literal["own", "crop", "whole"]
 Pooling = Literal["own", "mean", "cls"]

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
+from mocme.core.device import Interrupted
+from mocme.data.features.tokens import UNITS, rarest
 from mocme.encoders.base import Failure, Job, Outcome, Unusable
 from mocme.encoders.inputs import Raw, read_text
-from mocme.encoders.results import settle_tokens
 from mocme.encoders.store import PAGE, Store
 from mocme.encoders.subwords import Subwords
-from mocme.graph.tokens import UNITS, rarest
-from mocme.machine import Interrupted
+from mocme.encoders.writer import settle_tokens
 
 STOPPED = "stopped; the same command starts again"
 # Texts to the tokens of each.

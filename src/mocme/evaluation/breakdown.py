@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mocme.data.graph import Graph
 from mocme.evaluation.metrics import of_ranks
 from mocme.evaluation.ranking import Ranks
-from mocme.graph.triples import Graph
 
 CARDINALITIES = ("1-1", "1-n", "n-1", "n-n")
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mocme.graph.triples import SPLITS, AnswerIndex, Graph, Queries
+from mocme.data.graph import SPLITS, AnswerIndex, Graph, Queries
 
 Advance = Callable[[int, int], None]
 # Rows of scores that are counted at a time.

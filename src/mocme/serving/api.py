@@ -8,16 +8,20 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from mocme.machine import environment
-from mocme.reviews import Reviews
-from mocme.serving.endpoints import adding, looking, process, questions, reviewing
-from mocme.serving.guard import Guard
-from mocme.serving.hub import Hub
+from mocme.core.device import environment
+from mocme.data.reviews import Reviews
+from mocme.serving.dispatcher import Hub
+from mocme.serving.endpoints import additions as adding
+from mocme.serving.endpoints import browse as looking
+from mocme.serving.endpoints import health as process
+from mocme.serving.endpoints import predict as questions
+from mocme.serving.endpoints import reviews as reviewing
 from mocme.serving.limits import Limits
 from mocme.serving.metrics import Metrics
-from mocme.serving.pictures import Pictures
-from mocme.serving.replies import ERRORS, Json, add_handlers
-from mocme.serving.served import Served
+from mocme.serving.middleware import Guard
+from mocme.serving.responses import ERRORS, Json, add_handlers
+from mocme.serving.run_view import Served
+from mocme.serving.uploads import Pictures
 
 
 def application(

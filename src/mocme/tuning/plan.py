@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mocme.config import WORDS, Experiment, find, merge, read_toml, shipped
-from mocme.parts import ConfigError, Part, construct
+from mocme.core.registry import ConfigError, Part, construct
+from mocme.runs.config import WORDS, Experiment, find, merge, read_toml, shipped
 
 NUMBERS = ("low", "high", "step")
 

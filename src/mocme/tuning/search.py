@@ -10,15 +10,15 @@ from typing import Any, Protocol
 
 import torch
 
-from mocme.config import Experiment
-from mocme.experiment import read_inputs, resume, settle, train
-from mocme.graph.loading import load
-from mocme.graph.triples import Graph
-from mocme.machine import Interrupted, find_device, stop_signal
-from mocme.opening import Run
-from mocme.parts import ConfigError
-from mocme.runs import RunError
-from mocme.training.loop import Progress, Trainer
+from mocme.core.device import Interrupted, find_device, stop_signal
+from mocme.core.registry import ConfigError
+from mocme.data.graph import Graph
+from mocme.data.load import load
+from mocme.experts.embedding.trainer import Progress, Trainer
+from mocme.runs.config import Experiment
+from mocme.runs.run import Run
+from mocme.runs.train import read_inputs, resume, settle, train
+from mocme.storage import RunError
 from mocme.tuning.plan import Plan, canonical, within
 from mocme.tuning.study import Proposal, Study
 from mocme.tuning.trials import RUNS, SearchFolder, Trial, best

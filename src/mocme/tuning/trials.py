@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import tomli_w
 
-from mocme.runs import RunFolder
+from mocme.storage import RunFolder
 from mocme.tuning.plan import Plan, canonical, nested
 
 ABOUT, TRIALS, BEST, RUNS = "search.json", "trials.jsonl", "best.toml", "runs"

@@ -1,1 +1,1 @@
-"""What goes in over HTTP (`requests`) and out (`answers`, those of `mocme.inference`)."""
+"""What goes in over HTTP (`requests`) and out (`answers`, those of `mocme.prediction`)."""

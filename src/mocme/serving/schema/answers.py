@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from mocme.additions.contents import Takes
-from mocme.inference.predictions import Prediction
-from mocme.reviews import Review
+from mocme.data.reviews import Review
+from mocme.inductive.content import Takes
+from mocme.prediction.schema import Prediction
 from mocme.serving.schema.requests import Fact
 
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from mocme.inference.predictions import MAX_K, Question
-from mocme.reviews import Decision
+from mocme.data.reviews import Decision
+from mocme.prediction.schema import MAX_K, Question
 from mocme.serving.limits import BATCH
 
 

@@ -1,0 +1,1 @@
+"""Calibration: fitting on validation which probability a score stands for."""

@@ -1,0 +1,1 @@
+"""Settings, devices, console output, random numbers, digests: knows no other room."""

@@ -1,0 +1,98 @@
+r"""Cypher statements for Neo4j; written only.
+
+Every entity is a node ``(:Entity {name: ...})``, every fact a relationship whose type is the name
+of its relation, as it stands, between backticks. The statements may be run again: they add what is
+not there. Facts are taken together by relation, up to `TOGETHER` in a statement; the same rows
+always give the same text. Run it by ``cypher-shell --file FILE``.
+
+How text is quoted follows the Cypher manual (string literals; names quoted by backticks, in which a
+backtick is doubled and ``\uXXXX`` is a character).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mocme.data.formats.named import Columns
+from mocme.data.formats.report import Block, Report
+from mocme.data.formats.writers import Row, batches, refusal, written
+
+# Facts in a statement.
+TOGETHER = 1000
+# What the index behind the constraint takes (8,167 bytes with its own overhead), and a type's name.
+LONGEST_NAME, LONGEST_TYPE = 8000, 65534
+CONSTRAINT = (
+    "CREATE CONSTRAINT entity_name IF NOT EXISTS FOR (e:Entity) REQUIRE e.name IS UNIQUE;\n"
+)
+# So that no program that reads the statements line by line changes a line end within a name.
+_CONTROLS = {place: f"\\u{place:04X}" for place in (*range(32), 127)}
+_IN_TEXT = _CONTROLS | {
+    ord("\\"): "\\\\",
+    ord('"'): '\\"',
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+    ord("\t"): "\\t",
+}
+_IN_TYPES = _CONTROLS | {ord("`"): "``", ord("\\"): "\\u005C"}
+
+
+def facts(path: str | Path, report: Report, columns: Columns | None = None) -> Iterator[Block]:
+    """Refuse to read.
+
+    Raises:
+        ValueError: always, with the way to read a Neo4j database.
+    """
+    raise ValueError(
+        f"{path}: Cypher is written, not read; export the relationships of the database as CSV"
+    )
+
+
+def write(path: str | Path, found: Iterable[Row]) -> None:
+    """Write rows as statements.
+
+    Raises:
+        ValueError: Neo4j cannot hold a name: one of an entity longer than 8,000 bytes, one of a
+            relation longer than 65,534 characters or with a null character; and those of
+            `writers.batches` and `writers.written`.
+    """
+    with written(path) as file:
+        file.write(CONSTRAINT.encode())
+        for batch in batches(found, path):
+            by_relation: dict[str, list[str]] = {}
+            for head, relation, tail in batch:
+                pair = f"[{_text(head, path)}, {_text(tail, path)}]"
+                by_relation.setdefault(relation, []).append(pair)
+            for relation, pairs in by_relation.items():
+                for start in range(0, len(pairs), TOGETHER):
+                    together = pairs[start : start + TOGETHER]
+                    file.write(_statement(_type(relation, path), together).encode())
+
+
+def _statement(kind: str, pairs: list[str]) -> str:
+    return (
+        f"UNWIND [{', '.join(pairs)}] AS fact\n"
+        f"MERGE (head:Entity {{name: fact[0]}})\n"
+        f"MERGE (tail:Entity {{name: fact[1]}})\n"
+        f"MERGE (head)-[:{kind}]->(tail);\n"
+    )
+
+
+def _text(name: str, path: str | Path) -> str:
+    if len(name.encode()) > LONGEST_NAME:
+        problem = f"more than {LONGEST_NAME:,} bytes, which the index of Neo4j cannot"
+        raise refusal(path, name, problem, "shorten it, or write CSV, JSON lines or Parquet")
+    return f'"{name.translate(_IN_TEXT)}"'
+
+
+def _type(name: str, path: str | Path) -> str:
+    remedy = "rename it, or write CSV, JSON lines or Parquet"
+    if "\0" in name:
+        raise refusal(
+            path, name, "a null character, which the type of a relationship cannot", remedy
+        )
+    # Neo4j counts as Java does: a character beyond the first 65,536 is two.
+    if len(name.encode("utf-16-le")) // 2 > LONGEST_TYPE:
+        problem = f"more than {LONGEST_TYPE:,} characters, which a type cannot"
+        raise refusal(path, name, problem, remedy)
+    return f"`{name.translate(_IN_TYPES)}`"

@@ -1,0 +1,1 @@
+"""Pairs of entities found in content: name mentions, similar texts or vectors."""

@@ -1,0 +1,1 @@
+"""Experts: independent readers of the graph that score candidate answers."""

@@ -1,0 +1,343 @@
+"""Adding entities to a trained run: all is checked, rows are fitted, and only then it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mocme.data.features.tokens import TrainingFacts
+from mocme.data.graph import Vocabulary
+from mocme.experts.embedding.objective import Objective
+from mocme.inductive import content as contents
+from mocme.inductive.extended_run import World, added_of
+from mocme.inductive.fit_embedding import Fitted, Frozen, fit_rows
+from mocme.inductive.new_entity import Content, Made, NewEntity, Unfit, part
+from mocme.inductive.pairs import growing, known, remarks
+from mocme.inductive.store import Addition, Additions, Fact
+
+Advance = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Adder:
+    """A trained run, ready for new entities.
+
+    Attributes:
+        trained: graph, modalities and model as they were trained.
+        present: additions that are there already.
+        objective: of the training.
+        as_negatives: see `fit_rows`; without it, what is added ranks too high in all questions.
+        ready: gives what `frozen_of` does, where that is kept; asked only if a row is fitted.
+    """
+
+    trained: World
+    present: Sequence[Addition]
+    objective: Objective
+    as_negatives: bool = True
+    ready: Callable[[], Frozen] | None = None
+
+    def add(self, asked: Sequence[NewEntity], advance: Advance | None = None) -> list[Addition]:
+        """The additions that entities become, without their pairs (`related`); nothing is written.
+
+        Entities with facts among each other are fitted together, all others each by itself, so that
+        it does not matter with which others an entity is added.
+
+        Args:
+            advance: is told (entities done, entities in all).
+
+        Raises:
+            ValueError: anything of any entity is wrong; it names the entity and the remedy.
+        """
+        self._check_names(asked)
+        facts = self._facts(asked)
+        contents_of = self._contents(asked)
+        drafts = [
+            self._draft(entity, facts[entity.name], contents_of[entity.name]) for entity in asked
+        ]
+        tell, done = advance or (lambda done, total: None), 0
+        frozen: Frozen | None = None
+        made = self.ready or (lambda: frozen_of(self.trained, self.objective))
+        found: dict[str, Addition] = {}
+        for group in _groups(drafts):
+            links = [item for item in group if item.facts or any(item.tokens.values())]
+            if links:
+                frozen = frozen or made()
+                group = [item for item in group if item not in links]
+                group += self._fitted(links, frozen)
+            found |= {item.name: item for item in group}
+            done += len(group)
+            tell(done, len(drafts))
+        return [found[item.name] for item in drafts]
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    def _check_names(self, asked: Sequence[NewEntity]) -> None:
+        if not asked:
+            raise ValueError("no entity is given; give one with a name at least")
+        taken = {item.name for item in self.present}
+        for entity in asked:
+            if not entity.name.strip():
+                raise Unfit("an entity's name is empty; give it one", "name")
+            if entity.name in self.trained.graph.entities:
+                raise Unfit(
+                    f"{entity.name!r} is an entity of the graph that the run was trained on; "
+                    f"choose another name, or train again to give it more facts",
+                    "name",
+                )
+            if entity.name in taken:
+                raise Unfit(
+                    f"{entity.name!r} is an addition already, or given twice; remove it first, or "
+                    f"choose another name",
+                    "name",
+                )
+            taken.add(entity.name)
+            self._check_called(entity)
+
+    def _check_called(self, entity: NewEntity) -> None:
+        names = _listed(entity.names)
+        if not all(isinstance(name, str) and name.strip() for name in names):
+            raise Unfit(f"{entity.name!r}: one of its names is empty; leave it out", "names")
+        bases = [own.basis for own in growing(self.trained).values()]
+        if names and not any(basis is not None and "names" in basis.texts for basis in bases):
+            raise Unfit(
+                f"{entity.name!r}: names are given, and no pairs of the run are made of names; "
+                f"leave them out",
+                "names",
+            )
+
+    def _facts(self, asked: Sequence[NewEntity]) -> dict[str, list[Fact]]:
+        """By new entity all facts of the batch that name it."""
+        graph = self.trained.graph
+        there = [item.name for item in self.present]
+        everyone = Vocabulary([*graph.entities, *there, *(entity.name for entity in asked)])
+        found: dict[str, dict[Fact, None]] = {entity.name: {} for entity in asked}
+        for entity in asked:
+            for number, fact in enumerate(entity.facts):
+                with part(f"facts.{number}"):
+                    _check_fact(entity.name, fact)
+                    head, relation, tail = fact
+                    graph.relations.id(relation)
+                    for name in (head, tail):
+                        everyone.id(name)
+                        if name in found:
+                            found[name][(head, relation, tail)] = None
+        return {name: list(own) for name, own in found.items()}
+
+    def _contents(self, asked: Sequence[NewEntity]) -> dict[str, dict[str, Made]]:
+        """What each modality gets, by entity; a modality's encoder is loaded once for all."""
+        known_of = known(self.trained)
+        given: dict[str, dict[str, Content]] = {name: {} for name in known_of}
+        for entity in asked:
+            for name, content in self._spread(entity).items():
+                given[name][entity.name] = content
+        device = self.trained.model.structure.device
+        found: dict[str, dict[str, Made]] = {entity.name: {} for entity in asked}
+        for name, own in given.items():
+            if not own:
+                continue
+            with part(f"content.{name}"):
+                made = contents.made(name, known_of[name], own, device)
+            for entity_name, result in made.items():
+                found[entity_name][name] = result
+        return found
+
+    def _spread(self, entity: NewEntity) -> dict[str, Content]:
+        """Content by modality: what is given for one, and texts and numbers for all others."""
+        known_of = known(self.trained)
+        content = dict(entity.content)
+        for name in content:
+            if name in self.trained.features.pairs and name not in known_of:
+                raise Unfit(
+                    f"{entity.name!r}: {name} holds pairs of entities, which this run does not "
+                    f"make for a new one; leave it out",
+                    f"content.{name}",
+                )
+            if name not in known_of:
+                raise Unfit(
+                    f"{entity.name!r}: the run has no modality {name!r} to give content for; it "
+                    f"has {', '.join(known_of) or 'structure only'}",
+                    f"content.{name}",
+                )
+        kinds = {name: contents.takes(own)[0] for name, own in known_of.items()}
+        for name, own in content.items():
+            if kinds[name] in contents.FILES:
+                content[name] = _at(entity.home, own)
+        free = [name for name in known_of if name not in content]
+        if entity.text is not None:
+            reading = [name for name in free if kinds[name] == "texts"]
+            if not reading:
+                raise Unfit(
+                    f"{entity.name!r}: no modality of the run is made of a text by an encoder that "
+                    f"it knows; leave the text out, or give content by modality",
+                    "text",
+                )
+            content |= dict.fromkeys(reading, entity.text)
+        if entity.numbers is not None:
+            content |= self._numbers(entity, [name for name in free if kinds[name] == "numbers"])
+        return content
+
+    def _numbers(self, entity: NewEntity, reading: Sequence[str]) -> dict[str, Content]:
+        """To each modality the numbers whose attributes it has."""
+        known_of = known(self.trained)
+        has = {name: contents.attributes(known_of[name]) for name in reading}
+        assert entity.numbers is not None
+        for attribute in entity.numbers:
+            if not any(attribute in own for own in has.values()):
+                every = sorted({name for own in has.values() for name in own})
+                raise Unfit(
+                    f"{entity.name!r}: no modality of the run has the attribute {attribute!r}; "
+                    f"there are {', '.join(every) or 'none'}",
+                    "numbers",
+                )
+        found: dict[str, Content] = {}
+        for name, own in has.items():
+            if numbers := {key: n for key, n in entity.numbers.items() if key in own}:
+                found[name] = numbers
+        return found
+
+    # -- rows ------------------------------------------------------------------------------------
+
+    def _draft(
+        self, entity: NewEntity, facts: Sequence[Fact], content: Mapping[str, Made]
+    ) -> Addition:
+        """The addition without a row."""
+        notes = [f"{name}: {note}" for name, own in content.items() for note in own.notes]
+        vectors = {name: own.vector for name, own in content.items() if own.vector is not None}
+        tokens = {name: own.tokens for name, own in content.items() if own.tokens}
+        dense = [name for name in vectors if name in self.trained.model.modalities]
+        if not facts and not dense and not tokens:
+            notes.append("nothing is known of it: its vector is the mean of all others")
+        draft = Addition(
+            entity.name,
+            tuple(facts),
+            None,
+            vectors,
+            tokens,
+            {name: own.given for name, own in content.items()},
+            tuple(notes),
+            {},
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            _listed(entity.names),
+            {name: own.texts for name, own in content.items() if own.texts is not None},
+        )
+        return replace(draft, remarks=(*notes, *remarks(self.trained, draft)))
+
+    def _fitted(self, group: Sequence[Addition], frozen: Frozen) -> list[Addition]:
+        """The same with rows, fitted together."""
+        later = self._later(group)
+        new = self._numbered(group, frozen.facts, list(later))
+        more = torch.stack(list(later.values())) if later else None
+        rows = torch.zeros(self.trained.model.settings.width)
+        added = added_of(
+            [replace(item, row=rows) for item in group],
+            self.trained.model,
+            self.trained.model.structure.device,
+        )
+        fitted = fit_rows(frozen, added, new, later=more, as_negatives=self.as_negatives)
+        return [
+            replace(item, row=row.cpu().clone(), fit=_told(fitted), remarks=_noted(item, fitted))
+            for item, row in zip(group, fitted.rows, strict=True)
+        ]
+
+    def _later(self, group: Sequence[Addition]) -> dict[str, Tensor]:
+        """Vectors of present additions that facts name."""
+        named = {name for item in group for h, _, t in item.facts for name in (h, t)}
+        chosen = [place for place, item in enumerate(self.present) if item.name in named]
+        if not chosen:
+            return {}
+        world = self.trained.extended(Additions(self.present))
+        first = self.trained.graph.num_entities
+        vectors = world.model.frozen().vectors
+        return {self.present[place].name: vectors[first + place] for place in chosen}
+
+    def _numbered(
+        self, group: Sequence[Addition], facts: TrainingFacts, later: Sequence[str]
+    ) -> Int[Tensor, "k 3"]:
+        """Facts and tokens as `fit_rows` numbers them."""
+        graph, features = self.trained.graph, self.trained.features
+        names = [*later, *(item.name for item in group)]
+        ids = {name: facts.num_nodes + place for place, name in enumerate(names)}
+
+        def node(name: str) -> int:
+            return ids[name] if name in ids else graph.entities.id(name)
+
+        rows = [
+            (node(h), graph.relations.id(r), node(t)) for item in group for h, r, t in item.facts
+        ]
+        for number, (name, own) in enumerate(features.tokens.items()):
+            says, first = 2 * graph.num_relations + 2 * number, facts.spans[number + 1][0]
+            places = {token: first + place for place, token in enumerate(own.vocabulary)}
+            rows += [
+                (ids[item.name], says, places[token])
+                for item in group
+                for token in item.tokens.get(name, ())
+            ]
+        return torch.tensor(list(dict.fromkeys(rows)), dtype=torch.int64).view(-1, 3)
+
+
+def frozen_of(trained: World, objective: Objective) -> Frozen:
+    """A trained run as rows of any new entities meet it."""
+    facts = TrainingFacts.of(trained.graph, trained.features.tokens, objective.candidates)
+    return Frozen(trained.model, facts, objective)
+
+
+def _check_fact(name: str, fact: Fact) -> None:
+    """Refuse what is no fact of a new entity."""
+    if len(fact) != 3 or not all(isinstance(own, str) for own in fact):
+        raise ValueError(f"{name!r}: {fact!r} is no fact; give (head, relation, tail)")
+    head, relation, tail = fact
+    if name not in (head, tail):
+        raise ValueError(
+            f"{name!r}: the fact ({head}, {relation}, {tail}) does not name it; "
+            f"facts between other entities need a training"
+        )
+
+
+def _at(home: Path, content: Content) -> Content:
+    """Relative paths from where they begin."""
+    if isinstance(content, str | Path):
+        return home / content
+    if isinstance(content, Sequence) and all(isinstance(one, str | Path) for one in content):
+        return [home / str(one) for one in content]
+    return content
+
+
+def _groups(drafts: Sequence[Addition]) -> list[list[Addition]]:
+    """Entities that facts of the batch connect, together."""
+    group = {item.name: [item] for item in drafts}
+    for item in drafts:
+        for head, _, tail in item.facts:
+            if head in group and tail in group and group[head] is not group[tail]:
+                group[head].extend(group[tail])
+                for other in group[tail]:
+                    group[other.name] = group[head]
+    return list({id(own): own for own in group.values()}.values())
+
+
+def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _told(fitted: Fitted) -> dict[str, float]:
+    return {
+        "loss": fitted.loss,
+        "gradient": fitted.gradient,
+        "gradient at first": fitted.first,
+        "steps": fitted.steps,
+    }
+
+
+def _noted(item: Addition, fitted: Fitted) -> tuple[str, ...]:
+    if fitted.settled:
+        return item.remarks
+    return (
+        *item.remarks,
+        f"its row had not settled after {fitted.steps} steps (gradient {fitted.gradient:.2g}, "
+        f"{fitted.first:.2g} at first): take its scores with care",
+    )

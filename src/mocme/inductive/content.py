@@ -1,0 +1,315 @@
+"""From what a user gives of a new entity to what a model takes: as its modalities were made.
+
+A run's files say how each modality was made (`mocme.data.modality`, provenance): by an encoder
+with settings, by the scales of numbers, by a vocabulary of words. Where they do not, only what is
+ready is taken: a vector of the right width, or tokens.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import sqlite3
+import tempfile
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mocme.data.features.numeric import bin_of, read_scales
+from mocme.data.features.tokens import UNITS
+from mocme.data.graph import Graph, Vocabulary
+from mocme.data.modality import AnyModality, Modality, Pairs, Tokens, read_safetensors
+from mocme.inductive.new_entity import Content, Made
+
+Takes = Literal["texts", "pictures", "sounds", "videos", "numbers", "nothing"]
+# Of these it takes paths of files.
+FILES: AbstractSet[Takes] = {"pictures", "sounds", "videos"}
+# Kinds of `mocme encode` whose network is asked again; no other code is named by a run's files.
+NETWORKS: Mapping[str, Takes] = {
+    "text": "texts",
+    "image": "pictures",
+    "audio": "sounds",
+    "video": "videos",
+}
+# What differs from one making of a modality to another of the same kind.
+_OWN = ("sources", "sources_sha256", "source", "sha256", "settings", "entities", "format")
+# Words of a text that are told one by one.
+_TOLD = 20
+
+
+def takes(modality: AnyModality) -> tuple[Takes, str]:
+    """What a modality is made of, and where that is nothing, why only what is ready is taken."""
+    told = modality.provenance
+    if "replaced" in told:
+        return "nothing", f"it is a control ({told['replaced']})"
+    if isinstance(modality, Pairs):
+        return _takes_for_pairs(modality)
+    if isinstance(modality, Tokens):
+        if "edges" in told:
+            return "numbers", ""
+        if told.get("unit") in UNITS:
+            return "texts", ""
+        return "nothing", "the run does not say how its tokens are made of a text or a number"
+    if "scales" in told:
+        return "numbers", ""
+    kind = _settings(told).get("kind")
+    if isinstance(kind, str) and kind in NETWORKS:
+        return NETWORKS[kind], ""
+    return "nothing", "the run does not say how its vectors are made"
+
+
+def _takes_for_pairs(pairs: Pairs) -> tuple[Takes, str]:
+    basis = pairs.basis
+    if basis is None:
+        return "nothing", "the run does not say what its pairs are made of; leave it out"
+    if basis.modality is not None:
+        return "nothing", f"its pairs are made of what {basis.modality} has; give that content"
+    if "texts" in basis.texts:
+        return "texts", ""
+    return "nothing", "its pairs are made of names; give names instead"
+
+
+def _settings(told: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        found = json.loads(told.get("settings", "") or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def made(
+    name: str, modality: AnyModality, given: Mapping[str, Content], device: torch.device
+) -> dict[str, Made]:
+    """What a modality gets for each of some new entities.
+
+    Args:
+        name: of the modality.
+        given: by name of the entity.
+
+    Raises:
+        ValueError: what is given does not fit the modality, naming entity, modality and remedy.
+    """
+    found: dict[str, Made] = {}
+    raw: dict[str, list[str]] = {}
+    kind, why = takes(modality)
+    for entity, content in given.items():
+        where = f"{entity!r}, {name}"
+        if isinstance(modality, Tokens):
+            found[entity] = _tokens(where, modality, content, kind, why)
+        elif isinstance(modality, Pairs):
+            found[entity] = _for_pairs(where, modality, content, kind, why)
+        elif _ready(content):
+            found[entity] = Made(_vector(where, modality, content), None, "a vector")
+        elif isinstance(content, Mapping) and kind == "numbers":
+            found[entity] = _numbers(where, modality, content)
+        elif (texts := _texts(content)) is not None and (kind == "texts" or kind in FILES):
+            raw[entity] = [str(text) for text in texts]
+        else:
+            raise _unfit(where, modality, kind, why)
+    if raw:
+        assert isinstance(modality, Modality)
+        found |= _encoded(name, modality, raw, kind, device)
+    return found
+
+
+def _for_pairs(where: str, pairs: Pairs, content: Content, kind: Takes, why: str) -> Made:
+    texts = [str(text) for text in _texts(content) or ()]
+    if kind != "texts" or not texts:
+        raise _unfit(where, pairs, kind, why)
+    if not any(text.strip() for text in texts):
+        raise ValueError(f"{where}: an empty text; leave it out")
+    told = f"a text of {sum(map(len, texts)):,} characters"
+    return Made(None, None, told, (), tuple(texts))
+
+
+def _unfit(where: str, modality: AnyModality, kind: Takes, why: str) -> ValueError:
+    if isinstance(modality, Pairs):
+        return ValueError(f"{where}: {why or 'give a text, or a list of texts'}")
+    ready = "a set of tokens"
+    if isinstance(modality, Modality):
+        ready = f"a vector of width {modality.width}"
+    if kind == "nothing":
+        return ValueError(f"{where}: {why}; give {ready} instead")
+    what = {"texts": "a text", "numbers": "numbers by attribute"}.get(kind, "the path of a file")
+    return ValueError(f"{where}: give {what}, or {ready}")
+
+
+def _ready(content: Content) -> bool:
+    """Whether this is a vector."""
+    if isinstance(content, np.ndarray | Tensor):
+        return True
+    if isinstance(content, str | Path | Mapping | AbstractSet) or not len(content):
+        return False
+    return all(isinstance(value, int | float) for value in content)
+
+
+def _texts(content: Content) -> list[str | Path] | None:
+    if isinstance(content, str | Path):
+        return [content]
+    if not isinstance(content, Sequence) or not content:
+        return None
+    texts = [text for text in content if isinstance(text, str | Path)]
+    return texts if len(texts) == len(content) else None
+
+
+def _vector(where: str, modality: Modality, content: Any) -> Tensor:
+    try:
+        vector = torch.as_tensor(content).detach().cpu().float()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{where}: cannot be read as a vector ({error}); give numbers") from error
+    if vector.ndim == 2 and len(vector) == 1:
+        vector = vector[0]
+    if vector.shape != (modality.width,):
+        raise ValueError(
+            f"{where}: a vector of shape {tuple(vector.shape)}; this run's are of width "
+            f"{modality.width}, so make it with the encoder that made them"
+        )
+    if not bool(torch.isfinite(vector).all()):
+        raise ValueError(f"{where}: the vector holds NaN or infinity; leave the modality out")
+    return vector.clone()
+
+
+def _numbers(where: str, modality: Modality, content: Mapping[str, float]) -> Made:
+    scales = read_scales(modality.provenance["scales"])
+    _check_numbers(where, content, scales)
+    width = modality.width // len(scales)
+    vector = torch.zeros(modality.width)
+    for place, (attribute, scale) in enumerate(scales.items()):
+        if attribute in content:
+            number = torch.tensor([float(content[attribute])], dtype=torch.float64)
+            vector[place * width : (place + 1) * width] = scale(number)[0].float()
+    return Made(vector, None, _told_numbers(content))
+
+
+def attributes(modality: AnyModality) -> list[str]:
+    """The attributes of a modality of numbers."""
+    told = modality.provenance
+    return list(json.loads(told.get("edges") or told.get("scales") or "{}"))
+
+
+def _check_numbers(where: str, content: Mapping[str, float], known: Mapping[str, Any]) -> None:
+    if not content:
+        raise ValueError(f"{where}: no number is given; leave it out, or give some")
+    for attribute, number in content.items():
+        if attribute not in known:
+            raise ValueError(
+                f"{where}: there is no attribute {attribute!r}; it has {', '.join(known)}"
+            )
+        if not isinstance(number, int | float) or not math.isfinite(number):
+            raise ValueError(f"{where}: {attribute} = {number!r} is not a finite number")
+
+
+def _told_numbers(content: Mapping[str, float]) -> str:
+    return ", ".join(f"{attribute} = {number:g}" for attribute, number in content.items())
+
+
+# -- tokens ------------------------------------------------------------------------------------
+
+
+def _tokens(where: str, modality: Tokens, content: Content, kind: Takes, why: str) -> Made:
+    told = modality.provenance
+    texts = None
+    if isinstance(content, AbstractSet):
+        given = sorted(content)
+        limit, what = 0, "tokens"
+    elif isinstance(content, Mapping) and kind == "numbers":
+        edges = json.loads(told["edges"])
+        _check_numbers(where, content, edges)
+        given = [bin_of(name, float(number), edges[name]) for name, number in content.items()]
+        limit, what = 0, _told_numbers(content)
+    elif (texts := _texts(content)) is not None and kind == "texts":
+        whole = "\n".join(map(str, texts))
+        given = UNITS[told["unit"]](whole)
+        limit, what = int(told["per_entity"]), f"a text of {len(whole):,} characters"
+    else:
+        raise _unfit(where, modality, kind, why)
+    ids = {token: place for place, token in enumerate(modality.vocabulary)}
+    known = [token for token in given if token in ids]
+    strange = [token for token in given if token not in ids]
+    notes = [f"not in the run's vocabulary: {_some(strange)}"] if strange else []
+    if limit and len(known) > limit:
+        frequency = json.loads(told["frequency"])
+        known.sort(key=lambda token: (frequency[ids[token]], token))
+        notes.append(f"known, but not among the {limit} rarest: {_some(sorted(known[limit:]))}")
+        known = known[:limit]
+    if not known:
+        notes.append("nothing of it is known, so it counts as absent")
+    read = None if texts is None else tuple(map(str, texts))
+    return Made(None, tuple(sorted(known)), what, tuple(notes), read)
+
+
+def _some(tokens: Sequence[str]) -> str:
+    more = f" and {len(tokens) - _TOLD:,} more" if len(tokens) > _TOLD else ""
+    return ", ".join(tokens[:_TOLD]) + more
+
+
+# -- networks ----------------------------------------------------------------------------------
+
+
+def _encoded(
+    name: str,
+    modality: Modality,
+    raw: Mapping[str, Sequence[str]],
+    kind: Takes,
+    device: torch.device,
+) -> dict[str, Made]:
+    """The vectors that the modality's own encoder makes, with its settings."""
+    from mocme.encoders.base import Job
+    from mocme.encoders.catalog import encoder_of
+
+    column = "text" if kind == "texts" else "path"
+    shared = ("paths", "columns", "entity", "delimiter")
+    table = {k: v for k, v in _settings(modality.provenance).items() if k not in shared}
+    names = Vocabulary(raw)
+    graph = Graph(names, Vocabulary([], "relation"), {"train": torch.empty(0, 3).long()})
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        lines = [
+            {"entity": entity, column: os.path.abspath(text) if kind in FILES else text}
+            for entity, texts in raw.items()
+            for text in texts
+        ]
+        rows = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (folder / "given.jsonl").write_text(rows, encoding="utf-8")
+        encoder = encoder_of({**table, "paths": ["given.jsonl"]}, f"encode.{name}")
+        job = Job(graph, name, folder, folder, device=device)
+        try:
+            outcome = encoder.encode(job)
+        except sqlite3.OperationalError as error:
+            # An encoder keeps its items there: of the disk, and not of what was given.
+            full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+            number = errno.ENOSPC if full else errno.EIO
+            raise OSError(number, f"{os.strerror(number)} ({error})", str(folder)) from error
+        for failure in outcome.failures:
+            raise ValueError(f"{failure.entity!r}, {name}: {failure.reason}")
+        tensors, metadata = read_safetensors(job.path)
+        values = tensors["values"].float().clone()
+        rows_of = tensors["rows"].tolist()
+    _check_same(name, modality.provenance, metadata)
+    what = "file" if kind in FILES else "text"
+    found = {}
+    for row, vector in zip(rows_of, values, strict=True):
+        entity = names[row]
+        count = len(raw[entity])
+        told = f"a {what}" if count == 1 else f"{count} {what}s"
+        read = tuple(raw[entity]) if kind == "texts" else None
+        own = _vector(f"{entity!r}, {name}", modality, vector)
+        found[entity] = Made(own, None, told, (), read)
+    return found
+
+
+def _check_same(name: str, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    """Refuse an encoder that is not the one that made the modality."""
+    for key, value in new.items():
+        if key not in _OWN and old.get(key) != value:
+            raise ValueError(
+                f"{name}: was made with {key} {old.get(key)!r}, and the encoder here has "
+                f"{value!r}; install the one that made it, or give ready vectors"
+            )

@@ -1,0 +1,95 @@
+"""Pairs of additions with each other and with all trained entities, as the training made pairs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from mocme.data.modality import AnyModality, Basis, Pairs
+from mocme.data.pairs.build import Given, grown
+from mocme.inductive.extended_run import World
+from mocme.inductive.store import Addition, Additions
+
+
+def growing(world: World) -> dict[str, Pairs]:
+    """The pairs that are made for additions: patterns read them, and they say how to make more."""
+    if world.model.evidence is None:
+        return {}
+    return {name: own for name, own in world.features.pairs.items() if own.basis is not None}
+
+
+def known(world: World) -> dict[str, AnyModality]:
+    """The modalities that a new entity can have; of pairs, the vectors that they compare."""
+    pairs: dict[str, AnyModality] = {}
+    for name, own in growing(world).items():
+        assert own.basis is not None
+        pairs[name] = own.basis.vectors or own
+    return {**world.features.dense, **world.features.tokens, **pairs}
+
+
+def related(trained: World, items: Sequence[Addition]) -> Additions:
+    """Additions with all their pairs, which depend on no order in which they came.
+
+    An addition that comes or goes may change the pairs of another: it may be nearer than another
+    neighbour, or share a word that was rare enough.
+    """
+    first = trained.graph.num_entities
+    pairs: dict[str, Tensor] = {}
+    counts: list[dict[str, Mapping[str, int]]] = [{} for _ in items]
+    for name, own in growing(trained).items() if items else ():
+        assert own.basis is not None
+        rows = grown(own, _given(name, own.basis, items, first), trained.features.dense)
+        pairs[name] = rows
+        found: list[Counter[str]] = [Counter() for _ in items]
+        for kind, head, tail in rows.tolist():
+            for entity in (head, tail):
+                if entity >= first:
+                    found[entity - first][own.kinds[kind]] += 1
+        for place, counted in enumerate(found):
+            counts[place][name] = dict(counted)
+    return Additions(
+        [replace(item, pairs=own) for item, own in zip(items, counts, strict=True)], pairs
+    )
+
+
+def _given(name: str, basis: Basis, items: Sequence[Addition], first: int) -> Given:
+    vectors = name if basis.modality is None else basis.modality
+    ids = list(enumerate(items, first))
+    return Given(
+        len(items),
+        {entity: item.names or (item.name,) for entity, item in ids},
+        {
+            entity: [line for text in item.texts[name] for line in text.split("\n")]
+            for entity, item in ids
+            if name in item.texts
+        },
+        {entity: item.vectors[vectors] for entity, item in ids if vectors in item.vectors},
+    )
+
+
+def remarks(world: World, item: Addition) -> list[str]:
+    """What is not known of an addition, or was not made, for pairs."""
+    if world.model.evidence is None:
+        return []
+    found = []
+    for name, own in world.features.pairs.items():
+        basis = own.basis
+        if basis is None:
+            why = f" ({own.provenance['replaced']})" if "replaced" in own.provenance else ""
+            found.append(
+                f"{name}{why}: pairs of a new entity are not made, so patterns over them do not "
+                f"speak of it"
+            )
+            continue
+        if "names" in basis.texts and not item.names:
+            found.append(f"{name}: no names are given, so {item.name!r} is what it is called")
+        if "texts" in basis.texts and name not in item.texts:
+            found.append(f"{name}: no text is given that pairs begin with")
+        if not basis.texts and (basis.modality or name) not in item.vectors:
+            found.append(
+                f"{name}: no vector is given ({basis.modality or name}), so it is like none"
+            )
+    return found

@@ -1,0 +1,189 @@
+"""What a run keeps of its additions, in one file beside what it was trained to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mocme.storage import RunError, RunFolder
+
+FILE = "additions.safetensors"
+FORMAT = "mocme additions 2"
+# Of the first format are those of before pairs were made for additions.
+READABLE = ("mocme additions 1", FORMAT)
+# Kinds of pairs that a note tells one by one.
+_TOLD = 8
+Fact = tuple[str, str, str]
+
+
+class NoAddition(ValueError):
+    """A run has no addition of this name."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Addition:
+    """An entity that was added to a trained run.
+
+    Attributes:
+        facts: all that name it, those of other entities of its batch included.
+        row: its structure row, fitted from its facts and tokens; None where it has neither.
+        vectors: by name of a modality of vectors, as they come from its encoder.
+        tokens: by name of a modality of tokens, those that its vocabulary knows.
+        given: by modality, in words, what was given.
+        remarks: what a reader should know: what is not known of it, and what was not made.
+        fit: how far the row's optimiser came; empty without a row.
+        time: when it was added, ISO 8601 in UTC.
+        names: what texts call it, where that is not its name.
+        texts: by name of a modality, the texts that it or, of pairs, they are made of.
+        pairs: by name of a modality of pairs and by kind, how many pairs it is in.
+    """
+
+    name: str
+    facts: tuple[Fact, ...] = ()
+    row: Float[Tensor, " D"] | None = None
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
+    tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    given: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    fit: Mapping[str, float] = field(default_factory=dict)
+    time: str = ""
+    names: tuple[str, ...] = ()
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pairs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def modalities(self) -> list[str]:
+        """Those in which it has something."""
+        of_pairs = [name for name in self.texts if name in self.pairs]
+        return list(dict.fromkeys([*self.vectors, *self.tokens, *of_pairs]))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The remarks, and how many pairs of which kind were made."""
+        return (*self.remarks, *(_counted(name, own) for name, own in self.pairs.items()))
+
+    def __repr__(self) -> str:
+        has = ", ".join(self.modalities) or "none"
+        lines = [
+            f"{self.name}: {len(self.facts)} facts; content: {has}",
+            *(f"  {note}" for note in self.notes),
+        ]
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Without vectors, for JSON."""
+        return {
+            "name": self.name,
+            "facts": [list(fact) for fact in self.facts],
+            "modalities": self.modalities,
+            "tokens": {name: list(own) for name, own in self.tokens.items()},
+            "given": dict(self.given),
+            "notes": list(self.notes),
+            "fit": dict(self.fit),
+            "time": self.time,
+            "names": list(self.names),
+            "texts": {name: list(own) for name, own in self.texts.items()},
+            "pairs": {name: dict(own) for name, own in self.pairs.items()},
+        }
+
+
+def _counted(name: str, kinds: Mapping[str, int]) -> str:
+    ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    told = [f"{count:,} {kind}" for kind, count in ranked[:_TOLD]]
+    told += [f"{len(ranked) - _TOLD:,} kinds more"] if len(ranked) > _TOLD else []
+    whole = f"{name}: {sum(kinds.values()):,} pairs"
+    return f"{whole} ({'; '.join(told)})" if told else whole
+
+
+class Additions(Sequence[Addition]):
+    """Additions in the order they were made; prints as a list.
+
+    Attributes:
+        pairs: by name of a modality of pairs, rows (kind, head, tail) of those that an addition is
+            in; ids of additions follow those of the trained entities.
+    """
+
+    def __init__(
+        self, items: Sequence[Addition] = (), pairs: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self._items = tuple(items)
+        self.pairs: Mapping[str, Tensor] = pairs or {}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Addition:  # type: ignore[override]
+        return self._items[index]
+
+    def __iter__(self) -> Iterator[Addition]:
+        return iter(self._items)
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self._items)) or "no additions"
+
+    @property
+    def names(self) -> list[str]:
+        return [item.name for item in self._items]
+
+
+def read(folder: RunFolder) -> Additions:
+    """Those of a run.
+
+    Raises:
+        RunError: the file is damaged, or of a newer format.
+    """
+    if not folder.has(FILE):
+        return Additions()
+    tensors, metadata = folder.read_tensors(FILE), folder.tensors_metadata(FILE)
+    if metadata.get("format") not in READABLE:
+        raise RunError(f"{folder.path / FILE}: is of another format; upgrade mocme to read it")
+    items = []
+    for number, about in enumerate(json.loads(metadata["additions"])):
+        start = f"{number}:vector/"
+        own = {key[len(start) :]: own for key, own in tensors.items() if key.startswith(start)}
+        own = {name: own[name] for name in about["modalities"] if name in own}
+        row = tensors.get(f"{number}:row")
+        items.append(
+            Addition(
+                about["name"],
+                tuple((h, r, t) for h, r, t in about["facts"]),
+                row,
+                own,
+                {name: tuple(words) for name, words in about["tokens"].items()},
+                about["given"],
+                tuple(about["notes"] if "remarks" not in about else about["remarks"]),
+                about["fit"],
+                about["time"],
+                tuple(about.get("names", ())),
+                {name: tuple(texts) for name, texts in about.get("texts", {}).items()},
+                about.get("pairs", {}),
+            )
+        )
+    start = "pairs/"
+    pairs = {key[len(start) :]: rows for key, rows in tensors.items() if key.startswith(start)}
+    return Additions(items, pairs)
+
+
+def write(folder: RunFolder, items: Additions) -> None:
+    """Keep these and no others, at once; where there are none, nothing of them stays."""
+    if not items:
+        folder.remove(FILE)
+        return
+    tensors: dict[str, Tensor] = {}
+    for number, item in enumerate(items):
+        if item.row is not None:
+            tensors[f"{number}:row"] = item.row
+        tensors |= {f"{number}:vector/{name}": own for name, own in item.vectors.items()}
+    tensors |= {f"pairs/{name}": rows.contiguous() for name, rows in items.pairs.items()}
+    # A safetensors file holds at least one tensor.
+    tensors = tensors or {"none": torch.zeros(0)}
+    about = [{**item.as_dict(), "remarks": list(item.remarks)} for item in items]
+    metadata = {"format": FORMAT, "additions": json.dumps(about, ensure_ascii=False)}
+    folder.write_tensors(FILE, tensors, metadata)

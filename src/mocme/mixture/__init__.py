@@ -1,0 +1,1 @@
+"""The mixture of experts: how much each expert counts in the one score."""

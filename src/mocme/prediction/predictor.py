@@ -1,0 +1,444 @@
+"""Ask a trained run for missing facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mocme.calibration.curves import Calibration, of_total
+from mocme.data.graph import AnswerIndex, Graph, Queries
+from mocme.data.modality import Features
+from mocme.experts.embedding.model import Model
+from mocme.experts.rules.rule_model import Reason
+from mocme.explanation.explainer import Asked, Explainer
+from mocme.explanation.schema import Explanation, Grounds
+from mocme.prediction.existing_links import Linking
+from mocme.prediction.relation_prior import Applying
+from mocme.prediction.schema import (
+    Among,
+    Checked,
+    Known,
+    Missing,
+    Prediction,
+    Predictions,
+    Question,
+    check_range,
+)
+
+# Scores that are held at a time where a question has many parts.
+CELLS = 1 << 24
+
+
+class Completer:
+    """A trained model and its graph, ready for questions by name.
+
+    Args:
+        grounds: what explanations need of the run.
+        features: the modalities of the graph's entities, where they are at hand.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        graph: Graph,
+        calibration: Calibration | None = None,
+        grounds: Grounds | None = None,
+        features: Features | None = None,
+    ) -> None:
+        self.model, self.graph, self.calibration = model, graph, calibration
+        self.features = features or Features()
+        self.explainer = Explainer(model, graph, grounds)
+        self._known: AnswerIndex | None = None
+        self._refused: AnswerIndex | None = None
+        self._reflexive: frozenset[int] | None = None
+        self._applying: Applying | None = None
+        self._linking: Linking | None = None
+
+    @property
+    def known(self) -> AnswerIndex:
+        """Answers that the graph holds in any split."""
+        if self._known is None:
+            self._known = self.graph.answers(*self.graph.splits)
+        return self._known
+
+    @property
+    def refused(self) -> AnswerIndex:
+        """Answers that reviewers rejected."""
+        if self._refused is None:
+            self._refused = AnswerIndex(self.graph.refusals())
+        return self._refused
+
+    @property
+    def reflexive(self) -> frozenset[int]:
+        """Relations of which the graph holds a fact between an entity and itself."""
+        if self._reflexive is None:
+            self._reflexive = frozenset(self.graph.reflexive().tolist())
+        return self._reflexive
+
+    @property
+    def linking(self) -> Linking:
+        """How entities are linked already, and which relations are symmetric."""
+        if self._linking is None:
+            self._linking = Linking(self.graph)
+        return self._linking
+
+    def tails(
+        self,
+        head: str,
+        relation: str,
+        k: int = 10,
+        known: Known = "hide",
+        *,
+        among: Among = "all",
+        min_probability: float = 0.0,
+    ) -> Predictions:
+        """The likeliest tails of (head, relation, ?), by score.
+
+        The head itself is no answer, unless the graph holds a fact of this relation between some
+        entity and itself.
+
+        Args:
+            k: how many, at most 1,000.
+            known: ``hide`` facts of the graph, or ``mark`` them.
+            among: ``all`` entities; ``observed``: those that are a tail of this relation in the
+                graph; or names.
+            min_probability: leave out what is less probable; what is known stays.
+
+        Raises:
+            UnknownName: with near matches.
+            ValueError: k or min_probability is out of range, or the run has no probabilities.
+        """
+        question = Question(head, relation, None, k, known, among, min_probability)
+        return self.ask([question])[0]
+
+    def heads(
+        self,
+        relation: str,
+        tail: str,
+        k: int = 10,
+        known: Known = "hide",
+        *,
+        among: Among = "all",
+        min_probability: float = 0.0,
+    ) -> Predictions:
+        """The likeliest heads of (?, relation, tail); see `tails`."""
+        question = Question(None, relation, tail, k, known, among, min_probability)
+        return self.ask([question])[0]
+
+    def relations(
+        self,
+        head: str,
+        tail: str,
+        k: int = 10,
+        known: Known = "hide",
+        *,
+        min_probability: float = 0.0,
+    ) -> Predictions:
+        """The likeliest relations of (head, ?, tail), by the mean probability of both directions.
+
+        Without probabilities by the mean share in the softmax of both questions; arguments and
+        errors as in `tails`.
+        """
+        question = Question(head, None, tail, k, known, "all", min_probability)
+        return self.ask([question])[0]
+
+    def ask(self, questions: Sequence[Question]) -> list[Predictions]:
+        """The answers to several questions, which are scored together: faster than one by one.
+
+        Raises:
+            UnknownName: with near matches.
+            ValueError: a least probability is asked for, and the run has no probabilities.
+        """
+        for question in questions:
+            self._check(question.min_probability)
+        found: dict[int, Predictions] = {}
+        linked = []
+        for place, question in enumerate(questions):
+            if question.relation is None:
+                found[place] = self._between(question)
+            else:
+                linked.append((place, question, *self._directed(question)))
+        for first in range(0, len(linked), self.block()):
+            part = linked[first : first + self.block()]
+            scores, held = self._scored([e for _, _, e, _ in part], [r for _, _, _, r in part])
+            new = scores.masked_fill(held, -torch.inf)
+            totals = new.logsumexp(1)
+            for row, (place, question, entity, relation) in enumerate(part):
+                order = new[row] if question.known == "hide" else scores[row]
+                found[place] = self._top(question, entity, relation, order, held[row], totals[row])
+        return [found[place] for place in range(len(questions))]
+
+    def missing(self, entity: str, k: int = 10, *, min_probability: float = 0.0) -> Predictions:
+        """What is missing about an entity: the likeliest new facts of it, over all relations.
+
+        Ordered by probability times how likely the entity is to have a fact, or one more, of the
+        relation (`mocme.prediction.relation_prior`); without probabilities by share in the softmax.
+        Of two facts that say the same, because their relation is symmetric, only the likelier is given.
+        """
+        check_range(k, min_probability)
+        self._check(min_probability)
+        if self._applying is None:
+            self._applying = Applying(self.graph)
+        own = self.graph.entities.id(entity)
+        applies = self._applying.of(own)
+        best: list[tuple[float, tuple[int, int, float, float, float]]] = []
+        for block in torch.arange(2 * self.graph.num_relations).split(self.block()):
+            scores, chances = self.unknown([own] * len(block), block.tolist())
+            for row, relation in enumerate(block.tolist()):
+                chance = float(applies[relation])
+                top = chances[row].topk(min(k, len(chances[row])))
+                for value, answer in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+                    if value <= 0 or value < min_probability:
+                        break
+                    score = float(scores[row, answer])
+                    best.append((value * chance, (relation, answer, score, value, chance)))
+        best.sort(key=lambda pair: -pair[0])
+        told: dict[tuple[int, int], tuple[int, int, float, float, float]] = {}
+        for _, found in best:
+            relation, answer = found[:2]
+            link = relation % self.graph.num_relations
+            told.setdefault((link if link in self.linking.symmetric else relation, answer), found)
+        items = [self._item(own, *found) for found in islice(told.values(), k)]
+        return Missing(f"what is missing about {entity}", items, "fact")
+
+    def check(self, triples: Sequence[tuple[str, str, str]]) -> Checked:
+        """Score and probability of given facts, in their order: means of both directions.
+
+        Raises:
+            UnknownName: with near matches.
+        """
+        entities, names, number = (
+            self.graph.entities,
+            self.graph.relations,
+            self.graph.num_relations,
+        )
+        ids = [(entities.id(h), names.id(r), entities.id(t)) for h, r, t in triples]
+        items, order = [], {}
+        for first in range(0, len(ids), max(1, self.block() // 2)):
+            part = ids[first : first + max(1, self.block() // 2)]
+            asked = [h for h, _, _ in part] + [t for _, _, t in part]
+            relations = [r for _, r, _ in part] + [r + number for _, r, _ in part]
+            scores, chances, held = self.marked(asked, relations)
+            for place, (h, r, t) in enumerate(part):
+                back = len(part) + place
+                score = (float(scores[place, t]) + float(scores[back, h])) / 2
+                value = (float(chances[place, t]) + float(chances[back, h])) / 2
+                item = self._item(h, r, t, score, value, None, bool(held[place, t]))
+                items.append(item)
+                order[(item.head, item.relation, item.tail)] = value
+        return Checked("facts to check", items, "fact", order)
+
+    def score(self, head: str, relation: str, tail: str) -> float:
+        """The mean of both directions' scores of one fact."""
+        h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
+        r = self.graph.relations.id(relation)
+        device = self.model.structure.device
+        queries = self._queries([h, t], [r, r + self.graph.num_relations])
+        with torch.no_grad():
+            scores = self.model.score(queries, torch.tensor([[t], [h]], device=device))
+        return float(scores.mean())
+
+    def reasons(self, head: str, relation: str, tail: str) -> list[Reason]:
+        """Patterns that lead from head to tail for this relation, strongest first.
+
+        Empty where the model has no patterns or none leads there.
+
+        Raises:
+            UnknownName: with near matches.
+        """
+        if self.model.evidence is None:
+            return []
+        h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
+        return self.model.evidence.reasons(h, self.graph.relations.id(relation), t)
+
+    def explain(self, head: str, relation: str, tail: str) -> Explanation:
+        """What speaks for a fact, and what could not be shown; see docs/explaining.md.
+
+        Raises:
+            UnknownName: with near matches.
+        """
+        h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
+        r = self.graph.relations.id(relation)
+        scores, chances, mask = self.marked([h, t], [r, r + self.graph.num_relations])
+        new = ~(scores.isneginf() | mask)
+        held = bool(mask[0, t])
+        chance = (float(chances[0, t]) + float(chances[1, h])) / 2
+        if scores[0, t] == -torch.inf:
+            # No answer to a question; asked for by name it has a score all the same.
+            scores[0, t] = scores[1, h] = self.score(head, relation, tail)
+        probability = None if held or self.calibration is None else chance
+        return self.explainer.explain(Asked(h, r, t, scores, new, probability, held))
+
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """Vectors of the entities (N, D) and of the directed relations (2R, E), by id.
+
+        A relation's inverse has the id r + R.
+        """
+        with torch.no_grad():
+            relations = torch.arange(
+                2 * self.graph.num_relations, device=self.model.structure.device
+            )
+            table = self.model.frozen().vectors[: self.graph.num_entities]
+            return table.float().cpu(), self.model.relations(relations).detach().float().cpu()
+
+    def weights(self, entity: str) -> dict[str, float]:
+        """Weight of each modality in an entity's vector."""
+        return self._weights(self.graph.entities.id(entity))
+
+    def _weights(self, entity: int) -> dict[str, float]:
+        return self._weighed(self.model.frozen().weights[entity].tolist())
+
+    def _weighed(self, row: Sequence[float]) -> dict[str, float]:
+        return dict(zip(self.model.modalities, row, strict=True))
+
+    def _queries(self, heads: list[int], relations: list[int]) -> Queries:
+        device = self.model.structure.device
+        return Queries(torch.tensor(heads, device=device), torch.tensor(relations, device=device))
+
+    def block(self) -> int:
+        """Questions whose scores are held at a time."""
+        return max(1, CELLS // max(1, self.graph.num_entities))
+
+    def _check(self, min_probability: float) -> None:
+        if min_probability and self.calibration is None:
+            raise ValueError(
+                "this run has no probabilities, for its graph has no valid split; put a valid.tsv "
+                "beside its train.tsv and train again, or leave min_probability out"
+            )
+
+    def _directed(self, question: Question) -> tuple[int, int]:
+        """The entity that is given, and the directed relation that leads from it."""
+        relation = self.graph.relations.id(str(question.relation))
+        if question.head is None:
+            return self.graph.entities.id(str(question.tail)), relation + self.graph.num_relations
+        return self.graph.entities.id(question.head), relation
+
+    def _scored(
+        self, entities: list[int], relations: list[int]
+    ) -> tuple[Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
+        """Scores, and which answers the graph holds; -inf for what can be no answer."""
+        queries = self._queries(entities, relations)
+        with torch.no_grad():
+            scores = self.model.score(queries).float().cpu()
+        queries = queries.to("cpu")
+        for row, (entity, relation) in enumerate(zip(entities, relations, strict=True)):
+            if relation % self.graph.num_relations not in self.reflexive:
+                scores[row, entity] = -torch.inf
+        scores[self.refused.lookup(queries)] = -torch.inf
+        held = torch.zeros_like(scores, dtype=torch.bool)
+        held[self.known.lookup(queries)] = True
+        return scores, held
+
+    def _chances(
+        self, scores: Float[Tensor, " n"], total: Float[Tensor, ""], relation: int
+    ) -> Float[Tensor, " n"]:
+        """Probabilities of candidates of one question, from its total over unknown answers.
+
+        Of a known answer, too, it is that of its score among the unknown ones. Without a
+        calibration shares of the softmax stand in.
+        """
+        shares = of_total(scores, total)
+        if self.calibration is None:
+            return shares.exp()
+        return self.calibration.probability(shares, relation)
+
+    def marked(
+        self, entities: list[int], relations: list[int]
+    ) -> tuple[Tensor, Tensor, Bool[Tensor, "B N"]]:
+        """Scores (B, N), probabilities (B, N), and which answers are known."""
+        scores, held = self._scored(entities, relations)
+        totals = scores.masked_fill(held, -torch.inf).logsumexp(1)
+        rows = zip(scores, totals, relations, strict=True)
+        chances = torch.stack([self._chances(*row) for row in rows])
+        chances[scores.isneginf()] = 0.0
+        return scores, chances, held
+
+    def unknown(self, entities: list[int], relations: list[int]) -> tuple[Tensor, Tensor]:
+        """Scores and probabilities of unknown answers; those of known ones are -inf and 0."""
+        scores, chances, held = self.marked(entities, relations)
+        scores[held], chances[held] = -torch.inf, 0.0
+        return scores, chances
+
+    def _top(
+        self,
+        question: Question,
+        entity: int,
+        relation: int,
+        order: Float[Tensor, " N"],
+        held: Bool[Tensor, " N"],
+        total: Float[Tensor, ""],
+    ) -> Predictions:
+        """The best of the candidates that compete."""
+        if question.min_probability:
+            chances = self._chances(order, total, relation)
+            order = order.masked_fill(~held & (chances < question.min_probability), -torch.inf)
+        if question.among != "all":
+            order = order.masked_fill(~self._among(question.among, relation), -torch.inf)
+        top = order.topk(min(question.k, len(order)))
+        chances = self._chances(top.values, total, relation)
+        rows = zip(
+            *(part.tolist() for part in (top.values, top.indices, chances, held[top.indices])),
+            self.model.frozen().weights[top.indices].tolist(),
+            strict=True,
+        )
+        items = [
+            self._item(entity, relation, answer, score, chance, None, known, weights)
+            for score, answer, chance, known, weights in rows
+            if score != -torch.inf
+        ]
+        return Predictions(str(question), items, question.asked)
+
+    def _between(self, question: Question) -> Predictions:
+        """The relations between two entities."""
+        head, tail = str(question.head), str(question.tail)
+        found = self.check([(head, relation, tail) for relation in self.graph.relations])
+        items = [
+            item
+            for item in found
+            if (question.known == "mark" or not item.known)
+            and (item.known or (item.probability or 0.0) >= question.min_probability)
+        ]
+        items.sort(key=lambda item: -found.order[(item.head, item.relation, item.tail)])
+        return Predictions(str(question), items[: question.k], question.asked)
+
+    def _among(self, among: Among, relation: int) -> Tensor:
+        """A mask of the entities that may answer."""
+        mask = torch.zeros(self.graph.num_entities, dtype=torch.bool)
+        if among == "observed":
+            facts = self.graph.directed(*self.graph.splits)
+            mask[facts[facts[:, 1] == relation, 2]] = True
+        else:
+            mask[[self.graph.entities.id(name) for name in among]] = True
+        return mask
+
+    def _item(
+        self,
+        entity: int,
+        relation: int,
+        answer: int,
+        score: float,
+        chance: float,
+        applies: float | None,
+        known: bool = False,
+        weights: Sequence[float] | None = None,
+    ) -> Prediction:
+        """A prediction, of a directed relation; `weights` of the answer, where they are at hand."""
+        names, number = self.graph.entities, self.graph.num_relations
+        head, tail = (answer, entity) if relation >= number else (entity, answer)
+        fact = (head, relation % number, tail)
+        return Prediction(
+            names[head],
+            self.graph.relations[relation % number],
+            names[tail],
+            score,
+            known,
+            self._weights(answer) if weights is None else self._weighed(weights),
+            None if known or self.calibration is None else chance,
+            applies,
+            self.linking.others(fact),
+            not known and self.linking.both_ways(fact),
+        )

@@ -1,0 +1,396 @@
+"""A run's folder opened: its graph, modalities and model, its ranks, its questions."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mocme.calibration.curves import Calibration
+from mocme.calibration.fit import calibrate
+from mocme.core.device import find_device
+from mocme.data.features.tokens import TrainingFacts
+from mocme.data.graph import AnswerIndex, Graph, Vocabulary
+from mocme.data.modality import Features, unpacked
+from mocme.evaluation import metrics
+from mocme.evaluation.breakdown import breakdown
+from mocme.evaluation.ranking import Ranks, batch_for, hidden, rank
+from mocme.experts.embedding.model import Model
+from mocme.experts.rules.rule_model import Evidence
+from mocme.inductive import store as kept
+from mocme.inductive.extended_run import World
+from mocme.inductive.new_entity import Content, NewEntity
+from mocme.inductive.pairs import related
+from mocme.inductive.store import Addition, Additions, Fact
+from mocme.mixture import fit as weighing
+from mocme.prediction.predictor import Completer
+from mocme.runs.config import Experiment, custom_code
+from mocme.runs.inputs import Loaded
+from mocme.storage import RunError, RunFolder
+
+LOG = "training.jsonl"
+EVALUATIONS = "evaluations.jsonl"
+PATTERNS = "patterns.safetensors"
+CALIBRATION = "calibration.safetensors"
+REJECTED = "rejected.safetensors"
+
+
+class Run:
+    """A run's folder, and what can be asked of it.
+
+    Raises:
+        RunError: there is no run, or it is damaged, with a remedy.
+    """
+
+    def __init__(self, folder: RunFolder, trust_code: bool = False) -> None:
+        self.folder = folder
+        table = _toml(folder.read_text("config.toml"))
+        # Before anything is made of the table, for that imports the code that it names.
+        if (custom := custom_code(table)) and not trust_code:
+            raise RunError(
+                f"{folder.path}: this run uses code of its maker's own ({', '.join(custom)}); "
+                f"open it with trust_code=True (--trust-code) if you trust it"
+            )
+        self.experiment = Experiment.of(str(folder.about.get("experiment", "run")), table)
+
+    @staticmethod
+    def open(path: str | Path, trust_code: bool = False) -> Run:
+        """A run by its folder."""
+        return Run(RunFolder.open(path), trust_code)
+
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else "not finished"
+        what = f"{self.experiment.name} on {self.folder.about['graph']}"
+        return f"Run({str(self.path)!r}, {what}, {state})"
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.folder.about.get("finished"))
+
+    def log(self) -> list[dict[str, Any]]:
+        """A record for each pass."""
+        return self.folder.records(LOG) if self.folder.has(LOG) else []
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Every evaluation made of this run, in order."""
+        return self.folder.records(EVALUATIONS) if self.folder.has(EVALUATIONS) else []
+
+    # Graph, features and model are as they were trained, and so is all that is measured of them:
+    # evaluation, calibration, a bench. Additions enter a completer only (`world`).
+
+    def graph(self) -> Graph:
+        """The graph as it was trained on, without additions."""
+        names = self.folder.read_json("names.json")
+        return Graph(
+            Vocabulary(names["entities"]),
+            Vocabulary(names["relations"], "relation"),
+            self.folder.read_tensors("graph.safetensors"),
+            name=str(self.folder.about.get("graph", "graph")),
+            folder=self.folder.about.get("data"),
+            rejected=self._rejected(),
+        )
+
+    def _rejected(self) -> Tensor:
+        if not self.folder.has(REJECTED):
+            return torch.empty(0, 3, dtype=torch.int64)
+        return self.folder.read_tensors(REJECTED)["rejected"]
+
+    def features(self, graph: Graph) -> Features:
+        """The modalities as they were trained on, without additions."""
+        found = {}
+        for name in self.folder.about["modalities"]:
+            file = f"modalities/{name}.safetensors"
+            tensors, metadata = self.folder.read_tensors(file), self.folder.tensors_metadata(file)
+            found[name] = unpacked(tensors, metadata, graph.num_entities)
+        return Features.of(found)
+
+    def model(self, graph: Graph, features: Features, device: torch.device) -> Model:
+        """The trained model, without additions.
+
+        Raises:
+            RunError: the training has not finished.
+        """
+        if not self.finished:
+            raise RunError(
+                f"{self.path}: this training has not finished; go on with: mocme resume {self.path}"
+            )
+        model = make_model(self.experiment, graph, features)[0]
+        model.load_state_dict(self.folder.read_tensors("model.safetensors"))
+        if self.folder.has(PATTERNS):
+            tensors = self.folder.read_tensors(PATTERNS)
+            metadata = self.folder.tensors_metadata(PATTERNS)
+            relations = weighing.relations_of(graph, features)
+            model.evidence = Evidence.unpacked(tensors, metadata, relations)
+        return model.to(device).eval()
+
+    def evaluate(
+        self,
+        split: str = "valid",
+        device: str = "auto",
+        advance: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Rank a split, store the result in the run and add it to the list of evaluations.
+
+        Returns:
+            Metrics (realistic ties) at the top level; `by` holds them by part; `protocol` says how.
+        """
+        graph = self.graph()
+        if split not in ("valid", "test"):
+            raise ValueError(f"split is valid or test, not {split!r}")
+        if not len(graph.facts(split)):
+            raise ValueError(
+                f"the graph has no {split} split to rank; put a {split}.tsv beside its train.tsv "
+                f"and train again"
+            )
+        features = self.features(graph)
+        model = self.model(graph, features, find_device(device))
+        settings = self.experiment.parts()[3]
+        started = time.perf_counter()
+        ranks = rank_split(model, graph, split, settings.memory, advance)
+        seconds = time.perf_counter() - started
+        about = self.folder.about
+        earlier = sum(e["split"] == split for e in self.evaluations())
+        result = {
+            **metrics.summary(ranks),
+            "split": split,
+            "experiment": self.experiment.name,
+            "graph": graph.name,
+            "seed": about["seed"],
+            "seconds": round(seconds, 3),
+            "protocol": _protocol(split, graph),
+            "evaluations_of_this_split": earlier + 1,
+            "by": breakdown(ranks, graph, {"structure": graph.linked(), **features.present()}),
+        }
+        record = {k: v for k, v in result.items() if k not in ("by", "optimistic", "pessimistic")}
+        self.folder.append(EVALUATIONS, {"time": time.time(), **record})
+        self.folder.write_json(f"evaluation-{split}.json", result)
+        columns = {name: getattr(ranks, name) for name in Ranks.__dataclass_fields__}
+        self.folder.write_tensors(f"ranks-{split}.safetensors", columns)
+        return result
+
+    def calibrate(
+        self, device: str = "auto", advance: Callable[[int, int], None] | None = None
+    ) -> Calibration:
+        """Fit probabilities on the valid split, and keep them in the run.
+
+        Raises:
+            ValueError: the graph has no valid split.
+        """
+        trained = self.world(device, additions=False)
+        return self._calibrate(trained.model, trained.graph, advance)
+
+    def completer(
+        self,
+        device: str = "auto",
+        advance: Callable[[int, int], None] | None = None,
+        *,
+        additions: bool = True,
+    ) -> Completer:
+        """Ask the run for missing facts.
+
+        A run that has not been calibrated is, if its graph has a valid split.
+
+        Args:
+            advance: is told (questions done, questions in all) of a calibration.
+            additions: whether entities that were added take part.
+        """
+        return self.loaded(device, advance).completer(
+            self.additions() if additions else Additions()
+        )
+
+    def loaded(
+        self, device: str = "auto", advance: Callable[[int, int], None] | None = None
+    ) -> Loaded:
+        """All that additions do not change, in memory: completers with any additions share it.
+
+        Args:
+            advance: as of `completer`.
+        """
+        trained = self.world(device, additions=False)
+        calibration = None
+        if self.folder.has(CALIBRATION):
+            tensors = self.folder.read_tensors(CALIBRATION)
+            metadata = self.folder.tensors_metadata(CALIBRATION)
+            calibration = Calibration.unpacked(tensors, metadata)
+        elif len(trained.graph.facts("valid")):
+            calibration = self._calibrate(trained.model, trained.graph, advance)
+        return Loaded(self.folder, trained, calibration, self.experiment.parts()[2].objective)
+
+    def world(self, device: str = "auto", *, additions: bool = True) -> World:
+        """Graph, modalities and model that belong together, with the additions or without."""
+        graph = self.graph()
+        features = self.features(graph)
+        model = self.model(graph, features, find_device(device))
+        return World(graph, features, model).extended(
+            self.additions() if additions else Additions()
+        )
+
+    # -- entities that it was not trained with ---------------------------------------------------
+
+    def additions(self) -> Additions:
+        """Entities that were added, in the order of their coming."""
+        return kept.read(self.folder)
+
+    def add(
+        self,
+        name: str,
+        facts: Sequence[Fact] = (),
+        *,
+        text: str | Sequence[str] | None = None,
+        numbers: Mapping[str, float] | None = None,
+        content: Mapping[str, Content] | None = None,
+        names: str | Sequence[str] = (),
+        device: str = "auto",
+    ) -> Addition:
+        """Add an entity, which takes part in all questions from then on; nothing is retrained.
+
+        Its structure row is fitted from its facts and tokens; all else in the model stays as it is.
+        See `NewEntity` for the arguments, and the result's `notes` for what is not known of it.
+
+        Raises:
+            ValueError: something does not fit the run; nothing is changed then.
+        """
+        entity = NewEntity(name, facts, text, numbers, content or {}, names=names)
+        return self.add_all([entity], device)[0]
+
+    def add_all(
+        self,
+        entities: Sequence[NewEntity],
+        device: str = "auto",
+        advance: Callable[[int, int], None] | None = None,
+        *,
+        loaded: Loaded | None = None,
+    ) -> list[Addition]:
+        """Add many entities, which may have facts among each other: all of them or none.
+
+        Args:
+            advance: is told (entities done, entities in all).
+            loaded: the run, where it is in memory already; then `device` does not matter.
+
+        Raises:
+            ValueError: something does not fit the run; nothing is changed then.
+            RunLocked: another process is writing the run.
+        """
+        with self.folder.lock():
+            present = self.additions()
+            if loaded is None:
+                # Nothing is asked of it, so that it needs no calibration.
+                world = self.world(device, additions=False)
+                loaded = Loaded(self.folder, world, None, self.experiment.parts()[2].objective)
+            made = loaded.add(entities, present, advance)
+            everyone = related(loaded.trained, [*present, *made])
+            kept.write(self.folder, everyone)
+        return list(everyone)[len(present) :]
+
+    def remove(self, *names: str, loaded: Loaded | None = None) -> None:
+        """Take additions back; without any, the run's files are as they were.
+
+        Args:
+            loaded: as of `add_all`.
+
+        Raises:
+            NoAddition: one is no addition.
+            ValueError: facts of an addition that stays name one.
+            RunLocked: another process is writing the run.
+        """
+        with self.folder.lock():
+            present = self.additions()
+            for name in names:
+                if name not in present.names:
+                    has = ", ".join(map(repr, present.names[:10])) or "none"
+                    raise kept.NoAddition(
+                        f"{self.path}: there is no addition {name!r}; there are {has}"
+                    )
+            stay = Additions([item for item in present if item.name not in names])
+            for item in stay:
+                if named := {n for h, _, t in item.facts for n in (h, t)} & set(names):
+                    raise ValueError(
+                        f"{self.path}: facts of {item.name!r} name {min(named)!r}, and its row was "
+                        f"fitted by them; remove both together, or {item.name!r} alone first"
+                    )
+            if present.pairs and stay:
+                trained = loaded.trained if loaded else self.world("cpu", additions=False)
+                stay = related(trained, stay)
+            kept.write(self.folder, stay)
+
+    def _calibrate(
+        self, model: Model, graph: Graph, advance: Callable[[int, int], None] | None
+    ) -> Calibration:
+        memory = self.experiment.parts()[3].memory
+        found = calibrate(model, graph.training_view(), memory, advance)
+        tensors, metadata = found.packed()
+        # A run that may only be read can be asked all the same.
+        with contextlib.suppress(PermissionError):
+            self.folder.write_tensors(CALIBRATION, tensors, metadata)
+            self.folder.write_json("calibration.json", found.record)
+        return found
+
+
+def open_run(
+    path: str | Path,
+    device: str = "auto",
+    trust_code: bool = False,
+    advance: Callable[[int, int], None] | None = None,
+) -> Completer:
+    """Open a run's folder to ask for missing facts; see `Run.completer`."""
+    return Run.open(path, trust_code).completer(device, advance)
+
+
+def make_model(
+    experiment: Experiment, graph: Graph, features: Features
+) -> tuple[Model, TrainingFacts]:
+    """A new model of an experiment, and the facts it learns from."""
+    _, model_settings, training, _ = experiment.parts()
+    facts = TrainingFacts.of(graph, features.tokens, training.objective.candidates)
+    return Model(model_settings, facts, features.dense, training.seed), facts
+
+
+def rank_split(
+    model: Model,
+    graph: Graph,
+    split: str,
+    memory: float,
+    advance: Callable[[int, int], None] | None = None,
+    only: int | None = None,
+) -> Ranks:
+    """Filtered ranks of a split, both directions; `hidden` says which answers do not compete.
+
+    Args:
+        only: rank this many answers and no more.
+    """
+    asked = AnswerIndex(graph.directed(split)[:only])
+    batch = batch_for(graph.num_entities, memory)
+    device = model.structure.device
+    return rank(
+        model.score, asked, hidden(graph, split), batch=batch, device=device, advance=advance
+    )
+
+
+# -- inside ------------------------------------------------------------------------------------
+
+
+def _protocol(split: str, graph: Graph) -> dict[str, Any]:
+    filtered = ("train", "valid") if split == "valid" else tuple(graph.splits)
+    return {
+        "filter": list(filtered),
+        "ties": "realistic (mean of optimistic and pessimistic rank)",
+        "directions": "both",
+        "candidates": "all entities",
+        "precision": "float32",
+        "facts": {s: len(graph.facts(s)) for s in graph.splits},
+    }
+
+
+def _toml(text: str) -> dict[str, Any]:
+    import tomllib
+
+    return tomllib.loads(text)

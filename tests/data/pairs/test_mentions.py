@@ -1,0 +1,421 @@
+"""Which text names whom, against a search over all n-grams; contexts on sentences by hand."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mocme.audit.audit import audit
+from mocme.core.registry import ConfigError
+from mocme.data.features.ablations import Control
+from mocme.data.features.pair_sources import Mentions
+from mocme.data.features.sources import read_features
+from mocme.data.features.tokens import STOPS, running
+from mocme.data.graph import Graph, Vocabulary
+from mocme.data.ingest.exporter import export
+from mocme.data.load import load
+from mocme.data.modality import Pairs
+from mocme.data.pairs.mentions import mentions
+from mocme.encoders.export_raw import export_raw
+
+Texts = Mapping[int, Sequence[str]]
+Found = set[tuple[int, int]]
+
+
+def by_kind(pairs: Pairs) -> dict[str, Found]:
+    found: dict[str, Found] = {kind: set() for kind in pairs.kinds}
+    rows = zip(pairs.kind.tolist(), pairs.head.tolist(), pairs.tail.tolist(), strict=True)
+    for kind, head, tail in rows:
+        found[pairs.kinds[kind]].add((head, tail))
+    return found
+
+
+def read(names: Sequence[str], texts: Mapping[int, str], **limits: int) -> dict[str, Found]:
+    """Pairs among entities of one name each."""
+    named = {number: [name] for number, name in enumerate(names)}
+    wrapped = {head: [text] for head, text in texts.items()}
+    return by_kind(mentions(named, wrapped, len(names), **limits))
+
+
+def without_stops(tokens: Sequence[str]) -> list[str]:
+    return [token for token in tokens if token not in STOPS]
+
+
+def stripped(tokens: Sequence[str]) -> list[str]:
+    while tokens and tokens[-1] in STOPS:
+        tokens = tokens[:-1]
+    while tokens and tokens[0] in STOPS:
+        tokens = tokens[1:]
+    return list(tokens)
+
+
+def forms(name: str) -> list[list[str]]:
+    """How a name may stand in a text; a trailing bracket, where there is one, is none of it."""
+    bare = name.rstrip()
+    if bare.endswith(")") and "(" in bare and without_stops(running(bare[: bare.rindex("(")])):
+        name = bare[: bare.rindex("(")]
+    tokens = stripped(running(name, stops=True))
+    return [tokens, without_stops(tokens)]
+
+
+def ngrams(text: str) -> list[tuple[int, list[str]]]:
+    tokens = running(text, stops=True)
+    size = len(tokens)
+    return [(a, tokens[a:b]) for a in range(size) for b in range(a + 1, size + 1)]
+
+
+def naive(names: Texts, texts: Texts, part: int, share: int, shortest: int) -> dict[str, Found]:
+    wanted, bearers = defaultdict(set), defaultdict(set)
+    for entity, own in names.items():
+        for form in (form for name in own for form in forms(name)):
+            if form and (len(form) > 1 or len(form[0]) >= shortest):
+                wanted[tuple(form)].add(entity)
+            for word in without_stops(form):
+                if len(word) >= shortest:
+                    bearers[word].add(entity)
+    found: dict[str, Found] = defaultdict(set)
+    for head, text in ((head, text) for head, own in texts.items() for text in own):
+        covered = set()
+        for start, gram in ngrams(text):
+            for tail in wanted.get(tuple(gram), ()):
+                found["mentions"].add((head, tail))
+                covered |= set(range(start, start + len(gram)))
+        for place, word in enumerate(running(text, stops=True)):
+            if place not in covered and 0 < len(bearers[word]) <= part:
+                found["mentions a part"] |= {(head, tail) for tail in bearers[word]}
+    found["mentions a part"] -= found["mentions"]
+    for head, name in ((head, name) for head, own in names.items() for name in own):
+        for _, gram in ngrams(name):
+            found["named within"] |= {(head, tail) for tail in wanted.get(tuple(gram), ())}
+    for own in bearers.values():
+        if len(own) <= share:
+            found["shares a name word"] |= set(permutations(own, 2))
+    clean = {kind: {(h, t) for h, t in pairs if h != t} for kind, pairs in found.items()}
+    return {kind: pairs for kind, pairs in clean.items() if pairs}
+
+
+WRITTEN = st.text(alphabet="ab &.(),", max_size=9).map(lambda t: t.replace("b", "bcd"))
+WRITINGS = st.dictionaries(st.integers(0, 6), st.lists(WRITTEN, max_size=2), max_size=7)
+
+
+@given(WRITINGS, WRITINGS, st.integers(0, 3), st.integers(0, 4), st.integers(1, 3))
+def test_every_mention_is_that_of_a_search_over_all_ngrams(
+    names: Texts, texts: Texts, part: int, share: int, shortest: int
+) -> None:
+    # The reference knows brackets that are not nested.
+    names = {e: [n for n in own if n.count("(") <= 1 >= n.count(")")] for e, own in names.items()}
+    limits = {"part": part, "share": share, "shortest": shortest}
+    pairs = mentions(names, texts, 7, contexts=0, **limits)
+    assert by_kind(pairs) == naive(names, texts, **limits)
+
+
+@given(WRITINGS, WRITINGS, st.randoms())
+def test_the_order_of_entities_and_texts_does_not_matter(
+    names: Texts, texts: Texts, order: random.Random
+) -> None:
+    def mixed(given: Texts) -> Texts:
+        items = list(given.items())
+        order.shuffle(items)
+        return {entity: order.sample(own, len(own)) for entity, own in items}
+
+    pairs = mentions(names, texts, 7, contexts=1)
+    assert mentions(mixed(names), mixed(texts), 7, contexts=1).digest() == pairs.digest()
+    assert not (pairs.head == pairs.tail).any()
+    assert set(pairs.kind.tolist()) == set(range(len(pairs.kinds)))
+    shared = by_kind(pairs).get("shares a name word", set())
+    assert shared == {(tail, head) for head, tail in shared}
+    for kind, found in by_kind(pairs).items():
+        if "after" in kind:
+            assert found <= by_kind(pairs)["mentions"]
+
+
+# -- what is a mention ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "is_named"),
+    [
+        ("Chad", "in CHAD, they say", True),
+        ("Chad", "Chadian", False),
+        ("New York", "born in new  york", True),
+        ("New York", "New\u00a0York-based", True),
+        ("New York", "New, York", False),
+        ("Paris (Texas)", "seen in Paris.", True),
+        ("Paris (Texas) ", "Texas", False),
+        ("(Texas)", "Texas", True),
+        ("Paris \uff08Texas\uff09", "Paris", True),
+        ("St. Louis", "St. Louis", True),
+        ("St. Louis", "St Louis", True),
+        ("St. Louis", "the st. Louis", True),
+        ("Paris Hilton", "in Paris. Hilton", False),
+        ("U.S.", "the U.S. Army", True),
+        ("U.S.", "us", False),
+        ("Earth, Wind & Fire", "by Earth, Wind & Fire", True),
+        ("Earth, Wind & Fire", "by Earth, Wind and Fire", False),
+        ("Li", "Li said", False),
+        ("Li Na", "Li Na said", True),
+        ("snake_case", "a snake case", True),
+        ("Café", "the Cafe\u0301 here", True),
+        ("हिन्दी", "यह हिन्दी में है", True),
+        ("हिन", "यह हिन्दी में है", False),
+        ("नई दिल्ली", "वह नई दिल्ली। गया", True),
+        ("مصر العربية", "في مصر العربية، كان", True),
+        ("كتاب", "هذا كتابه", False),
+        ("東京都", "彼 は 東京都、日本 に", True),
+        ("東京 タワー", "彼女 は 東京 タワー へ", True),
+        ("東京 タワー", "東京、タワー", False),
+        ("...", "...", False),
+    ],
+)
+def test_a_name_in_a_text(name: str, text: str, is_named: bool) -> None:
+    found = read(["someone else", name], {0: text}, part=0)
+    assert found.get("mentions", set()) == ({(0, 1)} if is_named else set())
+
+
+def test_a_short_name_is_found_if_it_is_asked_for() -> None:
+    assert read(["x", "日本"], {0: "彼 は 日本 に"}) == {}
+    assert read(["x", "日本"], {0: "彼 は 日本 に"}, shortest=2)["mentions"] == {(0, 1)}
+
+
+def test_names_within_names_and_several_of_one_name() -> None:
+    names = ["New York City", "York", "york (UK)", "City Hall", "x y (York)"]
+    found = read(names, {3: "the New York City Hall"}, part=0, share=0)
+    # "City Hall" is the text's own name; the others within the longest one count too.
+    assert found["mentions"] == {(3, 0), (3, 1), (3, 2)}
+    # Within a bracket a name may stand, too.
+    assert found["named within"] == {(0, 1), (0, 2), (1, 2), (2, 1), (4, 1), (4, 2)}
+
+
+def test_other_names_count_for_their_entity() -> None:
+    names = {0: ["Nile"], 1: ["Germany", "Deutschland", "Federal Republic"]}
+    texts = {0: ["not in Deutschland", "but a Republic"]}
+    found = by_kind(mentions(names, texts, 2))
+    assert found["mentions"] == {(0, 1)}
+    assert "mentions a part" not in found
+    texts = {0: ["but a Republic"]}
+    assert by_kind(mentions(names, texts, 2)) == {"mentions a part": {(0, 1)}}
+
+
+def test_a_mention_stays_within_one_text() -> None:
+    names = {0: ["x"], 1: ["New York"]}
+    assert not len(mentions(names, {0: ["something New", "York"]}, 2, part=0).kind)
+
+
+def test_parts_are_words_of_few_names_outside_of_mentions() -> None:
+    names = ["Ann Lee", "Bob Lee", "Cat Lee", "Dan Roe", "nobody"]
+    found = read(names, {4: "Ann Lee met Roe and a Lee"}, part=3, share=0)
+    assert found["mentions"] == {(4, 0)}
+    assert found["mentions a part"] == {(4, 1), (4, 2), (4, 3)}
+    assert read(names, {4: "Roe and a Lee"}, part=2)["mentions a part"] == {(4, 3)}
+    assert "mentions a part" not in read(names, {4: "Roe and a Lee"}, part=0)
+
+
+def test_shared_words_are_those_of_few_names() -> None:
+    names = ["Ann Lee", "Bob Lee", "Cat Lee (Roe)", "Dan Roe", "Roe"]
+    assert read(names, {}, share=2) == {
+        "named within": {(2, 4), (3, 4)},
+        "shares a name word": {(3, 4), (4, 3)},
+    }
+    lees = set(permutations(range(3), 2))
+    assert read(names, {}, share=3)["shares a name word"] == lees | {(3, 4), (4, 3)}
+    assert "shares a name word" not in read(names, {}, share=0)
+
+
+# -- contexts ------------------------------------------------------------------------------------
+
+PEOPLE = ["Ann Lee", "Bob Roe", "Cat Fox", "film"]
+
+
+def after(text: str, at_least: int = 1) -> dict[str, set[int]]:
+    """The people that the film's text names after which words."""
+    found = read(PEOPLE, {3: text}, contexts=at_least, part=0, share=0)
+    found.pop("mentions", None)
+    prefix = "mentions, after "
+    return {k.removeprefix(prefix): {t for _, t in pairs} for k, pairs in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("it is directed by Ann Lee", {"by": {0}, "directed by": {0}}),
+        ("By Ann Lee", {"by": {0}}),
+        ("Ann Lee made it", {}),
+        ("made by Ann Lee and Bob Roe", {"by": {0, 1}, "made by": {0, 1}}),
+        ("by Ann Lee, Bob Roe & Cat Fox", {"by": {0, 1, 2}}),
+        ("by Ann Lee as well as Bob Roe", {"by": {0, 1}}),
+        ("Ann Lee and Bob Roe", {}),
+        ("by Ann Lee; Bob Roe", {"by": {0}, ";": {1}, "lee ;": {1}}),
+        ("by Ann Lee with Bob Roe", {"by": {0}, "with": {1}, "lee with": {1}}),
+        ("said. Ann Lee", {".": {0}, "said .": {0}}),
+    ],
+)
+def test_contexts_are_the_words_before_a_list(text: str, expected: dict[str, set[int]]) -> None:
+    assert after(text) == expected
+
+
+def test_a_context_needs_enough_pairs() -> None:
+    text = "by Ann Lee and Bob Roe with Cat Fox and by Ann Lee"
+    assert set(after(text, 2)) == {"by"}
+    assert after(text, 3) == {}
+    assert after(text, 0) == {}
+
+
+def test_a_context_is_that_of_the_longest_name() -> None:
+    found = read(["York", "New York", "x"], {2: "in New York"}, contexts=1, part=0, share=0)
+    assert found["mentions"] == {(2, 0), (2, 1)}
+    assert found["mentions, after in"] == {(2, 1)}
+    assert "mentions, after new" not in found
+
+
+def test_a_name_with_a_stop_may_be_a_list() -> None:
+    names = ["Lee, Iowa", "Lee", "Iowa", "x"]
+    found = read(names, {3: "located in Lee, Iowa"}, contexts=1, part=0, share=0)
+    assert found["mentions, after in"] == found["mentions"] == {(3, 0), (3, 1), (3, 2)}
+    # Of names without a stop, only the longest.
+    found = read(["Lee Iowa", "Lee", "Iowa", "x"], {3: "in Lee Iowa"}, contexts=1, part=0, share=0)
+    assert found["mentions, after in"] == {(3, 0)}
+
+
+# -- limits, controls, the source ----------------------------------------------------------------
+
+
+def test_nothing_gives_no_pairs() -> None:
+    assert mentions({}, {}, 3).kinds == ()
+    assert mentions({0: [""]}, {1: ["", "a b"]}, 3).kinds == ()
+
+
+@pytest.mark.parametrize("name", ["contexts", "part", "share", "shortest"])
+def test_limits_in_range(name: str) -> None:
+    with pytest.raises(ValueError, match=r"0 or more; shortest is 1 or more"):
+        mentions({}, {}, 3, **{name: -1})
+    with pytest.raises(ValueError, match=r"0 or more; shortest is 1 or more"):
+        Mentions(names=["n.tsv"], **{name: -1})
+
+
+@pytest.mark.parametrize("replace", ["random", "shuffled"])
+def test_controls_keep_kinds_and_nearly_all_pairs(replace: Any) -> None:
+    source = random.Random(0)
+    syllables = [a + b for a in "bdfgk" for b in "aeiou"]
+    names = {e: [" ".join("".join(source.sample(syllables, 2)) for _ in "ab")] for e in range(300)}
+    texts = {
+        e: [" and ".join(f"by {names[t][0]}" for t in source.sample(range(300), 3))]
+        for e in range(200)
+    }
+    pairs = mentions(names, texts, 300)
+    changed = Control(replace, seed=1)(pairs)
+    assert changed.kinds == pairs.kinds
+    before, now = Counter(pairs.kind.tolist()), Counter(changed.kind.tolist())
+    assert all(0.95 * before[kind] <= now[kind] <= before[kind] for kind in before)
+    assert changed.digest() not in (pairs.digest(), Control(replace, seed=2)(pairs).digest())
+    assert changed.digest() == Control(replace, seed=1)(pairs).digest()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A graph whose texts name each other."""
+    (tmp_path / "train.tsv").write_text("Q1\tr\tQ2\nQ2\tr\tQ3\n")
+    (tmp_path / "names.tsv").write_text("Q1\tx\tAnn Lee\nQ2\tx\tBob Roe\nQ3\tx\tChad\nQ9\tx\tZ\n")
+    (tmp_path / "other.tsv").write_text("Q3\tTchad\nQ3\tToumaï\n")
+    (tmp_path / "texts.tsv").write_text("Q1\twas born in Toumaï\nQ2\tknew Ann Lee and Tchad\n")
+    (tmp_path / "graph.toml").write_text(
+        '[modalities.names]\nkind = "mentions"\nnames = ["names.tsv", "other.tsv"]\n'
+        'name_columns = [3, 2]\ntexts = ["texts.tsv"]\ncontexts = 1\n'
+    )
+    return tmp_path
+
+
+def test_a_graph_declares_mentions(home: Path) -> None:
+    graph = load(home)
+    features = read_features(graph, graph.modalities)
+    pairs = features.pairs["names"]
+    ids = {name: number for number, name in enumerate(graph.entities)}
+    found = by_kind(pairs)
+    assert found["mentions"] == {
+        (ids["Q1"], ids["Q3"]),
+        (ids["Q2"], ids["Q1"]),
+        (ids["Q2"], ids["Q3"]),
+    }
+    assert found["mentions, after knew"] == {(ids["Q2"], ids["Q1"]), (ids["Q2"], ids["Q3"])}
+    assert any("first 'Q9'" in note for note in features.notes)
+    assert any("texts of 2 of 2 entities name another, in 3" in note for note in features.notes)
+    assert pairs.provenance["source"] == "names.tsv\tother.tsv\ttexts.tsv"
+    assert len(pairs.provenance["sha256"].split("\t")) == 3
+    assert features.digest() == read_features(graph, graph.modalities, home).digest()
+    assert any("name another" in note for note in audit(graph).notes)
+
+
+def test_files_of_mentions_are_found_at_home(home: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    graph = load(home)
+    here = read_features(graph, graph.modalities, elsewhere)
+    assert here.digest() == read_features(graph, graph.modalities).digest()
+
+
+def test_an_exported_graph_mentions_the_same(home: Path, tmp_path: Path) -> None:
+    graph = load(home)
+    export(graph, tmp_path / "out")
+    export_raw(graph, tmp_path / "out")
+    again = load(tmp_path / "out")
+    digest = read_features(graph, graph.modalities).digest()
+    assert read_features(again, again.modalities).digest() == digest
+
+
+def test_names_alone_are_enough(home: Path) -> None:
+    (home / "names.tsv").write_text("Q1\tLake Chad\nQ3\tChad\n")
+    graph = load(home)
+    pairs, notes = Mentions(names=["names.tsv"]).load(graph, home)
+    assert pairs.kinds == ("named within", "shares a name word")
+    assert not any("name another" in note for note in notes)
+
+
+def test_several_names_in_a_cell(home: Path) -> None:
+    (home / "names.tsv").write_text("Q1\tAnn; Anna Lee\nQ3\tChad\n")
+    (home / "texts.tsv").write_text("Q3\tAnna Lee\n")
+    graph = load(home)
+    pairs, _ = Mentions(names=["names.tsv"], texts=["texts.tsv"], separator=";").load(graph, home)
+    assert isinstance(pairs, Pairs)
+    assert pairs.kinds == ("mentions",)
+    whole, _ = Mentions(names=["names.tsv"], texts=["texts.tsv"]).load(graph, home)
+    assert isinstance(whole, Pairs)
+    assert whole.kinds == ("mentions a part",)
+
+
+def test_names_that_nobody_mentions_are_an_error(home: Path) -> None:
+    graph = load(home)
+    source = Mentions(names=["names.tsv"], texts=["texts.tsv"], part=0)
+    with pytest.raises(ValueError, match=r"names.tsv: of the 3 .* none is named.*name_columns"):
+        source.load(graph, home)
+    with pytest.raises(ValueError, match=r"absent.tsv: cannot be read"):
+        Mentions(names=["absent.tsv"]).load(graph, home)
+    with pytest.raises(ValueError, match=r"texts.tsv: has 2 columns; column 4 is asked for"):
+        Mentions(names=["names.tsv"], texts=["texts.tsv"], columns=[4]).load(graph, home)
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ({}, r"modalities.x.names: is missing"),
+        ({"names": []}, "names is a list of files, at least one"),
+        ({"names": ["n"], "name_columns": [1]}, "name_columns gives the text's column"),
+        ({"names": ["n"], "texts": ["a", "b", "c"], "columns": [2, 3]}, "one a path of texts"),
+        ({"names": ["n"], "part": -1}, "0 or more"),
+        ({"names": ["n"], "separator": ""}, "leave it out for none"),
+        ({"names": ["n"], "parts": 1}, "unknown.*mean 'part'"),
+    ],
+)
+def test_wrong_tables_are_named(table: dict[str, Any], problem: str) -> None:
+    graph = Graph(
+        Vocabulary(["a"]), Vocabulary(["r"], "relation"), {"train": torch.zeros(0, 3).long()}
+    )
+    with pytest.raises(ConfigError, match=problem):
+        read_features(graph, {"x": {"kind": "mentions", **table}})

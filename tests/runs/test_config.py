@@ -1,0 +1,231 @@
+"""Experiments extend, override, are checked, and are written out in full."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mocme.core.registry import ConfigError
+from mocme.data.features.sources import Source
+from mocme.data.graph import Graph
+from mocme.data.modality import Modality, Tokens
+from mocme.runs.config import Experiment, custom_code, find, merge, parse_override, read, shipped
+
+
+class Own(Source):
+    """A source of the user's own."""
+
+    def __init__(self, *, level: int = 3) -> None:
+        self.level = level
+
+    def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
+        raise NotImplementedError
+
+
+def toml(folder: Path, **files: str) -> Path:
+    """Write files; gives the last one."""
+    for name, text in files.items():
+        path = folder / f"{name}.toml"
+        path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_experiment_loads_and_comes_back(name: str) -> None:
+    experiment = Experiment.load(name)
+    assert experiment.name == name
+    assert experiment.description
+    text = experiment.text()
+    again = Experiment.of(name, tomllib.loads(text))
+    assert again == experiment
+    assert again.text() == text
+    assert Experiment.load(experiment.table()).table() == experiment.table()
+    assert experiment.custom_code() == []
+    # By its path, from wherever the file lies, it is the same experiment.
+    assert Experiment.load(shipped()[name]) == experiment
+
+
+def test_there_are_experiments_and_the_default_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {"default", "mocme", "structure", "tokens"} <= set(shipped())
+    monkeypatch.chdir(tmp_path)
+    assert find("experiments/structure/mkg-y.toml") == shipped()["structure/mkg-y"]
+
+
+def test_defaults_are_written_out() -> None:
+    table = Experiment.load({}).table()
+    assert table["evaluation"] == {"memory": 0.5}
+    assert table["data"] == {"without": []}
+    assert table["model"]["scorer"]["kind"] == "ComplEx"
+    assert table["training"]["objective"]["loss"]["weighting"]["kind"]
+    assert "expected" not in table
+    assert "modalities" not in table
+
+
+def test_a_file_extends_another(tmp_path: Path) -> None:
+    path = toml(
+        tmp_path,
+        base='description = "base"\n[expected]\nmrr = 0.5\n[model]\nwidth = 8\n'
+        'scorer = {kind = "TuckER"}\n[training]\npasses = 3\n'
+        '[modalities.x]\nkind = "words"\npaths = ["a"]\nat_least = 9',
+        middle='extends = "base.toml"\n[training]\nbatch = 7\n'
+        '[modalities.x]\nkind = "numbers"\npath = "n"',
+        leaf='extends = "middle.toml"\n[model.scorer]\nkind = "ComplEx"\n[expected]\nmrr = 0.6',
+    )
+    table = read(path)
+    assert "extends" not in table
+    assert "description" not in table
+    assert table["expected"] == {"mrr": 0.6}
+    assert table["model"] == {"width": 8, "scorer": {"kind": "ComplEx"}}
+    assert table["training"] == {"passes": 3, "batch": 7}
+    # Another kind replaces the table whole: `at_least` is no setting of numbers.
+    assert table["modalities"]["x"] == {"kind": "numbers", "path": "n"}
+    assert "expected" not in read(tmp_path / "middle.toml")
+    experiment = Experiment.load(path)
+    assert (experiment.name, experiment.description) == ("leaf", "")
+    assert experiment.modalities["x"]["kind"] == "Numbers"
+
+
+def test_merging_leaves_its_arguments_alone() -> None:
+    base = {"a": {"kind": "X", "p": 1, "q": 2}, "b": {"p": [1], "q": 2}, "c": 1}
+    change = {"a": {"kind": "X", "p": 3}, "b": {"p": [2]}, "c": {"d": 1}}
+    merged = merge(base, change)
+    assert merged == {"a": {"kind": "X", "p": 3, "q": 2}, "b": {"p": [2], "q": 2}, "c": {"d": 1}}
+    assert base["a"] == {"kind": "X", "p": 1, "q": 2}
+    assert merge(base, {"a": {"kind": "Y"}})["a"] == {"kind": "Y"}
+    assert merge({"a": {"p": 1}}, {"a": {"kind": "Y"}})["a"] == {"kind": "Y"}
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"a": 'extends = "a.toml"'}, "a.toml: extends itself by way of a.toml"),
+        ({"b": 'extends = "a.toml"', "a": 'extends = "b.toml"'}, "extends itself by way of b.toml"),
+        ({"a": 'extends = "gone.toml"'}, "a.toml: extends 'gone.toml', which is neither"),
+        ({"a": "extends = 3"}, "a.toml: extends 3, which is neither"),
+        ({"a": "[model\n"}, "a.toml: not valid TOML"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path: Path, files: dict[str, str], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Experiment.load(toml(tmp_path, **files))
+
+
+def test_unknown_experiments_suggest_near_ones(tmp_path: Path) -> None:
+    for name in ("structur/mkg-y", "experiments/structur/mkg-y.toml"):
+        with pytest.raises(ConfigError, match="did you mean structure/mkg-y"):
+            find(name)
+    with pytest.raises(ConfigError, match="list them with: mocme experiments"):
+        find(tmp_path / "zzzzzzzz.toml")
+
+
+def test_overrides_by_dotted_path() -> None:
+    table = {"training": {"passes": 3}, "model": {"scorer": {"kind": "ComplEx"}}}
+    changes = {
+        "training.passes": 5,
+        "training.objective.n3": 1,
+        "model.scorer.kind": "TuckER",
+        "data.only": ["x"],
+    }
+    experiment = Experiment.load(table, changes)
+    assert experiment.training["passes"] == 5
+    assert experiment.training["objective"]["n3"] == 1.0
+    assert experiment.model["scorer"]["kind"] == "TuckER"
+    assert experiment.data["only"] == ["x"]
+    # The table of whoever asked stays as it was.
+    assert table == {"training": {"passes": 3}, "model": {"scorer": {"kind": "ComplEx"}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training.pases": 3}, "training.pases: unknown setting; did you mean 'passes'?"),
+        ({"trainin.passes": 3}, "trainin: unknown setting; did you mean 'training'?"),
+        ({"training.passes": "3"}, "training.passes: must be a whole number, not '3'"),
+        ({"training.passes": 0}, "training: passes and batch"),
+        ({"training.passes.x": 1}, "training.passes: must be a whole number"),
+        ({"training.objective.loss.weighting.kind": "X"}, "training.objective.loss.weighting.kind"),
+        ({"model.scorer": "ComplEx"}, "model.scorer: must be a table with a kind"),
+        ({"model": 3}, "model: must be a table"),
+        ({"description": 3}, "description: must be a text"),
+        ({"expected": 3}, "expected: must be a table"),
+        ({"evaluation.memory": 0}, "evaluation: memory must be above 0"),
+        ({"data.only": "x"}, "data.only: must be a list"),
+        ({"modalities.x": 3}, "modalities.x: must be a table with a kind"),
+        ({"modalities.x.paths": ["a"]}, "modalities.x: must be a table with a kind"),
+        ({"modalities.x": {"kind": "words"}}, "modalities.x.paths: is missing"),
+        ({"modalities.x": {"kind": "words", "paths": []}}, "modalities.x: paths is a list"),
+    ],
+)
+def test_wrong_settings_are_named_by_their_path(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        Experiment.load({}, changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("training.passes=3", ("training.passes", 3)),
+        (" a.b = 1e-3", ("a.b", 0.001)),
+        ("a=[1, 2]", ("a", [1, 2])),
+        ("a={kind = 'X'}", ("a", {"kind": "X"})),
+        ("a=true", ("a", True)),
+        ("a=Adam", ("a", "Adam")),
+        ("a='3'", ("a", "3")),
+        ("a=b=c", ("a", "b=c")),
+        ("a=", ("a", "")),
+    ],
+)
+def test_overrides_as_text(text: str, expected: tuple[str, Any]) -> None:
+    assert parse_override(text) == expected
+
+
+@pytest.mark.parametrize("text", ["training.passes", "=3", " = 3"])
+def test_overrides_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="write it as path=value"):
+        parse_override(text)
+
+
+def test_an_override_is_one_value() -> None:
+    path, value = parse_override("a=1\nb = 2")
+    assert (path, value) == ("a", "1\nb = 2")
+
+
+def test_modalities_are_chosen_by_name() -> None:
+    tables = {"x": 1, "y": 2, "z": 3}
+
+    def chosen(**data: Any) -> list[str]:
+        return list(Experiment.load({"data": data}).parts()[0].choose(tables))
+
+    assert chosen() == ["x", "y", "z"]
+    assert chosen(without=["y"]) == ["x", "z"]
+    assert chosen(only=[]) == []
+    assert chosen(only=["z", "x"], without=["x"]) == ["z"]
+    for data in ({"only": ["w"]}, {"without": ["w"]}):
+        with pytest.raises(ConfigError, match="'w' is not declared; declared: x, y, z"):
+            chosen(**data)
+
+
+def test_code_of_the_users_own_is_found_without_importing_it() -> None:
+    kind = f"{__name__}:Own"
+    table = {"modalities": {"x": {"kind": kind}}}
+    experiment = Experiment.load(table)
+    assert experiment.modalities["x"] == {"kind": kind, "level": 3}
+    assert experiment.custom_code() == custom_code(table) == [kind]
+    absent = {"model": {"scorer": {"kind": "absent_module:Scorer"}}, "list": [{"kind": "b:B"}]}
+    assert custom_code(absent) == ["absent_module:Scorer", "b:B"]
+    with pytest.raises(ConfigError, match=r"model.scorer.kind: 'absent_module:Scorer' cannot be"):
+        Experiment.load({"model": absent["model"]})
+
+
+@pytest.mark.parametrize("base", ["mocme", "mocme.toml", "structure/mkg-y"])
+def test_a_file_anywhere_extends_a_shipped_experiment(tmp_path: Path, base: str) -> None:
+    path = toml(tmp_path, own=f'extends = "{base}"\n[training]\npasses = 7\n')
+    named = Experiment.load(base.removesuffix(".toml"))
+    own = Experiment.load(path)
+    assert own.training["passes"] == 7
+    assert own.model == named.model
