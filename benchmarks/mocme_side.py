@@ -15,13 +15,13 @@ import torch
 
 from compare_pykeen import Clock, Enough, serve
 from mocme.core.device import faster_precision
+from mocme.core.rng import seeded
 from mocme.data.graph import SPLITS, AnswerIndex
 from mocme.data.load import load
 from mocme.data.modality import Features
 from mocme.evaluation import metrics
 from mocme.evaluation.ranking import batch_for, rank
 from mocme.experts.embedding.gradient_buffer import Rows
-from mocme.experts.embedding.modality_dropout import seeded
 from mocme.experts.embedding.trainer import Trainer
 from mocme.runs.config import Experiment
 from mocme.runs.train import environment, make_trainer

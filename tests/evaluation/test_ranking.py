@@ -11,9 +11,8 @@ from torch import Tensor
 
 from mocme.data.graph import AnswerIndex, Graph, Queries, Vocabulary
 from mocme.evaluation.metrics import summary
-from mocme.evaluation.ranking import NotANumber, Ranks, batch_for, rank
+from mocme.evaluation.ranking import NotANumber, Ranks, batch_for, rank, rank_split
 from mocme.experts.embedding.model import Model, ModelSettings
-from mocme.runs.run import rank_split
 
 Table = dict[tuple[int, int], list[float]]
 

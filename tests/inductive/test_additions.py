@@ -21,11 +21,11 @@ from mocme.data.features.numeric import scaled
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Queries, UnknownName
 from mocme.experts.embedding.objective import Objective
+from mocme.experts.rules.adjacency import relations_of
 from mocme.inductive.extended_model import Added, Extended
 from mocme.inductive.extended_run import World, extended_features, extended_graph
 from mocme.inductive.fit_embedding import Frozen, Problem, fit_rows
 from mocme.inductive.new_entity import read_entities
-from mocme.mixture import fit as weighing
 from mocme.storage import RunError
 
 SETTINGS = {
@@ -113,7 +113,7 @@ def test_patterns_walk_over_new_facts_as_they_do_on_the_larger_graph(run: Run) -
     items = run.additions()
     graph = extended_graph(before.graph, items)
     features = extended_features(before.features, items, before.graph.num_entities)
-    larger = replace(before.model.evidence, relations=weighing.relations_of(graph, features))
+    larger = replace(before.model.evidence, relations=relations_of(graph, features))
     queries = all_queries(after, graph.num_entities)
     expected = larger.add_(after.model.embedding_score(queries), queries)
     assert torch.equal(after.model.score(queries), expected)

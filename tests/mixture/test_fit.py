@@ -12,9 +12,11 @@ from mocme.core.console import patterns_line
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Features, Pairs
 from mocme.evaluation import metrics
+from mocme.evaluation.ranking import rank_split
+from mocme.experts.rules.adjacency import relations_of
 from mocme.experts.rules.rule_model import Evidence, Patterns
 from mocme.mixture import fit as weighing
-from mocme.runs.run import Run, make_model, rank_split
+from mocme.runs.run import Run, make_model
 
 ENTITIES = 40
 
@@ -67,7 +69,7 @@ def test_ties_count_half_as_in_a_ranking() -> None:
     with torch.no_grad():  # every score is 0, and evidence ties many
         model.structure.zero_()
     model.eval()
-    evidence = Evidence.fit(weighing.relations_of(data, Features()), Patterns(support=2))
+    evidence = Evidence.fit(relations_of(data, Features()), Patterns(support=2))
     found = weighing.weigh(model, evidence, data, Patterns(), 0.5)
     for strength, sharpness, mrr in ((0.0, 1.0, found.without), *found.tried[:3]):
         model.evidence = evidence.weighed(strength, sharpness)

@@ -116,7 +116,7 @@ def count(model: Model, graph: Graph, memory: float, advance: Advance | None = N
     everyone, answers = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     lots = torch.randperm(len(asked), generator=torch.Generator().manual_seed(0)) % FOLDS
     reflexive = graph.reflexive()
-    device = model.structure.device
+    device = model.device
     batch = max(1, batch_for(graph.num_entities, memory) // 2)
     for first in range(0, len(asked), batch):
         index = torch.arange(first, min(first + batch, len(asked)))

@@ -115,7 +115,7 @@ def new_facts(completer: Completer, count: int) -> list[Prediction]:
     for part in tails.split(512):
         queries = index.queries[part]
         with torch.no_grad():
-            scores = completer.model.score(queries.to(completer.model.structure.device)).cpu()
+            scores = completer.model.score(queries.to(completer.model.device)).cpu()
         share = scores.softmax(1)
         place, answers = index.rows(part)
         share[place, answers] = 0.0

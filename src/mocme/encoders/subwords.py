@@ -12,7 +12,7 @@ from mocme.encoders.pretrained import extra
 
 # A piece that starts a word starts with it.
 START = "\u2581"
-# A word as `mocme.data.features.tokens.words` has it.
+# A word as `mocme.data.words.words` has it.
 _WORD = r"[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}]|[\u200c\u200d]+(?=[\p{L}\p{N}\p{M}]))*"
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from mocme.core.device import Interrupted
-from mocme.data.features.tokens import UNITS, rarest
+from mocme.data.features.tokens import rarest
+from mocme.data.words import UNITS
 from mocme.encoders.base import Failure, Job, Outcome, Unusable
 from mocme.encoders.inputs import Raw, read_text
 from mocme.encoders.store import PAGE, Store

@@ -28,6 +28,19 @@ class Scores(Protocol):
     def __call__(self, queries: Queries) -> Float[Tensor, "B N"]: ...
 
 
+class Ranked(Protocol):
+    """What can be ranked: a mixture, a single expert, or anything else that scores."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the queries have to lie."""
+        ...
+
+    def score(self, queries: Queries) -> Float[Tensor, "B N"]:
+        """Scores of every entity as the answer of each query."""
+        ...
+
+
 class NotANumber(ValueError):
     """A score that is NaN: such a model has no ranking."""
 
@@ -165,3 +178,23 @@ def batch_for(num_entities: int, memory: float) -> int:
     """Questions a batch whose scores and work memory fit in `memory` GiB."""
     # Scores in float32, their rows once more for counting, and two masks of a byte.
     return max(1, min(1024, int(memory * 2**30 // (num_entities * (4 + 4 + 2) + 1))))
+
+
+def rank_split(
+    model: Ranked,
+    graph: Graph,
+    split: str,
+    memory: float,
+    advance: Callable[[int, int], None] | None = None,
+    only: int | None = None,
+) -> Ranks:
+    """Filtered ranks of a split, both directions; `hidden` says which answers do not compete.
+
+    Args:
+        only: rank this many answers and no more.
+    """
+    asked = AnswerIndex(graph.directed(split)[:only])
+    batch = batch_for(graph.num_entities, memory)
+    return rank(
+        model.score, asked, hidden(graph, split), batch=batch, device=model.device, advance=advance
+    )

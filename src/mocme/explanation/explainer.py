@@ -150,7 +150,7 @@ class Explainer:
         return {key: float(before - own) for key, own in zip(held, after, strict=True)}
 
     def _both(self, asked: Asked) -> tuple[Queries, Tensor]:
-        device = self.model.structure.device
+        device = self.model.device
         relation = torch.tensor([asked.relation, asked.relation + self.graph.num_relations])
         queries = Queries(torch.tensor(asked.entities), relation)
         return queries.to(device), torch.tensor([[asked.tail], [asked.head]], device=device)

@@ -117,7 +117,7 @@ def falls(model: Model, graph: Graph, advance: Advance | None = None) -> Iterato
     facts = graph.directed("valid")
     if len(model.modalities) < 2 or not len(facts):
         return
-    device = model.structure.device
+    device = model.device
     facts = facts.to(device)
     whole = model.frozen()
     several = model.present.sum(1) > 1

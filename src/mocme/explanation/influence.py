@@ -1,9 +1,9 @@
 """Which training facts support a prediction: what its score would be had one not been in training.
 
 Through patterns: exact, with their weights as they are (`mocme.experts.rules.leave_one_out`).
-Through vectors: an estimate for the vectors of head and tail, everything else held as it is. A training is at rest,
-so the gradients of all that pulls at a vector v sum to 0. Without the loss L of one fact, the
-others pull v on to v + H^-1 grad L, H the second derivatives of the losses of v's facts and a
+Through vectors: an estimate for the vectors of head and tail, everything else held as it is.
+A training is at rest, so the gradients of all that pulls at a vector v sum to 0. Without the loss
+L of one fact, the others pull v on to v + H^-1 grad L, H the second derivatives of the losses of v's facts and a
 damping (Koh and Liang, ICML 2017, for the parameters of one entity); the score S changes by
 grad S . H^-1 grad L. One system of equations an entity gives H^-1 grad S for all its facts.
 
@@ -55,7 +55,7 @@ class Supporting:
     ) -> None:
         self.settings, self.model, self.facts = settings, model, facts
         self.graph, self.features = graph, features
-        self.device = model.structure.device
+        self.device = model.device
         self.pull = Pull(settings, model, facts)
 
     def __call__(
@@ -177,7 +177,7 @@ class Pull:
     def __init__(self, settings: Objective, model: Model, facts: TrainingFacts) -> None:
         self.settings, self.model, self.facts = settings, model, facts
         self.index = AnswerIndex(facts.facts)
-        self.device = model.structure.device
+        self.device = model.device
 
     def facts_of(self, entity: int) -> Int[Tensor, "n 3"]:
         """Training facts of an entity, tokens included, each once and directed away from it."""

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mocme.core.plotting import new_figure, save
+from mocme.core.text import short
 from mocme.explanation.schema import Explanation, fact
-from mocme.prediction.schema import short
 
 FOR, AGAINST = "#2f6f9f", "#b5545a"
 LONGEST = 60

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from mocme.core.text import html_cells
 from mocme.explanation.faithfulness import Faithfulness
-from mocme.prediction.schema import html_cells
 
 Side = Literal["head", "tail"]
 

@@ -136,7 +136,7 @@ class Adder:
         for entity in asked:
             for name, content in self._spread(entity).items():
                 given[name][entity.name] = content
-        device = self.trained.model.structure.device
+        device = self.trained.model.device
         found: dict[str, dict[str, Made]] = {entity.name: {} for entity in asked}
         for name, own in given.items():
             if not own:
@@ -237,7 +237,7 @@ class Adder:
         added = added_of(
             [replace(item, row=rows) for item in group],
             self.trained.model,
-            self.trained.model.structure.device,
+            self.trained.model.device,
         )
         fitted = fit_rows(frozen, added, new, later=more, as_negatives=self.as_negatives)
         return [

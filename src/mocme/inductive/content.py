@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from mocme.data.features.numeric import bin_of, read_scales
-from mocme.data.features.tokens import UNITS
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import AnyModality, Modality, Pairs, Tokens, read_safetensors
+from mocme.data.words import UNITS
 from mocme.inductive.new_entity import Content, Made
 
 Takes = Literal["texts", "pictures", "sounds", "videos", "numbers", "nothing"]

@@ -12,9 +12,9 @@ from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Features, Modality, Tokens
 from mocme.data.pairs.build import merged
 from mocme.experts.embedding.model import Model
+from mocme.experts.rules.adjacency import relations_of
 from mocme.inductive.extended_model import Added, Extended
 from mocme.inductive.store import Addition, Additions
-from mocme.mixture import fit as weighing
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +37,10 @@ class World:
         graph = extended_graph(self.graph, items)
         features = extended_features(self.features, items, self.graph.num_entities)
         base = self.model
-        device = base.structure.device
+        device = base.device
         model = Extended(base, added_of(items, base, device))
         if base.evidence is not None:
-            relations = weighing.relations_of(graph, features)
+            relations = relations_of(graph, features)
             model.evidence = replace(base.evidence, relations=relations)
         return World(graph, features, model)
 

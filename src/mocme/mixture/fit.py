@@ -19,7 +19,7 @@ from mocme.data.graph import AnswerIndex, Graph, Queries
 from mocme.data.modality import Features
 from mocme.evaluation.ranking import Scores, batch_for, hidden
 from mocme.experts.embedding.model import Model
-from mocme.experts.rules.adjacency import Relations
+from mocme.experts.rules.adjacency import relations_of
 from mocme.experts.rules.rule_model import Evidence, Patterns
 
 Advance = Callable[[int, int], None]
@@ -46,17 +46,6 @@ class Weighed:
     def best(self) -> tuple[float, float, float]:
         """The first of the best ones."""
         return max(self.tried, key=lambda row: row[2])
-
-
-def relations_of(graph: Graph, features: Features) -> Relations:
-    """What patterns walk along: training links and pairs."""
-    return Relations.of(
-        graph.facts("train"),
-        graph.num_relations,
-        graph.num_entities,
-        features.pairs,
-        list(graph.relations),
-    )
 
 
 def fit(
@@ -106,7 +95,7 @@ def weigh(
     asked = AnswerIndex(graph.directed("valid"))
     known = hidden(graph, "valid")
     sums = torch.zeros(1 + len(grid), dtype=torch.float64)
-    device = model.structure.device
+    device = model.device
     for first in range(0, len(asked), batch):
         index = torch.arange(first, min(first + batch, len(asked)))
         sums += _reciprocals(model.embedding_score, evidence, asked, known, index, grid, device)

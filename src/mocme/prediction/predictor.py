@@ -177,7 +177,8 @@ class Completer:
 
         Ordered by probability times how likely the entity is to have a fact, or one more, of the
         relation (`mocme.prediction.relation_prior`); without probabilities by share in the softmax.
-        Of two facts that say the same, because their relation is symmetric, only the likelier is given.
+        Of two facts that say the same, because their relation is symmetric, only the likelier is
+        given.
         """
         check_range(k, min_probability)
         self._check(min_probability)
@@ -236,7 +237,7 @@ class Completer:
         """The mean of both directions' scores of one fact."""
         h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
         r = self.graph.relations.id(relation)
-        device = self.model.structure.device
+        device = self.model.device
         queries = self._queries([h, t], [r, r + self.graph.num_relations])
         with torch.no_grad():
             scores = self.model.score(queries, torch.tensor([[t], [h]], device=device))
@@ -279,9 +280,7 @@ class Completer:
         A relation's inverse has the id r + R.
         """
         with torch.no_grad():
-            relations = torch.arange(
-                2 * self.graph.num_relations, device=self.model.structure.device
-            )
+            relations = torch.arange(2 * self.graph.num_relations, device=self.model.device)
             table = self.model.frozen().vectors[: self.graph.num_entities]
             return table.float().cpu(), self.model.relations(relations).detach().float().cpu()
 
@@ -296,7 +295,7 @@ class Completer:
         return dict(zip(self.model.modalities, row, strict=True))
 
     def _queries(self, heads: list[int], relations: list[int]) -> Queries:
-        device = self.model.structure.device
+        device = self.model.device
         return Queries(torch.tensor(heads, device=device), torch.tensor(relations, device=device))
 
     def block(self) -> int:

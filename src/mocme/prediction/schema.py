@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mocme.core.text import html_cells, short
+
 MAX_K = 1000
 # Columns of what is printed, and characters of a name in it.
 WIDTH, NAME = 120, 30
@@ -210,17 +212,6 @@ class Missing(Predictions):
     """What is missing about an entity."""
 
     nothing = "nothing new is left to suggest; a lower probability may find more"
-
-
-def short(text: str, most: int) -> str:
-    """A text on one line, cut where it is longer than `most` characters."""
-    line = "".join(letter if letter.isprintable() else " " for letter in text)
-    return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
-def html_cells(tag: str, texts: Sequence[str]) -> str:
-    """A row of an HTML table: cells of one sort."""
-    return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
 
 
 class Checked(Predictions):

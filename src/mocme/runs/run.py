@@ -15,19 +15,19 @@ from mocme.calibration.curves import Calibration
 from mocme.calibration.fit import calibrate
 from mocme.core.device import find_device
 from mocme.data.features.tokens import TrainingFacts
-from mocme.data.graph import AnswerIndex, Graph, Vocabulary
+from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Features, unpacked
 from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
-from mocme.evaluation.ranking import Ranks, batch_for, hidden, rank
+from mocme.evaluation.ranking import Ranks, rank_split
 from mocme.experts.embedding.model import Model
+from mocme.experts.rules.adjacency import relations_of
 from mocme.experts.rules.rule_model import Evidence
 from mocme.inductive import store as kept
 from mocme.inductive.extended_run import World
 from mocme.inductive.new_entity import Content, NewEntity
 from mocme.inductive.pairs import related
 from mocme.inductive.store import Addition, Additions, Fact
-from mocme.mixture import fit as weighing
 from mocme.prediction.predictor import Completer
 from mocme.runs.config import Experiment, custom_code
 from mocme.runs.inputs import Loaded
@@ -128,7 +128,7 @@ class Run:
         if self.folder.has(PATTERNS):
             tensors = self.folder.read_tensors(PATTERNS)
             metadata = self.folder.tensors_metadata(PATTERNS)
-            relations = weighing.relations_of(graph, features)
+            relations = relations_of(graph, features)
             model.evidence = Evidence.unpacked(tensors, metadata, relations)
         return model.to(device).eval()
 
@@ -352,27 +352,6 @@ def make_model(
     _, model_settings, training, _ = experiment.parts()
     facts = TrainingFacts.of(graph, features.tokens, training.objective.candidates)
     return Model(model_settings, facts, features.dense, training.seed), facts
-
-
-def rank_split(
-    model: Model,
-    graph: Graph,
-    split: str,
-    memory: float,
-    advance: Callable[[int, int], None] | None = None,
-    only: int | None = None,
-) -> Ranks:
-    """Filtered ranks of a split, both directions; `hidden` says which answers do not compete.
-
-    Args:
-        only: rank this many answers and no more.
-    """
-    asked = AnswerIndex(graph.directed(split)[:only])
-    batch = batch_for(graph.num_entities, memory)
-    device = model.structure.device
-    return rank(
-        model.score, asked, hidden(graph, split), batch=batch, device=device, advance=advance
-    )
 
 
 # -- inside ------------------------------------------------------------------------------------

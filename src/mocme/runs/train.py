@@ -17,12 +17,12 @@ from mocme.data.ingest.reader import encoded_table
 from mocme.data.load import load
 from mocme.data.modality import ENCODED, Features
 from mocme.evaluation import metrics
-from mocme.evaluation.ranking import batch_for
+from mocme.evaluation.ranking import batch_for, rank_split
 from mocme.experts.embedding.model import Model
 from mocme.experts.embedding.trainer import Progress, Trainer
 from mocme.mixture import fit as weighing
 from mocme.runs.config import Experiment
-from mocme.runs.run import LOG, PATTERNS, REJECTED, Run, make_model, rank_split
+from mocme.runs.run import LOG, PATTERNS, REJECTED, Run, make_model
 from mocme.storage import RunFolder
 
 

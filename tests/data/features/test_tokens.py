@@ -13,9 +13,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mocme.data.features.tokens import TrainingFacts, bigrams, rarest, word_pattern, words
+from mocme.data.features.tokens import TrainingFacts, rarest
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Tokens
+from mocme.data.words import bigrams, word_pattern, words
 
 
 def read(tokens: Tokens) -> dict[int, list[str]]:

@@ -19,12 +19,12 @@ from mocme.core.registry import ConfigError
 from mocme.data.features.ablations import Control
 from mocme.data.features.pair_sources import Mentions
 from mocme.data.features.sources import read_features
-from mocme.data.features.tokens import STOPS, running
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.ingest.exporter import export
 from mocme.data.load import load
 from mocme.data.modality import Pairs
 from mocme.data.pairs.mentions import mentions
+from mocme.data.words import STOPS, running
 from mocme.encoders.export_raw import export_raw
 
 Texts = Mapping[int, Sequence[str]]

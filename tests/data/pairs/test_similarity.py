@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 
 from mocme.data.features.pair_sources import Similar
 from mocme.data.features.sources import not_encoded, read_features
-from mocme.data.features.tokens import running
 from mocme.data.graph import Graph
 from mocme.data.load import load
 from mocme.data.modality import Modality, Tokens
 from mocme.data.pairs import similarity as neighbours
 from mocme.data.pairs.similarity import IdPairs, similar_texts, similar_vectors
+from mocme.data.words import running
 
 WORDS = ["red", "dog", "sun", "é", "हिन्दी", "東京", "lake", "old", "of", "a"]
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mocme.core.rng import seeded
 from mocme.experts.embedding.fusion import (
     Blocks,
     Complementary,
@@ -21,7 +22,7 @@ from mocme.experts.embedding.fusion import (
     pair_redundancy,
     standardised,
 )
-from mocme.experts.embedding.modality_dropout import BLOCK, keep_mask, seeded
+from mocme.experts.embedding.modality_dropout import BLOCK, keep_mask
 from mocme.experts.embedding.scorers import ComplEx, DistMult
 from mocme.experts.embedding.views import Experts
 

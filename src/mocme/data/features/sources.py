@@ -25,7 +25,7 @@ from mocme.data.features.base import read_encoded
 from mocme.data.features.numeric import bin_sets, kept_edges, kept_scales, scaled
 from mocme.data.features.pair_sources import Mentions, Similar
 from mocme.data.features.tables import check_columns, gather, read_numbers
-from mocme.data.features.tokens import UNITS, rarest
+from mocme.data.features.tokens import rarest
 from mocme.data.formats import tensors
 from mocme.data.graph import Graph
 from mocme.data.modality import (
@@ -37,6 +37,7 @@ from mocme.data.modality import (
     read_safetensors,
 )
 from mocme.data.pairs.build import shared
+from mocme.data.words import UNITS
 
 
 class Vectors(Source):

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from mocme.data.features.tokens import STOPS, running
 from mocme.data.modality import Pairs
+from mocme.data.words import STOPS, running
 
 # "Paris (Texas)" is written "Paris" in texts; also in the brackets of Chinese and Japanese.
 _BRACKET = re.compile(r"\s*[(\uff08][^()\uff08\uff09]*[)\uff09]\s*$")

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mocme.data.features.tokens import running
+from mocme.data.words import running
 
 # Cosines that are held at a time.
 _CELLS = 1 << 23

@@ -186,6 +186,11 @@ class Model(nn.Module):
                 "never trained"
             )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tables lie."""
+        return self.structure.device
+
     def dense_parameters(self) -> list[nn.Parameter]:
         """Parameters that every entity shares (maps, gates, core), as against table rows."""
         tables = {id(p) for p in self.table_parameters()}

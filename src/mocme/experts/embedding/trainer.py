@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from mocme.core.registry import Part
+from mocme.core.rng import seeded
 from mocme.data.features.tokens import TrainingFacts
 from mocme.experts.embedding.gradient_buffer import Rows
-from mocme.experts.embedding.modality_dropout import seeded
 from mocme.experts.embedding.model import Model
 from mocme.experts.embedding.objective import LinkPrediction, Objective
 from mocme.experts.embedding.optimizers import Optimizer, Schedule
@@ -102,7 +102,7 @@ class Trainer:
         low: bool,
     ) -> None:
         self.settings, self.model, self.validate, self.low = settings, model, validate, low
-        self.device = model.structure.device
+        self.device = model.device
         self.objective = LinkPrediction(settings.objective, model, facts, self.device)
         self.optimizer = settings.optimizer.make(model)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]

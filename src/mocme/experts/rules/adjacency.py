@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from mocme.data.modality import Pairs
+from mocme.data.graph import Graph
+from mocme.data.modality import Features, Pairs
 from mocme.data.quality import relation_overlap as both_ways
 
 # Up to so many (relation, entity), a table says where a row is; beyond, it is searched for.
@@ -273,3 +274,14 @@ def _check(
                 f"modality {modality!r} was made for {own.num_entities} entities, but the graph "
                 f"has {size}; read it again for this graph"
             )
+
+
+def relations_of(graph: Graph, features: Features) -> Relations:
+    """What patterns walk along: training links and pairs."""
+    return Relations.of(
+        graph.facts("train"),
+        graph.num_relations,
+        graph.num_entities,
+        features.pairs,
+        list(graph.relations),
+    )
