@@ -29,10 +29,9 @@ import torch
 
 from mocme.data.graph import Graph, Vocabulary
 from mocme.encoders import efficientnet_lite0 as lite0
-from mocme.encoders.base import Job
-from mocme.encoders.image import Image as ImageEncoder
-from mocme.encoders.text import SentenceEngine
-from mocme.encoders.text import Text as TextEncoder
+from mocme.encoders.base import EncodingJob
+from mocme.encoders.kinds.image import ImageEncoder
+from mocme.encoders.kinds.text import SentenceEngine, TextEncoder
 
 SIDES = ((640, 480), (1024, 768), (300, 400), (1920, 1080))
 
@@ -81,7 +80,7 @@ def texts(source: str, limit: int, rounds: int, scratch: Path) -> dict[str, Any]
 
     def ours() -> None:
         shutil.rmtree(scratch / "encoded", ignore_errors=True)
-        encoder.encode(Job(graph, "text", scratch, scratch))
+        encoder.encode(EncodingJob(graph, "text", scratch, scratch))
 
     def plain() -> None:
         model.encode(found, batch_size=32, show_progress_bar=False)
@@ -139,7 +138,7 @@ def pictures(folder: Path | None, limit: int, rounds: int, scratch: Path) -> dic
 
     def ours() -> None:
         shutil.rmtree(scratch / "encoded", ignore_errors=True)
-        encoder.encode(Job(graph, "image", scratch, scratch))
+        encoder.encode(EncodingJob(graph, "image", scratch, scratch))
 
     return alternate(ours, lambda: plain_pictures(paths), len(paths), rounds)
 

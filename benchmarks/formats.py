@@ -4,7 +4,7 @@
 
 The facts are random, of names between 8 and 30 characters long, some beyond ASCII. Each reading is
 a process of its own with one thread, and seconds are those of the processor. `read` is names in
-blocks; `indexed` puts them into a `Collector`, which is what loading a graph does; memory is the
+blocks; `indexed` puts them into a `FactIndexer`, which is what loading a graph does; memory is the
 most that process took, less what it took before it opened the file (told by Linux only). The table
 gives medians.
 """
@@ -57,17 +57,17 @@ def measure(path: Path, indexed: bool) -> dict[str, float]:
     from mocme.data.formats import openke
     from mocme.data.formats.registry import format_of
     from mocme.data.formats.report import Report
-    from mocme.data.ingest.indexer import Collector
+    from mocme.data.ingest.indexer import FactIndexer
 
     before = peak()
     started = time.process_time()
     report = Report(str(path))
     if path.is_dir():
         folder = openke.read(path)
-        collector = Collector(folder.entities, folder.relations, openke.LISTS)
+        collector = FactIndexer(folder.entities, folder.relations, openke.LISTS)
         blocks = folder.facts(SPLIT, report)
     else:
-        collector = Collector()
+        collector = FactIndexer()
         blocks = format_of(path).facts(path, report)
     rows = 0
     for block in blocks:
@@ -99,7 +99,7 @@ def files(folder: Path, facts: int, wanted: list[str]) -> dict[str, Path]:
     from mocme.data.formats.registry import FORMATS
     from mocme.data.formats.report import Block, Report
     from mocme.data.graph import Graph
-    from mocme.data.ingest.indexer import Collector
+    from mocme.data.ingest.indexer import FactIndexer
 
     rows = list(generated(facts))
     found = {}
@@ -113,7 +113,7 @@ def files(folder: Path, facts: int, wanted: list[str]) -> dict[str, Path]:
             known.write(found[name], rows)
             print(f"written {name:12} {facts / (time.process_time() - started):12,.0f} rows/s")
     if not wanted or "OpenKE" in wanted:
-        collector = Collector()
+        collector = FactIndexer()
         heads, relations, tails = map(list, zip(*rows, strict=True))
         collector.add(SPLIT, Block((heads, relations, tails), range(facts)), Report(""))
         graph = Graph(*collector.vocabularies(), {SPLIT: collector.split(SPLIT)[0]})

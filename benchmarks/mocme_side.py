@@ -21,7 +21,7 @@ from mocme.data.load import load
 from mocme.data.modality import Features
 from mocme.evaluation import metrics
 from mocme.evaluation.ranking import batch_for, rank
-from mocme.experts.embedding.gradient_buffer import Rows
+from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.trainer import Trainer
 from mocme.runs.config import Experiment
 from mocme.runs.train import environment, make_trainer
@@ -59,7 +59,7 @@ class Side:
             # As shipped, except for the width, which is the same on both sides.
             changes = {"model.width": self.width, "training.precision": self.precision}
             return Experiment.load("structure", changes)
-        loss = {"weighting": {"kind": "Uniform"}, "answers": "together"}
+        loss = {"weighting": {"kind": "UniformWeighting"}, "answers": "together"}
         return Experiment.load(
             {
                 "data": {"only": []},
@@ -136,7 +136,9 @@ class Side:
         chosen = torch.arange(len(trainer.objective.index))
         generator = seeded(0, 0)
         batch = trainer.objective.batch(chosen, generator)
-        terms = trainer.objective.backward(batch, Rows(table.vectors), table.redundancy, generator)
+        terms = trainer.objective.backward(
+            batch, GradientBuffer(table.vectors), table.redundancy, generator
+        )
         return {"loss": terms["loss"], "facts": terms["facts"]}
 
     def save(self, path: str, ties: bool = False) -> dict[str, Any]:

@@ -23,9 +23,9 @@ import mocme
 from mocme.core.device import peak_memory
 from mocme.data.graph import Graph, Queries
 from mocme.data.modality import Pairs
-from mocme.experts.rules.adjacency import Relations
+from mocme.experts.rules.adjacency import Adjacency
 from mocme.experts.rules.rule_mining import backwards
-from mocme.experts.rules.rule_model import Evidence, Patterns
+from mocme.experts.rules.rule_model import RuleModel, RuleSettings
 from mocme.experts.rules.rule_regression import Design, regress
 
 
@@ -36,7 +36,7 @@ def read_pairs(path: str, entities: int) -> Pairs:
         return Pairs(kinds, *columns, entities)
 
 
-def plain_supports(known: Relations, degree: int) -> Counter[tuple[int, int, int]]:
+def plain_supports(known: Adjacency, degree: int) -> Counter[tuple[int, int, int]]:
     around: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for k in range(len(known)):
         for head, tail in zip(*known.pairs(k), strict=True):
@@ -62,7 +62,7 @@ def plain_supports(known: Relations, degree: int) -> Counter[tuple[int, int, int
     return found
 
 
-def plain_fit(known: Relations, settings: Patterns) -> int:
+def plain_fit(known: Adjacency, settings: RuleSettings) -> int:
     """Mine and weigh without any of the short cuts; returns the number of bodies."""
     matrix = [known.matrix(k) for k in range(len(known))]
     into = [np.bincount(m.indices, minlength=known.num_entities) for m in matrix]
@@ -114,7 +114,7 @@ def plain_design(matrix: list[Any], link: int, bodies: np.ndarray) -> Design:
     return Design(features, np.ones(len(pairs)), true)
 
 
-def validation_mrr(graph: Graph, evidence: Evidence) -> float:
+def validation_mrr(graph: Graph, evidence: RuleModel) -> float:
     """Filtered by train and valid, ties broken by how often a relation has an answer, then half."""
     train = graph.directed("train").numpy()
     popular = np.zeros((2 * graph.num_relations, graph.num_entities))
@@ -139,18 +139,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("graph")
     parser.add_argument("--pairs", action="append", default=[], metavar="NAME=FILE")
-    parser.add_argument("--confidence", type=float, default=Patterns().confidence)
+    parser.add_argument("--confidence", type=float, default=RuleSettings().confidence)
     parser.add_argument("--plain", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
     graph = mocme.load(given.graph)
     files = dict(named.split("=", 1) for named in given.pairs)
     pairs = {name: read_pairs(path, graph.num_entities) for name, path in files.items()}
-    settings = Patterns(confidence=given.confidence)
+    settings = RuleSettings(confidence=given.confidence)
     before, started = peak_memory() >> 20, time.perf_counter()
     sizes = (graph.num_relations, graph.num_entities)
-    known = Relations.of(graph.facts("train"), *sizes, pairs, list(graph.relations))
-    evidence = Evidence.fit(known, settings)
+    known = Adjacency.of(graph.facts("train"), *sizes, pairs, list(graph.relations))
+    evidence = RuleModel.fit(known, settings)
     own = time.perf_counter() - started
     print(f"{len(known)} relations, {known.edges.nnz} edges, {len(evidence.bodies)} bodies")
     print(f"fit: {own:.1f} s; peak memory {before} MB before, {peak_memory() >> 20} MB after")

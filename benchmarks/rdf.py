@@ -25,7 +25,7 @@ import pyoxigraph
 from mocme.data.formats import ntriples, turtle
 from mocme.data.formats.literals import Literals
 from mocme.data.formats.report import Report
-from mocme.data.ingest.indexer import Collector
+from mocme.data.ingest.indexer import FactIndexer
 
 WIKIDATA = "http://www.wikidata.org"
 XSD = "http://www.w3.org/2001/XMLSchema#"
@@ -76,7 +76,7 @@ def read_turtle(path: Path) -> int:
 
 def index(path: Path) -> int:
     """Read, and give names their ids."""
-    report, collector = Report(str(path)), Collector()
+    report, collector = Report(str(path)), FactIndexer()
     for block in ntriples.facts(path, report):
         collector.add("train", block, report)
     return report.rows
@@ -84,7 +84,7 @@ def index(path: Path) -> int:
 
 def index_all(path: Path) -> int:
     """Read, give names their ids, and keep literals."""
-    report, collector = Report(str(path)), Collector()
+    report, collector = Report(str(path)), FactIndexer()
     with Literals() as literals:
         for block in ntriples.facts(path, report, literals):
             collector.add("train", block, report)

@@ -35,7 +35,7 @@ def suggestions(run: mocme.Run, graph: mocme.Graph) -> list[mocme.Prediction]:
     ]
     found = {
         (item.head, item.relation, item.tail): item
-        for answers in run.completer("cpu").ask(asked)
+        for answers in run.predictor("cpu").ask(asked)
         for item in answers
     }
     return sorted(found.values(), key=lambda item: -(item.probability or 0.0))
@@ -43,7 +43,7 @@ def suggestions(run: mocme.Run, graph: mocme.Graph) -> list[mocme.Prediction]:
 
 def told(run: mocme.Run, graph: mocme.Graph, items: Sequence[mocme.Prediction]) -> dict[str, float]:
     """Rank and share of facts, by the model alone."""
-    model = run.completer("cpu").model
+    model = run.predictor("cpu").model
     ranks, shares = [], []
     for item in items:
         tail = graph.entities.id(item.tail)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from mocme.data.features.ablations import Control
+from mocme.data.features.ablations import Ablation
 from mocme.data.graph import AnswerIndex, Graph
 from mocme.data.modality import Features, Modality
 from mocme.evaluation import metrics
@@ -122,7 +122,7 @@ def ranked(
             kept[name] = model.get_buffer(f"values_{name}").clone()
             rows = features.dense[name].rows
             clean = Modality(kept[name], rows, graph.num_entities)
-            noisy = Control("random", share, seed + place)(clean)
+            noisy = Ablation("random", share, seed + place)(clean)
             assert isinstance(noisy, Modality)
             model.get_buffer(f"values_{name}").copy_(noisy.values)
     with torch.no_grad():

@@ -32,9 +32,9 @@ from mocme.core.device import use_threads
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Graph, Queries
 from mocme.explanation.faithfulness import spearman
-from mocme.explanation.influence import Supporting
-from mocme.explanation.schema import Grounds, Support
-from mocme.prediction.predictor import Completer
+from mocme.explanation.influence import InfluenceFinder
+from mocme.explanation.schema import ExplanationContext, Support
+from mocme.prediction.predictor import Predictor
 from mocme.runs.run import Run
 from mocme.runs.train import resume, train
 
@@ -48,14 +48,14 @@ Fact = tuple[int, int, int]
 Naming = Callable[[Fact], list[Fact]]
 
 
-def chosen(completer: Completer, seed: int = 0) -> list[Fact]:
+def chosen(predictor: Predictor, seed: int = 0) -> list[Fact]:
     """Predictions to explain."""
-    graph = completer.graph
+    graph = predictor.graph
     asked, train_answers = graph.answers("valid").queries, graph.answers("train")
     found: set[Fact] = set()
     for first in range(0, len(asked), BLOCK):
         part = asked[slice(first, first + BLOCK)]
-        own = completer.marked(part.head.tolist(), part.relation.tolist())
+        own = predictor.marked(part.head.tolist(), part.relation.tolist())
         scores, chances = own[0], own[1]
         scores[train_answers.lookup(part)] = -torch.inf
         for row, answer in enumerate(scores.argmax(1).tolist()):
@@ -76,13 +76,13 @@ def near(graph: Graph, fact: Fact) -> list[Fact]:
     return [(h, r, t) for h, r, t in facts[own].tolist()]
 
 
-def namings(run: Run, completer: Completer) -> dict[str, Naming]:
+def namings(run: Run, predictor: Predictor) -> dict[str, Naming]:
     """Ways of naming a prediction's five facts: the explanation's, and those it was chosen from."""
-    graph, features = completer.graph, run.features(completer.graph)
+    graph, features = predictor.graph, run.features(predictor.graph)
     objective = run.experiment.parts()[2].objective
     facts = TrainingFacts.of(graph.training_view(), features.tokens, objective.candidates)
-    supporting = Supporting(objective, completer.model, facts, graph, features)
-    grounds = completer.explainer.grounds
+    supporting = InfluenceFinder(objective, predictor.model, facts, graph, features)
+    grounds = predictor.explainer.grounds
     assert grounds is not None
 
     def named(fact: Fact) -> list[Fact]:
@@ -102,7 +102,7 @@ def namings(run: Run, completer: Completer) -> dict[str, Naming]:
         return naming
 
     def simple(curved: bool) -> Callable[[Fact], dict[Fact, float]]:
-        return lambda fact: simpler(supporting, completer, fact, curved)
+        return lambda fact: simpler(supporting, predictor, fact, curved)
 
     def vectors(fact: Fact) -> dict[Fact, float]:
         return supporting.by_vectors(*fact, set())[0]
@@ -117,14 +117,14 @@ def namings(run: Run, completer: Completer) -> dict[str, Naming]:
     }
 
 
-def supports_of(grounds: Grounds, fact: Fact) -> list[Support]:
+def supports_of(grounds: ExplanationContext, fact: Fact) -> list[Support]:
     """The five facts that an explanation names; tokens are passed over."""
     found, _ = grounds.supports(*fact, 1 << 30)
     return [support for support in found if support.kind == "fact"][:NAMED]
 
 
 def simpler(
-    supporting: Supporting, completer: Completer, fact: Fact, curved: bool
+    supporting: InfluenceFinder, predictor: Predictor, fact: Fact, curved: bool
 ) -> dict[Fact, float]:
     """Estimates by gradients alone, or with H of their outer products (damping: their mean)."""
     pull, total = supporting.pull, {}
@@ -132,29 +132,29 @@ def simpler(
         own = pull.facts_of(entity)
         if not len(own):
             continue
-        vector = completer.model.frozen().vectors[entity]
+        vector = predictor.model.frozen().vectors[entity]
         each = vector.expand(len(own), -1).clone().requires_grad_()
         (pulls,) = torch.autograd.grad(pull.losses(own, each).sum(), each)
-        change = pulls @ slope * completer.model.frozen().weights[entity, 0] ** 2
+        change = pulls @ slope * predictor.model.frozen().weights[entity, 0] ** 2
         if curved:
             damping = pulls.square().sum() / len(slope)
             inner = pulls @ pulls.T + damping * torch.eye(len(pulls))
             turned = slope - pulls.T @ torch.linalg.solve(inner, pulls @ slope)
             change = pulls @ turned / damping
         for (h, r, t), value in zip(own.tolist(), change.tolist(), strict=True):
-            number = completer.graph.num_relations
+            number = predictor.graph.num_relations
             key = (t, r - number, h) if number <= r < 2 * number else (h, r, t)
             total[key] = total.get(key, 0.0) + value
     return total
 
 
 def conditions(
-    run: Run, completer: Completer, predictions: Sequence[Fact], estimates: Sequence[str]
+    run: Run, predictor: Predictor, predictions: Sequence[Fact], estimates: Sequence[str]
 ) -> Iterator[tuple[str, list[Fact]]]:
     """Name of each condition, and the facts that are left out."""
-    graph = completer.graph
+    graph = predictor.graph
     facts = [(h, r, t) for h, r, t in graph.facts("train").tolist()]
-    ways = namings(run, completer)
+    ways = namings(run, predictor)
     number = 0
     for name in ["named", *estimates]:
         left_out = sorted({fact for one in predictions for fact in ways[name](one)})
@@ -217,10 +217,10 @@ def scores(run: Run, whole: Graph, predictions: Sequence[Fact]) -> list[dict[str
 def measure(home: Path, seeds: Sequence[int], estimates: Sequence[str]) -> None:
     graph = mocme.load("atlas")
     base = {0: trained(home, "whole", 0, graph, [])}
-    completer = base[0].completer("cpu")
-    predictions = chosen(completer)
-    plan = list(conditions(base[0], completer, predictions, estimates))
-    grounds = completer.explainer.grounds
+    predictor = base[0].predictor("cpu")
+    predictions = chosen(predictor)
+    plan = list(conditions(base[0], predictor, predictions, estimates))
+    grounds = predictor.explainer.grounds
     assert grounds is not None
     estimated = [sum(s.change for s in supports_of(grounds, fact)) for fact in predictions]
     done = {(line["condition"], line["seed"]) for line in read()}

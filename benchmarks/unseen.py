@@ -39,7 +39,7 @@ from mocme.data.ingest.reader import encoded_table
 from mocme.data.load import load
 from mocme.data.modality import Features, Modality, Pairs, Tokens
 from mocme.data.pairs.build import make
-from mocme.data.strings import Strings
+from mocme.data.strings import EntityTexts
 from mocme.evaluation import metrics
 from mocme.evaluation.ranking import Ranks, hidden, rank
 from mocme.inductive.add import Adder
@@ -108,7 +108,7 @@ def pairs_of(own: Pairs, dense: Mapping[str, Modality], place: Tensor, size: int
         raise ValueError("the pairs do not say what they are made of; is it a control?")
     texts = {what: held.by_entity() for what, held in own.basis.texts.items()}
     texts = {
-        what: Strings.of({int(place[e]): own for e, own in held.items() if place[e] >= 0})
+        what: EntityTexts.of({int(place[e]): own for e, own in held.items() if place[e] >= 0})
         for what, held in texts.items()
     }
     vectors = own.basis.vectors
@@ -211,7 +211,7 @@ def compared(graph: Graph, features: Features, by: str, folder: str | None) -> M
 
 def known(run: Run, vectors: Modality | None) -> list[dict[str, Any]]:
     """Valid questions about entities of no training fact."""
-    world = run.world("cpu", additions=False)
+    world = run.contents("cpu", additions=False)
     graph = world.graph
     unseen = ~graph.linked()
     facts = graph.facts("valid")
@@ -273,7 +273,7 @@ def folded(
         print(json.dumps(found[-1]), flush=True)
 
     old = less.facts("valid")
-    plain = run.world("cpu", additions=False)
+    plain = run.contents("cpu", additions=False)
     before = ranked(plain.model.score, less, old, torch.zeros(len(stay)).bool())["mrr"]
     entities = asked_for(graph, features, gone, given)
     without_facts = [replace(one, facts=()) for one in entities]
@@ -309,7 +309,7 @@ def folded(
         line("neighbours", Neighbours(of_seen(whole, len(stay)), vectors_of(vectors, place, count)))
     beside = trained(chosen, replace(whole, splits={"train": whole.facts("train"), "valid": old}),
                      all_features, runs / f"with-{seed}")  # fmt: skip
-    score = beside.world("cpu").model.score
+    score = beside.contents("cpu").model.score
     nobody = torch.zeros(len(everyone)).bool()
     line("trained with them", score, valid_after=ranked(score, grown, old, nobody)["mrr"])
     return found

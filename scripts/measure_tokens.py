@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import mocme
-from mocme.encoders.base import Job
+from mocme.encoders.base import EncodingJob
 from mocme.encoders.catalog import encoder_of
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for unit in ("words", "bigrams", "subwords"):
             table = {"kind": "words", "unit": unit, "paths": arguments.paths}
-            job = Job(graph, unit, Path(graph.folder or "."), Path(folder))
+            job = EncodingJob(graph, unit, Path(graph.folder or "."), Path(folder))
             made = encoder_of(table, unit).encode(job)
             tokens, facts = (made.counts[k] for k in ("different tokens", "tokens of entities"))
             print(

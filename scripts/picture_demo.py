@@ -51,11 +51,11 @@ def draw(runs: Path, out: Path) -> None:
 
 def _facts(axes: plt.Axes, runs: Path) -> None:
     """Weights of the modalities in the answers of five predicted facts."""
-    completer = mocme.open(runs / "default")
-    found = new_facts(completer, 5)[::-1]
+    predictor = mocme.open(runs / "default")
+    found = new_facts(predictor, 5)[::-1]
     names = [f"{i.head} · {i.relation} · {i.tail} ({i.probability:.0%})" for i in found]
     start = [0.0] * len(found)
-    for modality, shade in zip(completer.model.modalities, SHADES, strict=False):
+    for modality, shade in zip(predictor.model.modalities, SHADES, strict=False):
         widths = [item.weights[modality] for item in found]
         axes.barh(names, widths, left=start, color=shade, label=modality, height=0.6)
         start = [a + b for a, b in zip(start, widths, strict=True)]

@@ -47,14 +47,14 @@ def serving(paths: list[Path], reviews: Path) -> Iterator[str]:
     from mocme.data.reviews import Reviews
     from mocme.runs.run import Run
     from mocme.serving.api import application
-    from mocme.serving.run_view import Served
-    from mocme.serving.uploads import Pictures
+    from mocme.serving.run_view import RunView
+    from mocme.serving.uploads import ImageUploads
 
-    served = [Served(path.name, Run.open(path)) for path in paths]
+    served = [RunView(path.name, Run.open(path)) for path in paths]
     listener = socket.create_server(("127.0.0.1", 0))
     pictures = reviews.parent / "pictures"
     pictures.mkdir()
-    app = application(served, Reviews(reviews), pictures=Pictures(pictures))
+    app = application(served, Reviews(reviews), pictures=ImageUploads(pictures))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

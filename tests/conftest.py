@@ -13,8 +13,10 @@ from jaxtyping import install_import_hook
 
 # Before anything of the package is imported: shape annotations are checked under test only. The
 # rooms without tensors stay out: their tests hand them wrong content on purpose.
+DATA = ("graph", "modality", "strings", "words", "paths", "load", "features", "formats", "ingest")
 ROOMS = (
-    *("data", "encoders", "experts", "mixture", "evaluation", "prediction", "explanation"),
+    *(f"data.{name}" for name in (*DATA, "pairs", "quality", "benchmarks")),
+    *("encoders", "experts", "mixture", "evaluation", "prediction", "explanation"),
     *("inductive", "calibration", "runs"),
 )
 install_import_hook([f"mocme.{room}" for room in ROOMS], "beartype.beartype")

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from mocme.data.graph import Graph, Vocabulary
-from mocme.encoders.base import Encoder, Job, Outcome
+from mocme.encoders.base import Encoder, EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
 
 # Of transformer models that are built for a test: as small as they can be.
@@ -28,7 +28,7 @@ TEXT = {**TINY, "vocab_size": 20, "eos_token_id": 1, "bos_token_id": 0, "pad_tok
 class Made:
     """A modality that was made: its account, its metadata, and its vectors by entity."""
 
-    outcome: Outcome
+    outcome: EncodingReport
     metadata: dict[str, str]
     vectors: dict[str, np.ndarray]
 
@@ -47,7 +47,7 @@ def named_graph(names: list[str]) -> Graph:
 def make(folder: Path, names: list[str], **table: Any) -> Made:
     """Encode files of a folder, or of what `paths` names, and read what was written."""
     encoder: Encoder = encoder_of(table, "encode.it")
-    job = Job(named_graph(names), "it", folder, folder)
+    job = EncodingJob(named_graph(names), "it", folder, folder)
     outcome = encoder.encode(job)
     if not outcome.present:
         return Made(outcome, {}, {})

@@ -4,7 +4,7 @@ The common case in three lines::
 
     graph = mocme.load("atlas")
     run = mocme.train(graph, "default", out="runs/atlas")
-    print(run.completer().tails("Chad", "borders", k=5))
+    print(run.predictor().tails("Chad", "borders", k=5))
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mocme.data.load import load
 from mocme.data.modality import Features, Modality, Tokens
 from mocme.encoders.encode import encode
 from mocme.inductive.new_entity import NewEntity
-from mocme.prediction.predictor import Completer
+from mocme.prediction.predictor import Predictor
 from mocme.prediction.schema import Prediction, Predictions, Question
 from mocme.runs.config import Experiment
 from mocme.runs.run import Run
@@ -34,7 +34,6 @@ from mocme.runs.train import resume, train
 from mocme.storage import RunError
 
 __all__ = [
-    "Completer",
     "ConfigError",
     "Experiment",
     "Features",
@@ -44,6 +43,7 @@ __all__ = [
     "NewEntity",
     "Prediction",
     "Predictions",
+    "Predictor",
     "Queries",
     "Question",
     "Run",

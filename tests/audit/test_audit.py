@@ -34,7 +34,7 @@ from mocme.data.modality import Features, Modality, Tokens
 from mocme.data.quality import relation_overlap as pairs
 from mocme.data.quality.leakage import DEFECTS
 from mocme.data.quality.profile import PERCENTILES, component_labels
-from mocme.data.quality.raw_rows import Released, numbered
+from mocme.data.quality.raw_rows import RawGraph, numbered
 from mocme.data.quality.repair import ENOUGH, HOLDOUT, repair
 from mocme.evaluation.breakdown import cardinality
 
@@ -77,7 +77,7 @@ def noisy(seed: int, entities: int = 9, relations: int = 3, facts: int = 60) -> 
     return {**rows, "test": draw(20, entities), "known": draw(5, entities)}
 
 
-def named(released: Released, split: str) -> list[Fact]:
+def named(released: RawGraph, split: str) -> list[Fact]:
     graph = released.graph
     return [
         (graph.entities[h], graph.relations[r], graph.entities[t])
@@ -264,7 +264,7 @@ def test_counts_are_those_of_naive_loops(
     monkeypatch.setattr(pairs, "CHUNK", chunk)
     # Few relations and entities make strong inverses and shared pairs common.
     rows = noisy(seed, entities=6 + seed % 4, relations=1 + seed % 3, facts=40 + 10 * (seed % 5))
-    released = Released.read(put(tmp_path / "g", rows))
+    released = RawGraph.read(put(tmp_path / "g", rows))
     assert {split: named(released, split) for split in rows} == rows
     result = audit(released, ranked=False)
     assert found(result) == naive_defects(rows)
@@ -458,9 +458,9 @@ def test_pairs_of_entities_are_counted_and_shown(tmp_path: Path) -> None:
 def test_a_repaired_graph_is_clean_and_repaired_for_good(tmp_path: Path, seed: int) -> None:
     # With many facts among few entities, validation is nearly or wholly in train.
     rows = noisy(seed, entities=5 + seed % 3, relations=2, facts=50 * (1 + seed % 4))
-    before = Released.read(put(tmp_path / "g", rows))
+    before = RawGraph.read(put(tmp_path / "g", rows))
     changes = repair(tmp_path / "g", tmp_path / "out")
-    after = Released.read(tmp_path / "out")
+    after = RawGraph.read(tmp_path / "out")
     result = audit(after, ranked=False)
     assert result.clean
     assert after.graph.entities.names == before.graph.entities.names
@@ -522,7 +522,7 @@ def test_a_sound_graph_stays_as_it_is(tmp_path: Path) -> None:
     assert load(tmp_path / "out").digest() == load(tmp_path / "g").digest()
     assert load(tmp_path / "out").name == "g"
     for split, facts in rows.items():
-        assert named(Released.read(tmp_path / "out"), split) == facts
+        assert named(RawGraph.read(tmp_path / "out"), split) == facts
 
 
 def test_a_graph_without_validation_gets_none(tmp_path: Path) -> None:
@@ -604,7 +604,7 @@ def test_names_that_a_tsv_file_cannot_hold_are_refused(tmp_path: Path, name: str
             continue
         graph = Graph(*vocabularies, {"train": torch.tensor([[0, 0, 1]])})
         with pytest.raises(ValueError, match="TSV file cannot hold") as caught:
-            repair(Released.of(graph), tmp_path / "out")
+            repair(RawGraph.of(graph), tmp_path / "out")
         assert repr(name) in str(caught.value)
         assert not list(tmp_path.iterdir())
 
@@ -808,7 +808,7 @@ needs_data = pytest.mark.skipif(
 def test_known_defects_of_published_benchmarks(
     name: str, size: tuple[int, int], rows: tuple[int, int, int], tmp_path: Path
 ) -> None:
-    released = Released.read(DATA / name)
+    released = RawGraph.read(DATA / name)
     result = audit(released, ranked=name == "TIVA")
     assert (result.entities, len(result.relations)) == size
     assert tuple(result.splits[s].rows for s in ("train", "valid", "test")) == rows
@@ -838,7 +838,7 @@ def test_known_defects_of_published_benchmarks(
     changes = repair(released, tmp_path / "out")
     assert bool(changes) == (name not in ("MKG-W", "MKG-Y"))
     assert any("hold-out" in change.what for change in changes) == (name == "DB15K")
-    repaired = Released.read(tmp_path / "out")
+    repaired = RawGraph.read(tmp_path / "out")
     assert audit(repaired, ranked=False).clean
     if name == "DB15K":
         assert len(repaired.rows["valid"]) == round(0.05 * 79222)

@@ -21,9 +21,9 @@ from mocme.benchmark import bootstrap as comparing
 from mocme.benchmark import results
 from mocme.benchmark import runner as running
 from mocme.benchmark.markdown import put, render
-from mocme.benchmark.plan import Inputs, _sha, identity, plan, same
-from mocme.benchmark.spec import Bench
-from mocme.benchmark.worker import Job, attempt
+from mocme.benchmark.plan import InputDigests, _sha, identity, plan, same
+from mocme.benchmark.spec import BenchmarkSpec
+from mocme.benchmark.worker import RunJob, attempt
 from mocme.core.device import Interrupted, peak_memory
 from mocme.core.registry import ConfigError
 from mocme.evaluation.ranking import Ranks
@@ -59,8 +59,10 @@ def home(tmp_path: Path, tiny_graph: Callable[..., Any], tiny_folder: Callable[.
     return tmp_path
 
 
-def do(home: Path, worker: running.Worker = running.here, **options: Any) -> running.Report:
-    bench = Bench.read(home / "small.toml")
+def do(
+    home: Path, worker: running.Worker = running.here, **options: Any
+) -> running.BenchmarkReport:
+    bench = BenchmarkSpec.read(home / "small.toml")
     trials = plan(bench, home / "runs")
     return running.run(bench, trials, threads=1, worker=worker, tell=lambda _: None, **options)
 
@@ -84,7 +86,7 @@ def figures(home: Path) -> dict[str, Any]:
 def refused(text: str, path: Path) -> str:
     (path / "bad.toml").write_text(text)
     with pytest.raises(ConfigError) as error:
-        plan(Bench.read(path / "bad.toml"), path)
+        plan(BenchmarkSpec.read(path / "bad.toml"), path)
     assert str(error.value).startswith(str(path / "bad.toml"))
     return str(error.value)
 
@@ -155,7 +157,7 @@ name = "t"
 experiment = "{graph}/mocme"
 graphs = ["atlas"]
 """)
-    first, second = plan(Bench.read(tmp_path / "a.toml"), tmp_path / "runs")
+    first, second = plan(BenchmarkSpec.read(tmp_path / "a.toml"), tmp_path / "runs")
     assert first.experiment.name == "structure/mkg-y"
     assert first.experiment.model["width"] == 64
     assert first.experiment.training["passes"] == 2
@@ -169,7 +171,7 @@ def test_shipped_bench_files_can_be_planned() -> None:
     found = sorted(set(folder.glob("*.toml")) - set(folder.glob("tune-*.toml")))
     assert found
     for path in found:
-        assert plan(Bench.read(path), Path("runs"))
+        assert plan(BenchmarkSpec.read(path), Path("runs"))
 
 
 # -- identity --------------------------------------------------------------------------------------
@@ -185,7 +187,7 @@ def leaves(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 def test_every_number_of_a_configuration_is_part_of_the_identity() -> None:
     stopping = {"training.evaluate_every": 2, "training.patience": 3}
-    base, inputs = Experiment.load("mocme", stopping), Inputs("g", "f")
+    base, inputs = Experiment.load("mocme", stopping), InputDigests("g", "f")
     digests = {identity(base, inputs)["digest"]}
     numbers = {
         key: value
@@ -206,12 +208,12 @@ def test_every_number_of_a_configuration_is_part_of_the_identity() -> None:
 
 def test_graph_features_and_seed_are_part_of_the_identity_and_words_are_not() -> None:
     base = Experiment.load("structure")
-    digest = identity(base, Inputs("g", "f"))["digest"]
-    assert identity(base.changed({"description": "x"}), Inputs("g", "f"))["digest"] == digest
+    digest = identity(base, InputDigests("g", "f"))["digest"]
+    assert identity(base.changed({"description": "x"}), InputDigests("g", "f"))["digest"] == digest
     others = {
-        identity(base, Inputs("g2", "f"))["digest"],
-        identity(base, Inputs("g", "f2"))["digest"],
-        identity(base.changed({"training.seed": 5}), Inputs("g", "f"))["digest"],
+        identity(base, InputDigests("g2", "f"))["digest"],
+        identity(base, InputDigests("g", "f2"))["digest"],
+        identity(base.changed({"training.seed": 5}), InputDigests("g", "f"))["digest"],
     }
     assert len({digest, *others}) == 4
 
@@ -241,7 +243,7 @@ def test_kept_ranks_give_the_metrics_again(home: Path) -> None:
     do(home)
     for path in (home / "results").rglob("seed-?.json"):
         result = json.loads(path.read_text())
-        place = results.Place(path.parent, path.stem)
+        place = results.ResultFiles(path.parent, path.stem)
         twice = results.read_ranks(place.ranks, result, "valid")
         assert twice.dtype == np.int32
         assert np.mean(2 / twice) == pytest.approx(result["splits"]["valid"]["mrr"], abs=1e-12)
@@ -340,10 +342,10 @@ def test_a_result_from_before_a_setting_existed_counts_as_made_with_its_default(
     home: Path,
 ) -> None:
     do(home)
-    trial = plan(Bench.read(home / "small.toml"), home / "runs")[0]
+    trial = plan(BenchmarkSpec.read(home / "small.toml"), home / "runs")[0]
     path = trial.place.result
     result = json.loads(path.read_text())
-    inputs = Inputs(result["identity"]["graph"], result["identity"]["features"])
+    inputs = InputDigests(result["identity"]["graph"], result["identity"]["features"])
     del result["config"]["model"]["initial"]
     older = {**result, "identity": {**result["identity"], "settings": _sha(result["config"])}}
     older["identity"]["digest"] = _sha(
@@ -551,7 +553,7 @@ def test_a_page_is_rendered_from_results_again_and_again(home: Path) -> None:
 def test_a_page_tells_what_is_missing_and_marks_what_was_not_measured(home: Path) -> None:
     figure = '[[published]]\nname = "A | B"\ngraph = "tiny"\nmrr = 0.25\nprotocol = "unknown"\n'
     (home / "small.toml").write_text(f'{TEXT}\n{figure}source = "somewhere"\nsplit = "valid"\n')
-    bench = Bench.read(home / "small.toml")
+    bench = BenchmarkSpec.read(home / "small.toml")
     trials = plan(bench, home / "runs")
     empty = render(bench, trials, home / "page.md")
     assert "nothing measured yet" in empty
@@ -567,7 +569,7 @@ def test_a_page_tells_what_is_missing_and_marks_what_was_not_measured(home: Path
 
 def test_results_that_cannot_be_compared_are_refused(home: Path) -> None:
     do(home)
-    bench = Bench.read(home / "small.toml")
+    bench = BenchmarkSpec.read(home / "small.toml")
     trials = plan(bench, home / "runs")
     path = trials[0].place.result
     result = json.loads(path.read_text())
@@ -587,7 +589,7 @@ def test_results_that_cannot_be_compared_are_refused(home: Path) -> None:
 
 def test_altered_ranks_are_refused(home: Path) -> None:
     do(home)
-    bench = Bench.read(home / "small.toml")
+    bench = BenchmarkSpec.read(home / "small.toml")
     trials = plan(bench, home / "runs")
     with trials[0].place.ranks.open("ab") as file:
         file.write(b"x")
@@ -622,15 +624,15 @@ def test_peak_memory_grows_with_what_is_held() -> None:
 
 
 def test_a_job_is_json(home: Path) -> None:
-    jobs: list[Job] = []
+    jobs: list[RunJob] = []
 
-    def note(job: Job) -> dict[str, Any]:
+    def note(job: RunJob) -> dict[str, Any]:
         jobs.append(job)
         return {"failed": {"kind": "Not", "message": "tried"}}
 
     do(home, note)
     job = jobs[0]
-    again = Job(**json.loads(json.dumps(vars(job))))
+    again = RunJob(**json.loads(json.dumps(vars(job))))
     assert again.parsed() == job.parsed()
     assert tomllib.loads(job.config)["training"]["seed"] == 0
 
@@ -640,7 +642,7 @@ def test_a_row_may_have_several_controls(home: Path) -> None:
     third += 'set = {"training.passes" = 1}\ncontrol = ["tokens", "structure only"]\n'
     (home / "small.toml").write_text(TEXT + third)
     do(home)
-    bench = Bench.read(home / "small.toml")
+    bench = BenchmarkSpec.read(home / "small.toml")
     text = render(bench, plan(bench, home / "runs"), home / "page.md")
     rows = [line.split(" | ") for line in text.splitlines() if "difference" not in line]
     pairs = [(row[0].strip("| "), row[1]) for row in rows if len(row) == 6 and " to " in row[-1]]

@@ -179,13 +179,13 @@ def test_a_run_is_calibrated_once_and_kept(
     small = {"model.width": 4, "training.passes": 1, "training.precision": "float32"}
     run = mocme.train(graph, "mocme", out=tmp_path / "run", settings=small, device="cpu")
     calls = []
-    first = run.completer("cpu", lambda done, total: calls.append((done, total)))
+    first = run.predictor("cpu", lambda done, total: calls.append((done, total)))
     assert calls[-1][0] == calls[-1][1] > 0
     assert run.folder.has(CALIBRATION)
     record = json.loads((run.path / "calibration.json").read_text())
     assert record["split"] == "valid"
     calls.clear()
-    second = Run.open(run.path).completer("cpu", lambda done, total: calls.append((done, total)))
+    second = Run.open(run.path).predictor("cpu", lambda done, total: calls.append((done, total)))
     assert not calls
     chances = [[p.probability for p in c.tails("e0", "r0", k=5)] for c in (first, second)]
     assert chances[0] == chances[1]
@@ -200,11 +200,11 @@ def test_a_graph_without_a_valid_split_has_no_probabilities(
         calibrate(model_of(tiny), tiny.graph)
     small = {"model.width": 4, "training.passes": 1, "training.precision": "float32"}
     run = mocme.train(tiny.graph, "structure", out=tmp_path / "run", settings=small, device="cpu")
-    completer = run.completer("cpu")
-    found = completer.tails("e0", "r0", k=3)
+    predictor = run.predictor("cpu")
+    found = predictor.tails("e0", "r0", k=3)
     assert [item.probability for item in found] == [None] * len(found)
     with pytest.raises(ValueError, match="this run has no probabilities"):
-        completer.tails("e0", "r0", min_probability=0.5)
+        predictor.tails("e0", "r0", min_probability=0.5)
 
 
 def test_probabilities_of_a_handful_of_answers_are_said_to_mean_little(
@@ -213,7 +213,7 @@ def test_probabilities_of_a_handful_of_answers_are_said_to_mean_little(
     folder = tiny_folder(tmp_path / "data", tiny_graph(valid=4))
     settings = {"training.passes": 1, "model.width": 4}
     run = mocme.train(folder, "structure", out=tmp_path / "run", settings=settings, device="cpu")
-    calibration = run.completer("cpu").calibration
+    calibration = run.predictor("cpu").calibration
     assert calibration is not None
     assert calibration.weak.startswith("probabilities were fitted on 8 answers")
     asked = ["predict", str(run.path), "--head", "e0", "--relation", "r0", "--threads", "1"]

@@ -8,7 +8,7 @@ import pytest
 import mocme
 from interrupts import Stop
 from mocme.cli.demo import EXPERIMENTS, new_facts, trained
-from mocme.core.console import Live
+from mocme.core.console import TrainingDisplay
 from mocme.data.load import load
 from mocme.runs.config import Experiment
 from mocme.runs.run import Run
@@ -18,7 +18,7 @@ def test_new_facts_are_new(tmp_path: Path) -> None:
     graph = load("atlas")
     settings = {"training.passes": 2, "model.width": 16}
     run = mocme.train(graph, EXPERIMENTS["structure only"], out=tmp_path / "r", settings=settings)
-    found = new_facts(run.completer(), 5)
+    found = new_facts(run.predictor(), 5)
     assert len(found) == 5
     known = {tuple(fact) for fact in graph.facts().tolist()}
     for item in found:
@@ -75,7 +75,7 @@ def test_a_training_of_two_stages_says_which_it_is_in(
     settings: dict[str, Any] = {"training.passes": 2, "model.width": 4}
     if patterns:
         settings["model.patterns"] = patterns
-    with Live("MoCME") as live:
+    with TrainingDisplay("MoCME") as live:
         mocme.train("atlas", "structure", out=tmp_path / "r", settings=settings, watch=live)
     told = " ".join(capsys.readouterr().err.split())
     stages = ["MoCME, stage 1 of 2: vectors, 2 passes", "MoCME, stage 2 of 2: patterns"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mocme.core.registry import (
     ConfigError,
-    Part,
+    Configurable,
     build,
     construct,
     convert,
@@ -28,7 +28,7 @@ from mocme.experts.embedding.trainer import TrainingSettings
 from mocme.runs.config import DataSettings, EvaluationSettings
 
 
-class Shape(Part):
+class Shape(Configurable):
     """A family."""
 
     @abstractmethod
@@ -84,10 +84,10 @@ Shape.kinds = (Square, Pair, Bad)
 PAIR = {"kind": "Pair", "first": {"kind": "Square", "side": 3}}
 
 
-def plain(part: Part) -> dict[str, Any]:
+def plain(part: Configurable) -> dict[str, Any]:
     """A part as nested tables, to compare two."""
     return {
-        key: {"class": type(value), **plain(value)} if isinstance(value, Part) else value
+        key: {"class": type(value), **plain(value)} if isinstance(value, Configurable) else value
         for key, value in vars(part).items()
     }
 
@@ -243,18 +243,18 @@ def test_a_default_part_with_arguments_is_refused() -> None:
 ROOTS = (DataSettings, ModelSettings, TrainingSettings, EvaluationSettings)
 
 
-def families() -> list[type[Part]]:
+def families() -> list[type[Configurable]]:
     """Every part that the package's settings can reach."""
-    found: list[type[Part]] = []
+    found: list[type[Configurable]] = []
 
-    def visit(part: type[Part]) -> None:
+    def visit(part: type[Configurable]) -> None:
         if part in found:
             return
         found.append(part)
         for hint, default in settings(part).values():
-            if isinstance(default, Part):
+            if isinstance(default, Configurable):
                 visit(type(default))
-            if isinstance(hint, type) and issubclass(hint, Part):
+            if isinstance(hint, type) and issubclass(hint, Configurable):
                 for kind in hint.kinds:
                     visit(kind)
 
@@ -268,7 +268,7 @@ REQUIRED = {"path": "x.tsv", "paths": ["x.tsv"], "names": ["x.tsv"]}
 
 
 @pytest.mark.parametrize("part", REACHED, ids=lambda part: part.__name__)
-def test_every_part_of_the_package_is_written_out_and_built_again(part: type[Part]) -> None:
+def test_every_part_of_the_package_is_written_out_and_built_again(part: type[Configurable]) -> None:
     needed = {key: REQUIRED[key] for key in settings(part) if key in REQUIRED}
     full = expand_settings(part, needed, "x")
     hints = settings(part)

@@ -13,7 +13,7 @@ import mocme
 from mocme.data.graph import Graph, Queries
 from mocme.data.reviewed import reviewed
 from mocme.data.reviews import ReviewError, Reviews
-from mocme.experts.embedding.gradient_buffer import Rows
+from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.model import Model, ModelSettings
 from mocme.experts.embedding.objective import LinkPrediction, Objective
 from mocme.experts.embedding.scorers import ComplEx, Scorer, TransE
@@ -98,7 +98,7 @@ def test_rejected_facts_are_asked_to_be_as_unlikely_as_an_average_candidate(
         table = model.table(2)
         generator = torch.Generator().manual_seed(0)
         batch = trained.batch(everything, generator)
-        terms = trained.backward(batch, Rows(table.vectors), table.redundancy, generator)
+        terms = trained.backward(batch, GradientBuffer(table.vectors), table.redundancy, generator)
         found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         model.zero_grad(set_to_none=True)
         return dict(terms), found
@@ -132,8 +132,8 @@ def test_a_training_pushes_rejected_facts_down_and_suggests_them_no_more(
     graph: Graph, tmp_path: Path
 ) -> None:
     before = mocme.train(graph, "structure", out=tmp_path / "a", settings=SETTINGS, device="cpu")
-    completer = before.completer("cpu")
-    worst = completer.tails("e0", "r1", 1)[0]
+    predictor = before.predictor("cpu")
+    worst = predictor.tails("e0", "r1", 1)[0]
     fact = (worst.head, worst.relation, worst.tail)
     Reviews(tmp_path / "reviews.sqlite").add(fact, "reject", "Ada")
     corrected = reviewed(graph, tmp_path / "reviews.sqlite")
@@ -141,16 +141,16 @@ def test_a_training_pushes_rejected_facts_down_and_suggests_them_no_more(
     assert torch.equal(Run.open(after.path).graph().rejected, corrected.rejected)
 
     def share(run: Run) -> float:
-        graph, model = run.graph(), run.completer("cpu").model
+        graph, model = run.graph(), run.predictor("cpu").model
         question = Queries(
             torch.tensor([graph.entities.id(fact[0])]), torch.tensor([graph.relations.id(fact[1])])
         )
         return float(model.score(question).detach().softmax(1)[0, graph.entities.id(fact[2])])
 
     assert share(after) < share(before)
-    asked = after.completer("cpu")
+    asked = after.predictor("cpu")
     assert fact[2] not in [item.tail for item in asked.tails(*fact[:2], 1000, "mark")]
     assert fact[0] not in [item.head for item in asked.heads(*fact[1:], 1000)]
-    (shown,) = asked.check([fact])
+    (shown,) = asked.score_facts([fact])
     assert "rejected" in shown.note
     assert all((i.head, i.relation, i.tail) != fact for i in asked.missing(fact[0], 1000))

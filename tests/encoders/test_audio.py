@@ -17,7 +17,6 @@ import torch
 
 from media import TEXT, TINY, make, save_quietly
 from mocme.encoders import audio_io as sounds
-from mocme.encoders.audio import Audio, LogMelEngine, SoundEngine
 from mocme.encoders.audio_io import (
     FFT,
     HOP,
@@ -30,8 +29,9 @@ from mocme.encoders.audio_io import (
     read_sound,
     statistics,
 )
-from mocme.encoders.base import Outcome, Unusable
+from mocme.encoders.base import EncodingReport, UnusableItem
 from mocme.encoders.catalog import encoder_of
+from mocme.encoders.kinds.audio import AudioEncoder, AudioEngine, LogMelEngine
 
 soundfile = pytest.importorskip("soundfile", reason="the extra audio is not installed")
 CPU = torch.device("cpu")
@@ -102,7 +102,7 @@ def test_channels_are_averaged() -> None:
 
 
 def test_a_long_one_is_cut_and_counted() -> None:
-    outcome = Outcome("it", "audio")
+    outcome = EncodingReport("it", "audio")
     data = written(noise(5, 8_000), 8_000)
     found = read_sound(data, RATE, 2, outcome)
     assert len(found) == pytest.approx(2 * RATE, abs=2)
@@ -153,7 +153,7 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_ones_have_a_reason(name: str) -> None:
     content, reason = BROKEN[name]
-    with pytest.raises(Unusable, match=reason) as caught:
+    with pytest.raises(UnusableItem, match=reason) as caught:
         read_sound(content(), RATE, 60)
     assert "\n" not in str(caught.value)
 
@@ -166,7 +166,7 @@ def test_a_header_that_promises_too_much_is_not_believed() -> None:
 def test_a_truncated_one_is_what_it_holds_or_has_a_reason() -> None:
     for kind in ("WAV", "FLAC", "OGG", "MP3"):
         data = written(noise(3), kind=kind)
-        with suppress(Unusable):
+        with suppress(UnusableItem):
             assert 0 < len(read_sound(data[: len(data) // 2], RATE, 60)) < 3 * RATE
 
 
@@ -264,7 +264,7 @@ def test_sounds_that_a_table_lists(tmp_path: Path) -> None:
 
 def test_alike_sounds_are_near() -> None:
     engine = LogMelEngine(1)
-    outcome = Outcome("it", "audio")
+    outcome = EncodingReport("it", "audio")
 
     def vector(sound: Any) -> Any:
         return engine.prepare(written(sound), outcome)
@@ -293,7 +293,7 @@ def test_a_missing_library_is_named(missing: str, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ValueError, match=r'pip install "mocme\[audio\]"'):
-        Audio(paths=["x"]).engine(CPU, False)
+        AudioEncoder(paths=["x"]).engine(CPU, False)
 
 
 # -- models ----------------------------------------------------------------------------------------
@@ -349,9 +349,9 @@ def saved(kind: Any, folder: Path) -> tuple[str, Any, Any]:
     return str(save_quietly(model, folder / "model", settings)), model, settings
 
 
-def loaded(name: str, **settings: Any) -> SoundEngine:
-    engine = Audio(paths=["x"], model=name, **settings).engine(CPU, False)
-    assert isinstance(engine, SoundEngine)
+def loaded(name: str, **settings: Any) -> AudioEngine:
+    engine = AudioEncoder(paths=["x"], model=name, **settings).engine(CPU, False)
+    assert isinstance(engine, AudioEngine)
     return engine
 
 
@@ -361,7 +361,9 @@ def test_models_give_what_the_library_gives(tmp_path: Path, kind: Any) -> None:
     rate = settings.sampling_rate
     engine = loaded(name)
     sound = noise(3, rate)
-    found = engine.encode([engine.prepare(written(sound, rate, subtype="FLOAT"), Outcome("", ""))])
+    found = engine.encode(
+        [engine.prepare(written(sound, rate, subtype="FLOAT"), EncodingReport("", ""))]
+    )
     inputs = settings(sound, sampling_rate=rate, return_tensors="pt")
     with torch.inference_mode():
         if kind is clap:
@@ -377,7 +379,7 @@ def test_windows_of_a_long_sound_are_averaged(tmp_path: Path) -> None:
     name, *_ = saved("Wav2Vec2", tmp_path)
     engine = loaded(name, seconds=2.0)
     sound = noise(5.5)  # two windows and a half, and half a second more
-    outcome = Outcome("it", "audio")
+    outcome = EncodingReport("it", "audio")
     ready = [
         engine.prepare(written(part, subtype="FLOAT"), outcome)
         for part in (sound, sound[: 2 * RATE], sound[2 * RATE : 4 * RATE], sound[4 * RATE :])
@@ -395,7 +397,7 @@ def test_windows_of_a_long_sound_are_averaged(tmp_path: Path) -> None:
 def test_a_click_is_long_enough(tmp_path: Path) -> None:
     name, *_ = saved("Wav2Vec2", tmp_path)
     engine = loaded(name)
-    ready = engine.prepare(written(tone(seconds=0.002)), Outcome("it", "audio"))
+    ready = engine.prepare(written(tone(seconds=0.002)), EncodingReport("it", "audio"))
     assert np.isfinite(engine.encode([ready])).all()
 
 

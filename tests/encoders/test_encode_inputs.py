@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from mocme.core.registry import ConfigError
 from mocme.data.graph import Graph, Vocabulary
-from mocme.encoders.base import Job, Outcome, Unusable
-from mocme.encoders.image import Image
+from mocme.encoders.base import EncodingJob, EncodingReport, UnusableItem
 from mocme.encoders.inputs import escaped, read_file, unescaped
-from mocme.encoders.store import Item, Store
-from mocme.encoders.text import Text
+from mocme.encoders.kinds.image import ImageEncoder
+from mocme.encoders.kinds.text import TextEncoder
+from mocme.encoders.store import FeatureStore, RawItem
 
 NAMES = ["Ada", "Bob / Co", "Dr. No", "100%", ".hidden", "naïve", "x.png"]
 
@@ -28,10 +28,12 @@ def graph() -> Graph:
     return Graph(Vocabulary(NAMES), Vocabulary(["r"], "relation"), facts)
 
 
-def gathered(encoder: Text | Image, graph: Graph, folder: Path) -> tuple[list[Item], Outcome]:
-    outcome = Outcome("m", "test")
-    with Store(folder / "out" / "m.safetensors") as store:
-        encoder.gather(Job(graph, "m", folder, folder), store, outcome)
+def gathered(
+    encoder: TextEncoder | ImageEncoder, graph: Graph, folder: Path
+) -> tuple[list[RawItem], EncodingReport]:
+    outcome = EncodingReport("m", "test")
+    with FeatureStore(folder / "out" / "m.safetensors") as store:
+        encoder.gather(EncodingJob(graph, "m", folder, folder), store, outcome)
         store.settle()
         return [item for window in store.windows(3) for item in window], outcome
 
@@ -70,7 +72,7 @@ def test_files_that_are_named_by_entity(graph: Graph, tmp_path: Path) -> None:
     (folder / escaped("Bob / Co") / "more").mkdir()
     for name in files:
         (folder / name).write_bytes(b"x")
-    items, outcome = gathered(Image(paths=["pictures"]), graph, tmp_path)
+    items, outcome = gathered(ImageEncoder(paths=["pictures"]), graph, tmp_path)
     found = [(NAMES[item.entity], Path(item.source).name) for item in items]
     # "x.png" is the picture of an entity named x, of which there is none.
     assert found == [
@@ -97,7 +99,7 @@ def test_a_list_of_files_starts_in_its_own_folder(graph: Graph, tmp_path: Path) 
     rows.append(("naïve", "https://example.org/x.png"))
     text = "".join(f"{name}\t{path}\n" for name, path in rows)
     (tmp_path / "lists" / "pictures.tsv").write_text(text)
-    items, outcome = gathered(Image(paths=["lists/pictures.tsv"]), graph, tmp_path)
+    items, outcome = gathered(ImageEncoder(paths=["lists/pictures.tsv"]), graph, tmp_path)
     base = tmp_path / "lists"
     assert [item.source for item in items] == [
         str(base / "a.png"), str(base / "sub/b.png"), "", "https://example.org/x.png",
@@ -112,7 +114,7 @@ def test_a_list_of_files_starts_in_its_own_folder(graph: Graph, tmp_path: Path) 
         (items[2], 9, "no file is named"),
         (items[3], 9, "nothing is fetched"),
     ):
-        with pytest.raises(Unusable, match=reason):
+        with pytest.raises(UnusableItem, match=reason):
             read_file(item, limit)
 
 
@@ -129,25 +131,27 @@ def test_tables_of_every_format_say_the_same(graph: Graph, tmp_path: Path) -> No
     parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
     want = [(0, rows[0][1]), (0, rows[2][1]), (2, rows[1][1])]
     for name in ("t.tsv", "t.csv", "t.jsonl", "t.parquet"):
-        items, _ = gathered(Text(paths=[name]), graph, tmp_path)
+        items, _ = gathered(TextEncoder(paths=[name]), graph, tmp_path)
         assert [(item.entity, item.source) for item in items] == want, name
 
 
 def test_columns_of_several_tables(graph: Graph, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("who,what\nAda,one\n")
     (tmp_path / "b.csv").write_text("who,else\nAda,two\n")
-    encoder = Text(paths=["a.csv", "b.csv"], entity="who", columns=["what", "else"])
+    encoder = TextEncoder(paths=["a.csv", "b.csv"], entity="who", columns=["what", "else"])
     items, _ = gathered(encoder, graph, tmp_path)
     assert [item.source for item in items] == ["one", "two"]
     with pytest.raises(ValueError, match="no column named 'what'"):
-        gathered(Text(paths=["b.csv"], entity="who", columns=["what"]), graph, tmp_path)
+        gathered(TextEncoder(paths=["b.csv"], entity="who", columns=["what"]), graph, tmp_path)
     (tmp_path / "c.jsonl").write_text('{"who": "Ada", "else": "x"}\n{"who": "naïve"}\n')
-    items, _ = gathered(Text(paths=["c.jsonl"], entity="who", columns=["else"]), graph, tmp_path)
+    items, _ = gathered(
+        TextEncoder(paths=["c.jsonl"], entity="who", columns=["else"]), graph, tmp_path
+    )
     assert [item.source for item in items] == ["x", ""]
     with pytest.raises(
         ValueError, match=r"no object has a key 'what'; the first has 'who', 'else'"
     ):
-        gathered(Text(paths=["c.jsonl"], entity="who", columns=["what"]), graph, tmp_path)
+        gathered(TextEncoder(paths=["c.jsonl"], entity="who", columns=["what"]), graph, tmp_path)
 
 
 def test_wrong_settings_and_missing_files(graph: Graph, tmp_path: Path) -> None:
@@ -165,4 +169,4 @@ def test_wrong_settings_and_missing_files(graph: Graph, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=problem):
             encoder_of(table, "encode.x")
     with pytest.raises(ValueError, match=r"nowhere\.tsv: there is no such file or folder"):
-        gathered(Text(paths=["nowhere.tsv"]), graph, tmp_path)
+        gathered(TextEncoder(paths=["nowhere.tsv"]), graph, tmp_path)

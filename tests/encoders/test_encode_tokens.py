@@ -20,9 +20,9 @@ from mocme.core.registry import ConfigError
 from mocme.data.features.sources import Words
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Tokens, read_safetensors, unpacked
-from mocme.encoders import words as module
-from mocme.encoders.base import Job, Outcome
+from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of, names
+from mocme.encoders.kinds import words as module
 from mocme.encoders.subwords import START, Subwords
 
 NAMES = ["nan", "007", " b", "c.d", "é", "f"]
@@ -33,7 +33,7 @@ TEXTS = [
     ("007", "A dog"),
     ("f", "red sun"),
 ]
-Encode = Callable[..., tuple[Outcome, Tokens]]
+Encode = Callable[..., tuple[EncodingReport, Tokens]]
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def graph() -> Graph:
 
 @pytest.fixture
 def encode(tmp_path: Path, graph: Graph) -> Encode:
-    def made(*paths: str, **settings: Any) -> tuple[Outcome, Tokens]:
+    def made(*paths: str, **settings: Any) -> tuple[EncodingReport, Tokens]:
         table = {"kind": "words", "paths": list(paths), **settings}
-        job = Job(graph, "said", tmp_path, tmp_path / "out")
+        job = EncodingJob(graph, "said", tmp_path, tmp_path / "out")
         outcome = encoder_of(table, "x").encode(job)
         tensors, metadata = read_safetensors(job.path)
         assert metadata["entities"] == graph.entities.digest()
@@ -126,7 +126,7 @@ def test_limits_are_those_of_a_naive_count(
             expected[name] = sorted(chosen)
     settings = {"per_entity": per_entity, "at_least": at_least, "at_most": at_most, "unit": unit}
     encoder = encoder_of({"kind": "words", "paths": ["a.tsv"], **settings}, "x")
-    job = Job(graph, "said", folder, folder)
+    job = EncodingJob(graph, "said", folder, folder)
     if not expected:
         with pytest.raises(ValueError, match=rf"a.tsv: no {unit[:-1]} occurs in {at_least} ent"):
             encoder.encode(job)
@@ -185,7 +185,7 @@ def test_a_second_run_makes_the_same_bytes(
 def test_it_stops_when_asked(tmp_path: Path, graph: Graph) -> None:
     put(tmp_path / "a.tsv", TEXTS)
     for unit in ("words", "subwords"):
-        job = Job(graph, "said", tmp_path, tmp_path)
+        job = EncodingJob(graph, "said", tmp_path, tmp_path)
         job.stopped.set()
         with pytest.raises(Interrupted, match="stopped"):
             encoder_of({"kind": "words", "paths": ["a.tsv"], "unit": unit}, "x").encode(job)

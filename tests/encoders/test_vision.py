@@ -14,8 +14,8 @@ import torch
 
 from media import TEXT, TINY, make, save_quietly
 from mocme.encoders.catalog import encoder_of
-from mocme.encoders.image import Image as Encoder
-from mocme.encoders.image_io import Shape, shaped
+from mocme.encoders.image_io import ImageShape, shaped
+from mocme.encoders.kinds.image import ImageEncoder as Encoder
 from mocme.encoders.vision import Grid, VisionEngine, grid_of, pixel_scale, shape_of
 
 transformers = pytest.importorskip("transformers", reason="the extra models is not installed")
@@ -268,10 +268,10 @@ def test_settings_that_are_not_supported(settings: dict[str, Any], reason: str) 
 
 def test_fits() -> None:
     theirs = processor("ViT")
-    assert shape_of(theirs, "own", "it") == Shape(224, "stretch", 224, resample="bilinear")
-    assert shape_of(theirs, "crop", "it") == Shape(224, "crop", 256, resample="bilinear")
+    assert shape_of(theirs, "own", "it") == ImageShape(224, "stretch", 224, resample="bilinear")
+    assert shape_of(theirs, "crop", "it") == ImageShape(224, "crop", 256, resample="bilinear")
     assert shape_of(theirs, "whole", "it").fit == "whole"
-    assert shape_of(processor("CLIP"), "crop", "it") == Shape(224, "crop", 224)
+    assert shape_of(processor("CLIP"), "crop", "it") == ImageShape(224, "crop", 224)
 
 
 def test_grids() -> None:
@@ -341,8 +341,8 @@ def test_a_picture_file_goes_through(tmp_path: Path) -> None:
     ours = engine(name, fit="whole")
     with io.BytesIO() as file:
         natural(90, 30).save(file, "PNG")
-        from mocme.encoders.base import Outcome
+        from mocme.encoders.base import EncodingReport
 
-        ready = ours.prepare(file.getvalue(), Outcome("it", "image"))
+        ready = ours.prepare(file.getvalue(), EncodingReport("it", "image"))
     assert ready.shape == (32, 32, 3)
     assert (ready[0] == 127).all()

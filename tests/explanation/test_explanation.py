@@ -24,24 +24,29 @@ from mocme.data import paths
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Graph, Queries, UnknownName, Vocabulary
 from mocme.data.pairs.similarity import nearest_to, similar_vectors
-from mocme.data.paths import Network
+from mocme.data.paths import FactNetwork
 from mocme.experts.embedding.fusion import Fusion, Mean
-from mocme.experts.embedding.gradient_buffer import Rows
+from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.losses import Softmax
 from mocme.experts.embedding.model import Model, ModelSettings
-from mocme.experts.embedding.negative_weighting import Entropy, Hardest, SelfAdversarial, Uniform
+from mocme.experts.embedding.negative_weighting import (
+    EntropyWeighting,
+    HardestWeighting,
+    SelfAdversarialWeighting,
+    UniformWeighting,
+)
 from mocme.experts.embedding.objective import LinkPrediction, Objective
 from mocme.experts.embedding.scorers import Scorer
-from mocme.experts.rules.adjacency import Relations
+from mocme.experts.rules.adjacency import Adjacency
 from mocme.experts.rules.leave_one_out import counted, losses
-from mocme.experts.rules.rule_mining import Bodies
-from mocme.experts.rules.rule_model import Evidence, Patterns
+from mocme.experts.rules.rule_mining import RuleBodies
+from mocme.experts.rules.rule_model import RuleModel, RuleSettings
 from mocme.explanation import faithfulness
 from mocme.explanation import influence as supporting
 from mocme.explanation.context import FAITHFULNESS
-from mocme.explanation.influence import Pull, Supporting
+from mocme.explanation.influence import InfluenceEstimator, InfluenceFinder
 from mocme.explanation.schema import Explanation
-from mocme.prediction.predictor import Completer
+from mocme.prediction.predictor import Predictor
 from mocme.runs.run import Run
 
 SETTINGS = {
@@ -70,7 +75,7 @@ def trained(data: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def completer(trained: Path) -> Completer:
+def predictor(trained: Path) -> Predictor:
     return mocme.open(trained, device="cpu")
 
 
@@ -90,13 +95,13 @@ def mean_score(model: Model, fact: tuple[int, int, int], number: int, table: Any
 
 
 @pytest.mark.parametrize("fact", FACTS)
-def test_score_probability_and_ranks_are_those_of_the_completer(
-    fact: tuple[str, str, str], completer: Completer
+def test_score_probability_and_ranks_are_those_of_the_predictor(
+    fact: tuple[str, str, str], predictor: Predictor
 ) -> None:
-    found = completer.explain(*fact)
-    graph = completer.graph
+    found = predictor.explain(*fact)
+    graph = predictor.graph
     h, r, t = ids(graph, fact)
-    (checked,) = completer.check([fact])
+    (checked,) = predictor.score_facts([fact])
     assert found.score == pytest.approx(checked.score, rel=1e-6)
     assert found.probability == checked.probability
     assert found.known == checked.known
@@ -106,18 +111,18 @@ def test_score_probability_and_ranks_are_those_of_the_completer(
     ):
         what, given_id, relation = asked
         directed = relation + (graph.num_relations if what == "heads" else 0)
-        scores = completer.model.score(Queries(torch.tensor([given_id]), torch.tensor([directed])))[
+        scores = predictor.model.score(Queries(torch.tensor([given_id]), torch.tensor([directed])))[
             0
         ]
         known = set(
-            completer.known.lookup(Queries(torch.tensor([given_id]), torch.tensor([directed])))[
+            predictor.known.lookup(Queries(torch.tensor([given_id]), torch.tensor([directed])))[
                 1
             ].tolist()
         )
         others = [
             n
             for n in range(graph.num_entities)
-            if n not in known and n != answer and (n != given_id or relation in completer.reflexive)
+            if n not in known and n != answer and (n != given_id or relation in predictor.reflexive)
         ]
         above = sum(bool(scores[n] > scores[answer]) for n in others)
         ties = sum(bool(scores[n] == scores[answer]) for n in others)
@@ -126,9 +131,9 @@ def test_score_probability_and_ranks_are_those_of_the_completer(
 
 @pytest.mark.parametrize("fact", FACTS)
 def test_every_field_serialises_as_the_contract_says(
-    fact: tuple[str, str, str], completer: Completer
+    fact: tuple[str, str, str], predictor: Predictor
 ) -> None:
-    found = completer.explain(*fact)
+    found = predictor.explain(*fact)
     table = json.loads(json.dumps(asdict(found), allow_nan=False))
     assert list(table) == [
         *("head", "relation", "tail", "score", "probability", "known", "tail_rank", "head_rank"),
@@ -151,22 +156,22 @@ def test_every_field_serialises_as_the_contract_says(
         assert all({*near} == {"name", "similarity"} for near in row["entities"])
 
 
-def test_names_are_checked(completer: Completer) -> None:
+def test_names_are_checked(predictor: Predictor) -> None:
     for fact in (("e", "r0", "e3"), ("e0", "rr", "e3"), ("e0", "r0", "ee")):
         with pytest.raises(UnknownName):
-            completer.explain(*fact)
+            predictor.explain(*fact)
 
 
-def test_a_fact_between_an_entity_and_itself(completer: Completer) -> None:
-    found = completer.explain("e1", "r0", "e1")
+def test_a_fact_between_an_entity_and_itself(predictor: Predictor) -> None:
+    found = predictor.explain("e1", "r0", "e1")
     json.dumps(asdict(found), allow_nan=False)
-    assert found.score == pytest.approx(completer.score("e1", "r0", "e1"))
+    assert found.score == pytest.approx(predictor.score("e1", "r0", "e1"))
     assert any("one entity" in note for note in found.notes)
     assert not found.paths
 
 
-def test_an_entity_without_facts_or_modalities_says_so(completer: Completer) -> None:
-    found = completer.explain("e0", "r1", "e11")
+def test_an_entity_without_facts_or_modalities_says_so(predictor: Predictor) -> None:
+    found = predictor.explain("e0", "r1", "e11")
     assert any("e11 is in no training fact" in note for note in found.notes)
     assert any("nothing is known of e11" in note for note in found.notes)
     shares = [share for share in found.modalities if share.of == "tail"]
@@ -176,27 +181,27 @@ def test_an_entity_without_facts_or_modalities_says_so(completer: Completer) -> 
     assert {own.of for own in found.neighbours} == {"head"}
 
 
-def test_words_act_through_training_and_show_as_tokens(completer: Completer) -> None:
-    assert any("words act through training" in n for n in completer.explain(*FACTS[0]).notes)
-    grounds = completer.explainer.grounds
+def test_words_act_through_training_and_show_as_tokens(predictor: Predictor) -> None:
+    assert any("words act through training" in n for n in predictor.explain(*FACTS[0]).notes)
+    grounds = predictor.explainer.grounds
     assert grounds is not None
     kinds = {}
     for fact in FACTS:
-        found, _ = grounds.supports(*ids(completer.graph, fact), 1000)
+        found, _ = grounds.supports(*ids(predictor.graph, fact), 1000)
         kinds |= {row.kind: row for row in found}
     token = kinds["token"]
     assert token.relation == "word"
     assert re.fullmatch(r"word\d", token.tail)
     assert token.by_patterns == 0
-    assert kinds["fact"].relation in completer.graph.relations
+    assert kinds["fact"].relation in predictor.graph.relations
 
 
 def test_a_model_of_structure_alone(data: Graph, tmp_path: Path) -> None:
     quick = {**SETTINGS, "data.only": [], "model.patterns": {"support": 1}}
-    completer = mocme.train(
+    predictor = mocme.train(
         data, "structure", out=tmp_path / "run", settings=quick, device="cpu"
-    ).completer("cpu")
-    found = completer.explain(*FACTS[0])
+    ).predictor("cpu")
+    found = predictor.explain(*FACTS[0])
     assert [(share.name, share.of) for share in found.modalities] == [
         ("structure", "head"),
         ("structure", "tail"),
@@ -208,12 +213,12 @@ def test_a_model_of_structure_alone(data: Graph, tmp_path: Path) -> None:
     assert repr(found).startswith("(e0, r0, e3)")
 
 
-def test_without_its_run_a_model_still_explains(completer: Completer) -> None:
-    found = Completer(completer.model, completer.graph).explain(*FACTS[0])
+def test_without_its_run_a_model_still_explains(predictor: Predictor) -> None:
+    found = Predictor(predictor.model, predictor.graph).explain(*FACTS[0])
     assert not found.supports
     assert any("without its run" in note for note in found.notes)
-    assert found.modalities == completer.explain(*FACTS[0]).modalities
-    assert found.weights == completer.explain(*FACTS[0]).weights
+    assert found.modalities == predictor.explain(*FACTS[0]).modalities
+    assert found.weights == predictor.explain(*FACTS[0]).weights
 
 
 # -- modalities ------------------------------------------------------------------------------------
@@ -224,7 +229,7 @@ def test_withheld_changes_equal_naive_recomputation(kind: Any, tiny_graph: Calla
     tiny = tiny_graph(facts=50)
     settings = ModelSettings(width=8, across=kind(), within=kind(), initial=0.5)
     model = Model(settings, tiny.facts(), tiny.features.dense).eval()
-    found = Completer(model, tiny.graph).explain("e0", "r1", "e10")
+    found = Predictor(model, tiny.graph).explain("e0", "r1", "e10")
     whole = mean_score(model, (0, 1, 10), 3)
     assert any(share.without for share in found.modalities)
     for share in found.modalities:
@@ -247,8 +252,8 @@ def test_withheld_changes_equal_naive_recomputation(kind: Any, tiny_graph: Calla
             assert list(share.experts) == expected
 
 
-def test_tables_are_those_made_one_by_one(completer: Completer) -> None:
-    model = completer.model
+def test_tables_are_those_made_one_by_one(predictor: Predictor) -> None:
+    model = predictor.model
     mask = torch.zeros(model.num_entities, dtype=torch.bool)
     mask[3] = True
     hides: list[Any] = [(), ("shape",), {"shape": mask, "structure": mask}]
@@ -294,11 +299,11 @@ def test_falls_equal_withholding_from_one_answer_after_the_other(
 
 def test_the_measure_is_kept_in_the_run(trained: Path) -> None:
     run = Run.open(trained)
-    first = run.completer("cpu").explain(*FACTS[0])
+    first = run.predictor("cpu").explain(*FACTS[0])
     kept = run.folder.read_json(FAITHFULNESS)
     assert kept["together"]["correlation"] == first.weights.correlation
     run.folder.write_json(FAITHFULNESS, {**kept, "together": {"correlation": 0.75, "facts": 9}})
-    again = run.completer("cpu").explain(*FACTS[0])
+    again = run.predictor("cpu").explain(*FACTS[0])
     assert (again.weights.correlation, again.weights.facts) == (0.75, 9)
     assert again.weights.reasons
     assert "predict" in again.weights.text
@@ -321,7 +326,7 @@ def test_weights_are_reasons_only_where_they_predict(
 # -- patterns --------------------------------------------------------------------------------------
 
 
-def make_evidence(facts: list[Any], links: int, entities: int, seed: int) -> Evidence:
+def make_evidence(facts: list[Any], links: int, entities: int, seed: int) -> RuleModel:
     """Every body of every link, with weights and biases drawn."""
     known = rebuilt(facts, links, entities)
     directed = range(2 * links)
@@ -333,9 +338,9 @@ def make_evidence(facts: list[Any], links: int, entities: int, seed: int) -> Evi
     relation, first, second = np.array(rows).T
     lots = np.random.default_rng(seed)
     none = np.zeros(len(rows), np.int64)
-    bodies = Bodies(relation, first, second, none, none.astype(np.float64))
+    bodies = RuleBodies(relation, first, second, none, none.astype(np.float64))
     weight, bias = lots.normal(size=len(rows)), lots.normal(size=2 * links)
-    return Evidence(known, bodies, weight, bias, strength=1.5, sharpness=20.0)
+    return RuleModel(known, bodies, weight, bias, strength=1.5, sharpness=20.0)
 
 
 @st.composite
@@ -348,9 +353,9 @@ def evidences(draw: Any) -> tuple[list[tuple[int, int, int]], int, int, int]:
     return sorted(facts), links, entities, draw(st.integers(0, 99))
 
 
-def rebuilt(facts: list[tuple[int, int, int]], links: int, entities: int) -> Relations:
+def rebuilt(facts: list[tuple[int, int, int]], links: int, entities: int) -> Adjacency:
     triples = torch.tensor(facts, dtype=torch.int64).reshape(-1, 3)
-    return Relations.of(triples, links, entities, {}, [f"r{n}" for n in range(links)])
+    return Adjacency.of(triples, links, entities, {}, [f"r{n}" for n in range(links)])
 
 
 @given(evidences())
@@ -361,7 +366,7 @@ def test_by_patterns_equals_evidence_on_a_graph_without_the_fact(drawn: Any) -> 
     pairs = list(itertools.product(range(entities), range(2 * links)))
     queries = Queries(*torch.tensor(pairs).unbind(1))
 
-    def added(which: Evidence) -> torch.Tensor:
+    def added(which: RuleModel) -> torch.Tensor:
         return which.add_(torch.zeros(len(pairs), entities), queries)
 
     whole = added(evidence)
@@ -387,8 +392,8 @@ def test_counted_paths_are_those_of_reasons(drawn: Any) -> None:
         assert by_body == {(*r.body, -1)[:2]: r.count for r in reasons}
 
 
-def test_patterns_of_both_directions_are_told_from_head_to_tail(completer: Completer) -> None:
-    graph, evidence = completer.graph, completer.model.evidence
+def test_patterns_of_both_directions_are_told_from_head_to_tail(predictor: Predictor) -> None:
+    graph, evidence = predictor.graph, predictor.model.evidence
     assert evidence is not None
     seen = 0
     for fact in [(h, "r0", t) for h in ("e0", "e1", "e2") for t in ("e3", "e4", "e5")]:
@@ -396,7 +401,7 @@ def test_patterns_of_both_directions_are_told_from_head_to_tail(completer: Compl
         there = {reason.body: reason for reason in evidence.reasons(h, r, t)}
         back = evidence.reasons(t, r + graph.num_relations, h)
         turned = {tuple(int(evidence.relations.inverse[s]) for s in b.body[::-1]): b for b in back}
-        found = completer.explain(*fact).patterns
+        found = predictor.explain(*fact).patterns
         assert len(found) == len(there.keys() | turned.keys())
         best = [
             max(own.share for own in (there.get(body), turned.get(body)) if own is not None)
@@ -407,7 +412,7 @@ def test_patterns_of_both_directions_are_told_from_head_to_tail(completer: Compl
     assert seen
 
 
-def ring(size: int = 12) -> tuple[Graph, Evidence]:
+def ring(size: int = 12) -> tuple[Graph, RuleModel]:
     """Neighbours on a ring, told both ways; a flag that two neighbours share; patterns of these."""
     entities = Vocabulary([f"e{n}" for n in range(2 * size)])
     near = [(n, 0, (n + 1) % size) for n in range(size)]
@@ -415,8 +420,8 @@ def ring(size: int = 12) -> tuple[Graph, Evidence]:
     flags = [(n, 1, size + n // 2) for n in range(1, size)]
     facts = torch.tensor([*near, *flags])
     graph = Graph(entities, Vocabulary(["near", "flag"], "relation"), {"train": facts})
-    relations = Relations.of(facts, 2, 2 * size, {}, list(graph.relations))
-    return graph, Evidence.fit(relations, Patterns(support=1, confidence=0.001))
+    relations = Adjacency.of(facts, 2, 2 * size, {}, list(graph.relations))
+    return graph, RuleModel.fit(relations, RuleSettings(support=1, confidence=0.001))
 
 
 def test_patterns_that_say_the_same_are_one() -> None:
@@ -424,7 +429,7 @@ def test_patterns_that_say_the_same_are_one() -> None:
     assert evidence.relations.told.tolist() == [0, 1, 0, 3]
     model = Model(ModelSettings(width=4), TrainingFacts.of(graph, {}), {}).eval()
     model.evidence = evidence
-    found = Completer(model, graph).explain("e0", "flag", "e12").patterns
+    found = Predictor(model, graph).explain("e0", "flag", "e12").patterns
     there = evidence.reasons(0, 1, 12)
     assert {reason.name for reason in there} >= {"near, then flag", "inverse of near, then flag"}
     assert "near, then flag" in {pattern.name for pattern in found}
@@ -440,13 +445,13 @@ def test_patterns_that_say_the_same_are_one() -> None:
 
 def test_a_path_is_told_once_where_facts_say_the_same() -> None:
     graph, _ = ring()
-    plain = Network(graph, "train", symmetric=()).paths(0, 2, (0, 0, 2))
-    folded = Network(graph, "train").paths(0, 2, (0, 0, 2))
+    plain = FactNetwork(graph, "train", symmetric=()).paths(0, 2, (0, 0, 2))
+    folded = FactNetwork(graph, "train").paths(0, 2, (0, 0, 2))
     assert len([path for path in plain.paths if len(path) == 2]) == 4
     assert [path for path in folded.paths if len(path) == 2] == [((0, 0, 1), (1, 0, 2))]
     # What may not be used leaves the other fact to be told.
-    assert Network(graph, "train").paths(0, 1, (0, 0, 1)).paths[0] == ((1, 0, 0),)
-    told = Completer(Model(ModelSettings(width=4), TrainingFacts.of(graph, {}), {}).eval(), graph)
+    assert FactNetwork(graph, "train").paths(0, 1, (0, 0, 1)).paths[0] == ((1, 0, 0),)
+    told = Predictor(Model(ModelSettings(width=4), TrainingFacts.of(graph, {}), {}).eval(), graph)
     stops = [[(s.head, s.tail) for s in path] for path in told.explain("e0", "near", "e2").paths]
     assert [("e0", "e1"), ("e1", "e2")] in stops
     assert [("e1", "e0"), ("e1", "e2")] not in stops
@@ -489,7 +494,7 @@ def test_paths_equal_brute_force(drawn: Any, most: int) -> None:
     names = Vocabulary([f"e{n}" for n in range(entities)])
     relations = Vocabulary([f"r{n}" for n in range(links)], "relation")
     graph, without = Graph(names, relations, {"train": torch.tensor(facts)}), (head, relation, tail)
-    found = Network(graph, "train", symmetric=()).paths(head, tail, without, most)
+    found = FactNetwork(graph, "train", symmetric=()).paths(head, tail, without, most)
     expected = naive_paths(graph, head, tail, without)
     assert found.left_out == 0
     assert len(found.paths) == len(set(found.paths)) == min(most, len(expected))
@@ -501,16 +506,16 @@ def test_paths_equal_brute_force(drawn: Any, most: int) -> None:
 
 
 def test_hubs_bound_the_work_and_are_told(
-    completer: Completer, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paths, "EDGES", 3)
     monkeypatch.setattr(supporting, "MOST_FACTS", 2)
     fact = ("e0", "r1", "e11")
-    assert completer.graph.linked()[0]
-    found = completer.explain(*fact)
+    assert predictor.graph.linked()[0]
+    found = predictor.explain(*fact)
     assert any(re.search(r"of \d+ training facts of e0, 2 were weighed", n) for n in found.notes)
-    hub = Network(completer.graph, "train")
-    h, _, t = ids(completer.graph, FACTS[0])
+    hub = FactNetwork(predictor.graph, "train")
+    h, _, t = ids(predictor.graph, FACTS[0])
     assert hub._longest(h, t)[1] > 0
 
 
@@ -519,16 +524,16 @@ def test_hubs_bound_the_work_and_are_told(
 
 def make_pull(
     tiny: Any, objective: Objective, scorer: Scorer | None = None, double: bool = True
-) -> Pull:
+) -> InfluenceEstimator:
     more = {} if scorer is None else {"scorer": scorer}
     model = Model(
         ModelSettings(width=6, initial=0.5, **more), tiny.facts(), tiny.features.dense
     ).eval()
-    return Pull(objective, model.double() if double else model, tiny.facts())
+    return InfluenceEstimator(objective, model.double() if double else model, tiny.facts())
 
 
 @torch.no_grad()
-def whole_loss(pull: Pull, nodes: range) -> float:
+def whole_loss(pull: InfluenceEstimator, nodes: range) -> float:
     """Sum of the losses of all facts, directed away from some nodes."""
     total, table = 0.0, pull.model.frozen().vectors
     for node in nodes:
@@ -539,7 +544,10 @@ def whole_loss(pull: Pull, nodes: range) -> float:
 
 
 @pytest.mark.parametrize("answers", ["together", "apart"])
-@pytest.mark.parametrize("weighting", [Uniform(), Entropy(), SelfAdversarial(), Hardest(count=3)])
+@pytest.mark.parametrize(
+    "weighting",
+    [UniformWeighting(), EntropyWeighting(), SelfAdversarialWeighting(), HardestWeighting(count=3)],
+)
 def test_losses_of_facts_sum_to_those_of_the_objective(
     answers: Any, weighting: Any, tiny_graph: Callable
 ) -> None:
@@ -549,7 +557,7 @@ def test_losses_of_facts_sum_to_those_of_the_objective(
     trained = LinkPrediction(objective, pull.model, tiny.facts(), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     batch = trained.batch(torch.arange(len(trained.index)), generator)
-    rows = Rows(pull.model.frozen().vectors)
+    rows = GradientBuffer(pull.model.frozen().vectors)
     terms = trained.backward(batch, rows, torch.zeros(()), generator)
     # Each question and answer is a fact's own twice: seen from its head and from its tail.
     found = whole_loss(pull, range(tiny.facts().num_nodes))
@@ -579,7 +587,7 @@ def test_slopes_are_gradients_of_the_mean_score(tiny_graph: Callable) -> None:
     tiny = tiny_graph(facts=40)
     pull = make_pull(tiny, Objective())
     model, number = pull.model, tiny.graph.num_relations
-    found = Supporting(Objective(), model, tiny.facts(), tiny.graph, tiny.features)
+    found = InfluenceFinder(Objective(), model, tiny.facts(), tiny.graph, tiny.features)
     for fact in ((0, 1, 4), (2, 2, 2)):
         for entity, slope in found.slopes(*fact).items():
             for column in range(len(slope)):
@@ -675,8 +683,8 @@ def test_nearest_to_one_are_those_of_all() -> None:
 # -- shown -----------------------------------------------------------------------------------------
 
 
-def test_text_and_html_hold_everything_harmlessly(completer: Completer) -> None:
-    found = completer.explain(*FACTS[0])
+def test_text_and_html_hold_everything_harmlessly(predictor: Predictor) -> None:
+    found = predictor.explain(*FACTS[0])
     evil = replace(found, head="<script>alert('$x$')</script>", notes=("a & b",))
     shown = evil._repr_html_()
     assert "<script>" not in shown
@@ -691,8 +699,8 @@ def test_text_and_html_hold_everything_harmlessly(completer: Completer) -> None:
         assert ("(weights are not reasons)" in repr(told)) == (not reasons)
 
 
-def test_the_picture_is_the_same_every_time(completer: Completer, tmp_path: Path) -> None:
-    found = completer.explain(*FACTS[0])
+def test_the_picture_is_the_same_every_time(predictor: Predictor, tmp_path: Path) -> None:
+    found = predictor.explain(*FACTS[0])
     odd = replace(found, head="$\\frac{$ <b>" + "x" * 200)
     files = [tmp_path / f"{n}.svg" for n in range(2)]
     for file in files:
@@ -703,14 +711,14 @@ def test_the_picture_is_the_same_every_time(completer: Completer, tmp_path: Path
 
 
 def test_the_command_gives_text_json_and_a_picture(
-    trained: Path, completer: Completer, tmp_path: Path
+    trained: Path, predictor: Predictor, tmp_path: Path
 ) -> None:
     asked = ["explain", str(trained), "--head", "e0", "--relation", "r0", "--tail", "e3"]
     asked += ["--device", "cpu"]
     file = tmp_path / "why.png"
     done = CliRunner().invoke(main, [*asked, "--json", "--picture", str(file)])
     assert done.exit_code == 0, done.output
-    expected: Explanation = completer.explain(*FACTS[0])
+    expected: Explanation = predictor.explain(*FACTS[0])
     assert json.loads(done.stdout) == json.loads(json.dumps(asdict(expected)))
     assert file.exists()
     told = CliRunner().invoke(main, asked)

@@ -21,7 +21,7 @@ from mocme.data.load import load
 from mocme.data.modality import FORMAT, Pairs
 from mocme.data.pairs.build import make
 from mocme.inductive import store as kept
-from mocme.inductive.extended_run import World
+from mocme.inductive.extended_run import RunContents
 from mocme.inductive.new_entity import read_entities
 
 FIRST = ["Ada", "Bob", "Cleo", "Dan", "Eve", "Finn"]
@@ -94,7 +94,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     run = mocme.train(data, "mocme", out=out, settings=SETTINGS, device="cpu")
-    run.completer("cpu")
+    run.predictor("cpu")
     return out
 
 
@@ -120,7 +120,7 @@ def strip(run: Run, name: str) -> None:
     run.folder.write_tensors(file, tensors, metadata)
 
 
-def all_queries(world: World, entities: int) -> Queries:
+def all_queries(world: RunContents, entities: int) -> Queries:
     head = torch.arange(entities).repeat_interleave(2 * world.graph.num_relations)
     return Queries(head, torch.arange(2 * world.graph.num_relations).repeat(entities))
 
@@ -138,7 +138,7 @@ def test_pairs_are_those_of_a_graph_with_the_entities_from_the_start(
         NewEntity("directed", (), ["a loud film", "directed by Zoe Roe and Ada Roe"]),
     ]
     run.add_all(entities)
-    world, first = run.world("cpu"), run.graph().num_entities
+    world, first = run.contents("cpu"), run.graph().num_entities
     whole = tmp_path / "whole"
     shutil.copytree(data, whole)
     with (whole / "names.tsv").open("a") as file:
@@ -166,10 +166,10 @@ def test_pairs_are_those_of_a_graph_with_the_entities_from_the_start(
 
 
 def test_old_pairs_stay_to_the_bit_and_old_answers_without_a_path(run: Run) -> None:
-    before = run.world("cpu")
+    before = run.contents("cpu")
     number = before.graph.num_entities
     run.add("new", [("new", "by", "p3")], text=FILM.text, names=FILM.names)
-    after = run.world("cpu")
+    after = run.contents("cpu")
     for name, own in before.features.pairs.items():
         grown = after.features.pairs[name]
         old = torch.stack([own.kind, own.head, own.tail], 1)
@@ -186,7 +186,7 @@ def test_old_pairs_stay_to_the_bit_and_old_answers_without_a_path(run: Run) -> N
     run.remove("new")
     run.add("xq")  # paired with nobody
     assert not any(len(rows) for rows in run.additions().pairs.values())
-    assert torch.equal(run.world("cpu").model.score(old_questions)[:, :number], scores[0])
+    assert torch.equal(run.contents("cpu").model.score(old_questions)[:, :number], scores[0])
 
 
 def test_the_order_of_additions_and_removals_does_not_matter(run: Run) -> None:
@@ -245,7 +245,7 @@ def test_a_mention_is_the_reason_for_an_answer(run: Run) -> None:
     found = json.loads(call("predict", path, "--head", "new", "-r", "by", "--json", "-k", "1"))
     assert found["predictions"][0]["tail"] == f"p{PEOPLE.index('Dan Stone')}"
     director = found["predictions"][0]["tail"]
-    why = run.completer("cpu").explain("new", "by", director)
+    why = run.predictor("cpu").explain("new", "by", director)
     assert "named: mentions, after directed by" in {
         relation for pattern in why.patterns for relation in pattern.relations
     }
@@ -282,8 +282,8 @@ def test_a_text_of_an_old_entity_names_a_new_one(data: Path, tmp_path: Path) -> 
         file.write("f29\talso directed by Zoe Lake\n")
     run = mocme.train(folder, "mocme", out=tmp_path / "run", settings=SETTINGS, device="cpu")
     run.add("person", names="Zoe Lake")
-    completer = run.completer("cpu")
-    patterns = completer.explain("f29", "by", "person").patterns
+    predictor = run.predictor("cpu")
+    patterns = predictor.explain("f29", "by", "person").patterns
     assert any("named: mentions, after directed by" in one.relations for one in patterns)
 
 
@@ -357,7 +357,7 @@ def test_additions_of_the_first_format_are_read(run: Run) -> None:
     assert found.notes == ("as it was",)
     assert found.row is not None
     assert torch.equal(found.row, made[0].row)
-    assert run.completer("cpu").tails("new", "by", k=1)
+    assert run.predictor("cpu").tails("new", "by", k=1)
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Queries, UnknownName
 from mocme.experts.embedding.objective import Objective
 from mocme.experts.rules.adjacency import relations_of
-from mocme.inductive.extended_model import Added, Extended
-from mocme.inductive.extended_run import World, extended_features, extended_graph
-from mocme.inductive.fit_embedding import Frozen, Problem, fit_rows
+from mocme.inductive.extended_model import AddedEntities, ExtendedModel
+from mocme.inductive.extended_run import RunContents, extended_features, extended_graph
+from mocme.inductive.fit_embedding import FrozenQuestions, RowObjective, fit_rows
 from mocme.inductive.new_entity import read_entities
 from mocme.storage import RunError
 
@@ -58,7 +58,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     more = {"model.patterns": {"support": 1, "confidence": 0.001}}
     out = tmp_path_factory.mktemp("runs") / "run"
     run = mocme.train(data, "mocme", out=out, settings=SETTINGS | more, device="cpu")
-    run.completer("cpu")  # calibrates it
+    run.predictor("cpu")  # calibrates it
     return out
 
 
@@ -74,7 +74,7 @@ def everything(run: Run) -> dict[str, str]:
     return {str(p.relative_to(run.path)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def all_queries(world: World, entities: int) -> Queries:
+def all_queries(world: RunContents, entities: int) -> Queries:
     head = torch.arange(entities).repeat_interleave(2 * world.graph.num_relations)
     return Queries(head, torch.arange(2 * world.graph.num_relations).repeat(entities))
 
@@ -83,11 +83,11 @@ def all_queries(world: World, entities: int) -> Queries:
 
 
 def test_old_entities_keep_vectors_weights_and_scores_to_the_bit(run: Run) -> None:
-    before = run.world("cpu")
+    before = run.contents("cpu")
     run.add("Ada", FACTS, content={"shape": np.ones(5), "word": {"word1", "word2"}})
     run.add("Bob", content={"sound": [0.5, 1.0, 2.0]}, numbers={"size": 30.0})
     run.add("Cleo")
-    after = run.world("cpu")
+    after = run.contents("cpu")
     number = before.graph.num_entities
     old, new = before.model.frozen(), after.model.frozen()
     assert torch.equal(new.vectors[:number], old.vectors[:number])
@@ -105,10 +105,10 @@ def test_old_entities_keep_vectors_weights_and_scores_to_the_bit(run: Run) -> No
 
 
 def test_patterns_walk_over_new_facts_as_they_do_on_the_larger_graph(run: Run) -> None:
-    before = run.world("cpu")
+    before = run.contents("cpu")
     run.add("Ada", FACTS)
     run.add("Bob")  # without facts there is no path
-    after = run.world("cpu")
+    after = run.contents("cpu")
     assert before.model.evidence is not None
     items = run.additions()
     graph = extended_graph(before.graph, items)
@@ -125,7 +125,7 @@ def test_patterns_walk_over_new_facts_as_they_do_on_the_larger_graph(run: Run) -
     assert torch.equal(differ, torch.from_numpy(chances[0] != chances[1]))
     assert differ.any()
     run.remove("Ada")
-    only_bob = run.world("cpu").model.score(old)[:, :number]
+    only_bob = run.contents("cpu").model.score(old)[:, :number]
     assert torch.equal(only_bob, before.model.score(old))
 
 
@@ -138,7 +138,7 @@ def test_evaluation_and_calibration_ignore_additions(run: Run) -> None:
     assert first == second
     assert all(torch.equal(calibration[0][name], again[0][name]) for name in again[0])
     assert "Ada" not in run.graph().entities
-    assert "Ada" not in run.completer("cpu", additions=False).graph.entities
+    assert "Ada" not in run.predictor("cpu", additions=False).graph.entities
 
 
 def test_adding_then_removing_leaves_the_files_as_they_were(run: Run) -> None:
@@ -167,28 +167,30 @@ def test_what_is_kept_is_what_was_made(run: Run) -> None:
 
 def test_an_addition_takes_part_in_every_question(run: Run) -> None:
     run.add("Ada", FACTS, numbers={"size": 4.0})
-    completer = run.completer("cpu")
-    everyone = completer.graph.entities
-    assert {p.tail for p in completer.tails("e0", "r2", k=1000, known="mark")} >= {"Ada"}
-    assert {p.head for p in completer.tails("Ada", "r2", k=1000)} == {"Ada"}
-    assert all("Ada" in (p.head, p.tail) for p in completer.missing("Ada"))
-    assert [p.known for p in completer.check([*FACTS, ("Ada", "r2", "e5")])] == [True] * 3 + [False]
-    assert "e1" not in {p.tail for p in completer.tails("Ada", "r0", k=1000)}
-    assert "e1" in {p.tail for p in completer.tails("Ada", "r0", k=1000, known="mark")}
-    assert len(completer.vectors()[0]) == len(everyone)
-    assert sum(completer.weights("Ada").values()) == pytest.approx(1)
-    assert completer.weights("Ada")["shape"] == 0
+    predictor = run.predictor("cpu")
+    everyone = predictor.graph.entities
+    assert {p.tail for p in predictor.tails("e0", "r2", k=1000, known="mark")} >= {"Ada"}
+    assert {p.head for p in predictor.tails("Ada", "r2", k=1000)} == {"Ada"}
+    assert all("Ada" in (p.head, p.tail) for p in predictor.missing("Ada"))
+    assert [p.known for p in predictor.score_facts([*FACTS, ("Ada", "r2", "e5")])] == [True] * 3 + [
+        False
+    ]
+    assert "e1" not in {p.tail for p in predictor.tails("Ada", "r0", k=1000)}
+    assert "e1" in {p.tail for p in predictor.tails("Ada", "r0", k=1000, known="mark")}
+    assert len(predictor.embeddings()[0]) == len(everyone)
+    assert sum(predictor.weights("Ada").values()) == pytest.approx(1)
+    assert predictor.weights("Ada")["shape"] == 0
 
 
 def test_one_of_which_nothing_is_known_is_the_average(run: Run) -> None:
     made = run.add("Cleo")
     assert any("nothing is known" in note for note in made.notes)
-    model = run.world("cpu").model
-    base = run.world("cpu", additions=False).model
+    model = run.contents("cpu").model
+    base = run.contents("cpu", additions=False).model
     trained = base.present[:, 0]
     mean = base.frozen().vectors[: base.num_entities][trained].mean(0)
     assert torch.equal(model.frozen().vectors[base.num_entities], mean)
-    assert not any(run.completer("cpu").weights("Cleo").values())
+    assert not any(run.predictor("cpu").weights("Cleo").values())
 
 
 # -- rows --------------------------------------------------------------------------------------
@@ -210,7 +212,7 @@ def test_a_row_is_what_a_naive_optimiser_finds(data: Path, tmp_path: Path) -> No
     """Structure only: a function without a second minimum, written out fact by fact."""
     run = mocme.train(data, "structure", out=tmp_path / "run", settings=SETTINGS, device="cpu")
     made = run.add("Ada", FACTS)
-    world = run.world("cpu", additions=False)
+    world = run.contents("cpu", additions=False)
     model, number = world.model, world.graph.num_relations
     objective = run.experiment.parts()[2].objective
     facts = TrainingFacts.of(world.graph, {}, objective.candidates)
@@ -266,17 +268,19 @@ def test_the_gradient_is_that_of_the_loss(
 ) -> None:
     settings = SETTINGS | {"training.passes": 1, "training.objective.loss.answers": answers}
     run = mocme.train(data, kind, out=tmp_path / "run", settings=settings, device="cpu")
-    world = run.world("cpu")
+    world = run.contents("cpu")
     model = world.model
     facts = TrainingFacts.of(world.graph, world.features.tokens)
     present = torch.zeros(2, len(model.modalities), dtype=torch.bool)
     present[:, 0] = True
     values = {name: torch.zeros(0, own.width) for name, own in world.features.dense.items()}
     places = {name: torch.zeros(0, dtype=torch.int64) for name in values}
-    added = Added(torch.zeros(2, 8), present, values, places)
+    added = AddedEntities(torch.zeros(2, 8), present, values, places)
     first = facts.num_nodes
     new = torch.tensor([[first, 0, 1], [2, 1, first], [first, 2, first + 1], [first + 1, 0, 11]])
-    problem = Problem(Frozen(model, facts, run.experiment.parts()[2].objective), added, new)
+    problem = RowObjective(
+        FrozenQuestions(model, facts, run.experiment.parts()[2].objective), added, new
+    )
     rows = torch.randn(2, 8, generator=torch.Generator().manual_seed(1)) * 0.3
     _, gradient = problem(rows)
     for entry in ((0, 0), (0, 5), (1, 3)):
@@ -304,7 +308,7 @@ def test_an_entity_taken_out_and_added_ranks_its_other_facts_far_above_chance(
     settings = SETTINGS | {"model.width": 16, "training.passes": 40, "model.initial": 0.01}
     run = mocme.train(folder, "structure", out=tmp_path / "run", settings=settings, device="cpu")
     run.add("p0", [("p0", "in", "club0"), *held[:3]])
-    world = run.world("cpu")
+    world = run.contents("cpu")
     graph = world.graph
     answers = torch.tensor([graph.entities.id(t) for _, _, t in held[3:]])
     query = Queries(torch.tensor([graph.entities.id("p0")]), torch.tensor([1]))
@@ -313,14 +317,14 @@ def test_an_entity_taken_out_and_added_ranks_its_other_facts_far_above_chance(
     def mean_rank(scores: torch.Tensor) -> float:
         return float((scores[0] > scores[0, answers].unsqueeze(1)).sum(1).double().mean())
 
-    base = run.world("cpu", additions=False).model
+    base = run.contents("cpu", additions=False).model
     size = float(base.structure.detach().norm(dim=1).mean()) / 4
     generator = torch.Generator().manual_seed(0)
     chance = []
     for _ in range(20):
         row = torch.randn(1, 16, generator=generator) * size
-        added = Added(row, torch.ones(1, 1, dtype=torch.bool), {}, {})
-        chance.append(mean_rank(Extended(base, added).score(query)))
+        added = AddedEntities(row, torch.ones(1, 1, dtype=torch.bool), {}, {})
+        chance.append(mean_rank(ExtendedModel(base, added).score(query)))
     assert mean_rank(world.model.score(query)) < 8  # three that are known are above
     assert sum(chance) / 20 > 14
 
@@ -364,7 +368,7 @@ def test_a_row_is_fitted_from_tokens_alone(data: Path, tmp_path: Path) -> None:
     assert made.row is not None
     assert made.tokens == {"word": ("word1", "word3")}
     assert "word: not in the run's vocabulary: strange" in made.notes
-    world = run.world("cpu")
+    world = run.contents("cpu")
     own = world.features.tokens["word"]
     assert own.token[own.entity == world.graph.entities.id("Ada")].tolist() == [
         own.vocabulary.index("word1"),
@@ -480,7 +484,7 @@ def test_damage_is_seen(run: Run) -> None:
     path = run.path / "additions.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(RunError, match="cut short or altered"):
-        run.completer("cpu")
+        run.predictor("cpu")
     run.evaluate("valid", "cpu")  # does not look at it
 
 
@@ -549,14 +553,14 @@ def test_fit_rows_serves_an_old_entity_too(data: Path, tmp_path: Path) -> None:
     """A row fitted anew from its own facts is near to a minimum where the training left it."""
     settings = SETTINGS | {"training.passes": 60, "training.optimizer.tables": 0.3}
     run = mocme.train(data, "structure", out=tmp_path / "run", settings=settings, device="cpu")
-    world = run.world("cpu")
+    world = run.contents("cpu")
     facts = TrainingFacts.of(world.graph, {})
     entity = 3
     own = facts.facts[(facts.facts[:, 0] == entity) & (facts.facts[:, 2] != entity)]
     new = own.clone()
     new[:, 0] = facts.num_nodes
-    added = Added(torch.zeros(1, 8), torch.ones(1, 1, dtype=torch.bool), {}, {})
-    frozen = Frozen(world.model, facts, Objective(n3=0.01), torch.tensor([entity]))
+    added = AddedEntities(torch.zeros(1, 8), torch.ones(1, 1, dtype=torch.bool), {}, {})
+    frozen = FrozenQuestions(world.model, facts, Objective(n3=0.01), torch.tensor([entity]))
     fitted = fit_rows(frozen, added, new, as_negatives=False)
     row = world.model.structure[entity].detach()
     cosine = torch.cosine_similarity(fitted.rows[0], row, 0)

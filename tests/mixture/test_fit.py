@@ -14,7 +14,7 @@ from mocme.data.modality import Features, Pairs
 from mocme.evaluation import metrics
 from mocme.evaluation.ranking import rank_split
 from mocme.experts.rules.adjacency import relations_of
-from mocme.experts.rules.rule_model import Evidence, Patterns
+from mocme.experts.rules.rule_model import RuleModel, RuleSettings
 from mocme.mixture import fit as weighing
 from mocme.runs.run import Run, make_model
 
@@ -53,7 +53,7 @@ def test_every_weight_gives_the_mrr_of_a_ranking(run: Run) -> None:
     model = run.model(data, Features(), torch.device("cpu"))
     evidence = model.evidence
     assert evidence is not None
-    found = weighing.weigh(model, evidence, data, Patterns(), 0.5)
+    found = weighing.weigh(model, evidence, data, RuleSettings(), 0.5)
     model.evidence = None
     plain = metrics.of_ranks(rank_split(model, data, "valid", 0.5).realistic)["mrr"]
     assert found.without == pytest.approx(plain, abs=1e-9)
@@ -69,8 +69,8 @@ def test_ties_count_half_as_in_a_ranking() -> None:
     with torch.no_grad():  # every score is 0, and evidence ties many
         model.structure.zero_()
     model.eval()
-    evidence = Evidence.fit(relations_of(data, Features()), Patterns(support=2))
-    found = weighing.weigh(model, evidence, data, Patterns(), 0.5)
+    evidence = RuleModel.fit(relations_of(data, Features()), RuleSettings(support=2))
+    found = weighing.weigh(model, evidence, data, RuleSettings(), 0.5)
     for strength, sharpness, mrr in ((0.0, 1.0, found.without), *found.tried[:3]):
         model.evidence = evidence.weighed(strength, sharpness)
         ranked = metrics.of_ranks(rank_split(model, data, "valid", 0.5).realistic)["mrr"]
@@ -129,16 +129,16 @@ def test_patterns_leave_the_embedding_as_it_is(run: Run, tmp_path: Path) -> None
     assert not other.folder.has("patterns.safetensors")
 
 
-def test_completer_says_why(run: Run) -> None:
-    completer = run.completer()
+def test_predictor_says_why(run: Run) -> None:
+    predictor = run.predictor()
     data = run.graph()
     seen = []
     for head, relation, tail in data.facts("train")[:60].tolist():
         names = data.entities[head], data.relations[relation], data.entities[tail]
-        seen += completer.reasons(*names)
+        seen += predictor.reasons(*names)
     assert any(reason.name == "r0, then r1" for reason in seen)
     with pytest.raises(ValueError, match="nobody"):
-        completer.reasons("nobody", "r0", "e1")
+        predictor.reasons("nobody", "r0", "e1")
 
 
 def test_no_pattern_at_all_is_said(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_no_pattern_at_all_is_said(tmp_path: Path) -> None:
     record = run.folder.read_json("patterns.json")
     assert record["patterns"] == 0
     assert "none was found" in patterns_line(record)
-    assert run.completer().reasons("e1", "r0", "e2") == []
+    assert run.predictor().reasons("e1", "r0", "e2") == []
 
 
 def test_pairs_without_patterns_are_not_passed_over_in_silence(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_pairs_join_the_patterns(tmp_path: Path) -> None:
     pairs = Pairs(("names",), torch.zeros_like(head), head, tail, ENTITIES)
     features = Features.of({"text": pairs})
     model = make_model(experiment(), data, features)[0]
-    evidence, record = weighing.fit(model, data, features, Patterns(support=2), 0.5)
+    evidence, record = weighing.fit(model, data, features, RuleSettings(support=2), 0.5)
     names = {reason.name for reason in evidence.reasons(int(head[0]), 0, int(tail[0]))}
     assert any("text: names" in name for name in names)
     assert record["chosen_by"] == "valid"

@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 import mocme
 from mocme.cli import main
 from mocme.data.graph import Graph, Vocabulary
-from mocme.prediction.graph_completion import Mined, Miner
-from mocme.prediction.predictor import Completer
-from mocme.prediction.relation_prior import Applying
+from mocme.prediction.graph_completion import CompletedFacts, GraphCompletion
+from mocme.prediction.predictor import Predictor
+from mocme.prediction.relation_prior import RelationPrior
 from mocme.prediction.writing import COLUMNS, write
 
 SETTINGS = {
@@ -40,7 +40,7 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def completer(run: Path) -> Completer:
+def predictor(run: Path) -> Predictor:
     return mocme.open(run, device="cpu")
 
 
@@ -48,14 +48,14 @@ def call(*words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-def brute_force(completer: Completer) -> list[tuple[float, tuple[int, int, int]]]:
+def brute_force(predictor: Predictor) -> list[tuple[float, tuple[int, int, int]]]:
     """Every fact that is not known, with its chance, one question at a time."""
-    graph, applying = completer.graph, Applying(completer.graph)
+    graph, applying = predictor.graph, RelationPrior(predictor.graph)
     size, number = graph.num_entities, graph.num_relations
     terms = {}
     for directed in range(2 * number):
         for entity in range(size):
-            _, chances = completer.unknown([entity], [directed])
+            _, chances = predictor.unknown([entity], [directed])
             applies = float(applying.of(entity)[directed])
             terms[directed, entity] = (chances[0] * applies).tolist()
     known = {tuple(fact) for fact in graph.facts().tolist()}
@@ -70,7 +70,7 @@ def brute_force(completer: Completer) -> list[tuple[float, tuple[int, int, int]]
     return sorted(found, key=lambda row: (-row[0], row[1]))
 
 
-def mined(miner: Miner) -> list[tuple[float, tuple[int, ...]]]:
+def mined(miner: GraphCompletion) -> list[tuple[float, tuple[int, ...]]]:
     while miner.done < len(miner.relations):
         miner.step()
     pairs = zip(miner.found.chance.tolist(), miner.found.facts.tolist(), strict=True)
@@ -80,9 +80,9 @@ def mined(miner: Miner) -> list[tuple[float, tuple[int, ...]]]:
 @pytest.mark.parametrize(
     ("limit", "least"), [(10_000, 0.001), (7, 0.001), (10_000, 0.03), (1, 0.02)]
 )
-def test_mined_facts_are_the_best_of_all(completer: Completer, limit: int, least: float) -> None:
-    everything = [row for row in brute_force(completer) if row[0] >= least][:limit]
-    found = mined(Miner(completer, limit=limit, least=least))
+def test_mined_facts_are_the_best_of_all(predictor: Predictor, limit: int, least: float) -> None:
+    everything = [row for row in brute_force(predictor) if row[0] >= least][:limit]
+    found = mined(GraphCompletion(predictor, limit=limit, least=least))
     assert len(found) == len(everything) > 0
     # A batch of questions is scored with other roundings in float32 than one alone.
     assert [c for c, _ in found] == pytest.approx([c for c, _ in everything], rel=1e-4)
@@ -91,15 +91,15 @@ def test_mined_facts_are_the_best_of_all(completer: Completer, limit: int, least
     assert certain <= {fact for _, fact in found}
 
 
-def test_numbers_are_those_of_a_check(completer: Completer) -> None:
-    miner = Miner(completer, limit=20, least=0.001)
+def test_numbers_are_those_of_a_check(predictor: Predictor) -> None:
+    miner = GraphCompletion(predictor, limit=20, least=0.001)
     mined(miner)
-    graph = completer.graph
+    graph = predictor.graph
     facts = [
         (graph.entities[h], graph.relations[r], graph.entities[t])
         for h, r, t in miner.found.facts.tolist()
     ]
-    checked = completer.check(facts)
+    checked = predictor.score_facts(facts)
     assert not any(item.known for item in checked)
     assert miner.found.probability.tolist() == pytest.approx(
         [p.probability for p in checked], rel=1e-4
@@ -107,58 +107,58 @@ def test_numbers_are_those_of_a_check(completer: Completer) -> None:
     assert miner.found.score.tolist() == pytest.approx([p.score for p in checked], abs=1e-4)
 
 
-def test_some_relations_only(completer: Completer) -> None:
-    found = mined(Miner(completer, relations=[2], limit=50, least=0.001))
+def test_some_relations_only(predictor: Predictor) -> None:
+    found = mined(GraphCompletion(predictor, relations=[2], limit=50, least=0.001))
     assert {fact[1] for _, fact in found} == {2}
-    everything = [row for row in brute_force(completer) if row[1][1] == 2 and row[0] >= 0.001]
+    everything = [row for row in brute_force(predictor) if row[1][1] == 2 and row[0] >= 0.001]
     assert [c for c, _ in found] == pytest.approx([c for c, _ in everything[:50]], rel=1e-4)
 
 
-def test_blocks_change_nothing(completer: Completer, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = mined(Miner(completer, limit=50, least=0.001))
+def test_blocks_change_nothing(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = mined(GraphCompletion(predictor, limit=50, least=0.001))
     monkeypatch.setattr("mocme.prediction.predictor.CELLS", 60)
-    assert completer.block() == 2
-    parts = mined(Miner(completer, limit=50, least=0.001))
+    assert predictor.block() == 2
+    parts = mined(GraphCompletion(predictor, limit=50, least=0.001))
     assert [c for c, _ in parts] == pytest.approx([c for c, _ in whole], rel=1e-4)
 
 
-def test_a_higher_bar_asks_fewer_questions(completer: Completer) -> None:
-    low, high = Miner(completer, least=0.001), Miner(completer, least=0.3)
+def test_a_higher_bar_asks_fewer_questions(predictor: Predictor) -> None:
+    low, high = GraphCompletion(predictor, least=0.001), GraphCompletion(predictor, least=0.3)
     assert sum(map(high.questions, high.relations)) < sum(map(low.questions, low.relations))
-    impossible = Miner(completer, least=1.0)
+    impossible = GraphCompletion(predictor, least=1.0)
     assert sum(map(impossible.questions, impossible.relations)) == 0
     assert mined(impossible) == []
 
 
-def test_wrong_limits_are_refused(completer: Completer) -> None:
+def test_wrong_limits_are_refused(predictor: Predictor) -> None:
     with pytest.raises(ValueError, match=r"between 0\.001 and 1, not 0\.0"):
-        Miner(completer, least=0.0)
+        GraphCompletion(predictor, least=0.0)
     with pytest.raises(ValueError, match="limit must be 1 or more"):
-        Miner(completer, limit=0)
+        GraphCompletion(predictor, limit=0)
     with pytest.raises(ValueError, match="this run has none"):
-        Miner(Completer(completer.model, completer.graph))
+        GraphCompletion(Predictor(predictor.model, predictor.graph))
 
 
 def test_what_was_mined_is_kept_and_gone_on_with(
-    run: Path, completer: Completer, tmp_path: Path
+    run: Path, predictor: Predictor, tmp_path: Path
 ) -> None:
     from mocme.cli.mine import _State
 
     out = tmp_path / "new.tsv"
-    miner = Miner(completer, limit=30, least=0.001)
+    miner = GraphCompletion(predictor, limit=30, least=0.001)
     state = _State(out, miner, run)
     miner.step()
     state.keep()
-    again = Miner(completer, limit=30, least=0.001)
+    again = GraphCompletion(predictor, limit=30, least=0.001)
     _State(out, again, run).resume()
     assert again.done == 1
-    whole = Miner(completer, limit=30, least=0.001)
+    whole = GraphCompletion(predictor, limit=30, least=0.001)
     assert mined(again) == mined(whole)
-    other = Miner(completer, limit=31, least=0.001)
+    other = GraphCompletion(predictor, limit=31, least=0.001)
     _State(out, other, run).resume()
     assert other.done == 0
     state.path.write_bytes(state.path.read_bytes()[:40])
-    cut = Miner(completer, limit=30, least=0.001)
+    cut = GraphCompletion(predictor, limit=30, least=0.001)
     _State(out, cut, run).resume()
     assert cut.done == 0
 
@@ -203,13 +203,13 @@ def test_formats_without_columns_hold_the_facts(run: Path, tmp_path: Path, endin
     assert "chance" not in text
 
 
-def hostile() -> tuple[Mined, Graph]:
+def hostile() -> tuple[CompletedFacts, Graph]:
     names = ["=1+1", "-x", "plain", 'a,"b"', "tab\there"]
     graph = Graph(
         Vocabulary(names), Vocabulary(["@r"], "relation"), {"train": torch.tensor([[2, 0, 3]])}
     )
     number = torch.tensor([0.5, 0.25], dtype=torch.float64)
-    return Mined(torch.tensor([[0, 0, 1], [2, 0, 3]]), number, number, number), graph
+    return CompletedFacts(torch.tensor([[0, 0, 1], [2, 0, 3]]), number, number, number), graph
 
 
 def test_names_that_a_spreadsheet_would_run_are_guarded_if_asked(tmp_path: Path) -> None:
@@ -227,15 +227,15 @@ def test_names_that_a_spreadsheet_would_run_are_guarded_if_asked(tmp_path: Path)
 def test_a_name_that_tsv_cannot_hold_is_refused_and_nothing_written(tmp_path: Path) -> None:
     _, graph = hostile()
     number = torch.tensor([0.5], dtype=torch.float64)
-    found = Mined(torch.tensor([[4, 0, 1]]), number, number, number)
+    found = CompletedFacts(torch.tensor([[4, 0, 1]]), number, number, number)
     with pytest.raises(ValueError, match=r"new\.tsv: the name .* write CSV or Parquet"):
         write(tmp_path / "new.tsv", found, graph)
     assert not list(tmp_path.iterdir())
 
 
-def test_judging_counts_facts_of_the_valid_split(run: Path, completer: Completer) -> None:
+def test_judging_counts_facts_of_the_valid_split(run: Path, predictor: Predictor) -> None:
     found = json.loads(call("mine", run, "--judge", "--min-probability", 0.01, "--json").stdout)
-    valid = len(completer.graph.facts("valid"))
+    valid = len(predictor.graph.facts("valid"))
     assert found["recall"] == pytest.approx(found["of valid"] / valid)
     assert sum(row["facts"] for row in found["by chance"]) == found["facts"]
     assert 0 < found["of valid"] <= valid
@@ -255,9 +255,9 @@ def test_ctrl_c_keeps_what_was_mined(
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
     words = ("mine", tmp_path / "run", "-o", tmp_path / "new.csv", "--min-probability", 0.01)
-    step = Miner.step
+    step = GraphCompletion.step
 
-    def stopping(miner: Miner, advance: object = None) -> None:
+    def stopping(miner: GraphCompletion, advance: object = None) -> None:
         if miner.done == 1:
             import os
             import signal
@@ -265,12 +265,12 @@ def test_ctrl_c_keeps_what_was_mined(
             os.kill(os.getpid(), signal.SIGINT)
         step(miner, advance)
 
-    monkeypatch.setattr(Miner, "step", stopping)
+    monkeypatch.setattr(GraphCompletion, "step", stopping)
     stopped = call(*words)
     assert stopped.exit_code == 130, stopped.output
     assert "the same command goes on" in stopped.stderr
     assert (tmp_path / ".new.csv.mining").is_file()
-    monkeypatch.setattr(Miner, "step", step)
+    monkeypatch.setattr(GraphCompletion, "step", step)
     assert call(*words).exit_code == 0
     assert call(*words[:2], "-o", tmp_path / "whole.csv", *words[4:]).exit_code == 0
     assert (tmp_path / "new.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()

@@ -17,8 +17,8 @@ from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Graph, Queries, UnknownName, Vocabulary
 from mocme.experts.embedding.model import Model, ModelSettings
 from mocme.prediction import export as vectors
-from mocme.prediction.predictor import Completer
-from mocme.prediction.relation_prior import Applying
+from mocme.prediction.predictor import Predictor
+from mocme.prediction.relation_prior import RelationPrior
 from mocme.prediction.schema import WIDTH, Predictions, Question
 from mocme.runs.run import Run
 from mocme.runs.train import Interrupted
@@ -54,7 +54,7 @@ def run(trained: Path, tmp_path: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def completer(trained: Path) -> Completer:
+def predictor(trained: Path) -> Predictor:
     return mocme.open(trained, device="cpu")
 
 
@@ -70,15 +70,15 @@ def known_answers(graph: Graph, head: str, relation: int) -> set[str]:
 @pytest.mark.parametrize("asked", ["tail", "head"])
 @pytest.mark.parametrize("head", ["e0", "e1", "e5", "e11"])
 def test_predictions_are_those_of_the_model_best_first(
-    head: str, asked: str, completer: Completer
+    head: str, asked: str, predictor: Predictor
 ) -> None:
-    graph = completer.graph
+    graph = predictor.graph
     relation = 1 + (graph.num_relations if asked == "head" else 0)
     known = known_answers(graph, head, relation)
-    ask = completer.tails if asked == "tail" else lambda e, r, **more: completer.heads(r, e, **more)
+    ask = predictor.tails if asked == "tail" else lambda e, r, **more: predictor.heads(r, e, **more)
     marked, hidden = (ask(head, "r1", k=1000, known=known) for known in ("mark", "hide"))
     question = Queries(torch.tensor([graph.entities.id(head)]), torch.tensor([relation]))
-    scores = completer.model.score(question)[0].tolist()
+    scores = predictor.model.score(question)[0].tolist()
     for found in (marked, hidden):
         assert [p.score for p in found] == sorted((p.score for p in found), reverse=True)
         for p in found:
@@ -95,28 +95,28 @@ def test_predictions_are_those_of_the_model_best_first(
     everyone = set(graph.entities)
     reflexive = bool((graph.facts()[:, 0] == graph.facts()[:, 2]).any())
     names = {getattr(p, asked) for p in marked}
-    assert names == everyone - (set() if 1 in completer.reflexive else {head})
+    assert names == everyone - (set() if 1 in predictor.reflexive else {head})
     assert {getattr(p, asked) for p in hidden} == names - known
-    assert reflexive == bool(completer.reflexive)
+    assert reflexive == bool(predictor.reflexive)
 
 
-def test_k_limits_and_is_limited(completer: Completer) -> None:
-    whole = completer.tails("e0", "r0", k=1000)
-    assert [p.tail for p in completer.tails("e0", "r0", k=3)] == [p.tail for p in whole][:3]
-    assert len(completer.tails("e0", "r0")) == min(10, len(whole))
+def test_k_limits_and_is_limited(predictor: Predictor) -> None:
+    whole = predictor.tails("e0", "r0", k=1000)
+    assert [p.tail for p in predictor.tails("e0", "r0", k=3)] == [p.tail for p in whole][:3]
+    assert len(predictor.tails("e0", "r0")) == min(10, len(whole))
     for k in (0, -1, 1001):
         with pytest.raises(ValueError, match=f"k must be between 1 and 1000, not {k}"):
-            completer.tails("e0", "r0", k=k)
+            predictor.tails("e0", "r0", k=k)
 
 
-def test_a_score_is_the_mean_of_both_directions(completer: Completer) -> None:
-    graph, model = completer.graph, completer.model
+def test_a_score_is_the_mean_of_both_directions(predictor: Predictor) -> None:
+    graph, model = predictor.graph, predictor.model
     for head, relation, tail in (("e0", "r0", "e3"), ("e4", "r2", "e4"), ("e11", "r1", "e0")):
         h, r, t = graph.entities.id(head), graph.relations.id(relation), graph.entities.id(tail)
         forward = model.score(Queries(torch.tensor([h]), torch.tensor([r])))[0, t].item()
         inverse = torch.tensor([r + graph.num_relations])
         back = model.score(Queries(torch.tensor([t]), inverse))[0, h].item()
-        score = completer.score(head, relation, tail)
+        score = predictor.score(head, relation, tail)
         assert score == pytest.approx((forward + back) / 2, rel=1e-5)
 
 
@@ -132,15 +132,15 @@ def test_a_score_is_the_mean_of_both_directions(completer: Completer) -> None:
     ],
 )
 def test_unknown_names_are_refused_by_name(
-    ask: Callable[[Completer], object], what: str, completer: Completer
+    ask: Callable[[Predictor], object], what: str, predictor: Predictor
 ) -> None:
     with pytest.raises(UnknownName, match=f"there is no {what} named"):
-        ask(completer)
+        ask(predictor)
 
 
-def test_unknown_names_come_with_near_ones(completer: Completer) -> None:
+def test_unknown_names_come_with_near_ones(predictor: Predictor) -> None:
     with pytest.raises(UnknownName, match=r"did you mean .*'e10'"):
-        completer.tails("e 10", "r0")
+        predictor.tails("e 10", "r0")
 
 
 def test_a_question_says_what_is_wrong_with_it() -> None:
@@ -163,7 +163,7 @@ def test_a_question_says_what_is_wrong_with_it() -> None:
     refused("min_probability must be between 0 and 1", min_probability=1.5)
 
 
-def test_questions_asked_together_have_the_answers_they_have_alone(completer: Completer) -> None:
+def test_questions_asked_together_have_the_answers_they_have_alone(predictor: Predictor) -> None:
     questions = [
         Question("e0", "r0", None, 5),
         Question(None, "r1", "e3", 4, "mark"),
@@ -172,15 +172,15 @@ def test_questions_asked_together_have_the_answers_they_have_alone(completer: Co
         Question("e5", "r2", None, 8, "hide", "observed"),
         Question("e11", "r2", None, 3, "mark", ["e2", "e4"]),
     ]
-    together = completer.ask(questions)
+    together = predictor.ask(questions)
     assert [found.question for found in together] == [str(question) for question in questions]
     for question, found in zip(questions, together, strict=True):
-        alone = completer.ask([question])[0]
+        alone = predictor.ask([question])[0]
         whole = [(p.head, p.relation, p.tail, p.known) for p in found]
         assert [(p.head, p.relation, p.tail, p.known) for p in alone] == whole
         scores = [p.score for p in found]
         assert scores == pytest.approx([p.score for p in alone], rel=1e-5)
-    assert completer.ask([]) == []
+    assert predictor.ask([]) == []
 
 
 def graph_with(rows: list[tuple[int, int, int]], split: str = "train") -> Graph:
@@ -199,31 +199,31 @@ def test_nobody_is_an_answer_to_a_question_about_itself(split: str, tiny_graph: 
         graph = graph_with(rows, split)
         tiny = type(tiny_graph())(graph, mocme.Features())
         model = Model(ModelSettings(width=4, initial=0.5), tiny.facts(), {})
-        completer = Completer(model, graph)
-        tails = {p.tail for p in completer.tails("e3", "likes", k=5)}
-        heads = {p.head for p in completer.heads("likes", "e3", k=5)}
+        predictor = Predictor(model, graph)
+        tails = {p.tail for p in predictor.tails("e3", "likes", k=5)}
+        heads = {p.head for p in predictor.heads("likes", "e3", k=5)}
         assert ("e3" in tails) == ("e3" in heads) == expected
         # Of the other relation, no such fact is known.
-        marked = completer.tails("e3", "knows", k=5, known="mark")
+        marked = predictor.tails("e3", "knows", k=5, known="mark")
         assert {p.tail for p in marked} == {"e0", "e1", "e2", "e4"}
         # A question may be asked still: a score is not forbidden.
-        assert isinstance(completer.score("e3", "knows", "e3"), float)
+        assert isinstance(predictor.score("e3", "knows", "e3"), float)
 
 
 def test_no_answer_left_is_no_prediction(tiny_graph: Callable) -> None:
     graph = graph_with([(0, 0, n) for n in range(2, 5)])
     tiny = type(tiny_graph())(graph, mocme.Features())
-    completer = Completer(Model(ModelSettings(width=4), tiny.facts(), {}), graph)
-    found = completer.tails("e0", "likes")
+    predictor = Predictor(Model(ModelSettings(width=4), tiny.facts(), {}), graph)
+    found = predictor.tails("e0", "likes")
     assert len(found) == 0
     assert repr(found).startswith("(e0, likes, ?):\nno answer is left; ask for")
     assert "no answer is left" in found._repr_html_()
     assert "<table>" not in found._repr_html_()
-    assert "no fact was given" in repr(completer.check([]))
+    assert "no fact was given" in repr(predictor.score_facts([]))
 
 
-def test_predictions_are_a_sequence_that_prints_as_a_table(completer: Completer) -> None:
-    found = completer.tails("e0", "r0", k=12, known="mark")
+def test_predictions_are_a_sequence_that_prints_as_a_table(predictor: Predictor) -> None:
+    found = predictor.tails("e0", "r0", k=12, known="mark")
     assert isinstance(found, Predictions)
     assert found[0] is next(iter(found))
     lines = repr(found).splitlines()
@@ -232,7 +232,7 @@ def test_predictions_are_a_sequence_that_prints_as_a_table(completer: Completer)
     assert lines[1].split()[:2] == ["1", f"{found[0].score:.3f}"]
     assert all(p.tail in line for p, line in zip(found, lines[1:], strict=True))
     assert sum("(known)" in line for line in lines) == sum(p.known for p in found) > 0
-    assert repr(completer.heads("r0", "e0", k=1)).startswith("(?, r0, e0)\n")
+    assert repr(predictor.heads("r0", "e0", k=1)).startswith("(?, r0, e0)\n")
 
 
 def test_what_is_printed_has_a_bounded_width(tiny_graph: Callable) -> None:
@@ -245,39 +245,39 @@ def test_what_is_printed_has_a_bounded_width(tiny_graph: Callable) -> None:
     )
     graph = Graph(names, tiny.graph.relations, tiny.graph.splits)
     model = Model(ModelSettings(width=4, initial=0.5), tiny.facts(), tiny.features.dense).eval()
-    completer = Completer(model, graph)
+    predictor = Predictor(model, graph)
     for found in (
-        completer.missing(names[11], k=30),
-        completer.tails(names[11], "r0", k=12, known="mark"),
-        completer.check([(names[11], "r1", names[10])]),
+        predictor.missing(names[11], k=30),
+        predictor.tails(names[11], "r0", k=12, known="mark"),
+        predictor.score_facts([(names[11], "r1", names[10])]),
     ):
         lines = repr(found).splitlines()
         assert len(lines) == 1 + len(found)
         assert max(map(len, lines)) <= WIDTH
         assert all(line.endswith("]") for line in lines[1:])
         assert "\n" not in found._repr_html_()
-    nothing = completer.missing(names[11], k=30)
+    nothing = predictor.missing(names[11], k=30)
     assert "nothing new is left" in repr(type(nothing)("what is missing", [], "fact"))
 
 
 def test_an_entity_of_which_nothing_is_known_says_so(tiny_graph: Callable) -> None:
     tiny = tiny_graph(tokens={})
     model = Model(ModelSettings(width=4, initial=0.5), tiny.facts(), tiny.features.dense)
-    completer = Completer(model, tiny.graph)
-    by_name = {p.tail: p for p in completer.tails("e0", "r0", k=12, known="mark")}
+    predictor = Predictor(model, tiny.graph)
+    by_name = {p.tail: p for p in predictor.tails("e0", "r0", k=12, known="mark")}
     assert by_name["e11"].note.startswith("nothing is known of this entity")
     assert by_name["e1"].note == ""
-    assert "[nothing known]" in repr(completer.tails("e0", "r0", k=12, known="mark"))
-    assert completer.weights("e11") == {"structure": 0.0, "shape": 0.0, "sound": 0.0}
-    assert sum(completer.weights("e10").values()) == pytest.approx(1)
+    assert "[nothing known]" in repr(predictor.tails("e0", "r0", k=12, known="mark"))
+    assert predictor.weights("e11") == {"structure": 0.0, "shape": 0.0, "sound": 0.0}
+    assert sum(predictor.weights("e10").values()) == pytest.approx(1)
 
 
 # -- the run's folder ------------------------------------------------------------------------------
 
 
-def test_a_run_opened_again_says_the_same(trained: Path, completer: Completer) -> None:
-    again = Run.open(trained).completer("cpu")
-    first, second = (c.tails("e2", "r1", k=12) for c in (completer, again))
+def test_a_run_opened_again_says_the_same(trained: Path, predictor: Predictor) -> None:
+    again = Run.open(trained).predictor("cpu")
+    first, second = (c.tails("e2", "r1", k=12) for c in (predictor, again))
     assert list(first) == list(second)
 
 
@@ -349,7 +349,7 @@ def test_an_unfinished_run_says_how_to_go_on(data: Graph, tmp_path: Path) -> Non
     message = f"this training has not finished; go on with: mocme resume {run.path}"
     for ask in (
         lambda: run.evaluate("test", device="cpu"),
-        lambda: run.completer("cpu"),
+        lambda: run.predictor("cpu"),
         lambda: mocme.open(run.path, device="cpu"),
     ):
         with pytest.raises(RunError, match=message):
@@ -381,7 +381,7 @@ def test_damaged_weights_are_never_used(run: Run) -> None:
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(RunError, match="model"):
-        run.completer("cpu")
+        run.predictor("cpu")
 
 
 def test_a_run_that_names_code_is_opened_only_if_trusted(run: Run, data: Graph) -> None:
@@ -417,7 +417,7 @@ def test_the_code_of_a_part_of_ones_own_is_used(
     }
     run = mocme.train(data, table, out=tmp_path / "run", device="cpu")
     assert (
-        type(Run.open(run.path, trust_code=True).completer("cpu").model.scorer).__name__ == "Mine"
+        type(Run.open(run.path, trust_code=True).predictor("cpu").model.scorer).__name__ == "Mine"
     )
     with pytest.raises(RunError, match="my_parts:Mine"):
         Run.open(run.path)
@@ -442,10 +442,10 @@ def by_name(graph: Graph, fact: list[int]) -> tuple[str, str, str]:
     return graph.entities[fact[0]], graph.relations[fact[1]], graph.entities[fact[2]]
 
 
-def both_ways(completer: Completer, head: str, relation: str, tail: str) -> float:
+def both_ways(predictor: Predictor, head: str, relation: str, tail: str) -> float:
     """Mean probability of a fact, from the questions of both directions."""
-    tails = completer.tails(head, relation, k=1000, known="hide")
-    heads = completer.heads(relation, tail, k=1000, known="hide")
+    tails = predictor.tails(head, relation, k=1000, known="hide")
+    heads = predictor.heads(relation, tail, k=1000, known="hide")
     there = next(p.probability for p in tails if p.tail == tail)
     back = next(p.probability for p in heads if p.head == head)
     assert there is not None
@@ -453,48 +453,48 @@ def both_ways(completer: Completer, head: str, relation: str, tail: str) -> floa
     return (there + back) / 2
 
 
-def test_checked_facts_keep_their_order_and_agree_with_questions(completer: Completer) -> None:
-    graph = completer.graph
+def test_checked_facts_keep_their_order_and_agree_with_questions(predictor: Predictor) -> None:
+    graph = predictor.graph
     known = [by_name(graph, fact) for fact in graph.facts("train").tolist()[:2]]
-    new = [(p.head, p.relation, p.tail) for p in completer.tails("e0", "r1", k=3)]
+    new = [(p.head, p.relation, p.tail) for p in predictor.tails("e0", "r1", k=3)]
     asked = [known[0], *new, known[1], new[0]]
-    found = completer.check(asked)
+    found = predictor.score_facts(asked)
     assert [(p.head, p.relation, p.tail) for p in found] == asked
     assert [p.known for p in found] == [True, *[False] * len(new), True, False]
     for item in found:
-        assert item.score == pytest.approx(completer.score(item.head, item.relation, item.tail))
+        assert item.score == pytest.approx(predictor.score(item.head, item.relation, item.tail))
         if item.known:
             assert item.probability is None
         else:
             fact = (item.head, item.relation, item.tail)
-            assert item.probability == pytest.approx(both_ways(completer, *fact))
+            assert item.probability == pytest.approx(both_ways(predictor, *fact))
     with pytest.raises(UnknownName):
-        completer.check([("e0", "r1", "e99")])
-    assert len(completer.check([])) == 0
+        predictor.score_facts([("e0", "r1", "e99")])
+    assert len(predictor.score_facts([])) == 0
 
 
-def test_relations_of_two_entities_are_checked_facts_best_first(completer: Completer) -> None:
-    graph = completer.graph
-    everything = completer.check([("e0", r, "e1") for r in graph.relations])
-    marked = completer.relations("e0", "e1", k=1000, known="mark")
+def test_relations_of_two_entities_are_checked_facts_best_first(predictor: Predictor) -> None:
+    graph = predictor.graph
+    everything = predictor.score_facts([("e0", r, "e1") for r in graph.relations])
+    marked = predictor.relations("e0", "e1", k=1000, known="mark")
     assert {p.relation for p in marked} == set(graph.relations)
     chances = [everything.order[("e0", p.relation, "e1")] for p in marked]
     assert chances == sorted(chances, reverse=True)
-    hidden = completer.relations("e0", "e1")
+    hidden = predictor.relations("e0", "e1")
     assert [p.relation for p in hidden] == [p.relation for p in marked if not p.known][:10]
-    sure = completer.relations("e0", "e1", min_probability=max(p.probability for p in hidden))
+    sure = predictor.relations("e0", "e1", min_probability=max(p.probability for p in hidden))
     assert len(sure) >= 1
     assert {p.relation for p in sure} <= {p.relation for p in hidden}
 
 
-def test_what_is_missing_is_the_best_of_all_questions(completer: Completer) -> None:
-    graph, applying = completer.graph, Applying(completer.graph)
-    found = completer.missing("e1", k=1000)
+def test_what_is_missing_is_the_best_of_all_questions(predictor: Predictor) -> None:
+    graph, applying = predictor.graph, RelationPrior(predictor.graph)
+    found = predictor.missing("e1", k=1000)
     expected = {}
     for relation, name in enumerate(graph.relations):
         for inverse in (False, True):
-            ask = completer.heads(name, "e1", k=1000) if inverse else None
-            items = ask or completer.tails("e1", name, k=1000)
+            ask = predictor.heads(name, "e1", k=1000) if inverse else None
+            items = ask or predictor.tails("e1", name, k=1000)
             chance = float(applying.of(1)[relation + inverse * graph.num_relations])
             for p in items:
                 if p.probability:
@@ -505,13 +505,13 @@ def test_what_is_missing_is_the_best_of_all_questions(completer: Completer) -> N
     known = {by_name(graph, fact) for fact in graph.facts().tolist()}
     assert not any((p.head, p.relation, p.tail) in known for p in found)
     assert all("e1" in (p.head, p.tail) for p in found)
-    assert len(completer.missing("e1", k=3)) == 3
-    likely = completer.missing("e1", k=1000, min_probability=0.05)
+    assert len(predictor.missing("e1", k=3)) == 3
+    likely = predictor.missing("e1", k=1000, min_probability=0.05)
     assert all((p.probability or 0) >= 0.05 for p in likely)
 
 
 @pytest.fixture(scope="module")
-def ring() -> Completer:
+def ring() -> Predictor:
     """Eight neighbours, most told both ways, some linked by a second relation; nothing learned."""
     near = [(n, 0, (n + 1) % 8) for n in range(8)]
     turned = [(t, r, h) for h, r, t in near[:6]]
@@ -522,10 +522,10 @@ def ring() -> Completer:
     relations = Vocabulary(["near", "likes"], "relation")
     graph = Graph(names, relations, splits, rejected=rejected)
     model = Model(ModelSettings(width=4, initial=0.5), TrainingFacts.of(graph, {}), {}).eval()
-    return Completer(model, graph)
+    return Predictor(model, graph)
 
 
-def test_a_suggestion_says_what_links_the_two_already(ring: Completer) -> None:
+def test_a_suggestion_says_what_links_the_two_already(ring: Predictor) -> None:
     graph = ring.graph
     facts = graph.facts().tolist()
     shown = [p for e in graph.entities for p in ring.missing(e, k=1000)]
@@ -548,7 +548,7 @@ def test_a_suggestion_says_what_links_the_two_already(ring: Completer) -> None:
     assert any(p.linked == ("near", "inverse of likes") for p in shown)
 
 
-def test_of_a_symmetric_relation_one_of_two_facts_is_missing(ring: Completer) -> None:
+def test_of_a_symmetric_relation_one_of_two_facts_is_missing(ring: Predictor) -> None:
     graph = ring.graph
     assert ring.linking.symmetric == {0}
     known = {tuple(fact) for fact in graph.facts().tolist()}
@@ -576,7 +576,7 @@ def test_of_a_symmetric_relation_one_of_two_facts_is_missing(ring: Completer) ->
         total = torch.tensor([p.score for p in question]).double()
         for p, share in zip(question, total.softmax(0).tolist(), strict=True):
             values[p.head, p.tail] = share
-    applies = Applying(graph).of(0)
+    applies = RelationPrior(graph).of(0)
     for p in ring.missing("e0", k=1000):
         if p.symmetric:
             there = values[p.head, p.tail] * float(applies[0 if p.head == "e0" else 2])
@@ -584,40 +584,40 @@ def test_of_a_symmetric_relation_one_of_two_facts_is_missing(ring: Completer) ->
             assert there >= back
 
 
-def test_candidates_can_be_narrowed(completer: Completer) -> None:
-    graph = completer.graph
-    everyone = completer.tails("e0", "r1", k=1000, known="mark")
+def test_candidates_can_be_narrowed(predictor: Predictor) -> None:
+    graph = predictor.graph
+    everyone = predictor.tails("e0", "r1", k=1000, known="mark")
     tails = {graph.entities[t] for _, r, t in graph.facts().tolist() if r == 1}
-    observed = completer.tails("e0", "r1", k=1000, known="mark", among="observed")
+    observed = predictor.tails("e0", "r1", k=1000, known="mark", among="observed")
     assert [p.tail for p in observed] == [p.tail for p in everyone if p.tail in tails]
-    two = completer.tails("e0", "r1", k=1000, known="mark", among=["e3", "e4"])
+    two = predictor.tails("e0", "r1", k=1000, known="mark", among=["e3", "e4"])
     assert [p.tail for p in two] == [p.tail for p in everyone if p.tail in ("e3", "e4")]
     # Probabilities are of all candidates, whoever is shown.
     chances = {p.tail: p.probability for p in everyone}
     assert all(p.probability == chances[p.tail] for p in (*observed, *two))
     heads = {graph.entities[h] for h, r, _ in graph.facts().tolist() if r == 1}
-    back = completer.heads("r1", "e0", k=1000, known="mark", among="observed")
+    back = predictor.heads("r1", "e0", k=1000, known="mark", among="observed")
     assert {p.head for p in back} <= heads
     with pytest.raises(ValueError, match="among must be 'all', 'observed' or a list"):
-        completer.tails("e0", "r1", among="some")
+        predictor.tails("e0", "r1", among="some")
     with pytest.raises(UnknownName):
-        completer.tails("e0", "r1", among=["e99"])
+        predictor.tails("e0", "r1", among=["e99"])
 
 
-def test_less_probable_answers_can_be_left_out(completer: Completer) -> None:
-    everyone = completer.tails("e0", "r1", k=1000, known="mark")
+def test_less_probable_answers_can_be_left_out(predictor: Predictor) -> None:
+    everyone = predictor.tails("e0", "r1", k=1000, known="mark")
     chances = sorted(p.probability for p in everyone if p.probability is not None)
     middle = chances[len(chances) // 2]
-    found = completer.tails("e0", "r1", k=1000, known="mark", min_probability=middle)
+    found = predictor.tails("e0", "r1", k=1000, known="mark", min_probability=middle)
     kept = [p for p in everyone if p.known or (p.probability or 0) >= middle]
     assert list(found) == kept
     with pytest.raises(ValueError, match=r"between 0 and 1, not 2\.0"):
-        completer.tails("e0", "r1", min_probability=2.0)
+        predictor.tails("e0", "r1", min_probability=2.0)
 
 
-def test_probabilities_rise_with_scores_within_a_question(completer: Completer) -> None:
+def test_probabilities_rise_with_scores_within_a_question(predictor: Predictor) -> None:
     for head in ("e0", "e3", "e7"):
-        found = completer.tails(head, "r0", k=1000)
+        found = predictor.tails(head, "r0", k=1000)
         chances = [p.probability for p in found]
         assert chances == sorted(chances, reverse=True)
 
@@ -634,7 +634,7 @@ def test_how_likely_an_entity_has_a_relation_equals_counting() -> None:
     for h, r, t in directed:
         answers.setdefault((h, r), set()).add(t)
     has = {r: {h for h, own in answers if own == r} for r in range(4)}
-    applying = Applying(graph)
+    applying = RelationPrior(graph)
     for entity in range(7):
         own = [r for r in range(4) if entity in has[r]]
         for relation in range(4):
@@ -660,8 +660,8 @@ def test_vectors_in_files_give_the_scores(
 ) -> None:
     settings = {**SETTINGS, "model.scorer": {"kind": "DistMult"}}
     run = mocme.train(data, "structure", out=tmp_path / "run", settings=settings, device="cpu")
-    completer = run.completer("cpu")
-    files = vectors.write(tmp_path / "out", completer, kind)
+    predictor = run.predictor("cpu")
+    files = vectors.write(tmp_path / "out", predictor, kind)
     assert all(file.is_file() for file in files)
     if kind == "npy":
         found = {p.stem: np.load(p) for p in files if p.suffix == ".npy"}
@@ -675,9 +675,9 @@ def test_vectors_in_files_give_the_scores(
     relation = dict(zip(names["relations"], found["relations"], strict=True))
     forward = (entity["e0"] * relation["r1"] * entity["e3"]).sum()
     back = (entity["e3"] * relation["inverse of r1"] * entity["e0"]).sum()
-    assert (forward + back) / 2 == pytest.approx(completer.score("e0", "r1", "e3"), rel=1e-5)
+    assert (forward + back) / 2 == pytest.approx(predictor.score("e0", "r1", "e3"), rel=1e-5)
     with pytest.raises(ValueError, match="is there already"):
-        vectors.write(tmp_path / "out", completer, kind)
+        vectors.write(tmp_path / "out", predictor, kind)
 
 
 def test_a_notebook_shows_a_table_in_which_names_are_text(tiny_graph: Callable) -> None:
@@ -685,10 +685,10 @@ def test_a_notebook_shows_a_table_in_which_names_are_text(tiny_graph: Callable) 
     names = Vocabulary(["<script>alert(1)</script>", *list(tiny.graph.entities)[1:]])
     graph = Graph(names, tiny.graph.relations, tiny.graph.splits)
     model = Model(ModelSettings(width=4), tiny.facts(), tiny.features.dense).eval()
-    found = Completer(model, graph).tails("e1", "r0", k=12, known="mark")
+    found = Predictor(model, graph).tails("e1", "r0", k=12, known="mark")
     shown = found._repr_html_()
     assert "<script>" not in shown
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
     assert shown.count("<tr>") == 1 + len(
-        Completer(model, graph).tails("e1", "r0", k=12, known="mark")
+        Predictor(model, graph).tails("e1", "r0", k=12, known="mark")
     )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mocme.serving.name_search import Search, folded
+from mocme.serving.name_search import NameSearch, folded
 
 NAMES = ["Chad", "Lake Chad", "Charlotte", "São Tomé", "New Chadwick", "N'Djamena", "Niger"]
 FACTS = [28, 5, 3, 4, 1, 3, 9]
 
 
 def found(typed: str, k: int = 20) -> list[str]:
-    return [NAMES[place] for place in Search(NAMES, FACTS)(typed, k)]
+    return [NAMES[place] for place in NameSearch(NAMES, FACTS)(typed, k)]
 
 
 def test_the_beginning_of_a_name_comes_before_that_of_a_word() -> None:
@@ -38,7 +38,7 @@ def test_a_slip_is_forgiven() -> None:
 )
 def test_every_prefix_is_found_as_a_scan_finds_it(names: list[str], typed: str) -> None:
     facts = [len(name) for name in names]
-    places = Search(names, facts)(typed, 100)
+    places = NameSearch(names, facts)(typed, 100)
     assert len(set(places)) == len(places)
     begins = [place for place, name in enumerate(names) if folded(name).startswith(typed)]
     begins.sort(key=lambda place: (folded(names[place]) != typed, -facts[place], place))

@@ -103,11 +103,11 @@ def serving(
 
     from mocme.data.reviews import Reviews
     from mocme.serving.api import application
-    from mocme.serving.run_view import Served
-    from mocme.serving.uploads import Pictures
+    from mocme.serving.run_view import RunView
+    from mocme.serving.uploads import ImageUploads
 
-    room = None if pictures is None else Pictures(pictures)
-    served = [Served(run.path.name, run) for run in runs]
+    room = None if pictures is None else ImageUploads(pictures)
+    served = [RunView(run.path.name, run) for run in runs]
     listener = socket.create_server(("127.0.0.1", 0))
     app = application(served, Reviews(reviews), token=token, pictures=room)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))

@@ -21,9 +21,9 @@ import mocme
 from mocme.data.reviews import Reviews
 from mocme.runs.run import Run
 from mocme.serving.api import application
-from mocme.serving.run_view import Served
+from mocme.serving.run_view import RunView
 from mocme.serving.server import Address
-from mocme.serving.uploads import Pictures
+from mocme.serving.uploads import ImageUploads
 
 # Requests of an operation, of one kind: with two schemas and two kinds more than 500 in all. With
 # MOCME_FUZZ=150 there are more than 10,000.
@@ -48,8 +48,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     few = {"training.passes": 1, "model.width": 8}
     run = mocme.train("atlas", "structure", out=out, settings=few, device="cpu")
     reviews = Reviews(Path(out) / "reviews.sqlite")
-    pictures = Pictures(tmp_path_factory.mktemp("pictures"))
-    app = application([Served("atlas", Run.open(run.path))], reviews, pictures=pictures)
+    pictures = ImageUploads(tmp_path_factory.mktemp("pictures"))
+    app = application([RunView("atlas", Run.open(run.path))], reviews, pictures=pictures)
     address = Address(port=0)
     listener = address.bind()
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))

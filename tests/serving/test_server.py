@@ -28,9 +28,9 @@ from mocme import cli
 from mocme.data.reviews import Reviews
 from mocme.runs.run import Run
 from mocme.serving.api import application
-from mocme.serving.batching import Answering, Busy
+from mocme.serving.batching import Batching, QueueFull
 from mocme.serving.limits import Limits
-from mocme.serving.run_view import Served
+from mocme.serving.run_view import RunView
 from mocme.serving.server import Address, distinct_names
 
 TOKEN = "a-long-enough-secret"
@@ -47,12 +47,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(path: Path) -> Served:
-    return Served("atlas", Run.open(path))
+def served(path: Path) -> RunView:
+    return RunView("atlas", Run.open(path))
 
 
 @pytest.fixture
-def client(served: Served, tmp_path: Path) -> Iterator[TestClient]:
+def client(served: RunView, tmp_path: Path) -> Iterator[TestClient]:
     reviews = Reviews(tmp_path / "reviews.sqlite")
     with TestClient(application([served], reviews), raise_server_exceptions=False) as client:
         yield client
@@ -70,8 +70,8 @@ def refused(answer: Any, status: int, code: str) -> dict[str, Any]:
 # -- questions -------------------------------------------------------------------------------------
 
 
-def test_answers_are_those_of_the_run(client: TestClient, served: Served) -> None:
-    completer = served.completer
+def test_answers_are_those_of_the_run(client: TestClient, served: RunView) -> None:
+    predictor = served.predictor
 
     def same(path: str, body: dict[str, Any], found: Any) -> None:
         answer = client.post(f"/v1/{path}", json=body)
@@ -89,23 +89,23 @@ def test_answers_are_those_of_the_run(client: TestClient, served: Served) -> Non
             else:
                 assert given["probability"] == pytest.approx(item.probability, rel=1e-3)
 
-    same("tails", {**CHAD, "k": 7}, completer.tails("Chad", "borders", 7))
+    same("tails", {**CHAD, "k": 7}, predictor.tails("Chad", "borders", 7))
     marked = {**CHAD, "known": "mark", "among": "observed"}
-    same("tails", marked, completer.tails("Chad", "borders", known="mark", among="observed"))
+    same("tails", marked, predictor.tails("Chad", "borders", known="mark", among="observed"))
     some = {"relation": "borders", "tail": "Chad", "among": ["Niger", "Mali"]}
-    same("heads", some, completer.heads("borders", "Chad", among=["Niger", "Mali"]))
-    same("relations", {"head": "Chad", "tail": "Mali"}, completer.relations("Chad", "Mali"))
-    same("missing", {"entity": "Chad", "k": 3}, completer.missing("Chad", 3))
+    same("heads", some, predictor.heads("borders", "Chad", among=["Niger", "Mali"]))
+    same("relations", {"head": "Chad", "tail": "Mali"}, predictor.relations("Chad", "Mali"))
+    same("missing", {"entity": "Chad", "k": 3}, predictor.missing("Chad", 3))
     facts = [("Chad", "borders", "Niger"), ("Chad", "borders", "Mali")]
     body = {"facts": [dict(zip(("head", "relation", "tail"), f, strict=True)) for f in facts]}
-    same("check", body, completer.check(facts))
+    same("check", body, predictor.score_facts(facts))
 
 
-def test_an_explanation_is_that_of_the_run(client: TestClient, served: Served) -> None:
+def test_an_explanation_is_that_of_the_run(client: TestClient, served: RunView) -> None:
     fact = {"head": "Chad", "relation": "borders", "tail": "Mali"}
     answer = client.post("/v1/explain", json=fact)
     assert answer.status_code == 200, answer.text
-    wanted = asdict(served.completer.explain(*fact.values()))
+    wanted = asdict(served.predictor.explain(*fact.values()))
     assert answer.json() == json.loads(json.dumps(wanted))
     refused(client.post("/v1/explain", json={**fact, "tail": "Malli"}), 404, "unknown_name")
 
@@ -173,10 +173,10 @@ def test_unknown_names_come_with_near_ones(client: TestClient) -> None:
 
 
 def test_questions_from_many_threads_are_answered_each_its_own(
-    client: TestClient, served: Served
+    client: TestClient, served: RunView
 ) -> None:
     names = list(served.graph.entities)[:40]
-    wanted = {name: served.completer.tails(name, "located in", 3) for name in names}
+    wanted = {name: served.predictor.tails(name, "located in", 3) for name in names}
     wrong: list[str] = []
 
     def ask(some: list[str]) -> None:
@@ -200,14 +200,14 @@ def test_questions_from_many_threads_are_answered_each_its_own(
 # -- looking about ---------------------------------------------------------------------------------
 
 
-def test_an_entity_shows_what_is_known_of_it(client: TestClient, served: Served) -> None:
+def test_an_entity_shows_what_is_known_of_it(client: TestClient, served: RunView) -> None:
     found = client.get("/v1/entity", params={"name": "Chad"}).json()
     assert found["in_training"]
     assert found["types"] == ["country"]
     assert found["texts"][0]["text"].startswith("Chad ;")
     assert {n["name"] for n in found["numbers"]} >= {"area", "population"}
     assert found["modalities"]["structure"] is True
-    pairs = served.completer.features.pairs
+    pairs = served.predictor.features.pairs
     assert {*found["pairs"]} == {*pairs}
     assert not {*found["pairs"]} & {*found["modalities"]}
     chad = served.graph.entities.id("Chad")
@@ -224,7 +224,7 @@ def test_an_entity_shows_what_is_known_of_it(client: TestClient, served: Served)
     refused(client.get(picture["url"].replace("index=0", "index=7")), 404, "not_found")
 
 
-def test_facts_are_all_there_by_page(client: TestClient, served: Served) -> None:
+def test_facts_are_all_there_by_page(client: TestClient, served: RunView) -> None:
     graph = served.graph
     chad = graph.entities.id("Chad")
     facts = graph.facts().tolist()
@@ -299,7 +299,7 @@ path = "numbers.tsv"
         file.write(tables)
     few = {"training.passes": 1, "model.width": 4}
     run = mocme.train(data, str(experiment), out=tmp_path / "run", settings=few, device="cpu")
-    shown = Served("words", Run.open(run.path)).entity("a")
+    shown = RunView("words", Run.open(run.path)).entity("a")
     assert shown["texts"] == [{"modality": "word", "text": "red house"}]
     assert shown["numbers"] == [{"modality": "size", "name": "height", "value": 3.0}]
 
@@ -311,7 +311,7 @@ def test_an_addition_is_shown_with_the_modalities_it_has(
     few = {"training.passes": 1, "model.width": 4}
     run = mocme.train(data, "mocme", out=tmp_path / "run", settings=few, device="cpu")
     run.add("new", [("new", "r0", "e1")], content={"shape": [0.1, 0.2, 0.3, 0.4, 0.5]})
-    served = Served("tiny", Run.open(run.path))
+    served = RunView("tiny", Run.open(run.path))
     shown = served.entity("new")
     assert shown["modalities"] == {"structure": True, "shape": True, "sound": False, "word": False}
     assert (shown["facts"], shown["in_training"]) == (1, True)
@@ -320,11 +320,11 @@ def test_an_addition_is_shown_with_the_modalities_it_has(
 # -- decisions -------------------------------------------------------------------------------------
 
 
-def test_decisions_come_back_and_go_out(client: TestClient, served: Served) -> None:
+def test_decisions_come_back_and_go_out(client: TestClient, served: RunView) -> None:
     body = {**CHAD, "tail": "Mali", "decision": "accept", "reviewer": "Ada"}
     made = client.post("/v1/reviews", json=body)
     assert made.status_code == 201
-    (shown,) = served.completer.check([("Chad", "borders", "Mali")])
+    (shown,) = served.predictor.score_facts([("Chad", "borders", "Mali")])
     assert made.json()["probability"] == pytest.approx(shown.probability, rel=1e-3)
     assert client.get("/v1/reviews").json()["counts"] == {"accept": 1, "reject": 0, "skip": 0}
     other = client.post("/v1/reviews", json={**body, "decision": "reject", "note": "=x"}).json()
@@ -353,7 +353,7 @@ def test_every_answer_has_the_headers_that_keep_a_page_safe(client: TestClient) 
         assert answer.headers["x-request-id"]
 
 
-def test_a_token_is_asked_for(served: Served) -> None:
+def test_a_token_is_asked_for(served: RunView) -> None:
     with TestClient(application([served], token=TOKEN)) as client:
         refused(client.get("/v1/runs"), 401, "no_token")
         refused(client.get("/metrics"), 401, "no_token")
@@ -364,7 +364,7 @@ def test_a_token_is_asked_for(served: Served) -> None:
         assert client.get("/healthz").status_code == 200
 
 
-def test_bodies_are_limited_however_they_come(served: Served) -> None:
+def test_bodies_are_limited_however_they_come(served: RunView) -> None:
     with TestClient(application([served], limits=Limits(body=1000))) as client:
         long = {**CHAD, "among": ["x" * 100] * 50}
         refused(client.post("/v1/tails", json=long), 413, "too_large")
@@ -376,7 +376,7 @@ def test_bodies_are_limited_however_they_come(served: Served) -> None:
         assert client.post("/v1/tails", json=CHAD).status_code == 200
 
 
-def test_other_names_of_the_server_are_refused(served: Served) -> None:
+def test_other_names_of_the_server_are_refused(served: RunView) -> None:
     with TestClient(application([served], hosts=frozenset({"localhost", "::1"}))) as client:
         ask = lambda host: client.get("/healthz", headers={"host": host})  # noqa: E731
         refused(ask("evil.example"), 421, "wrong_host")
@@ -384,14 +384,14 @@ def test_other_names_of_the_server_are_refused(served: Served) -> None:
             assert ask(host).status_code == 200
 
 
-def test_without_reviews_there_is_nothing_to_decide(served: Served) -> None:
+def test_without_reviews_there_is_nothing_to_decide(served: RunView) -> None:
     with TestClient(application([served])) as client:
         error = refused(client.get("/v1/reviews"), 404, "not_found")
         assert "--reviews" in error["message"]
 
 
-def test_two_runs_are_asked_by_name(served: Served, path: Path) -> None:
-    second = Served("second", Run.open(path))
+def test_two_runs_are_asked_by_name(served: RunView, path: Path) -> None:
+    second = RunView("second", Run.open(path))
     with TestClient(application([served, second])) as client:
         assert [r["name"] for r in client.get("/v1/runs").json()["runs"]] == ["atlas", "second"]
         answers = [
@@ -432,11 +432,11 @@ def test_questions_that_gather_are_answered_together() -> None:
         go.wait(5)
         return [ValueError("seven") if n == 7 else n * n for n in asked]
 
-    lane: Answering[int, int] = Answering(answer, 4, 8)
+    lane: Batching[int, int] = Batching(answer, 4, 8)
     first = lane.ask(1)
     assert begun.wait(5)
     later = [lane.ask(n) for n in range(2, 10)]
-    with pytest.raises(Busy):
+    with pytest.raises(QueueFull):
         lane.ask(10)
     assert later[1].cancel()  # nobody waits for 3 any more
     go.set()
@@ -447,7 +447,7 @@ def test_questions_that_gather_are_answered_together() -> None:
         later[5].result(5)
     assert blocks == [[1], [2, 4, 5, 6], [7, 8, 9]]
     lane.close()
-    with pytest.raises(Busy):
+    with pytest.raises(QueueFull):
         lane.ask(1)
 
 
@@ -458,15 +458,15 @@ def test_what_computes_lets_those_pass_that_answer() -> None:
     def priority(_: Any = None) -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    lane: Answering[int, int] = Answering(lambda asked: [priority() for _ in asked], 1, 1)
+    lane: Batching[int, int] = Batching(lambda asked: [priority() for _ in asked], 1, 1)
     assert lane.ask(0).result(5) == min(priority() + 5, 19)
     lane.close()
 
 
-def test_more_than_may_wait_is_refused_with_when_to_come_back(served: Served) -> None:
+def test_more_than_may_wait_is_refused_with_when_to_come_back(served: RunView) -> None:
     go = threading.Event()
 
-    class Slow(Served):
+    class Slow(RunView):
         def __init__(self) -> None:
             self.__dict__.update(vars(served))
 

@@ -30,11 +30,11 @@ from mocme.inductive.store import FILE
 from mocme.runs.run import Run
 from mocme.serving import dispatcher as hub
 from mocme.serving.api import application
-from mocme.serving.hot_reload import Live
+from mocme.serving.hot_reload import HotReload
 from mocme.serving.limits import Limits
 from mocme.serving.metrics import Metrics
-from mocme.serving.run_view import Served
-from mocme.serving.uploads import Pictures
+from mocme.serving.run_view import RunView
+from mocme.serving.uploads import ImageUploads
 
 FEW = {"training.passes": 1, "model.width": 8}
 FACTS = [("Ada", "r0", "e1"), ("e3", "r1", "Ada")]
@@ -54,7 +54,7 @@ def trained(
     out = tmp_path_factory.mktemp("runs") / "run"
     settings = {**FEW, "model.patterns": {"support": 1, "confidence": 0.001}}
     run = mocme.train(folder, "mocme", out=out, settings=settings, device="cpu")
-    run.completer("cpu")  # calibrates it
+    run.predictor("cpu")  # calibrates it
     return out
 
 
@@ -137,14 +137,14 @@ def renewals(client: TestClient, result: str) -> float:
 
 
 def test_a_server_answers_with_what_was_added_since(run: Run, often: None) -> None:
-    with TestClient(application([Served("run", run)])) as client:
+    with TestClient(application([RunView("run", run)])) as client:
         before = client.get("/v1/runs").json()["runs"][0]
         assert before["additions"] == 0
         Run.open(run.path).add("Ada", FACTS)
         until(lambda: served_entities(client) == before["entities"] + 1)
         assert client.get("/v1/runs").json()["runs"][0]["additions"] == 1
         asked = {"head": "Ada", "relation": "r1", "k": 5}
-        wanted = Run.open(run.path).completer("cpu").tails("Ada", "r1", 5)
+        wanted = Run.open(run.path).predictor("cpu").tails("Ada", "r1", 5)
         given = client.post("/v1/tails", json=asked).json()["predictions"]
         assert [(g["tail"], g["score"]) for g in given] == [(w.tail, w.score) for w in wanted]
         shown = client.get("/v1/entity", params={"name": "Ada"}).json()
@@ -164,7 +164,7 @@ def test_a_server_answers_with_what_was_added_since(run: Run, often: None) -> No
 
 def test_one_who_asks_for_what_was_just_added_need_not_wait(run: Run, rarely: None) -> None:
     """As where another process of the server has added it."""
-    with TestClient(application([Served("run", run)])) as client:
+    with TestClient(application([RunView("run", run)])) as client:
         for number, (path, body) in enumerate(
             (
                 ("tails", {"head": "new0", "relation": "r1"}),
@@ -193,7 +193,7 @@ def test_a_damaged_file_leaves_what_is_served(
     file = run.path / FILE
     whole = file.read_bytes()
     logging.getLogger("mocme.serving").propagate = True
-    with TestClient(application([Served("run", run)])) as client:
+    with TestClient(application([RunView("run", run)])) as client:
         put(file, whole[:-1])
         until(lambda: renewals(client, "failed") == 1)
         assert client.get("/v1/entity", params={"name": "Ada"}).status_code == 200
@@ -209,8 +209,8 @@ def test_a_damaged_file_leaves_what_is_served(
 
 
 def test_what_additions_do_not_change_is_not_read_again(run: Run) -> None:
-    first = Served("run", run)
-    live = Live(first, Metrics())
+    first = RunView("run", run)
+    live = HotReload(first, Metrics())
     assert live.renew() is first
     run.add("Ada", FACTS)
     for gone in ("model.safetensors", "graph.safetensors", "calibration.safetensors"):
@@ -222,7 +222,7 @@ def test_what_additions_do_not_change_is_not_read_again(run: Run) -> None:
     # The old one answers on, to the bit, for whoever has begun to ask it.
     assert "Ada" not in first.graph.entities
     old = first.graph.num_entities
-    vectors = [one.completer.model.frozen().vectors for one in (first, second)]
+    vectors = [one.predictor.model.frozen().vectors for one in (first, second)]
     assert torch.equal(vectors[0][:old], vectors[1][:old])
 
 
@@ -246,7 +246,7 @@ def room(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(run: Run, room: Path) -> Iterator[TestClient]:
-    app = application([Served("run", run)], pictures=Pictures(room))
+    app = application([RunView("run", run)], pictures=ImageUploads(room))
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
@@ -255,8 +255,8 @@ def client(run: Run, room: Path) -> Iterator[TestClient]:
 def painter(pictured: Path, tmp_path: Path, room: Path) -> Iterator[TestClient]:
     """A server of a run with pictures."""
     shutil.copytree(pictured, tmp_path / "pictured")
-    served = Served("pictured", Run.open(tmp_path / "pictured"))
-    app = application([served], pictures=Pictures(room, Limits(pictures=3)))
+    served = RunView("pictured", Run.open(tmp_path / "pictured"))
+    app = application([served], pictures=ImageUploads(room, Limits(pictures=3)))
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
@@ -289,7 +289,7 @@ def test_an_entity_is_added_listed_and_taken_back(client: TestClient, run: Run) 
     assert made.json() == about
     shown = client.get("/v1/entity", params={"name": "Ada"}).json()
     assert shown["addition"] == {key: about[key] for key in ("time", "given", "notes")}
-    again = Run.open(run.path).completer("cpu").tails("Ada", "r1", 3)
+    again = Run.open(run.path).predictor("cpu").tails("Ada", "r1", 3)
     asked = {"head": "Ada", "relation": "r1", "k": 3}
     given = client.post("/v1/tails", json=asked).json()["predictions"]
     assert [g["tail"] for g in given] == [item.tail for item in again]
@@ -361,7 +361,7 @@ def test_bodies_of_another_form_are_refused(given: dict[str, Any], client: TestC
 
 
 def test_a_server_that_was_not_told_to_adds_nothing(run: Run) -> None:
-    with TestClient(application([Served("run", run)])) as client:
+    with TestClient(application([RunView("run", run)])) as client:
         assert client.get("/v1/runs").json()["adds"] is False
         for answer in (
             client.post("/v1/additions", json=NEW),
@@ -376,7 +376,7 @@ def test_a_server_that_was_not_told_to_adds_nothing(run: Run) -> None:
 
 def test_adding_needs_the_token_as_all_else(run: Run, room: Path) -> None:
     token = "a-long-enough-secret"
-    app = application([Served("run", run)], token=token, pictures=Pictures(room))
+    app = application([RunView("run", run)], token=token, pictures=ImageUploads(room))
     with TestClient(app) as client:
         refused(client.post("/v1/additions", json=NEW), 401, "no_token")
         refused(send(client, picture()), 401, "no_token")
@@ -421,7 +421,7 @@ def test_a_disk_that_is_full_while_encoding_is_told(
         database.execute("insert into held values (zeroblob(100000))")
 
     id = send(painter, picture()).json()["id"]
-    monkeypatch.setattr("mocme.encoders.image.Image.encode", full)
+    monkeypatch.setattr("mocme.encoders.kinds.image.ImageEncoder.encode", full)
     body = {"name": "Ada", "content": {"image": {"pictures": [id]}}}
     refused(painter.post("/v1/additions", json=body), 507, "no_room")
 
@@ -432,14 +432,14 @@ def test_questions_pass_an_addition_that_takes_long(
     import threading
 
     begun, go = threading.Event(), threading.Event()
-    add = Live.add
+    add = HotReload.add
 
-    def slow(self: Live, entity: Any) -> Any:
+    def slow(self: HotReload, entity: Any) -> Any:
         begun.set()
         assert go.wait(30)
         return add(self, entity)
 
-    monkeypatch.setattr(Live, "add", slow)
+    monkeypatch.setattr(HotReload, "add", slow)
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(client.post("/v1/additions", json=NEW)))
     thread.start()
@@ -557,7 +557,7 @@ def test_only_so_many_pictures_are_kept(painter: TestClient, room: Path) -> None
     send(painter, picture(1))  # again, and so the newest
     ids.append(send(painter, picture(4)).json()["id"])
     assert {path.name for path in room.iterdir()} == {ids[0], ids[2], ids[3]}
-    few = Pictures(room, Limits(pictures_bytes=1))
+    few = ImageUploads(room, Limits(pictures_bytes=1))
     few.keep(picture(5))
     assert not list(room.iterdir())
 

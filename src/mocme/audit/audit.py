@@ -14,11 +14,11 @@ from mocme.data.load import load_raw
 from mocme.data.modality import Features
 from mocme.data.quality import leakage, profile
 from mocme.data.quality.coverage import Coverage, coverage, text_lengths
-from mocme.data.quality.leakage import Defect, Split, Unseen
-from mocme.data.quality.profile import Components, Degrees, Relation
-from mocme.data.quality.raw_rows import Released
+from mocme.data.quality.leakage import Defect, SplitCounts, UnseenNames
+from mocme.data.quality.profile import Components, Degrees, RelationProfile
+from mocme.data.quality.raw_rows import RawGraph
 from mocme.data.quality.relation_overlap import inverses, twins
-from mocme.evaluation.baselines import Floor, floors
+from mocme.evaluation.baselines import Baseline, floors
 from mocme.evaluation.breakdown import cardinality
 
 
@@ -41,14 +41,14 @@ class Audit:
 
     name: str
     entities: int
-    splits: dict[str, Split]
+    splits: dict[str, SplitCounts]
     defects: list[Defect]
-    unseen: Unseen
+    unseen: UnseenNames
     degrees: Degrees
     components: Components
-    relations: list[Relation]
+    relations: list[RelationProfile]
     coverage: Coverage
-    floors: dict[str, dict[str, Floor]]
+    floors: dict[str, dict[str, Baseline]]
     notes: list[str] = field(default_factory=list)
     rejects: dict[str, list[Reject]] = field(default_factory=dict)
 
@@ -76,7 +76,7 @@ class Audit:
 
 
 def audit(
-    data: str | Path | Graph | Released,
+    data: str | Path | Graph | RawGraph,
     features: str | Path | Features | None = None,
     *,
     modalities: Mapping[str, Mapping[str, Any]] | None = None,
@@ -96,8 +96,8 @@ def audit(
         ValueError: an input is wrong, with the file, the line and the remedy.
     """
     if isinstance(data, Graph):
-        data = Released.of(data)
-    released = data if isinstance(data, Released) else load_raw(data)
+        data = RawGraph.of(data)
+    released = data if isinstance(data, RawGraph) else load_raw(data)
     graph, facts = released.graph, released.distinct()
     reversed_ = inverses(facts, graph.num_entities, graph.num_relations)
     same = twins(facts, graph.num_entities, graph.num_relations)

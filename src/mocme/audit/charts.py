@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mocme.audit.html import Html, short, tag
+from mocme.audit.html import Markup, short, tag
 
 WIDTH = 760
 LABEL, VALUE = 190, 190
@@ -27,7 +27,7 @@ class Bar:
     text: str
 
 
-def bars(title: str, rows: Sequence[Bar]) -> Html:
+def bars(title: str, rows: Sequence[Bar]) -> Markup:
     """Horizontal bars, one below the other, on a scale from 0 to 1."""
     room = WIDTH - LABEL - VALUE
     shapes: list[str] = []
@@ -46,7 +46,7 @@ def bars(title: str, rows: Sequence[Bar]) -> Html:
     return _picture(title, ROW * len(rows) + 4, shapes)
 
 
-def columns(title: str, heights: Mapping[str, int], axis: str) -> Html:
+def columns(title: str, heights: Mapping[str, int], axis: str) -> Markup:
     """Upright columns with their numbers, and what they stand for below."""
     height, low = 170, 190
     top = max(heights.values(), default=0) or 1
@@ -62,7 +62,7 @@ def columns(title: str, heights: Mapping[str, int], axis: str) -> Html:
     return _picture(title, low + 46, shapes)
 
 
-def strips(title: str, groups: Mapping[str, Sequence[tuple[str, int]]], axis: str) -> Html:
+def strips(title: str, groups: Mapping[str, Sequence[tuple[str, int]]], axis: str) -> Markup:
     """A strip for each group with a dot for each (name, number), on a logarithmic scale."""
     left, right, high = 120, WIDTH - 30, 46
     largest = max((n for members in groups.values() for _, n in members), default=1)
@@ -89,7 +89,7 @@ def strips(title: str, groups: Mapping[str, Sequence[tuple[str, int]]], axis: st
     return _picture(title, bottom + 46, shapes)
 
 
-def _picture(title: str, height: float, shapes: Sequence[str]) -> Html:
+def _picture(title: str, height: float, shapes: Sequence[str]) -> Markup:
     drawing = tag(
         "svg",
         tag("title", title),
@@ -101,16 +101,16 @@ def _picture(title: str, height: float, shapes: Sequence[str]) -> Html:
     return tag("figure", drawing, class_="picture")
 
 
-def _text(x: float, y: float, text: str, **attributes: object) -> Html:
+def _text(x: float, y: float, text: str, **attributes: object) -> Markup:
     return tag("text", text, x=_n(x), y=_n(y), **attributes)
 
 
-def _box(x: float, y: float, width: float, height: float, colour: str) -> Html:
+def _box(x: float, y: float, width: float, height: float, colour: str) -> Markup:
     sizes = {"x": _n(x), "y": _n(y), "width": _n(width), "height": _n(height)}
     return tag("rect", **sizes, class_=colour)
 
 
-def _line(x1: float, y1: float, x2: float, y2: float) -> Html:
+def _line(x1: float, y1: float, x2: float, y2: float) -> Markup:
     return tag("line", x1=_n(x1), y1=_n(y1), x2=_n(x2), y2=_n(y2))
 
 

@@ -12,13 +12,13 @@ DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2
 VOID = frozenset({"meta", "br"})
 
 
-class Html(str):
+class Markup(str):
     """Markup, as `tag` makes it; every other text is escaped where it is put into a tag."""
 
     __slots__ = ()
 
 
-def tag(name: str, /, *content: str, **attributes: object) -> Html:
+def tag(name: str, /, *content: str, **attributes: object) -> Markup:
     """An element.
 
     Args:
@@ -32,13 +32,13 @@ def tag(name: str, /, *content: str, **attributes: object) -> Html:
         if value is not None
     )
     if name in VOID:
-        return Html(f"<{name}{given}>")
-    return Html(f"<{name}{given}>{join(*content)}</{name}>")
+        return Markup(f"<{name}{given}>")
+    return Markup(f"<{name}{given}>{join(*content)}</{name}>")
 
 
-def join(*content: str) -> Html:
+def join(*content: str) -> Markup:
     """Elements and texts one after the other."""
-    return Html("".join(c if isinstance(c, Html) else escape(visible(c)) for c in content))
+    return Markup("".join(c if isinstance(c, Markup) else escape(visible(c)) for c in content))
 
 
 def visible(text: str) -> str:
@@ -53,7 +53,7 @@ def short(text: str, longest: int = LONGEST) -> str:
     return f"{text[:longest]}... ({len(text) - longest:,} more characters)"
 
 
-def label(name: str) -> Html:
+def label(name: str) -> Markup:
     """A name of the data, apart from the direction of the text around it."""
     full = visible(name)[:1000] if len(name) > LONGEST else None
     return tag("bdi", short(name) or "(empty)", title=full)

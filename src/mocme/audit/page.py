@@ -10,10 +10,10 @@ from mocme.audit import charts as pictures
 from mocme.audit.audit import Audit
 from mocme.audit.charts import Bar
 from mocme.audit.findings import COMMON, findings, percent
-from mocme.audit.html import Html, join, label, tag
+from mocme.audit.html import Markup, join, label, tag
 from mocme.data.formats.writers import written
 from mocme.data.quality.leakage import DEFECTS, Defect
-from mocme.data.quality.profile import Partner, Relation
+from mocme.data.quality.profile import Partner, RelationProfile
 from mocme.data.quality.relation_overlap import STRONG
 from mocme.evaluation.breakdown import CARDINALITIES
 
@@ -81,7 +81,7 @@ def page(audit: Audit) -> str:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
         tag("title", f"Audit of {audit.name}"),
-        tag("style", Html(STYLE)),
+        tag("style", Markup(STYLE)),
     )
     body = tag(
         "main",
@@ -119,7 +119,7 @@ def _bar(defect: Defect) -> Bar:
     )
 
 
-def _tiles(audit: Audit) -> Html:
+def _tiles(audit: Audit) -> Markup:
     counts = {"entities": audit.entities, "relations": len(audit.relations)}
     counts |= {f"rows of {name}": split.rows for name, split in audit.splits.items()}
     tiles = [
@@ -129,7 +129,7 @@ def _tiles(audit: Audit) -> Html:
     return tag("div", *tiles, class_="tiles")
 
 
-def _findings(audit: Audit) -> Html:
+def _findings(audit: Audit) -> Markup:
     items = [
         tag("li", tag("b", SIGNS[f.weight], title=f.weight), tag("span", f.text), class_=f.weight)
         for f in findings(audit)
@@ -137,7 +137,7 @@ def _findings(audit: Audit) -> Html:
     return _section("What to know first", tag("ul", *items, class_="findings"))
 
 
-def _splits(audit: Audit) -> Html:
+def _splits(audit: Audit) -> Markup:
     rows: list[Sequence[str]] = [
         (name, f"{split.rows:,}", f"{split.distinct:,}", f"{split.repeated:,}")
         for name, split in audit.splits.items()
@@ -158,9 +158,9 @@ def _splits(audit: Audit) -> Html:
     return _section("Splits and leakage", *parts)
 
 
-def _floors(audit: Audit) -> Html:
+def _floors(audit: Audit) -> Markup:
     if not audit.floors:
-        return Html("")
+        return Markup("")
     drawn = [
         Bar(
             f"{split}: {FLOORS[name]}",
@@ -179,7 +179,7 @@ def _floors(audit: Audit) -> Html:
     return _section("Floors", tag("p", said), pictures.bars("MRR of the floors", drawn))
 
 
-def _entities(audit: Audit) -> Html:
+def _entities(audit: Audit) -> Markup:
     unseen, whole = audit.unseen, audit.components
     degree = audit.degrees.percentiles
     said = (
@@ -204,7 +204,7 @@ def _entities(audit: Audit) -> Html:
     return _section("Entities", tag("p", said), drawn, tag("p", parts), rows)
 
 
-def _relations(audit: Audit) -> Html:
+def _relations(audit: Audit) -> Markup:
     ordered = sorted(audit.relations, key=lambda relation: -relation.facts)
     groups = {
         kind: [(r.name, r.facts) for r in ordered if r.cardinality == kind and r.facts]
@@ -220,7 +220,7 @@ def _relations(audit: Audit) -> Html:
     return _section("Relations", *parts)
 
 
-def _relation_table(relations: Sequence[Relation]) -> Html:
+def _relation_table(relations: Sequence[RelationProfile]) -> Markup:
     head = ("relation", "facts", "class", "symmetric", "inverse", "same pairs")
     rows = [
         (
@@ -242,7 +242,7 @@ def _partner(partner: Partner | None) -> str:
     return join(label(partner.name), f" ({percent(partner.share)})")
 
 
-def _modalities(audit: Audit) -> Html:
+def _modalities(audit: Audit) -> Markup:
     covered = audit.coverage
     drawn = []
     for name, vectors in covered.dense.items():
@@ -284,7 +284,7 @@ def _modalities(audit: Audit) -> Html:
     return _section("Modalities", tag("p", said), chart, table)
 
 
-def _words() -> Html:
+def _words() -> Markup:
     meanings = {
         "repeat another": "A row whose fact stands in an earlier row of the same split.",
         **{kind: f"{text[0].upper()}{text[1:]}." for kind, text in DEFECTS.items()},
@@ -305,22 +305,22 @@ def _words() -> Html:
     return tag("details", tag("summary", "What the words mean"), tag("dl", *items))
 
 
-def _notes(audit: Audit) -> Html:
+def _notes(audit: Audit) -> Markup:
     if not audit.notes:
-        return Html("")
+        return Markup("")
     # A note is text for people with line ends of its own, which stay.
     lines = [line for note in audit.notes for line in note.split("\n")]
-    text = Html("\n").join(join(line) for line in lines)
-    return tag("details", tag("summary", "How the files were read"), tag("pre", Html(text)))
+    text = Markup("\n").join(join(line) for line in lines)
+    return tag("details", tag("summary", "How the files were read"), tag("pre", Markup(text)))
 
 
-def _section(title: str, *content: str) -> Html:
+def _section(title: str, *content: str) -> Markup:
     return tag("section", tag("h2", title), *content)
 
 
 def _table(
     head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] | None = None
-) -> Html:
+) -> Markup:
     """A table; columns of numbers are set to the right (all but the first by default)."""
     right = range(1, len(head)) if numbers is None else numbers
     sides = ["n" if place in right else None for place in range(len(head))]

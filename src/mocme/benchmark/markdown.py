@@ -16,8 +16,8 @@ from jaxtyping import Int
 
 from mocme.benchmark import bootstrap as comparing
 from mocme.benchmark import results
-from mocme.benchmark.plan import Trial, check
-from mocme.benchmark.spec import SPLITS, Bench, Published, Row
+from mocme.benchmark.plan import PlannedRun, check
+from mocme.benchmark.spec import SPLITS, BenchmarkSpec, PublishedResult, Row
 
 HITS = ("hits@1", "hits@3", "hits@10")
 PARTS = {
@@ -29,7 +29,7 @@ NONE = "-"
 
 
 @dataclass(frozen=True)
-class Line:
+class ResultRow:
     """A row on a graph, with what there is of its results.
 
     Attributes:
@@ -39,8 +39,8 @@ class Line:
 
     row: Row
     graph: str
-    found: Mapping[Trial, Mapping[str, Any]]
-    failed: Mapping[Trial, str]
+    found: Mapping[PlannedRun, Mapping[str, Any]]
+    failed: Mapping[PlannedRun, str]
 
     @property
     def shown(self) -> str:
@@ -71,17 +71,17 @@ class Line:
         having = self._having(split).items()
         return np.stack([results.read_ranks(t.place.ranks, r, split) for t, r in having])
 
-    def _having(self, split: str) -> dict[Trial, Mapping[str, Any]]:
+    def _having(self, split: str) -> dict[PlannedRun, Mapping[str, Any]]:
         return {t: r for t, r in self.found.items() if split in r["splits"]}
 
 
-def gather(trials: Iterable[Trial]) -> list[Line]:
+def gather(trials: Iterable[PlannedRun]) -> list[ResultRow]:
     """Rows by graph, in the order of the graphs' first mention, then of the rows.
 
     Raises:
         ResultError: a result is damaged or of another configuration.
     """
-    groups: dict[tuple[str, str], list[Trial]] = {}
+    groups: dict[tuple[str, str], list[PlannedRun]] = {}
     graphs: dict[str, None] = {}
     for trial in trials:
         graphs.setdefault(trial.graph)
@@ -95,12 +95,12 @@ def gather(trials: Iterable[Trial]) -> list[Line]:
                 found[trial] = result
             elif (failure := results.read(trial.place.failure)) is not None:
                 failed[trial] = f"{failure['kind']}: {failure['message']}"
-        lines.append(Line(members[0].row, graph, found, failed))
+        lines.append(ResultRow(members[0].row, graph, found, failed))
     order = list(graphs)
     return sorted(lines, key=lambda line: order.index(line.graph))
 
 
-def render(bench: Bench, trials: Sequence[Trial], page: Path) -> str:
+def render(bench: BenchmarkSpec, trials: Sequence[PlannedRun], page: Path) -> str:
     """All tables of a bench as Markdown, the same for the same result files.
 
     Args:
@@ -151,7 +151,10 @@ def put(page: Path, name: str, text: str) -> str:
 
 
 def _split(
-    bench: Bench, lines: Sequence[Line], published: Sequence[Published], split: str
+    bench: BenchmarkSpec,
+    lines: Sequence[ResultRow],
+    published: Sequence[PublishedResult],
+    split: str,
 ) -> list[str]:
     head = ["", "graph", "seeds", "MRR", "Hits@1", "Hits@3", "Hits@10", *PARTS]
     lines = [line for line in lines if split in line.row.splits or line.of(split)]
@@ -171,7 +174,7 @@ def _split(
     return [*blocks, *_differences(lines, split)]
 
 
-def _accuracy(line: Line, split: str) -> list[str]:
+def _accuracy(line: ResultRow, split: str) -> list[str]:
     found = line.of(split)
     cells = [line.row.name, line.shown, _seeds(line, split)]
     cells += [spread([f[key] for f in found]) for key in ("mrr", *HITS)]
@@ -181,14 +184,14 @@ def _accuracy(line: Line, split: str) -> list[str]:
     return cells
 
 
-def _foreign(figure: Published, all_of_them: Sequence[Published]) -> list[str]:
+def _foreign(figure: PublishedResult, all_of_them: Sequence[PublishedResult]) -> list[str]:
     number = list(all_of_them).index(figure) + 1
     values = [figure.metrics.get(key) for key in ("mrr", *HITS)]
     cells = [NONE if value is None else f"{value:.4g}" for value in values]
     return [f"{figure.name} † {number}", figure.graph, NONE, *cells, *[NONE] * len(PARTS)]
 
 
-def _differences(lines: Sequence[Line], split: str) -> list[str]:
+def _differences(lines: Sequence[ResultRow], split: str) -> list[str]:
     """A table of each row's difference to its controls, with what it rests on; nothing without."""
     places = {(line.row.name, line.graph): line for line in lines}
     rows, most = [], 0
@@ -216,7 +219,7 @@ def _differences(lines: Sequence[Line], split: str) -> list[str]:
     return [table(head, rows), note]
 
 
-def compare(line: Line, control: Line, split: str) -> comparing.Difference:
+def compare(line: ResultRow, control: ResultRow, split: str) -> comparing.Difference:
     """How much better a line is than its control.
 
     Raises:
@@ -231,7 +234,7 @@ def compare(line: Line, control: Line, split: str) -> comparing.Difference:
     return comparing.difference(line.ranks(split), control.ranks(split))
 
 
-def _costs(lines: Sequence[Line], looks: Counter[tuple[str, str]]) -> str:
+def _costs(lines: Sequence[ResultRow], looks: Counter[tuple[str, str]]) -> str:
     head = ["", "graph", "width", "passes", "training, s", "ranking, s", "peak memory, GiB"]
     rows = []
     for line in lines:
@@ -253,9 +256,9 @@ def _costs(lines: Sequence[Line], looks: Counter[tuple[str, str]]) -> str:
     return table([*head, "looks at test"], rows)
 
 
-def _one_list(lines: Sequence[Line], split: str) -> None:
+def _one_list(lines: Sequence[ResultRow], split: str) -> None:
     """What stands in one table under one graph must answer the same questions."""
-    asked: dict[str, tuple[str, Line]] = {}
+    asked: dict[str, tuple[str, ResultRow]] = {}
     for line in lines:
         if not line.of(split):
             continue
@@ -269,7 +272,7 @@ def _one_list(lines: Sequence[Line], split: str) -> None:
             )
 
 
-def _protocol(lines: Sequence[Line], split: str) -> str:
+def _protocol(lines: Sequence[ResultRow], split: str) -> str:
     """How the ranks were counted, as the results say."""
     said: dict[str, dict[str, None]] = {}
     for line in lines:
@@ -286,7 +289,7 @@ def _protocol(lines: Sequence[Line], split: str) -> str:
     return f"{'. '.join(parts)}. Mean ± standard deviation over seeds; parts are MRR."
 
 
-def _made(bench: Bench, lines: Sequence[Line], page: Path) -> str:
+def _made(bench: BenchmarkSpec, lines: Sequence[ResultRow], page: Path) -> str:
     found = [result for line in lines for result in line.found.values()]
     wanted = sum(len(line.row.seeds) for line in lines)
     by: set[str] = set()
@@ -324,7 +327,7 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
 
-def _seeds(line: Line, split: str) -> str:
+def _seeds(line: ResultRow, split: str) -> str:
     done = [str(t.seed) for t, r in line.found.items() if split in r["splits"]]
     missing = len(line.row.seeds) - len(done)
     return (", ".join(done) or "none") + (f" (of {len(line.row.seeds)})" if missing else "")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mocme.benchmark import results
-from mocme.benchmark.results import Place
-from mocme.benchmark.spec import Bench, Row, label, slug
+from mocme.benchmark.results import ResultFiles
+from mocme.benchmark.spec import BenchmarkSpec, Row, label, slug
 from mocme.core.registry import ConfigError
 from mocme.data.benchmarks import registry as benchmarks
 from mocme.runs.config import Experiment
@@ -23,7 +23,7 @@ State = Literal["done", "new", "training", "trained", "failed", "conflict"]
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class PlannedRun:
     """One run of a bench: a row, a graph, a seed.
 
     Attributes:
@@ -42,7 +42,7 @@ class Trial:
     seed: int
     experiment: Experiment
     features: Path | None
-    place: Place
+    place: ResultFiles
     folder: Path
 
     def __str__(self) -> str:
@@ -50,14 +50,14 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class InputDigests:
     """Digests of what a run is trained on."""
 
     graph: str
     features: str
 
 
-def plan(bench: Bench, runs: Path, only: Sequence[str] = ()) -> list[Trial]:
+def plan(bench: BenchmarkSpec, runs: Path, only: Sequence[str] = ()) -> list[PlannedRun]:
     """All runs in order: row by row, graph by graph, seed by seed.
 
     Args:
@@ -80,7 +80,7 @@ def plan(bench: Bench, runs: Path, only: Sequence[str] = ()) -> list[Trial]:
     ]
 
 
-def _of_seeds(bench: Bench, row: Row, graph: str, runs: Path) -> list[Trial]:
+def _of_seeds(bench: BenchmarkSpec, row: Row, graph: str, runs: Path) -> list[PlannedRun]:
     home, name = bench.path.parent, label(graph)
     beside = graph != "atlas" and (home / graph).exists()
     source = str(home / graph) if beside else graph
@@ -99,9 +99,11 @@ def _of_seeds(bench: Bench, row: Row, graph: str, runs: Path) -> list[Trial]:
             )
         except ConfigError as error:
             raise ConfigError(f"{bench.path}: row {row.name!r} on {name}: {error}") from error
-        place = Place(bench.results / row.slug / slug(name), f"seed-{seed}")
+        place = ResultFiles(bench.results / row.slug / slug(name), f"seed-{seed}")
         folder = runs / row.slug / slug(name) / f"seed-{seed}"
-        trials.append(Trial(row, name, source, version, seed, experiment, features, place, folder))
+        trials.append(
+            PlannedRun(row, name, source, version, seed, experiment, features, place, folder)
+        )
     return trials
 
 
@@ -114,7 +116,7 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     return found
 
 
-def identity(experiment: Experiment, inputs: Inputs) -> dict[str, Any]:
+def identity(experiment: Experiment, inputs: InputDigests) -> dict[str, Any]:
     """What a result is a result of; `digest` stands for all of it."""
     parts = {
         "protocol": PROTOCOL,
@@ -146,13 +148,13 @@ def differences(
     return "; ".join(told[:4]) + ("; and more" if len(told) > 4 else "")
 
 
-def check(trial: Trial, result: Mapping[str, Any]) -> None:
+def check(trial: PlannedRun, result: Mapping[str, Any]) -> None:
     """Refuse a result made with other settings; its graph and features are not looked at.
 
     Raises:
         ResultError: naming the settings and the remedy.
     """
-    inputs = Inputs(result["identity"]["graph"], result["identity"]["features"])
+    inputs = InputDigests(result["identity"]["graph"], result["identity"]["features"])
     wanted = identity(trial.experiment, inputs)
     if not same(wanted, result):
         raise conflict(trial, wanted, result)
@@ -185,7 +187,7 @@ def same(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
 
 
 def conflict(
-    trial: Trial, wanted: Mapping[str, Any], result: Mapping[str, Any]
+    trial: PlannedRun, wanted: Mapping[str, Any], result: Mapping[str, Any]
 ) -> results.ResultError:
     """The error for a result of another configuration."""
     return results.ResultError(
@@ -195,7 +197,7 @@ def conflict(
     )
 
 
-def lacking(trial: Trial, result: Mapping[str, Any]) -> list[str]:
+def lacking(trial: PlannedRun, result: Mapping[str, Any]) -> list[str]:
     """Splits that the row asks for and the result does not have."""
     return [split for split in trial.row.splits if split not in result["splits"]]
 

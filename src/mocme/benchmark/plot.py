@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from mocme.benchmark.markdown import Line
-from mocme.benchmark.spec import Bench
+from mocme.benchmark.markdown import ResultRow
+from mocme.benchmark.spec import BenchmarkSpec
 from mocme.core.plotting import new_figure, save
 
 COLOURS = ("#9aa5b1", "#2f6f9f", "#d98e32", "#5a9e6f", "#8d6cab", "#b5545a", "#6aa6a6", "#b0a04a")
 
 
-def draw(bench: Bench, lines: Sequence[Line], out: Path) -> None:
+def draw(bench: BenchmarkSpec, lines: Sequence[ResultRow], out: Path) -> None:
     """Draw the last split that was measured (test, if it was).
 
     Raises:

@@ -28,7 +28,7 @@ class ResultError(ValueError):
 
 
 @dataclass(frozen=True)
-class Place:
+class ResultFiles:
     """Where the files of one run's result lie."""
 
     folder: Path

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mocme.benchmark import results
-from mocme.benchmark.plan import Inputs, State, Trial, conflict, identity, lacking, same
-from mocme.benchmark.spec import Bench
-from mocme.benchmark.worker import Answer, Job, attempt, earlier
+from mocme.benchmark.plan import InputDigests, PlannedRun, State, conflict, identity, lacking, same
+from mocme.benchmark.spec import BenchmarkSpec
+from mocme.benchmark.worker import Answer, RunJob, attempt, earlier
 from mocme.core.device import Interrupted
 from mocme.data.graph import Graph
 from mocme.data.load import load
@@ -24,7 +24,7 @@ from mocme.runs.train import read_inputs
 from mocme.storage import RunError
 
 Tell = Callable[[str], None]
-Worker = Callable[[Job], Answer]
+Worker = Callable[[RunJob], Answer]
 SAID: dict[State, str] = {
     "done": "done",
     "new": "to train",
@@ -36,7 +36,7 @@ SAID: dict[State, str] = {
 
 
 @dataclass(frozen=True)
-class Surveyed:
+class RunStatus:
     """How far a run has come.
 
     Attributes:
@@ -44,7 +44,7 @@ class Surveyed:
         why: a sentence where there is trouble.
     """
 
-    trial: Trial
+    trial: PlannedRun
     state: State
     wanted: dict[str, Any] = field(default_factory=dict)
     why: str = ""
@@ -54,7 +54,7 @@ class Surveyed:
 
 
 @dataclass
-class Report:
+class BenchmarkReport:
     """What a call has done.
 
     Attributes:
@@ -66,22 +66,22 @@ class Report:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def survey(trials: Sequence[Trial]) -> list[Surveyed]:
+def survey(trials: Sequence[PlannedRun]) -> list[RunStatus]:
     """How far each run has come; reads the graphs, trains nothing and writes nothing."""
     read = _Reading()
     return [_surveyed(trial, read) for trial in trials]
 
 
 def run(
-    bench: Bench,
-    trials: Sequence[Trial],
+    bench: BenchmarkSpec,
+    trials: Sequence[PlannedRun],
     *,
     device: str = "auto",
     threads: int | None = None,
     keep: bool = False,
     tell: Tell = print,
     worker: Worker | None = None,
-) -> Report:
+) -> BenchmarkReport:
     """Do what is lacking, in order; a run that fails is recorded, and the others go on.
 
     Args:
@@ -97,7 +97,7 @@ def run(
     found = survey(trials)
     if conflicts := [item.why for item in found if item.state == "conflict"]:
         raise results.ResultError("\n".join(conflicts))
-    report = Report()
+    report = BenchmarkReport()
     for number, item in enumerate(found, start=1):
         head = f"[{number}/{len(found)}] {item.trial}"
         if item.state == "done":
@@ -105,7 +105,7 @@ def run(
             tell(f"{head}: there already")
             continue
         if item.state == "failed":
-            answer: Answer = {"failed": {"kind": "Inputs", "message": item.why}}
+            answer: Answer = {"failed": {"kind": "InputDigests", "message": item.why}}
         else:
             tell(f"{head}: {SAID[item.state]}")
             answer = (worker or in_own_process)(_job(bench, item, device, threads, keep))
@@ -115,12 +115,12 @@ def run(
     return report
 
 
-def here(job: Job) -> Answer:
+def here(job: RunJob) -> Answer:
     """Do a job in this process; its peak of memory is not known then."""
     return attempt(job)
 
 
-def in_own_process(job: Job) -> Answer:
+def in_own_process(job: RunJob) -> Answer:
     """Do a job in a new process, whose peak of memory is the run's alone.
 
     Ctrl-C reaches it by the end of its standard input, as the death of this process does.
@@ -161,7 +161,7 @@ class _Reading:
         self.graphs: dict[Any, tuple[Graph, str]] = {}
         self.features: dict[Any, str] = {}
 
-    def inputs(self, trial: Trial) -> Inputs:
+    def inputs(self, trial: PlannedRun) -> InputDigests:
         key = (trial.source, trial.version)
         if key not in self.graphs:
             graph = load(trial.source, version=trial.version)
@@ -173,20 +173,20 @@ class _Reading:
             if trial.features is not None and not trial.features.is_dir():
                 raise ValueError(f"{trial.features}: there is no such folder of features")
             self.features[chosen] = read_inputs(graph, experiment, trial.features).digest()
-        return Inputs(digest, self.features[chosen])
+        return InputDigests(digest, self.features[chosen])
 
 
-def _surveyed(trial: Trial, read: _Reading) -> Surveyed:
+def _surveyed(trial: PlannedRun, read: _Reading) -> RunStatus:
     try:
         wanted = identity(trial.experiment, read.inputs(trial))
     except (ValueError, OSError) as error:
-        return Surveyed(trial, "failed", why=str(error))
+        return RunStatus(trial, "failed", why=str(error))
     why = ""
     if (result := results.read(trial.place.result)) is not None:
         if not same(wanted, result):
-            return Surveyed(trial, "conflict", wanted, str(conflict(trial, wanted, result)))
+            return RunStatus(trial, "conflict", wanted, str(conflict(trial, wanted, result)))
         if not (missing := lacking(trial, result)):
-            return Surveyed(trial, "done", wanted)
+            return RunStatus(trial, "done", wanted)
         # What was ranked stays in the result, so that no table loses a figure.
         both = dict.fromkeys([*result["splits"], *trial.row.splits])
         trial = replace(trial, row=replace(trial.row, splits=tuple(both)))
@@ -194,14 +194,16 @@ def _surveyed(trial: Trial, read: _Reading) -> Surveyed:
     try:
         found = earlier(trial.folder, trial.experiment, wanted)
     except RunError as error:
-        return Surveyed(trial, "conflict", wanted, str(error))
+        return RunStatus(trial, "conflict", wanted, str(error))
     state: State = "new" if found is None else "trained" if found.finished else "training"
-    return Surveyed(trial, state, wanted, why)
+    return RunStatus(trial, state, wanted, why)
 
 
-def _job(bench: Bench, item: Surveyed, device: str, threads: int | None, keep: bool) -> Job:
+def _job(
+    bench: BenchmarkSpec, item: RunStatus, device: str, threads: int | None, keep: bool
+) -> RunJob:
     trial = item.trial
-    return Job(
+    return RunJob(
         bench=bench.name,
         row=trial.row.name,
         graph=trial.graph,
@@ -223,7 +225,12 @@ def _job(bench: Bench, item: Surveyed, device: str, threads: int | None, keep: b
 
 
 def _record(
-    bench: Bench, trial: Trial, answer: Answer, head: str, report: Report, tell: Tell
+    bench: BenchmarkSpec,
+    trial: PlannedRun,
+    answer: Answer,
+    head: str,
+    report: BenchmarkReport,
+    tell: Tell,
 ) -> None:
     if "done" in answer:
         trial.place.failure.unlink(missing_ok=True)

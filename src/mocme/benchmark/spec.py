@@ -51,7 +51,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedResult:
     """A figure that somebody else measured, for the same table.
 
     Attributes:
@@ -68,7 +68,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Bench:
+class BenchmarkSpec:
     """A bench file that has been read and checked; its paths are relative to it."""
 
     path: Path
@@ -76,7 +76,7 @@ class Bench:
     results: Path
     picture: Path | None
     rows: tuple[Row, ...]
-    published: tuple[Published, ...]
+    published: tuple[PublishedResult, ...]
 
     @property
     def name(self) -> str:
@@ -84,7 +84,7 @@ class Bench:
         return self.path.stem
 
     @staticmethod
-    def read(path: str | Path) -> Bench:
+    def read(path: str | Path) -> BenchmarkSpec:
         """Read a bench file.
 
         Raises:
@@ -95,7 +95,7 @@ class Bench:
             table = read_toml(path)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a file") from error
-        return _Reader(path).bench(table)
+        return _SpecReader(path).bench(table)
 
 
 def label(graph: str) -> str:
@@ -108,13 +108,13 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", text.lower()).strip("-.") or "-"
 
 
-class _Reader:
+class _SpecReader:
     """Checks the tables of one file; every message begins with the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def bench(self, table: Mapping[str, Any]) -> Bench:
+    def bench(self, table: Mapping[str, Any]) -> BenchmarkSpec:
         self._keys(table, TOP, "")
         defaults = self._one(table, "defaults", dict, "", {})
         self._keys(defaults, SHARED, "defaults")
@@ -126,7 +126,7 @@ class _Reader:
             raise self._error("rows", "is missing; add a [[rows]] table with name and experiment")
         self._distinct(rows)
         picture = self._one(table, "picture", str, "", None)
-        return Bench(
+        return BenchmarkSpec(
             self.path,
             self._one(table, "title", str, "", self.path.stem),
             self.path.parent / self._one(table, "results", str, "", "results"),
@@ -203,7 +203,7 @@ class _Reader:
                 if control == row.name:
                     raise self._error(f"rows[{place}].control", "is the row itself")
 
-    def _figure(self, table: Mapping[str, Any], where: str) -> Published:
+    def _figure(self, table: Mapping[str, Any], where: str) -> PublishedResult:
         self._keys(table, PUBLISHED, where)
         split = self._one(table, "split", str, where, "test")
         if split not in SPLITS:
@@ -220,7 +220,7 @@ class _Reader:
         name, graph, protocol, source = (
             self._one(table, key, str, where) for key in ("name", "graph", "protocol", "source")
         )
-        return Published(name, graph, split, metrics, protocol, source)
+        return PublishedResult(name, graph, split, metrics, protocol, source)
 
     # -- values ------------------------------------------------------------------------------------
 

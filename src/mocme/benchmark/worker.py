@@ -25,9 +25,9 @@ from typing import Any, Literal
 import torch
 
 from mocme.benchmark import results
-from mocme.benchmark.plan import Inputs, differences, identity, settings
-from mocme.benchmark.results import Place
-from mocme.core.console import Live, bar, moving
+from mocme.benchmark.plan import InputDigests, differences, identity, settings
+from mocme.benchmark.results import ResultFiles
+from mocme.core.console import TrainingDisplay, bar, moving
 from mocme.core.device import (
     Interrupted,
     checkout,
@@ -40,14 +40,14 @@ from mocme.data.load import load
 from mocme.evaluation.ranking import Ranks
 from mocme.runs.config import Experiment
 from mocme.runs.run import Run
-from mocme.runs.train import Watch, resume, train
+from mocme.runs.train import TrainingObserver, resume, train
 from mocme.storage import RunError
 
 Answer = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Job:
+class RunJob:
     """All that one run needs, as JSON holds it.
 
     Attributes:
@@ -92,7 +92,7 @@ def earlier(folder: Path, experiment: Experiment, wanted: Mapping[str, Any]) -> 
     run = Run.open(folder, trust_code=bool(experiment.custom_code()))
     own = run.experiment.asked_as(experiment)
     digest = run.folder.about["digest"]
-    found = identity(own, Inputs(digest["graph"], digest["features"]))
+    found = identity(own, InputDigests(digest["graph"], digest["features"]))
     if found["digest"] != wanted["digest"]:
         told = differences(experiment, wanted, {"config": settings(own), "identity": found})
         raise RunError(
@@ -102,7 +102,7 @@ def earlier(folder: Path, experiment: Experiment, wanted: Mapping[str, Any]) -> 
     return run
 
 
-def work(job: Job, watch: Watch | None = None, apart: bool = False) -> Answer:
+def work(job: RunJob, watch: TrainingObserver | None = None, apart: bool = False) -> Answer:
     """Do a job; returns the result that was written.
 
     Args:
@@ -114,7 +114,7 @@ def work(job: Job, watch: Watch | None = None, apart: bool = False) -> Answer:
     use_threads(job.threads)
     run, resumed = _trained(job, watch)
     peak = {"trained": peak_memory()}
-    place = Place(Path(job.place), job.stem)
+    place = ResultFiles(Path(job.place), job.stem)
     splits, twice, questions = {}, {}, {}
     for split in job.splits:
         splits[split], twice[split], questions[split] = _ranked(job, run, split)
@@ -147,7 +147,7 @@ def work(job: Job, watch: Watch | None = None, apart: bool = False) -> Answer:
     return result
 
 
-def attempt(job: Job, watch: Watch | None = None, apart: bool = False) -> Answer:
+def attempt(job: RunJob, watch: TrainingObserver | None = None, apart: bool = False) -> Answer:
     """Do a job and say how it went: ``done``, ``stopped`` or ``failed``, whatever happens."""
     try:
         return {"done": _short(work(job, watch, apart))}
@@ -161,9 +161,9 @@ def attempt(job: Job, watch: Watch | None = None, apart: bool = False) -> Answer
 
 def main() -> None:
     """Read a job, do it, print the answer."""
-    job = Job(**json.loads(sys.stdin.readline()))
+    job = RunJob(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_stop_at_end, daemon=True).start()
-    with Live(notes=False) as live:
+    with TrainingDisplay(notes=False) as live:
         answer = attempt(job, live, apart=True)
     with suppress(BrokenPipeError):  # whoever asked may be gone
         print(json.dumps(answer), flush=True)
@@ -172,7 +172,7 @@ def main() -> None:
 # -- inside ----------------------------------------------------------------------------------------
 
 
-def _trained(job: Job, watch: Watch | None) -> tuple[Run, bool]:
+def _trained(job: RunJob, watch: TrainingObserver | None) -> tuple[Run, bool]:
     """The finished training, and whether it is one that was begun before."""
     folder, experiment = Path(job.folder), job.parsed()
     found = earlier(folder, experiment, job.wanted)
@@ -192,7 +192,7 @@ def _trained(job: Job, watch: Watch | None) -> tuple[Run, bool]:
     return run, False
 
 
-def _ranked(job: Job, run: Run, split: str) -> tuple[Answer, torch.Tensor, str]:
+def _ranked(job: RunJob, run: Run, split: str) -> tuple[Answer, torch.Tensor, str]:
     """Metrics of a split, twice its ranks, and the digest of its questions."""
     if split == "test":
         look = {
@@ -211,7 +211,7 @@ def _ranked(job: Job, run: Run, split: str) -> tuple[Answer, torch.Tensor, str]:
     return {k: v for k, v in found.items() if k not in told}, twice, questions
 
 
-def _labels(job: Job) -> Answer:
+def _labels(job: RunJob) -> Answer:
     return {
         "bench": job.bench,
         "row": job.row,

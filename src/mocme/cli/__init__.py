@@ -15,11 +15,11 @@ from mocme.cli.bench import bench
 from mocme.cli.encode import encode
 from mocme.cli.explain import explain
 from mocme.cli.mine import mine
-from mocme.cli.options import Group, common, echo_json
+from mocme.cli.options import OrderedGroup, common, echo_json
 from mocme.cli.serve import serve
 from mocme.cli.tune import tune
 from mocme.core.console import (
-    Live,
+    TrainingDisplay,
     bar,
     benchmarks_table,
     finish,
@@ -33,7 +33,7 @@ from mocme.core.device import use_threads
 PARTS = ("direction", "answer", "head", "cardinality", "answer has", "relation")
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OrderedGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mocme")
 def main() -> None:
     """Complete multi-modal knowledge graphs: train, rank honestly, ask for missing facts."""
@@ -89,7 +89,7 @@ def train(
     use_threads(threads)
     chosen = Experiment.load(experiment, dict(parse_override(text) for text in sets))
     graph = load(data, version=splits, reviews=reviews)
-    with Live() as live:
+    with TrainingDisplay() as live:
         run = work.train(
             graph, chosen, out=out, seed=seed, device=device, features=features, watch=live
         )
@@ -106,7 +106,7 @@ def resume(run: Path, device: str, threads: int | None, trust_code: bool) -> Non
 
     use_threads(threads)
     already = Run.open(run, trust_code).finished
-    with Live() as live:
+    with TrainingDisplay() as live:
         done = work.resume(run, device=device, watch=live, trust_code=trust_code)
     finish(done, already)
 

@@ -64,15 +64,15 @@ def predict(
     if among != "all" and (about is not None or relation is None):
         raise click.UsageError("--among observed is for a question with a --relation")
     least: dict[str, Any] = {"min_probability": min_probability}
-    with opened(run, device, trust_code, as_json) as completer:
+    with opened(run, device, trust_code, as_json) as predictor:
         if about is not None:
-            found = completer.missing(about, count, **least)
+            found = predictor.missing(about, count, **least)
         elif head is not None and relation is not None:
-            found = completer.tails(head, relation, count, known, among=among, **least)
+            found = predictor.tails(head, relation, count, known, among=among, **least)
         elif relation is not None:
-            found = completer.heads(relation, str(tail), count, known, among=among, **least)
+            found = predictor.heads(relation, str(tail), count, known, among=among, **least)
         else:
-            found = completer.relations(str(head), str(tail), count, known, **least)
+            found = predictor.relations(str(head), str(tail), count, known, **least)
     _tell(found, as_json)
 
 
@@ -88,14 +88,14 @@ def check(
 
     use_threads(threads)
     triples, lines = facts_in(facts)
-    with opened(run, device, trust_code, as_json) as completer:
+    with opened(run, device, trust_code, as_json) as predictor:
         for (h, r, t), line in zip(triples, lines, strict=True):
             try:
-                completer.graph.entities.id(h), completer.graph.entities.id(t)
-                completer.graph.relations.id(r)
+                predictor.graph.entities.id(h), predictor.graph.entities.id(t)
+                predictor.graph.relations.id(r)
             except UnknownName as error:
                 raise ValueError(f"{facts}: line {line}: {error}") from error
-        found = completer.check(triples)
+        found = predictor.score_facts(triples)
     _tell(found, as_json)
 
 
@@ -128,8 +128,8 @@ def vectors(run: Path, out: Path, parquet: bool, device: str, trust_code: bool) 
     """Write the vectors of all entities and relations."""
     from mocme.prediction import export as writing
 
-    with opened(run, device, trust_code, quiet=False) as completer:
-        for file in writing.write(out, completer, "parquet" if parquet else "npy"):
+    with opened(run, device, trust_code, quiet=False) as predictor:
+        for file in writing.write(out, predictor, "parquet" if parquet else "npy"):
             click.echo(str(file))
 
 
@@ -143,13 +143,13 @@ def opened(
     found = Run.open(run, trust_code)
     # Without a valid split there is nothing to fit probabilities on.
     if found.folder.has(CALIBRATION) or not found.folder.about["facts"].get("valid"):
-        completer = found.completer(device, additions=additions)
+        predictor = found.predictor(device, additions=additions)
     else:
         with bar("calibrating, once", quiet=quiet) as (progress, task):
-            completer = found.completer(device, moving(progress, task), additions=additions)
-    yield completer
-    if completer.calibration is not None and completer.calibration.weak:
-        click.echo(f"note: {completer.calibration.weak}", err=True)
+            predictor = found.predictor(device, moving(progress, task), additions=additions)
+    yield predictor
+    if predictor.calibration is not None and predictor.calibration.weak:
+        click.echo(f"note: {predictor.calibration.weak}", err=True)
 
 
 def _tell(found: Any, as_json: bool) -> None:

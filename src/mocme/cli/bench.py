@@ -53,9 +53,9 @@ def bench(
     if page is not None and (only or dry_run or keep):
         raise click.UsageError("--render goes with --check only; it trains nothing")
     from mocme.benchmark.plan import plan
-    from mocme.benchmark.spec import Bench
+    from mocme.benchmark.spec import BenchmarkSpec
 
-    read = Bench.read(file)
+    read = BenchmarkSpec.read(file)
     trials = plan(read, runs, only)
     if page is not None:
         _render(read, trials, page, check)

@@ -13,7 +13,7 @@ from rich.console import Console
 from mocme.core import console as terminal
 from mocme.data.graph import AnswerIndex, Graph
 from mocme.data.load import load
-from mocme.prediction.predictor import Completer
+from mocme.prediction.predictor import Predictor
 from mocme.prediction.schema import Prediction
 from mocme.runs import train as experiment
 from mocme.runs.config import Experiment
@@ -36,7 +36,7 @@ def run(out: Path, seed: int, device: str) -> None:
         console.print(f"Training {number} of {len(EXPERIMENTS)}: {title}")
         folder = out / name.rpartition("/")[2]
         wanted = Experiment.load(name, {"training.seed": seed})
-        with terminal.Live(title) as live:
+        with terminal.TrainingDisplay(title) as live:
             runs[title] = trained(graph, wanted, folder, device, live, console.print)
     rows = []
     for title, found in runs.items():
@@ -48,8 +48,8 @@ def run(out: Path, seed: int, device: str) -> None:
         terminal.metrics_table("Atlas, test: filtered, realistic ties, both directions", rows)
     )
     best = runs["MoCME"]
-    completer = best.completer(device)
-    guesses = new_facts(completer, 5)
+    predictor = best.predictor(device)
+    guesses = new_facts(predictor, 5)
     terminal.show(
         terminal.predictions_table(
             "Five guesses: facts that are not in the graph (at most one a relation)", guesses
@@ -70,7 +70,7 @@ def trained(
     wanted: Experiment,
     folder: Path,
     device: str,
-    watch: experiment.Watch | None = None,
+    watch: experiment.TrainingObserver | None = None,
     tell: Callable[[str], object] = print,
 ) -> Run:
     """The run in a folder: as it is where it is finished, gone on with where it was stopped.
@@ -97,14 +97,14 @@ def trained(
     return experiment.train(graph, wanted, out=folder, device=device, watch=watch)
 
 
-def new_facts(completer: Completer, count: int) -> list[Prediction]:
+def new_facts(predictor: Predictor, count: int) -> list[Prediction]:
     """The likeliest facts that the graph does not hold, at most one a relation.
 
     Of each relation the one with the largest share in its question's softmax over all entities.
     Only relations that give a head several tails now and then are asked: where one tail is all
     there can be, and it is known, a second one is wrong.
     """
-    graph = completer.graph
+    graph = predictor.graph
     index = AnswerIndex(graph.directed(*graph.splits))
     relation = index.queries.relation
     counts = (index.offsets[1:] - index.offsets[:-1]).double()
@@ -115,7 +115,7 @@ def new_facts(completer: Completer, count: int) -> list[Prediction]:
     for part in tails.split(512):
         queries = index.queries[part]
         with torch.no_grad():
-            scores = completer.model.score(queries.to(completer.model.device)).cpu()
+            scores = predictor.model.score(queries.to(predictor.model.device)).cpu()
         share = scores.softmax(1)
         place, answers = index.rows(part)
         share[place, answers] = 0.0
@@ -128,7 +128,7 @@ def new_facts(completer: Completer, count: int) -> list[Prediction]:
             head, tail = graph.entities[int(queries.head[row])], graph.entities[answer]
             if name not in best or chance > best[name][0]:
                 best[name] = chance, (head, name, tail)
-    found = completer.check([fact for _, fact in best.values()])
+    found = predictor.score_facts([fact for _, fact in best.values()])
     return sorted(found, key=lambda item: -(item.probability or 0.0))[:count]
 
 

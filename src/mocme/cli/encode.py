@@ -10,15 +10,15 @@ from typing import Any
 
 import click
 
-from mocme.cli.options import Group, common, echo_json
+from mocme.cli.options import OrderedGroup, common, echo_json
 from mocme.core.console import bar, moving
 from mocme.core.device import use_threads
-from mocme.core.registry import Part, settings
+from mocme.core.registry import Configurable, settings
 from mocme.encoders import encode as making
 from mocme.encoders.base import Advance, Encoder
 
 
-@click.group(cls=Group)
+@click.group(cls=OrderedGroup)
 def encode() -> None:
     """Make modalities of raw files: texts, pictures, sounds, videos, numbers.
 
@@ -30,7 +30,7 @@ def encode() -> None:
 class _OneKind(click.Command):
     """A command whose help ends with the settings of its encoder."""
 
-    part: type[Part]
+    part: type[Configurable]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         described = inspect.cleandoc(self.part.__doc__ or "").partition("Args:\n")[2]
@@ -93,8 +93,8 @@ def _encode(
     click.echo(f"next: mocme train --data {data}{where} --out runs/{Path(data).name}")
 
 
-def _one_kind(part: type[Part]) -> click.Command:
-    kind, known = part.__name__.lower(), settings(part)
+def _one_kind(part: type[Configurable]) -> click.Command:
+    kind, known = part.kind_name(), settings(part)
 
     @click.argument("data")
     @click.option(

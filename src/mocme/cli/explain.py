@@ -42,8 +42,8 @@ def explain(
     from mocme.core.device import use_threads
 
     use_threads(threads)
-    with opened(run, device, trust_code, as_json) as completer:
-        found = completer.explain(head, relation, tail)
+    with opened(run, device, trust_code, as_json) as predictor:
+        found = predictor.explain(head, relation, tail)
     if picture is not None:
         found.picture(picture)
     if as_json:

@@ -61,8 +61,8 @@ def mine(
     from mocme.core.device import use_threads
     from mocme.data.graph import Graph
     from mocme.prediction import writing
-    from mocme.prediction.graph_completion import Miner
-    from mocme.prediction.predictor import Completer
+    from mocme.prediction.graph_completion import GraphCompletion
+    from mocme.prediction.predictor import Predictor
 
     use_threads(threads)
     if (out is None) != (judge or estimate):
@@ -70,13 +70,13 @@ def mine(
     if out is not None and out.exists() and not force:
         raise ValueError(f"{out}: is there already; give another name, or --force")
     # A judgement is of the run as it was trained; what is mined includes additions.
-    with opened(run, device, trust_code, as_json, additions=not judge) as completer:
-        graph: Graph = completer.graph
+    with opened(run, device, trust_code, as_json, additions=not judge) as predictor:
+        graph: Graph = predictor.graph
         relations = [graph.relations.id(name) for name in names] or None
         if judge:
             unknown = replace(graph, splits={"train": graph.facts("train")})
-            completer = Completer(completer.model, unknown, completer.calibration)
-        miner = Miner(completer, relations=relations, limit=limit, least=least)
+            predictor = Predictor(predictor.model, unknown, predictor.calibration)
+        miner = GraphCompletion(predictor, relations=relations, limit=limit, least=least)
         state = None if out is None else _State(out, miner, run)
         if state is not None:
             state.resume()
@@ -112,7 +112,7 @@ class _State:
     def resume(self) -> None:
         """Go on from what is there, if it is of this run and these settings."""
         from mocme.data.modality import read_safetensors
-        from mocme.prediction.graph_completion import Mined
+        from mocme.prediction.graph_completion import CompletedFacts
 
         if not self.path.exists():
             return
@@ -122,7 +122,7 @@ class _State:
             return
         if metadata.get("identity") != self.identity:
             return
-        self.miner.found = Mined(*(tensors[name] for name in _NAMES))
+        self.miner.found = CompletedFacts(*(tensors[name] for name in _NAMES))
         self.miner.done = int(metadata["done"])
 
     def keep(self) -> None:
@@ -160,11 +160,11 @@ def _cost(miner: Any) -> tuple[int, float]:
     if not questions:
         return 0, 0.0
     most = max(counts, key=lambda relation: counts[relation])
-    size = min(miner.completer.block(), 64, miner.completer.graph.num_entities)
+    size = min(miner.predictor.block(), 64, miner.predictor.graph.num_entities)
     asked = list(range(size))
-    miner.completer.unknown(asked, [most] * size)  # what is made once is not counted
+    miner.predictor.unknown(asked, [most] * size)  # what is made once is not counted
     started = time.perf_counter()
-    miner.completer.unknown(asked, [most] * size)
+    miner.predictor.unknown(asked, [most] * size)
     # What is found is asked in the other direction too.
     return questions, 2 * questions * (time.perf_counter() - started) / size
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 
-class Group(click.Group):
+class OrderedGroup(click.Group):
     """Commands in the order of their use; errors a user can act on, without a trace."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

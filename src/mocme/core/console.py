@@ -215,7 +215,7 @@ def patterns_line(record: Mapping[str, Any]) -> str:
     return f"{line}  {record['seconds']:.1f} s"
 
 
-class Live:
+class TrainingDisplay:
     """A training as it goes on: its stages where it has several, a bar, and a line for each pass.
 
     Args:
@@ -225,7 +225,7 @@ class Live:
     def __init__(self, title: str = "", notes: bool = True) -> None:
         self.bar, self.title, self.notes = bar(f"training {title}".strip()), title, notes
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> TrainingDisplay:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -8,30 +8,61 @@ name their path.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import math
+import pkgutil
 import types
 import typing
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar, Union
 
-P = TypeVar("P", bound="Part")
+P = TypeVar("P", bound="Configurable")
 
 
 class ConfigError(ValueError):
     """A setting that is not right; the message begins with its path."""
 
 
-class Part(ABC):  # noqa: B024 (a family adds what is abstract)
+class Configurable(ABC):  # noqa: B024 (a family adds what is abstract)
     """Something that a configuration can choose and set up.
 
     A part that is the default of an argument takes no arguments itself: its class is what
     `expand` writes out.
     """
 
-    kinds: ClassVar[tuple[type[Part], ...]] = ()
+    kinds: ClassVar[tuple[type[Configurable], ...]] = ()
+
+    @classmethod
+    def kind_name(cls) -> str:
+        """What `kind` says in a table to choose this class: by default the name of the class."""
+        return cls.__name__
+
+
+def modules(package: types.ModuleType) -> list[types.ModuleType]:
+    """The modules and packages of a package, imported, in alphabetical order."""
+    names = sorted(found.name for found in pkgutil.iter_modules(package.__path__))
+    return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+
+
+def discover(family: type[P], package: types.ModuleType) -> tuple[type[P], ...]:
+    """The concrete classes of a family that the modules of a package define.
+
+    A new kind is a new module: no list has to be changed for it. Names that begin with an
+    underscore and abstract classes are left out.
+    """
+    return tuple(
+        value
+        for module in modules(package)
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, family)
+        and value.__module__.startswith(module.__name__)
+        and not name.startswith("_")
+        and not inspect.isabstract(value)
+    )
 
 
 def resolve(family: type[P], kind: object, path: str) -> type[P]:
@@ -39,7 +70,7 @@ def resolve(family: type[P], kind: object, path: str) -> type[P]:
     if not isinstance(kind, str):
         raise ConfigError(f"{path}: needs a kind, one of {_names(family)}")
     for part in family.kinds:
-        if part.__name__ == kind:
+        if part.kind_name() == kind:
             return typing.cast("type[P]", part)
     if ":" in kind:
         module, _, name = kind.partition(":")
@@ -84,7 +115,18 @@ def construct(part: type[P], table: Mapping[str, Any], path: str, *context: Any)
 
 
 def settings(part: type) -> dict[str, tuple[Any, Any]]:
-    """Keyword-only arguments of a constructor: name to (annotation, default)."""
+    """Settings of a class: name to (annotation, default).
+
+    They are the keyword-only fields of a dataclass, inherited ones first, or else the keyword-only
+    arguments of the constructor.
+    """
+    if dataclasses.is_dataclass(part):
+        hints = typing.get_type_hints(part)
+        return {
+            field.name: (hints[field.name], _default(field))
+            for field in dataclasses.fields(part)
+            if field.init and field.kw_only
+        }
     constructor = inspect.getattr_static(part, "__init__")
     hints = typing.get_type_hints(constructor)
     signature = inspect.signature(constructor)
@@ -93,6 +135,14 @@ def settings(part: type) -> dict[str, tuple[Any, Any]]:
         for name, parameter in signature.parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return inspect.Parameter.empty
 
 
 def check_keys(table: Mapping[str, Any], known: Mapping[str, Any], path: str) -> None:
@@ -139,7 +189,7 @@ def convert(value: Any, hint: Any, path: str) -> Any:
         else:
             pairs = zip(value, [inner] * len(value), strict=True)
         return tuple(convert(item, h, f"{path}[{n}]") for n, (item, h) in enumerate(pairs))
-    if isinstance(hint, type) and issubclass(hint, Part):
+    if isinstance(hint, type) and issubclass(hint, Configurable):
         if isinstance(value, hint):
             return value
         if not isinstance(value, Mapping):
@@ -170,7 +220,7 @@ def _convert_union(value: Any, choices: tuple[Any, ...], path: str) -> Any:
     raise ConfigError(f"{path}: must be {' or '.join(map(_word, choices))}, not {value!r}")
 
 
-def expand(family: type[Part], table: Mapping[str, Any], path: str) -> dict[str, Any]:
+def expand(family: type[Configurable], table: Mapping[str, Any], path: str) -> dict[str, Any]:
     """The table of a part with every default written out. Absent optional settings stay absent."""
     if not family.kinds:
         return expand_settings(family, table, path)
@@ -191,10 +241,10 @@ def expand_settings(part: type, table: Mapping[str, Any], path: str) -> dict[str
         if value is None:
             continue
         family = _family(hint)
-        if isinstance(value, Part):
+        if isinstance(value, Configurable):
             if _plain(value) != _plain(type(value)()):
                 raise ConfigError(f"{path}.{key}: a default part must be made without arguments")
-            named = {"kind": type(value).__name__} if type(value).kinds else {}
+            named = {"kind": type(value).kind_name()} if type(value).kinds else {}
             value = {**named, **expand_settings(type(value), {}, f"{path}.{key}")}
         elif family is not None and isinstance(value, Mapping):
             value = expand(family, value, f"{path}.{key}")
@@ -204,21 +254,21 @@ def expand_settings(part: type, table: Mapping[str, Any], path: str) -> dict[str
     return full
 
 
-def _family(hint: Any) -> type[Part] | None:
+def _family(hint: Any) -> type[Configurable] | None:
     for choice in (hint, *typing.get_args(hint)):
-        if isinstance(choice, type) and issubclass(choice, Part):
+        if isinstance(choice, type) and issubclass(choice, Configurable):
             return choice
     return None
 
 
-def _plain(part: Part) -> dict[str, Any]:
+def _plain(part: Configurable) -> dict[str, Any]:
     """Attributes of plain types, enough to tell a part with arguments from one without."""
     plain = (bool, int, float, str, tuple)
     return {key: value for key, value in vars(part).items() if isinstance(value, plain)}
 
 
-def _names(family: type[Part]) -> str:
-    return ", ".join(part.__name__ for part in family.kinds)
+def _names(family: type[Configurable]) -> str:
+    return ", ".join(part.kind_name() for part in family.kinds)
 
 
 def _word(hint: Any) -> str:

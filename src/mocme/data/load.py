@@ -9,7 +9,7 @@ from typing import Literal
 from mocme.data.benchmarks import registry
 from mocme.data.graph import Graph
 from mocme.data.ingest.reader import RATIOS, read_path
-from mocme.data.quality.raw_rows import Released
+from mocme.data.quality.raw_rows import RawGraph
 from mocme.data.reviewed import reviewed
 
 Version = Literal["repaired", "as-published"]
@@ -52,16 +52,16 @@ def load(
     return graph if reviews is None else reviewed(graph, reviews)
 
 
-def load_raw(data: str | Path) -> Released:
+def load_raw(data: str | Path) -> RawGraph:
     """Read what `load` reads and keep repeated rows; a benchmark is read as published.
 
     Raises:
         ValueError: as `load` does.
     """
     if _is_path(data):
-        return Released.read(data)
+        return RawGraph.read(data)
     benchmark, folder = _benchmark(str(data), "as-published")
-    released = Released.read(folder)
+    released = RawGraph.read(folder)
     return replace(released, graph=_titled(released.graph, benchmark, folder))
 
 

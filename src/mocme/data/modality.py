@@ -21,7 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mocme.core.registry import ConfigError
-from mocme.data.strings import Strings
+from mocme.data.strings import EntityTexts
 
 FORMAT = "mocme-modality-1"
 # Where what `mocme encode` makes lies, below the graph's folder or one that is named instead.
@@ -168,7 +168,7 @@ class Basis:
 
     way: str
     settings: Mapping[str, Any]
-    texts: Mapping[str, Strings] = field(default_factory=dict)
+    texts: Mapping[str, EntityTexts] = field(default_factory=dict)
     vectors: Modality | None = None
     modality: str | None = None
 
@@ -193,7 +193,7 @@ class Basis:
         if "basis/values" in tensors:
             values, rows = tensors["basis/values"], tensors["basis/rows"]
             vectors = Modality(values, rows, num_entities, described(metadata))
-        texts = {name: Strings.unpacked(tensors, f"basis/{name}/") for name in about["texts"]}
+        texts = {name: EntityTexts.unpacked(tensors, f"basis/{name}/") for name in about["texts"]}
         return Basis(about["way"], about["settings"], texts, vectors, about["modality"])
 
 

@@ -31,7 +31,7 @@ class Paths:
     left_out: int
 
 
-class Network:
+class FactNetwork:
     """Facts as neighbours, both directions; facts from an entity to itself are left out.
 
     Args:

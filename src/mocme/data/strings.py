@@ -13,7 +13,7 @@ from torch import Tensor
 
 @final
 @dataclass(frozen=True, eq=False)
-class Strings:
+class EntityTexts:
     """Texts of entities, an entity as often as it has texts.
 
     Attributes:
@@ -27,14 +27,14 @@ class Strings:
     utf8: UInt8[Tensor, " b"]
 
     @staticmethod
-    def of(texts: Mapping[int, Sequence[str]]) -> Strings:
+    def of(texts: Mapping[int, Sequence[str]]) -> EntityTexts:
         """Texts by entity; one without texts is left out."""
         entities = [entity for entity in sorted(texts) for _ in texts[entity]]
         parts = [text.encode() for entity in sorted(texts) for text in texts[entity]]
         size = torch.tensor([len(part) for part in parts], dtype=torch.int64)
         whole = bytearray(b"".join(parts))
         utf8 = torch.frombuffer(whole, dtype=torch.uint8) if whole else torch.zeros(0).byte()
-        return Strings(torch.tensor(entities, dtype=torch.int64), size.cumsum(0), utf8)
+        return EntityTexts(torch.tensor(entities, dtype=torch.int64), size.cumsum(0), utf8)
 
     def by_entity(self) -> dict[int, list[str]]:
         """The texts by entity, ids ascending."""
@@ -50,6 +50,6 @@ class Strings:
         return {f"{prefix}{name}": own for name, own in vars(self).items()}
 
     @staticmethod
-    def unpacked(tensors: Mapping[str, Tensor], prefix: str) -> Strings:
+    def unpacked(tensors: Mapping[str, Tensor], prefix: str) -> EntityTexts:
         """What `packed` gave."""
-        return Strings(*(tensors[f"{prefix}{name}"] for name in ("entity", "end", "utf8")))
+        return EntityTexts(*(tensors[f"{prefix}{name}"] for name in ("entity", "end", "utf8")))

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mocme.encoders.base import Outcome, Unusable
+from mocme.encoders.base import EncodingReport, UnusableItem
 from mocme.encoders.pretrained import extra
 
 BYTES = 20_000_000
@@ -28,7 +28,7 @@ BLOCK = 1 << 16
 
 
 def read_sound(
-    data: bytes, rate: int, seconds: int | float, outcome: Outcome | None = None
+    data: bytes, rate: int, seconds: int | float, outcome: EncodingReport | None = None
 ) -> Float[np.ndarray, "samples"]:
     """A sound as samples from -1 to 1, the mean of its channels.
 
@@ -46,9 +46,9 @@ def read_sound(
         import soundfile
         import soxr
     if not data:
-        raise Unusable("an empty file")
+        raise UnusableItem("an empty file")
     if len(data) > BYTES:
-        raise Unusable(f"has {len(data) / 1e6:,.1f} MB; the limit is {BYTES / 1e6:,.0f} MB")
+        raise UnusableItem(f"has {len(data) / 1e6:,.1f} MB; the limit is {BYTES / 1e6:,.0f} MB")
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             _check(file)
@@ -57,22 +57,24 @@ def read_sound(
             if file.frames > most and outcome is not None:
                 outcome.count(f"sounds of more than {seconds / 60:g} minutes, cut")
             return _mono(file, resampled, most)
-    except Unusable:
+    except UnusableItem:
         raise
     except Exception as error:  # decoders of broken files fail in any way
         reason = str(error).partition("\n")[0][:120] or type(error).__name__
         if "not recogni" in reason:
-            raise Unusable("is no sound of a known format") from error
-        raise Unusable(f"is broken ({reason})") from error
+            raise UnusableItem("is no sound of a known format") from error
+        raise UnusableItem(f"is broken ({reason})") from error
 
 
 def _check(file: Any) -> None:
     if file.format not in FORMATS:
-        raise Unusable(f"is of the format {file.format}, which is not read; make it WAV or FLAC")
+        raise UnusableItem(
+            f"is of the format {file.format}, which is not read; make it WAV or FLAC"
+        )
     if not SLOWEST <= file.samplerate <= FASTEST:
-        raise Unusable(f"says it has {file.samplerate:,} samples a second")
+        raise UnusableItem(f"says it has {file.samplerate:,} samples a second")
     if not 0 < file.channels <= CHANNELS:
-        raise Unusable(f"says it has {file.channels:,} channels; the limit is {CHANNELS}")
+        raise UnusableItem(f"says it has {file.channels:,} channels; the limit is {CHANNELS}")
 
 
 def _mono(file: Any, resampled: Any, most: int) -> Float[np.ndarray, "samples"]:
@@ -85,13 +87,13 @@ def _mono(file: Any, resampled: Any, most: int) -> Float[np.ndarray, "samples"]:
             break
         read += len(block)
         if not np.isfinite(block).all():
-            raise Unusable("holds samples that are no numbers (NaN or infinite)")
+            raise UnusableItem("holds samples that are no numbers (NaN or infinite)")
         loudest = max(loudest, float(np.abs(block).max()))
         parts.append(resampled.resample_chunk(block.mean(1)))
     if not read:
-        raise Unusable("holds no samples")
+        raise UnusableItem("holds no samples")
     if loudest < SILENT:
-        raise Unusable(f"is silent: its loudest sample is below {SILENT:g} of what is possible")
+        raise UnusableItem(f"is silent: its loudest sample is below {SILENT:g} of what is possible")
     parts.append(resampled.resample_chunk(np.zeros(0, np.float32), last=True))
     return np.concatenate(parts)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mocme.core.registry import Part
+from mocme.core.registry import Configurable
 from mocme.data.graph import Graph
 from mocme.data.modality import encoded_path
 
@@ -29,7 +29,7 @@ def encoded_file(base: Path, name: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Failure:
+class EncodingFailure:
     """Something that could not be encoded.
 
     Attributes:
@@ -42,12 +42,12 @@ class Failure:
     reason: str
 
 
-class Unusable(ValueError):
+class UnusableItem(ValueError):
     """A text, picture or sound that cannot be encoded; its entity goes without."""
 
 
 @dataclass
-class Outcome:
+class EncodingReport:
     """What became of everything that a modality was to be made from.
 
     ``items == encoded + reused + shared + len(failures)``.
@@ -75,7 +75,7 @@ class Outcome:
     strange: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[EncodingFailure] = field(default_factory=list)
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Job:
+class EncodingJob:
     """A modality to be made.
 
     Attributes:
@@ -139,11 +139,16 @@ class Job:
         return {**described, "entities": self.graph.entities.digest(), "settings": self.settings}
 
 
-class Encoder(Part):
+class Encoder(Configurable):
     """How one modality is made; `encode` makes it and writes it."""
 
+    @classmethod
+    def kind_name(cls) -> str:
+        """The name of the class without its ending: ``text`` for `TextEncoder`."""
+        return cls.__name__.removesuffix("Encoder").lower()
+
     @abstractmethod
-    def encode(self, job: Job) -> Outcome:
+    def encode(self, job: EncodingJob) -> EncodingReport:
         """Make the modality and write its file.
 
         Raises:

@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mocme.core.registry import ConfigError, build
-from mocme.encoders.audio import Audio
+from mocme.core.registry import ConfigError, build, discover
+from mocme.encoders import kinds
 from mocme.encoders.base import Encoder
-from mocme.encoders.bins import Bins
-from mocme.encoders.codes import Codes
-from mocme.encoders.image import Image
-from mocme.encoders.numeric import Numeric
-from mocme.encoders.text import Text
-from mocme.encoders.video import Video
-from mocme.encoders.words import Words
 
-Encoder.kinds = (Text, Image, Audio, Video, Numeric, Words, Bins, Codes)
+Encoder.kinds = discover(Encoder, kinds)
 
 
 def names() -> list[str]:
     """What kinds are called in tables and on the command line."""
-    return [kind.__name__.lower() for kind in Encoder.kinds]
+    return [encoder.kind_name() for encoder in Encoder.kinds]
 
 
 def encoder_of(table: Mapping[str, Any], path: str) -> Encoder:
@@ -33,8 +26,6 @@ def encoder_of(table: Mapping[str, Any], path: str) -> Encoder:
     kind = table.get("kind")
     if not isinstance(kind, str) or not kind:
         raise ConfigError(f"{path}: needs a kind, one of {', '.join(names())}")
-    known = {part.__name__.lower(): part.__name__ for part in Encoder.kinds}
-    if ":" not in kind and kind.lower() not in known:
-        raise ConfigError(f"{path}.kind: {kind!r} is none of: {', '.join(names())}")
-    settings = {**table, "kind": known.get(kind.lower(), kind)}
-    return build(Encoder, settings, path)  # type: ignore[type-abstract]
+    if ":" not in kind:
+        kind = kind.lower()
+    return build(Encoder, {**table, "kind": kind}, path)  # type: ignore[type-abstract]

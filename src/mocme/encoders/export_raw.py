@@ -13,10 +13,10 @@ import tomli_w
 from mocme.data.formats.writers import refusal, written
 from mocme.data.graph import Graph
 from mocme.data.ingest.reader import declared
-from mocme.encoders.base import Job, Outcome
+from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
-from mocme.encoders.inputs import Raw, escaped
-from mocme.encoders.store import Store
+from mocme.encoders.inputs import RawEncoder, escaped
+from mocme.encoders.store import FeatureStore
 
 # Keys of tables whose values are paths of files.
 _PATHS = ("path", "paths", "names", "texts", "entities", "tokenizer")
@@ -47,7 +47,7 @@ def export_raw(graph: Graph, out: Path) -> list[str]:
             continue
         table, section = graph.encode[name], tables.setdefault("encode", {})
         encoder = encoder_of(table, f"encode.{name}")
-        if isinstance(encoder, Raw) and encoder.endings:
+        if isinstance(encoder, RawEncoder) and encoder.endings:
             made, missing = _files(graph, name, encoder, out)
             section[name] = {**_without_inputs(table), "paths": [f"{name}.tsv"]}
             notes.append(f"{name}: {made:,} files copied")
@@ -94,17 +94,17 @@ def _copied(home: Path, out: Path, table: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _files(graph: Graph, name: str, encoder: Raw, out: Path) -> tuple[int, list[str]]:
+def _files(graph: Graph, name: str, encoder: RawEncoder, out: Path) -> tuple[int, list[str]]:
     """Copy the files of a modality, and list them."""
     missing: list[str] = []
     made = 0
-    outcome = Outcome(name, "files")
+    outcome = EncodingReport(name, "files")
     with (
         tempfile.TemporaryDirectory() as scratch,
-        Store(Path(scratch) / name) as store,
+        FeatureStore(Path(scratch) / name) as store,
         written(out / f"{name}.tsv") as table,
     ):
-        encoder.gather(Job(graph, name, Path(graph.folder or "."), out), store, outcome)
+        encoder.gather(EncodingJob(graph, name, Path(graph.folder or "."), out), store, outcome)
         store.settle()
         for entity, source in _numbered(store):
             label, path = graph.entities[entity], Path(source)
@@ -120,7 +120,7 @@ def _files(graph: Graph, name: str, encoder: Raw, out: Path) -> tuple[int, list[
     return made, missing
 
 
-def _numbered(store: Store) -> Iterator[tuple[int, str]]:
+def _numbered(store: FeatureStore) -> Iterator[tuple[int, str]]:
     for window in store.windows(1024):
         for item in window:
             yield item.entity, item.source

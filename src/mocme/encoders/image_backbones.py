@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from mocme.encoders import efficientnet_lite0 as lite0
-from mocme.encoders.base import Outcome
-from mocme.encoders.image_io import Shape, read_picture
+from mocme.encoders.base import EncodingReport
+from mocme.encoders.image_io import ImageShape, read_picture
 from mocme.encoders.neural import Identity, in_chunks
 
 BATCH = 32
 
 
-class PictureEngine(ABC):
+class ImageEngine(ABC):
     """A network for pictures that is loaded.
 
     Attributes:
@@ -33,12 +33,12 @@ class PictureEngine(ABC):
     width: int
     window = 2 * BATCH
     unit = False
-    shape: Shape
+    shape: ImageShape
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def prepare(self, content: bytes, outcome: Outcome) -> UInt8[np.ndarray, "side side 3"]:
+    def prepare(self, content: bytes, outcome: EncodingReport) -> UInt8[np.ndarray, "side side 3"]:
         """A picture of the network's size."""
         return read_picture(content, self.shape, outcome)
 
@@ -60,7 +60,7 @@ class PictureEngine(ABC):
         """Of pictures with values from 0 to 255."""
 
 
-class Lite0Engine(PictureEngine):
+class Lite0Engine(ImageEngine):
     """EfficientNet-Lite0: 1,280 features, the mean over the picture; or maps of 320 channels.
 
     Args:
@@ -74,7 +74,7 @@ class Lite0Engine(PictureEngine):
         self, fit: Literal["crop", "whole"], device: torch.device, patches: int = 0
     ) -> None:
         super().__init__(device)
-        self.shape, self.patches = Shape(fit=fit), patches
+        self.shape, self.patches = ImageShape(fit=fit), patches
         self.network = lite0.load().to(device)
         channels = lite0.BLOCKS[-1][-1]
         self.width = channels * patches**2 if patches else lite0.WIDTH

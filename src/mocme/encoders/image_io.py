@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from mocme.encoders.base import Outcome, Unusable
+from mocme.encoders.base import EncodingReport, UnusableItem
 from mocme.encoders.pretrained import extra
 
 BYTES, PIXELS = 20_000_000, 50_000_000
@@ -25,7 +25,7 @@ _LARGE_ONE = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Shape:
+class ImageShape:
     """What a network wants its pictures to look like.
 
     Attributes:
@@ -76,7 +76,7 @@ class Shape:
 
 
 def read_picture(
-    data: bytes, shape: Shape, outcome: Outcome | None = None
+    data: bytes, shape: ImageShape, outcome: EncodingReport | None = None
 ) -> UInt8[np.ndarray, "side side 3"]:
     """A picture as RGB of one size.
 
@@ -92,9 +92,9 @@ def read_picture(
     with extra("pillow", "image"):
         from PIL import Image, UnidentifiedImageError
     if not data:
-        raise Unusable("an empty file")
+        raise UnusableItem("an empty file")
     if len(data) > BYTES:
-        raise Unusable(f"has {len(data) / 1e6:,.1f} MB; the limit is {BYTES / 1e6:,.0f} MB")
+        raise UnusableItem(f"has {len(data) / 1e6:,.1f} MB; the limit is {BYTES / 1e6:,.0f} MB")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             pixels = picture.width * picture.height
@@ -105,29 +105,29 @@ def read_picture(
                 return shaped(picture, shape)
             with _LARGE_ONE:
                 return shaped(picture, shape)
-    except Unusable:
+    except UnusableItem:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Unusable(_too_many("far more")) from error
+        raise UnusableItem(_too_many("far more")) from error
     except UnidentifiedImageError as error:
-        raise Unusable("is no picture of a known format") from error
+        raise UnusableItem("is no picture of a known format") from error
     except Exception as error:  # decoders of broken files fail in any way
         reason = str(error).partition("\n")[0][:120] or type(error).__name__
-        raise Unusable(f"is broken ({reason})") from error
+        raise UnusableItem(f"is broken ({reason})") from error
 
 
 def _check_size(pixels: int) -> None:
     if pixels > PIXELS:
-        raise Unusable(_too_many(f"{pixels / 1e6:,.0f}"))
+        raise UnusableItem(_too_many(f"{pixels / 1e6:,.0f}"))
     if not pixels:
-        raise Unusable("has no pixels")
+        raise UnusableItem("has no pixels")
 
 
 def _too_many(count: str) -> str:
     return f"has {count} megapixels; the limit is {PIXELS / 1e6:,.0f}"
 
 
-def shaped(picture: Any, shape: Shape) -> UInt8[np.ndarray, "side side 3"]:
+def shaped(picture: Any, shape: ImageShape) -> UInt8[np.ndarray, "side side 3"]:
     """An opened picture as RGB of one size."""
     from PIL import Image, ImageOps
 

@@ -15,8 +15,8 @@ from urllib.parse import unquote_to_bytes
 
 from mocme.data.formats import tables
 from mocme.data.formats.report import Report
-from mocme.encoders.base import STRANGE, Encoder, Job, Outcome, Unusable
-from mocme.encoders.store import Item, Store
+from mocme.encoders.base import STRANGE, Encoder, EncodingJob, EncodingReport, UnusableItem
+from mocme.encoders.store import FeatureStore, RawItem
 
 # Refused by some file system, or with a meaning of its own; "%" is the escape itself.
 _SPECIAL = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*%]|^[. ]|[. ]$')
@@ -47,7 +47,7 @@ def unescaped(name: str) -> str:
     return unquote_to_bytes(name).decode()
 
 
-class Raw(Encoder):
+class RawEncoder(Encoder):
     """An encoder of what tables or folders hold for entities.
 
     Args:
@@ -78,7 +78,9 @@ class Raw(Encoder):
         self.paths, self.entity, self.delimiter = tuple(paths), entity, delimiter
         self.columns = tuple(columns) * (len(paths) if len(columns) == 1 else 1)
 
-    def gather(self, job: Job, store: Store, outcome: Outcome) -> dict[str, str]:
+    def gather(
+        self, job: EncodingJob, store: FeatureStore, outcome: EncodingReport
+    ) -> dict[str, str]:
         """List everything that belongs to an entity.
 
         Returns:
@@ -104,13 +106,13 @@ class Raw(Encoder):
         outcome.entities = job.graph.num_entities
         return {"sources": "\t".join(self.paths), "sources_sha256": "\t".join(digests)}
 
-    def items(self, job: Job) -> Iterator[tuple[int, str, str]]:
+    def items(self, job: EncodingJob) -> Iterator[tuple[int, str, str]]:
         """What belongs to each entity: its id, a text or the path of a file, and where it stands.
 
         Raises:
             ValueError: a table cannot be read.
         """
-        outcome = Outcome(job.name, "")
+        outcome = EncodingReport(job.name, "")
         for number, name in enumerate(self.paths):
             path = job.folder / name
             if path.is_dir() and self.endings:
@@ -120,7 +122,12 @@ class Raw(Encoder):
                 yield from self._rows(path, column, job, Report(str(path)), outcome)
 
     def _rows(
-        self, path: Path, column: str | None, job: Job, report: Report, outcome: Outcome
+        self,
+        path: Path,
+        column: str | None,
+        job: EncodingJob,
+        report: Report,
+        outcome: EncodingReport,
     ) -> Iterator[tuple[int, str, str]]:
         numbered = tables.numbered(path, self.delimiter)
         wanted = [self.entity or ("1" if numbered else "entity")]
@@ -136,7 +143,9 @@ class Raw(Encoder):
                 else:
                     yield id, cell, f"{path}, line {line}"
 
-    def _named(self, folder: Path, job: Job, outcome: Outcome) -> Iterator[tuple[int, str, str]]:
+    def _named(
+        self, folder: Path, job: EncodingJob, outcome: EncodingReport
+    ) -> Iterator[tuple[int, str, str]]:
         """Files of a folder, or of folders in it, that are named after their entities."""
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             if entry.name.startswith("."):
@@ -156,7 +165,7 @@ class Raw(Encoder):
                     else:
                         yield id, str(path), str(path)
 
-    def _entity(self, entry: os.DirEntry[str], job: Job) -> tuple[str, int | None]:
+    def _entity(self, entry: os.DirEntry[str], job: EncodingJob) -> tuple[str, int | None]:
         """The name that a file or folder is called by, and whose it is.
 
         An ending that is not known is taken for a part of the name first: "Dr. No" has none.
@@ -177,35 +186,35 @@ class Raw(Encoder):
         return plain, None
 
 
-def count_unknown(outcome: Outcome, name: str) -> None:
+def count_unknown(outcome: EncodingReport, name: str) -> None:
     """Count a name that is no entity of the graph; of many only the first are kept."""
     outcome.unknown += 1
     if len(outcome.strange) < STRANGE:
         outcome.strange.append(name)
 
 
-def find_file(item: Item, limit: int) -> Path:
+def find_file(item: RawItem, limit: int) -> Path:
     """The path of an item's file.
 
     Raises:
         Unusable: there is none, or it has more than `limit` bytes.
     """
     if not item.source:
-        raise Unusable("no file is named")
+        raise UnusableItem("no file is named")
     if _ADDRESS.match(item.source):
-        raise Unusable("is an address, and nothing is fetched; download it and name the file")
+        raise UnusableItem("is an address, and nothing is fetched; download it and name the file")
     try:
         if not os.path.isfile(item.source):
-            raise Unusable(f"there is no file {item.source}")
+            raise UnusableItem(f"there is no file {item.source}")
         size = os.path.getsize(item.source)
     except (OSError, ValueError) as error:
-        raise Unusable(f"{item.source!r}: cannot be read ({error})") from error
+        raise UnusableItem(f"{item.source!r}: cannot be read ({error})") from error
     if size > limit:
-        raise Unusable(f"has {size / 1e6:,.1f} MB; the limit is {limit / 1e6:,.0f} MB")
+        raise UnusableItem(f"has {size / 1e6:,.1f} MB; the limit is {limit / 1e6:,.0f} MB")
     return Path(item.source)
 
 
-def read_file(item: Item, limit: int) -> bytes:
+def read_file(item: RawItem, limit: int) -> bytes:
     """The bytes of an item's file.
 
     Raises:
@@ -214,15 +223,15 @@ def read_file(item: Item, limit: int) -> bytes:
     try:
         return find_file(item, limit).read_bytes()
     except OSError as error:
-        raise Unusable(f"{item.source}: cannot be read ({error.strerror})") from error
+        raise UnusableItem(f"{item.source}: cannot be read ({error.strerror})") from error
 
 
-def read_text(item: Item) -> bytes:
+def read_text(item: RawItem) -> bytes:
     """The text of an item.
 
     Raises:
         Unusable: it is empty.
     """
     if not item.source.strip():
-        raise Unusable("an empty text")
+        raise UnusableItem("an empty text")
     return item.source.encode()

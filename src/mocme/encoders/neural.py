@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float
 
 from mocme.core.device import Interrupted
-from mocme.encoders.base import Failure, Job, Outcome, Unusable
-from mocme.encoders.inputs import Raw
+from mocme.encoders.base import EncodingFailure, EncodingJob, EncodingReport, UnusableItem
+from mocme.encoders.inputs import RawEncoder
 from mocme.encoders.pretrained import sha256
-from mocme.encoders.store import Item, Store
+from mocme.encoders.store import FeatureStore, RawItem
 
 # What is told of an encoder in the file that it makes; it decides whether vectors may be reused.
 Identity = Mapping[str, str]
@@ -42,7 +42,7 @@ class Engine(Protocol):
     window: int
     unit: bool
 
-    def prepare(self, content: Any, outcome: Outcome) -> Any:
+    def prepare(self, content: Any, outcome: EncodingReport) -> Any:
         """Input for the network, made in a thread.
 
         Args:
@@ -59,7 +59,7 @@ class Engine(Protocol):
         """The vectors of a batch."""
 
 
-class Prepared(NamedTuple):
+class PreparedItem(NamedTuple):
     """An item that was looked at.
 
     Attributes:
@@ -78,11 +78,11 @@ def in_chunks(count: int, size: int) -> Iterator[list[int]]:
 
 
 def run(
-    job: Job,
-    store: Store,
+    job: EncodingJob,
+    store: FeatureStore,
     engine: Engine,
-    content: Callable[[Item], bytes | Path],
-    outcome: Outcome,
+    content: Callable[[RawItem], bytes | Path],
+    outcome: EncodingReport,
 ) -> None:
     """Encode the items of a store that it has no vectors for, and write the modality.
 
@@ -106,9 +106,9 @@ def run(
         for item, future in zip(window, futures, strict=True):
             try:
                 found = future.result()
-            except Unusable as error:
+            except UnusableItem as error:
                 name = job.graph.entities[item.entity]
-                outcome.failures.append(Failure(name, item.place, str(error)))
+                outcome.failures.append(EncodingFailure(name, item.place, str(error)))
                 continue
             keep.append((item.id, found.digest))
             # The window before may have encoded the same content after this was looked at.
@@ -142,22 +142,25 @@ def _digest(content: bytes | Path) -> bytes:
     try:
         return bytes.fromhex(sha256(content))
     except OSError as error:
-        raise Unusable(f"{content}: cannot be read ({error.strerror})") from error
+        raise UnusableItem(f"{content}: cannot be read ({error.strerror})") from error
 
 
 def _looked_at(
-    store: Store, engine: Engine, content: Callable[[Item], bytes | Path], outcome: Outcome
-) -> Iterator[tuple[Sequence[Item], list[Future[Prepared]]]]:
+    store: FeatureStore,
+    engine: Engine,
+    content: Callable[[RawItem], bytes | Path],
+    outcome: EncodingReport,
+) -> Iterator[tuple[Sequence[RawItem], list[Future[PreparedItem]]]]:
     """Windows of items; threads prepare the next one while this one is encoded."""
 
-    def look(item: Item) -> Prepared:
+    def look(item: RawItem) -> PreparedItem:
         data = content(item)
         digest = _digest(data)
         row = store.row(digest)
-        return Prepared(digest, row, engine.prepare(data, outcome) if row is None else None)
+        return PreparedItem(digest, row, engine.prepare(data, outcome) if row is None else None)
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        ahead: tuple[Sequence[Item], list[Future[Prepared]]] | None = None
+        ahead: tuple[Sequence[RawItem], list[Future[PreparedItem]]] | None = None
         try:
             for window in store.windows(engine.window):
                 futures = [pool.submit(look, item) for item in window]
@@ -170,7 +173,7 @@ def _looked_at(
             pool.shutdown(cancel_futures=True)
 
 
-class Neural(Raw):
+class NeuralEncoder(RawEncoder):
     """Encoders whose vectors a network makes, one text or file at a time.
 
     Attributes:
@@ -188,7 +191,7 @@ class Neural(Raw):
         """
 
     @abstractmethod
-    def content(self, item: Item) -> bytes | Path:
+    def content(self, item: RawItem) -> bytes | Path:
         """What an item is known by, see `run`.
 
         Raises:
@@ -199,9 +202,9 @@ class Neural(Raw):
         """What joins all texts of an entity to one; None where each counts by itself."""
         return None
 
-    def encode(self, job: Job) -> Outcome:
-        outcome = Outcome(job.name, type(self).__name__.lower(), str(job.path))
-        with Store(job.path) as store:
+    def encode(self, job: EncodingJob) -> EncodingReport:
+        outcome = EncodingReport(job.name, self.kind_name(), str(job.path))
+        with FeatureStore(job.path) as store:
             sources = self.gather(job, store, outcome)
             if several := store.settle(self.separator()):
                 outcome.counts[self.several] = several

@@ -15,11 +15,11 @@ from mocme.core.device import Interrupted
 from mocme.data.features.numeric import Columns
 from mocme.data.formats import tables
 from mocme.data.formats.report import Block, Report
-from mocme.encoders.base import Encoder, Failure, Job, Outcome
+from mocme.encoders.base import Encoder, EncodingFailure, EncodingJob, EncodingReport
 from mocme.encoders.inputs import count_unknown
 
 
-class Figures(Encoder):
+class NumberEncoder(Encoder):
     """An encoder of numbers.
 
     A long table has an attribute and a value in each row, a wide one a column an attribute. An
@@ -60,7 +60,7 @@ class Figures(Encoder):
         self.paths, self.entity, self.delimiter = tuple(paths), entity, delimiter
         self.attribute, self.value, self.attributes = attribute, value, tuple(attributes)
 
-    def read(self, job: Job, outcome: Outcome) -> tuple[Columns, dict[str, str]]:
+    def read(self, job: EncodingJob, outcome: EncodingReport) -> tuple[Columns, dict[str, str]]:
         """All numbers by attribute, and what was read, for the provenance.
 
         Memory grows with the numbers (some 50 bytes each), not with the tables.
@@ -118,9 +118,9 @@ class Figures(Encoder):
         self,
         path: Path,
         block: Block,
-        job: Job,
+        job: EncodingJob,
         found: dict[str, tuple[array[int], array[float]]],
-        outcome: Outcome,
+        outcome: EncodingReport,
     ) -> None:
         """Take up the numbers of some rows."""
         names, *columns = block.columns
@@ -138,7 +138,7 @@ class Figures(Encoder):
                 number, problem = _number(attribute, cell)
                 if problem:
                     place = f"{path}, line {line}"
-                    outcome.failures.append(Failure(name, place, problem))
+                    outcome.failures.append(EncodingFailure(name, place, problem))
                     continue
                 entities, numbers = found.setdefault(attribute, (array("q"), array("d")))
                 entities.append(id)
@@ -157,7 +157,7 @@ def _number(attribute: str, cell: str) -> tuple[float, str]:
 
 
 def _last(
-    entities: array[int], numbers: array[float], outcome: Outcome
+    entities: array[int], numbers: array[float], outcome: EncodingReport
 ) -> tuple[list[int], torch.Tensor]:
     """Each entity once, in the order of first coming, with its last number."""
     ids, cells = np.array(entities), np.array(numbers)

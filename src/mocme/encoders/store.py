@@ -38,7 +38,7 @@ create temp table items (
 """
 
 
-class Item(NamedTuple):
+class RawItem(NamedTuple):
     """A text, or the path of a file, that says something of an entity.
 
     Attributes:
@@ -52,7 +52,7 @@ class Item(NamedTuple):
     place: str
 
 
-class Store:
+class FeatureStore:
     """The vectors of one modality, across runs, and the items of this run.
 
     Raises:
@@ -86,7 +86,7 @@ class Store:
         self.width, self.rows = 0, 0
         self.values: IO[bytes] | None = None
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> FeatureStore:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -188,7 +188,7 @@ class Store:
         (count,) = self.db.execute("select count(*) from items").fetchone()
         return int(count)
 
-    def windows(self, size: int) -> Iterator[Sequence[Item]]:
+    def windows(self, size: int) -> Iterator[Sequence[RawItem]]:
         """Items, some at a time, in their order."""
         last = 0
         select = "select id, entity, source, place from items where id > ? order by id limit ?"
@@ -197,7 +197,7 @@ class Store:
                 rows = self.db.execute(select, (last, size)).fetchall()
             if not rows:
                 return
-            yield [Item(*row) for row in rows]
+            yield [RawItem(*row) for row in rows]
             last = rows[-1][0]
 
     def bind(self, pairs: Sequence[tuple[int, bytes]]) -> None:

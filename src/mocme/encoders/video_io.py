@@ -11,8 +11,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from mocme.encoders.base import Outcome, Unusable
-from mocme.encoders.image_io import PIXELS, Shape, shaped
+from mocme.encoders.base import EncodingReport, UnusableItem
+from mocme.encoders.image_io import PIXELS, ImageShape, shaped
 from mocme.encoders.pretrained import extra
 
 BYTES = 500_000_000
@@ -37,7 +37,7 @@ class Times(NamedTuple):
 
 
 def read_frames(
-    path: Path, frames: int, shape: Shape, outcome: Outcome | None = None
+    path: Path, frames: int, shape: ImageShape, outcome: EncodingReport | None = None
 ) -> list[UInt8[np.ndarray, "side side 3"]]:
     """Frames of a video that are evenly spaced in time, in their order.
 
@@ -60,12 +60,12 @@ def read_frames(
         wanted = spread(times.shown, frames)
         with path.open("rb") as file, _opened(file) as container:
             found = list(_decoded(container, _stream(container), times, wanted, shape))
-    except Unusable:
+    except UnusableItem:
         raise
     except Exception as error:  # decoders of broken files fail in any way
-        raise Unusable(f"is no video, or is broken ({_reason(error)})") from error
+        raise UnusableItem(f"is no video, or is broken ({_reason(error)})") from error
     if not found:
-        raise Unusable("not one of its frames can be decoded")
+        raise UnusableItem("not one of its frames can be decoded")
     if len(found) < len(wanted) and outcome is not None:
         outcome.count("videos of which not all frames could be decoded")
     return found
@@ -86,12 +86,12 @@ def _reason(error: Exception) -> str:
 
 def _stream(container: Any) -> Any:
     if not container.streams.video:
-        raise Unusable("holds no video")
+        raise UnusableItem("holds no video")
     stream = container.streams.video[0]
     pixels = stream.codec_context.width * stream.codec_context.height
     if pixels > PIXELS:
         limit = f"{PIXELS / 1e6:,.0f}"
-        raise Unusable(f"has frames of {pixels / 1e6:,.0f} megapixels; the limit is {limit}")
+        raise UnusableItem(f"has frames of {pixels / 1e6:,.0f} megapixels; the limit is {limit}")
     # Several videos are decoded at a time, each by one thread.
     stream.codec_context.thread_count = 1
     return stream
@@ -116,7 +116,7 @@ def _times(container: Any, stream: Any) -> Times:
     except av.FFmpegError:  # the rest is missing
         pass
     if not shown:
-        raise Unusable("holds no frames")
+        raise UnusableItem("holds no frames")
     return Times(sorted(shown), sorted(keys))
 
 
@@ -133,7 +133,7 @@ def spread(shown: Sequence[int], frames: int) -> list[int]:
 
 
 def _decoded(
-    container: Any, stream: Any, times: Times, wanted: Sequence[int], shape: Shape
+    container: Any, stream: Any, times: Times, wanted: Sequence[int], shape: ImageShape
 ) -> Iterator[UInt8[np.ndarray, "side side 3"]]:
     """The frames of some times, shaped; those that cannot be decoded are left out."""
     decoder = _frames(container, stream)
@@ -191,7 +191,7 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
         return
 
 
-def _picture(frame: Any, shape: Shape) -> UInt8[np.ndarray, "side side 3"]:
+def _picture(frame: Any, shape: ImageShape) -> UInt8[np.ndarray, "side side 3"]:
     picture = frame.to_image()
     # Telephones write how they were held; both count counter-clockwise.
     if frame.rotation:

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mocme.encoders.image_backbones import PictureEngine, in_patches, patches_identity
-from mocme.encoders.image_io import Shape
+from mocme.encoders.image_backbones import ImageEngine, in_patches, patches_identity
+from mocme.encoders.image_io import ImageShape
 from mocme.encoders.neural import Identity
 from mocme.encoders.pretrained import extra, load_network, load_settings, revision
 
@@ -37,7 +37,7 @@ class Grid(NamedTuple):
     special: int
 
 
-class VisionEngine(PictureEngine):
+class VisionEngine(ImageEngine):
     """A vision model of transformers that is loaded.
 
     Args:
@@ -178,7 +178,7 @@ def grid_of(hidden: Tensor, side: int, patch: Any) -> Grid:
     return Grid(0, 0)
 
 
-def shape_of(settings: Any, fit: Fit, model: str) -> Shape:
+def shape_of(settings: Any, fit: Fit, model: str) -> ImageShape:
     """What a model's settings say of the size of its pictures.
 
     Raises:
@@ -204,10 +204,10 @@ def shape_of(settings: Any, fit: Fit, model: str) -> Shape:
         raise ValueError(f"the model {model!r} cuts {side} pixels from {before}; name another one")
     resample = _resampling(settings.resample)
     if fit == "own":
-        return Shape(side, "crop" if how == "crop" else "stretch", before, resample=resample)
+        return ImageShape(side, "crop" if how == "crop" else "stretch", before, resample=resample)
     if fit == "crop" and how != "crop":
         before = round(side / 0.875)
-    return Shape(side, fit, before, resample=resample)
+    return ImageShape(side, fit, before, resample=resample)
 
 
 def _square(size: Any, model: str) -> int:

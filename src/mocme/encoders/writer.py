@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from mocme.data.formats.writers import written
 from mocme.data.modality import FORMAT, Tokens
-from mocme.encoders.base import Job, Outcome
+from mocme.encoders.base import EncodingJob, EncodingReport
 
 FLOAT32 = np.dtype("<f4")
 
@@ -68,7 +68,7 @@ def write_vectors(
             file.write(block.astype(kind).tobytes())
 
 
-def settle_tokens(job: Job, tokens: Tokens, outcome: Outcome) -> None:
+def settle_tokens(job: EncodingJob, tokens: Tokens, outcome: EncodingReport) -> None:
     """Write a job's sets of tokens, and count them."""
     tensors, described = tokens.packed()
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}

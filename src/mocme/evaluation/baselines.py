@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mocme.data.graph import AnswerIndex, Graph, Queries
-from mocme.data.quality.raw_rows import Released, numbered
+from mocme.data.quality.raw_rows import RawGraph, numbered
 from mocme.evaluation.metrics import of_ranks
 from mocme.evaluation.ranking import Ranks, Scores, batch_for, hidden, rank
 
@@ -19,7 +19,7 @@ MEMORY = 0.1
 
 
 @dataclass(frozen=True)
-class Floor:
+class Baseline:
     """Metrics with realistic ties, both directions together.
 
     Attributes:
@@ -71,7 +71,7 @@ class Lookup:
         return scores
 
 
-def floors(released: Released) -> dict[str, dict[str, Floor]]:
+def floors(released: RawGraph) -> dict[str, dict[str, Baseline]]:
     """Filtered ranks of what needs no learning.
 
     Returns:
@@ -79,7 +79,7 @@ def floors(released: Released) -> dict[str, dict[str, Floor]]:
     """
     graph = released.graph
     batch = batch_for(graph.num_entities, MEMORY)
-    result: dict[str, dict[str, Floor]] = {}
+    result: dict[str, dict[str, Baseline]] = {}
     for split in ("valid", "test"):
         asked = graph.answers(split)
         if not len(asked):
@@ -91,11 +91,11 @@ def floors(released: Released) -> dict[str, dict[str, Floor]]:
             ranks = rank(score, asked, known, batch=batch)
             times = _repetitions(ranks, released, split)
             by_row = torch.repeat_interleave(ranks.realistic, times)
-            result[split][name] = Floor(of_ranks(ranks.realistic), of_ranks(by_row))
+            result[split][name] = Baseline(of_ranks(ranks.realistic), of_ranks(by_row))
     return result
 
 
-def _repetitions(ranks: Ranks, released: Released, split: str) -> Int[Tensor, " n"]:
+def _repetitions(ranks: Ranks, released: RawGraph, split: str) -> Int[Tensor, " n"]:
     """How many rows of a split state the fact that each rank is of."""
     graph = released.graph
     turned = ranks.relation >= graph.num_relations

@@ -28,6 +28,7 @@ class Scores(Protocol):
     def __call__(self, queries: Queries) -> Float[Tensor, "B N"]: ...
 
 
+@runtime_checkable
 class Ranked(Protocol):
     """What can be ranked: a mixture, a single expert, or anything else that scores."""
 

@@ -8,16 +8,16 @@ from typing import final
 from mocme.data.features.tokens import TrainingFacts
 from mocme.experts.embedding.objective import Objective
 from mocme.explanation.faithfulness import Faithfulness, measure
-from mocme.explanation.influence import Supporting
+from mocme.explanation.influence import InfluenceFinder
 from mocme.explanation.schema import Support
-from mocme.inductive.extended_run import World
+from mocme.inductive.extended_run import RunContents
 from mocme.storage import RunFolder
 
 FAITHFULNESS = "faithfulness.json"
 
 
 @final
-class RunGrounds:
+class RunExplanationContext:
     """Grounds of a finished run; nothing is done before it is asked for.
 
     Args:
@@ -26,11 +26,11 @@ class RunGrounds:
     """
 
     def __init__(
-        self, folder: RunFolder, objective: Objective, asked: World, trained: World
+        self, folder: RunFolder, objective: Objective, asked: RunContents, trained: RunContents
     ) -> None:
         self.folder, self.objective, self.trained = folder, objective, trained
         self.model, self.graph, self.features = asked.model, asked.graph, asked.features
-        self._supporting: Supporting | None = None
+        self._supporting: InfluenceFinder | None = None
 
     def faithfulness(self) -> Faithfulness:
         """Whether weights tell what matters; measured once, and kept in the run."""
@@ -49,7 +49,9 @@ class RunGrounds:
         if self._supporting is None:
             graph, tokens = self.graph.training_view(), self.features.tokens
             facts = TrainingFacts.of(graph, tokens, self.objective.candidates)
-            self._supporting = Supporting(self.objective, self.model, facts, graph, self.features)
+            self._supporting = InfluenceFinder(
+                self.objective, self.model, facts, graph, self.features
+            )
         found, notes = self._supporting(head, relation, tail, most)
         return found, [*notes, *self._content()]
 

@@ -11,18 +11,18 @@ from torch import Tensor
 
 from mocme.data.graph import Graph, Queries
 from mocme.data.pairs.similarity import nearest_to
-from mocme.data.paths import Network
+from mocme.data.paths import FactNetwork
 from mocme.experts.embedding.model import Model
-from mocme.experts.rules.adjacency import Relations
-from mocme.experts.rules.rule_model import Reason
+from mocme.experts.rules.adjacency import Adjacency
+from mocme.experts.rules.rule_model import RuleShare
 from mocme.explanation.faithfulness import Faithfulness, measure
 from mocme.explanation.schema import (
     Explanation,
-    Grounds,
+    ExplanationContext,
+    ModalityShare,
     Neighbour,
     Neighbours,
-    Pattern,
-    Share,
+    RuleExplanation,
     Side,
     Step,
     Support,
@@ -34,7 +34,7 @@ NEAREST, MOST_PATHS, MOST_SUPPORTS = 5, 10, 5
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class FactQuery:
     """A fact, and what `Completer` knows of it.
 
     Attributes:
@@ -62,12 +62,12 @@ class Explainer:
         grounds: of the run; without them no fact is named as support.
     """
 
-    def __init__(self, model: Model, graph: Graph, grounds: Grounds | None) -> None:
+    def __init__(self, model: Model, graph: Graph, grounds: ExplanationContext | None) -> None:
         self.model, self.graph, self.grounds = model, graph, grounds
-        self._network: Network | None = None
+        self._network: FactNetwork | None = None
         self._faithfulness: Faithfulness | None = None
 
-    def explain(self, asked: Asked) -> Explanation:
+    def explain(self, asked: FactQuery) -> Explanation:
         """All that can be shown for a fact."""
         names, relations = self.graph.entities, self.graph.relations
         notes: list[str] = []
@@ -94,14 +94,14 @@ class Explainer:
 
     # -- modalities ------------------------------------------------------------------------------
 
-    def _modalities(self, asked: Asked, notes: list[str]) -> Iterator[Share]:
+    def _modalities(self, asked: FactQuery, notes: list[str]) -> Iterator[ModalityShare]:
         model = self.model
         whole = model.frozen()
         falls = self._falls(asked, notes)
         for side, entity in zip(SIDES, asked.entities, strict=True):
             for place, name in enumerate(model.modalities):
                 present = bool(model.present[entity, place])
-                yield Share(
+                yield ModalityShare(
                     name,
                     side,
                     present,
@@ -117,7 +117,7 @@ class Explainer:
         row = (self.model.get_buffer(f"rows_{name}") == entity).nonzero().flatten()
         return tuple(views[name][row[0]].tolist()) if len(row) else ()
 
-    def _falls(self, asked: Asked, notes: list[str]) -> dict[tuple[Side, str], float]:
+    def _falls(self, asked: FactQuery, notes: list[str]) -> dict[tuple[Side, str], float]:
         """Fall of the score when a modality is withheld from one of the two entities alone."""
         model = self.model
         held: list[tuple[Side, str]] = []
@@ -149,7 +149,7 @@ class Explainer:
             after = [model.embedding_score(queries, answers, table).mean() for table in tables]
         return {key: float(before - own) for key, own in zip(held, after, strict=True)}
 
-    def _both(self, asked: Asked) -> tuple[Queries, Tensor]:
+    def _both(self, asked: FactQuery) -> tuple[Queries, Tensor]:
         device = self.model.device
         relation = torch.tensor([asked.relation, asked.relation + self.graph.num_relations])
         queries = Queries(torch.tensor(asked.entities), relation)
@@ -167,7 +167,7 @@ class Explainer:
 
     # -- facts -----------------------------------------------------------------------------------
 
-    def _patterns(self, asked: Asked, notes: list[str]) -> list[Pattern]:
+    def _patterns(self, asked: FactQuery, notes: list[str]) -> list[RuleExplanation]:
         """Patterns of both directions; one that is found in both counts once, by larger share.
 
         Patterns that say the same are one: a symmetric relation and its inverse lead to the same
@@ -192,10 +192,10 @@ class Explainer:
         found = []
         for body, (paths, share) in best.items():
             names = tuple(relations.names[step] for step in body)
-            found.append(Pattern(", then ".join(names), names, paths, share))
+            found.append(RuleExplanation(", then ".join(names), names, paths, share))
         return sorted(found, key=lambda pattern: (-pattern.share, pattern.name))
 
-    def _supports(self, asked: Asked, notes: list[str]) -> list[Support]:
+    def _supports(self, asked: FactQuery, notes: list[str]) -> list[Support]:
         if self.grounds is None:
             notes.append("no supporting facts: the model was opened without its run")
             return []
@@ -203,9 +203,9 @@ class Explainer:
         notes += said
         return found
 
-    def _paths(self, asked: Asked, notes: list[str]) -> list[tuple[Step, ...]]:
+    def _paths(self, asked: FactQuery, notes: list[str]) -> list[tuple[Step, ...]]:
         if self._network is None:
-            self._network = Network(self.graph, "train")
+            self._network = FactNetwork(self.graph, "train")
         without = (asked.head, asked.relation, asked.tail)
         found = self._network.paths(asked.head, asked.tail, without, MOST_PATHS)
         if found.left_out:
@@ -223,7 +223,7 @@ class Explainer:
 
     # -- neighbours ------------------------------------------------------------------------------
 
-    def _neighbours(self, asked: Asked, notes: list[str]) -> Iterator[Neighbours]:
+    def _neighbours(self, asked: FactQuery, notes: list[str]) -> Iterator[Neighbours]:
         model, names = self.model, self.graph.entities
         known = model.known().nonzero().flatten()
         spaces = [("vector", known, model.frozen().vectors[known])]
@@ -244,7 +244,7 @@ class Explainer:
 
 
 def _folded(
-    relations: Relations, bodies: Sequence[tuple[int, ...]], reasons: Sequence[Reason]
+    relations: Adjacency, bodies: Sequence[tuple[int, ...]], reasons: Sequence[RuleShare]
 ) -> dict[tuple[int, ...], tuple[int, float]]:
     """Paths and share of patterns of one direction, by what they are told as."""
     found: dict[tuple[int, ...], tuple[int, float]] = {}
@@ -255,7 +255,7 @@ def _folded(
     return found
 
 
-def _rank(asked: Asked, direction: int, answer: int) -> int:
+def _rank(asked: FactQuery, direction: int, answer: int) -> int:
     """Rank of an answer among those that are not known and itself."""
     own = asked.scores[direction, answer]
     others = asked.scores[direction][asked.new[direction]]

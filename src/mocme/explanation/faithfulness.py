@@ -90,7 +90,7 @@ class Faithfulness:
 
 
 @dataclass(frozen=True, eq=False)
-class Falls:
+class ScoreDrops:
     """Of one modality: weight in the answer and fall of its score, of n answers."""
 
     modality: str
@@ -112,7 +112,7 @@ def measure(model: Model, graph: Graph, advance: Advance | None = None) -> Faith
     return Faithfulness(_agreement(weight, fall), apart)
 
 
-def falls(model: Model, graph: Graph, advance: Advance | None = None) -> Iterator[Falls]:
+def falls(model: Model, graph: Graph, advance: Advance | None = None) -> Iterator[ScoreDrops]:
     """Weights and falls of each modality; nothing where the model has a single one."""
     facts = graph.directed("valid")
     if len(model.modalities) < 2 or not len(facts):
@@ -140,7 +140,7 @@ def falls(model: Model, graph: Graph, advance: Advance | None = None) -> Iterato
         weight = whole.weights[asked[:, 2], place].detach().double().cpu()
         if advance is not None:
             advance((place + 1) * len(facts), total)
-        yield Falls(name, weight, fall)
+        yield ScoreDrops(name, weight, fall)
 
 
 def spearman(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> float | None:

@@ -1,11 +1,12 @@
 """Which training facts support a prediction: what its score would be had one not been in training.
 
 Through patterns: exact, with their weights as they are (`mocme.experts.rules.leave_one_out`).
-Through vectors: an estimate for the vectors of head and tail, everything else held as it is.
-A training is at rest, so the gradients of all that pulls at a vector v sum to 0. Without the loss
-L of one fact, the others pull v on to v + H^-1 grad L, H the second derivatives of the losses of v's facts and a
-damping (Koh and Liang, ICML 2017, for the parameters of one entity); the score S changes by
-grad S . H^-1 grad L. One system of equations an entity gives H^-1 grad S for all its facts.
+Through vectors: an estimate for the vectors of head and tail, everything else held as it is. A
+training is at rest, so the gradients of all that pulls at a vector v sum to 0. Without the loss L
+of one fact, the others pull v on to v + H^-1 grad L, H the second derivatives of the losses of v's
+facts and a damping (Koh and Liang, ICML 2017, for the parameters of one entity); the score S
+changes by grad S . H^-1 grad L. One system of equations an entity gives H^-1 grad S for all its
+facts.
 
 In such a step it does not matter how a vector is made of an entity's row and its modalities, as
 long as the row can move it anywhere; so no way of fusing is named here.
@@ -37,7 +38,7 @@ RESIDUAL = 1e-2
 Fact = tuple[int, int, int]
 
 
-class Supporting:
+class InfluenceFinder:
     """Finds the supporting facts of predictions of one model.
 
     Args:
@@ -56,7 +57,7 @@ class Supporting:
         self.settings, self.model, self.facts = settings, model, facts
         self.graph, self.features = graph, features
         self.device = model.device
-        self.pull = Pull(settings, model, facts)
+        self.pull = InfluenceEstimator(settings, model, facts)
 
     def __call__(
         self, head: int, relation: int, tail: int, most: int
@@ -171,7 +172,7 @@ class Supporting:
         return Support(names[head], modality, word, "token", *numbers)
 
 
-class Pull:
+class InfluenceEstimator:
     """What each training fact of an entity does to the entity's vector."""
 
     def __init__(self, settings: Objective, model: Model, facts: TrainingFacts) -> None:

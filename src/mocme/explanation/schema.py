@@ -27,7 +27,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Share:
+class ModalityShare:
     """A modality's part in one of the two entities.
 
     Attributes:
@@ -63,7 +63,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Pattern:
+class RuleExplanation:
     """A pattern that leads from head to tail, or back.
 
     With a symmetric relation, patterns over it and over its inverse say the same, and are one.
@@ -142,9 +142,9 @@ class Explanation:
     known: bool
     tail_rank: int
     head_rank: int
-    modalities: tuple[Share, ...]
+    modalities: tuple[ModalityShare, ...]
     weights: Weights
-    patterns: tuple[Pattern, ...]
+    patterns: tuple[RuleExplanation, ...]
     supports: tuple[Support, ...]
     paths: tuple[tuple[Step, ...], ...]
     neighbours: tuple[Neighbours, ...]
@@ -236,7 +236,7 @@ def near(entities: Sequence[Neighbour]) -> str:
     return ", ".join(f"{entity.name} {entity.similarity:.2f}" for entity in entities)
 
 
-def _share(row: Share) -> list[str]:
+def _share(row: ModalityShare) -> list[str]:
     if not row.present or row.without is None:
         return [row.name, row.of, "not known", "", ""]
     experts = " ".join(f"{weight:.2f}" for weight in row.experts)
@@ -249,7 +249,7 @@ def _support(row: Support) -> list[str]:
 
 
 @runtime_checkable
-class Grounds(Protocol):
+class ExplanationContext(Protocol):
     """What an explanation needs of a run besides its model and graph."""
 
     def faithfulness(self) -> Faithfulness:

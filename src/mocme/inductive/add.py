@@ -15,9 +15,9 @@ from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Vocabulary
 from mocme.experts.embedding.objective import Objective
 from mocme.inductive import content as contents
-from mocme.inductive.extended_run import World, added_of
-from mocme.inductive.fit_embedding import Fitted, Frozen, fit_rows
-from mocme.inductive.new_entity import Content, Made, NewEntity, Unfit, part
+from mocme.inductive.extended_run import RunContents, added_of
+from mocme.inductive.fit_embedding import FittedRows, FrozenQuestions, fit_rows
+from mocme.inductive.new_entity import Content, EncodedContent, InvalidEntity, NewEntity, part
 from mocme.inductive.pairs import growing, known, remarks
 from mocme.inductive.store import Addition, Additions, Fact
 
@@ -36,11 +36,11 @@ class Adder:
         ready: gives what `frozen_of` does, where that is kept; asked only if a row is fitted.
     """
 
-    trained: World
+    trained: RunContents
     present: Sequence[Addition]
     objective: Objective
     as_negatives: bool = True
-    ready: Callable[[], Frozen] | None = None
+    ready: Callable[[], FrozenQuestions] | None = None
 
     def add(self, asked: Sequence[NewEntity], advance: Advance | None = None) -> list[Addition]:
         """The additions that entities become, without their pairs (`related`); nothing is written.
@@ -61,7 +61,7 @@ class Adder:
             self._draft(entity, facts[entity.name], contents_of[entity.name]) for entity in asked
         ]
         tell, done = advance or (lambda done, total: None), 0
-        frozen: Frozen | None = None
+        frozen: FrozenQuestions | None = None
         made = self.ready or (lambda: frozen_of(self.trained, self.objective))
         found: dict[str, Addition] = {}
         for group in _groups(drafts):
@@ -83,15 +83,15 @@ class Adder:
         taken = {item.name for item in self.present}
         for entity in asked:
             if not entity.name.strip():
-                raise Unfit("an entity's name is empty; give it one", "name")
+                raise InvalidEntity("an entity's name is empty; give it one", "name")
             if entity.name in self.trained.graph.entities:
-                raise Unfit(
+                raise InvalidEntity(
                     f"{entity.name!r} is an entity of the graph that the run was trained on; "
                     f"choose another name, or train again to give it more facts",
                     "name",
                 )
             if entity.name in taken:
-                raise Unfit(
+                raise InvalidEntity(
                     f"{entity.name!r} is an addition already, or given twice; remove it first, or "
                     f"choose another name",
                     "name",
@@ -102,10 +102,12 @@ class Adder:
     def _check_called(self, entity: NewEntity) -> None:
         names = _listed(entity.names)
         if not all(isinstance(name, str) and name.strip() for name in names):
-            raise Unfit(f"{entity.name!r}: one of its names is empty; leave it out", "names")
+            raise InvalidEntity(
+                f"{entity.name!r}: one of its names is empty; leave it out", "names"
+            )
         bases = [own.basis for own in growing(self.trained).values()]
         if names and not any(basis is not None and "names" in basis.texts for basis in bases):
-            raise Unfit(
+            raise InvalidEntity(
                 f"{entity.name!r}: names are given, and no pairs of the run are made of names; "
                 f"leave them out",
                 "names",
@@ -129,7 +131,7 @@ class Adder:
                             found[name][(head, relation, tail)] = None
         return {name: list(own) for name, own in found.items()}
 
-    def _contents(self, asked: Sequence[NewEntity]) -> dict[str, dict[str, Made]]:
+    def _contents(self, asked: Sequence[NewEntity]) -> dict[str, dict[str, EncodedContent]]:
         """What each modality gets, by entity; a modality's encoder is loaded once for all."""
         known_of = known(self.trained)
         given: dict[str, dict[str, Content]] = {name: {} for name in known_of}
@@ -137,7 +139,7 @@ class Adder:
             for name, content in self._spread(entity).items():
                 given[name][entity.name] = content
         device = self.trained.model.device
-        found: dict[str, dict[str, Made]] = {entity.name: {} for entity in asked}
+        found: dict[str, dict[str, EncodedContent]] = {entity.name: {} for entity in asked}
         for name, own in given.items():
             if not own:
                 continue
@@ -153,13 +155,13 @@ class Adder:
         content = dict(entity.content)
         for name in content:
             if name in self.trained.features.pairs and name not in known_of:
-                raise Unfit(
+                raise InvalidEntity(
                     f"{entity.name!r}: {name} holds pairs of entities, which this run does not "
                     f"make for a new one; leave it out",
                     f"content.{name}",
                 )
             if name not in known_of:
-                raise Unfit(
+                raise InvalidEntity(
                     f"{entity.name!r}: the run has no modality {name!r} to give content for; it "
                     f"has {', '.join(known_of) or 'structure only'}",
                     f"content.{name}",
@@ -172,7 +174,7 @@ class Adder:
         if entity.text is not None:
             reading = [name for name in free if kinds[name] == "texts"]
             if not reading:
-                raise Unfit(
+                raise InvalidEntity(
                     f"{entity.name!r}: no modality of the run is made of a text by an encoder that "
                     f"it knows; leave the text out, or give content by modality",
                     "text",
@@ -190,7 +192,7 @@ class Adder:
         for attribute in entity.numbers:
             if not any(attribute in own for own in has.values()):
                 every = sorted({name for own in has.values() for name in own})
-                raise Unfit(
+                raise InvalidEntity(
                     f"{entity.name!r}: no modality of the run has the attribute {attribute!r}; "
                     f"there are {', '.join(every) or 'none'}",
                     "numbers",
@@ -204,7 +206,7 @@ class Adder:
     # -- rows ------------------------------------------------------------------------------------
 
     def _draft(
-        self, entity: NewEntity, facts: Sequence[Fact], content: Mapping[str, Made]
+        self, entity: NewEntity, facts: Sequence[Fact], content: Mapping[str, EncodedContent]
     ) -> Addition:
         """The addition without a row."""
         notes = [f"{name}: {note}" for name, own in content.items() for note in own.notes]
@@ -228,7 +230,7 @@ class Adder:
         )
         return replace(draft, remarks=(*notes, *remarks(self.trained, draft)))
 
-    def _fitted(self, group: Sequence[Addition], frozen: Frozen) -> list[Addition]:
+    def _fitted(self, group: Sequence[Addition], frozen: FrozenQuestions) -> list[Addition]:
         """The same with rows, fitted together."""
         later = self._later(group)
         new = self._numbered(group, frozen.facts, list(later))
@@ -281,10 +283,10 @@ class Adder:
         return torch.tensor(list(dict.fromkeys(rows)), dtype=torch.int64).view(-1, 3)
 
 
-def frozen_of(trained: World, objective: Objective) -> Frozen:
+def frozen_of(trained: RunContents, objective: Objective) -> FrozenQuestions:
     """A trained run as rows of any new entities meet it."""
     facts = TrainingFacts.of(trained.graph, trained.features.tokens, objective.candidates)
-    return Frozen(trained.model, facts, objective)
+    return FrozenQuestions(trained.model, facts, objective)
 
 
 def _check_fact(name: str, fact: Fact) -> None:
@@ -324,7 +326,7 @@ def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _told(fitted: Fitted) -> dict[str, float]:
+def _told(fitted: FittedRows) -> dict[str, float]:
     return {
         "loss": fitted.loss,
         "gradient": fitted.gradient,
@@ -333,7 +335,7 @@ def _told(fitted: Fitted) -> dict[str, float]:
     }
 
 
-def _noted(item: Addition, fitted: Fitted) -> tuple[str, ...]:
+def _noted(item: Addition, fitted: FittedRows) -> tuple[str, ...]:
     if fitted.settled:
         return item.remarks
     return (

@@ -26,7 +26,7 @@ from mocme.data.features.numeric import bin_of, read_scales
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import AnyModality, Modality, Pairs, Tokens, read_safetensors
 from mocme.data.words import UNITS
-from mocme.inductive.new_entity import Content, Made
+from mocme.inductive.new_entity import Content, EncodedContent
 
 Takes = Literal["texts", "pictures", "sounds", "videos", "numbers", "nothing"]
 # Of these it takes paths of files.
@@ -86,7 +86,7 @@ def _settings(told: Mapping[str, str]) -> dict[str, Any]:
 
 def made(
     name: str, modality: AnyModality, given: Mapping[str, Content], device: torch.device
-) -> dict[str, Made]:
+) -> dict[str, EncodedContent]:
     """What a modality gets for each of some new entities.
 
     Args:
@@ -96,7 +96,7 @@ def made(
     Raises:
         ValueError: what is given does not fit the modality, naming entity, modality and remedy.
     """
-    found: dict[str, Made] = {}
+    found: dict[str, EncodedContent] = {}
     raw: dict[str, list[str]] = {}
     kind, why = takes(modality)
     for entity, content in given.items():
@@ -106,7 +106,7 @@ def made(
         elif isinstance(modality, Pairs):
             found[entity] = _for_pairs(where, modality, content, kind, why)
         elif _ready(content):
-            found[entity] = Made(_vector(where, modality, content), None, "a vector")
+            found[entity] = EncodedContent(_vector(where, modality, content), None, "a vector")
         elif isinstance(content, Mapping) and kind == "numbers":
             found[entity] = _numbers(where, modality, content)
         elif (texts := _texts(content)) is not None and (kind == "texts" or kind in FILES):
@@ -119,14 +119,14 @@ def made(
     return found
 
 
-def _for_pairs(where: str, pairs: Pairs, content: Content, kind: Takes, why: str) -> Made:
+def _for_pairs(where: str, pairs: Pairs, content: Content, kind: Takes, why: str) -> EncodedContent:
     texts = [str(text) for text in _texts(content) or ()]
     if kind != "texts" or not texts:
         raise _unfit(where, pairs, kind, why)
     if not any(text.strip() for text in texts):
         raise ValueError(f"{where}: an empty text; leave it out")
     told = f"a text of {sum(map(len, texts)):,} characters"
-    return Made(None, None, told, (), tuple(texts))
+    return EncodedContent(None, None, told, (), tuple(texts))
 
 
 def _unfit(where: str, modality: AnyModality, kind: Takes, why: str) -> ValueError:
@@ -176,7 +176,7 @@ def _vector(where: str, modality: Modality, content: Any) -> Tensor:
     return vector.clone()
 
 
-def _numbers(where: str, modality: Modality, content: Mapping[str, float]) -> Made:
+def _numbers(where: str, modality: Modality, content: Mapping[str, float]) -> EncodedContent:
     scales = read_scales(modality.provenance["scales"])
     _check_numbers(where, content, scales)
     width = modality.width // len(scales)
@@ -185,7 +185,7 @@ def _numbers(where: str, modality: Modality, content: Mapping[str, float]) -> Ma
         if attribute in content:
             number = torch.tensor([float(content[attribute])], dtype=torch.float64)
             vector[place * width : (place + 1) * width] = scale(number)[0].float()
-    return Made(vector, None, _told_numbers(content))
+    return EncodedContent(vector, None, _told_numbers(content))
 
 
 def attributes(modality: AnyModality) -> list[str]:
@@ -213,7 +213,9 @@ def _told_numbers(content: Mapping[str, float]) -> str:
 # -- tokens ------------------------------------------------------------------------------------
 
 
-def _tokens(where: str, modality: Tokens, content: Content, kind: Takes, why: str) -> Made:
+def _tokens(
+    where: str, modality: Tokens, content: Content, kind: Takes, why: str
+) -> EncodedContent:
     told = modality.provenance
     texts = None
     if isinstance(content, AbstractSet):
@@ -242,7 +244,7 @@ def _tokens(where: str, modality: Tokens, content: Content, kind: Takes, why: st
     if not known:
         notes.append("nothing of it is known, so it counts as absent")
     read = None if texts is None else tuple(map(str, texts))
-    return Made(None, tuple(sorted(known)), what, tuple(notes), read)
+    return EncodedContent(None, tuple(sorted(known)), what, tuple(notes), read)
 
 
 def _some(tokens: Sequence[str]) -> str:
@@ -259,9 +261,9 @@ def _encoded(
     raw: Mapping[str, Sequence[str]],
     kind: Takes,
     device: torch.device,
-) -> dict[str, Made]:
+) -> dict[str, EncodedContent]:
     """The vectors that the modality's own encoder makes, with its settings."""
-    from mocme.encoders.base import Job
+    from mocme.encoders.base import EncodingJob
     from mocme.encoders.catalog import encoder_of
 
     column = "text" if kind == "texts" else "path"
@@ -279,7 +281,7 @@ def _encoded(
         rows = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / "given.jsonl").write_text(rows, encoding="utf-8")
         encoder = encoder_of({**table, "paths": ["given.jsonl"]}, f"encode.{name}")
-        job = Job(graph, name, folder, folder, device=device)
+        job = EncodingJob(graph, name, folder, folder, device=device)
         try:
             outcome = encoder.encode(job)
         except sqlite3.OperationalError as error:
@@ -301,7 +303,7 @@ def _encoded(
         told = f"a {what}" if count == 1 else f"{count} {what}s"
         read = tuple(raw[entity]) if kind == "texts" else None
         own = _vector(f"{entity!r}, {name}", modality, vector)
-        found[entity] = Made(own, None, told, (), read)
+        found[entity] = EncodedContent(own, None, told, (), read)
     return found
 
 

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from mocme.data.graph import Queries
 from mocme.experts.embedding.fusion import Fused, Standard
-from mocme.experts.embedding.model import Hidden, Model, Table
+from mocme.experts.embedding.model import EmbeddingTable, Hidden, Model
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Added:
+class AddedEntities:
     """n entities for a trained model of M modalities, structure first.
 
     Attributes:
@@ -44,7 +44,7 @@ class Added:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Standards:
+class FusionStats:
     """By what the entities that a model was trained with are fused.
 
     Attributes:
@@ -56,10 +56,10 @@ class Standards:
     within: Mapping[str, Standard | None]
 
     @staticmethod
-    def of(base: Model, hide: Hidden = ()) -> Standards:
+    def of(base: Model, hide: Hidden = ()) -> FusionStats:
         """Those of a model; `hide` as in `Model.table`."""
         if len(base.modalities) == 1:
-            return Standards(None, {})
+            return FusionStats(None, {})
         within = {}
         with torch.no_grad():
             for name in base.modalities[1:]:
@@ -68,10 +68,10 @@ class Standards:
                 mask = torch.ones(seen.shape[:2], dtype=torch.bool, device=seen.device)
                 within[name] = fusing.standard(seen, mask)
             across = base.across.standard(base.seen(None).stacked, base.shown(hide))
-        return Standards(across, within)
+        return FusionStats(across, within)
 
 
-class Newcomers:
+class AddedVectors:
     """Vectors of added entities, by the statistics of those that the model was trained with.
 
     Attributes:
@@ -79,7 +79,7 @@ class Newcomers:
         views: experts' weights by modality name, of those that have it.
     """
 
-    def __init__(self, base: Model, added: Added, standards: Standards) -> None:
+    def __init__(self, base: Model, added: AddedEntities, standards: FusionStats) -> None:
         self.base, self.standards = base, standards
         self.contents = added.rows.new_zeros(len(added), len(base.modalities), added.rows.shape[1])
         self.views: dict[str, Tensor] = {}
@@ -113,7 +113,7 @@ class Newcomers:
         return self.base.beside(fused.weights.unsqueeze(-1) * stacked), fused.weights
 
 
-class Extended(Model):
+class ExtendedModel(Model):
     """A trained model and added entities: a model of all of them, that cannot be trained.
 
     Entities keep their ids; the added ones follow, then the nodes of tokens. Parameters are those
@@ -124,7 +124,7 @@ class Extended(Model):
         added: what came after.
     """
 
-    def __init__(self, base: Model, added: Added) -> None:
+    def __init__(self, base: Model, added: AddedEntities) -> None:
         nn.Module.__init__(self)
         self.base, self.added = base, added
         self.settings, self.scorer, self.seed = base.settings, base.scorer, base.seed
@@ -139,7 +139,7 @@ class Extended(Model):
         self.register_buffer("present", present, persistent=False)
         for name in base.modalities[1:]:
             self._join(name)
-        self._frozen: Table | None = None
+        self._frozen: EmbeddingTable | None = None
         self.evidence = base.evidence
         self.eval()
 
@@ -157,7 +157,7 @@ class Extended(Model):
         step: int | None = None,
         hide: Hidden = (),
         only: Int[Tensor, " n"] | None = None,
-    ) -> Table:
+    ) -> EmbeddingTable:
         """Vectors of all nodes; those of old ones are the model's own, to the bit."""
         if step is not None or only is not None:
             raise ValueError("a model with added entities is not trained; train its `base`")
@@ -167,7 +167,7 @@ class Extended(Model):
         if isinstance(hide, Mapping):
             of_old = {name: entities[:number] for name, entities in hide.items()}
         old = self.base.table(hide=of_old)
-        newcomers = Newcomers(self.base, self.added, Standards.of(self.base, of_old))
+        newcomers = AddedVectors(self.base, self.added, FusionStats.of(self.base, of_old))
         vectors, weights = newcomers(self.added.rows, shown)
         nothing = ~shown.any(1)
         if bool(nothing.any()):
@@ -175,7 +175,7 @@ class Extended(Model):
             known = old.vectors[:number][trained]
             mean = known.mean(0) if len(known) else vectors.new_zeros(vectors.shape[1])
             vectors = torch.where(nothing.unsqueeze(1), mean, vectors)
-        return Table(
+        return EmbeddingTable(
             torch.cat([old.vectors[:number], vectors, old.vectors[number:]]),
             torch.cat([old.weights, weights]),
             {name: torch.cat([own, newcomers.views[name]]) for name, own in old.views.items()},
@@ -183,13 +183,16 @@ class Extended(Model):
         )
 
     @torch.no_grad()
-    def tables(self, hides: Iterable[Hidden]) -> Iterator[Table]:
+    def tables(self, hides: Iterable[Hidden]) -> Iterator[EmbeddingTable]:
         """`table(hide=...)` of each, one after the other, without gradient."""
         for hide in hides:
             yield self.table(hide=hide)
 
     def embedding_score(
-        self, queries: Queries, candidates: Tensor | None = None, table: Table | None = None
+        self,
+        queries: Queries,
+        candidates: Tensor | None = None,
+        table: EmbeddingTable | None = None,
     ) -> Float[Tensor, "B C"]:
         """As of any model; old entities are compared apart, because a product rounds by shape."""
         if candidates is not None:

@@ -1,4 +1,4 @@
-"""A run's graph, modalities and model with its additions: what a completer is asked of."""
+"""A run's graph, modalities and model with its additions: what a predictor is asked of."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mocme.data.modality import Features, Modality, Tokens
 from mocme.data.pairs.build import merged
 from mocme.experts.embedding.model import Model
 from mocme.experts.rules.adjacency import relations_of
-from mocme.inductive.extended_model import Added, Extended
+from mocme.inductive.extended_model import AddedEntities, ExtendedModel
 from mocme.inductive.store import Addition, Additions
 
 
 @dataclass(frozen=True, eq=False)
-class World:
+class RunContents:
     """What belongs together: the same entities in the same order in all three."""
 
     graph: Graph
     features: Features
     model: Model
 
-    def extended(self, items: Additions) -> World:
+    def extended(self, items: Additions) -> RunContents:
         """The same with some additions.
 
         Their facts are facts of the train split; patterns, as they were fitted, walk over them and
@@ -38,14 +38,14 @@ class World:
         features = extended_features(self.features, items, self.graph.num_entities)
         base = self.model
         device = base.device
-        model = Extended(base, added_of(items, base, device))
+        model = ExtendedModel(base, added_of(items, base, device))
         if base.evidence is not None:
             relations = relations_of(graph, features)
             model.evidence = replace(base.evidence, relations=relations)
-        return World(graph, features, model)
+        return RunContents(graph, features, model)
 
 
-def added_of(items: Sequence[Addition], model: Model, device: torch.device) -> Added:
+def added_of(items: Sequence[Addition], model: Model, device: torch.device) -> AddedEntities:
     """Additions as a model takes them."""
     rows = torch.zeros(len(items), model.settings.width)
     present = torch.zeros(len(items), len(model.modalities), dtype=torch.bool)
@@ -60,7 +60,7 @@ def added_of(items: Sequence[Addition], model: Model, device: torch.device) -> A
         values[name] = torch.stack(found) if own else torch.zeros(0, width)
         places[name] = torch.tensor(own, dtype=torch.int64)
         present[places[name], column] = True
-    return Added(
+    return AddedEntities(
         rows.to(device),
         present.to(device),
         {name: tensor.to(device) for name, tensor in values.items()},

@@ -20,7 +20,7 @@ from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import AnswerIndex, Queries, distinct
 from mocme.experts.embedding.model import Model
 from mocme.experts.embedding.objective import Objective
-from mocme.inductive.extended_model import Added, Newcomers, Standards
+from mocme.inductive.extended_model import AddedEntities, AddedVectors, FusionStats
 
 # Scores that are held at a time.
 CELLS = 1 << 22
@@ -30,7 +30,7 @@ STEPS = 500
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
+class FittedRows:
     """Rows, and how far the optimiser came.
 
     Attributes:
@@ -51,7 +51,7 @@ class Fitted:
         return self.gradient <= 1e-3 * max(1.0, self.first)
 
 
-class Frozen:
+class FrozenQuestions:
     """A trained model and what it learned from, as the rows of any new entities meet them.
 
     Args:
@@ -67,18 +67,18 @@ class Frozen:
         without: Int[Tensor, " x"] | None = None,
     ) -> None:
         self.model, self.facts, self.settings = model, facts, settings
-        self.vectors, self.standards = model.frozen().vectors, Standards.of(model)
+        self.vectors, self.standards = model.frozen().vectors, FusionStats.of(model)
         self.index = AnswerIndex(facts.facts)
         gone = facts.excluded if without is None else torch.cat([facts.excluded, without])
         self.gone = torch.unique(gone)
-        self._asked: list[_Asked] | None = None
+        self._asked: list[_RowQueries] | None = None
         self._rest: Float[Tensor, " q"] | None = None
 
     def block(self, candidates: int) -> int:
         """Questions whose scores are held at a time."""
         return max(1, CELLS // max(1, candidates))
 
-    def asked(self) -> list[_Asked]:
+    def asked(self) -> list[_RowQueries]:
         """Questions of the training for entities, which no new entity answers; made once.
 
         Nearly all the time goes into what they weigh against, everyone's scores.
@@ -107,7 +107,7 @@ class Frozen:
                         rest[block] = scores.double().logsumexp(1)
                     self._rest = rest
             weight = counts[own].to(device)
-            self._asked = [_Asked(queries, 0, none, none, weight, query, self._rest, True)]
+            self._asked = [_RowQueries(queries, 0, none, none, weight, query, self._rest, True)]
         return self._asked
 
     def slim(self) -> None:
@@ -116,15 +116,15 @@ class Frozen:
 
 
 def fit_rows(
-    frozen: Frozen,
-    added: Added,
+    frozen: FrozenQuestions,
+    added: AddedEntities,
     new: Int[Tensor, "k 3"],
     *,
     later: Float[Tensor, "m E"] | None = None,
     as_negatives: bool = True,
     start: Float[Tensor, "n D"] | None = None,
     steps: int = STEPS,
-) -> Fitted:
+) -> FittedRows:
     """Fit the structure rows of n entities together.
 
     Args:
@@ -137,12 +137,14 @@ def fit_rows(
         start: rows to begin with; `first_rows` by default.
         steps: at most so many.
     """
-    problem = Problem(frozen, added, new, later, as_negatives)
+    problem = RowObjective(frozen, added, new, later, as_negatives)
     rows = first_rows(frozen, problem.facts, problem.first) if start is None else start
     return _minimised(problem, rows.to(frozen.vectors.device), steps)
 
 
-def first_rows(frozen: Frozen, new: Int[Tensor, "k 3"], first: int) -> Float[Tensor, "n D"]:
+def first_rows(
+    frozen: FrozenQuestions, new: Int[Tensor, "k 3"], first: int
+) -> Float[Tensor, "n D"]:
     """For each new entity the mean row of the heads of its relations, a relation counting once."""
     rows, used = frozen.model.structure.detach(), frozen.facts.facts
     found = []
@@ -157,7 +159,7 @@ def first_rows(frozen: Frozen, new: Int[Tensor, "k 3"], first: int) -> Float[Ten
     return torch.stack(found)
 
 
-class Problem:
+class RowObjective:
     """What is minimised, as a function of the rows.
 
     Attributes:
@@ -167,8 +169,8 @@ class Problem:
 
     def __init__(
         self,
-        frozen: Frozen,
-        added: Added,
+        frozen: FrozenQuestions,
+        added: AddedEntities,
         new: Int[Tensor, "k 3"],
         later: Float[Tensor, "m E"] | None = None,
         as_negatives: bool = True,
@@ -180,7 +182,7 @@ class Problem:
         back = torch.stack([new[:, 2], facts.inverse[new[:, 1]], new[:, 0]], 1)
         self.facts = distinct(torch.cat([new, back]))
         self._check()
-        self._newcomers = Newcomers(self.model, added, frozen.standards)
+        self._newcomers = AddedVectors(self.model, added, frozen.standards)
         # What a fact names must compete, though no training fact did.
         named = frozen.gone[torch.isin(frozen.gone, self.facts[:, 2])]
         entities = torch.arange(facts.num_entities)
@@ -203,7 +205,7 @@ class Problem:
         if bool((ends < self.first).all(1).any()):
             raise ValueError("a fact names no new entity, and all others are frozen")
 
-    def _asked(self) -> Iterator[_Asked]:
+    def _asked(self) -> Iterator[_RowQueries]:
         """Questions of the new facts, block by block, those of moving heads apart."""
         index, device = AnswerIndex(self.facts), self._vectors.device
         classes = self._frozen.facts.relation_class[index.queries.relation]
@@ -215,17 +217,19 @@ class Problem:
                     place, answer = (part.to(device) for part in index.rows(block))
                     queries = index.queries[block]
                     weight = self.settings.weight(queries.relation, self._frozen.facts).double()
-                    asked = _Asked(queries.to(device), number, place, answer, weight.to(device))
+                    asked = _RowQueries(
+                        queries.to(device), number, place, answer, weight.to(device)
+                    )
                     yield asked if moves else self._still(asked)
 
-    def _still(self, asked: _Asked) -> _Asked:
+    def _still(self, asked: _RowQueries) -> _RowQueries:
         """The question with what does not change in it."""
         with torch.no_grad():
             heads = self._vectors[asked.queries.head]
             query = self.model.query(heads, asked.queries.relation).double()
             return replace(asked, query=query, rest=_total(self._old_scores(asked, query)))
 
-    def _old_scores(self, asked: _Asked, query: Tensor) -> Float[Tensor, "B c"]:
+    def _old_scores(self, asked: _RowQueries, query: Tensor) -> Float[Tensor, "B c"]:
         """Scores of the frozen candidates in float64."""
         allowed = self._allowed[asked.number]
         if asked.number not in self._held:
@@ -263,7 +267,7 @@ class Problem:
         (gradient,) = torch.autograd.grad(made, rows, vectors.grad)
         return total, gradient
 
-    def _loss(self, asked: _Asked, vectors: Float[Tensor, "n E"]) -> Tensor:
+    def _loss(self, asked: _RowQueries, vectors: Float[Tensor, "n E"]) -> Tensor:
         """Summed loss of some questions."""
         scorer, rest = self.model.scorer, asked.rest
         if asked.of_training:
@@ -295,7 +299,7 @@ class Problem:
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
+class _RowQueries:
     """Questions of one class of candidates.
 
     Attributes:
@@ -314,7 +318,7 @@ class _Asked:
     rest: Tensor | None = None
     of_training: bool = False
 
-    def against(self, model: Model, more: Float[Tensor, "m E"]) -> _Asked:
+    def against(self, model: Model, more: Float[Tensor, "m E"]) -> _RowQueries:
         """The same with further frozen candidates."""
         if not len(more):
             return self
@@ -331,7 +335,7 @@ def _total(scores: Float[Tensor, "B c"]) -> Float[Tensor, " B"]:
     return torch.cat([scores, low], 1).logsumexp(1)
 
 
-def _minimised(problem: Problem, start: Float[Tensor, "n D"], steps: int) -> Fitted:
+def _minimised(problem: RowObjective, start: Float[Tensor, "n D"], steps: int) -> FittedRows:
     """Minimise by L-BFGS, which takes few steps on so smooth a function."""
     from scipy.optimize import minimize
 
@@ -345,4 +349,4 @@ def _minimised(problem: Problem, start: Float[Tensor, "n D"], steps: int) -> Fit
     found = minimize(value, flat, jac=True, method="L-BFGS-B", options=options)
     rows = torch.from_numpy(found.x).to(start).view_as(start)
     loss, gradient = problem(rows)
-    return Fitted(rows, loss, first, float(gradient.norm()), int(found.nit))
+    return FittedRows(rows, loss, first, float(gradient.norm()), int(found.nit))

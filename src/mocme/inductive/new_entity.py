@@ -30,7 +30,7 @@ Content = (
 )
 
 
-class Unfit(ValueError):
+class InvalidEntity(ValueError):
     """Something of a new entity does not fit the run.
 
     Attributes:
@@ -46,19 +46,19 @@ class Unfit(ValueError):
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """Errors are told to be of this part of a new entity; see `Unfit`."""
+    """Errors are told to be of this part of a new entity; see `InvalidEntity`."""
     try:
         yield
     except UnknownName as error:
         error.field = name
         raise
-    except Unfit:
+    except InvalidEntity:
         raise
     except ValueError as error:
-        raise Unfit(str(error), name) from error
+        raise InvalidEntity(str(error), name) from error
 
 
-class Made(NamedTuple):
+class EncodedContent(NamedTuple):
     """What a modality gets for an entity: a vector or tokens; what was given; notes.
 
     `texts` are those that it is made of, for pairs or to be shown.

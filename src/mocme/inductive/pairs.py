@@ -9,19 +9,19 @@ from dataclasses import replace
 from torch import Tensor
 
 from mocme.data.modality import AnyModality, Basis, Pairs
-from mocme.data.pairs.build import Given, grown
-from mocme.inductive.extended_run import World
+from mocme.data.pairs.build import NewContent, grown
+from mocme.inductive.extended_run import RunContents
 from mocme.inductive.store import Addition, Additions
 
 
-def growing(world: World) -> dict[str, Pairs]:
+def growing(world: RunContents) -> dict[str, Pairs]:
     """The pairs that are made for additions: patterns read them, and they say how to make more."""
     if world.model.evidence is None:
         return {}
     return {name: own for name, own in world.features.pairs.items() if own.basis is not None}
 
 
-def known(world: World) -> dict[str, AnyModality]:
+def known(world: RunContents) -> dict[str, AnyModality]:
     """The modalities that a new entity can have; of pairs, the vectors that they compare."""
     pairs: dict[str, AnyModality] = {}
     for name, own in growing(world).items():
@@ -30,7 +30,7 @@ def known(world: World) -> dict[str, AnyModality]:
     return {**world.features.dense, **world.features.tokens, **pairs}
 
 
-def related(trained: World, items: Sequence[Addition]) -> Additions:
+def related(trained: RunContents, items: Sequence[Addition]) -> Additions:
     """Additions with all their pairs, which depend on no order in which they came.
 
     An addition that comes or goes may change the pairs of another: it may be nearer than another
@@ -55,10 +55,10 @@ def related(trained: World, items: Sequence[Addition]) -> Additions:
     )
 
 
-def _given(name: str, basis: Basis, items: Sequence[Addition], first: int) -> Given:
+def _given(name: str, basis: Basis, items: Sequence[Addition], first: int) -> NewContent:
     vectors = name if basis.modality is None else basis.modality
     ids = list(enumerate(items, first))
-    return Given(
+    return NewContent(
         len(items),
         {entity: item.names or (item.name,) for entity, item in ids},
         {
@@ -70,7 +70,7 @@ def _given(name: str, basis: Basis, items: Sequence[Addition], first: int) -> Gi
     )
 
 
-def remarks(world: World, item: Addition) -> list[str]:
+def remarks(world: RunContents, item: Addition) -> list[str]:
     """What is not known of an addition, or was not made, for pairs."""
     if world.model.evidence is None:
         return []

@@ -20,7 +20,7 @@ from mocme.data.modality import Features
 from mocme.evaluation.ranking import Scores, batch_for, hidden
 from mocme.experts.embedding.model import Model
 from mocme.experts.rules.adjacency import relations_of
-from mocme.experts.rules.rule_model import Evidence, Patterns
+from mocme.experts.rules.rule_model import RuleModel, RuleSettings
 
 Advance = Callable[[int, int], None]
 
@@ -52,10 +52,10 @@ def fit(
     model: Model,
     graph: Graph,
     features: Features,
-    settings: Patterns,
+    settings: RuleSettings,
     memory: float,
     advance: Advance | None = None,
-) -> tuple[Evidence, dict[str, Any]]:
+) -> tuple[RuleModel, dict[str, Any]]:
     """Patterns of a graph, weighed for a trained model, and what the run should say of them.
 
     Args:
@@ -64,7 +64,7 @@ def fit(
         memory: GiB that scores of a batch may take.
     """
     started = time.perf_counter()
-    evidence = Evidence.fit(relations_of(graph, features), settings, advance)
+    evidence = RuleModel.fit(relations_of(graph, features), settings, advance)
     seconds = round(time.perf_counter() - started, 3)
     record: dict[str, Any] = {"patterns": len(evidence.bodies), "seconds_of_fitting": seconds}
     strength, sharpness = settings.strength, settings.sharpness
@@ -84,7 +84,7 @@ def fit(
 
 
 def weigh(
-    model: Model, evidence: Evidence, graph: Graph, settings: Patterns, memory: float
+    model: Model, evidence: RuleModel, graph: Graph, settings: RuleSettings, memory: float
 ) -> Weighed:
     """Try weights of the evidence on the valid split."""
     strengths = STRENGTHS if settings.strength is None else (settings.strength,)
@@ -106,7 +106,7 @@ def weigh(
 
 def _reciprocals(
     score: Scores,
-    evidence: Evidence,
+    evidence: RuleModel,
     asked: AnswerIndex,
     known: AnswerIndex,
     index: Tensor,
@@ -151,7 +151,7 @@ class _Moved:
 
     @staticmethod
     def of(
-        evidence: Evidence,
+        evidence: RuleModel,
         queries: Queries,
         scores: Tensor,
         gone: Tensor,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mocme.data.graph import Graph, distinct
-from mocme.data.paths import Fact, Network
+from mocme.data.paths import Fact, FactNetwork
 
 
-class Linking:
+class ExistingLinks:
     """Facts between two entities, of all splits, and which relations are symmetric.
 
     Attributes:
@@ -16,7 +16,7 @@ class Linking:
 
     def __init__(self, graph: Graph) -> None:
         self.names = graph.relations
-        self.network = Network(graph, *graph.splits)
+        self.network = FactNetwork(graph, *graph.splits)
         self.symmetric = self.network.symmetric
         self._refused = {tuple(fact) for fact in distinct(graph.rejected).tolist()}
 

@@ -10,12 +10,12 @@ import numpy as np
 from torch import Tensor
 
 from mocme.data.formats import writers
-from mocme.prediction.predictor import Completer
+from mocme.prediction.predictor import Predictor
 
 Kind = Literal["npy", "parquet"]
 
 
-def write(folder: str | Path, completer: Completer, kind: Kind = "npy") -> list[Path]:
+def write(folder: str | Path, predictor: Predictor, kind: Kind = "npy") -> list[Path]:
     """Write ``entities`` and ``relations`` into a folder; returns the files.
 
     ``npy``: an array of float32 and a list of names, a line each, in its order. ``parquet``: the
@@ -24,8 +24,8 @@ def write(folder: str | Path, completer: Completer, kind: Kind = "npy") -> list[
     Raises:
         ValueError: the folder holds one of the files already, or a list cannot hold a name.
     """
-    entities, relations = completer.vectors()
-    graph = completer.graph
+    entities, relations = predictor.embeddings()
+    graph = predictor.graph
     inverse = [f"inverse of {name}" for name in graph.relations]
     parts = {
         "entities": (list(graph.entities), entities),

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mocme.prediction.predictor import Completer
-from mocme.prediction.relation_prior import Applying
+from mocme.prediction.predictor import Predictor
+from mocme.prediction.relation_prior import RelationPrior
 
 # Below this probability nothing is mined: the facts that reach it would be too many to hold.
 LEAST = 0.001
@@ -28,13 +28,13 @@ Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Mined:
+class CompletedFacts:
     """New facts, best first.
 
     Attributes:
         facts: head, relation and tail of each.
         chance: probability of the fact, see the module.
-        probability: mean of both questions' probabilities, as `Completer.check` gives it.
+        probability: mean of both questions' probabilities, as `Predictor.check` gives it.
         score: mean of both directions' scores.
     """
 
@@ -47,29 +47,29 @@ class Mined:
         return len(self.facts)
 
     @staticmethod
-    def none() -> Mined:
+    def none() -> CompletedFacts:
         """No facts."""
         empty = torch.empty(0, dtype=torch.float64)
-        return Mined(torch.empty(0, 3, dtype=torch.int64), empty, empty, empty)
+        return CompletedFacts(torch.empty(0, 3, dtype=torch.int64), empty, empty, empty)
 
-    def best(self, limit: int) -> Mined:
+    def best(self, limit: int) -> CompletedFacts:
         """The first `limit`; equal probabilities in the order of head, relation and tail."""
         order = torch.arange(len(self))
         for column in (2, 1, 0):
             order = order[self.facts[order, column].argsort(stable=True)]
         order = order[self.chance[order].argsort(descending=True, stable=True)][:limit]
-        return Mined(*(column[order] for column in self._columns()))
+        return CompletedFacts(*(column[order] for column in self._columns()))
 
-    def joined(self, other: Mined) -> Mined:
+    def joined(self, other: CompletedFacts) -> CompletedFacts:
         """Both together, in no order."""
         both = zip(self._columns(), other._columns(), strict=True)
-        return Mined(*(torch.cat(pair) for pair in both))
+        return CompletedFacts(*(torch.cat(pair) for pair in both))
 
     def _columns(self) -> tuple[Tensor, ...]:
         return self.facts, self.chance, self.probability, self.score
 
 
-class Miner:
+class GraphCompletion:
     """Mining that can be stopped between two relations.
 
     Args:
@@ -84,13 +84,13 @@ class Miner:
 
     def __init__(
         self,
-        completer: Completer,
+        predictor: Predictor,
         *,
         relations: Sequence[int] | None = None,
         limit: int = 1_000_000,
         least: float = 0.5,
     ) -> None:
-        if completer.calibration is None:
+        if predictor.calibration is None:
             raise ValueError(
                 "mining goes by probability, and this run has none, for its graph has no valid "
                 "split; put a valid.tsv beside its train.tsv and train again"
@@ -99,11 +99,11 @@ class Miner:
             raise ValueError(f"the least probability must be between {LEAST} and 1, not {least}")
         if limit < 1:
             raise ValueError(f"the limit must be 1 or more, not {limit}")
-        self.completer, self.limit, self.least = completer, limit, least
-        number = completer.graph.num_relations
+        self.predictor, self.limit, self.least = predictor, limit, least
+        number = predictor.graph.num_relations
         self.relations = list(range(number)) if relations is None else list(relations)
-        self.applying = Applying(completer.graph)
-        self.done, self.found = 0, Mined.none()
+        self.applying = RelationPrior(predictor.graph)
+        self.done, self.found = 0, CompletedFacts.none()
 
     @property
     def bar(self) -> float:
@@ -128,18 +128,18 @@ class Miner:
         self.done += 1
 
     def _both(self, relation: int) -> tuple[int, int]:
-        return relation, relation + self.completer.graph.num_relations
+        return relation, relation + self.predictor.graph.num_relations
 
     def _worth(self, directed: int) -> Int[Tensor, " n"]:
         """Entities whose best possible answer reaches the bar."""
-        assert self.completer.calibration is not None
-        most = float(self.completer.calibration.curve(directed).y.max())
+        assert self.predictor.calibration is not None
+        most = float(self.predictor.calibration.curve(directed).y.max())
         return (self.applying.to(directed) * most >= self.bar).nonzero().flatten()
 
-    def _relation(self, relation: int, advance: Advance) -> Mined:
+    def _relation(self, relation: int, advance: Advance) -> CompletedFacts:
         there, back = self._both(relation)
         total = self.questions(relation)
-        size = self.completer.graph.num_entities
+        size = self.predictor.graph.num_entities
         # Pairs as head * N + tail, with their terms, of each direction's own questions.
         keys = []
         for directed in (there, back):
@@ -153,7 +153,7 @@ class Miner:
         kept = chance >= self.bar
         facts = torch.stack([head, torch.full_like(head, relation), tail], 1)[kept]
         means = [(f + b)[kept] / 2 for f, b in zip(forward, backward, strict=True)]
-        return Mined(facts, *means).best(self.limit)
+        return CompletedFacts(facts, *means).best(self.limit)
 
     def _reaching(
         self, directed: int, entities: Int[Tensor, " n"], advance: Advance, total: int
@@ -161,8 +161,8 @@ class Miner:
         """Questions and answers whose own term reaches the bar."""
         applies = self.applying.to(directed)
         asked, answers = [], []
-        for part in entities.split(self.completer.block()) if len(entities) else ():
-            _, chances = self.completer.unknown(part.tolist(), [directed] * len(part))
+        for part in entities.split(self.predictor.block()) if len(entities) else ():
+            _, chances = self.predictor.unknown(part.tolist(), [directed] * len(part))
             row, answer = (chances * applies[part, None] >= self.bar).nonzero().unbind(1)
             asked.append(part[row])
             answers.append(answer)
@@ -181,8 +181,8 @@ class Miner:
         order = place.argsort(stable=True)
         start = torch.searchsorted(place[order], torch.arange(len(entities) + 1))
         first = 0
-        for part in entities.split(self.completer.block()) if len(entities) else ():
-            scores, chances = self.completer.unknown(part.tolist(), [directed] * len(part))
+        for part in entities.split(self.predictor.block()) if len(entities) else ():
+            scores, chances = self.predictor.unknown(part.tolist(), [directed] * len(part))
             own = order[int(start[first]) : int(start[first + len(part)])]
             row = place[own] - first
             probability[own] = chances[row, answers[own]]

@@ -13,11 +13,11 @@ from mocme.calibration.curves import Calibration, of_total
 from mocme.data.graph import AnswerIndex, Graph, Queries
 from mocme.data.modality import Features
 from mocme.experts.embedding.model import Model
-from mocme.experts.rules.rule_model import Reason
-from mocme.explanation.explainer import Asked, Explainer
-from mocme.explanation.schema import Explanation, Grounds
-from mocme.prediction.existing_links import Linking
-from mocme.prediction.relation_prior import Applying
+from mocme.experts.rules.rule_model import RuleShare
+from mocme.explanation.explainer import Explainer, FactQuery
+from mocme.explanation.schema import Explanation, ExplanationContext
+from mocme.prediction.existing_links import ExistingLinks
+from mocme.prediction.relation_prior import RelationPrior
 from mocme.prediction.schema import (
     Among,
     Checked,
@@ -33,7 +33,7 @@ from mocme.prediction.schema import (
 CELLS = 1 << 24
 
 
-class Completer:
+class Predictor:
     """A trained model and its graph, ready for questions by name.
 
     Args:
@@ -46,7 +46,7 @@ class Completer:
         model: Model,
         graph: Graph,
         calibration: Calibration | None = None,
-        grounds: Grounds | None = None,
+        grounds: ExplanationContext | None = None,
         features: Features | None = None,
     ) -> None:
         self.model, self.graph, self.calibration = model, graph, calibration
@@ -55,8 +55,8 @@ class Completer:
         self._known: AnswerIndex | None = None
         self._refused: AnswerIndex | None = None
         self._reflexive: frozenset[int] | None = None
-        self._applying: Applying | None = None
-        self._linking: Linking | None = None
+        self._applying: RelationPrior | None = None
+        self._linking: ExistingLinks | None = None
 
     @property
     def known(self) -> AnswerIndex:
@@ -80,10 +80,10 @@ class Completer:
         return self._reflexive
 
     @property
-    def linking(self) -> Linking:
+    def linking(self) -> ExistingLinks:
         """How entities are linked already, and which relations are symmetric."""
         if self._linking is None:
-            self._linking = Linking(self.graph)
+            self._linking = ExistingLinks(self.graph)
         return self._linking
 
     def tails(
@@ -183,7 +183,7 @@ class Completer:
         check_range(k, min_probability)
         self._check(min_probability)
         if self._applying is None:
-            self._applying = Applying(self.graph)
+            self._applying = RelationPrior(self.graph)
         own = self.graph.entities.id(entity)
         applies = self._applying.of(own)
         best: list[tuple[float, tuple[int, int, float, float, float]]] = []
@@ -206,7 +206,7 @@ class Completer:
         items = [self._item(own, *found) for found in islice(told.values(), k)]
         return Missing(f"what is missing about {entity}", items, "fact")
 
-    def check(self, triples: Sequence[tuple[str, str, str]]) -> Checked:
+    def score_facts(self, triples: Sequence[tuple[str, str, str]]) -> Checked:
         """Score and probability of given facts, in their order: means of both directions.
 
         Raises:
@@ -243,7 +243,7 @@ class Completer:
             scores = self.model.score(queries, torch.tensor([[t], [h]], device=device))
         return float(scores.mean())
 
-    def reasons(self, head: str, relation: str, tail: str) -> list[Reason]:
+    def reasons(self, head: str, relation: str, tail: str) -> list[RuleShare]:
         """Patterns that lead from head to tail for this relation, strongest first.
 
         Empty where the model has no patterns or none leads there.
@@ -272,9 +272,9 @@ class Completer:
             # No answer to a question; asked for by name it has a score all the same.
             scores[0, t] = scores[1, h] = self.score(head, relation, tail)
         probability = None if held or self.calibration is None else chance
-        return self.explainer.explain(Asked(h, r, t, scores, new, probability, held))
+        return self.explainer.explain(FactQuery(h, r, t, scores, new, probability, held))
 
-    def vectors(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors of the entities (N, D) and of the directed relations (2R, E), by id.
 
         A relation's inverse has the id r + R.
@@ -394,7 +394,7 @@ class Completer:
     def _between(self, question: Question) -> Predictions:
         """The relations between two entities."""
         head, tail = str(question.head), str(question.tail)
-        found = self.check([(head, relation, tail) for relation in self.graph.relations])
+        found = self.score_facts([(head, relation, tail) for relation in self.graph.relations])
         items = [
             item
             for item in found

@@ -10,7 +10,7 @@ from torch import Tensor
 from mocme.data.graph import Graph
 
 
-class Applying:
+class RelationPrior:
     """How likely an entity is to have (another) fact of each directed relation.
 
     Where it has none yet: the largest confidence, over the directed relations it has, of "who has

@@ -14,14 +14,14 @@ from mocme.data.formats import writers
 from mocme.data.formats.registry import format_of
 from mocme.data.formats.streams import COMPRESSED
 from mocme.data.graph import Graph
-from mocme.prediction.graph_completion import Mined
+from mocme.prediction.graph_completion import CompletedFacts
 
 COLUMNS = ("head", "relation", "tail", "chance", "probability", "score")
 
 Row = tuple[str, str, str, float, float, float]
 
 
-def write(path: str | Path, found: Mined, graph: Graph, *, guard: bool = False) -> None:
+def write(path: str | Path, found: CompletedFacts, graph: Graph, *, guard: bool = False) -> None:
     """Write facts, best first; the ending tells the format and the compression.
 
     TSV, CSV, JSON lines and Parquet get all of `COLUMNS`, every other format of
@@ -55,7 +55,7 @@ def _ending(path: str | Path) -> str:
     return (Path(plain.stem) if plain.suffix.lower() in COMPRESSED else plain).suffix.lower()
 
 
-def _rows(found: Mined, graph: Graph, guard: bool) -> Iterator[Row]:
+def _rows(found: CompletedFacts, graph: Graph, guard: bool) -> Iterator[Row]:
     numbers = zip(found.chance, found.probability, found.score, strict=True)
     names = writers.named(found.facts, graph.entities.names, graph.relations.names)
     for row, values in zip(names, numbers, strict=True):

@@ -12,7 +12,7 @@ import tomli_w
 
 from mocme.core.registry import (
     ConfigError,
-    Part,
+    Configurable,
     build,
     check_keys,
     construct,
@@ -29,7 +29,7 @@ WORDS = ("description", "expected")
 SECTIONS = ("description", "data", "modalities", "model", "training", "evaluation", "expected")
 
 
-class DataSettings(Part):
+class DataSettings(Configurable):
     """Settings of what a training reads.
 
     Args:
@@ -54,7 +54,7 @@ class DataSettings(Part):
         return {k: v for k, v in wanted.items() if k not in self.without}
 
 
-class EvaluationSettings(Part):
+class EvaluationSettings(Configurable):
     """Settings of a ranking.
 
     Args:

@@ -1,4 +1,4 @@
-"""A trained run in memory, whatever is added to it: adding, and completers with additions."""
+"""A trained run in memory, whatever is added to it: adding, and predictors with additions."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import final
 
 from mocme.calibration.curves import Calibration
 from mocme.experts.embedding.objective import Objective
-from mocme.explanation.context import RunGrounds
+from mocme.explanation.context import RunExplanationContext
 from mocme.inductive.add import Adder, Advance, frozen_of
-from mocme.inductive.extended_run import World
-from mocme.inductive.fit_embedding import Frozen
+from mocme.inductive.extended_run import RunContents
+from mocme.inductive.fit_embedding import FrozenQuestions
 from mocme.inductive.new_entity import NewEntity
 from mocme.inductive.store import Addition, Additions
-from mocme.prediction.predictor import Completer
+from mocme.prediction.predictor import Predictor
 from mocme.storage import RunFolder
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Loaded:
-    """What additions do not change: it is read once, and all completers share it.
+class LoadedRun:
+    """What additions do not change: it is read once, and all predictors share it.
 
     Attributes:
         trained: graph, modalities and model as they were trained.
@@ -31,12 +31,12 @@ class Loaded:
     """
 
     folder: RunFolder
-    trained: World
+    trained: RunContents
     calibration: Calibration | None
     objective: Objective
 
     @cached_property
-    def _frozen(self) -> Frozen:
+    def _frozen(self) -> FrozenQuestions:
         return frozen_of(self.trained, self.objective)
 
     def add(
@@ -59,11 +59,11 @@ class Loaded:
             if "_frozen" in vars(self):  # a row was fitted
                 self._frozen.slim()
 
-    def completer(self, items: Additions = Additions()) -> Completer:
+    def predictor(self, items: Additions = Additions()) -> Predictor:
         """Ask the run together with these additions.
 
         Completers do not know of each other: an earlier one answers on as it did.
         """
         asked = self.trained.extended(items)
-        grounds = RunGrounds(self.folder, self.objective, asked, self.trained)
-        return Completer(asked.model, asked.graph, self.calibration, grounds, asked.features)
+        grounds = RunExplanationContext(self.folder, self.objective, asked, self.trained)
+        return Predictor(asked.model, asked.graph, self.calibration, grounds, asked.features)

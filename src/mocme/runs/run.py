@@ -22,15 +22,15 @@ from mocme.evaluation.breakdown import breakdown
 from mocme.evaluation.ranking import Ranks, rank_split
 from mocme.experts.embedding.model import Model
 from mocme.experts.rules.adjacency import relations_of
-from mocme.experts.rules.rule_model import Evidence
+from mocme.experts.rules.rule_model import RuleModel
 from mocme.inductive import store as kept
-from mocme.inductive.extended_run import World
+from mocme.inductive.extended_run import RunContents
 from mocme.inductive.new_entity import Content, NewEntity
 from mocme.inductive.pairs import related
 from mocme.inductive.store import Addition, Additions, Fact
-from mocme.prediction.predictor import Completer
+from mocme.prediction.predictor import Predictor
 from mocme.runs.config import Experiment, custom_code
-from mocme.runs.inputs import Loaded
+from mocme.runs.inputs import LoadedRun
 from mocme.storage import RunError, RunFolder
 
 LOG = "training.jsonl"
@@ -85,7 +85,7 @@ class Run:
         return self.folder.records(EVALUATIONS) if self.folder.has(EVALUATIONS) else []
 
     # Graph, features and model are as they were trained, and so is all that is measured of them:
-    # evaluation, calibration, a bench. Additions enter a completer only (`world`).
+    # evaluation, calibration, a bench. Additions enter a predictor only (`world`).
 
     def graph(self) -> Graph:
         """The graph as it was trained on, without additions."""
@@ -129,7 +129,7 @@ class Run:
             tensors = self.folder.read_tensors(PATTERNS)
             metadata = self.folder.tensors_metadata(PATTERNS)
             relations = relations_of(graph, features)
-            model.evidence = Evidence.unpacked(tensors, metadata, relations)
+            model.evidence = RuleModel.unpacked(tensors, metadata, relations)
         return model.to(device).eval()
 
     def evaluate(
@@ -185,16 +185,16 @@ class Run:
         Raises:
             ValueError: the graph has no valid split.
         """
-        trained = self.world(device, additions=False)
+        trained = self.contents(device, additions=False)
         return self._calibrate(trained.model, trained.graph, advance)
 
-    def completer(
+    def predictor(
         self,
         device: str = "auto",
         advance: Callable[[int, int], None] | None = None,
         *,
         additions: bool = True,
-    ) -> Completer:
+    ) -> Predictor:
         """Ask the run for missing facts.
 
         A run that has not been calibrated is, if its graph has a valid split.
@@ -203,19 +203,19 @@ class Run:
             advance: is told (questions done, questions in all) of a calibration.
             additions: whether entities that were added take part.
         """
-        return self.loaded(device, advance).completer(
+        return self.loaded(device, advance).predictor(
             self.additions() if additions else Additions()
         )
 
     def loaded(
         self, device: str = "auto", advance: Callable[[int, int], None] | None = None
-    ) -> Loaded:
-        """All that additions do not change, in memory: completers with any additions share it.
+    ) -> LoadedRun:
+        """All that additions do not change, in memory: predictors with any additions share it.
 
         Args:
-            advance: as of `completer`.
+            advance: as of `predictor`.
         """
-        trained = self.world(device, additions=False)
+        trained = self.contents(device, additions=False)
         calibration = None
         if self.folder.has(CALIBRATION):
             tensors = self.folder.read_tensors(CALIBRATION)
@@ -223,14 +223,14 @@ class Run:
             calibration = Calibration.unpacked(tensors, metadata)
         elif len(trained.graph.facts("valid")):
             calibration = self._calibrate(trained.model, trained.graph, advance)
-        return Loaded(self.folder, trained, calibration, self.experiment.parts()[2].objective)
+        return LoadedRun(self.folder, trained, calibration, self.experiment.parts()[2].objective)
 
-    def world(self, device: str = "auto", *, additions: bool = True) -> World:
+    def contents(self, device: str = "auto", *, additions: bool = True) -> RunContents:
         """Graph, modalities and model that belong together, with the additions or without."""
         graph = self.graph()
         features = self.features(graph)
         model = self.model(graph, features, find_device(device))
-        return World(graph, features, model).extended(
+        return RunContents(graph, features, model).extended(
             self.additions() if additions else Additions()
         )
 
@@ -268,7 +268,7 @@ class Run:
         device: str = "auto",
         advance: Callable[[int, int], None] | None = None,
         *,
-        loaded: Loaded | None = None,
+        loaded: LoadedRun | None = None,
     ) -> list[Addition]:
         """Add many entities, which may have facts among each other: all of them or none.
 
@@ -284,14 +284,14 @@ class Run:
             present = self.additions()
             if loaded is None:
                 # Nothing is asked of it, so that it needs no calibration.
-                world = self.world(device, additions=False)
-                loaded = Loaded(self.folder, world, None, self.experiment.parts()[2].objective)
+                world = self.contents(device, additions=False)
+                loaded = LoadedRun(self.folder, world, None, self.experiment.parts()[2].objective)
             made = loaded.add(entities, present, advance)
             everyone = related(loaded.trained, [*present, *made])
             kept.write(self.folder, everyone)
         return list(everyone)[len(present) :]
 
-    def remove(self, *names: str, loaded: Loaded | None = None) -> None:
+    def remove(self, *names: str, loaded: LoadedRun | None = None) -> None:
         """Take additions back; without any, the run's files are as they were.
 
         Args:
@@ -318,7 +318,7 @@ class Run:
                         f"fitted by them; remove both together, or {item.name!r} alone first"
                     )
             if present.pairs and stay:
-                trained = loaded.trained if loaded else self.world("cpu", additions=False)
+                trained = loaded.trained if loaded else self.contents("cpu", additions=False)
                 stay = related(trained, stay)
             kept.write(self.folder, stay)
 
@@ -340,9 +340,9 @@ def open_run(
     device: str = "auto",
     trust_code: bool = False,
     advance: Callable[[int, int], None] | None = None,
-) -> Completer:
-    """Open a run's folder to ask for missing facts; see `Run.completer`."""
-    return Run.open(path, trust_code).completer(device, advance)
+) -> Predictor:
+    """Open a run's folder to ask for missing facts; see `Run.predictor`."""
+    return Run.open(path, trust_code).predictor(device, advance)
 
 
 def make_model(

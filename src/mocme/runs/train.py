@@ -27,7 +27,7 @@ from mocme.storage import RunFolder
 
 
 @runtime_checkable
-class Watch(Protocol):
+class TrainingObserver(Protocol):
     """What wants to see a training go on."""
 
     def start(self, trainer: Trainer, run: Run) -> None: ...
@@ -48,7 +48,7 @@ def train(
     device: str = "auto",
     features: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
+    watch: TrainingObserver | None = None,
 ) -> Run:
     """Train a model and write a run.
 
@@ -81,7 +81,11 @@ def train(
 
 
 def resume(
-    path: str | Path, *, device: str = "auto", watch: Watch | None = None, trust_code: bool = False
+    path: str | Path,
+    *,
+    device: str = "auto",
+    watch: TrainingObserver | None = None,
+    trust_code: bool = False,
 ) -> Run:
     """Go on with a training that was stopped; a finished run is returned as it is."""
     run = Run.open(path, trust_code)
@@ -210,7 +214,7 @@ def _store_inputs(
 
 
 def _go(
-    run: Run, graph: Graph, features: Features, device: torch.device, watch: Watch | None
+    run: Run, graph: Graph, features: Features, device: torch.device, watch: TrainingObserver | None
 ) -> Run:
     """Train to the end, from the newest checkpoint if there is one."""
     folder = run.folder
@@ -237,7 +241,7 @@ def _go(
     return run
 
 
-def _train(folder: RunFolder, trainer: Trainer, watch: Watch | None) -> None:
+def _train(folder: RunFolder, trainer: Trainer, watch: TrainingObserver | None) -> None:
     saved, pause = time.monotonic(), trainer.settings.checkpoint_seconds
     with stop_signal() as stopped:
 
@@ -261,7 +265,7 @@ def _train(folder: RunFolder, trainer: Trainer, watch: Watch | None) -> None:
 
 
 def _add_patterns(
-    run: Run, model: Model, graph: Graph, features: Features, watch: Watch | None
+    run: Run, model: Model, graph: Graph, features: Features, watch: TrainingObserver | None
 ) -> None:
     """Fit patterns beside a trained model; stopped within, `resume` begins them again."""
     _, settings, _, evaluation = run.experiment.parts()

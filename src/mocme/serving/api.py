@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from mocme.core.device import environment
 from mocme.data.reviews import Reviews
-from mocme.serving.dispatcher import Hub
+from mocme.serving.dispatcher import Dispatcher
 from mocme.serving.endpoints import additions as adding
 from mocme.serving.endpoints import browse as looking
 from mocme.serving.endpoints import health as process
@@ -18,26 +18,26 @@ from mocme.serving.endpoints import predict as questions
 from mocme.serving.endpoints import reviews as reviewing
 from mocme.serving.limits import Limits
 from mocme.serving.metrics import Metrics
-from mocme.serving.middleware import Guard
+from mocme.serving.middleware import RequestGuard
 from mocme.serving.responses import ERRORS, Json, add_handlers
-from mocme.serving.run_view import Served
-from mocme.serving.uploads import Pictures
+from mocme.serving.run_view import RunView
+from mocme.serving.uploads import ImageUploads
 
 
 def application(
-    served: Sequence[Served],
+    served: Sequence[RunView],
     reviews: Reviews | None = None,
     limits: Limits = Limits(),
     token: str | None = None,
     hosts: frozenset[str] | None = None,
-    pictures: Pictures | None = None,
+    pictures: ImageUploads | None = None,
 ) -> FastAPI:
     """The application for some runs; its threads begin at once and end with its lifespan.
 
     Args:
         pictures: where they are kept that are sent for new entities; None adds none.
     """
-    hub = Hub(served, reviews, limits, Metrics(), pictures)
+    hub = Dispatcher(served, reviews, limits, Metrics(), pictures)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> Any:
@@ -59,7 +59,7 @@ def application(
     for part in (questions, looking, reviewing, adding, process):
         part.add(app, hub)
     app.add_middleware(
-        Guard,
+        RequestGuard,
         limits=limits,
         metrics=hub.metrics,
         token=token,

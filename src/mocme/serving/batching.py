@@ -14,7 +14,7 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 
-class Busy(RuntimeError):
+class QueueFull(RuntimeError):
     """More waits than may; try again in `after` seconds."""
 
     def __init__(self, after: int) -> None:
@@ -22,7 +22,7 @@ class Busy(RuntimeError):
         self.after = after
 
 
-class Answering(Generic[Q, A]):
+class Batching(Generic[Q, A]):
     """Questions from many threads, answered by one, several at a time.
 
     While it answers, questions gather, and what has gathered is answered next: alone when little
@@ -62,7 +62,7 @@ class Answering(Generic[Q, A]):
         future: Future[A] = Future()
         with self._wake:
             if self._stopped or len(self._queue) >= self._waiting:
-                raise Busy(1)
+                raise QueueFull(1)
             self._queue.append((question, future))
             self._wake.notify()
         return future

@@ -16,13 +16,13 @@ from starlette.exceptions import HTTPException
 from mocme.data.graph import UnknownName
 from mocme.data.reviews import Reviews
 from mocme.prediction.schema import Question
-from mocme.serving.batching import Answering, Busy
-from mocme.serving.hot_reload import Live
+from mocme.serving.batching import Batching, QueueFull
+from mocme.serving.hot_reload import HotReload
 from mocme.serving.limits import Limits
 from mocme.serving.metrics import Metrics
 from mocme.serving.middleware import Refusal
-from mocme.serving.run_view import Served
-from mocme.serving.uploads import Pictures
+from mocme.serving.run_view import RunView
+from mocme.serving.uploads import ImageUploads
 
 LOG = logging.getLogger("mocme.serving")
 # Questions that are answered together, at most.
@@ -32,7 +32,7 @@ LOOK = 1.0
 T = TypeVar("T")
 
 
-class Hub:
+class Dispatcher:
     """The served runs, their decisions, and the lanes in which questions wait.
 
     A thread of its own looks, once in `LOOK` seconds, whether additions of a run have changed.
@@ -40,22 +40,22 @@ class Hub:
 
     def __init__(
         self,
-        served: Sequence[Served],
+        served: Sequence[RunView],
         reviews: Reviews | None,
         limits: Limits,
         metrics: Metrics,
-        pictures: Pictures | None = None,
+        pictures: ImageUploads | None = None,
     ) -> None:
-        self.runs = {one.name: Live(one, metrics) for one in served}
+        self.runs = {one.name: HotReload(one, metrics) for one in served}
         self._first = served[0].name
         self.reviews, self.limits, self.metrics = reviews, limits, metrics
         self._pictures = pictures
-        self.fast = Answering(scored, TOGETHER, limits.queue)
-        self.slow: Answering[Callable[[], Any], Any] = lane(limits.slow)
+        self.fast = Batching(scored, TOGETHER, limits.queue)
+        self.slow: Batching[Callable[[], Any], Any] = lane(limits.slow)
         # What was added is taken up here, for all who wait for it at once.
-        self.renewing: Answering[Callable[[], Any], Any] = lane(limits.queue)
+        self.renewing: Batching[Callable[[], Any], Any] = lane(limits.queue)
         # Encoding takes long, and no question waits behind it.
-        self._adding: Answering[Callable[[], Any], Any] = lane(limits.adds)
+        self._adding: Batching[Callable[[], Any], Any] = lane(limits.adds)
         self._stop = threading.Event()
         self._watching = threading.Thread(target=self._watch, name="watching", daemon=True)
         self._watching.start()
@@ -68,7 +68,7 @@ class Hub:
         """Whether nothing new is taken."""
         return self._stop.is_set()
 
-    def live(self, name: str | None) -> Live:
+    def live(self, name: str | None) -> HotReload:
         """A served run by its name.
 
         Raises:
@@ -94,11 +94,11 @@ class Hub:
             served = self.live(run).now
         return await self._wait(self.fast.ask, (served, question))
 
-    async def slowly(self, run: str | None, call: Callable[[Served], T]) -> T:
+    async def slowly(self, run: str | None, call: Callable[[RunView], T]) -> T:
         """What a call gives of a run that takes longer."""
         return await self._known(run, lambda now: self._wait(self.slow.ask, partial(call, now)))
 
-    async def look(self, run: str | None, call: Callable[[Served], T]) -> T:
+    async def look(self, run: str | None, call: Callable[[RunView], T]) -> T:
         """What a call gives of a run that waits behind nobody's question."""
         return await self._known(run, lambda now: asyncio.to_thread(call, now))
 
@@ -107,7 +107,7 @@ class Hub:
         found: T = await self._wait(self.slow.ask, call)
         return found
 
-    async def _known(self, run: str | None, ask: Callable[[Served], Awaitable[T]]) -> T:
+    async def _known(self, run: str | None, ask: Callable[[RunView], Awaitable[T]]) -> T:
         """The same once more where a name is not known that was added meanwhile."""
         live = self.live(run)
         served = live.now
@@ -119,17 +119,17 @@ class Hub:
                 raise
             return await ask(newer)
 
-    async def newest(self, live: Live) -> Served:
+    async def newest(self, live: HotReload) -> RunView:
         """A run with what is added to it at this moment."""
         if not live.stale:
             return live.now
-        found: Served = await self._wait(self.renewing.ask, live.renew)
+        found: RunView = await self._wait(self.renewing.ask, live.renew)
         return found
 
     def _watch(self) -> None:
         while not self._stop.wait(LOOK):
             for live in self.runs.values():
-                with suppress(Busy, OSError):
+                with suppress(QueueFull, OSError):
                     if live.stale:
                         self.renewing.ask(live.renew).result()
 
@@ -145,7 +145,7 @@ class Hub:
         return self._pictures is not None
 
     @property
-    def pictures(self) -> Pictures:
+    def pictures(self) -> ImageUploads:
         """Pictures that were sent, for entities to come.
 
         Raises:
@@ -208,9 +208,9 @@ def unkept(error: OSError) -> Refusal:
     return Refusal(503, "not_kept", f"the server's disk refuses it ({why})", remedy)
 
 
-def lane(waiting: int) -> Answering[Callable[[], Any], Any]:
+def lane(waiting: int) -> Batching[Callable[[], Any], Any]:
     """A lane of calls, one after the other, of which so many may wait."""
-    return Answering(lambda calls: [called(call) for call in calls], 1, waiting)
+    return Batching(lambda calls: [called(call) for call in calls], 1, waiting)
 
 
 def called(call: Callable[[], Any]) -> Any:
@@ -221,7 +221,7 @@ def called(call: Callable[[], Any]) -> Any:
         return error
 
 
-def scored(asked: Sequence[tuple[Served, Question]]) -> Sequence[Any]:
+def scored(asked: Sequence[tuple[RunView, Question]]) -> Sequence[Any]:
     """Answers, those of one run scored together."""
     answers: dict[int, Any] = {}
     for served in {id(one): one for one, _ in asked}.values():

@@ -15,10 +15,10 @@ from mocme.data.features.sources import Numbers, Words, source_of
 from mocme.data.features.tables import gather, read_numbers, read_texts
 from mocme.data.graph import Graph
 from mocme.data.ingest.reader import declared
-from mocme.encoders.base import Job, Outcome
+from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
-from mocme.encoders.inputs import Raw
-from mocme.encoders.numeric_io import Figures
+from mocme.encoders.inputs import RawEncoder
+from mocme.encoders.numeric_io import NumberEncoder
 from mocme.runs.run import Run
 
 # Bytes of one file that are sent.
@@ -81,11 +81,11 @@ class Content:
 
     def _raw(self, name: str, table: dict[str, Any], graph: Graph, folder: Path) -> None:
         encoder = encoder_of(table, f"encode.{name}")
-        job = Job(graph, name, folder, folder)
-        if isinstance(encoder, Figures):
-            columns, _ = encoder.read(job, Outcome(name, ""))
+        job = EncodingJob(graph, name, folder, folder)
+        if isinstance(encoder, NumberEncoder):
+            columns, _ = encoder.read(job, EncodingReport(name, ""))
             self._columns(name, columns)
-        elif isinstance(encoder, Raw):
+        elif isinstance(encoder, RawEncoder):
             for entity, source, _ in encoder.items(job):
                 if encoder.endings and source:
                     # Two modalities may be made of the same file.

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from mocme.inductive.new_entity import NewEntity
 from mocme.inductive.store import Addition
 from mocme.serving.metrics import Metrics
-from mocme.serving.run_view import Served
+from mocme.serving.run_view import RunView
 from mocme.storage import Stamp
 
 LOG = logging.getLogger("mocme.serving")
 
 
-class Live:
+class HotReload:
     """What is served of a run now.
 
     A question is answered by the `now` that it met: another takes its place between questions, and
@@ -26,7 +26,7 @@ class Live:
         now: the run with the additions that were read last.
     """
 
-    def __init__(self, served: Served, metrics: Metrics) -> None:
+    def __init__(self, served: RunView, metrics: Metrics) -> None:
         self.now, self._metrics = served, metrics
         self._failed: Stamp | None = None
         self._lock = threading.Lock()
@@ -36,7 +36,7 @@ class Live:
         """Whether the run's additions have changed since; two looks at an inode."""
         return self.now.present_stamp() not in (self.now.stamp, self._failed)
 
-    def renew(self) -> Served:
+    def renew(self) -> RunView:
         """Take up what the run has now, where that changed; what cannot be read changes nothing.
 
         The log says why, and it is tried again when the file changes again.

@@ -37,7 +37,7 @@ HEADERS = {
 }
 
 
-class Guard:
+class RequestGuard:
     """Wraps the application.
 
     Args:

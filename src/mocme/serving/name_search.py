@@ -18,7 +18,7 @@ def folded(text: str) -> str:
     return "".join(letter for letter in plain if not unicodedata.combining(letter))
 
 
-class Search:
+class NameSearch:
     """Names that begin with what is typed, then names with such a word, then near ones.
 
     Within each sort the more important come first. Case and accents do not matter.

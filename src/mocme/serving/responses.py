@@ -13,23 +13,23 @@ from starlette.exceptions import HTTPException
 
 from mocme.data.graph import UnknownName
 from mocme.data.reviews import ReviewError
-from mocme.inductive.new_entity import Unfit
+from mocme.inductive.new_entity import InvalidEntity
 from mocme.inductive.store import NoAddition
-from mocme.serving.batching import Busy
-from mocme.serving.dispatcher import Hub
+from mocme.serving.batching import QueueFull
+from mocme.serving.dispatcher import Dispatcher
 from mocme.serving.middleware import Refusal, failure
 from mocme.serving.schema import answers
 from mocme.storage import RunLocked
 
 # As the schema tells them.
 ERRORS: dict[int | str, dict[str, Any]] = {
-    401: {"model": answers.Failure, "description": "A token is needed."},
-    403: {"model": answers.Failure, "description": "This server does not do that."},
-    404: {"model": answers.Failure, "description": "There is nothing of that name."},
-    413: {"model": answers.Failure, "description": "The request is too large."},
-    422: {"model": answers.Failure, "description": "Something in the request is wrong."},
-    503: {"model": answers.Failure, "description": "Too many wait; see Retry-After."},
-    504: {"model": answers.Failure, "description": "It took too long."},
+    401: {"model": answers.ErrorBody, "description": "A token is needed."},
+    403: {"model": answers.ErrorBody, "description": "This server does not do that."},
+    404: {"model": answers.ErrorBody, "description": "There is nothing of that name."},
+    413: {"model": answers.ErrorBody, "description": "The request is too large."},
+    422: {"model": answers.ErrorBody, "description": "Something in the request is wrong."},
+    503: {"model": answers.ErrorBody, "description": "Too many wait; see Retry-After."},
+    504: {"model": answers.ErrorBody, "description": "It took too long."},
 }
 
 
@@ -55,7 +55,7 @@ def failed(
     return Json(failure(code, message, remedy, tuple(near), field), status, headers)
 
 
-def add_handlers(app: FastAPI, hub: Hub) -> None:
+def add_handlers(app: FastAPI, hub: Dispatcher) -> None:
     """Errors of the library as answers, each with its status."""
 
     @app.exception_handler(UnknownName)
@@ -84,8 +84,8 @@ def add_handlers(app: FastAPI, hub: Hub) -> None:
     async def unkept(_: Request, error: ReviewError) -> Json:
         return failed(503, "not_kept", str(error), "the decision is not kept; send it again", ())
 
-    @app.exception_handler(Unfit)
-    async def unfit(_: Request, error: Unfit) -> Json:
+    @app.exception_handler(InvalidEntity)
+    async def unfit(_: Request, error: InvalidEntity) -> Json:
         return failed(422, "invalid", str(error), field=error.field)
 
     @app.exception_handler(NoAddition)
@@ -105,8 +105,8 @@ def add_handlers(app: FastAPI, hub: Hub) -> None:
     async def nothing(_: Request, error: LookupError) -> Json:
         return failed(404, "not_found", str(error.args[0]) if error.args else "not there")
 
-    @app.exception_handler(Busy)
-    async def busy(_: Request, error: Busy) -> Json:
+    @app.exception_handler(QueueFull)
+    async def busy(_: Request, error: QueueFull) -> Json:
         hub.metrics.busy()
         after = {"retry-after": str(error.after)}
         return failed(503, "busy", str(error), "wait as Retry-After says", (), after)

@@ -17,18 +17,18 @@ from mocme.experts.embedding.model import STRUCTURE
 from mocme.inductive.content import attributes, takes
 from mocme.inductive.pairs import known
 from mocme.inductive.store import FILE
-from mocme.prediction.predictor import Completer
+from mocme.prediction.predictor import Predictor
 from mocme.prediction.schema import Question
-from mocme.runs.inputs import Loaded
+from mocme.runs.inputs import LoadedRun
 from mocme.runs.run import Run
 from mocme.serving.entity_content import Content, kind_of
-from mocme.serving.name_search import Search
+from mocme.serving.name_search import NameSearch
 from mocme.serving.schema.answers import Answer
-from mocme.serving.schema.requests import Check, Explain, Missing
+from mocme.serving.schema.requests import CheckRequest, ExplainRequest, MissingRequest
 from mocme.storage import Stamp
 
 
-class Served:
+class RunView:
     """A run ready to be asked; every method gives what JSON holds.
 
     What is added to the run, or taken from it, while it is served changes nothing here: `renewed`
@@ -48,41 +48,41 @@ class Served:
         device: str = "cpu",
         advance: Callable[[int, int], None] | None = None,
         *,
-        before: Served | None = None,
+        before: RunView | None = None,
     ) -> None:
         self.name, self.run = name, run
         # Before they are read: what changes meanwhile is seen at the next look.
         self.stamp = self.present_stamp()
         added = run.additions()
         self.additions = {item.name: item for item in added}
-        self.loaded: Loaded = before.loaded if before else run.loaded(device, advance)
+        self.loaded: LoadedRun = before.loaded if before else run.loaded(device, advance)
         self.content: Content = (
             before.content if before else Content.of(run, self.loaded.trained.graph)
         )
-        self.completer: Completer = self.loaded.completer(added)
-        self.graph = self.completer.graph
-        self.present = {STRUCTURE: self.graph.linked(), **self.completer.features.present()}
-        self.pairs = self.completer.features.pairs
+        self.predictor: Predictor = self.loaded.predictor(added)
+        self.graph = self.predictor.graph
+        self.present = {STRUCTURE: self.graph.linked(), **self.predictor.features.present()}
+        self.pairs = self.predictor.features.pairs
         self._facts, self._split = self._all_facts()
         self._by_entity = self._index()
         self.degree: list[int] = self._by_entity.diff().tolist()
-        self.search = Search(list(self.graph.entities), self.degree)
+        self.search = NameSearch(list(self.graph.entities), self.degree)
         # What is made once is made before the first question comes.
-        self.completer.model.frozen()
-        _ = self.completer.linking
+        self.predictor.model.frozen()
+        _ = self.predictor.linking
         self.about = self._about()
 
     def present_stamp(self) -> Stamp:
         """What is no longer `stamp` once additions have changed; no file is read."""
         return self.run.folder.stamp(FILE)
 
-    def renewed(self) -> Served:
+    def renewed(self) -> RunView:
         """The run with the additions that it has now.
 
         Raises:
             RunError: their file is damaged.
         """
-        return Served(self.name, self.run, before=self)
+        return RunView(self.name, self.run, before=self)
 
     def _all_facts(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Distinct facts of all splits, and the number of the (first) split of each."""
@@ -127,13 +127,13 @@ class Served:
                 }
                 for name, has in self.present.items()
             ],
-            "probabilities": self.completer.calibration is not None,
+            "probabilities": self.predictor.calibration is not None,
             "notes": [*self.content.notes, *self._weak()],
             "additions": len(self.additions),
         }
 
     def _weak(self) -> list[str]:
-        calibration = self.completer.calibration
+        calibration = self.predictor.calibration
         return [calibration.weak] if calibration is not None and calibration.weak else []
 
     def _wants(self, modality: str) -> dict[str, Any]:
@@ -159,26 +159,26 @@ class Served:
     def ask(self, questions: Sequence[Question]) -> list[dict[str, Any] | Exception]:
         """Answers of questions that are scored together; an error is that of its question."""
         try:
-            found = self.completer.ask(questions)
+            found = self.predictor.ask(questions)
         except ValueError as error:
             if len(questions) == 1:
                 return [error]
             return [self.ask([question])[0] for question in questions]
         return [Answer.of(answer.question, answer) for answer in found]
 
-    def missing(self, asked: Missing) -> dict[str, Any]:
+    def missing(self, asked: MissingRequest) -> dict[str, Any]:
         """What is missing about an entity."""
-        found = self.completer.missing(asked.entity, asked.k, min_probability=asked.min_probability)
+        found = self.predictor.missing(asked.entity, asked.k, min_probability=asked.min_probability)
         return Answer.of(found.question, found)
 
-    def check(self, asked: Check) -> dict[str, Any]:
+    def check(self, asked: CheckRequest) -> dict[str, Any]:
         """Given facts."""
-        found = self.completer.check([(f.head, f.relation, f.tail) for f in asked.facts])
+        found = self.predictor.score_facts([(f.head, f.relation, f.tail) for f in asked.facts])
         return Answer.of(found.question, found)
 
-    def explain(self, asked: Explain) -> dict[str, Any]:
+    def explain(self, asked: ExplainRequest) -> dict[str, Any]:
         """What speaks for a fact."""
-        return asdict(self.completer.explain(asked.head, asked.relation, asked.tail))
+        return asdict(self.predictor.explain(asked.head, asked.relation, asked.tail))
 
     # -- looking about -------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class Served:
         return {
             **self._named(entity),
             "in_training": bool(self.present[STRUCTURE][entity]),
-            "weights": self.completer.weights(name),
+            "weights": self.predictor.weights(name),
             "modalities": {
                 name: bool(has[entity])
                 for name, has in self.present.items()
@@ -321,6 +321,6 @@ class Served:
             for split in ("valid", "test")
             if folder.has(f"evaluation-{split}.json")
         ]
-        calibration = self.completer.calibration
+        calibration = self.predictor.calibration
         record = None if calibration is None else json.loads(json.dumps(calibration.record))
         return {"evaluations": evaluations, "training": self.run.log(), "calibration": record}

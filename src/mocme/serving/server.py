@@ -144,21 +144,21 @@ def serve(
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
     from mocme.data.reviews import Reviews
     from mocme.runs.run import Run
-    from mocme.serving.run_view import Served
-    from mocme.serving.uploads import Pictures
+    from mocme.serving.run_view import RunView
+    from mocme.serving.uploads import ImageUploads
 
     listener = address.bind()
     room = tempfile.TemporaryDirectory(prefix="mocme-pictures-")
     try:
         runs = [Run.open(path, trust_code) for path in paths]
         names = distinct_names([run.path for run in runs])
-        served = [Served(n, r, device, advance) for n, r in zip(names, runs, strict=True)]
+        served = [RunView(n, r, device, advance) for n, r in zip(names, runs, strict=True)]
         file = Path(reviews) if reviews is not None else runs[0].path / "reviews.sqlite"
         Reviews(file).close()
         log_as(logs)
 
         def work(ready: Callable[[], None]) -> None:
-            pictures = Pictures(Path(room.name), limits) if additions else None
+            pictures = ImageUploads(Path(room.name), limits) if additions else None
             _work(served, Reviews(file), pictures, address, limits, listener, ready)
 
         def tell() -> None:

@@ -8,14 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import final
 
-from mocme.encoders.base import Unusable
-from mocme.encoders.image_io import BYTES, PIXELS, Shape, read_picture
+from mocme.encoders.base import UnusableItem
+from mocme.encoders.image_io import BYTES, PIXELS, ImageShape, read_picture
 from mocme.serving.limits import Limits
 from mocme.serving.middleware import Refusal
 
 
 @final
-class Pictures:
+class ImageUploads:
     """A folder that all processes of a server share.
 
     A picture is named by the SHA-256 of its bytes. Where more would be kept than the limits
@@ -36,8 +36,8 @@ class Pictures:
             OSError: it cannot be kept.
         """
         try:
-            read_picture(data, Shape())
-        except Unusable as error:
+            read_picture(data, ImageShape())
+        except UnusableItem as error:
             raise Refusal(
                 422,
                 "no_picture",

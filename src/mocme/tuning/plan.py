@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mocme.core.registry import ConfigError, Part, construct
+from mocme.core.registry import ConfigError, Configurable, construct
 from mocme.runs.config import WORDS, Experiment, find, merge, read_toml, shipped
 
 NUMBERS = ("low", "high", "step")
 
 
-class Range(Part):
+class Range(Configurable):
     """Values that a setting may take: numbers between two ends, or choices.
 
     Args:
@@ -66,7 +66,7 @@ class Range(Part):
         return f"{self.low} to {self.high}{how}"
 
 
-class Pruning(Part):
+class Pruning(Configurable):
     """When a training is given up: its validation MRR is below the median at the same pass.
 
     Args:
@@ -84,7 +84,7 @@ class Pruning(Part):
         return {"warmup": self.warmup, "after": self.after}
 
 
-class PlanSettings(Part):
+class PlanSettings(Configurable):
     """The keys of a search's file.
 
     Args:

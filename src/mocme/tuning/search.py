@@ -24,7 +24,7 @@ from mocme.tuning.study import Proposal, Study
 from mocme.tuning.trials import RUNS, SearchFolder, Trial, best
 
 
-class Watch(Protocol):
+class SearchObserver(Protocol):
     """What wants to see a search go on."""
 
     def inputs(self, notes: Sequence[str]) -> None: ...
@@ -36,7 +36,7 @@ class Watch(Protocol):
     def end(self, trial: Trial, best: Trial | None) -> None: ...
 
 
-class Hopeless(Exception):
+class TrialPruned(Exception):
     """A training was given up, for it was worse than the median of the others."""
 
 
@@ -50,7 +50,7 @@ class _Training:
     """
 
     proposal: Proposal | None
-    watch: Watch | None
+    watch: SearchObserver | None
     place: tuple[int, int]
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class _Training:
             return
         over = self.trainer is not None and self.trainer.progress.done
         if not over and self.proposal.hopeless():
-            raise Hopeless(f"below the median of earlier trials at pass {record['epoch']}")
+            raise TrialPruned(f"below the median of earlier trials at pass {record['epoch']}")
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Keep what a pass says."""
@@ -105,7 +105,7 @@ class _Search:
     graph: Graph
     folder: SearchFolder
     device: str
-    watch: Watch | None
+    watch: SearchObserver | None
 
     def trial(self, number: int, proposal: Proposal, earlier: Sequence[Trial]) -> Trial:
         """Train a proposal, or take the results of an equal one."""
@@ -134,7 +134,7 @@ class _Search:
                 kept.append(self._train(number, seed, changes, training))
             means = {name: sum(m[name] for m in kept) / len(kept) for name in kept[0]}
             found = replace(found, mrr=means["mrr"], metrics=means)
-        except Hopeless as stop:
+        except TrialPruned as stop:
             found = replace(found, state="pruned", reason=str(stop))
         except RunError:
             raise
@@ -177,7 +177,7 @@ class _Search:
 
 
 def tune(
-    plan: Plan, *, out: str | Path, device: str = "auto", watch: Watch | None = None
+    plan: Plan, *, out: str | Path, device: str = "auto", watch: SearchObserver | None = None
 ) -> SearchFolder:
     """Search for settings until there are as many trials as the plan says.
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from mocme.core.registry import ConfigError
-from mocme.data.features.ablations import Control
+from mocme.data.features.ablations import Ablation
 from mocme.data.features.pair_sources import Mentions, Similar
 from mocme.data.features.sources import (
     Bins,
@@ -352,12 +352,12 @@ def sizes(tokens: Tokens) -> dict[int, int]:
 def test_controls_of_vectors_keep_size_and_change_content(replace: Any) -> None:
     rows = torch.arange(1, 90, 2)
     modality = Modality(vectors(45, 4) * torch.tensor([1, 2, 3, 0.0]) + 5, rows, 90)
-    changed = Control(replace, seed=1)(modality)
+    changed = Ablation(replace, seed=1)(modality)
     assert torch.equal(changed.present(), modality.present())
     assert changed.values.shape == modality.values.shape
     assert changed.digest() != modality.digest()
-    assert changed.digest() == Control(replace, seed=1)(modality).digest()
-    assert changed.digest() != Control(replace, seed=2)(modality).digest()
+    assert changed.digest() == Ablation(replace, seed=1)(modality).digest()
+    assert changed.digest() != Ablation(replace, seed=2)(modality).digest()
     assert changed.provenance["replaced"] == f"{replace}, seed 1"
     # The last column does not vary, so neither does its control.
     assert torch.equal(changed.values[:, 3], modality.values[:, 3])
@@ -375,12 +375,12 @@ def test_controls_of_tokens_keep_size_and_change_content(
     replace: Any, size: int, share: float
 ) -> None:
     tokens = random_tokens(0, 120, size, share)
-    changed = Control(replace, seed=1)(tokens)
+    changed = Ablation(replace, seed=1)(tokens)
     assert torch.equal(changed.present(), tokens.present())
     assert len(changed.token) == len(tokens.token)
     assert sorted(changed.token.tolist()) == sorted(tokens.token.tolist())
-    assert changed.digest() not in (tokens.digest(), Control(replace, seed=2)(tokens).digest())
-    assert changed.digest() == Control(replace, seed=1)(tokens).digest()
+    assert changed.digest() not in (tokens.digest(), Ablation(replace, seed=2)(tokens).digest())
+    assert changed.digest() == Ablation(replace, seed=1)(tokens).digest()
     if replace == "random":
         assert sizes(changed) == sizes(tokens)
     else:
@@ -427,12 +427,12 @@ def test_a_share_of_entities_is_hidden_and_a_larger_one_hides_them_too(place: in
     modality = some_of_each()[place]
     whole, hidden = of_entities(modality), []
     for share in (0.2, 0.4, 0.8):
-        left = of_entities(Control("hidden", share, seed=1)(modality))
+        left = of_entities(Ablation("hidden", share, seed=1)(modality))
         assert all(whole[entity] == content for entity, content in left.items())
         hidden.append(set(whole) - set(left))
         assert len(hidden[-1]) == round(share * len(whole))
     assert hidden[0] < hidden[1] < hidden[2]
-    other = of_entities(Control("hidden", 0.2, seed=2)(modality))
+    other = of_entities(Ablation("hidden", 0.2, seed=2)(modality))
     assert set(whole) - set(other) != hidden[0]
 
 
@@ -443,17 +443,17 @@ def test_a_share_of_entities_is_replaced_and_the_rest_is_as_it_was(
 ) -> None:
     modality = some_of_each()[place]
     whole = of_entities(modality)
-    mixed = Control(replace, 0.5, seed=1)(modality)
-    chosen = set(whole) - set(of_entities(Control("hidden", 0.5, seed=1)(modality)))
+    mixed = Ablation(replace, 0.5, seed=1)(modality)
+    chosen = set(whole) - set(of_entities(Ablation("hidden", 0.5, seed=1)(modality)))
     found = of_entities(mixed)
     assert {e: c for e, c in found.items() if e not in chosen} == {
         e: c for e, c in whole.items() if e not in chosen
     }
     assert sum(found.get(e) != whole[e] for e in chosen) > len(chosen) / 2
     assert mixed.provenance["replaced"] == f"{replace} for the share 0.5 of entities, seed 1"
-    assert Control(replace, 0.0)(modality) is modality
+    assert Ablation(replace, 0.0)(modality) is modality
     assert (
-        Control(replace, 1.0, 1)(modality).digest() == Control(replace, seed=1)(modality).digest()
+        Ablation(replace, 1.0, 1)(modality).digest() == Ablation(replace, seed=1)(modality).digest()
     )
 
 
@@ -466,7 +466,7 @@ def test_shares_out_of_range_are_refused() -> None:
 
 def test_nothing_is_replaced_unasked() -> None:
     tokens = random_tokens(0, 9, 3, 0.5)
-    assert Control("nothing", seed=0)(tokens) is tokens
+    assert Ablation("nothing", seed=0)(tokens) is tokens
 
 
 # -- all of a graph ------------------------------------------------------------------------------

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mocme.data.formats import coded, tsv, writers
-from mocme.data.formats.coded import Coded, cut, of_arrow, together
+from mocme.data.formats.coded import CodedColumn, cut, of_arrow, together
 from mocme.data.formats.registry import format_of
 from mocme.data.formats.report import Block, Report
 from mocme.data.graph import Graph
-from mocme.data.ingest.indexer import Collector
+from mocme.data.ingest.indexer import FactIndexer
 
 CELL = st.text(st.sampled_from("aé名\r\0 x"), max_size=3)
 
@@ -32,7 +32,7 @@ def sample(count: int = 3000) -> list[writers.Row]:
     return [*rows, *rows[:50]]  # type: ignore[list-item]
 
 
-def read(path: Path, collector: Collector) -> tuple[list[list[str]], torch.Tensor, int, Report]:
+def read(path: Path, collector: FactIndexer) -> tuple[list[list[str]], torch.Tensor, int, Report]:
     """Names in the order of their ids, distinct facts, how many repeat one, and the account."""
     report = Report(str(path))
     for block in format_of(path).facts(path, report):
@@ -45,7 +45,7 @@ def test_cells_are_cut_as_by_splitting(rows: list[tuple[str, str, str]]) -> None
     text = "".join("\t".join(row) + "\t" for row in rows).encode()
     ends = np.flatnonzero(np.frombuffer(text, np.uint8) == 9)
     with pytest.MonkeyPatch.context() as patch:
-        for worthwhile, kind in ((0, Coded), (1 << 22, list)):
+        for worthwhile, kind in ((0, CodedColumn), (1 << 22, list)):
             patch.setattr(coded, "WORTHWHILE", worthwhile)
             columns = cut(text, ends, 3)
             assert {type(column) for column in columns} == {kind}
@@ -70,7 +70,7 @@ def test_names_come_in_the_order_of_rows(rows: list[tuple[str, str]], shared: bo
     if shared:
         names[1] = names[0]
     columns = [
-        Coded(known, np.array([known.index(row[place]) for row in rows], np.int64))
+        CodedColumn(known, np.array([known.index(row[place]) for row in rows], np.int64))
         for place, known in enumerate(names)
     ]
     found, places = together(columns)
@@ -86,14 +86,14 @@ def test_ids_are_those_of_plain_columns(
 ) -> None:
     rows = sample()
     heads, relations, tails = map(list, zip(*rows, strict=True))
-    plain = Collector()
+    plain = FactIndexer()
     plain.add("train", Block((heads, relations, tails), range(len(rows))), Report(""))
     path = tmp_path / f"facts{ending}"
     format_of(path).write(path, rows)
     monkeypatch.setattr(coded, "WORTHWHILE", 0)
     # Several blocks, of which the later ones repeat names of the earlier ones.
     monkeypatch.setattr(tsv, "LARGE", 1 << 12)
-    names, facts, repeated, report = read(path, Collector())
+    names, facts, repeated, report = read(path, FactIndexer())
     assert names == [list(ids) for ids in plain.names]
     right, count = plain.split("train")
     assert facts.equal(right)
@@ -109,7 +109,7 @@ def test_bad_lines_in_a_large_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "facts.tsv"
     for bad, reason in ((b"a\tr\t\xff\n", "not valid UTF-8"), (b"a\tr\t\n", "an empty name")):
         path.write_bytes(b"a\tr\tb\n" * 3 + bad + b"c\tr\td\n")
-        names, facts, repeated, report = read(path, Collector())
+        names, facts, repeated, report = read(path, FactIndexer())
         assert (names, len(facts), repeated) == ([["a", "b", "c", "d"], ["r"]], 2, 2)
         assert [(reject.line, reject.reason) for reject in report.rejects] == [(4, reason)]
         assert report.accounted
@@ -123,14 +123,14 @@ def test_a_name_that_is_not_listed(
     path = tmp_path / "facts.tsv"
     path.write_text("a\tr\tb\n" * 4 + "b\tr\tx\n" + "y\tr\tx\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"facts\.tsv: line 5: 'x' is not listed in entities"):
-        read(path, Collector(["a", "b"], ["r"]))
+        read(path, FactIndexer(["a", "b"], ["r"]))
     with pytest.raises(ValueError, match=r"facts\.tsv: line 1: 'r' is not listed in relations"):
-        read(path, Collector(["a", "b", "x", "y"], ["s"]))
+        read(path, FactIndexer(["a", "b", "x", "y"], ["s"]))
 
 
 @given(st.lists(st.integers(0, 9)))
 def test_repeated_facts_leave_the_first(heads: list[int]) -> None:
-    collector = Collector([str(number) for number in range(10)], ["r"])
+    collector = FactIndexer([str(number) for number in range(10)], ["r"])
     names = [str(head) for head in heads]
     collector.add("all", Block((names, ["r"] * len(names), names), range(len(names))), Report(""))
     facts, repeated = collector.split("all")
@@ -169,7 +169,7 @@ def test_writers_take_a_graph_that_was_read_in_large_pieces(
     first, second = tmp_path / "one.tsv", tmp_path / "two.parquet"
     writers.write_tsv(first, rows)
     for path, other in ((first, second), (second, first)):
-        collector = Collector()
+        collector = FactIndexer()
         read(path, collector)
         graph = Graph(*collector.vocabularies(), {"train": collector.split("train")[0]})
         format_of(other).write(other, writers.rows(graph, "train"))

@@ -23,12 +23,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mocme.data.formats import cypher, delimited, jsonl, openke, parquet, tables, writers
-from mocme.data.formats.named import HEADERS, Columns
+from mocme.data.formats.named import HEADERS, FactColumns
 from mocme.data.formats.registry import ENDINGS, FORMATS, format_of
 from mocme.data.formats.report import Report
 from mocme.data.formats.streams import BOM
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.ingest.indexer import Collector
+from mocme.data.ingest.indexer import FactIndexer
 
 Row = tuple[str, str, str]
 PIECES = [
@@ -60,7 +60,7 @@ def facts_of(names: list[str]) -> list[Row]:
     return [(names[p], names[(7 * p + 1) % total], names[(3 * p + 2) % total]) for p in places]
 
 
-def read(path: Path, columns: Columns | None = None) -> tuple[list[Row], list[int], Report]:
+def read(path: Path, columns: FactColumns | None = None) -> tuple[list[Row], list[int], Report]:
     """All rows of a file, their lines, and the account, which must be complete."""
     report = Report(str(path))
     rows: list[Row] = []
@@ -264,7 +264,7 @@ def test_formats_are_known_by_their_endings() -> None:
     with pytest.raises(ValueError, match=r"known: \.tsv, \.txt, \.csv, \.jsonl, \.ndjson, \.parq"):
         format_of("a.xlsx")
     with pytest.raises(ValueError, match="columns of TSV have no names"):
-        format_of("a.tsv").facts("a.tsv", Report("a.tsv"), Columns("h", "r", "t"))
+        format_of("a.tsv").facts("a.tsv", Report("a.tsv"), FactColumns("h", "r", "t"))
     with pytest.raises(ValueError, match="Cypher is written, not read"):
         format_of("a.cypher").facts("a.cypher", Report("a.cypher"))
 
@@ -294,8 +294,8 @@ def test_columns_are_found_by_their_names(tmp_path: Path, ending: str) -> None:
             assert read(path)[0] == [("h", "r", "t")] * 2
     table(path, ["start", "kind", "end", "h", "r", "t"], [list("123456")])
     assert read(path)[0] == [("4", "5", "6")]
-    assert read(path, Columns("start", "kind", "end"))[0] == [("1", "2", "3")]
-    assert read(path, Columns("end", "r", "start"))[0] == [("3", "5", "1")]
+    assert read(path, FactColumns("start", "kind", "end"))[0] == [("1", "2", "3")]
+    assert read(path, FactColumns("end", "r", "start"))[0] == [("3", "5", "1")]
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
@@ -305,14 +305,18 @@ def test_columns_that_cannot_be_told(tmp_path: Path, ending: str) -> None:
         (["x", "r", "t"], None, "none of the usual names .*say which.*here are 'x', 'r', 't'"),
         (["H", "h", "r", "t"], None, "2 columns named 'h', one is needed"),
         (["h", "r", "t", "s", "p", "o"], None, "both h r t and s p o are columns; say which"),
-        (["h", "r", "t"], Columns("h", "r", "T"), "no column named 'T'.*here are 'h', 'r', 't'"),
+        (
+            ["h", "r", "t"],
+            FactColumns("h", "r", "T"),
+            "no column named 'T'.*here are 'h', 'r', 't'",
+        ),
     ]:
         table(path, header, [["x"] * len(header)])
         with pytest.raises(ValueError, match=problem) as caught:
             read(path, columns)
         assert str(caught.value).startswith(f"{path}: ")
     with pytest.raises(ValueError, match="three different columns"):
-        Columns("h", "r", "h")
+        FactColumns("h", "r", "h")
 
 
 # CSV.
@@ -684,9 +688,9 @@ def graph(names: list[str], splits: dict[str, list[tuple[int, int, int]]]) -> Gr
     return Graph(Vocabulary(names), Vocabulary(names[::-1], "relation"), facts)
 
 
-def read_openke(folder: Path) -> tuple[Collector, dict[str, Report]]:
+def read_openke(folder: Path) -> tuple[FactIndexer, dict[str, Report]]:
     found = openke.read(folder)
-    collector = Collector(found.entities, found.relations, openke.LISTS)
+    collector = FactIndexer(found.entities, found.relations, openke.LISTS)
     reports = {}
     for split, path in found.files.items():
         reports[split] = report = Report(str(path))

@@ -28,7 +28,7 @@ from mocme.data.formats.literals import Literals, decimal_year  # noqa: E402
 from mocme.data.formats.rdf import Value  # noqa: E402
 from mocme.data.formats.report import Block, Report  # noqa: E402
 from mocme.data.formats.statements import Selection  # noqa: E402
-from mocme.data.ingest.indexer import Collector  # noqa: E402
+from mocme.data.ingest.indexer import FactIndexer  # noqa: E402
 
 XSD = "http://www.w3.org/2001/XMLSchema#"
 Reader = Callable[..., Iterator[Block]]
@@ -263,7 +263,7 @@ def test_a_language_or_datatype_is_remembered_only_so_long(
 
 def test_facts_become_ids(tmp_path: Path) -> None:
     path = put(tmp_path, "<a:a> <a:r> <a:b> .\n<a:b> <a:r> _:x .\n<a:a> <a:r> <a:b> .\n")
-    report, collector = Report(str(path)), Collector()
+    report, collector = Report(str(path)), FactIndexer()
     for block in ntriples.facts(path, report):
         collector.add("train", block, report)
     entities, relations = collector.vocabularies()

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from mocme.data.features.sources import read_features
 from mocme.data.load import load
 from mocme.data.modality import FORMAT, Basis, Modality, Pairs, unpacked
-from mocme.data.pairs.build import Given, grown, make, merged, of_texts, shared
+from mocme.data.pairs.build import NewContent, grown, make, merged, of_texts, shared
 from mocme.data.pairs.mentions import mentions
 from mocme.data.pairs.similarity import similar_vectors
-from mocme.data.strings import Strings
+from mocme.data.strings import EntityTexts
 
 WORDS = [
     "Paris",
@@ -77,7 +77,7 @@ def test_mentions_of_new_entities_are_those_of_the_whole(seed: int) -> None:
     basis = of_texts("mentions", settings, names=old_of(names), texts=old_of(texts))
     pairs = make(basis, OLD, {})
     assert pairs.digest() == mentions(old_of(names), old_of(texts), OLD, **LIMITS).digest()
-    rows = grown(pairs, Given(NEW, new_of(names), new_of(texts)))
+    rows = grown(pairs, NewContent(NEW, new_of(names), new_of(texts)))
     # Contexts are the training's, so that the reference takes every context and leaves out others.
     whole = mentions(names, texts, OLD + NEW, **{**LIMITS, "contexts": 1})
     assert named(pairs, rows) == listed(whole, pairs.kinds)
@@ -88,7 +88,7 @@ def test_mentions_of_new_entities_are_those_of_the_whole(seed: int) -> None:
 def test_like_texts_of_new_entities_are_those_of_the_whole(seed: int) -> None:
     texts = phrases(seed, 7, OLD + NEW)
     pairs = make(of_texts("like texts", {"nearest": 2}, texts=old_of(texts)), OLD, {})
-    rows = grown(pairs, Given(NEW, texts=new_of(texts)))
+    rows = grown(pairs, NewContent(NEW, texts=new_of(texts)))
     whole = make(of_texts("like texts", {"nearest": 2}, texts=texts), OLD + NEW, {})
     assert named(pairs, rows) == listed(whole, pairs.kinds)
     assert {bool(h >= OLD) for _, h, t in named(pairs, rows) if t >= OLD} >= {False}
@@ -105,19 +105,19 @@ def test_like_vectors_of_new_entities_are_those_of_the_whole(seed: int) -> None:
     held = Modality(values[old], rows[old], 50)
     pairs = make(Basis("like vectors", {"nearest": 3}, vectors=held), 50, {})
     vectors = dict(zip(rows[~old].tolist(), values[~old], strict=True))
-    found = {(h, t) for _, h, t in grown(pairs, Given(10, vectors=vectors)).tolist()}
+    found = {(h, t) for _, h, t in grown(pairs, NewContent(10, vectors=vectors)).tolist()}
     head, tail = similar_vectors(values, rows, 3)
     whole = set(zip(head.tolist(), tail.tolist(), strict=True))
     assert found == {pair for pair in whole if max(pair) >= 50}
     assert any(h < 50 for h, _ in found)
-    assert grown(pairs, Given(10)).shape == (0, 3)
+    assert grown(pairs, NewContent(10)).shape == (0, 3)
 
 
 def test_old_pairs_stay_where_a_new_entity_is_nearer() -> None:
     values = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
     held = Modality(values, torch.arange(3), 3)
     pairs = make(Basis("like vectors", {"nearest": 1}, vectors=held), 3, {})
-    rows = grown(pairs, Given(1, vectors={3: torch.tensor([1.0, 0.01])}))
+    rows = grown(pairs, NewContent(1, vectors={3: torch.tensor([1.0, 0.01])}))
     whole = merged(pairs, rows, 4)
     old = torch.stack([pairs.kind, pairs.head, pairs.tail], 1).tolist()
     both = torch.stack([whole.kind, whole.head, whole.tail], 1).tolist()
@@ -133,7 +133,7 @@ def test_names_are_taken_apart_as_they_were() -> None:
     pairs = make(basis, 2, {})
     assert not pairs.kinds
     known = Pairs(("named within",), *(torch.zeros(0).long(),) * 3, 2, basis=basis)
-    rows = grown(known, Given(1, {2: ["Great Red Dog;Lake Placid Park"]}, {2: ["Hund"]}))
+    rows = grown(known, NewContent(1, {2: ["Great Red Dog;Lake Placid Park"]}, {2: ["Hund"]}))
     # No text was read in the training, so none is read now.
     assert rows.tolist() == [[0, 2, 0], [0, 2, 1]]
 
@@ -141,14 +141,14 @@ def test_names_are_taken_apart_as_they_were() -> None:
 def test_without_a_basis_nothing_is_made() -> None:
     empty = torch.zeros(0).long()
     with pytest.raises(ValueError, match="do not say what they were made of"):
-        grown(Pairs(("similar",), empty, empty, empty, 3), Given(1))
+        grown(Pairs(("similar",), empty, empty, empty, 3), NewContent(1))
 
 
 def test_texts_survive_being_tensors() -> None:
     texts = {7: ["ü", "", "東京 und"], 2: ["a\nb"], 3: []}
-    packed = Strings.of(texts).packed("x/")
-    assert Strings.unpacked(packed, "x/").by_entity() == {2: ["a\nb"], 7: ["ü", "", "東京 und"]}
-    assert Strings.of({}).by_entity() == {}
+    packed = EntityTexts.of(texts).packed("x/")
+    assert EntityTexts.unpacked(packed, "x/").by_entity() == {2: ["a\nb"], 7: ["ü", "", "東京 und"]}
+    assert EntityTexts.of({}).by_entity() == {}
 
 
 def test_a_basis_is_kept_with_the_pairs_and_no_part_of_their_digest() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mocme.audit.audit import audit
 from mocme.core.registry import ConfigError
-from mocme.data.features.ablations import Control
+from mocme.data.features.ablations import Ablation
 from mocme.data.features.pair_sources import Mentions
 from mocme.data.features.sources import read_features
 from mocme.data.graph import Graph, Vocabulary
@@ -311,12 +311,12 @@ def test_controls_keep_kinds_and_nearly_all_pairs(replace: Any) -> None:
         for e in range(200)
     }
     pairs = mentions(names, texts, 300)
-    changed = Control(replace, seed=1)(pairs)
+    changed = Ablation(replace, seed=1)(pairs)
     assert changed.kinds == pairs.kinds
     before, now = Counter(pairs.kind.tolist()), Counter(changed.kind.tolist())
     assert all(0.95 * before[kind] <= now[kind] <= before[kind] for kind in before)
-    assert changed.digest() not in (pairs.digest(), Control(replace, seed=2)(pairs).digest())
-    assert changed.digest() == Control(replace, seed=1)(pairs).digest()
+    assert changed.digest() not in (pairs.digest(), Ablation(replace, seed=2)(pairs).digest())
+    assert changed.digest() == Ablation(replace, seed=1)(pairs).digest()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from mocme.experts.embedding.fusion import (
 )
 from mocme.experts.embedding.modality_dropout import BLOCK, keep_mask
 from mocme.experts.embedding.scorers import ComplEx, DistMult
-from mocme.experts.embedding.views import Experts
+from mocme.experts.embedding.views import ModalityViews
 
 WIDTH, VIEWS = 5, 4
 VARIANTS: list[Fusion] = [kind() for kind in Fusion.kinds]
@@ -295,7 +295,7 @@ def test_settings_out_of_range_are_refused(setting: str) -> None:
 @pytest.mark.parametrize("nonlinearity", ["none", "tanh", "gelu"])
 def test_views_are_whitening_maps(nonlinearity: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    views = Experts(count=3, nonlinearity=nonlinearity).make(7, WIDTH, generator).double()
+    views = ModalityViews(count=3, nonlinearity=nonlinearity).make(7, WIDTH, generator).double()
     with torch.no_grad():
         views.mean.normal_(generator=generator)
     values = torch.randn(4, 7, generator=generator, dtype=torch.float64)
@@ -305,7 +305,7 @@ def test_views_are_whitening_maps(nonlinearity: str) -> None:
 
 
 def test_experts_start_apart_and_near_the_deviation_of_tables() -> None:
-    views = Experts(count=2).make(50, 40, torch.Generator().manual_seed(0))
+    views = ModalityViews(count=2).make(50, 40, torch.Generator().manual_seed(0))
     values = torch.randn(200, 50, generator=torch.Generator().manual_seed(1))
     made = views(values).detach()
     assert not torch.equal(made[:, 0], made[:, 1])
@@ -315,7 +315,7 @@ def test_experts_start_apart_and_near_the_deviation_of_tables() -> None:
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"nonlinearity": "sine"}])
 def test_wrong_experts_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        Experts(**wrong)
+        ModalityViews(**wrong)
 
 
 # -- modality dropout ------------------------------------------------------------------------------

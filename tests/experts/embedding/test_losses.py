@@ -12,30 +12,30 @@ from torch import Tensor
 
 from mocme.experts.embedding import losses
 from mocme.experts.embedding import negative_weighting as weightings
-from mocme.experts.embedding.gradient_buffer import Rows
+from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.losses import Cubes, Softmax, score_batch
-from mocme.experts.embedding.negative_sampling import Candidates, Everyone, Pool
+from mocme.experts.embedding.negative_sampling import AllEntities, Candidates, UniformSampling
 from mocme.experts.embedding.negative_weighting import (
-    Drawn,
-    Entropy,
-    Hardest,
-    SelfAdversarial,
-    Uniform,
+    EntropyWeighting,
+    HardestWeighting,
+    ImportanceSampling,
+    SelfAdversarialWeighting,
+    UniformWeighting,
     Weighting,
 )
 from mocme.experts.embedding.scorers import ComplEx, RotatE, Scorer, TransE, TuckER
 
 WIDTH, NODES = 4, 14
 EXACT: list[Weighting] = [
-    Uniform(),
-    Entropy(),
-    Entropy(beta=0.0),
-    Entropy(beta=2.5, temperature=0.4),
-    Entropy(beta=1.0, floor=0.0),
-    Entropy(beta=3.0, floor=0.2),
-    SelfAdversarial(alpha=0.7),
-    Hardest(count=3),
-    Hardest(count=1000),
+    UniformWeighting(),
+    EntropyWeighting(),
+    EntropyWeighting(beta=0.0),
+    EntropyWeighting(beta=2.5, temperature=0.4),
+    EntropyWeighting(beta=1.0, floor=0.0),
+    EntropyWeighting(beta=3.0, floor=0.2),
+    SelfAdversarialWeighting(alpha=0.7),
+    HardestWeighting(count=3),
+    HardestWeighting(count=1000),
 ]
 # Each question's answers; the last but one has many, the last leaves no negative but 9 and 10.
 ANSWERS = [[0], [3, 5], [4, 5, 6, 7, 8, 12], [0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13]]
@@ -52,17 +52,17 @@ every_weighting = pytest.mark.parametrize("weighting", EXACT, ids=label)
 
 def naive_weights(weighting: Weighting, scores: list[float], reference: float) -> list[float]:
     """Weights of all negatives of a question, with mean 1."""
-    if isinstance(weighting, Uniform):
+    if isinstance(weighting, UniformWeighting):
         raw = [1.0] * len(scores)
-    elif isinstance(weighting, Entropy):
+    elif isinstance(weighting, EntropyWeighting):
         raw = []
         for score in scores:
             p = 1 / (1 + math.exp(-(score - reference) / weighting.temperature))
             bits = -sum(q * math.log2(q) for q in (p, 1 - p) if q > 0)
             raw.append(weighting.floor + weighting.beta * bits)
-    elif isinstance(weighting, SelfAdversarial):
+    elif isinstance(weighting, SelfAdversarialWeighting):
         raw = [math.exp(weighting.alpha * score) for score in scores]
-    elif isinstance(weighting, Hardest):
+    elif isinstance(weighting, HardestWeighting):
         limit = sorted(scores, reverse=True)[: weighting.count][-1]
         raw = [float(score >= limit) for score in scores]
     else:
@@ -105,7 +105,7 @@ def problem(seed: int = 0, questions: int = len(ANSWERS)) -> tuple[Tensor, Tenso
 
 def everyone(excluded: list[int] = EXCLUDED) -> Candidates:
     barred = torch.tensor(excluded, dtype=torch.int64)
-    return Everyone().draw((0, NODES), barred, torch.Generator())
+    return AllEntities().draw((0, NODES), barred, torch.Generator())
 
 
 def run(
@@ -121,7 +121,7 @@ def run(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Result, and its gradient by query and by vectors."""
     source = vectors.clone().requires_grad_()
-    rows = Rows(source)
+    rows = GradientBuffer(source)
     asked = query.clone().requires_grad_()
     generator = torch.Generator().manual_seed(seed)
     _, result = score_batch(
@@ -155,7 +155,7 @@ def assert_all_close(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> N
 
 
 def test_every_kind_of_weighting_is_tested() -> None:
-    assert {type(w) for w in EXACT} | {Drawn} == set(Weighting.kinds)
+    assert {type(w) for w in EXACT} | {ImportanceSampling} == set(Weighting.kinds)
 
 
 @every_weighting
@@ -187,7 +187,7 @@ def test_scores_are_held_against_the_mean_of_the_answers(
         vectors, query, torch.stack(means), weighting, scorer, candidates, budget, answers
     )
     generator = torch.Generator()
-    rows, given = Rows(vectors.clone().requires_grad_()), query.clone().requires_grad_()
+    rows, given = GradientBuffer(vectors.clone().requires_grad_()), query.clone().requires_grad_()
     _, found = score_batch(
         given, rows, candidates, pairs(answers), weighting, scorer, generator, budget
     )
@@ -217,7 +217,7 @@ def test_a_pool_of_everyone_equals_everyone(weighting: Weighting) -> None:
     vectors, query, reference = problem(2)
     scorer = ComplEx()
     barred = torch.tensor(EXCLUDED)
-    pool = Pool(size=NODES).draw((0, NODES), barred, torch.Generator().manual_seed(0))
+    pool = UniformSampling(size=NODES).draw((0, NODES), barred, torch.Generator().manual_seed(0))
     assert len(pool) == NODES - len(EXCLUDED)
     expected = run(vectors, query, reference, weighting, scorer, everyone())
     assert_all_close(run(vectors, query, reference, weighting, scorer, pool), expected)
@@ -225,9 +225,9 @@ def test_a_pool_of_everyone_equals_everyone(weighting: Weighting) -> None:
 
 def test_beta_zero_is_exactly_the_plain_sum() -> None:
     vectors, query, reference = problem(3)
-    plain = run(vectors, query, reference, Uniform(), ComplEx(), everyone())
+    plain = run(vectors, query, reference, UniformWeighting(), ComplEx(), everyone())
     for first, second in zip(
-        run(vectors, query, reference, Entropy(beta=0.0), ComplEx(), everyone()),
+        run(vectors, query, reference, EntropyWeighting(beta=0.0), ComplEx(), everyone()),
         plain,
         strict=True,
     ):
@@ -246,15 +246,15 @@ def test_entropy_of_scores_far_from_the_answers_is_zero_and_finite(scorer: Score
     vectors, query, _ = problem(4)
     for far in (-1e5, 1e5):
         reference = torch.full((len(query),), far, dtype=torch.float64)
-        found = run(vectors, query, reference, Entropy(), scorer, everyone())
-        plain = run(vectors, query, reference, Uniform(), scorer, everyone())
+        found = run(vectors, query, reference, EntropyWeighting(), scorer, everyone())
+        plain = run(vectors, query, reference, UniformWeighting(), scorer, everyone())
         assert_all_close(found, plain)
 
 
 # -- questions without negatives -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("weighting", [*EXACT, Drawn(draws=3)], ids=label)
+@pytest.mark.parametrize("weighting", [*EXACT, ImportanceSampling(draws=3)], ids=label)
 @pytest.mark.parametrize("scorer", [ComplEx(), RotatE()], ids=label)
 @pytest.mark.parametrize("budget", [1, 1 << 20])
 def test_a_question_without_a_negative_adds_nothing(
@@ -262,7 +262,7 @@ def test_a_question_without_a_negative_adds_nothing(
 ) -> None:
     vectors, query, reference = problem(5, questions=2)
     answers = [[0, 2], [n for n in range(NODES) if n not in EXCLUDED]]
-    pool = Pool(size=NODES).draw((0, NODES), torch.tensor(EXCLUDED), torch.Generator())
+    pool = UniformSampling(size=NODES).draw((0, NODES), torch.tensor(EXCLUDED), torch.Generator())
     for candidates in (everyone(), pool):
         found = run(
             vectors, query, reference, weighting, scorer, candidates, budget, answers=answers
@@ -291,7 +291,7 @@ def test_weights_that_all_vanish_are_no_nan() -> None:
     """Without a floor, negatives far from the answers weigh nothing at all."""
     vectors, query, _ = problem(6)
     reference = torch.full((len(query),), 1e5, dtype=torch.float64)
-    found = run(vectors, query, reference, Entropy(floor=0.0), ComplEx(), everyone())
+    found = run(vectors, query, reference, EntropyWeighting(floor=0.0), ComplEx(), everyone())
     assert found[0].tolist() == [-math.inf] * len(query)
     assert not any(bool(gradient.any()) for gradient in found[1:])
 
@@ -311,10 +311,18 @@ def test_the_sampled_sum_is_unbiased() -> None:
     for pool in pools:
         drawn = Candidates(torch.tensor(pool), none, len(allowed), barred)
         _, found = score_batch(
-            query, Rows(vectors), drawn, pairs(answers), Uniform(), scorer, torch.Generator()
+            query,
+            GradientBuffer(vectors),
+            drawn,
+            pairs(answers),
+            UniformWeighting(),
+            scorer,
+            torch.Generator(),
         )
         total += found.exp()
-    naive = naive_negative_sum(query, vectors, scorer, Uniform(), reference, allowed, answers).exp()
+    naive = naive_negative_sum(
+        query, vectors, scorer, UniformWeighting(), reference, allowed, answers
+    ).exp()
     torch.testing.assert_close(total / len(pools), naive)
 
 
@@ -322,7 +330,7 @@ def test_a_pool_is_drawn_uniformly_without_what_is_excluded() -> None:
     generator = torch.Generator().manual_seed(0)
     counts = torch.zeros(20)
     for _ in range(1500):
-        drawn = Pool(size=4).draw((10, 20), torch.tensor([12, 19]), generator)
+        drawn = UniformSampling(size=4).draw((10, 20), torch.tensor([12, 19]), generator)
         assert isinstance(drawn.nodes, Tensor)
         assert len(drawn.nodes.unique()) == 4
         assert drawn.nodes.tolist() == sorted(drawn.nodes.tolist())
@@ -334,12 +342,14 @@ def test_a_pool_is_drawn_uniformly_without_what_is_excluded() -> None:
 
 
 @pytest.mark.parametrize(
-    "by", [Uniform(), Entropy(), SelfAdversarial(), Hardest(count=3)], ids=label
+    "by",
+    [UniformWeighting(), EntropyWeighting(), SelfAdversarialWeighting(), HardestWeighting(count=3)],
+    ids=label,
 )
 def test_draws_have_the_weighted_sum_as_their_mean(by: Weighting) -> None:
     vectors, query, reference = problem(8)
     vectors, query = vectors * 0.7, query * 0.7
-    many = Drawn(draws=400_000, by=by)
+    many = ImportanceSampling(draws=400_000, by=by)
     found = run(vectors, query, reference, many, ComplEx(), everyone())[0]
     expected = run(vectors, query, reference, by, ComplEx(), everyone())[0]
     torch.testing.assert_close(found.exp(), expected.exp(), rtol=0.02, atol=0)
@@ -349,7 +359,7 @@ def test_draws_take_only_negatives_and_count_them() -> None:
     """With scores of 0 each draw is worth |J| / draws, so the sum is |J| whatever is drawn."""
     _, query, reference = problem(9)
     vectors = torch.zeros(NODES, WIDTH, dtype=torch.float64)
-    found = run(vectors, query, reference, Drawn(draws=7), ComplEx(), everyone())[0]
+    found = run(vectors, query, reference, ImportanceSampling(draws=7), ComplEx(), everyone())[0]
     allowed = [n for n in range(NODES) if n not in EXCLUDED]
     counts = [len([n for n in allowed if n not in known]) for known in ANSWERS]
     torch.testing.assert_close(found.exp(), torch.tensor(counts, dtype=torch.float64))
@@ -357,7 +367,7 @@ def test_draws_take_only_negatives_and_count_them() -> None:
 
 def test_draws_depend_on_the_generator_only() -> None:
     vectors, query, reference = problem(10)
-    given = (vectors, query, reference, Drawn(draws=5), ComplEx(), everyone())
+    given = (vectors, query, reference, ImportanceSampling(draws=5), ComplEx(), everyone())
     first, same, other = run(*given), run(*given), run(*given, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(first, same, strict=True))
     assert not torch.equal(first[0], other[0])
@@ -369,7 +379,7 @@ def test_draws_have_the_gradient_of_what_was_drawn(scorer: Scorer, budget: int) 
     """The gradient is that of log sum over draws of e^s, whatever was drawn."""
     vectors, query, reference = problem(11, questions=1)
     answers = [[0, 3]]
-    drawn = Drawn(draws=6)
+    drawn = ImportanceSampling(draws=6)
     _, by_query, _ = run(
         vectors, query, reference, drawn, scorer, everyone(), budget, answers=answers
     )
@@ -463,13 +473,13 @@ def test_the_gradient_of_cubes_is_zero_at_zero(complex_entries: bool) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: Entropy(temperature=0.0),
-        lambda: Entropy(beta=-1.0),
-        lambda: Entropy(beta=0.0, floor=0.0),
-        lambda: SelfAdversarial(alpha=0.0),
-        lambda: Hardest(count=0),
-        lambda: Drawn(draws=0),
-        lambda: Pool(size=0),
+        lambda: EntropyWeighting(temperature=0.0),
+        lambda: EntropyWeighting(beta=-1.0),
+        lambda: EntropyWeighting(beta=0.0, floor=0.0),
+        lambda: SelfAdversarialWeighting(alpha=0.0),
+        lambda: HardestWeighting(count=0),
+        lambda: ImportanceSampling(draws=0),
+        lambda: UniformSampling(size=0),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: Callable[[], object]) -> None:
@@ -479,12 +489,14 @@ def test_settings_out_of_range_are_refused(wrong: Callable[[], object]) -> None:
 
 def test_a_product_in_bfloat16_is_near_the_exact_one() -> None:
     vectors, query, reference = problem(12)
-    exact = run(vectors.float(), query.float(), reference.float(), Uniform(), ComplEx(), everyone())
+    exact = run(
+        vectors.float(), query.float(), reference.float(), UniformWeighting(), ComplEx(), everyone()
+    )
     source = vectors.float().requires_grad_()
-    rows = Rows(source, low=True)
+    rows = GradientBuffer(source, low=True)
     asked = query.float().requires_grad_()
     _, result = score_batch(
-        asked, rows, everyone(), pairs(), Uniform(), ComplEx(), torch.Generator()
+        asked, rows, everyone(), pairs(), UniformWeighting(), ComplEx(), torch.Generator()
     )
     (result * torch.linspace(0.5, 2.0, len(query))).sum().backward()
     rows.backward()
@@ -505,9 +517,16 @@ def test_answers_have_the_scores_and_gradients_of_pairs(scorer: Scorer, budget: 
     vectors, query, _ = problem(13)
     place, node = pairs([[9, 0], [3], [], [5, 1, 2], [0], [7]][: len(query)])
     source, asked = vectors.clone().requires_grad_(), query.clone().requires_grad_()
-    rows = Rows(source)
+    rows = GradientBuffer(source)
     found, _ = score_batch(
-        asked, rows, everyone([]), (place, node), Entropy(), scorer, torch.Generator(), budget
+        asked,
+        rows,
+        everyone([]),
+        (place, node),
+        EntropyWeighting(),
+        scorer,
+        torch.Generator(),
+        budget,
     )
     upstream = torch.arange(1, len(found) + 1, dtype=found.dtype)
     (found * upstream).sum().backward()

@@ -12,16 +12,16 @@ from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import AnswerIndex
 from mocme.experts.embedding import losses
 from mocme.experts.embedding.fusion import Mean
-from mocme.experts.embedding.gradient_buffer import Rows
+from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.losses import Softmax
 from mocme.experts.embedding.model import Model, ModelSettings
-from mocme.experts.embedding.negative_sampling import Pool
+from mocme.experts.embedding.negative_sampling import UniformSampling
 from mocme.experts.embedding.negative_weighting import (
-    Drawn,
-    Entropy,
-    Hardest,
-    SelfAdversarial,
-    Uniform,
+    EntropyWeighting,
+    HardestWeighting,
+    ImportanceSampling,
+    SelfAdversarialWeighting,
+    UniformWeighting,
 )
 from mocme.experts.embedding.objective import LinkPrediction, Objective
 from mocme.experts.embedding.scorers import ComplEx, DistMult, RotatE, Scorer, TransE, TuckER
@@ -66,22 +66,22 @@ def fast(
     trained = LinkPrediction(settings, model, facts, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     batch = trained.batch(chosen, generator)
-    terms = trained.backward(batch, Rows(table.vectors), table.redundancy, generator)
+    terms = trained.backward(batch, GradientBuffer(table.vectors), table.redundancy, generator)
     return dict(terms), gradients(model)
 
 
 def naive_weights(weighting: object, scores: Tensor, reference: Tensor) -> Tensor:
     """Weights of the negatives of one question, as the method writes them."""
-    if isinstance(weighting, Entropy):
+    if isinstance(weighting, EntropyWeighting):
         p = torch.sigmoid((scores - reference) / weighting.temperature)
         bits = -(p * p.log2() + (1 - p) * (1 - p).log2())
         raw = weighting.floor + weighting.beta * bits.nan_to_num(0.0)
-    elif isinstance(weighting, SelfAdversarial):
+    elif isinstance(weighting, SelfAdversarialWeighting):
         raw = (weighting.alpha * scores).exp()
-    elif isinstance(weighting, Hardest):
+    elif isinstance(weighting, HardestWeighting):
         raw = (scores >= scores.sort(descending=True).values[: weighting.count][-1]).double()
     else:
-        assert isinstance(weighting, Uniform)
+        assert isinstance(weighting, UniformWeighting)
         raw = torch.ones_like(scores)
     return raw / raw.mean()
 
@@ -163,7 +163,7 @@ def test_every_scorer_with_everything_on(
     scorer: Scorer, answers: str, memory: float, tiny_graph: Callable
 ) -> None:
     model, facts = make(tiny_graph(tokens={"word": 6, "code": 4}), scorer)
-    loss = Softmax(weighting=Entropy(beta=1.3, temperature=0.8), answers=answers)
+    loss = Softmax(weighting=EntropyWeighting(beta=1.3, temperature=0.8), answers=answers)
     settings = objective(loss=loss, n3=0.02, redundancy=0.3, score_memory=memory)
     check(settings, model, facts)
 
@@ -171,12 +171,12 @@ def test_every_scorer_with_everything_on(
 @pytest.mark.parametrize(
     "weighting",
     [
-        Uniform(),
-        Entropy(beta=0.0),
-        Entropy(floor=0.0),
-        Entropy(beta=2.0, floor=0.3),
-        SelfAdversarial(alpha=0.5),
-        Hardest(count=2),
+        UniformWeighting(),
+        EntropyWeighting(beta=0.0),
+        EntropyWeighting(floor=0.0),
+        EntropyWeighting(beta=2.0, floor=0.3),
+        SelfAdversarialWeighting(alpha=0.5),
+        HardestWeighting(count=2),
     ],
     ids=lambda w: type(w).__name__,
 )
@@ -204,7 +204,9 @@ def test_excluded_candidates(kind: type[Scorer], candidates: str, tiny_graph: Ca
     }
     assert torch.equal(facts.excluded, out[candidates].nonzero().flatten())
     assert bool((out["linked"] & said).any())  # an answer that is no candidate
-    check(objective(loss=Softmax(weighting=Entropy()), candidates=candidates), model, facts)
+    check(
+        objective(loss=Softmax(weighting=EntropyWeighting()), candidates=candidates), model, facts
+    )
 
 
 @pytest.mark.parametrize("block", [1, 2, 5, 12, 13])
@@ -214,7 +216,7 @@ def test_blocks_of_any_width(
     monkeypatch.setattr(losses, "BLOCK", block)
     monkeypatch.setattr(losses, "CHUNK", 4)
     model, facts = make(tiny_graph(), ComplEx())
-    check(objective(loss=Softmax(weighting=Entropy())), model, facts)
+    check(objective(loss=Softmax(weighting=EntropyWeighting())), model, facts)
 
 
 def test_structure_alone(scorer: Scorer, tiny_graph: Callable) -> None:
@@ -234,7 +236,7 @@ def test_other_graphs_with_many_answers_a_question(seed: int, tiny_graph: Callab
     model, facts = make(tiny, ComplEx())
     index = AnswerIndex(facts.facts)
     assert int(index.offsets.diff().max()) >= 4
-    check(objective(loss=Softmax(weighting=Entropy()), n3=0.01), model, facts)
+    check(objective(loss=Softmax(weighting=EntropyWeighting()), n3=0.01), model, facts)
 
 
 def test_one_question_alone(tiny_graph: Callable) -> None:
@@ -246,9 +248,9 @@ def test_a_pool_of_everyone_equals_everyone(tiny_graph: Callable) -> None:
     for candidates in ("linked", "trained", "all"):
         model, facts = make(tiny_graph(unseen=3), ComplEx(), candidates)
         chosen = torch.arange(len(AnswerIndex(facts.facts)))
-        loss = Softmax(weighting=Entropy())
+        loss = Softmax(weighting=EntropyWeighting())
         whole = fast(objective(loss=loss, n3=0.01), model, facts, chosen)
-        pool = objective(loss=loss, n3=0.01, negatives=Pool(size=100))
+        pool = objective(loss=loss, n3=0.01, negatives=UniformSampling(size=100))
         sampled = fast(pool, model, facts, chosen)
         assert sampled[0] == pytest.approx(whole[0], rel=1e-9)
         for name, gradient in whole[1].items():
@@ -259,7 +261,7 @@ def test_the_batches_of_a_pass_add_up(tiny_graph: Callable) -> None:
     """Losses are means per fact: weighted by facts, those of parts give that of the whole."""
     model, facts = make(tiny_graph(), ComplEx())
     count = len(AnswerIndex(facts.facts))
-    settings = objective(loss=Softmax(weighting=Entropy()), n3=0.01)
+    settings = objective(loss=Softmax(weighting=EntropyWeighting()), n3=0.01)
     whole, _ = fast(settings, model, facts, torch.arange(count))
     parts = [fast(settings, model, facts, c)[0] for c in torch.arange(count).split(7)]
     together = sum(part["facts"] for part in parts)
@@ -302,10 +304,12 @@ def test_a_question_that_everyone_answers_is_no_nan(tiny_graph: Callable) -> Non
     """A vocabulary of one token: its questions have no negative at all."""
     for kind in (ComplEx, RotatE):
         model, facts = make(tiny_graph(tokens={"word": 1}), kind())
-        for loss in (Softmax(), Softmax(weighting=Entropy()), Softmax(answers="apart")):
+        for loss in (Softmax(), Softmax(weighting=EntropyWeighting()), Softmax(answers="apart")):
             check(objective(loss=loss), model, facts)
             chosen = torch.arange(len(AnswerIndex(facts.facts)))
-            drawn = objective(loss=Softmax(weighting=Drawn(draws=3), answers=loss.answers))
+            drawn = objective(
+                loss=Softmax(weighting=ImportanceSampling(draws=3), answers=loss.answers)
+            )
             terms, found = fast(drawn, model, facts, chosen)
             assert all(bool(g.isfinite().all()) for g in found.values())
             assert terms["loss"] > 0
@@ -367,7 +371,10 @@ def test_a_step_needs_no_other_entities_than_it_says(
     tiny = tiny_graph(tokens={"word": 1})
     model, facts = make(tiny, ComplEx(), candidates, within=Mean(), across=Mean())
     trained = LinkPrediction(
-        objective(negatives=Pool(size=2), n3=0.01, **settings), model, facts, torch.device("cpu")
+        objective(negatives=UniformSampling(size=2), n3=0.01, **settings),
+        model,
+        facts,
+        torch.device("cpu"),
     )
     for chosen in (torch.arange(3), torch.arange(len(trained.index))):
         found = []
@@ -378,7 +385,9 @@ def test_a_step_needs_no_other_entities_than_it_says(
             assert only is not None
             assert len(only) <= model.num_entities
             table = model.table(2, only=None if whole else only)
-            terms = trained.backward(batch, Rows(table.vectors), table.redundancy, generator)
+            terms = trained.backward(
+                batch, GradientBuffer(table.vectors), table.redundancy, generator
+            )
             found.append((dict(terms), gradients(model)))
         assert found[0][0] == pytest.approx(found[1][0])
         for name, gradient in found[0][1].items():
@@ -442,7 +451,7 @@ def test_answers_that_are_not_drawn_are_still_no_negatives(tiny_graph: Callable)
 def test_the_gradient_does_not_depend_on_what_else_was_drawn(tiny_graph: Callable) -> None:
     model, facts = make(tiny_graph(), ComplEx())
     chosen = torch.arange(10)
-    settings = objective(negatives=Pool(size=4), max_answers=1)
+    settings = objective(negatives=UniformSampling(size=4), max_answers=1)
     first, same = (fast(settings, model, facts, chosen) for _ in range(2))
     torch.manual_seed(8)
     assert first[0] == same[0] == fast(settings, model, facts, chosen)[0]

@@ -39,8 +39,14 @@ EVERYTHING: dict[str, Any] = {
             "n3": 0.01,
             "redundancy": 0.05,
             "max_answers": 2,
-            "negatives": {"kind": "Pool", "size": 8},
-            "loss": {"weighting": {"kind": "Drawn", "draws": 4, "by": {"kind": "Entropy"}}},
+            "negatives": {"kind": "UniformSampling", "size": 8},
+            "loss": {
+                "weighting": {
+                    "kind": "ImportanceSampling",
+                    "draws": 4,
+                    "by": {"kind": "EntropyWeighting"},
+                }
+            },
         },
     },
 }
@@ -50,7 +56,7 @@ PLAIN: dict[str, Any] = {
         "passes": 2,
         "batch": 40,
         "precision": "float32",
-        "objective": {"n3": 0.01, "loss": {"weighting": {"kind": "Entropy"}}},
+        "objective": {"n3": 0.01, "loss": {"weighting": {"kind": "EntropyWeighting"}}},
     },
 }
 

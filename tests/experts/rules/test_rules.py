@@ -19,10 +19,10 @@ from mocme.data.modality import Pairs
 from mocme.experts.rules import adjacency as relations
 from mocme.experts.rules import rule_mining as mining
 from mocme.experts.rules import rule_regression as fitting
-from mocme.experts.rules.adjacency import Relations, Walks
+from mocme.experts.rules.adjacency import Adjacency, Walks
 from mocme.experts.rules.path_counting import connected
 from mocme.experts.rules.rule_mining import mine, supports
-from mocme.experts.rules.rule_model import Evidence, Patterns
+from mocme.experts.rules.rule_model import RuleModel, RuleSettings
 from mocme.experts.rules.rule_regression import design, regress
 
 Edges = dict[int, set[tuple[int, int]]]
@@ -42,11 +42,11 @@ def make(
     links: int,
     entities: int,
     kinds: Mapping[str, Sequence[tuple[int, int]]] | None = None,
-) -> Relations:
+) -> Adjacency:
     pairs = {} if kinds is None else {"text": make_pairs(kinds, entities)}
     names = [f"r{link}" for link in range(links)]
     triples = torch.tensor(facts, dtype=torch.int64).reshape(-1, 3)
-    return Relations.of(triples, links, entities, pairs, names)
+    return Adjacency.of(triples, links, entities, pairs, names)
 
 
 @st.composite
@@ -65,13 +65,13 @@ def graphs(draw: Any) -> tuple[Any, ...]:
     return facts, links, entities, kinds
 
 
-def edges_of(known: Relations) -> Edges:
+def edges_of(known: Adjacency) -> Edges:
     return {
         k: set(zip(*map(np.ndarray.tolist, known.pairs(k)), strict=True)) for k in range(len(known))
     }
 
 
-def bodies_of(known: Relations) -> list[Body]:
+def bodies_of(known: Adjacency) -> list[Body]:
     kinds = range(len(known))
     return [(k, -1) for k in kinds] + list(itertools.product(kinds, kinds))
 
@@ -89,7 +89,7 @@ def paths_of(edges: Edges, body: Body) -> Counter[tuple[int, int]]:
     )
 
 
-def naive_supports(known: Relations) -> dict[tuple[int, int, int], int]:
+def naive_supports(known: Adjacency) -> dict[tuple[int, int, int], int]:
     edges = edges_of(known)
     found = {}
     for body in bodies_of(known):
@@ -102,11 +102,11 @@ def naive_supports(known: Relations) -> dict[tuple[int, int, int], int]:
     return found
 
 
-def columns(bodies: mining.Bodies, *names: str) -> list[tuple[Any, ...]]:
+def columns(bodies: mining.RuleBodies, *names: str) -> list[tuple[Any, ...]]:
     return list(zip(*(getattr(bodies, name).tolist() for name in names), strict=True))
 
 
-def everything(known: Relations, **changes: Any) -> mining.Bodies:
+def everything(known: Adjacency, **changes: Any) -> mining.RuleBodies:
     settings: dict[str, Any] = {"support": 1, "confidence": 1e-9, "most": 10**6, "degree": 10**6}
     return mine(known, **{**settings, "paths": 1e9, "seed": 0, **changes})
 
@@ -139,9 +139,9 @@ def test_what_relations_refuse() -> None:
     with pytest.raises(ValueError, match="outside the 3 entities"):
         make([(0, 0, 3)], 1, 3)
     with pytest.raises(ValueError, match="1 names for 2 relations"):
-        Relations.of(torch.empty(0, 3, dtype=torch.int64), 2, 3, {}, ["r"])
+        Adjacency.of(torch.empty(0, 3, dtype=torch.int64), 2, 3, {}, ["r"])
     with pytest.raises(ValueError, match="'text' was made for 4 entities"):
-        Relations.of(torch.empty(0, 3, dtype=torch.int64), 1, 3, {"text": make_pairs({}, 4)}, ["r"])
+        Adjacency.of(torch.empty(0, 3, dtype=torch.int64), 1, 3, {"text": make_pairs({}, 4)}, ["r"])
 
 
 @given(graphs())
@@ -151,7 +151,7 @@ def test_rows_are_found_with_and_without_a_table(drawn: Any) -> None:
     by_table = known.rows(kind, head)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(relations, "TABLE", 0)
-        searched = Relations(**{k: v for k, v in vars(known).items() if k != "_table"})
+        searched = Adjacency(**{k: v for k, v in vars(known).items() if k != "_table"})
         assert (searched.rows(kind, head) == by_table).all()
 
 
@@ -246,7 +246,7 @@ def test_walks_count_paths(drawn: Any, piece: int) -> None:
 
 
 def naive_rows(
-    known: Relations, link: int, bodies: mining.Bodies
+    known: Adjacency, link: int, bodies: mining.RuleBodies
 ) -> dict[tuple[int, int], list[float]]:
     """Features of each (h, t) that a body connects, heads of training facts only."""
     edges = edges_of(known)
@@ -256,7 +256,7 @@ def naive_rows(
     return {pair: [math.log2(1 + own[pair]) for own in counts] for pair in pairs}
 
 
-def of_link(bodies: mining.Bodies, link: int) -> mining.Bodies:
+def of_link(bodies: mining.RuleBodies, link: int) -> mining.RuleBodies:
     return bodies[bodies.relation == link]
 
 
@@ -318,7 +318,7 @@ def test_the_regression_is_at_its_minimum() -> None:
 def test_chances_equal_the_formula(drawn: Any) -> None:
     known = make(*drawn)
     size = known.num_entities
-    evidence = Evidence.fit(known, Patterns(support=1, confidence=0.01))
+    evidence = RuleModel.fit(known, RuleSettings(support=1, confidence=0.01))
     head, link = np.divmod(np.arange(size * 2 * known.num_links), 2 * known.num_links)
     queries = Queries(torch.from_numpy(head), torch.from_numpy(link))
     found = evidence.chances(queries)
@@ -344,11 +344,11 @@ def test_chances_equal_the_formula(drawn: Any) -> None:
 def test_no_fact_is_its_own_evidence() -> None:
     # With its loops, r0 then r0 would lead from 0 to 1 over the fact (0, r0, 1) itself.
     facts = [(h, 0, h + 1) for h in range(0, 20, 2)] + [(h, 0, h) for h in range(20)]
-    evidence = Evidence.fit(make(facts, 1, 20), Patterns(support=1))
+    evidence = RuleModel.fit(make(facts, 1, 20), RuleSettings(support=1))
     assert len(evidence.bodies) == 0
 
 
-def planted(seed: int = 0) -> tuple[Relations, list[tuple[int, int]]]:
+def planted(seed: int = 0) -> tuple[Adjacency, list[tuple[int, int]]]:
     """r2 = r0 then r1; r3 = inverse of r0; a mention implies r4. Some facts of r2 are held out."""
     generator = np.random.default_rng(seed)
     first = [(h, int(generator.integers(30, 60))) for h in range(30)]
@@ -365,7 +365,7 @@ def planted(seed: int = 0) -> tuple[Relations, list[tuple[int, int]]]:
 
 def test_planted_rules_are_found() -> None:
     known, held_out = planted()
-    evidence = Evidence.fit(known, Patterns())
+    evidence = RuleModel.fit(known, RuleSettings())
     wanted = {2: (0, 1), 3: (5, -1), 4: (10, -1)}
     for link, body in wanted.items():
         own = evidence.bodies.relation == link
@@ -379,7 +379,7 @@ def test_planted_rules_are_found() -> None:
 
 def test_reasons_sum_to_the_log_odds() -> None:
     known = make(random_facts(2), 3, 60, {"mentions": [(h, (7 * h) % 60) for h in range(60)]})
-    evidence = Evidence.fit(known, Patterns(support=2))
+    evidence = RuleModel.fit(known, RuleSettings(support=2))
     row = evidence.chances(Queries(torch.tensor([3]), torch.tensor([4]))).tocoo()
     assert row.nnz > 10
     for answer, chance in zip(row.col.tolist(), row.data.tolist(), strict=True):
@@ -394,7 +394,7 @@ def test_reasons_sum_to_the_log_odds() -> None:
 
 def test_add_equals_the_formula() -> None:
     known, _ = planted()
-    evidence = Evidence.fit(known, Patterns(strength=0.5, sharpness=3.0, ridge=1e-4))
+    evidence = RuleModel.fit(known, RuleSettings(strength=0.5, sharpness=3.0, ridge=1e-4))
     queries = Queries(torch.arange(40), torch.arange(40) % 10)
     chances = torch.from_numpy(evidence.chances(queries).toarray()).double().clamp(max=0.99)
     assert float(chances.max()) == pytest.approx(0.99)
@@ -408,7 +408,7 @@ def test_add_equals_the_formula() -> None:
 
 @pytest.mark.parametrize("facts", [[], [(0, 0, 1), (2, 1, 3)]])
 def test_without_patterns_nothing_changes(facts: list[tuple[int, int, int]]) -> None:
-    evidence = Evidence.fit(make(facts, 2, 4), Patterns())
+    evidence = RuleModel.fit(make(facts, 2, 4), RuleSettings())
     queries = Queries(torch.tensor([0, 1, 2]), torch.tensor([0, 3, 1]))
     assert evidence.chances(queries).nnz == 0
     assert evidence.reasons(0, 0, 1) == []
@@ -419,25 +419,25 @@ def test_without_patterns_nothing_changes(facts: list[tuple[int, int, int]]) -> 
 
 def test_a_second_fit_gives_the_same_bits_and_packing_keeps_them() -> None:
     known = make(random_facts(3), 3, 60)
-    settings = Patterns(support=2, degree=5, strength=0.25, sharpness=7.0)
-    one, two = Evidence.fit(known, settings), Evidence.fit(known, settings)
+    settings = RuleSettings(support=2, degree=5, strength=0.25, sharpness=7.0)
+    one, two = RuleModel.fit(known, settings), RuleModel.fit(known, settings)
     assert len(one.bodies)
     tensors, metadata = one.packed()
     again, _ = two.packed()
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)
-    back = Evidence.unpacked(tensors, metadata, known)
+    back = RuleModel.unpacked(tensors, metadata, known)
     assert (back.strength, back.sharpness) == (0.25, 7.0)
     queries = Queries(torch.arange(60), torch.arange(60) % 6)
     assert (back.chances(queries) != one.chances(queries)).nnz == 0
     with pytest.raises(ValueError, match="other facts or pairs"):
-        Evidence.unpacked(tensors, metadata, make(random_facts(4), 3, 60))
+        RuleModel.unpacked(tensors, metadata, make(random_facts(4), 3, 60))
     with pytest.raises(ValueError, match="format 'x'"):
-        Evidence.unpacked(tensors, {**metadata, "format": "x"}, known)
+        RuleModel.unpacked(tensors, {**metadata, "format": "x"}, known)
 
 
 def test_a_batch_gives_what_its_questions_give_alone() -> None:
     known = make(random_facts(5), 3, 60)
-    evidence = Evidence.fit(known, Patterns(support=2))
+    evidence = RuleModel.fit(known, RuleSettings(support=2))
     queries = Queries(torch.arange(60), torch.arange(60) % 6)
     together = evidence.chances(queries)
     with pytest.MonkeyPatch.context() as patch:
@@ -456,7 +456,7 @@ def test_sampled_neighbours_lower_support_only() -> None:
 
 def test_progress_is_told_until_the_end() -> None:
     told: list[tuple[int, int]] = []
-    Evidence.fit(make(random_facts(7), 3, 60), Patterns(), lambda *at: told.append(at))
+    RuleModel.fit(make(random_facts(7), 3, 60), RuleSettings(), lambda *at: told.append(at))
     assert told == sorted(told)
     assert told[-1][0] == told[-1][1] == 12
     assert len({total for _, total in told}) == 1
@@ -479,4 +479,4 @@ def test_progress_is_told_until_the_end() -> None:
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Patterns(**settings)
+        RuleSettings(**settings)

@@ -19,7 +19,7 @@ Replace = Literal["nothing", "random", "shuffled", "hidden"]
 
 
 @dataclass(frozen=True)
-class Control:
+class Ablation:
     """What stands in the place of a modality's content, for which share of its entities.
 
     Args:

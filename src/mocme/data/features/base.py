@@ -6,20 +6,20 @@ from abc import abstractmethod
 from pathlib import Path
 
 from mocme.core.digest import file_digest
-from mocme.core.registry import Part
-from mocme.data.features.ablations import Control
+from mocme.core.registry import Configurable
+from mocme.data.features.ablations import Ablation
 from mocme.data.graph import Graph
 from mocme.data.modality import FORMAT, AnyModality, check_entities, read_safetensors, unpacked
 
 
-class Source(Part):
+class Source(Configurable):
     """One way to read a modality; `load` gives it and notes for the reader.
 
     Attributes:
         control: what is replaced in it once it is read.
     """
 
-    control: Control = Control()
+    control: Ablation = Ablation()
 
     @abstractmethod
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:

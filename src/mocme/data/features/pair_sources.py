@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mocme.data.features.ablations import Control, Replace
+from mocme.data.features.ablations import Ablation, Replace
 from mocme.data.features.base import Source, read_encoded
 from mocme.data.features.tables import check_columns, gather
 from mocme.data.graph import Graph
@@ -53,7 +53,7 @@ class Mentions(Source):
             raise ValueError("separator is what stands between names; leave it out for none")
         self.names, self.texts, self.separator = names, texts, separator
         self.contexts, self.part, self.share, self.shortest = contexts, part, share, shortest
-        self.control = Control(replace, replace_share, seed)
+        self.control = Ablation(replace, replace_share, seed)
 
     def files(self) -> list[str]:
         return [*self.names, *self.texts]
@@ -111,7 +111,7 @@ class Similar(Source):
             raise ValueError("nearest must be 1 or more")
         self.columns = check_columns(paths, columns, "paths columns") if paths else ()
         self.paths, self.vectors, self.nearest = paths, vectors, nearest
-        self.control = Control(replace, replace_share, seed)
+        self.control = Ablation(replace, replace_share, seed)
 
     def files(self) -> list[str]:
         return list(self.paths) if self.vectors is None else [self.vectors]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mocme.core.digest import file_digest
 from mocme.core.registry import ConfigError, build
-from mocme.data.features.ablations import Control, Replace
+from mocme.data.features.ablations import Ablation, Replace
 from mocme.data.features.alignment import bound, from_npy, ids, match, stack, take
 from mocme.data.features.base import Source as Source
 from mocme.data.features.base import read_encoded
@@ -74,7 +74,7 @@ class Vectors(Source):
         if by == "name" and key is not None:
             raise ValueError('key is for by = "row"')
         self.path, self.entities = path, entities
-        self.control = Control(replace, replace_share, seed)
+        self.control = Ablation(replace, replace_share, seed)
         self.by, self.key = by, key
 
     def files(self) -> list[str]:
@@ -149,7 +149,7 @@ class Encoded(Source):
         seed: int = 0,
     ) -> None:
         self.path, self.settings = path, settings
-        self.control = Control(replace, replace_share, seed)
+        self.control = Ablation(replace, replace_share, seed)
 
     def files(self) -> list[str]:
         return [self.path]
@@ -183,7 +183,7 @@ class Numbers(Source):
         if bins < 0 or bins == 1:
             raise ValueError("bins must be 0 or at least 2")
         self.path, self.bins = path, bins
-        self.control = Control(replace, replace_share, seed)
+        self.control = Ablation(replace, replace_share, seed)
 
     def files(self) -> list[str]:
         return [self.path]
@@ -231,7 +231,7 @@ class Words(Source):
         self.columns = check_columns(paths, columns, "paths columns")
         self.paths, self.unit = paths, unit
         self.per_entity, self.at_least, self.at_most = per_entity, at_least, at_most
-        self.control = Control(replace, replace_share, seed)
+        self.control = Ablation(replace, replace_share, seed)
 
     def files(self) -> list[str]:
         return list(self.paths)
@@ -281,7 +281,7 @@ class Bins(Source):
         if bins < 2:
             raise ValueError("bins must be at least 2")
         self.path, self.bins = path, bins
-        self.control = Control(replace, replace_share, seed)
+        self.control = Ablation(replace, replace_share, seed)
 
     def files(self) -> list[str]:
         return [self.path]
@@ -357,7 +357,7 @@ def kind_of(table: object, path: str) -> str:
     """
     kind = table.get("kind") if isinstance(table, Mapping) else None
     if not isinstance(kind, str) or not kind:
-        known = ", ".join(part.__name__ for part in Source.kinds)
+        known = ", ".join(part.kind_name() for part in Source.kinds)
         raise ConfigError(f"{path}: must be a table with a kind, one of {known}")
     return kind if ":" in kind else kind[0].upper() + kind[1:]
 

@@ -19,7 +19,7 @@ WORTHWHILE = 1 << 22
 ARROW = find_spec("pyarrow") is not None
 
 
-class Coded(Sequence[str]):
+class CodedColumn(Sequence[str]):
     """A column of names.
 
     Args:
@@ -37,11 +37,11 @@ class Coded(Sequence[str]):
     def __getitem__(self, row: int) -> str: ...
 
     @overload
-    def __getitem__(self, row: slice) -> Coded: ...
+    def __getitem__(self, row: slice) -> CodedColumn: ...
 
-    def __getitem__(self, row: int | slice) -> str | Coded:
+    def __getitem__(self, row: int | slice) -> str | CodedColumn:
         if isinstance(row, slice):
-            return Coded(self.names, self.places[row])
+            return CodedColumn(self.names, self.places[row])
         return self.names[int(self.places[row])]
 
     def __iter__(self) -> Iterator[str]:
@@ -62,7 +62,7 @@ def cut(text: bytes, ends: Int[np.ndarray, " _"], width: int) -> tuple[Sequence[
     if ARROW and len(text) >= WORTHWHILE:
         names, places = _distinct(text, ends)
         by_row = places.reshape(-1, width)
-        return tuple(Coded(names, by_row[:, place]) for place in range(width))
+        return tuple(CodedColumn(names, by_row[:, place]) for place in range(width))
     cells = _cells(text)
     return tuple(cells[place::width] for place in range(width))
 
@@ -83,11 +83,11 @@ def _distinct(
     return _cells(distinct[:whole].to_pybytes()), coded.indices.to_numpy()
 
 
-def of_arrow(cells: Any) -> Coded:
+def of_arrow(cells: Any) -> CodedColumn:
     """The column of an Arrow array of strings, none of which is null."""
     coded = cells.dictionary_encode()
     names = coded.dictionary.to_numpy(zero_copy_only=False).tolist()
-    return Coded(names, coded.indices.to_numpy())
+    return CodedColumn(names, coded.indices.to_numpy())
 
 
 def _cells(text: bytes) -> list[str]:
@@ -96,7 +96,7 @@ def _cells(text: bytes) -> list[str]:
     return cells
 
 
-def together(columns: Sequence[Coded]) -> tuple[list[str], Int[np.ndarray, "n columns"]]:
+def together(columns: Sequence[CodedColumn]) -> tuple[list[str], Int[np.ndarray, "n columns"]]:
     """The names of several columns in the order in which they first come, row by row.
 
     Returns:

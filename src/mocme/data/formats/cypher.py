@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mocme.data.formats.named import Columns
+from mocme.data.formats.named import FactColumns
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.writers import Row, batches, refusal, written
 
@@ -37,7 +37,7 @@ _IN_TEXT = _CONTROLS | {
 _IN_TYPES = _CONTROLS | {ord("`"): "``", ord("\\"): "\\u005C"}
 
 
-def facts(path: str | Path, report: Report, columns: Columns | None = None) -> Iterator[Block]:
+def facts(path: str | Path, report: Report, columns: FactColumns | None = None) -> Iterator[Block]:
     """Refuse to read.
 
     Raises:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mocme.data.formats.named import Cells, Columns, Wanted, places
+from mocme.data.formats.named import CellColumns, FactColumns, Wanted, places
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import chunks, opened
 from mocme.data.formats.writers import Row, batches, written
@@ -50,7 +50,7 @@ def facts(
     if len(delimiter) != 1 or delimiter not in DELIMITERS:
         raise ValueError(f"a delimiter is one of {', '.join(map(repr, DELIMITERS))}")
     with opened(path, report) as file:
-        yield from _Reader(report, columns, delimiter).blocks(file)
+        yield from _DelimitedReader(report, columns, delimiter).blocks(file)
 
 
 def write(path: str | Path, found: Iterable[Row]) -> None:
@@ -63,7 +63,7 @@ def write(path: str | Path, found: Iterable[Row]) -> None:
         text = StringIO(newline="")
         # This line end makes the module quote a cell that holds either of its characters.
         writer = csv.writer(text, lineterminator="\r\n")
-        writer.writerow(astuple(Columns("head", "relation", "tail")))
+        writer.writerow(astuple(FactColumns("head", "relation", "tail")))
         for batch in batches(found, path):
             writer.writerows(batch)
             file.write(text.getvalue().encode())
@@ -80,7 +80,7 @@ class _Record(NamedTuple):
     problem: str = ""
 
 
-class _Reader:
+class _DelimitedReader:
     """Reads a file whose row may go on in the next piece.
 
     Most pieces are without defect. That is told from where quotes, delimiters and line ends stand,
@@ -96,7 +96,7 @@ class _Reader:
         self.line, self.width = 1, 0
         self.places: tuple[int, ...] = (0, 1, 2)
         # Names are never empty, other cells may be.
-        self.strict = not isinstance(columns, Cells)
+        self.strict = not isinstance(columns, CellColumns)
 
     def blocks(self, file: BufferedIOBase) -> Iterator[Block]:
         """The rows of an open file."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mocme.data.formats.named import Cells, Wanted, places
+from mocme.data.formats.named import CellColumns, Wanted, places
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import chunks, opened
 from mocme.data.formats.writers import Row, batches, written
@@ -40,9 +40,9 @@ def facts(path: str | Path, report: Report, columns: Wanted = None) -> Iterator[
 
     Raises:
         ValueError: the file cannot be read, or its first object has no such keys; of cells that
-            may be missing (`Cells`), no object at all has one.
+            may be missing (`CellColumns`), no object at all has one.
     """
-    reader = _Reader(report, columns)
+    reader = _JsonLinesReader(report, columns)
     with opened(path, report) as file:
         for data in chunks(file, report, CHUNK):
             block = reader.block(data)
@@ -72,22 +72,22 @@ def write(path: str | Path, found: Iterable[Row]) -> None:
             file.write("".join(lines).encode())
 
 
-class _Reader:
+class _JsonLinesReader:
     """Reads pieces of a file, one after the other.
 
-    Names have to be strings. Other cells (`Cells`) may be missing, null or empty, and a number is
+    Names have to be strings. Other cells (`CellColumns`) may be missing, null or empty, and a number is
     taken with its digits as they stand.
     """
 
     def __init__(self, report: Report, columns: Wanted) -> None:
         self.report, self.columns = report, columns
-        self.strict = not isinstance(columns, Cells)
-        self.keys = columns.names if isinstance(columns, Cells) else ()
+        self.strict = not isinstance(columns, CellColumns)
+        self.keys = columns.names if isinstance(columns, CellColumns) else ()
         # Keys that no object has had yet, and those of the first object.
         self.unseen = set() if self.strict else set(self.keys)
         self.first: tuple[str, ...] = ()
         # Whose value may be a list.
-        self.several = columns.several if isinstance(columns, Cells) else None
+        self.several = columns.several if isinstance(columns, CellColumns) else None
         digits: dict[str, Any] = {} if self.strict else {"parse_float": str, "parse_int": str}
         # An object comes as a tuple of pairs, so that a repeated key is seen.
         self.decode = json.JSONDecoder(

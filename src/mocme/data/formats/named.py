@@ -18,7 +18,7 @@ HEADERS = (
 
 
 @dataclass(frozen=True)
-class Columns:
+class FactColumns:
     """Names of the columns that hold heads, relations and tails.
 
     Raises:
@@ -37,8 +37,8 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Names of any columns, whose cells may be empty; `Columns` is for facts.
+class CellColumns:
+    """Names of any columns, whose cells may be empty; `FactColumns` is for facts.
 
     Attributes:
         several: the column whose cell may be a list, which gives a row for each of its values.
@@ -48,11 +48,11 @@ class Cells:
     several: str | None = None
 
 
-Wanted = Columns | Cells | None
+Wanted = FactColumns | CellColumns | None
 
 
 def places(header: Sequence[str], columns: Wanted, where: str) -> tuple[int, ...]:
-    """Where the columns of head, relation and tail stand in a header, or those of `Cells`.
+    """Where the columns of head, relation and tail stand in a header, or those of `CellColumns`.
 
     Without `columns`, the header has to hold exactly one of the triples in `HEADERS`, in capital or
     small letters. Further columns are allowed, and not read. `where` is the file (and line) that an
@@ -69,7 +69,7 @@ def places(header: Sequence[str], columns: Wanted, where: str) -> tuple[int, ...
         wanted: Sequence[str] = found[0]
     else:
         small = list(header)
-        wanted = columns.names if isinstance(columns, Cells) else astuple(columns)
+        wanted = columns.names if isinstance(columns, CellColumns) else astuple(columns)
     for name in wanted:
         if (count := small.count(name)) != 1:
             often = "no column" if not count else f"{count} columns"

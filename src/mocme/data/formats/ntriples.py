@@ -57,7 +57,7 @@ def facts(
             with the remedy.
     """
     rdf.oxigraph()
-    reader = _Reader(Statements(report, literals, predicates))
+    reader = _NTriplesReader(Statements(report, literals, predicates))
     with opened(path, report) as file:
         for data in chunks(file, report, SIZE):
             block = reader.read(data)
@@ -65,7 +65,7 @@ def facts(
                 yield block
 
 
-class _Reader:
+class _NTriplesReader:
     """Reads a file piece by piece."""
 
     def __init__(self, statements: Statements) -> None:

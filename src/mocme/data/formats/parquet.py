@@ -17,7 +17,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 from mocme.data.formats.coded import of_arrow
-from mocme.data.formats.named import Cells, Wanted, places
+from mocme.data.formats.named import CellColumns, Wanted, places
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import COMPRESSED
 from mocme.data.formats.writers import Row, batches, needs, written
@@ -42,7 +42,7 @@ def facts(path: str | Path, report: Report, columns: Wanted = None) -> Iterator[
     with needs("pyarrow", "Parquet files"):
         import pyarrow
         import pyarrow.parquet
-    strict = not isinstance(columns, Cells)
+    strict = not isinstance(columns, CellColumns)
     # As a plain path: a star, a tilde or an address in it mean nothing.
     with _file(path, report) as real, _named(path, pyarrow), pyarrow.OSFile(real) as opened:
         # Unless told otherwise, all columns of a group of rows would be fetched at once.

@@ -17,7 +17,7 @@ from mocme.data.formats import (
     turtle,
     writers,
 )
-from mocme.data.formats.named import Columns
+from mocme.data.formats.named import FactColumns
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import COMPRESSED
 
@@ -27,7 +27,7 @@ class Reader(Protocol):
     """Rows (head, relation, tail) of a file, block by block."""
 
     def __call__(
-        self, path: str | Path, report: Report, columns: Columns | None = None
+        self, path: str | Path, report: Report, columns: FactColumns | None = None
     ) -> Iterator[Block]: ...
 
 
@@ -46,7 +46,7 @@ class Format(NamedTuple):
     write: Callable[[str | Path, Iterable[writers.Row]], None]
 
 
-def _tsv(path: str | Path, report: Report, columns: Columns | None = None) -> Iterator[Block]:
+def _tsv(path: str | Path, report: Report, columns: FactColumns | None = None) -> Iterator[Block]:
     if columns is not None:
         raise ValueError(
             f"{path}: columns of TSV have no names; leave them out, or, if the file has a header, "
@@ -56,7 +56,9 @@ def _tsv(path: str | Path, report: Report, columns: Columns | None = None) -> It
 
 
 def _rdf(facts: Callable[..., Iterator[Block]]) -> Reader:
-    def read(path: str | Path, report: Report, columns: Columns | None = None) -> Iterator[Block]:
+    def read(
+        path: str | Path, report: Report, columns: FactColumns | None = None
+    ) -> Iterator[Block]:
         if columns is not None:
             raise ValueError(f"{path}: RDF has no columns; leave them out")
         return facts(path, report)

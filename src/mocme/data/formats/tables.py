@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mocme.data.formats import delimited, jsonl, parquet, tsv
-from mocme.data.formats.named import Cells
+from mocme.data.formats.named import CellColumns
 from mocme.data.formats.registry import TSV, ending
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import opened
@@ -29,7 +29,7 @@ def cells(
     Raises:
         ValueError: the file cannot be read, is no table, or has no such columns.
     """
-    wanted, known = Cells(tuple(names), several), ending(path)
+    wanted, known = CellColumns(tuple(names), several), ending(path)
     if delimiter is not None or known == ".csv":
         yield from delimited.facts(path, report, wanted, delimiter or ",")
     elif known in (".jsonl", ".ndjson"):

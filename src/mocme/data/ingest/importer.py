@@ -21,15 +21,15 @@ from mocme.data.formats import tables, writers
 from mocme.data.formats.literals import Literals
 from mocme.data.formats.report import Reject, Report
 from mocme.data.graph import SPLITS
-from mocme.data.ingest.indexer import Collector
-from mocme.data.ingest.recipe import Column, Files, Numbers, Recipe
+from mocme.data.ingest.indexer import FactIndexer
+from mocme.data.ingest.recipe import Column, FileColumn, NumberColumns, Recipe
 
 # Facts of which the recipe does not say to which split they belong.
 POOL = "pool"
 
 
 @dataclass
-class Brought:
+class ImportReport:
     """What became of everything that a recipe names.
 
     Attributes:
@@ -74,7 +74,7 @@ class Brought:
 
 def bring_in(
     recipe: str | Path | Recipe, out: str | Path, advance: Callable[[Report], None] | None = None
-) -> Brought:
+) -> ImportReport:
     """Read everything that a recipe (or its file) names and write a folder of TSV files.
 
     The folder appears when it is whole: ``train.tsv`` and the other splits, ``entities.txt``,
@@ -95,7 +95,7 @@ def bring_in(
     fresh = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
-    brought = Brought(str(target))
+    brought = ImportReport(str(target))
     try:
         _fill(read, fresh, brought, advance or (lambda report: None))
         if target.exists():
@@ -107,9 +107,9 @@ def bring_in(
 
 
 def _fill(
-    recipe: Recipe, folder: Path, brought: Brought, advance: Callable[[Report], None]
+    recipe: Recipe, folder: Path, brought: ImportReport, advance: Callable[[Report], None]
 ) -> None:
-    collector = Collector()
+    collector = FactIndexer()
     declared: dict[str, Any] = {"modalities": {}, "files": {}, "encode": recipe.encode}
     with Literals(folder) as literals:
         for part in recipe.facts:
@@ -124,7 +124,7 @@ def _fill(
         with writers.written(folder / f"{name}.tsv") as file:
             for column in parts:
                 _write_column(column, recipe, collector, file, brought, advance)
-        section = "files" if isinstance(parts[0], Files) else "modalities"
+        section = "files" if isinstance(parts[0], FileColumn) else "modalities"
         if name not in recipe.encode:
             declared[section][name] = parts[0].declared()
     splits: dict[str, list[Tensor]] = {}
@@ -154,7 +154,7 @@ def _fill(
 
 
 def _write_literals(
-    literals: Literals, folder: Path, declared: dict[str, Any], brought: Brought
+    literals: Literals, folder: Path, declared: dict[str, Any], brought: ImportReport
 ) -> None:
     if literals.numbers:
         brought.values["numbers"] = literals.write_numbers(folder / "numbers.tsv")
@@ -168,9 +168,9 @@ def _write_literals(
 def _write_column(
     part: Column,
     recipe: Recipe,
-    collector: Collector,
+    collector: FactIndexer,
     file: IO[bytes],
-    brought: Brought,
+    brought: ImportReport,
     advance: Callable[[Report], None],
 ) -> None:
     path = recipe.folder / part.path
@@ -211,7 +211,7 @@ def _write_column(
                 ids[entity]
             rows += made
         text = "".join(["\t".join(row) + "\n" for row in rows])
-        width = 2 * len(rows) if isinstance(part, Numbers) else len(rows)
+        width = 2 * len(rows) if isinstance(part, NumberColumns) else len(rows)
         if (text.count("\t"), text.count("\n")) != (width, len(rows)):
             odd = next(row[0] for row in rows if set("\t\n") & set(row[0]))
             problem = "a tab or a line feed, which a table of values cannot"

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mocme.data.formats.coded import Coded, together
+from mocme.data.formats.coded import CodedColumn, together
 from mocme.data.formats.report import Block, Report
 from mocme.data.graph import Vocabulary
 
 
-class Collector:
+class FactIndexer:
     """Collects facts of several splits from blocks of names.
 
     Ids are given in the order in which names come (the head of a fact before its tail), unless a
@@ -56,7 +56,7 @@ class Collector:
     ) -> Int[np.ndarray, "n columns"]:
         """The ids of names, which are looked up row by row."""
         ids, each = self.names[which], len(columns)
-        coded = [column for column in columns if isinstance(column, Coded)]
+        coded = [column for column in columns if isinstance(column, CodedColumn)]
         if len(coded) == each:
             names, places = together(coded)
         else:

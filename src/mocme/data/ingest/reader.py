@@ -15,7 +15,7 @@ from mocme.data.formats.registry import ENDINGS, TSV, ending, format_of
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import COMPRESSED
 from mocme.data.graph import SPLITS, Graph
-from mocme.data.ingest.indexer import Collector
+from mocme.data.ingest.indexer import FactIndexer
 from mocme.data.modality import encoded_path
 
 RATIOS = (0.8, 0.1, 0.1)
@@ -27,7 +27,7 @@ Reader = Callable[[Path, Report], Iterator[Block]]
 
 def read_path(
     path: str | Path, ratios: tuple[float, float, float] = RATIOS, seed: int = 0
-) -> tuple[Graph, Collector]:
+) -> tuple[Graph, FactIndexer]:
     """Read a folder, a single file of facts or the embedded graph.
 
     Args:
@@ -51,7 +51,7 @@ def read_path(
     raise ValueError(f"{path}: there is no such folder or file")
 
 
-def _load_folder(folder: Path) -> tuple[Graph, Collector]:
+def _load_folder(folder: Path) -> tuple[Graph, FactIndexer]:
     files = {split: found for split in SPLITS if (found := _find(folder, split)) is not None}
     if "train" not in files and openke.is_folder(folder):
         return _load_openke(folder)
@@ -63,7 +63,7 @@ def _load_folder(folder: Path) -> tuple[Graph, Collector]:
         )
     lists = {name: tsv.read_names(path) for name in LISTS if (path := folder / name).is_file()}
     listed = [[name for (name,) in lists[n].rows] if n in lists else None for n in LISTS]
-    collector = Collector(listed[0], listed[1])
+    collector = FactIndexer(listed[0], listed[1])
     reports = {
         split: _collect(collector, split, file, format_of(file).facts)
         for split, file in files.items()
@@ -72,9 +72,9 @@ def _load_folder(folder: Path) -> tuple[Graph, Collector]:
     return _graph(folder, collector, reports, listing, LISTS[0] in lists), collector
 
 
-def _load_openke(folder: Path) -> tuple[Graph, Collector]:
+def _load_openke(folder: Path) -> tuple[Graph, FactIndexer]:
     source = openke.read(folder)
-    collector = Collector(source.entities, source.relations, openke.LISTS)
+    collector = FactIndexer(source.entities, source.relations, openke.LISTS)
     reports: dict[str, Report] = {}
     for split, file in source.files.items():
         reports[split] = _collect(collector, split, file, _reader(source, split))
@@ -87,7 +87,7 @@ def _reader(source: openke.Folder, split: str) -> Reader:
 
 def _graph(
     folder: Path,
-    collector: Collector,
+    collector: FactIndexer,
     reports: Mapping[str, Report],
     listing: Iterable[Report],
     listed: bool,
@@ -118,10 +118,10 @@ def _graph(
 
 def _load_file(
     path: Path, ratios: tuple[float, float, float], seed: int
-) -> tuple[Graph, Collector]:
+) -> tuple[Graph, FactIndexer]:
     if len(ratios) != 3 or not (min(ratios) >= 0 and abs(sum(ratios) - 1) <= 1e-6 and ratios[0]):
         raise ValueError(f"ratios are three shares that sum to 1 (train > 0), not {ratios}")
-    collector = Collector()
+    collector = FactIndexer()
     report = _collect(collector, "all", path, format_of(path).facts)
     facts, report.duplicates = collector.split("all")
     entities, relations = collector.vocabularies()
@@ -151,7 +151,7 @@ def _find(folder: Path, stem: str) -> Path | None:
     return found[0] if found else None
 
 
-def _collect(collector: Collector, split: str, path: Path, facts: Reader) -> Report:
+def _collect(collector: FactIndexer, split: str, path: Path, facts: Reader) -> Report:
     """Add the facts of a file to a split.
 
     Raises:

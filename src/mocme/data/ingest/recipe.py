@@ -16,10 +16,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mocme.core.registry import ConfigError, Part, construct
+from mocme.core.registry import ConfigError, Configurable, construct
 from mocme.data.formats import delimited, ntriples, tables, turtle
 from mocme.data.formats.literals import Literals
-from mocme.data.formats.named import Columns
+from mocme.data.formats.named import FactColumns
 from mocme.data.formats.registry import ending, format_named, format_of
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.statements import Selection
@@ -33,7 +33,7 @@ _RDF = {
 BREAKS = str.maketrans("\t\n\r", "   ")
 
 
-class Facts(Part):
+class FactTable(Configurable):
     """A table or dump of facts.
 
     Args:
@@ -107,7 +107,7 @@ class Facts(Part):
         else:
             named = None
             if self.head is not None and self.relation is not None and self.tail is not None:
-                named = Columns(self.head, self.relation, self.tail)
+                named = FactColumns(self.head, self.relation, self.tail)
             if self.delimiter is not None:
                 yield from delimited.facts(path, report, named, self.delimiter)
             else:
@@ -137,7 +137,7 @@ class Facts(Part):
         return Block((heads, [self.says] * len(heads), tails), lines)
 
 
-class OneColumn(Part):
+class ColumnPart(Configurable):
     """A column of a table that says something of entities."""
 
     def __init__(
@@ -147,7 +147,7 @@ class OneColumn(Part):
         self.delimiter = delimiter
 
 
-class Texts(OneColumn):
+class TextColumn(ColumnPart):
     """Texts of entities: a column of a table. Several tables may add to one modality."""
 
     def row(self, entity: str, cell: str, column: str, base: Path) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ class Texts(OneColumn):
         return {"kind": "words", "paths": [f"{self.name}.tsv"]}
 
 
-class Numbers(Part):
+class NumberColumns(Configurable):
     """Numbers of entities: columns of a table, each an attribute. An empty cell is none."""
 
     def __init__(
@@ -191,7 +191,7 @@ class Numbers(Part):
         return {"kind": "numbers", "path": f"{self.name}.tsv"}
 
 
-class Files(OneColumn):
+class FileColumn(ColumnPart):
     """Files of entities (pictures, sounds): a column of paths, from the table's folder.
 
     They are listed under ``[files.NAME]`` for whoever encodes them.
@@ -213,7 +213,7 @@ class Files(OneColumn):
         return {"path": f"{self.name}.tsv"}
 
 
-class Split(Part):
+class SplitShares(Configurable):
     """Shares of the facts that name no split of their own; the rest is train."""
 
     def __init__(self, *, valid: float = 0.0, test: float = 0.0, seed: int = 0) -> None:
@@ -230,10 +230,10 @@ class Split(Part):
         return {split: facts[chosen.sort().values] for split, chosen in parts.items()}
 
 
-for _part in (Facts, Texts, Numbers, Files, Split):
+for _part in (FactTable, TextColumn, NumberColumns, FileColumn, SplitShares):
     _part.kinds = ()
-Column = Texts | Numbers | Files
-_SECTIONS = {"facts": Facts, "texts": Texts, "numbers": Numbers, "files": Files}
+Column = TextColumn | NumberColumns | FileColumn
+_SECTIONS = {"facts": FactTable, "texts": TextColumn, "numbers": NumberColumns, "files": FileColumn}
 
 
 class Recipe:
@@ -280,9 +280,9 @@ class Recipe:
         self.only_facts = table.get("entities", "all") == "facts"
         if table.get("entities", "all") not in ("all", "facts"):
             raise ConfigError(f'{path}: entities: is "all" or "facts", not {table["entities"]!r}')
-        self.split = self._made(Split, table.get("split", {}), "split")
+        self.split = self._made(SplitShares, table.get("split", {}), "split")
         parts = {key: self._list(table, key, part) for key, part in _SECTIONS.items()}
-        self.facts: list[Facts] = parts.pop("facts")
+        self.facts: list[FactTable] = parts.pop("facts")
         self.columns: list[Column] = [part for found in parts.values() for part in found]
         if not self.facts:
             raise ConfigError(f"{path}: facts: is missing; add a [[facts]] table with a path")

@@ -14,13 +14,13 @@ from torch import Tensor
 from mocme.data.modality import Basis, Modality, Pairs
 from mocme.data.pairs.mentions import mention_keys, paired
 from mocme.data.pairs.similarity import IdPairs, similar_texts, similar_to_new, similar_vectors
-from mocme.data.strings import Strings
+from mocme.data.strings import EntityTexts
 
 Texts = Mapping[int, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Given:
+class NewContent:
     """What is known of new entities, by id; ids follow those of the trained ones.
 
     Attributes:
@@ -51,7 +51,7 @@ def make(
 
 
 def grown(
-    pairs: Pairs, given: Given, dense: Mapping[str, Modality] | None = None
+    pairs: Pairs, given: NewContent, dense: Mapping[str, Modality] | None = None
 ) -> Int[Tensor, "n 3"]:
     """The pairs (kind, head, tail) that new entities are in, ascending, each once.
 
@@ -103,7 +103,7 @@ def _mentions(basis: Basis, number: int, dense: Mapping[str, Modality]) -> Pairs
 
 
 def _new_mentions(
-    pairs: Pairs, basis: Basis, given: Given, dense: Mapping[str, Modality]
+    pairs: Pairs, basis: Basis, given: NewContent, dense: Mapping[str, Modality]
 ) -> Int[Tensor, "n 3"]:
     first, number = pairs.num_entities, pairs.num_entities + given.number
     separator = basis.settings["separator"]
@@ -143,7 +143,7 @@ def _like_texts(basis: Basis, number: int, dense: Mapping[str, Modality]) -> Pai
 
 
 def _new_like_texts(
-    pairs: Pairs, basis: Basis, given: Given, dense: Mapping[str, Modality]
+    pairs: Pairs, basis: Basis, given: NewContent, dense: Mapping[str, Modality]
 ) -> Int[Tensor, "n 3"]:
     texts = {**_read(basis, "texts"), **given.texts}
     nearest = int(basis.settings["nearest"])
@@ -163,7 +163,7 @@ def _like_vectors(basis: Basis, number: int, dense: Mapping[str, Modality]) -> P
 
 
 def _new_like_vectors(
-    pairs: Pairs, basis: Basis, given: Given, dense: Mapping[str, Modality]
+    pairs: Pairs, basis: Basis, given: NewContent, dense: Mapping[str, Modality]
 ) -> Int[Tensor, "n 3"]:
     if not given.vectors:
         return torch.zeros(0, 3, dtype=torch.int64)
@@ -180,7 +180,7 @@ def _new_like_vectors(
 
 
 Make = Callable[[Basis, int, Mapping[str, Modality]], Pairs]
-Grow = Callable[[Pairs, Basis, Given, Mapping[str, Modality]], Tensor]
+Grow = Callable[[Pairs, Basis, NewContent, Mapping[str, Modality]], Tensor]
 # What a way reads of entities tells what a new one needs: names and texts, texts, or a vector.
 WAYS: Mapping[str, tuple[Make, Grow]] = {
     "mentions": (_mentions, _new_mentions),
@@ -204,5 +204,5 @@ def of_texts(
     way: str, settings: Mapping[str, int | str | None], **texts: Mapping[int, Sequence[str]] | None
 ) -> Basis:
     """A basis of texts by entity, by what they are; None for what is not read at all."""
-    read = {what: Strings.of(own) for what, own in texts.items() if own is not None}
+    read = {what: EntityTexts.of(own) for what, own in texts.items() if own is not None}
     return Basis(way, settings, read)

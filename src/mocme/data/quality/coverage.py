@@ -22,7 +22,7 @@ from mocme.data.quality.profile import percentiles
 
 
 @dataclass(frozen=True)
-class Vectors:
+class VectorCoverage:
     """Vectors of a dense modality.
 
     Attributes:
@@ -43,7 +43,7 @@ class Vectors:
 
 
 @dataclass(frozen=True)
-class TokenSets:
+class TokenCoverage:
     """Sets of tokens; `sizes` are percentiles of their number, over entities that have one."""
 
     present: int
@@ -54,7 +54,7 @@ class TokenSets:
 
 
 @dataclass(frozen=True)
-class PairSets:
+class PairCoverage:
     """Pairs of entities; `sizes` are percentiles of their number, over entities that are in one.
 
     Attributes:
@@ -70,7 +70,7 @@ class PairSets:
 
 
 @dataclass(frozen=True)
-class Texts:
+class TextCoverage:
     """Texts that words are taken from; `words` are percentiles of their length in words."""
 
     present: int
@@ -82,10 +82,10 @@ class Texts:
 class Coverage:
     """Modalities by name; a modality made of words stands under `tokens` and under `texts`."""
 
-    dense: dict[str, Vectors] = field(default_factory=dict)
-    tokens: dict[str, TokenSets] = field(default_factory=dict)
-    texts: dict[str, Texts] = field(default_factory=dict)
-    pairs: dict[str, PairSets] = field(default_factory=dict)
+    dense: dict[str, VectorCoverage] = field(default_factory=dict)
+    tokens: dict[str, TokenCoverage] = field(default_factory=dict)
+    texts: dict[str, TextCoverage] = field(default_factory=dict)
+    pairs: dict[str, PairCoverage] = field(default_factory=dict)
 
 
 def coverage(features: Features) -> Coverage:
@@ -99,7 +99,7 @@ def coverage(features: Features) -> Coverage:
 
 def text_lengths(
     graph: Graph, tables: Mapping[str, Mapping[str, Any]], folder: Path | None
-) -> dict[str, Texts]:
+) -> dict[str, TextCoverage]:
     """Lengths of the texts behind modalities that are made of words.
 
     Args:
@@ -124,11 +124,13 @@ def text_lengths(
             for entity, text in read_texts(there / file, column, graph.entities)[0].items():
                 lengths[entity] += len(text.split())
         held = lengths[lengths > 0]
-        result[name] = Texts(len(held), _share(len(held), graph.num_entities), percentiles(held))
+        result[name] = TextCoverage(
+            len(held), _share(len(held), graph.num_entities), percentiles(held)
+        )
     return result
 
 
-def _vectors(modality: Modality) -> Vectors:
+def _vectors(modality: Modality) -> VectorCoverage:
     # Adding 0 makes -0 equal to 0 to the bit.
     values = np.ascontiguousarray(modality.values.float().numpy() + np.float32(0))
     zero = ~values.any(1)
@@ -137,7 +139,7 @@ def _vectors(modality: Modality) -> Vectors:
     repeated = counts[counts > 1]
     largest = int(repeated.max(initial=0))
     present = len(values)
-    return Vectors(
+    return VectorCoverage(
         present,
         _share(present, modality.num_entities),
         modality.width,
@@ -149,10 +151,10 @@ def _vectors(modality: Modality) -> Vectors:
     )
 
 
-def _token_sets(tokens: Tokens) -> TokenSets:
+def _token_sets(tokens: Tokens) -> TokenCoverage:
     sizes = np.bincount(tokens.entity.numpy(), minlength=tokens.num_entities)
     held = sizes[sizes > 0]
-    return TokenSets(
+    return TokenCoverage(
         len(held),
         _share(len(held), tokens.num_entities),
         len(tokens.vocabulary),
@@ -161,11 +163,11 @@ def _token_sets(tokens: Tokens) -> TokenSets:
     )
 
 
-def _pair_sets(pairs: Pairs) -> PairSets:
+def _pair_sets(pairs: Pairs) -> PairCoverage:
     ends = np.concatenate([pairs.head.numpy(), pairs.tail.numpy()])
     sizes = np.bincount(ends, minlength=pairs.num_entities)
     held = sizes[sizes > 0]
-    return PairSets(
+    return PairCoverage(
         len(held),
         _share(len(held), pairs.num_entities),
         len(pairs.kinds),

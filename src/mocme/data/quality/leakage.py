@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from mocme.data.quality.raw_rows import Released
+from mocme.data.quality.raw_rows import RawGraph
 from mocme.data.quality.relation_overlap import PairIndex, Partners, under_another, with_inverse
 
 ASKED = ("valid", "test")
@@ -26,7 +26,7 @@ LEAKS = ("in train", "in valid", "in test")
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitCounts:
     """Rows of a split as released, distinct facts among them, and rows that repeat another."""
 
     rows: int
@@ -54,7 +54,7 @@ class Defect:
 
 
 @dataclass(frozen=True)
-class Unseen:
+class UnseenNames:
     """Names that no training fact holds.
 
     Attributes:
@@ -69,16 +69,16 @@ class Unseen:
     relations_asked: int
 
 
-def splits(released: Released) -> dict[str, Split]:
+def splits(released: RawGraph) -> dict[str, SplitCounts]:
     """Rows of each split."""
     result = {}
     for name, keys in released.keys.items():
         distinct = len(np.unique(keys))
-        result[name] = Split(len(keys), distinct, len(keys) - distinct)
+        result[name] = SplitCounts(len(keys), distinct, len(keys) - distinct)
     return result
 
 
-def defects(released: Released, inverses: Partners) -> list[Defect]:
+def defects(released: RawGraph, inverses: Partners) -> list[Defect]:
     """What is wrong with the rows of valid and test, with zeros where nothing is.
 
     Args:
@@ -108,12 +108,12 @@ def defects(released: Released, inverses: Partners) -> list[Defect]:
     return found
 
 
-def unseen(released: Released) -> Unseen:
+def unseen(released: RawGraph) -> UnseenNames:
     """Entities and relations that no training fact holds."""
     entities, relations = _seen(released, "train")
     asked_entities, asked_relations = _seen(released, *ASKED)
     anywhere, _ = _seen(released, *released.rows)
-    return Unseen(
+    return UnseenNames(
         int((~entities).sum()),
         int((asked_entities & ~entities).sum()),
         int((~anywhere).sum()),
@@ -122,7 +122,7 @@ def unseen(released: Released) -> Unseen:
     )
 
 
-def _seen(released: Released, *names: str) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " R"]]:
+def _seen(released: RawGraph, *names: str) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " R"]]:
     """Which entities and relations some splits hold."""
     entities = np.zeros(released.graph.num_entities, bool)
     relations = np.zeros(released.graph.num_relations, bool)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from mocme.data.quality.raw_rows import Released, Rows
+from mocme.data.quality.raw_rows import RawGraph, Rows
 from mocme.data.quality.relation_overlap import Partners
 
 PERCENTILES = (0, 10, 25, 50, 75, 90, 99, 100)
@@ -48,7 +48,7 @@ class Partner:
 
 
 @dataclass(frozen=True)
-class Relation:
+class RelationProfile:
     """A relation.
 
     Attributes:
@@ -79,7 +79,7 @@ def percentiles(values: Int[np.ndarray, " n"]) -> dict[str, int]:
     return {str(p): int(value) for p, value in zip(PERCENTILES, found, strict=True)}
 
 
-def degrees(released: Released) -> Degrees:
+def degrees(released: RawGraph) -> Degrees:
     """Degrees by the training facts."""
     train = released.distinct("train")
     degree = np.bincount(train[:, [0, 2]].ravel(), minlength=released.graph.num_entities)
@@ -90,7 +90,7 @@ def degrees(released: Released) -> Degrees:
     return Degrees(mean, percentiles(degree), histogram)
 
 
-def components(released: Released) -> Components:
+def components(released: RawGraph) -> Components:
     """Connected components of the training facts."""
     train = released.distinct("train")
     label = component_labels(train, released.graph.num_entities)
@@ -121,8 +121,8 @@ def component_labels(facts: Rows, num_entities: int) -> Int[np.ndarray, " N"]:
 
 
 def relations(
-    released: Released, classes: Sequence[str], reversed_: Partners, same: Partners
-) -> list[Relation]:
+    released: RawGraph, classes: Sequence[str], reversed_: Partners, same: Partners
+) -> list[RelationProfile]:
     """What each relation is like, in the order of ids.
 
     Args:
@@ -144,7 +144,7 @@ def relations(
         return Partner(graph.relations[other], count, share)
 
     return [
-        Relation(
+        RelationProfile(
             name,
             int(facts[r]),
             int(trained[r]),

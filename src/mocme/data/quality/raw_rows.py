@@ -19,7 +19,7 @@ Keys = Int[np.ndarray, " _"]
 
 
 @dataclass(frozen=True, eq=False)
-class Released:
+class RawGraph:
     """A graph (whose facts are distinct) and the rows that it was read from.
 
     Attributes:
@@ -36,7 +36,7 @@ class Released:
     rejects: Mapping[str, Sequence[Reject]] = field(default_factory=dict)
 
     @staticmethod
-    def read(data: str | Path) -> Released:
+    def read(data: str | Path) -> RawGraph:
         """Read a folder or a file and keep repeated rows.
 
         A single file, which `load` splits, is split alike: a repeated row goes with its fact.
@@ -52,15 +52,15 @@ class Released:
             rows = {split: collector.rows(split) for split in graph.splits}
         rejects = {name: own.rejects for name, own in collector.reports.items() if own.rejects}
         folder = None if path.is_file() else Path(graph.folder or ".")
-        return replace(Released.of(graph, rows), folder=folder, rejects=rejects)
+        return replace(RawGraph.of(graph, rows), folder=folder, rejects=rejects)
 
     @staticmethod
-    def of(graph: Graph, rows: Mapping[str, Rows] | None = None) -> Released:
+    def of(graph: Graph, rows: Mapping[str, Rows] | None = None) -> RawGraph:
         """A graph in memory; without `rows` each of its facts is one row."""
         if rows is None:
             rows = {split: facts.numpy() for split, facts in graph.splits.items()}
         rows = {split: rows[split] for split in SPLITS if split in graph.splits}
-        return Released(graph, rows, dict(zip(rows, numbered(rows.values(), graph), strict=True)))
+        return RawGraph(graph, rows, dict(zip(rows, numbered(rows.values(), graph), strict=True)))
 
     def distinct(self, *splits: str) -> Rows:
         """Distinct facts of some splits together (of all, when none is named)."""

@@ -34,7 +34,7 @@ from mocme.data.formats.streams import BOM
 from mocme.data.formats.writers import write_tsv
 from mocme.data.ingest.reader import settings_of
 from mocme.data.modality import encoded_path, read_safetensors
-from mocme.data.quality.raw_rows import Released, Rows
+from mocme.data.quality.raw_rows import RawGraph, Rows
 
 HOLDOUT = 0.05
 ENOUGH = 0.1
@@ -60,7 +60,7 @@ class Change:
         return f"{self.split}: {self.what}: {self.rows:,} rows ({self.left:,} left)"
 
 
-def repair(data: str | Path | Released, out: str | Path) -> list[Change]:
+def repair(data: str | Path | RawGraph, out: str | Path) -> list[Change]:
     """Write the repaired splits of a graph as a folder that `load` reads.
 
     Ids stay as they are. Modalities are not copied: a `graph.toml` in `out` points at the files
@@ -79,7 +79,7 @@ def repair(data: str | Path | Released, out: str | Path) -> list[Change]:
     target = Path(out)
     if target.is_symlink() or target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise ValueError(f"{target}: is there already; name a folder that is not there, or empty")
-    released = data if isinstance(data, Released) else Released.read(data)
+    released = data if isinstance(data, RawGraph) else RawGraph.read(data)
     for vocabulary in (released.graph.entities, released.graph.relations):
         _check_names(vocabulary.names, vocabulary.what)
     rows, changes = repaired(released)
@@ -102,7 +102,7 @@ def repair(data: str | Path | Released, out: str | Path) -> list[Change]:
     return changes
 
 
-def repaired(released: Released) -> tuple[dict[str, Rows], list[Change]]:
+def repaired(released: RawGraph) -> tuple[dict[str, Rows], list[Change]]:
     """Repaired rows by split, in the order in which they were released, and every change."""
     table = _Table(released)
     for split in released.rows:
@@ -120,7 +120,7 @@ def repaired(released: Released) -> tuple[dict[str, Rows], list[Change]]:
 class _Table:
     """Rows by split while they change."""
 
-    def __init__(self, released: Released) -> None:
+    def __init__(self, released: RawGraph) -> None:
         self.released = released
         self.rows, self.keys = dict(released.rows), dict(released.keys)
         self.changes: list[Change] = []
@@ -191,7 +191,7 @@ def _hold_out(table: _Table) -> None:
 def _write(
     folder: Path,
     target: Path,
-    released: Released,
+    released: RawGraph,
     rows: Mapping[str, Rows],
     changes: Sequence[Change],
 ) -> None:
@@ -233,7 +233,7 @@ def _put(path: Path, names: Iterable[str]) -> None:
     path.write_bytes("".join(f"{name}\n" for name in names).encode())
 
 
-def _declared(released: Released, target: Path) -> dict[str, Any]:
+def _declared(released: RawGraph, target: Path) -> dict[str, Any]:
     """What `graph.toml` says, with paths that lead from the new folder to the old files."""
     graph = released.graph
     home = Path(graph.folder or ".").resolve()

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mocme.core.registry import Part
+from mocme.core.registry import Configurable
 
 
 class Fused(NamedTuple):
@@ -34,7 +34,7 @@ class Fused(NamedTuple):
 Standard = tuple[Tensor, Tensor]
 
 
-class Fusion(Part):
+class Fusion(Configurable):
     """Settings of a fusion; `make` gives the module."""
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 Autograd would make a table-sized tensor of zeros for each gather and add them up; at 15,000 x 1,000
 that costs more than the gather's own work many times over. Here every use of the table adds its
-gradient into one buffer, and `Rows.backward` hands the whole to whatever made the table.
+gradient into one buffer, and `GradientBuffer.backward` hands the whole to whatever made the table.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-class Rows:
+class GradientBuffer:
     """A table (nodes, D) as a training step sees it.
 
     Args:
@@ -65,7 +65,7 @@ class Rows:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, rows: Rows, nodes: Tensor) -> Tensor:
+    def forward(ctx: Any, anchor: Tensor, rows: GradientBuffer, nodes: Tensor) -> Tensor:
         ctx.rows, ctx.nodes = rows, nodes
         return rows.values[nodes]
 

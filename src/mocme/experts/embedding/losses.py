@@ -4,7 +4,7 @@ For a question q with answers A and negatives J (candidates that are no answers)
 
     loss_q = n_q log(sum_A e^s + sum_J w_j e^s_j) - sum_A s,      mean of w over J = 1, no gradient
 
-The weighting decides w: `Uniform` is the plain softmax, `Entropy` the entropy-guided negatives.
+The weighting decides w: `UniformWeighting` is the plain softmax, `Entropy` the entropy-guided negatives.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mocme.core.registry import Part
-from mocme.experts.embedding.gradient_buffer import Rows
+from mocme.core.registry import Configurable
+from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.negative_sampling import Candidates
-from mocme.experts.embedding.negative_weighting import CHUNK, Uniform, Weighting
+from mocme.experts.embedding.negative_weighting import CHUNK, UniformWeighting, Weighting
 from mocme.experts.embedding.scorers import Scorer
 
 # Candidates whose scores are made at a time, where memory does not ask for fewer.
 BLOCK = 2048
 
 
-class Softmax(Part):
+class Softmax(Configurable):
     """Settings of the loss.
 
     Args:
@@ -37,7 +37,7 @@ class Softmax(Part):
     def __init__(
         self,
         *,
-        weighting: Weighting = Uniform(),
+        weighting: Weighting = UniformWeighting(),
         answers: Literal["together", "apart"] = "together",
     ) -> None:
         self.weighting, self.answers = weighting, answers
@@ -72,7 +72,7 @@ Softmax.kinds = ()
 
 def score_batch(
     query: Float[Tensor, "B D"],
-    rows: Rows,
+    rows: GradientBuffer,
     candidates: Candidates,
     answers: tuple[Int[Tensor, " n"], Int[Tensor, " n"]],
     weighting: Weighting,
@@ -115,7 +115,7 @@ class _Blocks:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: GradientBuffer,
         candidates: Candidates,
         answers: tuple[Tensor, Tensor],
         scorer: Scorer,

@@ -11,22 +11,22 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mocme.core.registry import Part
+from mocme.core.registry import Configurable
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Queries
 from mocme.data.modality import Modality
 from mocme.experts.embedding.fusion import Complementary, Fused, Fusing, Fusion
 from mocme.experts.embedding.modality_dropout import keep_mask
 from mocme.experts.embedding.scorers import ComplEx, Scorer, TuckER
-from mocme.experts.embedding.views import Experts, Views
-from mocme.experts.rules.rule_model import Evidence, Patterns
+from mocme.experts.embedding.views import ModalityViews, WhiteningViews
+from mocme.experts.rules.rule_model import RuleModel, RuleSettings
 
 STRUCTURE = "structure"
 Hidden = Sequence[str] | Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Table:
+class EmbeddingTable:
     """Vectors of every node, and how they came about.
 
     Attributes:
@@ -43,15 +43,15 @@ class Table:
     redundancy: Float[Tensor, ""]
 
 
-class Seen(NamedTuple):
-    """What modalities say of n entities, before it is fused: (n, M, D); the rest as in `Table`."""
+class ModalityVectors(NamedTuple):
+    """What modalities say of n entities, before it is fused: (n, M, D); the rest as in `EmbeddingTable`."""
 
     stacked: Tensor
     views: Mapping[str, Tensor]
     redundancy: Tensor
 
 
-class ModelSettings(Part):
+class ModelSettings(Configurable):
     """Settings of the model.
 
     Args:
@@ -74,13 +74,13 @@ class ModelSettings(Part):
         width: int = 256,
         scorer: Scorer = ComplEx(),
         inverse: Literal["free", "tied"] = "free",
-        experts: Experts = Experts(),
+        experts: ModalityViews = ModalityViews(),
         within: Fusion = Complementary(),
         across: Fusion = Complementary(),
         dropout: Mapping[str, float] = {"default": 0.2},
         initial: float = 0.01,
         by_relation: bool = False,
-        patterns: Patterns | None = None,
+        patterns: RuleSettings | None = None,
     ) -> None:
         if width < 2:
             raise ValueError("width must be at least 2")
@@ -138,8 +138,8 @@ class Model(nn.Module):
         chance = [settings.dropout.get(name, rest) for name in self.modalities]
         self.hide_probability = torch.tensor(chance)
         self._check_dropout(settings.dropout)
-        self._frozen: Table | None = None
-        self.evidence: Evidence | None = None
+        self._frozen: EmbeddingTable | None = None
+        self.evidence: RuleModel | None = None
 
     def _make_relations(self, facts: TrainingFacts, generator: torch.Generator) -> None:
         own = torch.arange(facts.num_relations)
@@ -208,7 +208,7 @@ class Model(nn.Module):
         step: int | None = None,
         hide: Hidden = (),
         only: Int[Tensor, " n"] | None = None,
-    ) -> Table:
+    ) -> EmbeddingTable:
         """Vectors of all nodes.
 
         Args:
@@ -231,7 +231,7 @@ class Model(nn.Module):
         return table
 
     @torch.no_grad()
-    def tables(self, hides: Iterable[Hidden]) -> Iterator[Table]:
+    def tables(self, hides: Iterable[Hidden]) -> Iterator[EmbeddingTable]:
         """`table(hide=...)` of each, one after the other, without gradient.
 
         What each modality says of an entity is worked out once for all of them.
@@ -243,12 +243,15 @@ class Model(nn.Module):
             yield replace(table, vectors=self._fill_unknown(table.vectors, present))
 
     def _table(
-        self, present: Bool[Tensor, "N M"], seen: Seen | None, only: Int[Tensor, " n"] | None
-    ) -> Table:
+        self,
+        present: Bool[Tensor, "N M"],
+        seen: ModalityVectors | None,
+        only: Int[Tensor, " n"] | None,
+    ) -> EmbeddingTable:
         """Vectors from what modalities say; no `seen`: there is structure alone."""
         if seen is None:
             weights = present.to(self.structure.dtype)
-            return Table(self.structure, weights, {}, self.structure.new_zeros(()))
+            return EmbeddingTable(self.structure, weights, {}, self.structure.new_zeros(()))
         fused = self._fuse(seen.stacked, present if only is None else present[only])
         made = fused.vector
         if only is not None:
@@ -258,7 +261,7 @@ class Model(nn.Module):
             own = tokens.new_zeros(len(tokens), len(self.modalities), tokens.shape[1])
             own[:, 0] = tokens
             tokens = self.beside(own)
-        return Table(torch.cat([made, tokens]), fused.weights, seen.views, seen.redundancy)
+        return EmbeddingTable(torch.cat([made, tokens]), fused.weights, seen.views, seen.redundancy)
 
     def shown(self, hide: Hidden) -> Bool[Tensor, "N M"]:
         """Presence, less what is hidden."""
@@ -274,7 +277,7 @@ class Model(nn.Module):
             present[:, self.modalities.index(name)] &= ~entities.to(present.device)
         return present
 
-    def seen(self, only: Int[Tensor, " n"] | None) -> Seen:
+    def seen(self, only: Int[Tensor, " n"] | None) -> ModalityVectors:
         """What every modality says of all entities, or of `only`."""
         structure = self.structure[: self.num_entities]
         if only is not None:
@@ -287,7 +290,7 @@ class Model(nn.Module):
             vectors.append(torch.zeros_like(structure).index_copy(0, rows, inner.vector))
             weights[name] = inner.weights
             redundancy.append(inner.redundancy)
-        return Seen(torch.stack(vectors, 1), weights, torch.stack(redundancy).mean())
+        return ModalityVectors(torch.stack(vectors, 1), weights, torch.stack(redundancy).mean())
 
     def _fuse(self, stacked: Float[Tensor, "n M D"], present: Bool[Tensor, "n M"]) -> Fused:
         fused: Fused = self.across(stacked, present)
@@ -316,10 +319,10 @@ class Model(nn.Module):
         result: Fused = within(seen, mask)
         return result, rows
 
-    def parts(self, name: str) -> tuple[Views, Fusing]:
+    def parts(self, name: str) -> tuple[WhiteningViews, Fusing]:
         """The experts of a modality, and what fuses their views."""
         views, within = self.views[_key(name)], self.within[_key(name)]
-        assert isinstance(views, Views)
+        assert isinstance(views, WhiteningViews)
         assert isinstance(within, Fusing)
         return views, within
 
@@ -372,7 +375,10 @@ class Model(nn.Module):
         return (query * weights[:, None, :, None]).flatten(1)
 
     def score(
-        self, queries: Queries, candidates: Tensor | None = None, table: Table | None = None
+        self,
+        queries: Queries,
+        candidates: Tensor | None = None,
+        table: EmbeddingTable | None = None,
     ) -> Float[Tensor, "B C"]:
         """Scores of candidates as answers; higher is likelier.
 
@@ -394,7 +400,10 @@ class Model(nn.Module):
         )
 
     def embedding_score(
-        self, queries: Queries, candidates: Tensor | None = None, table: Table | None = None
+        self,
+        queries: Queries,
+        candidates: Tensor | None = None,
+        table: EmbeddingTable | None = None,
     ) -> Float[Tensor, "B C"]:
         """The part of `score` that vectors give; arguments as there."""
         vectors = (table or self.frozen()).vectors
@@ -402,12 +411,12 @@ class Model(nn.Module):
         held = vectors[: self.num_entities] if candidates is None else vectors[candidates]
         return self.scorer.compare(query, held)
 
-    def frozen(self) -> Table:
+    def frozen(self) -> EmbeddingTable:
         """The table without gradient, made once and kept until the model trains again."""
         if self._frozen is None:
             with torch.no_grad():
                 table = self.table()
-            self._frozen = Table(
+            self._frozen = EmbeddingTable(
                 table.vectors.detach(), table.weights, table.views, table.redundancy
             )
         return self._frozen

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mocme.core.registry import Part
+from mocme.core.registry import Configurable
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Candidates:
         return not isinstance(self.nodes, slice)
 
 
-class Negatives(Part):
+class NegativeSampling(Configurable):
     """A choice of candidates."""
 
     @abstractmethod
@@ -48,7 +48,7 @@ class Negatives(Part):
         """Candidates among the nodes of a span, less the excluded ones."""
 
 
-class Everyone(Negatives):
+class AllEntities(NegativeSampling):
     """Every candidate of the class."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Everyone(Negatives):
         return Candidates(slice(first, stop), excluded - first, total, excluded)
 
 
-class Pool(Negatives):
+class UniformSampling(NegativeSampling):
     """One uniform pool of `size` candidates a step, drawn without replacement."""
 
     def __init__(self, *, size: int = 256) -> None:
@@ -83,4 +83,4 @@ class Pool(Negatives):
         return Candidates(nodes.to(excluded.device), none, len(ids), excluded)
 
 
-Negatives.kinds = (Everyone, Pool)
+NegativeSampling.kinds = (AllEntities, UniformSampling)

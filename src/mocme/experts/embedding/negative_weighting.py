@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mocme.core.registry import Part
+from mocme.core.registry import Configurable
 
 # Rows of scores that elementwise work is done in at a time, so that a chunk stays in the L2 cache.
 CHUNK = 128
 
 
-class Weighting(Part):
+class Weighting(Configurable):
     """What decides the weight of a negative.
 
     Attributes:
@@ -44,7 +44,7 @@ class Weighting(Part):
         """
 
 
-class Uniform(Weighting):
+class UniformWeighting(Weighting):
     """Every negative weighs the same."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Uniform(Weighting):
         return count.log()
 
 
-class Entropy(Weighting):
+class EntropyWeighting(Weighting):
     """EGNS: w = 1 + beta h, h the binary entropy of sigmoid((s - reference) / temperature) in bits.
 
     `floor` replaces the 1: 0 gives a stronger form, in which sure negatives weigh nothing.
@@ -90,7 +90,7 @@ class Entropy(Weighting):
         return (total + self.floor * count).log()
 
 
-class SelfAdversarial(Weighting):
+class SelfAdversarialWeighting(Weighting):
     """w in proportion to e^(alpha s) (RotatE: Sun et al., ICLR 2019)."""
 
     def __init__(self, *, alpha: float = 1.0) -> None:
@@ -106,7 +106,7 @@ class SelfAdversarial(Weighting):
         return total
 
 
-class Hardest(Weighting):
+class HardestWeighting(Weighting):
     """Only the `count` negatives with the highest scores of each question weigh anything."""
 
     whole_row = True
@@ -125,12 +125,12 @@ class Hardest(Weighting):
         return count.clamp_max(keep).log()
 
 
-class Drawn(Weighting):
+class ImportanceSampling(Weighting):
     """`draws` negatives a question, drawn with replacement in proportion to another weighting."""
 
     whole_row = True
 
-    def __init__(self, *, draws: int = 64, by: Weighting = Entropy()) -> None:
+    def __init__(self, *, draws: int = 64, by: Weighting = EntropyWeighting()) -> None:
         if draws < 1:
             raise ValueError("draws must be at least 1")
         self.draws, self.by = draws, by
@@ -151,4 +151,10 @@ class Drawn(Weighting):
         return torch.full_like(reference, math.log(self.draws))
 
 
-Weighting.kinds = (Uniform, Entropy, SelfAdversarial, Hardest, Drawn)
+Weighting.kinds = (
+    UniformWeighting,
+    EntropyWeighting,
+    SelfAdversarialWeighting,
+    HardestWeighting,
+    ImportanceSampling,
+)

@@ -11,19 +11,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mocme.core.registry import Part
+from mocme.core.registry import Configurable
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import AnswerIndex, Queries
-from mocme.experts.embedding.gradient_buffer import Rows
+from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.losses import Cubes, Softmax, score_batch
 from mocme.experts.embedding.model import Model
-from mocme.experts.embedding.negative_sampling import Candidates, Everyone, Negatives, Pool
+from mocme.experts.embedding.negative_sampling import (
+    AllEntities,
+    Candidates,
+    NegativeSampling,
+    UniformSampling,
+)
 
 # Rejected answers of a step, and candidates that they compete with, at most.
 MOST_REJECTED, RIVALS = 256, 4096
 
 
-class Objective(Part):
+class Objective(Configurable):
     """Link prediction over distinct questions.
 
     Args:
@@ -43,7 +48,7 @@ class Objective(Part):
         self,
         *,
         loss: Softmax = Softmax(),
-        negatives: Negatives = Everyone(),
+        negatives: NegativeSampling = AllEntities(),
         n3: float = 0.0,
         redundancy: float = 0.0,
         token_weight: float = 0.3,
@@ -65,7 +70,7 @@ class Objective(Part):
 
 
 @dataclass(frozen=True)
-class Group:
+class QueryGroup:
     """Questions of a step that share a candidate class, on the processor.
 
     Attributes:
@@ -87,7 +92,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Wrong:
+class RejectedBatch:
     """Rejected answers that a step pushes down.
 
     Attributes:
@@ -103,16 +108,16 @@ class Wrong:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """The questions of a step, group by group.
 
     Attributes:
         norm: weighted number of facts.
     """
 
-    groups: Sequence[Group]
+    groups: Sequence[QueryGroup]
     norm: float
-    wrong: Wrong | None = None
+    wrong: RejectedBatch | None = None
 
     def entities(self, number: int) -> Int[Tensor, " n"] | None:
         """Which of `number` entities the step needs, ascending; None: it may need any."""
@@ -141,7 +146,7 @@ class LinkPrediction:
         self._excluded = facts.excluded.to(device)
         self._none = torch.empty(0, dtype=torch.int64, device=device)
 
-    def batch(self, chosen: Int[Tensor, " B"], generator: torch.Generator) -> Batch:
+    def batch(self, chosen: Int[Tensor, " B"], generator: torch.Generator) -> TrainingBatch:
         """The questions at `chosen` of the index, with their candidates drawn."""
         weight = self._weights(chosen)
         counts = (self.index.offsets[chosen + 1] - self.index.offsets[chosen]).float()
@@ -151,10 +156,14 @@ class LinkPrediction:
             for number in torch.unique(classes)
         ]
         wrong = self._wrong(len(chosen), generator)
-        return Batch(groups, float((weight * counts).sum()) or 1.0, wrong)
+        return TrainingBatch(groups, float((weight * counts).sum()) or 1.0, wrong)
 
     def backward(
-        self, batch: Batch, rows: Rows, redundancy: Tensor, generator: torch.Generator
+        self,
+        batch: TrainingBatch,
+        rows: GradientBuffer,
+        redundancy: Tensor,
+        generator: torch.Generator,
     ) -> Mapping[str, float]:
         """Add the gradient of a batch's loss to all parameters; returns its terms.
 
@@ -172,26 +181,30 @@ class LinkPrediction:
             refused.backward()
             sums["rejected"] = float(refused.detach())
         if self.settings.redundancy and redundancy.requires_grad:
-            # The table is differentiated once, by `Rows.backward`; this adds to the same graph.
+            # The table is differentiated once, by `GradientBuffer.backward`; this adds to the same graph.
             (self.settings.redundancy * redundancy).backward(retain_graph=True)
             sums["redundancy"] = float(redundancy.detach())
         rows.backward()
         return {**sums, "facts": batch.norm}
 
-    def _wrong(self, asked: int, generator: torch.Generator) -> Wrong | None:
+    def _wrong(self, asked: int, generator: torch.Generator) -> RejectedBatch | None:
         """The rejected answers of a step of `asked` questions: each once a pass on average."""
         rejected, share = self.facts.rejected, asked / max(1, len(self.index))
         if not len(rejected) or not self.settings.rejected:
             return None
         count = min(len(rejected), math.ceil(len(rejected) * share), MOST_REJECTED)
         drawn = rejected[torch.randperm(len(rejected), generator=generator)[:count]]
-        rivals = Pool(size=RIVALS).draw(self.facts.spans[0], self.facts.excluded, generator).nodes
+        rivals = (
+            UniformSampling(size=RIVALS)
+            .draw(self.facts.spans[0], self.facts.excluded, generator)
+            .nodes
+        )
         assert isinstance(rivals, Tensor)
         weight = self.settings.rejected * len(rejected) * share / count
         queries = Queries(drawn[:, 0], drawn[:, 1])
-        return Wrong(queries, drawn[:, 2], rivals, weight)
+        return RejectedBatch(queries, drawn[:, 2], rivals, weight)
 
-    def _refused(self, wrong: Wrong, rows: Rows) -> Tensor:
+    def _refused(self, wrong: RejectedBatch, rows: GradientBuffer) -> Tensor:
         """Summed softplus(s - log mean e^o) of rejected answers, o the scores of their rivals.
 
         Minus the log of one minus its share in the softmax of its question would hardly move it:
@@ -211,16 +224,18 @@ class LinkPrediction:
     def _weights(self, chosen: Tensor) -> Float[Tensor, " B"]:
         return self.settings.weight(self.index.queries.relation[chosen], self.facts)
 
-    def _group(self, number: int, chosen: Tensor, generator: torch.Generator) -> Group:
+    def _group(self, number: int, chosen: Tensor, generator: torch.Generator) -> QueryGroup:
         place, node = self.index.rows(chosen)
         used, share = self._sampled(place, generator)
         negatives = self.settings.negatives.draw(
             self.facts.spans[number], self._excluded if number == 0 else self._none, generator
         )
         queries, weight = self.index.queries[chosen], self._weights(chosen)
-        return Group(queries, weight, place, node, used, share, negatives)
+        return QueryGroup(queries, weight, place, node, used, share, negatives)
 
-    def _terms(self, group: Group, rows: Rows, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _terms(
+        self, group: QueryGroup, rows: GradientBuffer, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Summed loss and regulariser of a group."""
         settings, model, device = self.settings, self.model, self.device
         queries, weight = group.queries.to(device), group.weight.to(device)
@@ -252,7 +267,7 @@ class LinkPrediction:
 
     def _n3(
         self,
-        rows: Rows,
+        rows: GradientBuffer,
         heads: Tensor,
         relations: Tensor,
         by_query: Tensor,

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from mocme.core.registry import Part
+from mocme.core.registry import Configurable
 from mocme.experts.embedding.model import Model
 
 
-class Optimizer(Part):
+class Optimizer(Configurable):
     """Any torch optimiser.
 
     Args:
@@ -57,7 +57,7 @@ class Optimizer(Part):
         return self.kind(groups, **extra)
 
 
-class Schedule(Part):
+class Schedule(Configurable):
     """A factor on every rate, as a function of the step alone (so that resuming needs no state).
 
     Args:

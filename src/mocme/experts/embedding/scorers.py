@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mocme.core.registry import Part
+from mocme.core.registry import Configurable
 
 # Differences that are made at a time, by sort of device: so few stay in a processor's cache, where
 # they are made ten times as fast as all at once (benchmarks/rotating.py).
@@ -36,7 +36,7 @@ def moduli(vectors: Float[Tensor, "... D"]) -> Float[Tensor, "... M"]:
     return (real * real + imaginary * imaginary + SMALL).sqrt()
 
 
-class Scorer(Part):
+class Scorer(Configurable):
     """What makes a score of vectors.
 
     Attributes:

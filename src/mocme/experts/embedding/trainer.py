@@ -15,16 +15,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mocme.core.registry import Part
+from mocme.core.registry import Configurable
 from mocme.core.rng import seeded
 from mocme.data.features.tokens import TrainingFacts
-from mocme.experts.embedding.gradient_buffer import Rows
+from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.model import Model
 from mocme.experts.embedding.objective import LinkPrediction, Objective
 from mocme.experts.embedding.optimizers import Optimizer, Schedule
 
 
-class TrainingSettings(Part):
+class TrainingSettings(Configurable):
     """Settings of a training.
 
     Args:
@@ -180,7 +180,7 @@ class Trainer:
         batch = self.objective.batch(chosen, generator)
         only = batch.entities(self.model.num_entities)
         table = self.model.table(progress.step, only=None if only is None else only.to(self.device))
-        rows = Rows(table.vectors, self._spare(table.vectors), self.low)
+        rows = GradientBuffer(table.vectors, self._spare(table.vectors), self.low)
         terms = self.objective.backward(batch, rows, table.redundancy, generator)
         if not math.isfinite(sum(terms.values())):
             raise Diverged(

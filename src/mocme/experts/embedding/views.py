@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mocme.core.registry import Part
+from mocme.core.registry import Configurable
 
 
-class Experts(Part):
+class ModalityViews(Configurable):
     """Settings of a modality's experts: how many views, and what follows the linear map."""
 
     def __init__(self, *, count: int = 4, nonlinearity: str = "none") -> None:
@@ -19,12 +19,12 @@ class Experts(Part):
             raise ValueError(f"nonlinearity must be none, tanh or gelu, not {nonlinearity!r}")
         self.count, self.nonlinearity = count, nonlinearity
 
-    def make(self, width_in: int, width: int, generator: torch.Generator) -> Views:
+    def make(self, width_in: int, width: int, generator: torch.Generator) -> WhiteningViews:
         """The experts of one modality with vectors of length `width_in`."""
-        return Views(width_in, width, self.count, self.nonlinearity, generator)
+        return WhiteningViews(width_in, width, self.count, self.nonlinearity, generator)
 
 
-class Views(nn.Module):
+class WhiteningViews(nn.Module):
     """K whitening linear maps: subtract a learned mean, project to D.
 
     After UniSRec (Hou et al., KDD 2022), where each expert owns its mean and its projection. Inputs
@@ -57,4 +57,4 @@ class Views(nn.Module):
         return views
 
 
-Experts.kinds = ()
+ModalityViews.kinds = ()

@@ -27,7 +27,7 @@ PATHS = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
-class Relations:
+class Adjacency:
     """K relations between N entities, each with its inverse.
 
     Numbering: links 0..R-1 and their inverses R..2R-1, then each kind of pairs of each modality and
@@ -56,7 +56,7 @@ class Relations:
         num_entities: int,
         pairs: Mapping[str, Pairs],
         names: Sequence[str],
-    ) -> Relations:
+    ) -> Adjacency:
         """The relations of training facts and of pairs by modality.
 
         Args:
@@ -82,7 +82,7 @@ class Relations:
                 all_names += [f"{modality}: {name}", f"inverse of {modality}: {name}"]
             inverse.append(np.arange(first, len(all_names)) ^ 1)
         keys, edges = _rows(np.concatenate(directed), num_entities)
-        return Relations(
+        return Adjacency(
             num_relations, num_entities, all_names, np.concatenate(inverse), keys, edges
         )
 
@@ -167,7 +167,7 @@ class Walks:
         paths: how many paths each walk has.
     """
 
-    relations: Relations
+    relations: Adjacency
     walk: Int[np.ndarray, " m"]
     head: Int[np.ndarray, " m"]
     hops: Any
@@ -175,7 +175,7 @@ class Walks:
 
     @staticmethod
     def of(
-        relations: Relations,
+        relations: Adjacency,
         head: Int[np.ndarray, " n"],
         first: Int[np.ndarray, " n"],
         second: Int[np.ndarray, " n"],
@@ -276,9 +276,9 @@ def _check(
             )
 
 
-def relations_of(graph: Graph, features: Features) -> Relations:
+def relations_of(graph: Graph, features: Features) -> Adjacency:
     """What patterns walk along: training links and pairs."""
-    return Relations.of(
+    return Adjacency.of(
         graph.facts("train"),
         graph.num_relations,
         graph.num_entities,

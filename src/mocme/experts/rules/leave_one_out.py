@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from mocme.experts.rules.rule_model import SUREST, Evidence
+from mocme.experts.rules.rule_model import SUREST, RuleModel
 from mocme.experts.rules.rule_regression import strengths
 
 Fact = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Counted:
+class PathCounts:
     """The paths that lead to an answer.
 
     Attributes:
@@ -28,7 +28,7 @@ class Counted:
     through: Mapping[Fact, Mapping[int, int]]
 
 
-def counted(evidence: Evidence, head: int, relation: int, answer: int) -> Counted:
+def counted(evidence: RuleModel, head: int, relation: int, answer: int) -> PathCounts:
     """Paths from `head` to `answer` over the bodies of a directed relation.
 
     The work grows with the neighbours of the two over the relations of bodies, not with the graph.
@@ -36,16 +36,16 @@ def counted(evidence: Evidence, head: int, relation: int, answer: int) -> Counte
     paths: Counter[int] = Counter()
     through: defaultdict[Fact, Counter[int]] = defaultdict(Counter)
     if head == answer:
-        return Counted(paths, through)
+        return PathCounts(paths, through)
     for body, edges in _paths(evidence, head, relation, answer):
         paths[body] += 1
         for fact in {_fact(evidence, *edge) for edge in edges}:
             if fact is not None:
                 through[fact][body] += 1
-    return Counted(paths, through)
+    return PathCounts(paths, through)
 
 
-def losses(evidence: Evidence, head: int, relation: int, answer: int) -> dict[Fact, float]:
+def losses(evidence: RuleModel, head: int, relation: int, answer: int) -> dict[Fact, float]:
     """Change of the evidence added to an answer's score without each fact that is on a path.
 
     A fact (head, relation, tail) is in its own direction, `relation` may be an inverse one.
@@ -58,8 +58,8 @@ def losses(evidence: Evidence, head: int, relation: int, answer: int) -> dict[Fa
     }
 
 
-def added(evidence: Evidence, relation: int, paths: Mapping[int, int]) -> float:
-    """What `Evidence.add_` adds to the score of an answer with so many paths by body."""
+def added(evidence: RuleModel, relation: int, paths: Mapping[int, int]) -> float:
+    """What `RuleModel.add_` adds to the score of an answer with so many paths by body."""
     bodies = [body for body, count in paths.items() if count > 0]
     if not bodies:
         return 0.0
@@ -73,7 +73,7 @@ Edge = tuple[int, int, int]
 
 
 def _paths(
-    evidence: Evidence, head: int, relation: int, answer: int
+    evidence: RuleModel, head: int, relation: int, answer: int
 ) -> Iterator[tuple[int, Iterable[Edge]]]:
     bodies, inverse = evidence.bodies, evidence.relations.inverse
     first, stop = np.searchsorted(bodies.relation, [relation, relation + 1])
@@ -89,7 +89,7 @@ def _paths(
             yield body, [(head, start, middle), (middle, then, answer)]
 
 
-def _tails(evidence: Evidence, relation: int, head: int) -> Int[np.ndarray, " n"]:
+def _tails(evidence: RuleModel, relation: int, head: int) -> Int[np.ndarray, " n"]:
     relations = evidence.relations
     row = int(relations.rows(np.array([relation]), np.array([head]))[0])
     if row < 0:
@@ -99,7 +99,7 @@ def _tails(evidence: Evidence, relation: int, head: int) -> Int[np.ndarray, " n"
     return tails
 
 
-def _fact(evidence: Evidence, head: int, relation: int, tail: int) -> Fact | None:
+def _fact(evidence: RuleModel, head: int, relation: int, tail: int) -> Fact | None:
     """The training fact of an edge; None where it is a pair of entities."""
     links = evidence.relations.num_links
     if relation >= 2 * links:

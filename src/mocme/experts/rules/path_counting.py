@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from mocme.experts.rules.adjacency import PATHS, Relations
+from mocme.experts.rules.adjacency import PATHS, Adjacency
 
 
 def connected(
-    relations: Relations,
+    relations: Adjacency,
     first: Int[np.ndarray, " n"],
     second: Int[np.ndarray, " n"],
     enough: Float[np.ndarray, " n"],
@@ -47,13 +47,13 @@ def connected(
     return count[place]
 
 
-def _ends(relations: Relations) -> Int[np.ndarray, " K1"]:
+def _ends(relations: Adjacency) -> Int[np.ndarray, " K1"]:
     starts = np.arange(len(relations) + 1) * relations.num_entities
     return np.searchsorted(relations.keys, starts)
 
 
 def _forwards(
-    relations: Relations, first: np.ndarray, second: np.ndarray, sizes: np.ndarray
+    relations: Adjacency, first: np.ndarray, second: np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of a body and the same backwards, that with the smaller first relation."""
     long = second >= 0
@@ -70,7 +70,7 @@ def _forwards(
 class _Counter:
     """Counts pairs of one body after the other."""
 
-    def __init__(self, relations: Relations, paths: float) -> None:
+    def __init__(self, relations: Adjacency, paths: float) -> None:
         self.size, self.paths = relations.num_entities, paths
         # As many matrices are kept as take some 130 MB for their row pointers.
         kept = max(8, (1 << 25) // max(1, self.size))

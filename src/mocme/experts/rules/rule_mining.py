@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mocme.experts.rules.adjacency import PATHS, Relations, expand, parts_of
+from mocme.experts.rules.adjacency import PATHS, Adjacency, expand, parts_of
 from mocme.experts.rules.path_counting import connected
 
 # Pairs that a body is taken to connect beside those it does, so that few do not look certain.
@@ -25,7 +25,7 @@ Step = Callable[[float], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Bodies:
+class RuleBodies:
     """n bodies, each for a relation, ascending by relation; second = -1 for bodies of length 1."""
 
     relation: Int[np.ndarray, " n"]
@@ -37,8 +37,10 @@ class Bodies:
     def __len__(self) -> int:
         return len(self.relation)
 
-    def __getitem__(self, index: Int[np.ndarray, " m"] | Bool[np.ndarray, " n"] | slice) -> Bodies:
-        return Bodies(
+    def __getitem__(
+        self, index: Int[np.ndarray, " m"] | Bool[np.ndarray, " n"] | slice
+    ) -> RuleBodies:
+        return RuleBodies(
             self.relation[index],
             self.first[index],
             self.second[index],
@@ -48,7 +50,7 @@ class Bodies:
 
 
 def mine(
-    relations: Relations,
+    relations: Adjacency,
     *,
     support: int,
     confidence: float,
@@ -57,7 +59,7 @@ def mine(
     paths: float,
     seed: int,
     step: Step = lambda share: None,
-) -> Bodies:
+) -> RuleBodies:
     """The `most` best bodies of each of the 2R directed links.
 
     Best is what has the greatest confidence * min(1, support / 10). Counts are made for r < R; the
@@ -82,7 +84,7 @@ def mine(
         lambda share: step((1 + share) / 2),
     )
     sure = bodies.support / (pairs + PRIOR)
-    bodies = Bodies(bodies.relation, bodies.first, bodies.second, bodies.support, sure)
+    bodies = RuleBodies(bodies.relation, bodies.first, bodies.second, bodies.support, sure)
     bodies = bodies[sure >= confidence]
     merit = bodies.confidence * np.minimum(1, bodies.support / 10)
     bodies = bodies[np.lexsort((bodies.second, bodies.first, -merit, bodies.relation))]
@@ -90,16 +92,16 @@ def mine(
     return _both(relations, bodies[place < most])
 
 
-def _both(relations: Relations, bodies: Bodies) -> Bodies:
+def _both(relations: Adjacency, bodies: RuleBodies) -> RuleBodies:
     """These bodies, then the same walked backwards, for the inverses."""
     back = backwards(relations, bodies.first, bodies.second)
     fields = (bodies.relation + relations.num_links, *back, bodies.support, bodies.confidence)
     own = (bodies.relation, bodies.first, bodies.second, bodies.support, bodies.confidence)
-    return Bodies(*(np.concatenate(both) for both in zip(own, fields, strict=True)))
+    return RuleBodies(*(np.concatenate(both) for both in zip(own, fields, strict=True)))
 
 
 def backwards(
-    relations: Relations, first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]
+    relations: Adjacency, first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """The body that leads from t to h where (first, second) leads from h to t."""
     long = second >= 0
@@ -127,7 +129,7 @@ class _Neighbours:
     begin: Int[np.ndarray, " N1"]
 
     @staticmethod
-    def of(relations: Relations, degree: int, seed: int) -> _Neighbours:
+    def of(relations: Adjacency, degree: int, seed: int) -> _Neighbours:
         size, kinds = relations.num_entities, len(relations)
         key = np.repeat(relations.keys, np.diff(relations.edges.indptr))
         head, kind = key % size, key // size
@@ -155,7 +157,7 @@ class _Neighbours:
         return there, place[there]
 
 
-def supports(relations: Relations, degree: int, seed: int, step: Step) -> Bodies:
+def supports(relations: Adjacency, degree: int, seed: int, step: Step) -> RuleBodies:
     """Every body that holds beside a fact, with its support, for r < R (confidence: 0)."""
     near = _Neighbours.of(relations, degree, seed)
     kinds = len(relations)
@@ -171,11 +173,11 @@ def supports(relations: Relations, degree: int, seed: int, step: Step) -> Bodies
         columns.append((np.empty(0, np.int64),) * 3)
     relation, code, count = (np.concatenate(column) for column in zip(*columns, strict=True))
     first, second = code // (kinds + 1), code % (kinds + 1) - 1
-    return Bodies(relation, first, second, count, np.zeros(len(code)))
+    return RuleBodies(relation, first, second, count, np.zeros(len(code)))
 
 
 def _direct(
-    relations: Relations, near: _Neighbours, link: int, head: np.ndarray, tail: np.ndarray
+    relations: Adjacency, near: _Neighbours, link: int, head: np.ndarray, tail: np.ndarray
 ) -> Int[np.ndarray, " n"]:
     """Codes of the bodies of length 1 of each fact."""
     _, place = near.find(head * relations.num_entities + tail)
@@ -186,7 +188,7 @@ def _direct(
 
 
 def _joined(
-    relations: Relations, near: _Neighbours, head: np.ndarray, tail: np.ndarray
+    relations: Adjacency, near: _Neighbours, head: np.ndarray, tail: np.ndarray
 ) -> Iterator[Int[np.ndarray, " n"]]:
     """Codes of the bodies of length 2 of each fact, each once a fact, in parts.
 
@@ -214,7 +216,7 @@ def _joined(
 
 
 def _codes(
-    relations: Relations,
+    relations: Adjacency,
     near: _Neighbours,
     own: np.ndarray,
     swap: np.ndarray,

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mocme.core.registry import Part
+from mocme.core.registry import Configurable
 from mocme.data.graph import Queries
-from mocme.experts.rules.adjacency import Relations, Walks, csr, expand
-from mocme.experts.rules.rule_mining import Bodies, mine
+from mocme.experts.rules.adjacency import Adjacency, Walks, csr, expand
+from mocme.experts.rules.rule_mining import RuleBodies, mine
 from mocme.experts.rules.rule_regression import CELLS, design, regress, strengths
 
 FORMAT = "mocme-patterns-1"
@@ -27,7 +27,7 @@ SUREST = 0.99
 
 
 @final
-class Patterns(Part):
+class RuleSettings(Configurable):
     """Settings of patterns.
 
     Args:
@@ -78,7 +78,7 @@ def _check_weights(strength: float | None, sharpness: float | None) -> None:
 
 
 @dataclass(frozen=True)
-class Reason:
+class RuleShare:
     """A pattern that leads to an answer.
 
     Attributes:
@@ -97,7 +97,7 @@ class Reason:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class RuleModel:
     """Fitted patterns of 2R directed links.
 
     Attributes:
@@ -105,8 +105,8 @@ class Evidence:
         bias: of each directed link; the log odds are this plus what bodies add.
     """
 
-    relations: Relations
-    bodies: Bodies
+    relations: Adjacency
+    bodies: RuleBodies
     weight: Float[np.ndarray, " n"]
     bias: Float[np.ndarray, " R2"]
     strength: float = 1.0
@@ -114,10 +114,10 @@ class Evidence:
 
     @staticmethod
     def fit(
-        relations: Relations,
-        settings: Patterns,
+        relations: Adjacency,
+        settings: RuleSettings,
         advance: Callable[[int, int], None] | None = None,
-    ) -> Evidence:
+    ) -> RuleModel:
         """Find patterns and weigh them.
 
         `strength` and `sharpness` are 1 where the settings leave them out. Equal input gives equal
@@ -140,13 +140,13 @@ class Evidence:
                 seen = design(relations, link, bodies[own], settings.seed)
                 weight[own], bias[link] = regress(seen, settings.ridge)
             tell(links + link + 1, total)
-        found = Evidence(relations, bodies, weight, bias)
+        found = RuleModel(relations, bodies, weight, bias)
         return found.weighed(
             1.0 if settings.strength is None else settings.strength,
             1.0 if settings.sharpness is None else settings.sharpness,
         )
 
-    def weighed(self, strength: float, sharpness: float) -> Evidence:
+    def weighed(self, strength: float, sharpness: float) -> RuleModel:
         """The same evidence, added to scores with other weights.
 
         Raises:
@@ -203,7 +203,7 @@ class Evidence:
         counts = np.bincount(row, minlength=len(head))
         return counts, (cells % size).astype(np.int32), value.astype(np.float32)
 
-    def reasons(self, head: int, relation: int, answer: int) -> list[Reason]:
+    def reasons(self, head: int, relation: int, answer: int) -> list[RuleShare]:
         """The patterns that lead from `head` to `answer`, strongest first.
 
         Their shares and the bias of the relation sum to the log odds of the chance.
@@ -215,13 +215,13 @@ class Evidence:
                 found.append(self._reason(int(body[walk[place]]), int(paths[place])))
         return sorted(found, key=lambda reason: (-reason.share, reason.body))
 
-    def _reason(self, body: int, count: int) -> Reason:
+    def _reason(self, body: int, count: int) -> RuleShare:
         both = (int(self.bodies.first[body]), int(self.bodies.second[body]))
         ids = tuple(relation for relation in both if relation >= 0)
         name = ", then ".join(self.relations.names[relation] for relation in ids)
         weight = float(self.weight[body])
         share = weight * float(strengths(np.array([count]))[0])
-        return Reason(ids, name, count, weight, share)
+        return RuleShare(ids, name, count, weight, share)
 
     def odds(self, queries: Queries) -> tuple[Tensor, Tensor, Float[Tensor, " n"]]:
         """P / (1 - P) where patterns lead, with P at most 0.99.
@@ -255,8 +255,8 @@ class Evidence:
 
     @staticmethod
     def unpacked(
-        tensors: dict[str, Tensor], metadata: dict[str, str], relations: Relations
-    ) -> Evidence:
+        tensors: dict[str, Tensor], metadata: dict[str, str], relations: Adjacency
+    ) -> RuleModel:
         """What `packed` gave, for the relations that it was fitted on.
 
         Raises:
@@ -270,4 +270,6 @@ class Evidence:
             )
         columns = {name: tensor.numpy() for name, tensor in tensors.items()}
         weight, bias = columns.pop("weight"), columns.pop("bias")
-        return Evidence(relations, Bodies(**columns), weight, bias, *json.loads(metadata["added"]))
+        return RuleModel(
+            relations, RuleBodies(**columns), weight, bias, *json.loads(metadata["added"])
+        )

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Real
 
-from mocme.experts.rules.adjacency import Relations, Walks, csr
-from mocme.experts.rules.rule_mining import Bodies
+from mocme.experts.rules.adjacency import Adjacency, Walks, csr
+from mocme.experts.rules.rule_mining import RuleBodies
 
 # Paths of one relation that enter its regression: beyond, heads are drawn.
 MOST = 20_000_000
@@ -41,7 +41,9 @@ def strengths(paths: Real[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return np.log2(1 + paths.astype(np.float64))
 
 
-def design(relations: Relations, link: int, bodies: Bodies, seed: int, most: int = MOST) -> Design:
+def design(
+    relations: Adjacency, link: int, bodies: RuleBodies, seed: int, most: int = MOST
+) -> Design:
     """The pairs that any body of `link` connects to the heads of its training facts.
 
     Most pairs look alike (one path over one body), so that equal rows are counted, not kept. Heads
@@ -66,8 +68,8 @@ _Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.nda
 
 
 def _block(
-    relations: Relations,
-    bodies: Bodies,
+    relations: Adjacency,
+    bodies: RuleBodies,
     heads: Int[np.ndarray, " n"],
     facts: tuple[np.ndarray, np.ndarray],
     left: int,

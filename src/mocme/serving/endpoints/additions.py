@@ -9,17 +9,17 @@ from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import Response
 
 from mocme.inductive.content import FILES, takes
-from mocme.inductive.new_entity import Content, NewEntity, Unfit
+from mocme.inductive.new_entity import Content, InvalidEntity, NewEntity
 from mocme.inductive.pairs import known
 from mocme.inductive.store import Addition
-from mocme.serving.batching import Busy
-from mocme.serving.dispatcher import Hub
+from mocme.serving.batching import QueueFull
+from mocme.serving.dispatcher import Dispatcher
 from mocme.serving.endpoints.browse import RunName
 from mocme.serving.middleware import Refusal
 from mocme.serving.responses import Json
-from mocme.serving.run_view import Served
+from mocme.serving.run_view import RunView
 from mocme.serving.schema import answers, requests
-from mocme.serving.uploads import Pictures
+from mocme.serving.uploads import ImageUploads
 
 PICTURES = "/v1/pictures"
 # Pictures that one process receives at a time, for each is held whole.
@@ -28,14 +28,14 @@ RECEIVED = 4
 TYPES = ("image/png", "image/jpeg", "image/webp", "application/octet-stream")
 
 
-def add(app: FastAPI, hub: Hub) -> None:
+def add(app: FastAPI, hub: Dispatcher) -> None:
     """Additions, and pictures for them."""
 
-    def allowed() -> Pictures:
+    def allowed() -> ImageUploads:
         return hub.pictures
 
-    @app.post("/v1/additions", response_model=answers.Added, status_code=201, tags=["add"])
-    async def make(asked: requests.NewAddition, pictures: Pictures = Depends(allowed)) -> Json:
+    @app.post("/v1/additions", response_model=answers.AddedEntity, status_code=201, tags=["add"])
+    async def make(asked: requests.NewAddition, pictures: ImageUploads = Depends(allowed)) -> Json:
         """Add an entity to a run; nothing is retrained, and it takes part in all questions."""
         live = hub.live(asked.run)
         entity = _entity(asked, live.now, pictures)
@@ -60,7 +60,7 @@ def add(app: FastAPI, hub: Hub) -> None:
     async def remove(
         name: Annotated[list[requests.Name], Query(min_length=1, max_length=1_000)],
         run: RunName = None,
-        pictures: Pictures = Depends(allowed),
+        pictures: ImageUploads = Depends(allowed),
     ) -> Response:
         """Take additions back, all that are named or none.
 
@@ -75,12 +75,12 @@ def add(app: FastAPI, hub: Hub) -> None:
 
     @app.post(
         PICTURES,
-        response_model=answers.Picture,
+        response_model=answers.UploadedImage,
         status_code=201,
         tags=["add"],
         openapi_extra={"requestBody": {"required": True, "content": dict.fromkeys(TYPES, body)}},
     )
-    async def picture(request: Request, pictures: Pictures = Depends(allowed)) -> Json:
+    async def picture(request: Request, pictures: ImageUploads = Depends(allowed)) -> Json:
         """Send a picture, the bytes of its file as the body; its id is for `POST /v1/additions`.
 
         It is kept for a while only: what an entity is made of is its vector.
@@ -94,14 +94,14 @@ def add(app: FastAPI, hub: Hub) -> None:
                 "send the bytes of its file, with the header: Content-Type: image/png (or as is)",
             )
         if receiving.locked():
-            raise Busy(1)
+            raise QueueFull(1)
         async with receiving:
             data = await asyncio.wait_for(request.body(), hub.limits.seconds)
             id = await hub.adding(lambda: pictures.keep(data))
         return Json({"id": id, "bytes": len(data)}, 201)
 
 
-def _entity(asked: requests.NewAddition, served: Served, pictures: Pictures) -> NewEntity:
+def _entity(asked: requests.NewAddition, served: RunView, pictures: ImageUploads) -> NewEntity:
     """As the library takes it; a path of a file comes from `pictures`, and from nowhere else."""
     facts = [(fact.head, fact.relation, fact.tail) for fact in asked.facts]
     has = known(served.loaded.trained)
@@ -114,21 +114,21 @@ def _entity(asked: requests.NewAddition, served: Served, pictures: Pictures) -> 
 
 
 def _content(
-    where: str, name: str, given: requests.Given, kind: str, pictures: Pictures
+    where: str, name: str, given: requests.ModalityContent, kind: str, pictures: ImageUploads
 ) -> Content:
     field = f"content.{name}"
     if given.pictures is not None:
         if kind != "pictures":
-            raise Unfit(f"{where}: is not made of pictures; leave them out", field)
+            raise InvalidEntity(f"{where}: is not made of pictures; leave them out", field)
         try:
             return [pictures.find(id) for id in given.pictures]
         except LookupError as error:
-            raise Unfit(f"{where}: {error.args[0]}", field) from error
+            raise InvalidEntity(f"{where}: {error.args[0]}", field) from error
     if given.texts is not None:
         if kind in FILES:
             # The library would take a text for the path of a file of this machine.
             how = "send pictures to POST /v1/pictures" if kind == "pictures" else "give a vector"
-            raise Unfit(f"{where}: is made of files, and takes no text; {how}", field)
+            raise InvalidEntity(f"{where}: is made of files, and takes no text; {how}", field)
         return given.texts
     if given.tokens is not None:
         return frozenset(given.tokens)

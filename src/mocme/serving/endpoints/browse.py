@@ -8,7 +8,7 @@ from fastapi import FastAPI, Query
 from fastapi.responses import FileResponse, Response
 from starlette.exceptions import HTTPException
 
-from mocme.serving.dispatcher import Hub
+from mocme.serving.dispatcher import Dispatcher
 from mocme.serving.entity_content import LARGEST, kind_of
 from mocme.serving.responses import Json
 from mocme.serving.schema import answers
@@ -17,7 +17,7 @@ Text = Annotated[str, Query(min_length=1, max_length=10_000)]
 RunName = Annotated[str | None, Query(max_length=1_000, description="Which of the served runs.")]
 
 
-def add(app: FastAPI, hub: Hub) -> None:
+def add(app: FastAPI, hub: Dispatcher) -> None:
     """Runs, entities and their facts."""
 
     @app.get("/v1/runs", response_model=answers.Runs, tags=["look"])
@@ -26,7 +26,7 @@ def add(app: FastAPI, hub: Hub) -> None:
         abouts = [(await hub.newest(live)).about for live in hub.runs.values()]
         return Json({"runs": abouts, "version": app.version, "adds": hub.adds})
 
-    @app.get("/v1/search", response_model=answers.Found, tags=["look"])
+    @app.get("/v1/search", response_model=answers.NameMatches, tags=["look"])
     async def search(
         q: Annotated[str, Query(max_length=1_000)] = "",
         k: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -35,12 +35,12 @@ def add(app: FastAPI, hub: Hub) -> None:
         """Entities by the beginning of their name, of a word in it, or by likeness."""
         return Json(await hub.look(run, lambda served: served.find(q, k)))
 
-    @app.get("/v1/entity", response_model=answers.Entity, tags=["look"])
+    @app.get("/v1/entity", response_model=answers.EntityInfo, tags=["look"])
     async def entity(name: Text, run: RunName = None) -> Json:
         """An entity, and what is known of it."""
         return Json(await hub.look(run, lambda served: served.entity(name)))
 
-    @app.get("/v1/facts", response_model=answers.Facts, tags=["look"])
+    @app.get("/v1/facts", response_model=answers.FactPage, tags=["look"])
     async def facts(
         name: Text,
         relation: Annotated[str | None, Query(max_length=10_000)] = None,
@@ -77,7 +77,7 @@ def add(app: FastAPI, hub: Hub) -> None:
         how = "inline" if kind != "other" else "attachment"
         return FileResponse(path, media_type=media, headers=sandbox, content_disposition_type=how)
 
-    @app.get("/v1/report", response_model=answers.Report, tags=["look"])
+    @app.get("/v1/report", response_model=answers.RunReport, tags=["look"])
     async def report(run: RunName = None) -> Json:
         """Evaluations, the training's passes and the calibration."""
         return Json(await hub.look(run, lambda served: served.report()))

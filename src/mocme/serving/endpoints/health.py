@@ -9,14 +9,14 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 
-from mocme.serving.dispatcher import Hub
+from mocme.serving.dispatcher import Dispatcher
 from mocme.serving.responses import Json, failed
 from mocme.serving.schema import answers
 
 PAGES = Path(__file__).parents[1] / "pages"
 
 
-def add(app: FastAPI, hub: Hub) -> None:
+def add(app: FastAPI, hub: Dispatcher) -> None:
     """Health, metrics and the page."""
 
     @app.get("/healthz", response_model=answers.Health, tags=["process"])

@@ -10,21 +10,21 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from mocme.data.reviews import FORMATS, Decision, Review, export_name, exported
-from mocme.serving.dispatcher import Hub
+from mocme.serving.dispatcher import Dispatcher
 from mocme.serving.responses import Json
 from mocme.serving.schema import answers, requests
 
 
-def add(app: FastAPI, hub: Hub) -> None:
+def add(app: FastAPI, hub: Dispatcher) -> None:
     """Decisions of reviewers."""
 
     @app.post("/v1/reviews", response_model=Review, status_code=201, tags=["review"])
     async def decide(asked: requests.NewReview) -> Json:
         """Keep a decision on a fact."""
         kept = hub.kept()
-        fact = requests.Fact(head=asked.head, relation=asked.relation, tail=asked.tail)
+        fact = requests.FactBody(head=asked.head, relation=asked.relation, tail=asked.tail)
         # In no lane: a decision waits behind nobody's question.
-        one = requests.Check(facts=[fact])
+        one = requests.CheckRequest(facts=[fact])
         (item,) = (await hub.look(asked.run, lambda served: served.check(one)))["predictions"]
         review = await asyncio.to_thread(
             kept.add,

@@ -10,10 +10,10 @@ from pydantic import BaseModel, Field
 from mocme.data.reviews import Review
 from mocme.inductive.content import Takes
 from mocme.prediction.schema import Prediction
-from mocme.serving.schema.requests import Fact
+from mocme.serving.schema.requests import FactBody
 
 
-class Shown(BaseModel):
+class PredictionBody(BaseModel):
     """A prediction; see `mocme.Prediction`."""
 
     head: str
@@ -33,7 +33,7 @@ class Answer(BaseModel):
     """The answers of one question, best first; of `check`, in the order of the facts."""
 
     question: str
-    predictions: list[Shown]
+    predictions: list[PredictionBody]
 
     @staticmethod
     def of(question: str, items: Sequence[Prediction]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Answer(BaseModel):
         return {"question": question, "predictions": [item.as_dict() for item in items]}
 
 
-class Problem(BaseModel):
+class ErrorDetail(BaseModel):
     """What went wrong, what to do, and which part of the request it is about, where it is one."""
 
     code: str
@@ -51,16 +51,16 @@ class Problem(BaseModel):
     field: str = ""
 
 
-class Failure(BaseModel):
+class ErrorBody(BaseModel):
     """The body of every answer that is none."""
 
-    error: Problem
+    error: ErrorDetail
 
 
 class Answers(BaseModel):
     """Answers of a batch, each an answer or why there is none."""
 
-    answers: list[Answer | Failure]
+    answers: list[Answer | ErrorBody]
 
 
 class NamedCount(BaseModel):
@@ -84,7 +84,7 @@ class Present(BaseModel):
     attributes: list[str]
 
 
-class About(BaseModel):
+class RunInfo(BaseModel):
     """A served run."""
 
     name: str
@@ -103,12 +103,12 @@ class About(BaseModel):
 class Runs(BaseModel):
     """The served runs, the first is asked where none is named; and whether one may add to them."""
 
-    runs: list[About]
+    runs: list[RunInfo]
     version: str
     adds: bool
 
 
-class Found(BaseModel):
+class NameMatches(BaseModel):
     """Names that match."""
 
     entities: list[NamedCount]
@@ -137,11 +137,11 @@ class FileOf(BaseModel):
     url: str
 
 
-class Added(BaseModel):
+class AddedEntity(BaseModel):
     """An entity that was added; `given` says in words what its modalities are made of."""
 
     name: str
-    facts: list[Fact]
+    facts: list[FactBody]
     modalities: list[str]
     tokens: dict[str, list[str]]
     given: dict[str, str]
@@ -162,17 +162,17 @@ class AdditionList(BaseModel):
     """Additions, the oldest first."""
 
     total: int
-    additions: list[Added]
+    additions: list[AddedEntity]
 
 
-class Picture(BaseModel):
+class UploadedImage(BaseModel):
     """A picture that was sent, for `content` of `POST /v1/additions`."""
 
     id: str
     bytes: int
 
 
-class AddedOf(BaseModel):
+class AdditionInfo(BaseModel):
     """How an entity was added: when, what was given by modality in words, what is to be known."""
 
     time: str
@@ -180,7 +180,7 @@ class AddedOf(BaseModel):
     notes: list[str]
 
 
-class Entity(BaseModel):
+class EntityInfo(BaseModel):
     """An entity, and what is known of it."""
 
     name: str
@@ -196,7 +196,7 @@ class Entity(BaseModel):
     numbers: list[NumberOf]
     files: list[FileOf]
     types: list[str]
-    addition: AddedOf | None
+    addition: AdditionInfo | None
 
 
 class SplitFact(BaseModel):
@@ -208,7 +208,7 @@ class SplitFact(BaseModel):
     split: str
 
 
-class Facts(BaseModel):
+class FactPage(BaseModel):
     """Some of an entity's facts."""
 
     total: int
@@ -223,7 +223,7 @@ class Neighbourhood(BaseModel):
     left_out: int
 
 
-class Report(BaseModel):
+class RunReport(BaseModel):
     """The run in figures, as its folder holds them."""
 
     evaluations: list[dict[str, Any]]

@@ -46,11 +46,11 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _Asked(_Body):
+class _RunRequest(_Body):
     run: RunName = None
 
 
-class _Linked(_Asked):
+class _Linked(_RunRequest):
     k: K = 10
     known: Known = "hide"
     among: Among = "all"
@@ -61,29 +61,29 @@ class _Linked(_Asked):
         return Question(head, relation, tail, *settings)
 
 
-class Tails(_Linked):
+class TailsRequest(_Linked):
     """The likeliest tails of (head, relation, ?)."""
 
     head: Name
     relation: Relation
 
     def question(self) -> Question:
-        """As `mocme.Completer` takes it."""
+        """As `mocme.Predictor` takes it."""
         return self._question(self.head, self.relation, None)
 
 
-class Heads(_Linked):
+class HeadsRequest(_Linked):
     """The likeliest heads of (?, relation, tail)."""
 
     relation: Relation
     tail: Name
 
     def question(self) -> Question:
-        """As `mocme.Completer` takes it."""
+        """As `mocme.Predictor` takes it."""
         return self._question(None, self.relation, self.tail)
 
 
-class Relations(_Asked):
+class RelationsRequest(_RunRequest):
     """The likeliest relations of (head, ?, tail)."""
 
     head: Name
@@ -93,11 +93,11 @@ class Relations(_Asked):
     min_probability: Least = 0.0
 
     def question(self) -> Question:
-        """As `mocme.Completer` takes it."""
+        """As `mocme.Predictor` takes it."""
         return Question(self.head, None, self.tail, self.k, self.known, "all", self.min_probability)
 
 
-class Missing(_Asked):
+class MissingRequest(_RunRequest):
     """What is missing about an entity, over all relations."""
 
     entity: Name
@@ -105,7 +105,7 @@ class Missing(_Asked):
     min_probability: Least = 0.0
 
 
-class Fact(_Body):
+class FactBody(_Body):
     """A fact by names."""
 
     head: Name
@@ -113,44 +113,44 @@ class Fact(_Body):
     tail: Name
 
 
-class Check(_Asked):
+class CheckRequest(_RunRequest):
     """Score and probability of given facts."""
 
-    facts: list[Fact] = Field(min_length=1, max_length=BATCH)
+    facts: list[FactBody] = Field(min_length=1, max_length=BATCH)
 
 
-class Explain(Fact):
+class ExplainRequest(FactBody):
     """What speaks for a fact."""
 
     run: RunName = None
 
 
-class AskTails(Tails):
-    """See `Tails`."""
+class AskTails(TailsRequest):
+    """See `TailsRequest`."""
 
     ask: Literal["tails"]
 
 
-class AskHeads(Heads):
-    """See `Heads`."""
+class AskHeads(HeadsRequest):
+    """See `HeadsRequest`."""
 
     ask: Literal["heads"]
 
 
-class AskRelations(Relations):
-    """See `Relations`."""
+class AskRelations(RelationsRequest):
+    """See `RelationsRequest`."""
 
     ask: Literal["relations"]
 
 
-class AskMissing(Missing):
-    """See `Missing`."""
+class AskMissing(MissingRequest):
+    """See `MissingRequest`."""
 
     ask: Literal["missing"]
 
 
-class AskCheck(Check):
-    """See `Check`."""
+class AskCheck(CheckRequest):
+    """See `CheckRequest`."""
 
     ask: Literal["check"]
 
@@ -160,7 +160,7 @@ AnyQuestion = Annotated[
 ]
 
 
-class Batch(_Body):
+class BatchRequest(_Body):
     """Several questions, answered in their order."""
 
     questions: list[AnyQuestion] = Field(
@@ -175,7 +175,7 @@ class Batch(_Body):
     )
 
 
-class NewReview(_Asked):
+class NewReview(_RunRequest):
     """A decision on a fact."""
 
     head: Name
@@ -194,7 +194,7 @@ Numbers = Annotated[
 ]
 
 
-class Given(_Body):
+class ModalityContent(_Body):
     """What a new entity has of one modality: one of these."""
 
     texts: Annotated[list[Text], Field(min_length=1, max_length=100)] | None = None
@@ -216,20 +216,20 @@ class Given(_Body):
     ) = None
 
     @model_validator(mode="after")
-    def _one(self) -> Given:
+    def _one(self) -> ModalityContent:
         if len(self.model_fields_set) != 1 or all(value is None for _, value in self):
             raise ValueError(f"give one of {', '.join(type(self).model_fields)}")
         return self
 
 
-class NewAddition(_Asked):
+class NewAddition(_RunRequest):
     """An entity to add to a run; all but its name may be left out."""
 
     name: Annotated[
         str, Field(min_length=1, max_length=10_000, examples=["Newland"]), AfterValidator(_text)
     ]
     facts: Annotated[
-        list[Fact],
+        list[FactBody],
         Field(
             max_length=1_000,
             description="Each names the entity; the other end is in the graph, or an addition.",
@@ -245,7 +245,7 @@ class NewAddition(_Asked):
         Field(description="By attribute, for every modality made of numbers not in `content`."),
     ] = None
     content: Annotated[
-        dict[str, Given], Field(max_length=1_000, description="By name of the modality.")
+        dict[str, ModalityContent], Field(max_length=1_000, description="By name of the modality.")
     ] = {}
     names: Annotated[
         list[Name],

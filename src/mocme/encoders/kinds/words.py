@@ -9,9 +9,9 @@ from typing import Literal
 from mocme.core.device import Interrupted
 from mocme.data.features.tokens import rarest
 from mocme.data.words import UNITS
-from mocme.encoders.base import Failure, Job, Outcome, Unusable
-from mocme.encoders.inputs import Raw, read_text
-from mocme.encoders.store import PAGE, Store
+from mocme.encoders.base import EncodingFailure, EncodingJob, EncodingReport, UnusableItem
+from mocme.encoders.inputs import RawEncoder, read_text
+from mocme.encoders.store import PAGE, FeatureStore
 from mocme.encoders.subwords import Subwords
 from mocme.encoders.writer import settle_tokens
 
@@ -20,7 +20,7 @@ STOPPED = "stopped; the same command starts again"
 Cut = Callable[[Sequence[str]], Sequence[list[str]]]
 
 
-class Words(Raw):
+class WordsEncoder(RawEncoder):
     """The rarest tokens of each entity's texts, as the modality `words` has them.
 
     All texts of an entity count as one, a line each. A token counts only within the limits of how
@@ -64,10 +64,10 @@ class Words(Raw):
         self.unit, self.tokenizer, self.vocabulary = unit, tokenizer, vocabulary
         self.per_entity, self.at_least, self.at_most = per_entity, at_least, at_most
 
-    def encode(self, job: Job) -> Outcome:
+    def encode(self, job: EncodingJob) -> EncodingReport:
         started = time.perf_counter()
-        outcome = Outcome(job.name, "words", str(job.path))
-        with Store(job.path) as store:
+        outcome = EncodingReport(job.name, "words", str(job.path))
+        with FeatureStore(job.path) as store:
             sources = self.gather(job, store, outcome)
             if several := store.settle("\n"):
                 outcome.counts["entities with several texts, joined"] = several
@@ -97,7 +97,7 @@ class Words(Raw):
         outcome.seconds = time.perf_counter() - started
         return outcome
 
-    def _cut(self, job: Job, store: Store) -> tuple[Cut, Mapping[str, str]]:
+    def _cut(self, job: EncodingJob, store: FeatureStore) -> tuple[Cut, Mapping[str, str]]:
         """What cuts texts, and its description."""
         often = f"the {self.per_entity} rarest" if self.per_entity else "all"
         limits = f"in {self.at_least} entities or more, in at most the share {self.at_most}"
@@ -114,14 +114,16 @@ class Words(Raw):
         return pieces, {**described, "encoder_revision": f"sha256 {pieces.sha256}"}
 
 
-def _texts(job: Job, store: Store) -> Iterator[str]:
+def _texts(job: EncodingJob, store: FeatureStore) -> Iterator[str]:
     for window in store.windows(PAGE):
         if job.stopped.is_set():
             raise Interrupted(STOPPED)
         yield from (item.source for item in window)
 
 
-def _sets(job: Job, store: Store, cut: Cut, outcome: Outcome) -> Iterator[tuple[int, list[str]]]:
+def _sets(
+    job: EncodingJob, store: FeatureStore, cut: Cut, outcome: EncodingReport
+) -> Iterator[tuple[int, list[str]]]:
     """The tokens of each entity that has a text; what has none is listed."""
     done = 0
     for window in store.windows(PAGE):
@@ -131,9 +133,9 @@ def _sets(job: Job, store: Store, cut: Cut, outcome: Outcome) -> Iterator[tuple[
         for item in window:
             try:
                 texts.append((item.entity, read_text(item).decode()))
-            except Unusable as error:
+            except UnusableItem as error:
                 name = job.graph.entities[item.entity]
-                outcome.failures.append(Failure(name, item.place, str(error)))
+                outcome.failures.append(EncodingFailure(name, item.place, str(error)))
         found = cut([text for _, text in texts])
         yield from ((entity, own) for (entity, _), own in zip(texts, found, strict=True))
         outcome.encoded += len(texts)

@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mocme.data.features.numeric import Columns, kept_scales, scaled
-from mocme.encoders.base import Job, Outcome
-from mocme.encoders.numeric_io import Figures
+from mocme.encoders.base import EncodingJob, EncodingReport
+from mocme.encoders.numeric_io import NumberEncoder
 from mocme.encoders.store import PAGE
 from mocme.encoders.writer import write_vectors
 
 
-class Numeric(Figures):
+class NumericEncoder(NumberEncoder):
     """Numbers as a vector: for each attribute a scaled column and one that says it is there.
 
     The arithmetic is that of the modality `numbers` (`mocme.data.features.numeric.scaled`).
@@ -49,9 +49,9 @@ class Numeric(Figures):
             raise ValueError("bins must be 0 or at least 2")
         self.bins = bins
 
-    def encode(self, job: Job) -> Outcome:
+    def encode(self, job: EncodingJob) -> EncodingReport:
         started = time.perf_counter()
-        outcome = Outcome(job.name, "numeric", str(job.path))
+        outcome = EncodingReport(job.name, "numeric", str(job.path))
         columns, sources = self.read(job, outcome)
         rows = np.unique(np.concatenate([ids for ids, _ in columns.values()]))
         each = 2 + self.bins

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from mocme.encoders import image
-from mocme.encoders.base import Outcome
-from mocme.encoders.image_backbones import BATCH, PictureEngine
+from mocme.encoders.base import EncodingReport
+from mocme.encoders.image_backbones import BATCH, ImageEngine
 from mocme.encoders.inputs import find_file
-from mocme.encoders.neural import Identity, Neural, in_chunks
+from mocme.encoders.kinds import image
+from mocme.encoders.neural import Identity, NeuralEncoder, in_chunks
 from mocme.encoders.pretrained import extra
-from mocme.encoders.store import Item, group_means
+from mocme.encoders.store import RawItem, group_means
 from mocme.encoders.video_io import BYTES, ENDINGS, read_frames
 from mocme.encoders.vision import Fit, Pooling
 
 
-class Video(Neural):
+class VideoEncoder(NeuralEncoder):
     """Videos by a network for pictures: the mean of frames that are evenly spaced in time.
 
     Files of at most 500 MB: MP4, MOV, WebM, Matroska, AVI, MPEG and others. Several videos of an
@@ -55,7 +55,7 @@ class Video(Neural):
             raise ValueError("frames must be at least 1 and at most 256")
         self.model, self.fit, self.pooling, self.frames = model, fit, pooling, frames
 
-    def content(self, item: Item) -> Path:
+    def content(self, item: RawItem) -> Path:
         return find_file(item, BYTES)
 
     def engine(self, device: torch.device, allow_download: bool) -> VideoEngine:
@@ -75,7 +75,7 @@ class VideoEngine:
 
     unit = False
 
-    def __init__(self, pictures: PictureEngine, frames: int) -> None:
+    def __init__(self, pictures: ImageEngine, frames: int) -> None:
         self.pictures, self.frames = pictures, frames
         self.width = pictures.width
         self.together = max(1, BATCH // frames)
@@ -85,7 +85,7 @@ class VideoEngine:
             "frames": f"{frames}, evenly spaced; their mean",
         }
 
-    def prepare(self, content: Path, outcome: Outcome) -> UInt8[np.ndarray, "n side side 3"]:
+    def prepare(self, content: Path, outcome: EncodingReport) -> UInt8[np.ndarray, "n side side 3"]:
         """Frames of the network's size."""
         return np.stack(read_frames(content, self.frames, self.pictures.shape, outcome))
 

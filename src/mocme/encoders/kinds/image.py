@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import torch
 
-from mocme.encoders.image_backbones import Lite0Engine, PictureEngine
+from mocme.encoders.image_backbones import ImageEngine, Lite0Engine
 from mocme.encoders.image_io import BYTES, ENDINGS
 from mocme.encoders.inputs import read_file
-from mocme.encoders.neural import Neural
+from mocme.encoders.neural import NeuralEncoder
 from mocme.encoders.pretrained import named
-from mocme.encoders.store import Item
+from mocme.encoders.store import RawItem
 from mocme.encoders.vision import Fit, Pooling, VisionEngine
 
 DEFAULT = "efficientnet-lite0"
 
 
-class Image(Neural):
+class ImageEncoder(NeuralEncoder):
     """Pictures by a network; several of an entity count as their mean.
 
     Args:
@@ -54,10 +54,10 @@ class Image(Neural):
             raise ValueError("patches must be at least 0")
         self.model, self.fit, self.pooling, self.patches = model, fit, pooling, patches
 
-    def content(self, item: Item) -> bytes:
+    def content(self, item: RawItem) -> bytes:
         return read_file(item, BYTES)
 
-    def engine(self, device: torch.device, allow_download: bool) -> PictureEngine:
+    def engine(self, device: torch.device, allow_download: bool) -> ImageEngine:
         """The network of these settings."""
         return engine_of(self.model, self.fit, self.pooling, self.patches, device, allow_download)
 
@@ -80,7 +80,7 @@ def engine_of(
     patches: int,
     device: torch.device,
     allow_download: bool,
-) -> PictureEngine:
+) -> ImageEngine:
     """A network for pictures, by its name.
 
     Raises:

@@ -25,18 +25,18 @@ from mocme.encoders.audio_io import (
     read_sound,
     statistics,
 )
-from mocme.encoders.base import Outcome
+from mocme.encoders.base import EncodingReport
 from mocme.encoders.inputs import read_file
-from mocme.encoders.neural import Engine, Identity, Neural, in_chunks
+from mocme.encoders.neural import Engine, Identity, NeuralEncoder, in_chunks
 from mocme.encoders.pretrained import extra, load_network, load_settings, named, revision
-from mocme.encoders.store import Item, group_means
+from mocme.encoders.store import RawItem, group_means
 
 DEFAULT = "log-mel"
 # Windows of sound that go through a network at a time.
 BATCH = 8
 
 
-class Audio(Neural):
+class AudioEncoder(NeuralEncoder):
     """Sounds by their spectrum or by a network; several of an entity count as their mean.
 
     Files of at most 20 MB, read by libsndfile: WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF and others.
@@ -74,7 +74,7 @@ class Audio(Neural):
             raise ValueError("seconds must be at least 1 and at most 60")
         self.model, self.minutes, self.seconds = model, minutes, seconds
 
-    def content(self, item: Item) -> bytes:
+    def content(self, item: RawItem) -> bytes:
         return read_file(item, BYTES)
 
     def engine(self, device: torch.device, allow_download: bool) -> Engine:
@@ -88,7 +88,7 @@ class Audio(Neural):
             import soxr  # noqa: F401
         if self.model == DEFAULT:
             return LogMelEngine(self.minutes)
-        return SoundEngine(self, device, allow_download)
+        return AudioEngine(self, device, allow_download)
 
 
 class LogMelEngine:
@@ -107,7 +107,7 @@ class LogMelEngine:
             "minutes": f"at most {minutes:g}",
         }
 
-    def prepare(self, content: bytes, outcome: Outcome) -> Float[np.ndarray, "F"]:
+    def prepare(self, content: bytes, outcome: EncodingReport) -> Float[np.ndarray, "F"]:
         """All there is to do, for threads do it."""
         sound = read_sound(content, RATE, self.seconds, outcome)
         found: Float[np.ndarray, "F"] = statistics(log_mel(torch.from_numpy(sound))).numpy()
@@ -122,7 +122,7 @@ class LogMelEngine:
         return np.stack(batch)
 
 
-class Heard(NamedTuple):
+class AudioClip(NamedTuple):
     """A sound as a network takes it.
 
     Attributes:
@@ -134,7 +134,7 @@ class Heard(NamedTuple):
     lengths: list[int]
 
 
-class SoundEngine:
+class AudioEngine:
     """An audio model of transformers that is loaded.
 
     Raises:
@@ -144,7 +144,7 @@ class SoundEngine:
     window = 4
     unit = False
 
-    def __init__(self, settings: Audio, device: torch.device, allow_download: bool) -> None:
+    def __init__(self, settings: AudioEncoder, device: torch.device, allow_download: bool) -> None:
         with extra("transformers", "models"):
             import transformers
         self.name, self.device, self.most = settings.model, device, settings.minutes * 60
@@ -196,11 +196,11 @@ class SoundEngine:
             raise ValueError(f"the model {self.name!r} gives no vector, or not the same one twice")
         return int(first.shape[1])
 
-    def prepare(self, content: bytes, outcome: Outcome) -> Heard:
+    def prepare(self, content: bytes, outcome: EncodingReport) -> AudioClip:
         """The windows of a sound."""
         return self._heard(read_sound(content, self.rate, self.most, outcome))
 
-    def _heard(self, sound: Float[np.ndarray, "samples"]) -> Heard:
+    def _heard(self, sound: Float[np.ndarray, "samples"]) -> AudioClip:
         parts = [sound[first : first + self.length] for first in range(0, len(sound), self.length)]
         if len(parts) > 1 and len(parts[-1]) < self.rate:
             parts.pop()
@@ -210,13 +210,13 @@ class SoundEngine:
             dict(self.extractor(part, sampling_rate=self.rate, return_tensors="pt"))
             for part in parts
         ]
-        return Heard(windows, [len(part) for part in parts])
+        return AudioClip(windows, [len(part) for part in parts])
 
-    def batches(self, ready: Sequence[Heard]) -> Iterator[list[int]]:
+    def batches(self, ready: Sequence[AudioClip]) -> Iterator[list[int]]:
         """Sounds in their order; the windows of one are enough for a batch."""
         return in_chunks(len(ready), 4)
 
-    def encode(self, batch: Sequence[Heard]) -> Float[np.ndarray, "n F"]:
+    def encode(self, batch: Sequence[AudioClip]) -> Float[np.ndarray, "n F"]:
         """The vectors of some sounds: means of their windows', weighted by their lengths."""
         flat = [window for heard in batch for window in heard.windows]
         # Only windows of the same length go together, so that nothing is padded.

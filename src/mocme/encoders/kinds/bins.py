@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from mocme.data.features.numeric import bin_sets, kept_edges
 from mocme.data.features.tokens import rarest
-from mocme.encoders.base import Job, Outcome
-from mocme.encoders.numeric_io import Figures
+from mocme.encoders.base import EncodingJob, EncodingReport
+from mocme.encoders.numeric_io import NumberEncoder
 from mocme.encoders.writer import settle_tokens
 
 
-class Bins(Figures):
+class BinsEncoder(NumberEncoder):
     """Numbers as tokens ``attribute#bin``, as the modality `bins` has them.
 
     Args:
@@ -42,9 +42,9 @@ class Bins(Figures):
             raise ValueError("bins must be at least 2")
         self.bins = bins
 
-    def encode(self, job: Job) -> Outcome:
+    def encode(self, job: EncodingJob) -> EncodingReport:
         started = time.perf_counter()
-        outcome = Outcome(job.name, "bins", str(job.path))
+        outcome = EncodingReport(job.name, "bins", str(job.path))
         columns, sources = self.read(job, outcome)
         encoder = f"quantile bins, at most {self.bins} an attribute"
         tokens = rarest(

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mocme.encoders.base import Outcome
+from mocme.encoders.base import EncodingReport
 from mocme.encoders.inputs import read_text
-from mocme.encoders.neural import Engine, Identity, Neural
+from mocme.encoders.neural import Engine, Identity, NeuralEncoder
 from mocme.encoders.pretrained import extra, loading, named, revision
-from mocme.encoders.store import Item, group_means
+from mocme.encoders.store import RawItem, group_means
 
 # Padded tokens that go through the network at a time: few stay in a processor's cache, which is a
 # third faster than 4,096 (benchmarks/encoders.py); an accelerator wants many.
@@ -23,7 +23,7 @@ FEW = 512
 DEFAULT = "all-MiniLM-L6-v2"
 
 
-class Text(Neural):
+class TextEncoder(NeuralEncoder):
     """Texts by a sentence encoder.
 
     All texts of an entity are joined, in the order of files and lines. A text of more tokens than
@@ -61,7 +61,7 @@ class Text(Neural):
         self.model, self.pooling, self.join = model, pooling, join
         self.windows, self.tokens = windows, tokens
 
-    def content(self, item: Item) -> bytes:
+    def content(self, item: RawItem) -> bytes:
         return read_text(item)
 
     def separator(self) -> str:
@@ -85,7 +85,7 @@ class SentenceEngine:
     window = 4096
     unit = True
 
-    def __init__(self, settings: Text, device: torch.device, allow_download: bool) -> None:
+    def __init__(self, settings: TextEncoder, device: torch.device, allow_download: bool) -> None:
         with extra("sentence-transformers", "text"):
             from sentence_transformers import SentenceTransformer
             from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -115,14 +115,14 @@ class SentenceEngine:
             "windows": f"at most {settings.windows} of {self.most} tokens, mean by tokens",
         }
 
-    def _most(self, settings: Text) -> int:
+    def _most(self, settings: TextEncoder) -> int:
         frame = len(self.before) + len(self.after)
         limit = int(self.model.max_seq_length or FEW)
         if settings.tokens and not frame < settings.tokens <= limit:
             raise ValueError(f"tokens must lie within {frame + 1} and the model's {limit}")
         return settings.tokens or limit
 
-    def prepare(self, content: bytes, outcome: Outcome) -> Windows:
+    def prepare(self, content: bytes, outcome: EncodingReport) -> Windows:
         """The windows of a text."""
         ids = self.tokenizer(
             content.decode(), add_special_tokens=False, truncation=False, verbose=False

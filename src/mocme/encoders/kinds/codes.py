@@ -18,7 +18,7 @@ from mocme.data.features.sources import Encoded, Source, Vectors, kind_of, not_e
 from mocme.data.features.tokens import rarest
 from mocme.data.graph import Graph
 from mocme.data.modality import Modality, check_entities, described, read_safetensors
-from mocme.encoders.base import Encoder, Job, Outcome, encoded_file
+from mocme.encoders.base import Encoder, EncodingJob, EncodingReport, encoded_file
 from mocme.encoders.codebooks import Codebook, FewVectors, Scale
 from mocme.encoders.pretrained import sha256
 from mocme.encoders.writer import settle_tokens, write_tensors
@@ -27,7 +27,7 @@ from mocme.encoders.writer import settle_tokens, write_tensors
 BLOCK = 1 << 23
 
 
-class Given(NamedTuple):
+class CodeInput(NamedTuple):
     """The vectors that codes are made of.
 
     Attributes:
@@ -44,7 +44,7 @@ class Given(NamedTuple):
     metadata: dict[str, str]
 
 
-class Codes(Encoder):
+class CodesEncoder(Encoder):
     """Codes of another modality's vectors, which lie beside the result with their centroids.
 
     Of a modality of patches (the file's metadata `patches`), each patch gets codes from one common
@@ -93,9 +93,9 @@ class Codes(Encoder):
     def needs(self) -> Sequence[str]:
         return (self.of,)
 
-    def encode(self, job: Job) -> Outcome:
+    def encode(self, job: EncodingJob) -> EncodingReport:
         started = time.perf_counter()
-        outcome = Outcome(job.name, "codes", str(job.path), job.graph.num_entities)
+        outcome = EncodingReport(job.name, "codes", str(job.path), job.graph.num_entities)
         given = self._given(job)
         outcome.items = len(given.rows)
         book = self._codebook(given, outcome)
@@ -123,7 +123,7 @@ class Codes(Encoder):
         outcome.seconds = time.perf_counter() - started
         return outcome
 
-    def _provenance(self, given: Given, codebook: str) -> dict[str, str]:
+    def _provenance(self, given: CodeInput, codebook: str) -> dict[str, str]:
         product = f"product quantisation of {self.parts} parts"
         kind = product if self.method == "product" else "k-means"
         limits = f"in {self.at_least} entities or more, in at most the share {self.at_most}"
@@ -136,7 +136,7 @@ class Codes(Encoder):
             "encoder_revision": f"sha256 {codebook}",
         }
 
-    def _given(self, job: Job) -> Given:
+    def _given(self, job: EncodingJob) -> CodeInput:
         """The vectors that were encoded, or that the graph declares.
 
         Raises:
@@ -166,7 +166,7 @@ class Codes(Encoder):
         assert isinstance(dense, Modality)
         return _shaped(folder / source.path, dense.values, dense.rows, dict(dense.provenance))
 
-    def _codebook(self, given: Given, outcome: Outcome) -> Codebook:
+    def _codebook(self, given: CodeInput, outcome: EncodingReport) -> Codebook:
         """Centroids of a sample of the vectors."""
         vectors = given.values.reshape(-1, given.width)
         chosen = np.arange(len(vectors))
@@ -185,7 +185,7 @@ class Codes(Encoder):
             raise ValueError(f"{given.path}: {error}; set codes to at most that many") from error
 
     def _sets(
-        self, job: Job, given: Given, book: Codebook, outcome: Outcome
+        self, job: EncodingJob, given: CodeInput, book: Codebook, outcome: EncodingReport
     ) -> Iterator[tuple[int, list[str]]]:
         """The codes of each entity, block by block."""
         several = self.method == "product"
@@ -209,7 +209,7 @@ class Codes(Encoder):
             job.advance(outcome.encoded, outcome.items)
 
 
-def _encoded(path: Path, graph: Graph) -> Given:
+def _encoded(path: Path, graph: Graph) -> CodeInput:
     """The vectors of a file that was encoded, which stay in it.
 
     Raises:
@@ -224,7 +224,7 @@ def _encoded(path: Path, graph: Graph) -> Given:
 
 def _shaped(
     path: Path, values: torch.Tensor, rows: torch.Tensor, metadata: dict[str, str]
-) -> Given:
+) -> CodeInput:
     """Vectors whose shapes fit.
 
     Raises:
@@ -241,10 +241,10 @@ def _shaped(
             f"{path}: says that it has {patches!r} patches, which {values.shape[1]} columns are "
             f"not; encode it again"
         )
-    return Given(path, values, rows, int(patches), values.shape[1] // int(patches), metadata)
+    return CodeInput(path, values, rows, int(patches), values.shape[1] // int(patches), metadata)
 
 
-def _plain(given: Given, vectors: torch.Tensor) -> Float[np.ndarray, "n F"]:
+def _plain(given: CodeInput, vectors: torch.Tensor) -> Float[np.ndarray, "n F"]:
     """Vectors in float32.
 
     Raises:
