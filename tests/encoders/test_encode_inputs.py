@@ -163,7 +163,7 @@ def test_wrong_settings_and_missing_files(graph: Graph, tmp_path: Path) -> None:
         ({"kind": "text", "paths": []}, "at least one"),
         ({"kind": "text", "paths": ["a"], "columns": ["1", "2"]}, "one for each"),
         ({"kind": "text", "paths": ["a"], "modell": "x"}, "did you mean 'model'"),
-        ({"kind": "taste", "paths": ["a"]}, "none of: text, image"),
+        ({"kind": "taste", "paths": ["a"]}, "none of: audio, bins"),
         ({"paths": ["a"]}, "needs a kind"),
     ):
         with pytest.raises(ConfigError, match=problem):
