@@ -17,8 +17,7 @@ from jaxtyping import Float, Int
 
 from mocme.calibration.curves import FEW, LOWEST, Calibration, Curve, log_shares
 from mocme.data.graph import AnswerIndex, Graph
-from mocme.evaluation.ranking import batch_for
-from mocme.experts.embedding.model import Model
+from mocme.evaluation.ranking import Ranked, batch_for
 
 BINS = 3000
 FOLDS = 2
@@ -49,7 +48,7 @@ class Counts:
 
 
 def calibrate(
-    model: Model, graph: Graph, memory: float = 0.5, advance: Advance | None = None
+    model: Ranked, graph: Graph, memory: float = 0.5, advance: Advance | None = None
 ) -> Calibration:
     """Fit probabilities on a graph's valid split.
 
@@ -104,7 +103,7 @@ def calibrate(
     return Calibration(isotonic(whole.sum()), own, record)
 
 
-def count(model: Model, graph: Graph, memory: float, advance: Advance | None = None) -> Counts:
+def count(model: Ranked, graph: Graph, memory: float, advance: Advance | None = None) -> Counts:
     """Candidates of the valid split's questions, by fold of questions and directed relation.
 
     Known answers of train are no candidates, and a question's own entity is none unless the

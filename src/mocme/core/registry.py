@@ -17,9 +17,10 @@ import types
 import typing
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeVar, Union
+from typing import Any, ClassVar, Generic, Literal, TypeVar, Union
 
 P = TypeVar("P", bound="Configurable")
+C = TypeVar("C", bound="Configurable", covariant=True)
 
 
 class ConfigError(ValueError):
@@ -34,11 +35,43 @@ class Configurable(ABC):  # noqa: B024 (a family adds what is abstract)
     """
 
     kinds: ClassVar[tuple[type[Configurable], ...]] = ()
+    # Of a family that is used by `Spec`: a small context to build it with, so that a setting out of
+    # range is refused when the configuration is read.
+    trial: ClassVar[tuple[Any, ...]] = ()
 
     @classmethod
     def kind_name(cls) -> str:
         """What `kind` says in a table to choose this class: by default the name of the class."""
         return cls.__name__
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Spec(Generic[C]):
+    """A component that is chosen now and built when its context is known.
+
+    A scorer needs the embedding dimension, a fusion the number of its inputs. An annotation
+    ``Spec[Scorer]`` makes a setting that is a table with a kind of `Scorer`.
+
+    Attributes:
+        component: the class.
+        settings: keyword arguments of its constructor.
+    """
+
+    component: type[C]
+    settings: Mapping[str, Any]
+
+    def __init__(self, component: type[C], **settings: Any) -> None:
+        object.__setattr__(self, "component", component)
+        object.__setattr__(self, "settings", settings)
+
+    def build(self, *context: Any) -> C:
+        """A new component."""
+        return self.component(*context, **self.settings)
+
+    def table(self) -> dict[str, Any]:
+        """The settings as a table, with the kind if the family has several."""
+        kind = {"kind": self.component.kind_name()} if self.component.kinds else {}
+        return {**kind, **self.settings}
 
 
 def modules(package: types.ModuleType) -> list[types.ModuleType]:
@@ -114,6 +147,20 @@ def construct(part: type[P], table: Mapping[str, Any], path: str, *context: Any)
         raise ConfigError(f"{path}: {error}") from error
 
 
+def specify(family: type[P], table: Mapping[str, Any], path: str) -> Spec[P]:
+    """The checked choice of a component, which is built later.
+
+    Raises:
+        ConfigError: with the path of the setting that is wrong.
+    """
+    part, rest = family, dict(table)
+    if family.kinds:
+        part = resolve(family, rest.pop("kind", None), path)
+    construct(part, rest, path, *part.trial)
+    hints = settings(part)
+    return Spec(part, **{k: convert(v, hints[k][0], f"{path}.{k}") for k, v in rest.items()})
+
+
 def settings(part: type) -> dict[str, tuple[Any, Any]]:
     """Settings of a class: name to (annotation, default).
 
@@ -173,6 +220,13 @@ def convert(value: Any, hint: Any, path: str) -> Any:
         if any(value == choice and type(value) is type(choice) for choice in choices):
             return value
         raise ConfigError(f"{path}: {value!r} is none of {', '.join(map(str, choices))}")
+    if origin is Spec:
+        family = typing.get_args(hint)[0]
+        if isinstance(value, Spec):
+            return value
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path}: must be a table{_needs(family)}")
+        return specify(family, value, path)
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path}: must be a table")
@@ -193,8 +247,7 @@ def convert(value: Any, hint: Any, path: str) -> Any:
         if isinstance(value, hint):
             return value
         if not isinstance(value, Mapping):
-            kinds = f" with a kind, one of {_names(hint)}" if hint.kinds else " of settings"
-            raise ConfigError(f"{path}: must be a table{kinds}")
+            raise ConfigError(f"{path}: must be a table{_needs(hint)}")
         return build(hint, value, path) if hint.kinds else construct(hint, value, path)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -241,6 +294,8 @@ def expand_settings(part: type, table: Mapping[str, Any], path: str) -> dict[str
         if value is None:
             continue
         family = _family(hint)
+        if isinstance(value, Spec):
+            value = value.table()
         if isinstance(value, Configurable):
             if _plain(value) != _plain(type(value)()):
                 raise ConfigError(f"{path}.{key}: a default part must be made without arguments")
@@ -255,6 +310,8 @@ def expand_settings(part: type, table: Mapping[str, Any], path: str) -> dict[str
 
 
 def _family(hint: Any) -> type[Configurable] | None:
+    if typing.get_origin(hint) is Spec:
+        return _family(typing.get_args(hint)[0])
     for choice in (hint, *typing.get_args(hint)):
         if isinstance(choice, type) and issubclass(choice, Configurable):
             return choice
@@ -265,6 +322,10 @@ def _plain(part: Configurable) -> dict[str, Any]:
     """Attributes of plain types, enough to tell a part with arguments from one without."""
     plain = (bool, int, float, str, tuple)
     return {key: value for key, value in vars(part).items() if isinstance(value, plain)}
+
+
+def _needs(family: type[Configurable]) -> str:
+    return f" with a kind, one of {_names(family)}" if family.kinds else " of settings"
 
 
 def _names(family: type[Configurable]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 from mocme.data.graph import Graph, Queries
 from mocme.data.pairs.similarity import nearest_to
 from mocme.data.paths import FactNetwork
-from mocme.experts.embedding.model import Model
-from mocme.experts.rules.adjacency import Adjacency
-from mocme.experts.rules.rule_model import RuleShare
+from mocme.experts.base import SparseExpert
+from mocme.experts.embedding.expert import EmbeddingExpert
+from mocme.experts.rules.expert import RuleExpert
 from mocme.explanation.faithfulness import Faithfulness, measure
 from mocme.explanation.schema import (
     Explanation,
@@ -28,6 +28,7 @@ from mocme.explanation.schema import (
     Support,
     Weights,
 )
+from mocme.mixture.base import Mixture
 
 SIDES: tuple[Side, Side] = ("head", "tail")
 NEAREST, MOST_PATHS, MOST_SUPPORTS = 5, 10, 5
@@ -56,76 +57,79 @@ class FactQuery:
 
 
 class Explainer:
-    """Explains the facts of one model and graph.
+    """Explains the facts of one mixture and graph.
 
     Args:
-        grounds: of the run; without them no fact is named as support.
+        mixture: of trained experts.
+        graph: of the mixture's entities.
+        context: of the run; without it no fact is named as support.
     """
 
-    def __init__(self, model: Model, graph: Graph, grounds: ExplanationContext | None) -> None:
-        self.model, self.graph, self.grounds = model, graph, grounds
+    def __init__(self, mixture: Mixture, graph: Graph, context: ExplanationContext | None) -> None:
+        self.mixture, self.graph, self.context = mixture, graph, context
+        self.embeddings = [e for e in mixture.experts if isinstance(e, EmbeddingExpert)]
         self._network: FactNetwork | None = None
         self._faithfulness: Faithfulness | None = None
 
-    def explain(self, asked: FactQuery) -> Explanation:
+    def explain(self, fact: FactQuery) -> Explanation:
         """All that can be shown for a fact."""
         names, relations = self.graph.entities, self.graph.relations
         notes: list[str] = []
-        own = [float(asked.scores[0, asked.tail]), float(asked.scores[1, asked.head])]
-        if asked.head == asked.tail:
+        own = [float(fact.scores[0, fact.tail]), float(fact.scores[1, fact.head])]
+        if fact.head == fact.tail:
             notes.append("head and tail are one entity: what is said of one holds for the other")
         return Explanation(
-            names[asked.head],
-            relations[asked.relation],
-            names[asked.tail],
+            names[fact.head],
+            relations[fact.relation],
+            names[fact.tail],
             sum(own) / 2,
-            asked.probability,
-            asked.known,
-            _rank(asked, 0, asked.tail),
-            _rank(asked, 1, asked.head),
-            tuple(self._modalities(asked, notes)),
+            fact.probability,
+            fact.known,
+            _rank(fact, 0, fact.tail),
+            _rank(fact, 1, fact.head),
+            tuple(self._modalities(fact, notes)),
             self._weights(),
-            tuple(self._patterns(asked, notes)),
-            tuple(self._supports(asked, notes)),
-            tuple(self._paths(asked, notes)),
-            tuple(self._neighbours(asked, notes)),
+            tuple(self._rules(fact, notes)),
+            tuple(self._supports(fact, notes)),
+            tuple(self._paths(fact, notes)),
+            tuple(self._neighbours(fact, notes)),
             tuple(notes),
         )
 
     # -- modalities ------------------------------------------------------------------------------
 
-    def _modalities(self, asked: FactQuery, notes: list[str]) -> Iterator[ModalityShare]:
-        model = self.model
-        whole = model.frozen()
-        falls = self._falls(asked, notes)
-        for side, entity in zip(SIDES, asked.entities, strict=True):
-            for place, name in enumerate(model.modalities):
-                present = bool(model.present[entity, place])
-                yield ModalityShare(
-                    name,
-                    side,
-                    present,
-                    float(whole.weights[entity, place]),
-                    self._experts(name, entity),
-                    falls.get((side, name)),
-                )
+    def _modalities(self, fact: FactQuery, notes: list[str]) -> Iterator[ModalityShare]:
+        if not self.embeddings:
+            notes.append("no expert of the run computes vectors, so no modality can be withheld")
+        for expert in self.embeddings:
+            model = expert.model
+            table = model.frozen()
+            prefix = f"{expert.name}: " if len(self.embeddings) > 1 else ""
+            drops = self._score_drops(expert, fact, notes)
+            for side, entity in zip(SIDES, fact.entities, strict=True):
+                for column, name in enumerate(model.modalities):
+                    yield ModalityShare(
+                        prefix + name,
+                        side,
+                        bool(model.present[entity, column]),
+                        float(table.weights[entity, column]),
+                        _view_weights(expert, name, entity),
+                        drops.get((side, name)),
+                    )
 
-    def _experts(self, name: str, entity: int) -> tuple[float, ...]:
-        views = self.model.frozen().views
-        if name not in views:
-            return ()
-        row = (self.model.get_buffer(f"rows_{name}") == entity).nonzero().flatten()
-        return tuple(views[name][row[0]].tolist()) if len(row) else ()
+    def _score_drops(
+        self, expert: EmbeddingExpert, fact: FactQuery, notes: list[str]
+    ) -> dict[tuple[Side, str], float]:
+        """Drop of the score when a modality is withheld from one of the two entities alone.
 
-    def _falls(self, asked: FactQuery, notes: list[str]) -> dict[tuple[Side, str], float]:
-        """Fall of the score when a modality is withheld from one of the two entities alone."""
-        model = self.model
-        held: list[tuple[Side, str]] = []
+        Other experts do not read vectors, so their scores cancel in the difference.
+        """
+        model = expert.model
+        keys: list[tuple[Side, str]] = []
         hides: list[dict[str, Tensor]] = []
-        for side, entity in zip(SIDES, asked.entities, strict=True):
-            having = [
-                n for n, has in zip(model.modalities, model.present[entity], strict=True) if has
-            ]
+        for side, entity in zip(SIDES, fact.entities, strict=True):
+            flags = zip(model.modalities, model.present[entity], strict=True)
+            having = [name for name, present in flags if present]
             if not having:
                 notes.append(
                     f"nothing is known of {self.graph.entities[entity]}: its vector is the mean of "
@@ -139,75 +143,74 @@ class Explainer:
                 )
             mask = torch.zeros(model.num_entities, dtype=torch.bool)
             mask[entity] = True
-            held += [(side, name) for name in having]
+            keys += [(side, name) for name in having]
             hides += [{name: mask} for name in having]
-        queries, answers = self._both(asked)
-        # Evidence of patterns does not read vectors, so that it cancels in the difference.
+        queries, answers = self._both_directions(fact, expert.device)
         with torch.no_grad():
-            before = model.embedding_score(queries, answers).mean()
-            tables = model.tables(hides)
-            after = [model.embedding_score(queries, answers, table).mean() for table in tables]
-        return {key: float(before - own) for key, own in zip(held, after, strict=True)}
+            before = model.score(queries, answers).mean()
+            after = [model.score(queries, answers, t).mean() for t in model.tables(hides)]
+        return {
+            key: self.mixture.contribution(expert.name, float(before - score))
+            for key, score in zip(keys, after, strict=True)
+        }
 
-    def _both(self, asked: FactQuery) -> tuple[Queries, Tensor]:
-        device = self.model.device
-        relation = torch.tensor([asked.relation, asked.relation + self.graph.num_relations])
-        queries = Queries(torch.tensor(asked.entities), relation)
-        return queries.to(device), torch.tensor([[asked.tail], [asked.head]], device=device)
+    def _both_directions(self, fact: FactQuery, device: torch.device) -> tuple[Queries, Tensor]:
+        relation = torch.tensor([fact.relation, fact.relation + self.graph.num_relations])
+        queries = Queries(torch.tensor(fact.entities), relation)
+        return queries.to(device), torch.tensor([[fact.tail], [fact.head]], device=device)
 
     def _weights(self) -> Weights:
         if self._faithfulness is None:
             self._faithfulness = (
-                measure(self.model, self.graph)
-                if self.grounds is None
-                else self.grounds.faithfulness()
+                measure(self.mixture, self.graph)
+                if self.context is None
+                else self.context.faithfulness()
             )
         found = self._faithfulness
         return Weights(found.together.correlation, found.together.facts, found.reasons, found.text)
 
     # -- facts -----------------------------------------------------------------------------------
 
-    def _patterns(self, asked: FactQuery, notes: list[str]) -> list[RuleExplanation]:
-        """Patterns of both directions; one that is found in both counts once, by larger share.
+    def _rules(self, fact: FactQuery, notes: list[str]) -> list[RuleExplanation]:
+        """Rules of both directions; one found in both counts once, by its larger share.
 
-        Patterns that say the same are one: a symmetric relation and its inverse lead to the same
-        places. Their shares add up; their paths are the same ones, and are not counted twice.
+        Rules that say the same are one: a symmetric relation and its inverse lead to the same
+        entities. Their shares add up; their paths are the same ones and are not counted twice.
         """
-        evidence = self.model.evidence
-        if evidence is None:
-            notes.append("the model has no patterns")
+        experts = [e for e in self.mixture.experts if isinstance(e, SparseExpert)]
+        if not experts:
+            notes.append("the run has no rules")
             return []
-        relations, number = evidence.relations, self.graph.num_relations
-        there = evidence.reasons(asked.head, asked.relation, asked.tail)
-        back = evidence.reasons(asked.tail, asked.relation + number, asked.head)
-        # The same walks, told from head to tail.
-        turned = [tuple(relations.inverse[list(one.body[::-1])].tolist()) for one in back]
-        best: dict[tuple[int, ...], tuple[int, float]] = {}
-        for bodies, reasons in (([reason.body for reason in there], there), (turned, back)):
-            for body, (paths, share) in _folded(relations, bodies, reasons).items():
-                if body not in best or share > best[body][1]:
-                    best[body] = paths, share
-        if not best:
-            notes.append("no pattern leads from head to tail")
-        found = []
-        for body, (paths, share) in best.items():
-            names = tuple(relations.names[step] for step in body)
-            found.append(RuleExplanation(", then ".join(names), names, paths, share))
-        return sorted(found, key=lambda pattern: (-pattern.share, pattern.name))
+        rules = [rule for expert in experts for rule in self._rules_of(expert, fact)]
+        if not rules:
+            notes.append("no rule leads from head to tail")
+        return sorted(rules, key=lambda rule: (-rule.share, rule.name))
 
-    def _supports(self, asked: FactQuery, notes: list[str]) -> list[Support]:
-        if self.grounds is None:
-            notes.append("no supporting facts: the model was opened without its run")
+    def _rules_of(self, expert: SparseExpert, fact: FactQuery) -> list[RuleExplanation]:
+        inverse = fact.relation + self.graph.num_relations
+        if isinstance(expert, RuleExpert):
+            rules = expert.explain_both(fact.head, fact.relation, fact.tail, inverse)
+            return [RuleExplanation(*rule) for rule in rules]
+        forward = expert.explain(fact.head, fact.relation, fact.tail)
+        backward = expert.explain(fact.tail, inverse, fact.head)
+        best: dict[str, float] = {}
+        for reason in (*forward, *backward):
+            best[reason.name] = max(reason.share, best.get(reason.name, reason.share))
+        return [RuleExplanation(name, (), 0, share) for name, share in best.items()]
+
+    def _supports(self, fact: FactQuery, notes: list[str]) -> list[Support]:
+        if self.context is None:
+            notes.append("no supporting facts: the mixture was opened without its run")
             return []
-        found, said = self.grounds.supports(asked.head, asked.relation, asked.tail, MOST_SUPPORTS)
+        found, said = self.context.supports(fact.head, fact.relation, fact.tail, MOST_SUPPORTS)
         notes += said
         return found
 
-    def _paths(self, asked: FactQuery, notes: list[str]) -> list[tuple[Step, ...]]:
+    def _paths(self, fact: FactQuery, notes: list[str]) -> list[tuple[Step, ...]]:
         if self._network is None:
             self._network = FactNetwork(self.graph, "train")
-        without = (asked.head, asked.relation, asked.tail)
-        found = self._network.paths(asked.head, asked.tail, without, MOST_PATHS)
+        without = (fact.head, fact.relation, fact.tail)
+        found = self._network.paths(fact.head, fact.tail, without, MOST_PATHS)
         if found.left_out:
             notes.append(
                 f"paths of three facts were not followed over {found.left_out:,} neighbours with "
@@ -223,42 +226,41 @@ class Explainer:
 
     # -- neighbours ------------------------------------------------------------------------------
 
-    def _neighbours(self, asked: FactQuery, notes: list[str]) -> Iterator[Neighbours]:
-        model, names = self.model, self.graph.entities
-        known = model.known().nonzero().flatten()
-        spaces = [("vector", known, model.frozen().vectors[known])]
-        for name in model.modalities[1:]:
-            rows, values = model.get_buffer(f"rows_{name}"), model.get_buffer(f"values_{name}")
-            spaces.append((name, rows, values))
-        for side, entity in zip(SIDES, asked.entities, strict=True):
-            for by, rows, values in spaces:
-                place = (rows == entity).nonzero().flatten()
-                if not len(place):
-                    continue
-                found, cosines = nearest_to(values, int(place[0]), NEAREST)
-                near = [
-                    Neighbour(names[int(rows[n])], cosine)
-                    for n, cosine in zip(found, cosines, strict=True)
-                ]
-                yield Neighbours(side, by, tuple(near))
+    def _neighbours(self, fact: FactQuery, notes: list[str]) -> Iterator[Neighbours]:
+        names = self.graph.entities
+        for expert in self.embeddings[:1]:
+            model = expert.model
+            known = model.known().nonzero().flatten()
+            spaces = [("vector", known, model.frozen().vectors[known])]
+            for name in model.modalities[1:]:
+                spaces.append((name, *model.modality_vectors(name)))
+            for side, entity in zip(SIDES, fact.entities, strict=True):
+                for by, rows, values in spaces:
+                    row = (rows == entity).nonzero().flatten()
+                    if not len(row):
+                        continue
+                    nearest, cosines = nearest_to(values, int(row[0]), NEAREST)
+                    near = [
+                        Neighbour(names[int(rows[n])], cosine)
+                        for n, cosine in zip(nearest, cosines, strict=True)
+                    ]
+                    yield Neighbours(side, by, tuple(near))
 
 
-def _folded(
-    relations: Adjacency, bodies: Sequence[tuple[int, ...]], reasons: Sequence[RuleShare]
-) -> dict[tuple[int, ...], tuple[int, float]]:
-    """Paths and share of patterns of one direction, by what they are told as."""
-    found: dict[tuple[int, ...], tuple[int, float]] = {}
-    for body, reason in zip(bodies, reasons, strict=True):
-        told = tuple(relations.told[list(body)].tolist())
-        paths, share = found.get(told, (0, 0.0))
-        found[told] = max(paths, reason.count), share + reason.share
-    return found
+def _view_weights(expert: EmbeddingExpert, modality: str, entity: int) -> tuple[float, ...]:
+    """Weights of a modality's views in an entity; none where the entity lacks it."""
+    views = expert.model.frozen().views
+    if modality not in views:
+        return ()
+    rows, _ = expert.model.modality_vectors(modality)
+    row = (rows == entity).nonzero().flatten()
+    return tuple(views[modality][row[0]].tolist()) if len(row) else ()
 
 
-def _rank(asked: FactQuery, direction: int, answer: int) -> int:
+def _rank(fact: FactQuery, direction: int, answer: int) -> int:
     """Rank of an answer among those that are not known and itself."""
-    own = asked.scores[direction, answer]
-    others = asked.scores[direction][asked.new[direction]]
+    own = fact.scores[direction, answer]
+    others = fact.scores[direction][fact.new[direction]]
     above = int((others > own).sum())
-    ties = int((others == own).sum()) - int(asked.new[direction, answer])
+    ties = int((others == own).sum()) - int(fact.new[direction, answer])
     return 1 + above + ties // 2

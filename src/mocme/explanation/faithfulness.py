@@ -16,7 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mocme.data.graph import Graph, Queries
-from mocme.experts.embedding.model import Model
+from mocme.experts.embedding.expert import EmbeddingExpert
+from mocme.experts.embedding.vector_model import VectorModel
+from mocme.mixture.base import Mixture
 
 # Weights are shown as reasons from this rank correlation on.
 ENOUGH = 0.5
@@ -98,13 +100,16 @@ class ScoreDrops:
     fall: Float[Tensor, " n"]
 
 
-def measure(model: Model, graph: Graph, advance: Advance | None = None) -> Faithfulness:
-    """Measure on a graph's valid split.
+def measure(mixture: Mixture, graph: Graph, advance: Advance | None = None) -> Faithfulness:
+    """Measure the first embedding of a mixture on a graph's valid split.
 
     Args:
-        advance: is told (answers done, answers in all).
+        mixture: of trained experts; without an embedding there is nothing to measure.
+        graph: with a valid split.
+        advance: receives (answers done, answers in all).
     """
-    found = list(falls(model, graph, advance))
+    embedding = first_embedding(mixture)
+    found = [] if embedding is None else list(falls(embedding.model, graph, advance))
     none = torch.empty(0, dtype=torch.float64)
     weight = torch.cat([none, *(own.weight for own in found)])
     fall = torch.cat([none, *(own.fall for own in found)])
@@ -112,7 +117,12 @@ def measure(model: Model, graph: Graph, advance: Advance | None = None) -> Faith
     return Faithfulness(_agreement(weight, fall), apart)
 
 
-def falls(model: Model, graph: Graph, advance: Advance | None = None) -> Iterator[ScoreDrops]:
+def first_embedding(mixture: Mixture) -> EmbeddingExpert | None:
+    """The first expert of a mixture that is an embedding."""
+    return next((e for e in mixture.experts if isinstance(e, EmbeddingExpert)), None)
+
+
+def falls(model: VectorModel, graph: Graph, advance: Advance | None = None) -> Iterator[ScoreDrops]:
     """Weights and falls of each modality; nothing where the model has a single one."""
     facts = graph.directed("valid")
     if len(model.modalities) < 2 or not len(facts):

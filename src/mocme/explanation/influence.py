@@ -1,6 +1,6 @@
 """Which training facts support a prediction: what its score would be had one not been in training.
 
-Through patterns: exact, with their weights as they are (`mocme.experts.rules.leave_one_out`).
+Through rules: exact, with their weights as they are (`mocme.experts.rules.leave_one_out`).
 Through vectors: an estimate for the vectors of head and tail, everything else held as it is. A
 training is at rest, so the gradients of all that pulls at a vector v sum to 0. Without the loss L
 of one fact, the others pull v on to v + H^-1 grad L, H the second derivatives of the losses of v's
@@ -15,6 +15,7 @@ long as the row can move it anywhere; so no way of fusing is named here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -23,10 +24,13 @@ from torch import Tensor
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import AnswerIndex, Graph, Queries
 from mocme.data.modality import Features
-from mocme.experts.embedding.model import Model
+from mocme.experts.embedding.expert import EmbeddingExpert
 from mocme.experts.embedding.objective import Objective
-from mocme.experts.rules.leave_one_out import losses as pattern_losses
+from mocme.experts.embedding.vector_model import VectorModel
+from mocme.experts.rules.expert import RuleExpert
+from mocme.experts.rules.leave_one_out import losses as rule_losses
 from mocme.explanation.schema import Support
+from mocme.mixture.base import Mixture
 
 # Facts of one entity that are weighed, at most.
 MOST_FACTS = 200
@@ -39,57 +43,55 @@ Fact = tuple[int, int, int]
 
 
 class InfluenceFinder:
-    """Finds the supporting facts of predictions of one model.
+    """Finds the training facts that support a prediction of a mixture.
 
     Args:
-        settings: the objective that the model was trained with.
-        facts: what it was trained on.
+        mixture: of trained experts.
+        graph: its training view.
+        features: of the graph's entities.
     """
 
-    def __init__(
-        self,
-        settings: Objective,
-        model: Model,
-        facts: TrainingFacts,
-        graph: Graph,
-        features: Features,
-    ) -> None:
-        self.settings, self.model, self.facts = settings, model, facts
-        self.graph, self.features = graph, features
-        self.device = model.device
-        self.pull = InfluenceEstimator(settings, model, facts)
+    def __init__(self, mixture: Mixture, graph: Graph, features: Features) -> None:
+        self.mixture, self.graph, self.features = mixture, graph, features
+        self.rules = [e for e in mixture.experts if isinstance(e, RuleExpert)]
+        self.embeddings = [
+            EmbeddingInfluence(expert, graph, features)
+            for expert in mixture.experts
+            if isinstance(expert, EmbeddingExpert)
+        ]
 
     def __call__(
         self, head: int, relation: int, tail: int, most: int
     ) -> tuple[list[Support], list[str]]:
         """The facts that support (head, relation, tail) most, best first, and notes."""
-        by_patterns = self.by_patterns(head, relation, tail)
-        by_vectors, notes = self.by_vectors(head, relation, tail, set(by_patterns))
-        whole = {
-            fact: (by_vectors.get(fact, 0.0), by_patterns.get(fact, 0.0))
-            for fact in by_vectors.keys() | by_patterns.keys()
+        by_rules = self.by_rules(head, relation, tail)
+        by_vectors, notes = self.by_vectors(head, relation, tail, set(by_rules))
+        changes = {
+            fact: (by_vectors.get(fact, 0.0), by_rules.get(fact, 0.0))
+            for fact in by_vectors.keys() | by_rules.keys()
         }
-        # The fact that is asked for explains nothing.
-        whole.pop((head, relation, tail), None)
-        order = sorted(whole, key=lambda fact: (sum(whole[fact]), fact))
-        found = [self._support(fact, *whole[fact]) for fact in order[:most] if sum(whole[fact]) < 0]
-        if not found:
+        # The fact itself explains nothing.
+        changes.pop((head, relation, tail), None)
+        order = sorted(changes, key=lambda fact: (sum(changes[fact]), fact))
+        supports = [
+            self._support(fact, *changes[fact]) for fact in order[:most] if sum(changes[fact]) < 0
+        ]
+        if not supports:
             notes.append("no training fact of head or tail speaks for it")
-        return found, notes
+        return supports, notes
 
-    def by_patterns(self, head: int, relation: int, tail: int) -> dict[Fact, float]:
-        """Change of the mean evidence of both directions without each fact on a counted path."""
-        evidence = self.model.evidence
-        if evidence is None:
-            return {}
+    def by_rules(self, head: int, relation: int, tail: int) -> dict[Fact, float]:
+        """Change of the mean score of both directions without each fact on a path of a rule."""
         inverse = relation + self.graph.num_relations
         total: dict[Fact, float] = {}
-        for change in (
-            pattern_losses(evidence, head, relation, tail),
-            pattern_losses(evidence, tail, inverse, head),
-        ):
-            for fact, value in change.items():
-                total[fact] = total.get(fact, 0.0) + value / 2
+        for expert in self.rules:
+            contribution = partial(self.mixture.contribution, expert.name)
+            for changes in (
+                rule_losses(expert.model, head, relation, tail, contribution),
+                rule_losses(expert.model, tail, inverse, head, contribution),
+            ):
+                for fact, value in changes.items():
+                    total[fact] = total.get(fact, 0.0) + value / 2
         return total
 
     def by_vectors(
@@ -98,27 +100,78 @@ class InfluenceFinder:
         """Estimated change of the mean score without each training fact of head or tail.
 
         Args:
-            wanted: facts that are weighed in any case, where an entity has more than `MOST_FACTS`.
+            head: of the fact.
+            relation: of the fact.
+            tail: of the fact.
+            wanted: facts to weigh in any case, where an entity has more than `MOST_FACTS`.
         """
+        total: dict[Fact, float] = {}
+        notes: list[str] = []
+        for influence in self.embeddings:
+            changes, said = influence.changes(head, relation, tail, wanted)
+            for fact, value in changes.items():
+                change = self.mixture.contribution(influence.expert.name, value)
+                total[fact] = total.get(fact, 0.0) + change
+            notes += [note for note in said if note not in notes]
+        return total, notes
+
+    def _support(self, fact: Fact, by_vectors: float, by_rules: float) -> Support:
+        head, relation, tail = fact
+        names, links = self.graph.entities, 2 * self.graph.num_relations
+        numbers = (by_vectors + by_rules, by_vectors, by_rules)
+        if relation < links:
+            return Support(
+                names[head], self.graph.relations[relation], names[tail], "fact", *numbers
+            )
+        modality = list(self.features.tokens)[(relation - links) // 2]
+        # Nodes of tokens follow the entities, vocabulary by vocabulary.
+        first = self.graph.num_entities
+        for name, tokens in self.features.tokens.items():
+            if name == modality:
+                word = tokens.vocabulary[tail - first]
+            first += len(tokens.vocabulary)
+        return Support(names[head], modality, word, "token", *numbers)
+
+
+class EmbeddingInfluence:
+    """Estimated influence of training facts through the vectors of one embedding.
+
+    Args:
+        expert: the embedding.
+        graph: its training view.
+        features: of the graph's entities.
+    """
+
+    def __init__(self, expert: EmbeddingExpert, graph: Graph, features: Features) -> None:
+        self.expert, self.model, self.graph = expert, expert.model, graph
+        self.device = expert.device
+        candidates = expert.objective.candidates
+        self.facts = TrainingFacts.of(graph, features.tokens, candidates)
+        self.estimator = InfluenceEstimator(expert.objective, self.model, self.facts)
+
+    def changes(
+        self, head: int, relation: int, tail: int, wanted: set[Fact]
+    ) -> tuple[dict[Fact, float], list[str]]:
+        """Estimated change of the expert's mean score without each training fact; notes."""
         slopes = self.slopes(head, relation, tail)
         total: dict[Fact, float] = {}
         notes = []
         for entity, slope in slopes.items():
             other = tail if entity == head else head
-            all_own = self.pull.facts_of(entity)
-            own = self._chosen(all_own, other, wanted)
+            all_facts = self.estimator.facts_of(entity)
+            facts = self._chosen(all_facts, other, wanted)
             name = self.graph.entities[entity]
-            if not len(own):
+            if not len(facts):
                 notes.append(f"{name} is in no training fact, so that none supports it")
                 continue
-            if len(own) < len(all_own):
+            if len(facts) < len(all_facts):
                 notes.append(
-                    f"of {len(all_own):,} training facts of {name}, {len(own):,} were weighed: "
-                    f"those on paths of patterns, and those whose other entity is most like "
+                    f"of {len(all_facts):,} training facts of {name}, {len(facts):,} were weighed: "
+                    f"those on paths of rules, and those whose other entity is most like "
                     f"{self.graph.entities[other]}"
                 )
-            change = self.pull.changes(entity, own, slope, len(all_own) / len(own))
-            for fact, value in zip(own.tolist(), change.tolist(), strict=True):
+            change = self.estimator.changes(entity, facts, slope, len(all_facts) / len(facts))
+            for fact, value in zip(facts.tolist(), change.tolist(), strict=True):
                 key = self._undirected(*fact)
                 total[key] = total.get(key, 0.0) + value
         return total, notes
@@ -157,25 +210,11 @@ class InfluenceFinder:
             return tail, relation - number, head
         return head, relation, tail
 
-    def _support(self, fact: Fact, by_vectors: float, by_patterns: float) -> Support:
-        head, relation, tail = fact
-        names, links = self.graph.entities, 2 * self.graph.num_relations
-        numbers = (by_vectors + by_patterns, by_vectors, by_patterns)
-        if relation < links:
-            return Support(
-                names[head], self.graph.relations[relation], names[tail], "fact", *numbers
-            )
-        number = (relation - links) // 2
-        modality = list(self.features.tokens)[number]
-        token = tail - self.facts.spans[number + 1][0]
-        word = self.features.tokens[modality].vocabulary[token]
-        return Support(names[head], modality, word, "token", *numbers)
-
 
 class InfluenceEstimator:
     """What each training fact of an entity does to the entity's vector."""
 
-    def __init__(self, settings: Objective, model: Model, facts: TrainingFacts) -> None:
+    def __init__(self, settings: Objective, model: VectorModel, facts: TrainingFacts) -> None:
         self.settings, self.model, self.facts = settings, model, facts
         self.index = AnswerIndex(facts.facts)
         self.device = model.device

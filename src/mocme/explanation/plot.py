@@ -50,13 +50,13 @@ def _panels(found: Explanation) -> list[tuple[str, Bars, str]]:
         if share.without is not None
     ]
     supports = [(fact(row), -row.change) for row in found.supports]
-    patterns = [(pattern.name, pattern.share) for pattern in found.patterns[:MOST_BARS]]
-    rest = len(found.patterns) - len(patterns)
+    rules = [(rule.name, rule.share) for rule in found.rules[:MOST_BARS]]
+    rest = len(found.rules) - len(rules)
     more = f" ({rest} more not drawn)" if rest else ""
     return [
         ("Modalities", modalities, "fall of the score when withheld"),
         ("Training facts", supports, "estimated fall of the score without it"),
-        (f"Patterns{more}", patterns, "log odds"),
+        (f"Rules{more}", rules, "log odds"),
     ]
 
 

@@ -33,7 +33,7 @@ class ModalityShare:
     Attributes:
         of: whose.
         weight: in the entity's vector.
-        experts: weights of the views within the modality; empty where it has none.
+        views: weights of the views within the modality; empty where it has none.
         without: score - score with the modality withheld from this entity alone; above 0 it speaks
             for the fact. None where the entity does not have it.
     """
@@ -42,7 +42,7 @@ class ModalityShare:
     of: Side
     present: bool
     weight: float
-    experts: tuple[float, ...]
+    views: tuple[float, ...]
     without: float | None
 
 
@@ -64,13 +64,13 @@ class Weights:
 
 @dataclass(frozen=True)
 class RuleExplanation:
-    """A pattern that leads from head to tail, or back.
+    """A rule that leads from head to tail, or back.
 
-    With a symmetric relation, patterns over it and over its inverse say the same, and are one.
+    With a symmetric relation, rules over it and over its inverse say the same, and are one.
 
     Attributes:
-        paths: how many; where patterns are one, of that which has most.
-        share: its part of the log odds (where patterns are one, their sum); of the two directions
+        paths: how many; where rules are one, of that which has most.
+        share: its part of the log odds (where rules are one, their sum); of the two directions
             that in which it is larger.
     """
 
@@ -88,7 +88,7 @@ class Support:
         kind: ``fact``, or ``token``: the head has the token `tail` in the modality `relation`.
         change: below 0 it supports the prediction; the sum of the two others.
         by_vectors: through the vectors of head and tail (an estimate).
-        by_patterns: through paths of patterns (exact, with the patterns' weights as they are).
+        by_rules: through paths of rules (exact, with the weights of the rules as they are).
     """
 
     head: str
@@ -97,7 +97,7 @@ class Support:
     kind: Literal["fact", "token"]
     change: float
     by_vectors: float
-    by_patterns: float
+    by_rules: float
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Explanation:
     head_rank: int
     modalities: tuple[ModalityShare, ...]
     weights: Weights
-    patterns: tuple[RuleExplanation, ...]
+    rules: tuple[RuleExplanation, ...]
     supports: tuple[Support, ...]
     paths: tuple[tuple[Step, ...], ...]
     neighbours: tuple[Neighbours, ...]
@@ -210,11 +210,11 @@ class Explanation:
                 title += " (weights are not reasons)"
             yield title, head, [_share(row) for row in self.modalities]
         if self.supports:
-            head = ["training fact", "change without it", "by vectors", "by patterns"]
+            head = ["training fact", "change without it", "by vectors", "by rules"]
             yield "Training facts that support it", head, [_support(row) for row in self.supports]
-        if self.patterns:
-            rows = [[p.name, f"{p.paths:,}", f"{p.share:+.2f}"] for p in self.patterns]
-            yield "Patterns that lead there", ["pattern", "paths", "log odds"], rows
+        if self.rules:
+            rows = [[p.name, f"{p.paths:,}", f"{p.share:+.2f}"] for p in self.rules]
+            yield "Rules that lead there", ["rule", "paths", "log odds"], rows
         if self.paths:
             rows = [[" | ".join(fact(step) for step in path)] for path in self.paths]
             yield "Short paths in the graph", ["facts"], rows
@@ -239,12 +239,12 @@ def near(entities: Sequence[Neighbour]) -> str:
 def _share(row: ModalityShare) -> list[str]:
     if not row.present or row.without is None:
         return [row.name, row.of, "not known", "", ""]
-    experts = " ".join(f"{weight:.2f}" for weight in row.experts)
+    experts = " ".join(f"{weight:.2f}" for weight in row.views)
     return [row.name, row.of, f"{row.without:+.3f}", f"{row.weight:.2f}", experts]
 
 
 def _support(row: Support) -> list[str]:
-    numbers = (row.change, row.by_vectors, row.by_patterns)
+    numbers = (row.change, row.by_vectors, row.by_rules)
     return [fact(row), *(f"{number:+.3f}" if number else "" for number in numbers)]
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Vocabulary
-from mocme.experts.embedding.objective import Objective
+from mocme.experts.embedding.expert import EmbeddingExpert, added_entities
+from mocme.experts.embedding.fit_rows import FittedRows, FrozenQuestions, fit_rows
 from mocme.inductive import content as contents
-from mocme.inductive.extended_run import RunContents, added_of
-from mocme.inductive.fit_embedding import FittedRows, FrozenQuestions, fit_rows
+from mocme.inductive.extended_run import RunContents
 from mocme.inductive.new_entity import Content, EncodedContent, InvalidEntity, NewEntity, part
 from mocme.inductive.pairs import growing, known, remarks
 from mocme.inductive.store import Addition, Additions, Fact
@@ -31,16 +31,14 @@ class Adder:
     Attributes:
         trained: graph, modalities and model as they were trained.
         present: additions that are there already.
-        objective: of the training.
-        as_negatives: see `fit_rows`; without it, what is added ranks too high in all questions.
-        ready: gives what `frozen_of` does, where that is kept; asked only if a row is fitted.
+        as_negatives: see `fit_rows`; without it, what is added ranks too high in all queries.
+        fits: kept state of earlier fits of the same run.
     """
 
     trained: RunContents
     present: Sequence[Addition]
-    objective: Objective
     as_negatives: bool = True
-    ready: Callable[[], FrozenQuestions] | None = None
+    fits: RowFits | None = None
 
     def add(self, asked: Sequence[NewEntity], advance: Advance | None = None) -> list[Addition]:
         """The additions that entities become, without their pairs (`related`); nothing is written.
@@ -61,15 +59,13 @@ class Adder:
             self._draft(entity, facts[entity.name], contents_of[entity.name]) for entity in asked
         ]
         tell, done = advance or (lambda done, total: None), 0
-        frozen: FrozenQuestions | None = None
-        made = self.ready or (lambda: frozen_of(self.trained, self.objective))
+        fits = self.fits or RowFits(self.trained)
         found: dict[str, Addition] = {}
         for group in _groups(drafts):
             links = [item for item in group if item.facts or any(item.tokens.values())]
             if links:
-                frozen = frozen or made()
                 group = [item for item in group if item not in links]
-                group += self._fitted(links, frozen)
+                group += self._fitted(links, fits)
             found |= {item.name: item for item in group}
             done += len(group)
             tell(done, len(drafts))
@@ -138,7 +134,7 @@ class Adder:
         for entity in asked:
             for name, content in self._spread(entity).items():
                 given[name][entity.name] = content
-        device = self.trained.model.device
+        device = self.trained.mixture.device
         found: dict[str, dict[str, EncodedContent]] = {entity.name: {} for entity in asked}
         for name, own in given.items():
             if not own:
@@ -212,13 +208,13 @@ class Adder:
         notes = [f"{name}: {note}" for name, own in content.items() for note in own.notes]
         vectors = {name: own.vector for name, own in content.items() if own.vector is not None}
         tokens = {name: own.tokens for name, own in content.items() if own.tokens}
-        dense = [name for name in vectors if name in self.trained.model.modalities]
+        dense = [name for name in vectors if name in self.trained.reads]
         if not facts and not dense and not tokens:
             notes.append("nothing is known of it: its vector is the mean of all others")
         draft = Addition(
             entity.name,
             tuple(facts),
-            None,
+            {},
             vectors,
             tokens,
             {name: own.given for name, own in content.items()},
@@ -230,33 +226,41 @@ class Adder:
         )
         return replace(draft, remarks=(*notes, *remarks(self.trained, draft)))
 
-    def _fitted(self, group: Sequence[Addition], frozen: FrozenQuestions) -> list[Addition]:
-        """The same with rows, fitted together."""
-        later = self._later(group)
-        new = self._numbered(group, frozen.facts, list(later))
-        more = torch.stack(list(later.values())) if later else None
-        rows = torch.zeros(self.trained.model.settings.width)
-        added = added_of(
-            [replace(item, row=rows) for item in group],
-            self.trained.model,
-            self.trained.model.device,
-        )
-        fitted = fit_rows(frozen, added, new, later=more, as_negatives=self.as_negatives)
-        return [
-            replace(item, row=row.cpu().clone(), fit=_told(fitted), remarks=_noted(item, fitted))
-            for item, row in zip(group, fitted.rows, strict=True)
-        ]
+    def _fitted(self, group: Sequence[Addition], fits: RowFits) -> list[Addition]:
+        """The same with rows in every embedding, fitted together."""
+        items = list(group)
+        for expert in self.trained.embeddings:
+            frozen = fits.of(expert)
+            later = self._later(group, expert.name)
+            new = self._numbered(group, frozen.facts, list(later))
+            more = torch.stack(list(later.values())) if later else None
+            zeros = torch.zeros(expert.base.settings.embedding_dim)
+            vectors = [item.vectors for item in group]
+            added = added_entities(expert.base, vectors, [zeros] * len(group))
+            fitted = fit_rows(frozen, added, new, later=more, as_negatives=self.as_negatives)
+            prefix = f"{expert.name}: " if len(self.trained.embeddings) > 1 else ""
+            items = [
+                replace(
+                    item,
+                    rows={**item.rows, expert.name: row.cpu().clone()},
+                    fit={**item.fit, **_told(fitted, prefix)},
+                    remarks=_noted(item, fitted),
+                )
+                for item, row in zip(items, fitted.rows, strict=True)
+            ]
+        return items
 
-    def _later(self, group: Sequence[Addition]) -> dict[str, Tensor]:
+    def _later(self, group: Sequence[Addition], expert: str) -> dict[str, Tensor]:
         """Vectors of present additions that facts name."""
         named = {name for item in group for h, _, t in item.facts for name in (h, t)}
-        chosen = [place for place, item in enumerate(self.present) if item.name in named]
+        chosen = [position for position, item in enumerate(self.present) if item.name in named]
         if not chosen:
             return {}
-        world = self.trained.extended(Additions(self.present))
+        extended = self.trained.extended(Additions(self.present))
         first = self.trained.graph.num_entities
-        vectors = world.model.frozen().vectors
-        return {self.present[place].name: vectors[first + place] for place in chosen}
+        model = next(own.model for own in extended.embeddings if own.name == expert)
+        vectors = model.frozen().vectors
+        return {self.present[position].name: vectors[first + position] for position in chosen}
 
     def _numbered(
         self, group: Sequence[Addition], facts: TrainingFacts, later: Sequence[str]
@@ -283,10 +287,29 @@ class Adder:
         return torch.tensor(list(dict.fromkeys(rows)), dtype=torch.int64).view(-1, 3)
 
 
-def frozen_of(trained: RunContents, objective: Objective) -> FrozenQuestions:
-    """A trained run as rows of any new entities meet it."""
-    facts = TrainingFacts.of(trained.graph, trained.features.tokens, objective.candidates)
-    return FrozenQuestions(trained.model, facts, objective)
+class RowFits:
+    """The embeddings of a run as rows of new entities meet them, computed when first needed.
+
+    Args:
+        trained: the run as it was trained.
+    """
+
+    def __init__(self, trained: RunContents) -> None:
+        self.trained = trained
+        self._frozen: dict[str, FrozenQuestions] = {}
+
+    def of(self, expert: EmbeddingExpert) -> FrozenQuestions:
+        """The frozen queries of an embedding."""
+        if expert.name not in self._frozen:
+            tokens, candidates = self.trained.features.tokens, expert.objective.candidates
+            facts = TrainingFacts.of(self.trained.graph, tokens, candidates)
+            self._frozen[expert.name] = FrozenQuestions(expert.base, facts, expert.objective)
+        return self._frozen[expert.name]
+
+    def slim(self) -> None:
+        """Free what is large and quickly computed again."""
+        for frozen in self._frozen.values():
+            frozen.slim()
 
 
 def _check_fact(name: str, fact: Fact) -> None:
@@ -326,12 +349,12 @@ def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _told(fitted: FittedRows) -> dict[str, float]:
+def _told(fitted: FittedRows, prefix: str) -> dict[str, float]:
     return {
-        "loss": fitted.loss,
-        "gradient": fitted.gradient,
-        "gradient at first": fitted.first,
-        "steps": fitted.steps,
+        f"{prefix}loss": fitted.loss,
+        f"{prefix}gradient": fitted.gradient,
+        f"{prefix}gradient at first": fitted.first,
+        f"{prefix}steps": fitted.steps,
     }
 
 

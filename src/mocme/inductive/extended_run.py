@@ -1,4 +1,4 @@
-"""A run's graph, modalities and model with its additions: what a predictor is asked of."""
+"""A run's graph, modalities and mixture with its additions: what a predictor answers from."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from torch import Tensor
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Features, Modality, Tokens
 from mocme.data.pairs.build import merged
-from mocme.experts.embedding.model import Model
-from mocme.experts.rules.adjacency import relations_of
-from mocme.inductive.extended_model import AddedEntities, ExtendedModel
+from mocme.experts.base import Extension
+from mocme.experts.embedding.expert import EmbeddingExpert
+from mocme.experts.rules.expert import RuleExpert
 from mocme.inductive.store import Addition, Additions
+from mocme.mixture.base import Mixture
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,49 +24,39 @@ class RunContents:
 
     graph: Graph
     features: Features
-    model: Model
+    mixture: Mixture
+
+    @property
+    def embeddings(self) -> list[EmbeddingExpert]:
+        """The experts that compute vectors."""
+        return [e for e in self.mixture.experts if isinstance(e, EmbeddingExpert)]
+
+    @property
+    def reads(self) -> set[str]:
+        """Names of the modalities that some expert reads."""
+        return {name for expert in self.mixture.experts for name in expert.reads}
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether some expert reads pairs of entities."""
+        return any(isinstance(expert, RuleExpert) for expert in self.mixture.experts)
 
     def extended(self, items: Additions) -> RunContents:
         """The same with some additions.
 
-        Their facts are facts of the train split; patterns, as they were fitted, walk over them and
-        over their pairs. Old entities keep ids, vectors, weights and the pairs among each other to
-        the bit, and their scores but for what paths over an addition add.
+        Their facts are facts of the train split; rules, as they were fitted, walk over them and
+        over their pairs. Training entities keep ids, vectors, weights and the pairs among each
+        other to the bit, and their scores but for what paths over an addition contribute.
         """
         if not items:
             return self
         graph = extended_graph(self.graph, items)
         features = extended_features(self.features, items, self.graph.num_entities)
-        base = self.model
-        device = base.device
-        model = ExtendedModel(base, added_of(items, base, device))
-        if base.evidence is not None:
-            relations = relations_of(graph, features)
-            model.evidence = replace(base.evidence, relations=relations)
-        return RunContents(graph, features, model)
-
-
-def added_of(items: Sequence[Addition], model: Model, device: torch.device) -> AddedEntities:
-    """Additions as a model takes them."""
-    rows = torch.zeros(len(items), model.settings.width)
-    present = torch.zeros(len(items), len(model.modalities), dtype=torch.bool)
-    for place, item in enumerate(items):
-        if item.row is not None:
-            rows[place], present[place, 0] = item.row, True
-    values, places = {}, {}
-    for column, name in enumerate(model.modalities[1:], 1):
-        own = [place for place, item in enumerate(items) if name in item.vectors]
-        width = len(model.get_buffer(f"centre_{name}"))
-        found = [items[place].vectors[name].float() for place in own]
-        values[name] = torch.stack(found) if own else torch.zeros(0, width)
-        places[name] = torch.tensor(own, dtype=torch.int64)
-        present[places[name], column] = True
-    return AddedEntities(
-        rows.to(device),
-        present.to(device),
-        {name: tensor.to(device) for name, tensor in values.items()},
-        {name: tensor.to(device) for name, tensor in places.items()},
-    )
+        rows = {e.name: [item.rows.get(e.name) for item in items] for e in self.embeddings}
+        extension = Extension(graph, features, [item.vectors for item in items], rows)
+        experts = [expert.extended(extension) for expert in self.mixture.experts]
+        mixture = self.mixture.with_experts(experts, graph.num_entities)
+        return RunContents(graph, features, mixture)
 
 
 def extended_graph(graph: Graph, items: Sequence[Addition]) -> Graph:

@@ -16,7 +16,7 @@ from mocme.inductive.store import Addition, Additions
 
 def growing(world: RunContents) -> dict[str, Pairs]:
     """The pairs that are made for additions: patterns read them, and they say how to make more."""
-    if world.model.evidence is None:
+    if not world.reads_pairs:
         return {}
     return {name: own for name, own in world.features.pairs.items() if own.basis is not None}
 
@@ -72,7 +72,7 @@ def _given(name: str, basis: Basis, items: Sequence[Addition], first: int) -> Ne
 
 def remarks(world: RunContents, item: Addition) -> list[str]:
     """What is not known of an addition, or was not made, for pairs."""
-    if world.model.evidence is None:
+    if not world.reads_pairs:
         return []
     found = []
     for name, own in world.features.pairs.items():

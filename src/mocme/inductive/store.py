@@ -8,15 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from mocme.storage import RunError, RunFolder
 
 FILE = "additions.safetensors"
-FORMAT = "mocme additions 2"
-# Of the first format are those of before pairs were made for additions.
-READABLE = ("mocme additions 1", FORMAT)
+FORMAT = "mocme additions 3"
 # Kinds of pairs that a note tells one by one.
 _TOLD = 8
 Fact = tuple[str, str, str]
@@ -33,7 +30,8 @@ class Addition:
 
     Attributes:
         facts: all that name it, those of other entities of its batch included.
-        row: its structure row, fitted from its facts and tokens; None where it has neither.
+        rows: its structure row by name of an embedding, fitted from its facts and tokens; empty
+            where it has neither.
         vectors: by name of a modality of vectors, as they come from its encoder.
         tokens: by name of a modality of tokens, those that its vocabulary knows.
         given: by modality, in words, what was given.
@@ -47,7 +45,7 @@ class Addition:
 
     name: str
     facts: tuple[Fact, ...] = ()
-    row: Float[Tensor, " D"] | None = None
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
     vectors: Mapping[str, Tensor] = field(default_factory=dict)
     tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     given: Mapping[str, str] = field(default_factory=dict)
@@ -142,28 +140,29 @@ def read(folder: RunFolder) -> Additions:
     if not folder.has(FILE):
         return Additions()
     tensors, metadata = folder.read_tensors(FILE), folder.tensors_metadata(FILE)
-    if metadata.get("format") not in READABLE:
+    if metadata.get("format") != FORMAT:
         raise RunError(f"{folder.path / FILE}: is of another format; upgrade mocme to read it")
     items = []
     for number, about in enumerate(json.loads(metadata["additions"])):
         start = f"{number}:vector/"
         own = {key[len(start) :]: own for key, own in tensors.items() if key.startswith(start)}
         own = {name: own[name] for name in about["modalities"] if name in own}
-        row = tensors.get(f"{number}:row")
+        start = f"{number}:row/"
+        rows = {key[len(start) :]: row for key, row in tensors.items() if key.startswith(start)}
         items.append(
             Addition(
                 about["name"],
                 tuple((h, r, t) for h, r, t in about["facts"]),
-                row,
+                rows,
                 own,
                 {name: tuple(words) for name, words in about["tokens"].items()},
                 about["given"],
-                tuple(about["notes"] if "remarks" not in about else about["remarks"]),
+                tuple(about["remarks"]),
                 about["fit"],
                 about["time"],
-                tuple(about.get("names", ())),
-                {name: tuple(texts) for name, texts in about.get("texts", {}).items()},
-                about.get("pairs", {}),
+                tuple(about["names"]),
+                {name: tuple(texts) for name, texts in about["texts"].items()},
+                about["pairs"],
             )
         )
     start = "pairs/"
@@ -178,8 +177,7 @@ def write(folder: RunFolder, items: Additions) -> None:
         return
     tensors: dict[str, Tensor] = {}
     for number, item in enumerate(items):
-        if item.row is not None:
-            tensors[f"{number}:row"] = item.row
+        tensors |= {f"{number}:row/{name}": row for name, row in item.rows.items()}
         tensors |= {f"{number}:vector/{name}": own for name, own in item.vectors.items()}
     tensors |= {f"pairs/{name}": rows.contiguous() for name, rows in items.pairs.items()}
     # A safetensors file holds at least one tensor.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import islice
 
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor
 from mocme.calibration.curves import Calibration, of_total
 from mocme.data.graph import AnswerIndex, Graph, Queries
 from mocme.data.modality import Features
-from mocme.experts.embedding.model import Model
-from mocme.experts.rules.rule_model import RuleShare
+from mocme.experts.base import Reason, SparseExpert
+from mocme.experts.embedding.expert import EmbeddingExpert
 from mocme.explanation.explainer import Explainer, FactQuery
 from mocme.explanation.schema import Explanation, ExplanationContext
+from mocme.mixture.base import Mixture
 from mocme.prediction.existing_links import ExistingLinks
 from mocme.prediction.relation_prior import RelationPrior
 from mocme.prediction.schema import (
@@ -34,24 +36,27 @@ CELLS = 1 << 24
 
 
 class Predictor:
-    """A trained model and its graph, ready for questions by name.
+    """Answers queries by name with a trained mixture and its graph.
 
     Args:
-        grounds: what explanations need of the run.
-        features: the modalities of the graph's entities, where they are at hand.
+        mixture: of trained experts.
+        graph: of the mixture's entities.
+        calibration: probabilities of scores; without it there are none.
+        context: what explanations need of the run.
+        features: of the graph's entities, where they are at hand.
     """
 
     def __init__(
         self,
-        model: Model,
+        mixture: Mixture,
         graph: Graph,
         calibration: Calibration | None = None,
-        grounds: ExplanationContext | None = None,
+        context: ExplanationContext | None = None,
         features: Features | None = None,
     ) -> None:
-        self.model, self.graph, self.calibration = model, graph, calibration
+        self.mixture, self.graph, self.calibration = mixture, graph, calibration
         self.features = features or Features()
-        self.explainer = Explainer(model, graph, grounds)
+        self.explainer = Explainer(mixture, graph, context)
         self._known: AnswerIndex | None = None
         self._refused: AnswerIndex | None = None
         self._reflexive: frozenset[int] | None = None
@@ -237,24 +242,25 @@ class Predictor:
         """The mean of both directions' scores of one fact."""
         h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
         r = self.graph.relations.id(relation)
-        device = self.model.device
+        device = self.mixture.device
         queries = self._queries([h, t], [r, r + self.graph.num_relations])
         with torch.no_grad():
-            scores = self.model.score(queries, torch.tensor([[t], [h]], device=device))
+            scores = self.mixture.score(queries, torch.tensor([[t], [h]], device=device))
         return float(scores.mean())
 
-    def reasons(self, head: str, relation: str, tail: str) -> list[RuleShare]:
-        """Patterns that lead from head to tail for this relation, strongest first.
+    def reasons(self, head: str, relation: str, tail: str) -> list[Reason]:
+        """Rules that lead from head to tail for this relation, strongest first.
 
-        Empty where the model has no patterns or none leads there.
+        Empty where no expert has rules, or none leads there.
 
         Raises:
             UnknownName: with near matches.
         """
-        if self.model.evidence is None:
-            return []
         h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
-        return self.model.evidence.reasons(h, self.graph.relations.id(relation), t)
+        r = self.graph.relations.id(relation)
+        sparse = [expert for expert in self.mixture.experts if isinstance(expert, SparseExpert)]
+        reasons = [reason for expert in sparse for reason in expert.explain(h, r, t)]
+        return sorted(reasons, key=lambda reason: -reason.share) if len(sparse) > 1 else reasons
 
     def explain(self, head: str, relation: str, tail: str) -> Explanation:
         """What speaks for a fact, and what could not be shown; see docs/explaining.md.
@@ -274,28 +280,62 @@ class Predictor:
         probability = None if held or self.calibration is None else chance
         return self.explainer.explain(FactQuery(h, r, t, scores, new, probability, held))
 
-    def embeddings(self) -> tuple[Tensor, Tensor]:
+    def embedding(self, name: str | None = None) -> EmbeddingExpert:
+        """An embedding of the mixture.
+
+        Args:
+            name: of the expert; the first embedding by default.
+
+        Raises:
+            ValueError: the run has no such expert, or it is no embedding.
+        """
+        experts = self.mixture.experts if name is None else [self.mixture.expert(name)]
+        for expert in experts:
+            if isinstance(expert, EmbeddingExpert):
+                return expert
+        known = ", ".join(expert.name for expert in self.mixture.experts)
+        which = "the run has no embedding" if name is None else f"{name} is not an embedding"
+        raise ValueError(f"{which}; its experts are {known}")
+
+    def embeddings(self, name: str | None = None) -> tuple[Tensor, Tensor]:
         """Vectors of the entities (N, D) and of the directed relations (2R, E), by id.
 
         A relation's inverse has the id r + R.
+
+        Args:
+            name: of an expert; the first embedding by default.
+
+        Raises:
+            ValueError: as `embedding`.
         """
+        model = self.embedding(name).model
         with torch.no_grad():
-            relations = torch.arange(2 * self.graph.num_relations, device=self.model.device)
-            table = self.model.frozen().vectors[: self.graph.num_entities]
-            return table.float().cpu(), self.model.relations(relations).detach().float().cpu()
+            relations = torch.arange(2 * self.graph.num_relations, device=model.device)
+            table = model.frozen().vectors[: self.graph.num_entities]
+            return table.float().cpu(), model.relations(relations).detach().float().cpu()
+
+    @cached_property
+    def _modality_weights(self) -> tuple[Sequence[str], Tensor]:
+        """Modalities of the first embedding, and their weights (N, M); none without one."""
+        for expert in self.mixture.experts:
+            if isinstance(expert, EmbeddingExpert):
+                return expert.model.modalities, expert.model.frozen().weights
+        return (), torch.zeros(self.graph.num_entities, 0)
 
     def weights(self, entity: str) -> dict[str, float]:
-        """Weight of each modality in an entity's vector."""
+        """Weight of each modality in an entity's vector; empty without an embedding."""
         return self._weights(self.graph.entities.id(entity))
 
     def _weights(self, entity: int) -> dict[str, float]:
-        return self._weighed(self.model.frozen().weights[entity].tolist())
+        names, weights = self._modality_weights
+        return self._named(names, weights[entity].tolist())
 
-    def _weighed(self, row: Sequence[float]) -> dict[str, float]:
-        return dict(zip(self.model.modalities, row, strict=True))
+    @staticmethod
+    def _named(names: Sequence[str], row: Sequence[float]) -> dict[str, float]:
+        return dict(zip(names, row, strict=True))
 
     def _queries(self, heads: list[int], relations: list[int]) -> Queries:
-        device = self.model.device
+        device = self.mixture.device
         return Queries(torch.tensor(heads, device=device), torch.tensor(relations, device=device))
 
     def block(self) -> int:
@@ -322,7 +362,7 @@ class Predictor:
         """Scores, and which answers the graph holds; -inf for what can be no answer."""
         queries = self._queries(entities, relations)
         with torch.no_grad():
-            scores = self.model.score(queries).float().cpu()
+            scores = self.mixture.score(queries).float().cpu()
         queries = queries.to("cpu")
         for row, (entity, relation) in enumerate(zip(entities, relations, strict=True)):
             if relation % self.graph.num_relations not in self.reflexive:
@@ -381,7 +421,7 @@ class Predictor:
         chances = self._chances(top.values, total, relation)
         rows = zip(
             *(part.tolist() for part in (top.values, top.indices, chances, held[top.indices])),
-            self.model.frozen().weights[top.indices].tolist(),
+            self._modality_weights[1][top.indices].tolist(),
             strict=True,
         )
         items = [
@@ -435,7 +475,9 @@ class Predictor:
             names[tail],
             score,
             known,
-            self._weights(answer) if weights is None else self._weighed(weights),
+            self._weights(answer)
+            if weights is None
+            else self._named(self._modality_weights[0], weights),
             None if known or self.calibration is None else chance,
             applies,
             self.linking.others(fact),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+import mocme.experts
+import mocme.mixture
 from mocme.core.registry import (
     ConfigError,
     Configurable,
@@ -17,28 +20,37 @@ from mocme.core.registry import (
     check_keys,
     construct,
     convert,
+    discover,
     expand,
     expand_settings,
 )
 from mocme.data.features.sources import Source, kind_of
-from mocme.experts.embedding.model import ModelSettings
-from mocme.experts.embedding.trainer import TrainingSettings
+from mocme.experts.base import ExpertSettings
+from mocme.mixture.base import MixtureSettings
+from mocme.runs.renamed import renamed_settings
 
-# What describes an experiment, and changes nothing.
+ExpertSettings.kinds = discover(ExpertSettings, mocme.experts)
+MixtureSettings.kinds = discover(MixtureSettings, mocme.mixture)
+
+# What describes an experiment and does not change it.
 WORDS = ("description", "expected")
-SECTIONS = ("description", "data", "modalities", "model", "training", "evaluation", "expected")
+SECTIONS = (
+    *("description", "seed", "data", "modalities", "experts", "mixture", "evaluation"),
+    "expected",
+)
 
 
+@dataclass(frozen=True, kw_only=True)
 class DataSettings(Configurable):
-    """Settings of what a training reads.
+    """Which modalities a training reads.
 
     Args:
         without: modalities to leave out, of those that the graph or the experiment declares.
         only: modalities to take; all by default. An empty list means structure only.
     """
 
-    def __init__(self, *, without: Sequence[str] = (), only: Sequence[str] | None = None) -> None:
-        self.without, self.only = without, only
+    without: Sequence[str] = ()
+    only: Sequence[str] | None = None
 
     def choose(self, tables: Mapping[str, Any]) -> dict[str, Any]:
         """The modalities to read.
@@ -54,17 +66,34 @@ class DataSettings(Configurable):
         return {k: v for k, v in wanted.items() if k not in self.without}
 
 
+@dataclass(frozen=True, kw_only=True)
 class EvaluationSettings(Configurable):
     """Settings of a ranking.
 
     Args:
-        memory: GiB that scores of a batch may take.
+        memory: GiB for the scores of a batch.
     """
 
-    def __init__(self, *, memory: float = 0.5) -> None:
-        if memory <= 0:
+    memory: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.memory <= 0:
             raise ValueError("memory must be above 0")
-        self.memory = memory
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of an experiment as objects.
+
+    Attributes:
+        experts: that the mixture uses, by name, in the order of the experiment.
+    """
+
+    seed: int
+    data: DataSettings
+    experts: Mapping[str, ExpertSettings]
+    mixture: MixtureSettings
+    evaluation: EvaluationSettings
 
 
 @dataclass(frozen=True)
@@ -73,15 +102,17 @@ class Experiment:
 
     Attributes:
         modalities: tables that replace the graph's own declarations; empty to take those.
-        expected: measured results, for the reader; nothing depends on them.
+        experts: a table for each expert, by name.
+        expected: measured results for the reader; nothing depends on them.
     """
 
     name: str
     description: str
+    seed: int
     data: Mapping[str, Any]
     modalities: Mapping[str, Any]
-    model: Mapping[str, Any]
-    training: Mapping[str, Any]
+    experts: Mapping[str, Mapping[str, Any]]
+    mixture: Mapping[str, Any]
     evaluation: Mapping[str, Any]
     expected: Mapping[str, Any]
 
@@ -93,13 +124,14 @@ class Experiment:
 
         Args:
             source: a TOML file, the name of a shipped experiment (``mocme``), or the table itself.
-            overrides: settings by dotted path, for instance ``{"training.passes": 5}``.
+            overrides: settings by dotted path; an expert is addressed by its name, for instance
+                ``{"experts.embedding.training.epochs": 5}``.
 
         Raises:
             ConfigError: with the path of the setting that is wrong.
         """
         if isinstance(source, Mapping):
-            name, table = "given", dict(source)
+            name, table = "given", _named_experts(source)
         else:
             path = find(source)
             name, table = _title(path), read(path)
@@ -107,53 +139,95 @@ class Experiment:
 
     def changed(self, overrides: Mapping[str, Any]) -> Experiment:
         """The same experiment, name included, with other settings by dotted path."""
-        return Experiment.of(self.name, _overridden(self.table(), overrides))
+        return Experiment.of(self.name, _overridden(self._tables(), overrides))
 
     @staticmethod
     def of(name: str, table: Mapping[str, Any]) -> Experiment:
-        """Check a table and write out its defaults."""
+        """Check a table and write out its defaults.
+
+        Raises:
+            ConfigError: with the path of the setting that is wrong; for a setting of version 0.1,
+                with its new name.
+        """
+        renamed_settings(table)
         check_keys(table, dict.fromkeys(SECTIONS), "")
         modalities = _table(table, "modalities")
-        full = {key: _source(value, f"modalities.{key}") for key, value in modalities.items()}
+        experts = _named_experts(table).get("experts", {})
         experiment = Experiment(
             name,
             convert(table.get("description", ""), str, "description"),
+            convert(table.get("seed", 0), int, "seed"),
             expand_settings(DataSettings, _table(table, "data"), "data"),
-            full,
-            expand_settings(ModelSettings, _table(table, "model"), "model"),
-            expand_settings(TrainingSettings, _table(table, "training"), "training"),
+            {key: _source(value, f"modalities.{key}") for key, value in modalities.items()},
+            {
+                key: expand(ExpertSettings, {"kind": key, **own}, f"experts.{key}")
+                for key, own in experts.items()
+            },
+            expand(MixtureSettings, {"kind": "Sum", **_table(table, "mixture")}, "mixture"),
             expand_settings(EvaluationSettings, _table(table, "evaluation"), "evaluation"),
             _table(table, "expected"),
         )
-        experiment.parts()  # a value out of range is refused now, not in an hour
+        experiment.components()  # a value out of range is refused now, not in an hour
         return experiment
 
-    def parts(self) -> tuple[DataSettings, ModelSettings, TrainingSettings, EvaluationSettings]:
-        """New settings objects of this configuration."""
-        return (
+    def components(self) -> Settings:
+        """The settings as objects.
+
+        Raises:
+            ConfigError: with the path of the setting that is wrong.
+        """
+        mixture = build(MixtureSettings, self.mixture, "mixture")  # type: ignore[type-abstract]
+        names = list(self.experts) if mixture.experts is None else list(mixture.experts)
+        if not names:
+            raise ConfigError("experts: an experiment needs at least one, as a table [[experts]]")
+        for name in names:
+            if name not in self.experts:
+                known = ", ".join(self.experts) or "none"
+                raise ConfigError(
+                    f"mixture.experts: there is no expert {name!r}; there are {known}"
+                )
+        return Settings(
+            self.seed,
             construct(DataSettings, self.data, "data"),
-            construct(ModelSettings, self.model, "model"),
-            construct(TrainingSettings, self.training, "training"),
+            {
+                name: build(ExpertSettings, self.experts[name], f"experts.{name}")  # type: ignore[type-abstract]
+                for name in names
+            },
+            mixture,
             construct(EvaluationSettings, self.evaluation, "evaluation"),
         )
 
-    def with_training(self, **changes: Any) -> Experiment:
-        """The same experiment with other settings of its training."""
-        return replace(self, training={**self.training, **changes})
+    def as_asked(self, wanted: Experiment) -> Experiment:
+        """A run's configuration to compare with one that is wanted now.
 
-    def asked_as(self, wanted: Experiment) -> Experiment:
-        """A run's configuration to hold beside the one that is wanted now.
-
-        The run holds the precision that the machine chose; where that is left to the machine again,
-        it is here too.
+        A run holds the values that the machine chose; where `wanted` leaves them to the machine,
+        so does the result.
         """
-        left = wanted.training["precision"] == "auto"
-        return self.with_training(precision="auto") if left else self
+        left = {
+            path: "auto"
+            for path, own in wanted._machine_settings()
+            if own == "auto" and path in dict(self._machine_settings())
+        }
+        return self.changed(left) if left else self
 
-    def table(self) -> dict[str, Any]:
-        """The whole configuration as one table."""
+    def _machine_settings(self) -> Iterator[tuple[str, Any]]:
+        """Settings that may be left to the machine: dotted path and value."""
+        for name, settings in self.components().experts.items():
+            for path in settings.machine_settings:
+                value: Any = self.experts[name]
+                for key in path.split("."):
+                    value = value[key]
+                yield f"experts.{name}.{path}", value
+
+    def _tables(self) -> dict[str, Any]:
+        """The whole configuration as one table, experts by name."""
         found = {key: getattr(self, key) for key in SECTIONS}
         return {key: value for key, value in found.items() if value not in ({}, "")}
+
+    def table(self) -> dict[str, Any]:
+        """The whole configuration as one table, experts as a list, as in a file."""
+        experts = [{"name": name, **own} for name, own in self.experts.items()]
+        return {**self._tables(), "experts": experts}
 
     def settings(self) -> dict[str, Any]:
         """The configuration without words and expected results: all that a training depends on."""
@@ -233,7 +307,7 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = path.resolve()
     if path in seen:
         raise ConfigError(f"{path}: extends itself by way of {seen[-1].name}")
-    table = read_toml(path)
+    table = _named_experts(read_toml(path), str(path))
     base = table.pop("extends", None)
     if base is None:
         return table
@@ -269,20 +343,48 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """``training.passes=3`` as path and value; what is no TOML value counts as a text.
+    """``seed=3`` as path and value; what is not a TOML value is a text.
 
     Raises:
         ConfigError: there is no ``=``.
     """
     dotted, equals, value = text.partition("=")
     if not equals or not dotted.strip():
-        raise ConfigError(f"--set {text}: write it as path=value, for instance training.passes=3")
+        raise ConfigError(f"--set {text}: write it as path=value, for instance seed=3")
     try:
         found = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
         found = {}
     # Several lines may be several settings to TOML, but here they are one text.
     return dotted.strip(), found["value"] if len(found) == 1 else value.strip()
+
+
+def _named_experts(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """A table with its list of experts as a table by name.
+
+    Raises:
+        ConfigError: an expert has neither name nor kind, or two have one name.
+    """
+    prefix = f"{where}: " if where else ""
+    listed = table.get("experts")
+    if listed is None:
+        return dict(table)
+    if isinstance(listed, Mapping):
+        listed = [{"name": name, **_table(listed, name)} for name in listed]
+    if not isinstance(listed, list | tuple) or not all(isinstance(e, Mapping) for e in listed):
+        raise ConfigError(f"{prefix}experts: must be a list of tables, [[experts]]")
+    experts: dict[str, Any] = {}
+    for position, expert in enumerate(listed):
+        name = expert.get("name", expert.get("kind"))
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,49}", name):
+            raise ConfigError(
+                f"{prefix}experts[{position}]: needs a kind, and a name of letters, digits, - and _ "
+                f"where the kind is used twice"
+            )
+        if name in experts:
+            raise ConfigError(f"{prefix}experts: two are named {name!r}; give each its own name")
+        experts[name] = {key: value for key, value in expert.items() if key != "name"}
+    return {**table, "experts": experts}
 
 
 def _overridden(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -327,6 +429,7 @@ def _source(value: Any, path: str) -> dict[str, Any]:
 def _custom(value: Any) -> set[str]:
     if isinstance(value, Mapping):
         kind = value.get("kind")
-        own = {kind} if isinstance(kind, str) and ":" in kind else set()
+        named = {name for name in (kind, value.get("function")) if isinstance(name, str)}
+        own = {name for name in named if ":" in name}
         return own.union(*map(_custom, value.values()))
     return set().union(*map(_custom, value)) if isinstance(value, list | tuple) else set()

@@ -8,11 +8,9 @@ from functools import cached_property
 from typing import final
 
 from mocme.calibration.curves import Calibration
-from mocme.experts.embedding.objective import Objective
 from mocme.explanation.context import RunExplanationContext
-from mocme.inductive.add import Adder, Advance, frozen_of
+from mocme.inductive.add import Adder, Advance, RowFits
 from mocme.inductive.extended_run import RunContents
-from mocme.inductive.fit_embedding import FrozenQuestions
 from mocme.inductive.new_entity import NewEntity
 from mocme.inductive.store import Addition, Additions
 from mocme.prediction.predictor import Predictor
@@ -25,19 +23,18 @@ class LoadedRun:
     """What additions do not change: it is read once, and all predictors share it.
 
     Attributes:
-        trained: graph, modalities and model as they were trained.
+        folder: of the run.
+        trained: graph, modalities and mixture as they were trained.
         calibration: None where the graph has no valid split.
-        objective: of the training.
     """
 
     folder: RunFolder
     trained: RunContents
     calibration: Calibration | None
-    objective: Objective
 
     @cached_property
-    def _frozen(self) -> FrozenQuestions:
-        return frozen_of(self.trained, self.objective)
+    def _fits(self) -> RowFits:
+        return RowFits(self.trained)
 
     def add(
         self,
@@ -47,23 +44,30 @@ class LoadedRun:
     ) -> list[Addition]:
         """The additions that entities become, next to those that are there; nothing is written.
 
-        The first one takes longest: how the questions of the training stand is kept for the next.
+        The first call takes longest: the scores of the training queries are kept for the next.
 
         Raises:
             ValueError: something does not fit the run.
         """
-        adder = Adder(self.trained, present, self.objective, ready=lambda: self._frozen)
+        adder = Adder(self.trained, present, fits=self._fits)
         try:
             return adder.add(entities, advance)
         finally:
-            if "_frozen" in vars(self):  # a row was fitted
-                self._frozen.slim()
+            self._fits.slim()
 
     def predictor(self, items: Additions = Additions()) -> Predictor:
-        """Ask the run together with these additions.
+        """A predictor with these additions.
 
-        Completers do not know of each other: an earlier one answers on as it did.
+        Predictors are independent: an earlier one keeps answering as before.
         """
-        asked = self.trained.extended(items)
-        grounds = RunExplanationContext(self.folder, self.objective, asked, self.trained)
-        return Predictor(asked.model, asked.graph, self.calibration, grounds, asked.features)
+        extended, trained = self.trained.extended(items), self.trained
+        context = RunExplanationContext(
+            self.folder,
+            extended.mixture,
+            extended.graph,
+            extended.features,
+            (trained.mixture, trained.graph),
+        )
+        return Predictor(
+            extended.mixture, extended.graph, self.calibration, context, extended.features
+        )

@@ -1,9 +1,10 @@
-"""A run's folder opened: its graph, modalities and model, its ranks, its questions."""
+"""A run: its folder opened, its graph, experts and mixture, its ranks, its predictor."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,18 @@ from torch import Tensor
 from mocme.calibration.curves import Calibration
 from mocme.calibration.fit import calibrate
 from mocme.core.device import find_device
-from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Features, unpacked
 from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
 from mocme.evaluation.ranking import Ranks, rank_split
-from mocme.experts.embedding.model import Model
-from mocme.experts.rules.adjacency import relations_of
-from mocme.experts.rules.rule_model import RuleModel
-from mocme.inductive import store as kept
+from mocme.experts.base import Expert, ExpertSettings, FitTask
+from mocme.inductive import store
 from mocme.inductive.extended_run import RunContents
 from mocme.inductive.new_entity import Content, NewEntity
 from mocme.inductive.pairs import related
 from mocme.inductive.store import Addition, Additions, Fact
+from mocme.mixture.base import Mixture
 from mocme.prediction.predictor import Predictor
 from mocme.runs.config import Experiment, custom_code
 from mocme.runs.inputs import LoadedRun
@@ -35,9 +34,16 @@ from mocme.storage import RunError, RunFolder
 
 LOG = "training.jsonl"
 EVALUATIONS = "evaluations.jsonl"
-PATTERNS = "patterns.safetensors"
-CALIBRATION = "calibration.safetensors"
+NAMES = "names.json"
+GRAPH = "graph.safetensors"
 REJECTED = "rejected.safetensors"
+MIXTURE = "mixture.safetensors"
+CALIBRATION = "calibration.safetensors"
+
+
+def expert_file(name: str) -> str:
+    """The file of an expert in a run's folder."""
+    return f"experts/{name}.safetensors"
 
 
 class Run:
@@ -49,7 +55,7 @@ class Run:
 
     def __init__(self, folder: RunFolder, trust_code: bool = False) -> None:
         self.folder = folder
-        table = _toml(folder.read_text("config.toml"))
+        table = tomllib.loads(folder.read_text("config.toml"))
         # Before anything is made of the table, for that imports the code that it names.
         if (custom := custom_code(table)) and not trust_code:
             raise RunError(
@@ -89,11 +95,11 @@ class Run:
 
     def graph(self) -> Graph:
         """The graph as it was trained on, without additions."""
-        names = self.folder.read_json("names.json")
+        names = self.folder.read_json(NAMES)
         return Graph(
             Vocabulary(names["entities"]),
             Vocabulary(names["relations"], "relation"),
-            self.folder.read_tensors("graph.safetensors"),
+            self.folder.read_tensors(GRAPH),
             name=str(self.folder.about.get("graph", "graph")),
             folder=self.folder.about.get("data"),
             rejected=self._rejected(),
@@ -113,24 +119,35 @@ class Run:
             found[name] = unpacked(tensors, metadata, graph.num_entities)
         return Features.of(found)
 
-    def model(self, graph: Graph, features: Features, device: torch.device) -> Model:
-        """The trained model, without additions.
+    def mixture(self, graph: Graph, features: Features, device: torch.device) -> Mixture:
+        """The trained experts and their mixture, without additions.
 
         Raises:
             RunError: the training has not finished.
         """
         if not self.finished:
             raise RunError(
-                f"{self.path}: this training has not finished; go on with: mocme resume {self.path}"
+                f"{self.path}: this training has not finished; continue with: mocme resume "
+                f"{self.path}"
             )
-        model = make_model(self.experiment, graph, features)[0]
-        model.load_state_dict(self.folder.read_tensors("model.safetensors"))
-        if self.folder.has(PATTERNS):
-            tensors = self.folder.read_tensors(PATTERNS)
-            metadata = self.folder.tensors_metadata(PATTERNS)
-            relations = relations_of(graph, features)
-            model.evidence = RuleModel.unpacked(tensors, metadata, relations)
-        return model.to(device).eval()
+        settings = self.experiment.components()
+        memory, view = settings.evaluation.memory, graph.training_view()
+        experts = [
+            self.expert(own, FitTask(name, view, features, settings.seed, device, memory))
+            for name, own in settings.experts.items()
+        ]
+        return settings.mixture.unpacked(self._packed(MIXTURE), experts, graph.num_entities)
+
+    def expert(self, settings: ExpertSettings, task: FitTask) -> Expert:
+        """A fitted expert of the run.
+
+        Raises:
+            RunError: its file is missing or damaged.
+        """
+        return settings.unpacked(self._packed(expert_file(task.name)), task)
+
+    def _packed(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        return self.folder.read_tensors(name), self.folder.tensors_metadata(name)
 
     def evaluate(
         self,
@@ -152,10 +169,10 @@ class Run:
                 f"and train again"
             )
         features = self.features(graph)
-        model = self.model(graph, features, find_device(device))
-        settings = self.experiment.parts()[3]
+        mixture = self.mixture(graph, features, find_device(device))
+        memory = self.experiment.components().evaluation.memory
         started = time.perf_counter()
-        ranks = rank_split(model, graph, split, settings.memory, advance)
+        ranks = rank_split(mixture, graph, split, memory, advance)
         seconds = time.perf_counter() - started
         about = self.folder.about
         earlier = sum(e["split"] == split for e in self.evaluations())
@@ -186,7 +203,7 @@ class Run:
             ValueError: the graph has no valid split.
         """
         trained = self.contents(device, additions=False)
-        return self._calibrate(trained.model, trained.graph, advance)
+        return self._calibrate(trained.mixture, trained.graph, advance)
 
     def predictor(
         self,
@@ -222,15 +239,15 @@ class Run:
             metadata = self.folder.tensors_metadata(CALIBRATION)
             calibration = Calibration.unpacked(tensors, metadata)
         elif len(trained.graph.facts("valid")):
-            calibration = self._calibrate(trained.model, trained.graph, advance)
-        return LoadedRun(self.folder, trained, calibration, self.experiment.parts()[2].objective)
+            calibration = self._calibrate(trained.mixture, trained.graph, advance)
+        return LoadedRun(self.folder, trained, calibration)
 
     def contents(self, device: str = "auto", *, additions: bool = True) -> RunContents:
         """Graph, modalities and model that belong together, with the additions or without."""
         graph = self.graph()
         features = self.features(graph)
-        model = self.model(graph, features, find_device(device))
-        return RunContents(graph, features, model).extended(
+        mixture = self.mixture(graph, features, find_device(device))
+        return RunContents(graph, features, mixture).extended(
             self.additions() if additions else Additions()
         )
 
@@ -238,7 +255,7 @@ class Run:
 
     def additions(self) -> Additions:
         """Entities that were added, in the order of their coming."""
-        return kept.read(self.folder)
+        return store.read(self.folder)
 
     def add(
         self,
@@ -284,11 +301,11 @@ class Run:
             present = self.additions()
             if loaded is None:
                 # Nothing is asked of it, so that it needs no calibration.
-                world = self.contents(device, additions=False)
-                loaded = LoadedRun(self.folder, world, None, self.experiment.parts()[2].objective)
+                contents = self.contents(device, additions=False)
+                loaded = LoadedRun(self.folder, contents, None)
             made = loaded.add(entities, present, advance)
             everyone = related(loaded.trained, [*present, *made])
-            kept.write(self.folder, everyone)
+            store.write(self.folder, everyone)
         return list(everyone)[len(present) :]
 
     def remove(self, *names: str, loaded: LoadedRun | None = None) -> None:
@@ -307,7 +324,7 @@ class Run:
             for name in names:
                 if name not in present.names:
                     has = ", ".join(map(repr, present.names[:10])) or "none"
-                    raise kept.NoAddition(
+                    raise store.NoAddition(
                         f"{self.path}: there is no addition {name!r}; there are {has}"
                     )
             stay = Additions([item for item in present if item.name not in names])
@@ -320,13 +337,13 @@ class Run:
             if present.pairs and stay:
                 trained = loaded.trained if loaded else self.contents("cpu", additions=False)
                 stay = related(trained, stay)
-            kept.write(self.folder, stay)
+            store.write(self.folder, stay)
 
     def _calibrate(
-        self, model: Model, graph: Graph, advance: Callable[[int, int], None] | None
+        self, mixture: Mixture, graph: Graph, advance: Callable[[int, int], None] | None
     ) -> Calibration:
-        memory = self.experiment.parts()[3].memory
-        found = calibrate(model, graph.training_view(), memory, advance)
+        memory = self.experiment.components().evaluation.memory
+        found = calibrate(mixture, graph.training_view(), memory, advance)
         tensors, metadata = found.packed()
         # A run that may only be read can be asked all the same.
         with contextlib.suppress(PermissionError):
@@ -345,15 +362,6 @@ def open_run(
     return Run.open(path, trust_code).predictor(device, advance)
 
 
-def make_model(
-    experiment: Experiment, graph: Graph, features: Features
-) -> tuple[Model, TrainingFacts]:
-    """A new model of an experiment, and the facts it learns from."""
-    _, model_settings, training, _ = experiment.parts()
-    facts = TrainingFacts.of(graph, features.tokens, training.objective.candidates)
-    return Model(model_settings, facts, features.dense, training.seed), facts
-
-
 # -- inside ------------------------------------------------------------------------------------
 
 
@@ -367,9 +375,3 @@ def _protocol(split: str, graph: Graph) -> dict[str, Any]:
         "precision": "float32",
         "facts": {s: len(graph.facts(s)) for s in graph.splits},
     }
-
-
-def _toml(text: str) -> dict[str, Any]:
-    import tomllib
-
-    return tomllib.loads(text)

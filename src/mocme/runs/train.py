@@ -1,8 +1,7 @@
-"""A training from its configuration to a finished run folder; `opening` has what a run answers."""
+"""A training, from configuration to finished run folder: resolve, read, build, fit, save."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,33 +9,34 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from mocme.core.device import Interrupted, environment, faster_precision, find_device, stop_signal
+from mocme.core.device import environment, find_device, stop_signal
 from mocme.data.features.sources import read_features
 from mocme.data.graph import Graph
 from mocme.data.ingest.reader import encoded_table
 from mocme.data.load import load
 from mocme.data.modality import ENCODED, Features
-from mocme.evaluation import metrics
-from mocme.evaluation.ranking import batch_for, rank_split
-from mocme.experts.embedding.model import Model
-from mocme.experts.embedding.trainer import Progress, Trainer
-from mocme.mixture import fit as weighing
-from mocme.runs.config import Experiment
-from mocme.runs.run import LOG, PATTERNS, REJECTED, Run, make_model
+from mocme.experts.base import Expert, FitTask
+from mocme.runs.config import Experiment, Settings
+from mocme.runs.monitor import RunMonitor
+from mocme.runs.run import GRAPH, MIXTURE, NAMES, REJECTED, Run, expert_file
 from mocme.storage import RunFolder
 
 
 @runtime_checkable
 class TrainingObserver(Protocol):
-    """What wants to see a training go on."""
+    """Watches a training."""
 
-    def start(self, trainer: Trainer, run: Run) -> None: ...
+    def start(self, trainer: Any, run: Run) -> None:
+        """A training of an expert begins or resumes."""
 
-    def step(self, progress: Progress) -> None: ...
+    def step(self, progress: Any) -> None:
+        """A step is done."""
 
-    def record(self, record: Mapping[str, Any]) -> None: ...
+    def record(self, record: Mapping[str, Any]) -> None:
+        """An epoch, an expert (key ``expert``) or the mixture (key ``mixture``) is done."""
 
-    def stage(self, name: str) -> Callable[[int, int], None]: ...
+    def stage(self, name: str) -> Callable[[int, int], None]:
+        """A stage begins that receives (steps done, steps in all)."""
 
 
 def train(
@@ -48,60 +48,62 @@ def train(
     device: str = "auto",
     features: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
-    watch: TrainingObserver | None = None,
+    observer: TrainingObserver | None = None,
 ) -> Run:
-    """Train a model and write a run.
+    """Train the experts and the mixture of an experiment, and write a run.
 
     Args:
         graph: a graph, or what `load` takes.
         experiment: a TOML file, a shipped experiment's name, a table or an `Experiment`.
-        out: a folder that is not there yet, or empty.
+        out: a folder that does not exist, or is empty.
         seed: instead of the experiment's.
-        features: folder of encoded modalities, where they do not lie beside the graph.
-        settings: by dotted path, instead of the experiment's (``{"training.passes": 3}``).
+        device: ``auto``, ``cpu`` or ``cuda``.
+        features: folder of encoded modalities, where they are not next to the graph.
+        settings: by dotted path, instead of the experiment's
+            (``{"experts.embedding.training.epochs": 3}``).
+        observer: receives progress.
 
     Raises:
-        ConfigError: a setting is wrong. ValueError: an input is. RunError: `out` is not free.
-        Interrupted: stopped by Ctrl-C; `resume` goes on.
+        ConfigError: a setting is wrong.
+        ValueError: an input is wrong.
+        RunError: `out` is not free.
+        Interrupted: stopped by Ctrl-C; `resume` continues.
     """
-    changes = dict(settings or {}) | ({} if seed is None else {"training.seed": seed})
-    if isinstance(experiment, Experiment):
-        experiment = experiment.changed(changes)
-    else:
-        experiment = Experiment.load(experiment, changes)
+    chosen_device = find_device(device)
+    experiment = _resolve(experiment, seed, settings, chosen_device)
     graph = graph if isinstance(graph, Graph) else load(graph)
     if not len(graph.facts("train")):
         raise ValueError(f"{graph.name}: the train split holds no fact")
-    place = find_device(device)
-    experiment = settle(experiment, place)
-    found = read_inputs(graph, experiment, features)
-    folder = RunFolder.create(out, _about(experiment, graph, found))
-    _store_inputs(folder, experiment, graph, found)
-    return _go(Run(folder, trust_code=True), graph, found, place, watch)
+    inputs = read_inputs(graph, experiment, features)
+    folder = RunFolder.create(out, _about(experiment, graph, inputs))
+    _save_inputs(folder, experiment, graph, inputs)
+    return _fit(Run(folder, trust_code=True), graph, inputs, chosen_device, observer)
 
 
 def resume(
     path: str | Path,
     *,
     device: str = "auto",
-    watch: TrainingObserver | None = None,
+    observer: TrainingObserver | None = None,
     trust_code: bool = False,
 ) -> Run:
-    """Go on with a training that was stopped; a finished run is returned as it is."""
+    """Continue an interrupted training; a finished run is returned as it is."""
     run = Run.open(path, trust_code)
     if run.finished:
         return run
     graph = run.graph()
-    return _go(run, graph, run.features(graph), find_device(device), watch)
+    return _fit(run, graph, run.features(graph), find_device(device), observer)
 
 
 def settle(experiment: Experiment, device: torch.device) -> Experiment:
-    """Decide what is left to the machine, so that the run says what was used."""
-    if experiment.training["precision"] != "auto":
-        return experiment
-    return experiment.with_training(
-        precision=faster_precision(device, int(experiment.model["width"]))
-    )
+    """Decide what is left to the machine, so that the run records what was used."""
+    experts = experiment.components().experts
+    decided = {
+        f"experts.{name}.{path}": value
+        for name, expert in experts.items()
+        for path, value in expert.on_machine(device).items()
+    }
+    return experiment.changed(decided) if decided else experiment
 
 
 def read_inputs(
@@ -110,65 +112,61 @@ def read_inputs(
     """The modalities that a training of this experiment reads, with notes for the reader.
 
     Raises:
-        ValueError: one is missing or damaged, naming the file and the remedy.
+        ValueError: one is missing or damaged, with the file and the remedy.
     """
-    chosen, notes = _chosen(experiment, graph, features)
-    found = read_features(graph, chosen, Path(features) if features is not None else None)
-    if found.pairs and experiment.parts()[1].patterns is None:
-        names = ", ".join(found.pairs)
+    settings = experiment.components()
+    tables, notes = _chosen(experiment, settings, graph, features)
+    inputs = read_features(graph, tables, Path(features) if features is not None else None)
+    if inputs.pairs and not any(expert.pairs for expert in settings.experts.values()):
+        names = ", ".join(inputs.pairs)
         notes.append(
-            f"{names}: pairs of entities are read by patterns only, and this experiment has none; "
-            f"ask for them with a table [model.patterns], or --set 'model.patterns={{support=3}}'"
+            f"{names}: only rules read pairs of entities, and this experiment has no rules; add "
+            f"them with a table [[experts]] of kind rules, or --set 'experts.rules={{support=3}}'"
         )
-    return replace(found, notes=[*notes, *found.notes])
-
-
-def make_trainer(
-    experiment: Experiment, graph: Graph, features: Features, device: torch.device
-) -> Trainer:
-    """A trainer that sees train and valid only."""
-    _, _, settings, evaluation = experiment.parts()
-    view = graph.training_view()
-    model, facts = make_model(experiment, view, features)
-    validate = None
-    if len(view.facts("valid")):
-
-        def validate(trained: Model) -> Mapping[str, float]:
-            found = metrics.of_ranks(
-                rank_split(trained, view, "valid", evaluation.memory).realistic
-            )
-            return found
-
-    elif settings.patience:
-        raise ValueError("training.patience needs a valid split, and the graph has none")
-    return Trainer(settings, model.to(device), facts, validate, settings.precision == "bfloat16")
+    return replace(inputs, notes=[*notes, *inputs.notes])
 
 
 # -- inside ------------------------------------------------------------------------------------
 
 
+def _resolve(
+    experiment: str | Path | Mapping[str, Any] | Experiment,
+    seed: int | None,
+    settings: Mapping[str, Any] | None,
+    device: torch.device,
+) -> Experiment:
+    """The experiment with overrides, and with what is left to the machine decided."""
+    changes = dict(settings or {}) | ({} if seed is None else {"seed": seed})
+    if isinstance(experiment, Experiment):
+        experiment = experiment.changed(changes)
+    else:
+        experiment = Experiment.load(experiment, changes)
+    return settle(experiment, device)
+
+
 def _chosen(
-    experiment: Experiment, graph: Graph, features: str | Path | None
+    experiment: Experiment, settings: Settings, graph: Graph, features: str | Path | None
 ) -> tuple[Mapping[str, Mapping[str, Any]], list[str]]:
-    """Modalities to train with: the experiment's, or the graph's with what lies in `features`."""
+    """Modalities to train with: the experiment's, or the graph's and those in `features`."""
     tables = dict(experiment.modalities or graph.modalities)
-    lying = [] if features is None else sorted((Path(features) / ENCODED).glob("*.safetensors"))
-    names = [path.stem for path in lying if ".codebook" not in path.name]
+    files = [] if features is None else sorted((Path(features) / ENCODED).glob("*.safetensors"))
+    names = [path.stem for path in files if ".codebook" not in path.name]
     extra = [name for name in names if name not in tables]
     if not experiment.modalities:
         tables |= {name: encoded_table(name) for name in extra}
         extra = []
     notes = [
-        f"{features}: {name} is not used, for the experiment declares modalities and not this one"
+        f"{features}: {name} is not used, because the experiment declares modalities but not this "
+        f"one"
         for name in extra
     ]
-    found = experiment.parts()[0].choose(tables)
+    chosen = settings.data.choose(tables)
     notes += [
         f"{name}: the experiment declares it, and its [data] leaves it out"
         for name in experiment.modalities
-        if name not in found and name not in experiment.data["without"]
+        if name not in chosen and name not in experiment.data["without"]
     ]
-    return found, notes
+    return chosen, notes
 
 
 def _about(experiment: Experiment, graph: Graph, features: Features) -> dict[str, Any]:
@@ -176,7 +174,8 @@ def _about(experiment: Experiment, graph: Graph, features: Features) -> dict[str
         "experiment": experiment.name,
         "graph": graph.name,
         "data": graph.folder,
-        "seed": experiment.training["seed"],
+        "seed": experiment.seed,
+        "experts": list(experiment.components().experts),
         "modalities": features.names,
         "facts": {split: len(graph.facts(split)) for split in graph.splits},
         "entities": {
@@ -195,13 +194,13 @@ def _about(experiment: Experiment, graph: Graph, features: Features) -> dict[str
     }
 
 
-def _store_inputs(
+def _save_inputs(
     folder: RunFolder, experiment: Experiment, graph: Graph, features: Features
 ) -> None:
     folder.write_text("config.toml", experiment.text())
     names = {"entities": list(graph.entities), "relations": list(graph.relations)}
-    folder.write_json("names.json", names)
-    folder.write_tensors("graph.safetensors", {s: f.contiguous() for s, f in graph.splits.items()})
+    folder.write_json(NAMES, names)
+    folder.write_tensors(GRAPH, {s: f.contiguous() for s, f in graph.splits.items()})
     if len(graph.rejected):
         folder.write_tensors(REJECTED, {"rejected": graph.rejected.contiguous()})
     digest = graph.entities.digest()
@@ -213,95 +212,42 @@ def _store_inputs(
         )
 
 
-def _go(
-    run: Run, graph: Graph, features: Features, device: torch.device, watch: TrainingObserver | None
+def _fit(
+    run: Run,
+    graph: Graph,
+    features: Features,
+    device: torch.device,
+    observer: TrainingObserver | None,
 ) -> Run:
-    """Train to the end, from the newest checkpoint if there is one."""
-    folder = run.folder
-    with folder.lock():
-        trainer = make_trainer(run.experiment, graph, features, device)
-        if (checkpoint := folder.load_checkpoint()) is not None:
-            trainer.restore(checkpoint.state)
-            folder.rewind(checkpoint)
-        else:
-            # Killed before its first pass ends, a training starts again from here, log and all.
-            folder.save_checkpoint(0, trainer.state(), [LOG])
-        _try_evaluation(trainer.model, graph, run.experiment.parts()[3].memory)
-        if watch is not None:
-            watch.start(trainer, run)
-        _train(folder, trainer, watch)
-        weights = {name: t.detach().cpu() for name, t in trainer.model.state_dict().items()}
-        folder.write_tensors("model.safetensors", weights)
-        _add_patterns(run, trainer.model, graph, features, watch)
-        folder.update_about(
-            finished=True,
-            seconds=round(trainer.progress.seconds, 3),
-            best_epoch=trainer.progress.best_epoch or trainer.progress.epoch,
+    """Fit every expert that is not saved yet, then the mixture; interrupted anywhere, resumable."""
+    folder, settings = run.folder, run.experiment.components()
+    view = graph.training_view()
+    with folder.lock(), stop_signal() as stopped:
+        experts: list[Expert] = []
+        records: dict[str, Any] = dict(folder.about.get("fits", {}))
+        offset = 0
+        for name, expert_settings in settings.experts.items():
+            monitor = RunMonitor(run, name, stopped, observer, offset)
+            memory = settings.evaluation.memory
+            task = FitTask(name, view, features, settings.seed, device, memory, monitor)
+            if folder.has(expert_file(name)):
+                expert = run.expert(expert_settings, task)
+            else:
+                expert, record = expert_settings.fit(task)
+                records[name] = {**record, "steps": monitor.steps}
+                folder.update_about(fits=records)
+                folder.write_tensors(expert_file(name), *expert.packed())
+                monitor.finished(record)
+            offset += records[name]["steps"]
+            experts.append(expert)
+        monitor = RunMonitor(run, "mixture", stopped, observer, offset)
+        mixture, record = settings.mixture.fit(
+            experts, view, settings.evaluation.memory, monitor.stage("mixture")
         )
+        folder.write_tensors(MIXTURE, *mixture.packed())
+        folder.write_json("mixture.json", record)
+        if observer is not None and len(experts) > 1:
+            observer.record({"mixture": record})
+        seconds = sum(own.get("seconds", 0.0) for own in (*records.values(), record))
+        folder.update_about(finished=True, seconds=round(seconds, 3))
     return run
-
-
-def _train(folder: RunFolder, trainer: Trainer, watch: TrainingObserver | None) -> None:
-    saved, pause = time.monotonic(), trainer.settings.checkpoint_seconds
-    with stop_signal() as stopped:
-
-        def on_step(progress: Progress) -> None:
-            if watch is not None:
-                watch.step(progress)
-            if stopped.is_set():
-                folder.save_checkpoint(progress.step, trainer.state(), [LOG])
-                raise Interrupted(
-                    f"stopped at step {progress.step}; go on with: mocme resume {folder.path}"
-                )
-
-        for record in trainer.run(on_step):
-            folder.append(LOG, record)
-            if watch is not None:
-                watch.record(record)
-            now = time.monotonic()
-            if trainer.progress.done or now - saved >= pause:
-                folder.save_checkpoint(trainer.progress.step, trainer.state(), [LOG])
-                saved = now
-
-
-def _add_patterns(
-    run: Run, model: Model, graph: Graph, features: Features, watch: TrainingObserver | None
-) -> None:
-    """Fit patterns beside a trained model; stopped within, `resume` begins them again."""
-    _, settings, _, evaluation = run.experiment.parts()
-    if settings.patterns is None:
-        return
-    model.eval()
-    model.thaw()
-    advance = None if watch is None else watch.stage("patterns")
-    with stop_signal() as stopped:
-
-        def on_step(done: int, total: int) -> None:
-            if advance is not None:
-                advance(done, total)
-            if stopped.is_set():
-                raise Interrupted(
-                    f"stopped while fitting patterns; go on with: mocme resume {run.path}"
-                )
-
-        view = graph.training_view()
-        evidence, record = weighing.fit(
-            model, view, features, settings.patterns, evaluation.memory, on_step
-        )
-    tensors, metadata = evidence.packed()
-    run.folder.write_tensors(PATTERNS, tensors, metadata)
-    run.folder.write_json("patterns.json", record)
-    if watch is not None:
-        watch.record({"patterns": record})
-
-
-def _try_evaluation(model: Model, graph: Graph, memory: float) -> None:
-    """Rank one batch before the first pass: running out of memory happens now or never."""
-    split = next((s for s in ("valid", "train") if len(graph.facts(s))), None)
-    if split is None:
-        return
-    model.eval()
-    rank_split(
-        model, graph.training_view(), split, memory, only=batch_for(graph.num_entities, memory)
-    )
-    model.thaw()

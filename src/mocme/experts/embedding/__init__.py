@@ -1,1 +1,5 @@
-"""Parts of the model: views, fusion, scorers, and the one score."""
+"""An embedding of entities and relations: views, fusion, scorers, losses, negatives, training."""
+
+from mocme.experts.embedding.fit import Embedding
+
+__all__ = ["Embedding"]

@@ -1,9 +1,7 @@
-"""What a training minimises: link prediction, its regulariser and the auxiliary term."""
+"""Settings of what a training minimises."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,290 +11,45 @@ from torch import Tensor
 
 from mocme.core.registry import Configurable
 from mocme.data.features.tokens import TrainingFacts
-from mocme.data.graph import AnswerIndex, Queries
-from mocme.experts.embedding.gradient_buffer import GradientBuffer
-from mocme.experts.embedding.losses import Cubes, Softmax, score_batch
-from mocme.experts.embedding.model import Model
-from mocme.experts.embedding.negative_sampling import (
-    AllEntities,
-    Candidates,
-    NegativeSampling,
-    UniformSampling,
-)
-
-# Rejected answers of a step, and candidates that they compete with, at most.
-MOST_REJECTED, RIVALS = 256, 4096
+from mocme.experts.embedding.losses import Softmax
+from mocme.experts.embedding.negative_sampling import AllEntities, NegativeSampling
 
 
+@dataclass(frozen=True, kw_only=True)
 class Objective(Configurable):
-    """Link prediction over distinct questions.
+    """Link prediction over distinct queries.
 
     Args:
+        loss: of a query.
+        negatives: which candidates a query competes with.
         n3: weight of the cubed-modulus regulariser on head, relation and answer vectors as scored
             (Lacroix et al., ICML 2018).
         redundancy: weight of the mean redundancy of a modality's views.
-        token_weight: weight of the loss of questions about tokens against that of links (the
-            regulariser counts every fact alike).
-        candidates: see `TrainingFacts.of`.
-        rejected: weight of a fact that reviewers rejected against a training fact; once a pass in
-            each direction it is asked to be no likelier than an average candidate.
-        max_answers: answers of a question that take part in a step, drawn uniformly and rescaled;
-            0 for all.
+        token_weight: weight of the loss of queries about tokens against that of links. The
+            regulariser counts every fact alike.
+        candidates: which entities compete; see `TrainingFacts.of`.
+        rejected: weight of a fact that reviewers rejected against a training fact. Once an epoch,
+            in each direction, it is trained to be no likelier than an average candidate.
+        max_answers: answers of a query that take part in a step, drawn uniformly and rescaled; 0
+            for all.
+        score_memory: GiB for a block of scores.
     """
 
-    def __init__(
-        self,
-        *,
-        loss: Softmax = Softmax(),
-        negatives: NegativeSampling = AllEntities(),
-        n3: float = 0.0,
-        redundancy: float = 0.0,
-        token_weight: float = 0.3,
-        candidates: Literal["linked", "trained", "all"] = "trained",
-        rejected: float = 1.0,
-        max_answers: int = 0,
-        score_memory: float = 0.5,
-    ) -> None:
-        if min(n3, redundancy, token_weight, rejected, max_answers) < 0 or score_memory <= 0:
+    loss: Softmax = Softmax()
+    negatives: NegativeSampling = AllEntities()
+    n3: float = 0.0
+    redundancy: float = 0.0
+    token_weight: float = 0.3
+    candidates: Literal["linked", "trained", "all"] = "trained"
+    rejected: float = 1.0
+    max_answers: int = 0
+    score_memory: float = 0.5
+
+    def __post_init__(self) -> None:
+        weights = (self.n3, self.redundancy, self.token_weight, self.rejected, self.max_answers)
+        if min(weights) < 0 or self.score_memory <= 0:
             raise ValueError("weights are at least 0 and score_memory (GiB) is above 0")
-        self.loss, self.negatives, self.n3, self.redundancy = loss, negatives, n3, redundancy
-        self.token_weight, self.candidates = token_weight, candidates
-        self.rejected = rejected
-        self.max_answers, self.score_memory = max_answers, score_memory
 
     def weight(self, relation: Int[Tensor, " B"], facts: TrainingFacts) -> Float[Tensor, " B"]:
-        """Of each question's loss, by its directed relation."""
+        """Weight of each query's loss, by its directed relation."""
         return torch.where(relation >= facts.first_token_relation, self.token_weight, 1.0)
-
-
-@dataclass(frozen=True)
-class QueryGroup:
-    """Questions of a step that share a candidate class, on the processor.
-
-    Attributes:
-        queries: B distinct questions.
-        weight: of each one's loss.
-        place, node: every known answer and whose it is.
-        used: which of these take part in the step; None: all.
-        share: how many answers each that takes part stands for.
-        negatives: the candidates.
-    """
-
-    queries: Queries
-    weight: Float[Tensor, " B"]
-    place: Int[Tensor, " n"]
-    node: Int[Tensor, " n"]
-    used: Int[Tensor, " u"] | None
-    share: Float[Tensor, " u"]
-    negatives: Candidates
-
-
-@dataclass(frozen=True)
-class RejectedBatch:
-    """Rejected answers that a step pushes down.
-
-    Attributes:
-        queries, answer: B questions and the wrong answer of each.
-        rivals: candidates that answers compete with, drawn.
-        weight: of each loss.
-    """
-
-    queries: Queries
-    answer: Int[Tensor, " B"]
-    rivals: Int[Tensor, " C"]
-    weight: float
-
-
-@dataclass(frozen=True)
-class TrainingBatch:
-    """The questions of a step, group by group.
-
-    Attributes:
-        norm: weighted number of facts.
-    """
-
-    groups: Sequence[QueryGroup]
-    norm: float
-    wrong: RejectedBatch | None = None
-
-    def entities(self, number: int) -> Int[Tensor, " n"] | None:
-        """Which of `number` entities the step needs, ascending; None: it may need any."""
-        needed = []
-        for group in self.groups:
-            if isinstance(group.negatives.nodes, slice):
-                if group.negatives.nodes.start < number:
-                    return None
-            else:
-                needed.append(group.negatives.nodes.cpu())
-            needed += [group.queries.head, group.node]
-        if self.wrong is not None:
-            needed += [self.wrong.queries.head, self.wrong.answer, self.wrong.rivals]
-        ids: Tensor = torch.unique(torch.cat(needed))
-        return ids[ids < number]
-
-
-class LinkPrediction:
-    """The objective on one model and its training facts."""
-
-    def __init__(
-        self, settings: Objective, model: Model, facts: TrainingFacts, device: torch.device
-    ) -> None:
-        self.settings, self.model, self.facts, self.device = settings, model, facts, device
-        self.index = AnswerIndex(facts.facts)
-        self._excluded = facts.excluded.to(device)
-        self._none = torch.empty(0, dtype=torch.int64, device=device)
-
-    def batch(self, chosen: Int[Tensor, " B"], generator: torch.Generator) -> TrainingBatch:
-        """The questions at `chosen` of the index, with their candidates drawn."""
-        weight = self._weights(chosen)
-        counts = (self.index.offsets[chosen + 1] - self.index.offsets[chosen]).float()
-        classes = self.facts.relation_class[self.index.queries.relation[chosen]]
-        groups = [
-            self._group(int(number), chosen[classes == number], generator)
-            for number in torch.unique(classes)
-        ]
-        wrong = self._wrong(len(chosen), generator)
-        return TrainingBatch(groups, float((weight * counts).sum()) or 1.0, wrong)
-
-    def backward(
-        self,
-        batch: TrainingBatch,
-        rows: GradientBuffer,
-        redundancy: Tensor,
-        generator: torch.Generator,
-    ) -> Mapping[str, float]:
-        """Add the gradient of a batch's loss to all parameters; returns its terms.
-
-        The terms are means per fact; `facts` is how many (answers of the batch's questions).
-        """
-        sums = {"loss": 0.0, "n3": 0.0}
-        for group in batch.groups:
-            loss, regulariser = self._terms(group, rows, generator)
-            total = (loss + regulariser) / batch.norm if self.settings.n3 else loss / batch.norm
-            total.backward()
-            sums["loss"] += float(loss.detach()) / batch.norm
-            sums["n3"] += float(regulariser.detach()) / batch.norm
-        if batch.wrong is not None:
-            refused = self._refused(batch.wrong, rows) / batch.norm
-            refused.backward()
-            sums["rejected"] = float(refused.detach())
-        if self.settings.redundancy and redundancy.requires_grad:
-            # The table is differentiated once, by `GradientBuffer.backward`; this adds to the same graph.
-            (self.settings.redundancy * redundancy).backward(retain_graph=True)
-            sums["redundancy"] = float(redundancy.detach())
-        rows.backward()
-        return {**sums, "facts": batch.norm}
-
-    def _wrong(self, asked: int, generator: torch.Generator) -> RejectedBatch | None:
-        """The rejected answers of a step of `asked` questions: each once a pass on average."""
-        rejected, share = self.facts.rejected, asked / max(1, len(self.index))
-        if not len(rejected) or not self.settings.rejected:
-            return None
-        count = min(len(rejected), math.ceil(len(rejected) * share), MOST_REJECTED)
-        drawn = rejected[torch.randperm(len(rejected), generator=generator)[:count]]
-        rivals = (
-            UniformSampling(size=RIVALS)
-            .draw(self.facts.spans[0], self.facts.excluded, generator)
-            .nodes
-        )
-        assert isinstance(rivals, Tensor)
-        weight = self.settings.rejected * len(rejected) * share / count
-        queries = Queries(drawn[:, 0], drawn[:, 1])
-        return RejectedBatch(queries, drawn[:, 2], rivals, weight)
-
-    def _refused(self, wrong: RejectedBatch, rows: GradientBuffer) -> Tensor:
-        """Summed softplus(s - log mean e^o) of rejected answers, o the scores of their rivals.
-
-        Minus the log of one minus its share in the softmax of its question would hardly move it:
-        its share is small while its rank is high.
-        """
-        queries, answer = wrong.queries.to(self.device), wrong.answer.to(self.device)
-        rivals = wrong.rivals.to(self.device)
-        relations = self.model.relations(queries.relation)
-        query = self.model.query(rows.gather(queries.head), queries.relation, relations)
-        own = self.model.scorer.compare(query, rows.gather(answer).unsqueeze(1)).squeeze(1)
-        scores = self.model.scorer.compare(query, rows.gather(rivals))
-        itself = answer.unsqueeze(1) == rivals
-        average = scores.masked_fill(itself, -torch.inf).logsumexp(1)
-        others = average - (~itself).sum(1).log()
-        return wrong.weight * torch.nn.functional.softplus(own - others).sum()
-
-    def _weights(self, chosen: Tensor) -> Float[Tensor, " B"]:
-        return self.settings.weight(self.index.queries.relation[chosen], self.facts)
-
-    def _group(self, number: int, chosen: Tensor, generator: torch.Generator) -> QueryGroup:
-        place, node = self.index.rows(chosen)
-        used, share = self._sampled(place, generator)
-        negatives = self.settings.negatives.draw(
-            self.facts.spans[number], self._excluded if number == 0 else self._none, generator
-        )
-        queries, weight = self.index.queries[chosen], self._weights(chosen)
-        return QueryGroup(queries, weight, place, node, used, share, negatives)
-
-    def _terms(
-        self, group: QueryGroup, rows: GradientBuffer, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Summed loss and regulariser of a group."""
-        settings, model, device = self.settings, self.model, self.device
-        queries, weight = group.queries.to(device), group.weight.to(device)
-        used = None if group.used is None else group.used.to(device)
-        place, node = group.place.to(device), group.node.to(device)
-        share = group.share.to(device, rows.values.dtype)
-        heads = rows.gather(queries.head)
-        relations = model.relations(queries.relation)
-        query = model.query(heads, queries.relation, relations)
-        scores, others = score_batch(
-            query,
-            rows,
-            group.negatives,
-            (place, node),
-            settings.loss.weighting,
-            model.scorer,
-            generator,
-            int(settings.score_memory * 2**30),
-            used=used,
-        )
-        if used is not None:
-            place, node = place[used], node[used]
-        loss = (settings.loss(scores, place, share, others) * weight).sum()
-        if not settings.n3:
-            return loss, loss.new_zeros(())
-        count = torch.bincount(place, weights=share, minlength=len(queries)).to(scores.dtype)
-        # Not weighted: a fact about a token is regularised as much as any other.
-        return loss, self._n3(rows, heads, relations, count, node, share)
-
-    def _n3(
-        self,
-        rows: GradientBuffer,
-        heads: Tensor,
-        relations: Tensor,
-        by_query: Tensor,
-        answers: Tensor,
-        by_answer: Tensor,
-    ) -> Tensor:
-        """N3 of a group: each fact counts its head, relation and answer once."""
-        scorer = self.model.scorer
-        cubes = Cubes.apply(heads, scorer.complex_entries)
-        cubes = cubes + Cubes.apply(relations, scorer.complex_relations)
-        # A node that answers many questions is cubed once, with the sum of their weights.
-        nodes, place = torch.unique(answers, return_inverse=True)
-        times = by_answer.new_zeros(len(nodes)).index_add_(0, place, by_answer)
-        others = Cubes.apply(rows.gather(nodes), scorer.complex_entries)
-        total: Tensor = (cubes * by_query).sum() + (others * times).sum()
-        return self.settings.n3 * total
-
-    def _sampled(self, place: Tensor, generator: torch.Generator) -> tuple[Tensor | None, Tensor]:
-        """Which answers take part in the step (none: all), and how many each stands for."""
-        limit = self.settings.max_answers
-        counts = torch.bincount(place) if len(place) else place
-        if not limit or not len(place) or int(counts.max()) <= limit:
-            return None, torch.ones(len(place))
-        lots = torch.rand(len(place), generator=generator)
-        order = torch.argsort(place + lots.double() * 0.999)
-        rank = torch.arange(len(place)) - (torch.cumsum(counts, 0) - counts)[place]
-        used = order[rank < limit]
-        share = counts.float() / counts.clamp_max(limit)
-        return used, share[place[used]]
-
-
-Objective.kinds = ()

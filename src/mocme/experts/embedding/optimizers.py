@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from mocme.core.registry import Configurable
-from mocme.experts.embedding.model import Model
 
 
 class Optimizer(Configurable):
@@ -18,8 +18,8 @@ class Optimizer(Configurable):
 
     Args:
         name: a class of torch.optim, for instance Adagrad or AdamW.
-        tables: learning rate of rows (entities, tokens, relations).
-        dense: learning rate of what all entities share (maps, gates, core).
+        embedding_lr: learning rate of rows (entities, tokens, relations).
+        dense_lr: learning rate of what all entities share (maps, gates, core).
         settings: further arguments of that class.
         clip: largest norm of a step's gradient; 0 for no limit.
     """
@@ -28,8 +28,8 @@ class Optimizer(Configurable):
         self,
         *,
         name: str = "Adagrad",
-        tables: float = 0.1,
-        dense: float = 0.01,
+        embedding_lr: float = 0.1,
+        dense_lr: float = 0.01,
         settings: Mapping[str, Any] = {},
         clip: float = 0.0,
     ) -> None:
@@ -39,18 +39,26 @@ class Optimizer(Configurable):
         known = inspect.signature(found.__init__).parameters
         if unknown := sorted(set(settings) - set(known)):
             raise ValueError(f"settings.{unknown[0]}: {name} does not take it")
-        if tables <= 0 or dense <= 0 or clip < 0:
+        if embedding_lr <= 0 or dense_lr <= 0 or clip < 0:
             raise ValueError("rates must be above 0 and clip at least 0")
-        self.kind, self.tables, self.dense, self.settings = found, tables, dense, dict(settings)
+        self.kind, self.settings = found, dict(settings)
+        self.embedding_lr, self.dense_lr = embedding_lr, dense_lr
         self.clip = clip
         # One pass over memory instead of five; same arithmetic, where torch offers it.
         self.fused = "fused" in known and not {"fused", "foreach"} & set(settings)
 
-    def make(self, model: Model) -> torch.optim.Optimizer:
-        """The optimiser of a model's parameters, in two groups."""
-        groups = [{"params": model.table_parameters(), "lr": self.tables}]
-        if dense := model.dense_parameters():
-            groups.append({"params": dense, "lr": self.dense})
+    def build(
+        self, tables: Sequence[nn.Parameter], dense: Sequence[nn.Parameter]
+    ) -> torch.optim.Optimizer:
+        """The optimiser of a model's parameters, in two groups.
+
+        Args:
+            tables: rows of entities, tokens and relations.
+            dense: parameters that all entities share.
+        """
+        groups = [{"params": list(tables), "lr": self.embedding_lr}]
+        if dense:
+            groups.append({"params": list(dense), "lr": self.dense_lr})
         extra: dict[str, Any] = dict(self.settings)
         if self.fused:
             extra["fused"] = True

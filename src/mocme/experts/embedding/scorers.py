@@ -1,6 +1,6 @@
-"""Scorers: `query` makes a vector of (head, relation), `compare` holds it against candidates.
+"""Scorers: `query` maps (head, relation) to a vector, `compare` scores candidates against it.
 
-A head question is a tail question of the inverse relation, so one direction is enough. Vectors with
+A head query is a tail query of the inverse relation, so one direction is enough. Vectors with
 complex entries are stored as [real | imaginary].
 """
 
@@ -10,23 +10,23 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from mocme.core.registry import Configurable
 
-# Differences that are made at a time, by sort of device: so few stay in a processor's cache, where
-# they are made ten times as fast as all at once (benchmarks/rotating.py).
+# Elements of a block of differences by type of device. A block of this size stays in the cache of a
+# CPU, which makes it ten times as fast as all differences at once (benchmarks/rotating.py).
 BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}
 
-# The root's gradient at 0 is infinite; this is far below any trained modulus squared.
+# Added under the root, whose gradient at 0 is infinite; far below any trained squared modulus.
 SMALL = 1e-12
 
-# Questions up to which many candidates times few queries is faster than the product turned around:
-# with 15,000 candidates of width 256 or 1,000 and 2 to 8 queries up to twice as fast (MKL, AVX2).
+# Up to this many queries, candidates @ query.T is faster than query @ candidates.T: up to twice as
+# fast for 15,000 candidates of dimension 256 or 1,000 and 2 to 8 queries (MKL, AVX2).
 FEW = 8
 
 
@@ -36,27 +36,42 @@ def moduli(vectors: Float[Tensor, "... D"]) -> Float[Tensor, "... M"]:
     return (real * real + imaginary * imaginary + SMALL).sqrt()
 
 
-class Scorer(Configurable):
-    """What makes a score of vectors.
+class Scorer(nn.Module, Configurable):
+    """Scores triples of vectors, in two steps: `query`, then `compare`.
+
+    A scorer owns its parameters: a subclass allocates them in its constructor and fills them in
+    `reset_parameters`. Every subclass in this module is a kind.
+
+    Args:
+        embedding_dim: D, the dimension of entity vectors.
+
+    Raises:
+        ValueError: the scorer cannot use this dimension.
 
     Attributes:
-        by_product: `compare` is a dot product, which training and ranking have fast paths for.
+        relation_dim: E, the dimension of relation vectors.
+        by_product: `compare` is a dot product, for which training and ranking have fast paths.
         complex_entries, complex_relations: vectors are [real | imaginary] (for moduli).
     """
 
-    by_product = True
-    complex_entries = False
-    complex_relations = False
+    trial = (2,)
+    by_product: ClassVar[bool] = True
+    complex_entries: ClassVar[bool] = False
+    complex_relations: ClassVar[bool] = False
 
-    def relation_width(self, width: int) -> int:
-        """Length of a relation's vector, given that of an entity's.
+    def __init__(self, embedding_dim: int) -> None:
+        super().__init__()
+        if self.complex_entries and embedding_dim % 2:
+            raise ValueError(f"{self.kind_name()} needs an even embedding_dim, not {embedding_dim}")
+        self.embedding_dim = embedding_dim
 
-        Raises:
-            ValueError: the scorer cannot use this width.
-        """
-        if self.complex_entries and width % 2:
-            raise ValueError(f"{type(self).__name__} needs an even width, not {width}")
-        return width
+    @property
+    def relation_dim(self) -> int:
+        """E, the dimension of relation vectors."""
+        return self.embedding_dim
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw the scorer's own parameters; it has none by default."""
 
     @abstractmethod
     def query(
@@ -67,7 +82,7 @@ class Scorer(Configurable):
     def compare(
         self, query: Float[Tensor, "B D"], candidates: Float[Tensor, "*B C D"]
     ) -> Float[Tensor, "B C"]:
-        """Scores of candidates shared by all questions (C, D) or own to each (B, C, D)."""
+        """Scores of candidates, either shared by all queries (C, D) or one set each (B, C, D)."""
         if candidates.ndim == 2:
             if len(query) <= FEW:
                 return (candidates @ query.T).T.contiguous()
@@ -75,15 +90,15 @@ class Scorer(Configurable):
         return torch.einsum("bd,bcd->bc", query, candidates)
 
     def invert(self, relation: Float[Tensor, "R E"]) -> Float[Tensor, "R E"]:
-        """The vector of the inverse relation, where it follows from the relation's own.
+        """The vector of the inverse relation, where the relation's own vector determines it.
 
         Raises:
             ValueError: it does not; use ``inverse = "free"``.
         """
-        raise ValueError(f'{type(self).__name__} has no tied inverse; set inverse = "free"')
+        raise ValueError(f'{self.kind_name()} has no tied inverse; set inverse = "free"')
 
     def moduli(self, vectors: Float[Tensor, "... D"]) -> Float[Tensor, "... M"]:
-        """Absolute values of the entries (of complex ones where they are complex)."""
+        """Absolute values of the entries; moduli where entries are complex."""
         return moduli(vectors) if self.complex_entries else vectors.abs()
 
 
@@ -117,29 +132,33 @@ class ComplEx(Scorer):
 class TuckER(Scorer):
     """W x1 h x2 r x3 t with one core tensor W (Balazevic et al., EMNLP 2019).
 
-    The core of shape (relation_width, D, D) comes with the relation table: a relation's vector is
-    mixed into a matrix by it. It belongs to the model as a dense parameter; see `Model`.
+    The core maps a relation's vector to a D x D matrix.
+
+    Args:
+        embedding_dim: D, the dimension of entity vectors.
+        relation_dim: E, the dimension of relation vectors.
     """
 
-    def __init__(self, *, relation_width: int = 64) -> None:
-        if relation_width < 1:
-            raise ValueError("relation_width must be at least 1")
-        self.rank = relation_width
-        self.core: Tensor | None = None
+    def __init__(self, embedding_dim: int, *, relation_dim: int = 64) -> None:
+        super().__init__(embedding_dim)
+        if relation_dim < 1:
+            raise ValueError("relation_dim must be at least 1")
+        self.core = nn.Parameter(torch.empty(relation_dim, embedding_dim, embedding_dim))
 
-    def relation_width(self, width: int) -> int:
-        return self.rank
+    @property
+    def relation_dim(self) -> int:
+        return len(self.core)
 
-    def core_shape(self, width: int) -> tuple[int, int, int]:
-        """Shape of the core tensor for entity vectors of a width."""
-        return self.rank, width, width
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        drawn = torch.randn(self.core.shape, generator=generator)
+        with torch.no_grad():
+            self.core.copy_(drawn / self.embedding_dim**0.5)
 
     def query(self, head: Tensor, relation: Tensor) -> Tensor:
-        assert self.core is not None
-        rank, width, _ = self.core.shape
+        rank, dim, _ = self.core.shape
         # (B, D) x (D, rank * D): one product for all relations, then a weighted sum over rank.
-        mixed = head @ self.core.transpose(0, 1).reshape(width, rank * width)
-        return torch.einsum("brd,br->bd", mixed.view(-1, rank, width), relation)
+        mixed = head @ self.core.transpose(0, 1).reshape(dim, rank * dim)
+        return torch.einsum("brd,br->bd", mixed.view(-1, rank, dim), relation)
 
 
 class TransE(Scorer):
@@ -156,7 +175,7 @@ class TransE(Scorer):
             product = query @ candidates.T
         else:
             product = torch.einsum("bd,bcd->bc", query, candidates)
-        # Rounding can make it negative; below 1e-9 the root's gradient would run away.
+        # Rounding can make it negative; below 1e-9 the gradient of the root diverges.
         return -(squared - 2 * product).clamp_min(1e-9).sqrt()
 
     def invert(self, relation: Tensor) -> Tensor:
@@ -169,8 +188,9 @@ class RotatE(Scorer):
     by_product = False
     complex_entries = True
 
-    def relation_width(self, width: int) -> int:
-        return super().relation_width(width) // 2
+    @property
+    def relation_dim(self) -> int:
+        return self.embedding_dim // 2
 
     def query(self, head: Tensor, relation: Tensor) -> Tensor:
         real, imaginary = head.chunk(2, -1)
@@ -178,18 +198,19 @@ class RotatE(Scorer):
         return torch.cat([real * cos - imaginary * sin, real * sin + imaginary * cos], -1)
 
     def compare(self, query: Tensor, candidates: Tensor) -> Tensor:
-        scores: Tensor = _Rotated.apply(query, candidates)
+        scores: Tensor = _RotatedDistance.apply(query, candidates)
         return scores
 
     def invert(self, relation: Tensor) -> Tensor:
         return -relation
 
 
-class _Rotated(torch.autograd.Function):
+class _RotatedDistance(torch.autograd.Function):
     """Minus the sum of moduli of differences, (B, D) against (C, D) or (B, C, D).
 
-    All differences at once would be (B, C, D), and a gradient would keep several of that size. They
-    are made block by block instead, and made again for the gradient.
+    All differences at once would take (B, C, D), and autograd would keep several tensors of that
+    size. The forward pass computes them block by block, so that a block stays in the cache, and the
+    backward pass computes them again instead of storing them.
     """
 
     @staticmethod
@@ -203,58 +224,61 @@ class _Rotated(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         query, candidates = ctx.saved_tensors
-        if torch.is_grad_enabled():  # of a gradient's gradient, which is asked of few questions
-            return _pulls(query, candidates, gradient)
-        own, others = torch.zeros_like(query), torch.zeros_like(candidates)
+        if torch.is_grad_enabled():  # a second derivative is needed, which happens for few queries
+            return _differentiable_gradients(query, candidates, gradient)
+        by_query, by_candidate = torch.zeros_like(query), torch.zeros_like(candidates)
         half = query.shape[1] // 2
         for rows, columns, real, imaginary in _differences(query, candidates):
-            share = _modulus_(real.clone(), imaginary).reciprocal_()
-            share *= gradient[rows, columns].unsqueeze(-1)
-            for part, place in ((real, slice(half)), (imaginary, slice(half, None))):
-                part *= share
-                own[rows, place] -= part.sum(1)
+            # d(-|z|)/dz = -z / |z|, times the upstream gradient of each (query, candidate) pair.
+            factor = _modulus_(real.clone(), imaginary).reciprocal_()
+            factor *= gradient[rows, columns].unsqueeze(-1)
+            for part, entries in ((real, slice(half)), (imaginary, slice(half, None))):
+                part *= factor
+                by_query[rows, entries] -= part.sum(1)
                 if candidates.ndim == 2:
-                    others[columns, place] += part.sum(0)
+                    by_candidate[columns, entries] += part.sum(0)
                 else:
-                    others[rows, columns, place] = part
-        return own, others
+                    by_candidate[rows, columns, entries] = part
+        return by_query, by_candidate
 
 
 def _differences(
     query: Tensor, candidates: Tensor
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """A block at a time: questions, candidates, real and imaginary parts of their differences."""
+    """Differences block by block: rows of queries, columns of candidates, real, imaginary part."""
     count, half = candidates.shape[-2], query.shape[1] // 2
     if min(len(query), count) == 0:
         return
-    room = BLOCK["cpu" if query.device.type == "cpu" else "cuda"] // max(1, half)
-    wide = min(count, max(1, room))
-    high = min(len(query), max(1, room // wide))
-    held = candidates if candidates.ndim == 3 else candidates.unsqueeze(0)
-    buffers = [query.new_empty(high * wide * half) for _ in range(2)]
-    for first, left in product(range(0, len(query), high), range(0, count, wide)):
-        rows = slice(first, min(len(query), first + high))
-        columns = slice(left, min(count, left + wide))
-        shape = (rows.stop - first, columns.stop - left, half)
-        block = held[rows if candidates.ndim == 3 else slice(None), columns]
+    pairs = BLOCK["cpu" if query.device.type == "cpu" else "cuda"] // max(1, half)
+    width = min(count, max(1, pairs))
+    height = min(len(query), max(1, pairs // width))
+    batched = candidates if candidates.ndim == 3 else candidates.unsqueeze(0)
+    buffers = [query.new_empty(height * width * half) for _ in range(2)]
+    for top, left in product(range(0, len(query), height), range(0, count, width)):
+        rows = slice(top, min(len(query), top + height))
+        columns = slice(left, min(count, left + width))
+        shape = (rows.stop - top, columns.stop - left, half)
+        block = batched[rows if candidates.ndim == 3 else slice(None), columns]
         parts = []
-        for buffer, place in zip(buffers, (slice(half), slice(half, None)), strict=True):
+        for buffer, entries in zip(buffers, (slice(half), slice(half, None)), strict=True):
             part = buffer[: math.prod(shape)].view(shape)
-            torch.sub(query[rows, None, place], block[..., place], out=part)
+            torch.sub(query[rows, None, entries], block[..., entries], out=part)
             parts.append(part)
         yield rows, columns, parts[0], parts[1]
 
 
 def _modulus_(real: Tensor, imaginary: Tensor) -> Tensor:
-    """Moduli, in the place of the real parts."""
+    """Moduli, written over the real parts."""
     return real.mul_(real).addcmul_(imaginary, imaginary).add_(SMALL).sqrt_()
 
 
-def _pulls(query: Tensor, candidates: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient of `_Rotated`, made so that it has one itself."""
-    apart = query.unsqueeze(1) - candidates
-    pull = apart * (gradient.unsqueeze(-1) / moduli(apart)).repeat(1, 1, 2)
-    return -pull.sum(1), pull.sum(0) if candidates.ndim == 2 else pull
+def _differentiable_gradients(
+    query: Tensor, candidates: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of `_RotatedDistance` as a differentiable expression."""
+    difference = query.unsqueeze(1) - candidates
+    slope = difference * (gradient.unsqueeze(-1) / moduli(difference)).repeat(1, 1, 2)
+    return -slope.sum(1), slope.sum(0) if candidates.ndim == 2 else slope
 
 
 Scorer.kinds = (ComplEx, DistMult, TuckER, TransE, RotatE)

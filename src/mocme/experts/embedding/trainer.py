@@ -1,7 +1,7 @@
-"""The training loop: plain, interruptible, resumable to the bit.
+"""The training loop of an embedding: interruptible, resumable to the bit.
 
-All randomness comes from (seed, epoch, step), so a resumed training needs only the parameters, the
-optimiser's state and the place where it stopped.
+All randomness is derived from (seed, epoch, step), so a resumed training needs only the parameters,
+the state of the optimiser and the step at which it stopped.
 """
 
 from __future__ import annotations
@@ -10,64 +10,22 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mocme.core.registry import Configurable
 from mocme.core.rng import seeded
 from mocme.data.features.tokens import TrainingFacts
 from mocme.experts.embedding.gradient_buffer import GradientBuffer
-from mocme.experts.embedding.model import Model
-from mocme.experts.embedding.objective import LinkPrediction, Objective
-from mocme.experts.embedding.optimizers import Optimizer, Schedule
-
-
-class TrainingSettings(Configurable):
-    """Settings of a training.
-
-    Args:
-        passes: over all distinct questions.
-        batch: distinct questions a step.
-        evaluate_every: passes between validations; 0 validates only where early stopping asks.
-        patience: validations without a better MRR after which the training stops and the best
-            parameters are taken; 0 trains all passes and keeps the last ones.
-        precision: of the products of scores in training; ``auto`` measures which is faster on this
-            machine, once, and the run records the answer. Ranking is always in float32.
-        checkpoint_seconds: least time between checkpoints, which are written at the end of a pass.
-    """
-
-    def __init__(
-        self,
-        *,
-        passes: int = 20,
-        batch: int = 1024,
-        seed: int = 0,
-        objective: Objective = Objective(),
-        optimizer: Optimizer = Optimizer(),
-        schedule: Schedule = Schedule(),
-        evaluate_every: int = 0,
-        patience: int = 0,
-        precision: Literal["auto", "float32", "bfloat16"] = "auto",
-        checkpoint_seconds: float = 60.0,
-    ) -> None:
-        if min(passes, batch) < 1 or min(evaluate_every, patience, checkpoint_seconds) < 0:
-            raise ValueError(
-                "passes and batch are at least 1; evaluate_every, patience and checkpoint_seconds "
-                "at least 0"
-            )
-        if patience and not evaluate_every:
-            raise ValueError("patience needs evaluate_every, the passes between validations")
-        self.passes, self.batch, self.seed = passes, batch, seed
-        self.objective, self.optimizer, self.schedule = objective, optimizer, schedule
-        self.evaluate_every, self.patience = evaluate_every, patience
-        self.precision, self.checkpoint_seconds = precision, checkpoint_seconds
+from mocme.experts.embedding.link_prediction import LinkPrediction
+from mocme.experts.embedding.model import EmbeddingModel
+from mocme.experts.embedding.settings import TrainingSettings
 
 
 @dataclass
 class Progress:
-    """Where a training stands; all that a checkpoint needs besides parameters."""
+    """How far a training is; all that a checkpoint needs besides parameters."""
 
     epoch: int = 0
     step_in_epoch: int = 0
@@ -81,33 +39,41 @@ class Progress:
 
 
 class Diverged(ValueError):
-    """The loss is no number any more."""
+    """The loss is NaN or infinite."""
 
 
-Validate = Callable[[Model], Mapping[str, float]]
+Validate = Callable[[EmbeddingModel], Mapping[str, float]]
 
 
 class Trainer:
-    """One model on its training facts.
+    """Trains one model on its training facts.
 
-    The trainer holds no test facts: whoever makes it gives it a training view of the graph.
+    Args:
+        settings: of the training.
+        model: on the device to train on; its seed seeds the training.
+        facts: of the training split.
+        validate: returns metrics of a model, with ``mrr`` among them.
+        low_precision: whether score products are computed in bfloat16.
     """
 
     def __init__(
         self,
         settings: TrainingSettings,
-        model: Model,
+        model: EmbeddingModel,
         facts: TrainingFacts,
         validate: Validate | None,
-        low: bool,
+        low_precision: bool,
     ) -> None:
-        self.settings, self.model, self.validate, self.low = settings, model, validate, low
+        self.settings, self.model, self.validate = settings, model, validate
+        self.low_precision = low_precision
         self.device = model.device
         self.objective = LinkPrediction(settings.objective, model, facts, self.device)
-        self.optimizer = settings.optimizer.make(model)
+        self.optimizer = settings.optimizer.build(
+            model.table_parameters(), model.dense_parameters()
+        )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.steps_per_epoch = math.ceil(len(self.objective.index) / settings.batch)
-        self.total_steps = self.steps_per_epoch * settings.passes
+        self.steps_per_epoch = math.ceil(len(self.objective.index) / settings.batch_size)
+        self.total_steps = self.steps_per_epoch * settings.epochs
         self.progress = Progress()
         self.best_parameters: dict[str, Tensor] | None = None
         self._buffer: Tensor | None = None
@@ -115,7 +81,7 @@ class Trainer:
     # -- state -----------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """All that resuming needs, as a tree of tensors and numbers."""
+        """Everything that resuming needs, as a tree of tensors and numbers."""
         return {
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
@@ -124,7 +90,7 @@ class Trainer:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Continue from a `state`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
@@ -134,7 +100,7 @@ class Trainer:
     # -- training --------------------------------------------------------------------------------
 
     def run(self, on_step: Callable[[Progress], None] | None = None) -> Iterator[dict[str, Any]]:
-        """Train; yields a record after every pass.
+        """Train; yields a record after every epoch.
 
         Raises:
             Diverged: the loss became NaN or infinite, with what to change.
@@ -151,12 +117,12 @@ class Trainer:
         progress, settings = self.progress, self.settings
         self.model.train()
         order = torch.randperm(
-            len(self.objective.index), generator=seeded(settings.seed, progress.epoch)
+            len(self.objective.index), generator=seeded(self.model.seed, progress.epoch)
         )
         while progress.step_in_epoch < self.steps_per_epoch:
             started = time.perf_counter()
-            first = progress.step_in_epoch * settings.batch
-            terms = self._step(order[first : first + settings.batch])
+            first = progress.step_in_epoch * settings.batch_size
+            terms = self._step(order[first : first + settings.batch_size])
             for name, value in terms.items():
                 share = 1.0 if name == "facts" else terms["facts"]
                 progress.sums[name] = progress.sums.get(name, 0.0) + value * share
@@ -176,16 +142,16 @@ class Trainer:
             group["lr"] = rate * factor
         self.model.thaw()
         self.optimizer.zero_grad(set_to_none=True)
-        generator = seeded(settings.seed, progress.epoch, progress.step)
+        generator = seeded(self.model.seed, progress.epoch, progress.step)
         batch = self.objective.batch(chosen, generator)
         only = batch.entities(self.model.num_entities)
         table = self.model.table(progress.step, only=None if only is None else only.to(self.device))
-        rows = GradientBuffer(table.vectors, self._spare(table.vectors), self.low)
+        rows = GradientBuffer(table.vectors, self._spare(table.vectors), self.low_precision)
         terms = self.objective.backward(batch, rows, table.redundancy, generator)
         if not math.isfinite(sum(terms.values())):
             raise Diverged(
-                f"the loss is no number any more at step {progress.step + 1} of pass "
-                f"{progress.epoch + 1}: lower training.optimizer.tables or .dense, or set .clip"
+                f"the loss is NaN or infinite at step {progress.step + 1} of epoch "
+                f"{progress.epoch + 1}: lower training.optimizer.embedding_lr or .dense_lr, or set .clip"
             )
         if settings.optimizer.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.optimizer.clip)
@@ -203,7 +169,7 @@ class Trainer:
         progress.step_in_epoch = 0
         progress.sums = {}
         record["seconds"] = round(progress.seconds, 3)
-        progress.done = progress.epoch >= settings.passes
+        progress.done = progress.epoch >= settings.epochs
         every = settings.evaluate_every
         if every and self.validate and (progress.epoch % every == 0 or progress.done):
             self.model.eval()
@@ -223,6 +189,3 @@ class Trainer:
         else:
             progress.bad += 1
             progress.done = progress.done or progress.bad >= patience
-
-
-TrainingSettings.kinds = ()

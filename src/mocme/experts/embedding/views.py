@@ -1,6 +1,8 @@
-"""Views of one modality by a mixture of experts (CMoE, first half)."""
+"""Several views of one modality (CMoE, first half)."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -9,52 +11,51 @@ from torch import Tensor, nn
 from mocme.core.registry import Configurable
 
 
-class ModalityViews(Configurable):
-    """Settings of a modality's experts: how many views, and what follows the linear map."""
+class ModalityViews(nn.Module, Configurable):
+    """K whitening linear maps of one modality: subtract a learned mean, project to D.
 
-    def __init__(self, *, count: int = 4, nonlinearity: str = "none") -> None:
-        if count < 1:
-            raise ValueError("count must be at least 1")
-        if nonlinearity not in ("none", "tanh", "gelu"):
-            raise ValueError(f"nonlinearity must be none, tanh or gelu, not {nonlinearity!r}")
-        self.count, self.nonlinearity = count, nonlinearity
+    After UniSRec (Hou et al., KDD 2022), where each map owns its mean and its projection. Inputs
+    are expected with unit deviation, so views start with the deviation of the tables.
 
-    def make(self, width_in: int, width: int, generator: torch.Generator) -> WhiteningViews:
-        """The experts of one modality with vectors of length `width_in`."""
-        return WhiteningViews(width_in, width, self.count, self.nonlinearity, generator)
+    Args:
+        feature_dim: F, the dimension of the modality's vectors.
+        embedding_dim: D, the dimension of a view.
+        count: K, the number of views.
+        nonlinearity: applied after the linear map.
 
-
-class WhiteningViews(nn.Module):
-    """K whitening linear maps: subtract a learned mean, project to D.
-
-    After UniSRec (Hou et al., KDD 2022), where each expert owns its mean and its projection. Inputs
-    are expected with unit deviation, so the views start with the deviation of the tables.
+    Raises:
+        ValueError: `count` is below 1.
     """
 
-    start_deviation = 0.01
+    trial = (2, 2, torch.Generator())
+    init_std = 0.01
 
     def __init__(
-        self, width_in: int, width: int, count: int, nonlinearity: str, generator: torch.Generator
+        self,
+        feature_dim: int,
+        embedding_dim: int,
+        generator: torch.Generator,
+        *,
+        count: int = 4,
+        nonlinearity: Literal["none", "tanh", "gelu"] = "none",
     ) -> None:
         super().__init__()
-        self.count, self.width = count, width
-        scale = self.start_deviation / width_in**0.5
-        weight = torch.randn(width_in, count, width, generator=generator) * scale
+        if count < 1:
+            raise ValueError("count must be at least 1")
+        self.count, self.embedding_dim, self.nonlinearity = count, embedding_dim, nonlinearity
+        scale = self.init_std / feature_dim**0.5
+        weight = torch.randn(feature_dim, count, embedding_dim, generator=generator) * scale
         self.weight = nn.Parameter(weight)
-        self.mean = nn.Parameter(torch.zeros(count, width_in))
-        self.nonlinearity = nonlinearity
+        self.mean = nn.Parameter(torch.zeros(count, feature_dim))
 
     def forward(self, values: Float[Tensor, "n F"]) -> Float[Tensor, "n K D"]:
         """Views of n entities."""
-        # (x - mean) W = x W - mean W: the input is never copied K times.
+        # (x - mean) W = x W - mean W, so the input is never copied K times.
         shift = torch.einsum("kf,fkd->kd", self.mean, self.weight)
         views = torch.addmm(-shift.flatten(), values, self.weight.flatten(1))
-        views = views.view(-1, self.count, self.width)
+        views = views.view(-1, self.count, self.embedding_dim)
         if self.nonlinearity == "tanh":
             return views.tanh()
         if self.nonlinearity == "gelu":
             return nn.functional.gelu(views)
         return views
-
-
-ModalityViews.kinds = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,28 +45,37 @@ def counted(evidence: RuleModel, head: int, relation: int, answer: int) -> PathC
     return PathCounts(paths, through)
 
 
-def losses(evidence: RuleModel, head: int, relation: int, answer: int) -> dict[Fact, float]:
+def losses(
+    evidence: RuleModel,
+    head: int,
+    relation: int,
+    answer: int,
+    contribution: Callable[[float], float],
+) -> dict[Fact, float]:
     """Change of the evidence added to an answer's score without each fact that is on a path.
 
     A fact (head, relation, tail) is in its own direction, `relation` may be an inverse one.
+
+    Args:
+        contribution: maps odds to what the mixture adds to the score.
     """
     whole = counted(evidence, head, relation, answer)
-    full = added(evidence, relation, whole.paths)
+    full = contribution(odds_of(evidence, relation, whole.paths))
     return {
-        fact: added(evidence, relation, Counter(whole.paths) - Counter(used)) - full
+        fact: contribution(odds_of(evidence, relation, Counter(whole.paths) - Counter(used))) - full
         for fact, used in whole.through.items()
     }
 
 
-def added(evidence: RuleModel, relation: int, paths: Mapping[int, int]) -> float:
-    """What `RuleModel.add_` adds to the score of an answer with so many paths by body."""
+def odds_of(evidence: RuleModel, relation: int, paths: Mapping[int, int]) -> float:
+    """Odds of an answer with so many paths by body; 0 without a path."""
     bodies = [body for body, count in paths.items() if count > 0]
     if not bodies:
         return 0.0
     counts = np.array([paths[body] for body in bodies])
     logit = float(evidence.weight[bodies] @ strengths(counts)) + float(evidence.bias[relation])
     chance = min(SUREST, 1 / (1 + float(np.exp(-np.clip(logit, -80, 80)))))
-    return evidence.strength * float(np.log1p(evidence.sharpness * chance / (1 - chance)))
+    return chance / (1 - chance)
 
 
 Edge = tuple[int, int, int]

@@ -5,9 +5,8 @@ log(P / (1 - P)) = bias_r + sum over bodies b of r: weight_b log2(1 + number of 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -15,66 +14,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mocme.core.registry import Configurable
 from mocme.data.graph import Queries
 from mocme.experts.rules.adjacency import Adjacency, Walks, csr, expand
 from mocme.experts.rules.rule_mining import RuleBodies, mine
 from mocme.experts.rules.rule_regression import CELLS, design, regress, strengths
+from mocme.experts.rules.settings import RuleSettings
 
-FORMAT = "mocme-patterns-1"
+FORMAT = "mocme rules 1"
 # No path is taken to make a candidate more certain than this.
 SUREST = 0.99
-
-
-@final
-class RuleSettings(Configurable):
-    """Settings of patterns.
-
-    Args:
-        support: a pattern holds beside at least so many training facts.
-        confidence: at least this share of the pairs that it connects (and 5 more) are facts.
-        most: patterns of a relation, the best.
-        ridge: penalty of squared weights.
-        degree: neighbours of an entity that are looked at while support is counted.
-        paths: patterns with more paths are given up if so many pairs would be too many for
-            `confidence`.
-        strength, sharpness: evidence adds strength * log(1 + sharpness * P / (1 - P)) to a score;
-            left out, they are chosen on validation.
-    """
-
-    def __init__(
-        self,
-        *,
-        support: int = 3,
-        confidence: float = 0.003,
-        most: int = 300,
-        ridge: float = 1.0,
-        degree: int = 400,
-        paths: float = 3e7,
-        seed: int = 0,
-        strength: float | None = None,
-        sharpness: float | None = None,
-    ) -> None:
-        least = {"support": support, "most": most, "degree": degree, "paths": paths}
-        for name, value in least.items():
-            if not value >= 1:
-                raise ValueError(f"{name} of patterns must be at least 1, not {value}")
-        if not 0 < confidence <= 1:
-            raise ValueError(f"confidence of patterns must be within (0, 1], not {confidence}")
-        if not 0 < ridge < float("inf"):
-            raise ValueError(f"ridge of patterns must be above 0, not {ridge}")
-        if seed < 0:
-            raise ValueError(f"seed of patterns must not be negative, not {seed}")
-        _check_weights(strength, sharpness)
-        self.support, self.confidence, self.most = support, confidence, most
-        self.ridge, self.degree, self.paths, self.seed = ridge, degree, paths, seed
-        self.strength, self.sharpness = strength, sharpness
-
-
-def _check_weights(strength: float | None, sharpness: float | None) -> None:
-    for name, value in (("strength", strength), ("sharpness", sharpness)):
-        if value is not None and not 0 <= value < float("inf"):
-            raise ValueError(f"{name} of patterns must be a number from 0 on, not {value}")
 
 
 @dataclass(frozen=True)
@@ -109,8 +57,6 @@ class RuleModel:
     bodies: RuleBodies
     weight: Float[np.ndarray, " n"]
     bias: Float[np.ndarray, " R2"]
-    strength: float = 1.0
-    sharpness: float = 1.0
 
     @staticmethod
     def fit(
@@ -120,8 +66,7 @@ class RuleModel:
     ) -> RuleModel:
         """Find patterns and weigh them.
 
-        `strength` and `sharpness` are 1 where the settings leave them out. Equal input gives equal
-        weights, to the bit, on one machine.
+        Equal input gives equal weights, to the bit, on one machine.
 
         Args:
             advance: is told (done, total) as the work goes on.
@@ -141,19 +86,7 @@ class RuleModel:
                 weight[own], bias[link] = regress(seen, settings.ridge)
             tell(links + link + 1, total)
         found = RuleModel(relations, bodies, weight, bias)
-        return found.weighed(
-            1.0 if settings.strength is None else settings.strength,
-            1.0 if settings.sharpness is None else settings.sharpness,
-        )
-
-    def weighed(self, strength: float, sharpness: float) -> RuleModel:
-        """The same evidence, added to scores with other weights.
-
-        Raises:
-            ValueError: one is negative or not finite.
-        """
-        _check_weights(strength, sharpness)
-        return replace(self, strength=float(strength), sharpness=float(sharpness))
+        return found
 
     def chances(self, queries: Queries) -> Any:
         """P that a candidate is an answer, as a (B, N) CSR matrix (float32, sorted indices).
@@ -234,13 +167,6 @@ class RuleModel:
         row, column = (torch.from_numpy(ids.astype(np.int64)) for ids in (found.row, found.col))
         return row, column, torch.from_numpy((chance / (1 - chance)).astype(np.float32))
 
-    def add_(self, scores: Float[Tensor, "B N"], queries: Queries) -> Tensor:
-        """Add strength * log(1 + sharpness * P / (1 - P)) to scores, in place; P at most 0.99."""
-        row, column, odds = self.odds(queries)
-        gain = self.strength * torch.log1p(self.sharpness * odds)
-        scores[row.to(scores.device), column.to(scores.device)] += gain.to(scores)
-        return scores
-
     def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Tensors and metadata, as a safetensors file holds them; without `relations`."""
         tensors = {name: torch.from_numpy(ids.copy()) for name, ids in vars(self.bodies).items()}
@@ -249,7 +175,6 @@ class RuleModel:
         metadata = {
             "format": FORMAT,
             "relations": self.relations.digest(),
-            "added": json.dumps([self.strength, self.sharpness]),
         }
         return tensors, metadata
 
@@ -270,6 +195,4 @@ class RuleModel:
             )
         columns = {name: tensor.numpy() for name, tensor in tensors.items()}
         weight, bias = columns.pop("weight"), columns.pop("bias")
-        return RuleModel(
-            relations, RuleBodies(**columns), weight, bias, *json.loads(metadata["added"])
-        )
+        return RuleModel(relations, RuleBodies(**columns), weight, bias)

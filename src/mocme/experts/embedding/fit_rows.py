@@ -18,9 +18,9 @@ from torch import Tensor
 
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import AnswerIndex, Queries, distinct
-from mocme.experts.embedding.model import Model
+from mocme.experts.embedding.extended_model import AddedEntities, AddedVectors, FusionStats
+from mocme.experts.embedding.model import EmbeddingModel
 from mocme.experts.embedding.objective import Objective
-from mocme.inductive.extended_model import AddedEntities, AddedVectors, FusionStats
 
 # Scores that are held at a time.
 CELLS = 1 << 22
@@ -61,7 +61,7 @@ class FrozenQuestions:
 
     def __init__(
         self,
-        model: Model,
+        model: EmbeddingModel,
         facts: TrainingFacts,
         settings: Objective,
         without: Int[Tensor, " x"] | None = None,
@@ -318,7 +318,7 @@ class _RowQueries:
     rest: Tensor | None = None
     of_training: bool = False
 
-    def against(self, model: Model, more: Float[Tensor, "m E"]) -> _RowQueries:
+    def against(self, model: EmbeddingModel, more: Float[Tensor, "m E"]) -> _RowQueries:
         """The same with further frozen candidates."""
         if not len(more):
             return self

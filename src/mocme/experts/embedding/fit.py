@@ -1,0 +1,84 @@
+"""How an embedding is fitted: the kind ``embedding`` of experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from mocme.data.features.tokens import TrainingFacts
+from mocme.evaluation import metrics
+from mocme.evaluation.ranking import batch_for, rank_split
+from mocme.experts.base import FitTask, Packed
+from mocme.experts.embedding.expert import EmbeddingExpert
+from mocme.experts.embedding.model import EmbeddingModel
+from mocme.experts.embedding.settings import EmbeddingSettings
+from mocme.experts.embedding.trainer import Trainer
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Embedding(EmbeddingSettings):
+    """Fits an embedding by these settings."""
+
+    def trainer(self, task: FitTask) -> Trainer:
+        """A trainer with a new model, which sees the train and valid splits only.
+
+        Raises:
+            ValueError: the settings do not fit the graph or its modalities.
+        """
+        model, facts = self._model(task)
+        validate = None
+        if len(task.graph.facts("valid")):
+
+            def validate(trained: EmbeddingModel) -> Mapping[str, float]:
+                ranks = rank_split(trained, task.graph, "valid", task.memory)
+                return metrics.of_ranks(ranks.realistic)
+
+        elif self.training.patience:
+            raise ValueError("training.patience needs a valid split, and the graph has none")
+        low_precision = self.training.precision == "bfloat16"
+        return Trainer(self.training, model.to(task.device), facts, validate, low_precision)
+
+    def fit(self, task: FitTask) -> tuple[EmbeddingExpert, dict[str, Any]]:
+        """Train, from the newest checkpoint if there is one."""
+        trainer = self.trainer(task)
+        task.monitor.resume(trainer)
+        _rank_one_batch(trainer.model, task)
+        task.monitor.start(trainer)
+        for record in trainer.run(lambda _: task.monitor.step(trainer)):
+            task.monitor.record(record, trainer)
+        trainer.model.eval()
+        trainer.model.thaw()
+        record = {
+            "seconds": round(trainer.progress.seconds, 3),
+            "best_epoch": trainer.progress.best_epoch or trainer.progress.epoch,
+        }
+        return self._expert(trainer.model, task), record
+
+    def unpacked(self, packed: Packed, task: FitTask) -> EmbeddingExpert:
+        model, _ = self._model(task)
+        model.load_state_dict(packed[0])
+        return self._expert(model.to(task.device).eval(), task)
+
+    def _model(self, task: FitTask) -> tuple[EmbeddingModel, TrainingFacts]:
+        facts = TrainingFacts.of(
+            task.graph, task.features.tokens, self.training.objective.candidates
+        )
+        seed = task.seed if self.seed is None else self.seed
+        return EmbeddingModel(self, facts, task.features.dense, seed), facts
+
+    def _expert(self, model: EmbeddingModel, task: FitTask) -> EmbeddingExpert:
+        reads = (*model.modalities, *task.features.tokens)
+        return EmbeddingExpert(task.name, reads, model, self.training.objective)
+
+
+def _rank_one_batch(model: EmbeddingModel, task: FitTask) -> None:
+    """Rank one batch before the first epoch, so that memory runs out now or never."""
+    split = next((s for s in ("valid", "train") if len(task.graph.facts(s))), None)
+    if split is None:
+        return
+    model.eval()
+    batch = batch_for(task.graph.num_entities, task.memory)
+    rank_split(model, task.graph, split, task.memory, only=batch)
+    model.thaw()

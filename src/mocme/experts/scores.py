@@ -1,0 +1,231 @@
+"""Scores that another program computed, as an expert: a file of scores, or a Python function."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mocme.core.digest import file_digest
+from mocme.data.graph import Graph, Queries
+from mocme.experts.base import (
+    DenseExpert,
+    ExpertSettings,
+    Extension,
+    FitTask,
+    Packed,
+    Reason,
+)
+from mocme.storage.tensor_tree import load_tensors, save_tensors
+
+FORMAT = "mocme scores 1"
+# Receives ids of B heads and B directed relations (r + R asks for the heads of r); returns (B, N).
+ScoreFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings(ExpertSettings):
+    """Scores of another program: one of `path` and `function`.
+
+    Args:
+        path: a file that `write_scores` wrote, from the graph's folder.
+        function: ``package.module:name`` of a function (heads, relations) -> (B, N), imported only
+            if the code is trusted.
+    """
+
+    path: str = ""
+    function: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.path) == bool(self.function):
+            raise ValueError("scores need either a path or a function")
+        if self.function and ":" not in self.function:
+            raise ValueError(f"function must be package.module:name, not {self.function!r}")
+
+    def fit(self, task: FitTask) -> tuple[ScoreExpert, dict[str, Any]]:
+        if self.function:
+            return self._imported(task), {"function": self.function}
+        path = Path(task.graph.folder or ".") / self.path
+        table = ScoreTable.read(path, task.graph)
+        record = {"path": str(path), "sha256": file_digest(path), "queries": len(table.key)}
+        return ScoreExpert(task.name, table, task.graph.num_entities), record
+
+    def unpacked(self, packed: Packed, task: FitTask) -> ScoreExpert:
+        if self.function:
+            return self._imported(task)
+        tensors, _ = packed
+        table = ScoreTable(tensors["key"], tensors["scores"], 2 * task.graph.num_relations)
+        return ScoreExpert(task.name, table, task.graph.num_entities)
+
+    def _imported(self, task: FitTask) -> ScoreExpert:
+        module, _, name = self.function.partition(":")
+        try:
+            function = getattr(importlib.import_module(module), name)
+        except Exception as error:  # the user's module may fail in any way
+            raise ValueError(f"function {self.function!r} cannot be imported: {error}") from error
+        return ScoreExpert(task.name, function, task.graph.num_entities)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ScoreTable:
+    """Scores of Q queries.
+
+    Attributes:
+        key: head * relations + relation of each query, ascending.
+        scores: of each query, for all N entities.
+        relations: number of directed relations.
+    """
+
+    key: Int[Tensor, " Q"]
+    scores: Float[Tensor, "Q N"]
+    relations: int
+
+    def __call__(self, heads: Tensor, relations: Tensor) -> Tensor:
+        """Scores of all entities.
+
+        Raises:
+            ValueError: there are no scores for a query.
+        """
+        key = heads * self.relations + relations
+        row = torch.searchsorted(self.key, key).clamp_max(max(0, len(self.key) - 1))
+        if len(missing := (self.key[row] != key).nonzero().flatten()):
+            query = int(missing[0])
+            raise ValueError(
+                f"the score file has no scores for head {int(heads[query])} and relation "
+                f"{int(relations[query])}; write scores of all queries that will be asked"
+            )
+        return self.scores[row]
+
+    @staticmethod
+    def read(path: Path, graph: Graph) -> ScoreTable:
+        """The scores of a file, in the ids of a graph.
+
+        Raises:
+            ValueError: the file is not one of scores, lacks an entity of the graph, or has a
+                score that is not finite.
+        """
+        if not path.is_file():
+            raise ValueError(f"{path}: there is no such file; write it with write_scores")
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = dict(file.metadata() or {})
+            tensors = load_tensors(path, "cpu")
+        except SafetensorError as error:
+            raise ValueError(f"{path}: is not a safetensors file ({error})") from error
+        if metadata.get("format") != FORMAT or not {"head", "relation", "scores"} <= set(tensors):
+            raise ValueError(f"{path}: is not a file of scores; write it with write_scores")
+        entities, relations = json.loads(metadata["entities"]), json.loads(metadata["relations"])
+        column = _ids(entities, list(graph.entities), f"{path}: an entity")
+        node = torch.tensor([graph.entities.get(name) or 0 for name in entities])
+        known = torch.tensor([graph.relations.get(name) or 0 for name in relations])
+        for name in relations:
+            graph.relations.id(name)
+        relation = tensors["relation"]
+        inverse = relation >= len(relations)
+        directed = known[relation % len(relations)] + inverse * graph.num_relations
+        key = node[tensors["head"]] * (2 * graph.num_relations) + directed
+        order = torch.argsort(key)
+        scores = tensors["scores"].float()[order][:, column]
+        if not bool(scores.isfinite().all()):
+            raise ValueError(f"{path}: holds a score that is NaN or infinite")
+        return ScoreTable(key[order], scores, 2 * graph.num_relations)
+
+
+def write_scores(path: str | Path, graph: Graph, queries: Queries, scores: Tensor) -> Path:
+    """Write scores as a file that the expert ``scores`` reads.
+
+    Args:
+        path: to write, ``.safetensors``.
+        graph: whose ids the queries use.
+        queries: Q distinct queries; relations from R on are inverse ones.
+        scores: (Q, N), finite.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    if scores.shape != (len(queries), graph.num_entities):
+        expected = (len(queries), graph.num_entities)
+        raise ValueError(f"scores have the shape {tuple(scores.shape)}; needed is {expected}")
+    metadata = {
+        "format": FORMAT,
+        "entities": json.dumps(list(graph.entities), ensure_ascii=False),
+        "relations": json.dumps(list(graph.relations), ensure_ascii=False),
+    }
+    tensors = {"head": queries.head, "relation": queries.relation, "scores": scores.float()}
+    save_tensors(Path(path), tensors, metadata)
+    return Path(path)
+
+
+@final
+class ScoreExpert(DenseExpert):
+    """Scores of a table or a function. It cannot be fitted again on other facts.
+
+    An added entity gets the mean score of a query as an answer, and a query about it gets equal
+    scores: the expert knows nothing of it.
+
+    Args:
+        name: of the expert.
+        function: (heads, directed relations) -> (B, N).
+        num_entities: N, of the training entities.
+        added: entities added after training.
+    """
+
+    refittable: ClassVar[bool] = False
+
+    def __init__(
+        self, name: str, function: ScoreFunction, num_entities: int, added: int = 0
+    ) -> None:
+        self.name, self.reads = name, ()
+        self.function, self.num_entities, self.added = function, num_entities, added
+
+    def score(self, queries: Queries, candidates: Tensor | None = None) -> Float[Tensor, "B C"]:
+        """Scores of candidates.
+
+        Raises:
+            ValueError: the function returns another shape.
+        """
+        trained = queries.head < self.num_entities
+        scores = torch.zeros(len(queries), self.num_entities + self.added)
+        if bool(trained.any()):
+            found = self.function(queries.head[trained], queries.relation[trained])
+            expected = (int(trained.sum()), self.num_entities)
+            if tuple(found.shape) != expected:
+                raise ValueError(
+                    f"{self.name}: scores have the shape {tuple(found.shape)}; needed is {expected}"
+                )
+            found = found.detach().float().cpu()
+            mean = found.mean(1, keepdim=True).expand(-1, self.added)
+            scores[trained] = torch.cat([found, mean], 1)
+        if candidates is None:
+            return scores
+        return scores[:, candidates] if candidates.ndim == 1 else scores.gather(1, candidates)
+
+    def explain(self, head: int, relation: int, answer: int) -> Sequence[Reason]:
+        """No reasons: nothing is known of how the scores came about."""
+        return ()
+
+    def extended(self, extension: Extension) -> ScoreExpert:
+        count = extension.graph.num_entities - self.num_entities
+        return ScoreExpert(self.name, self.function, self.num_entities, count)
+
+    def packed(self) -> Packed:
+        if isinstance(self.function, ScoreTable):
+            return {"key": self.function.key, "scores": self.function.scores}, {}
+        return {"none": torch.zeros(0)}, {}
+
+
+def _ids(names: Sequence[str], wanted: Sequence[str], what: str) -> Tensor:
+    ids = {name: index for index, name in enumerate(names)}
+    if missing := [name for name in wanted if name not in ids]:
+        raise ValueError(f"{what} of the graph is missing: {missing[0]!r}")
+    return torch.tensor([ids[name] for name in wanted])

@@ -1,0 +1,130 @@
+"""A mixture of experts: the one score that ranks, serves, calibrates and explains."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mocme.core.registry import Configurable
+from mocme.data.graph import Graph, Queries
+from mocme.experts.base import DenseExpert, Expert, Packed, Progress
+
+
+class Mixture(ABC):
+    """Experts and what each of them counts for.
+
+    Args:
+        experts: at least one, with distinct names.
+        num_entities: N.
+
+    Raises:
+        ValueError: there is no expert, or two have one name.
+    """
+
+    def __init__(self, experts: Sequence[Expert], num_entities: int) -> None:
+        if not experts:
+            raise ValueError("a mixture needs an expert")
+        names = [expert.name for expert in experts]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two experts are named {twice[0]!r}; give each its own name")
+        self.experts, self.num_entities = tuple(experts), num_entities
+
+    @property
+    def device(self) -> torch.device:
+        """Where queries and candidates have to be: the device of the first dense expert."""
+        dense = [expert for expert in self.experts if isinstance(expert, DenseExpert)]
+        return dense[0].device if dense else torch.device("cpu")
+
+    def expert(self, name: str) -> Expert:
+        """An expert by name.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        for expert in self.experts:
+            if expert.name == name:
+                return expert
+        known = ", ".join(expert.name for expert in self.experts)
+        raise ValueError(f"the run has no expert {name!r}; it has {known}")
+
+    @abstractmethod
+    def score(self, queries: Queries, candidates: Tensor | None = None) -> Float[Tensor, "B C"]:
+        """Scores of candidates as answers; higher is likelier.
+
+        Given candidates get the scores that they have among all entities.
+
+        Args:
+            queries: B queries on `device`.
+            candidates: none: all N entities; (C,): shared; (B, C): one set for each query.
+        """
+
+    @abstractmethod
+    def contribution(self, name: str, value: float) -> float:
+        """What an expert adds to a score.
+
+        Args:
+            name: of the expert.
+            value: its score of the answer, or its odds if it is sparse.
+        """
+
+    @abstractmethod
+    def with_experts(self, experts: Sequence[Expert], num_entities: int) -> Mixture:
+        """The same mixture over other forms of the same experts, such as extended ones."""
+
+    @abstractmethod
+    def packed(self) -> Packed:
+        """Tensors and metadata as a safetensors file holds them; without the experts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureSettings(Configurable):
+    """Settings of a mixture.
+
+    Args:
+        experts: names of the experts to use; all of the experiment by default. Others are not
+            fitted.
+    """
+
+    experts: Sequence[str] | None = None
+
+    @classmethod
+    def kind_name(cls) -> str:
+        """The name of the class without its ending: ``Sum`` for `SumSettings`."""
+        return cls.__name__.removesuffix("Settings")
+
+    @abstractmethod
+    def fit(
+        self,
+        experts: Sequence[Expert],
+        graph: Graph,
+        memory: float,
+        progress: Progress | None = None,
+    ) -> tuple[Mixture, dict[str, Any]]:
+        """Fit a mixture of fitted experts.
+
+        Args:
+            experts: in the order of the experiment.
+            graph: a training view; its valid split chooses what the settings leave open.
+            memory: GiB for the scores of a batch.
+            progress: receives (steps done, steps in all).
+
+        Returns:
+            The mixture, and a record of the fit for the run.
+
+        Raises:
+            ValueError: a setting names an expert that is not there.
+        """
+
+    @abstractmethod
+    def unpacked(self, packed: Packed, experts: Sequence[Expert], num_entities: int) -> Mixture:
+        """The mixture that `Mixture.packed` describes.
+
+        Raises:
+            ValueError: the tensors do not fit the experts.
+        """

@@ -1,0 +1,198 @@
+"""A sum of experts, each with a strength."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mocme.data.graph import Graph, Queries
+from mocme.experts.base import DenseExpert, Expert, Packed, Progress, SparseExpert
+from mocme.mixture.base import Mixture, MixtureSettings
+from mocme.mixture.weight_search import Weight, search
+
+FORMAT = "mocme sum 1"
+# Without a valid split: the middle of what three benchmarks chose.
+DEFAULT_SPARSE = Weight(1.5, 30.0)
+DEFAULT_DENSE = Weight(1.0)
+
+
+@final
+class Sum(Mixture):
+    """score = sum of strength * s over dense, strength * log(1 + sharpness * odds) over sparse ones.
+
+    Args:
+        experts: as in `Mixture`.
+        num_entities: N.
+        weights: of each expert, by name.
+    """
+
+    def __init__(
+        self, experts: Sequence[Expert], num_entities: int, weights: Mapping[str, Weight]
+    ) -> None:
+        super().__init__(experts, num_entities)
+        self.weights = {expert.name: weights[expert.name] for expert in experts}
+
+    def score(self, queries: Queries, candidates: Tensor | None = None) -> Float[Tensor, "B C"]:
+        total = self._dense(queries, candidates)
+        for expert in self.experts:
+            if not isinstance(expert, SparseExpert):
+                continue
+            row, column, odds = expert.odds(queries.to(expert.device))
+            gain = self.weights[expert.name].gain(odds)
+            # In place where all entities are scored; a copy of (B, N) would cost more than the sum.
+            target = (
+                total if candidates is None else total.new_zeros(len(queries), self.num_entities)
+            )
+            target[row.to(target.device), column.to(target.device)] += gain.to(target)
+            if candidates is not None:
+                columns = (
+                    target[:, candidates] if candidates.ndim == 1 else target.gather(1, candidates)
+                )
+                total = total + columns
+        return total
+
+    def _dense(self, queries: Queries, candidates: Tensor | None) -> Tensor:
+        total: Tensor | None = None
+        for expert in self.experts:
+            if not isinstance(expert, DenseExpert):
+                continue
+            chosen = None if candidates is None else candidates.to(expert.device)
+            scores = expert.score(queries.to(expert.device), chosen)
+            strength = self.weights[expert.name].strength
+            if strength != 1.0:
+                scores = scores * strength
+            total = scores if total is None else total + scores.to(total)
+        if total is None:
+            shape = (
+                (len(queries), self.num_entities)
+                if candidates is None
+                else (len(queries), candidates.shape[-1])
+            )
+            total = torch.zeros(shape, device=self.device)
+        return total
+
+    def contribution(self, name: str, value: float) -> float:
+        weight = self.weights[name]
+        if isinstance(self.expert(name), DenseExpert):
+            return weight.strength * value
+        return weight.strength * float(np.log1p(weight.sharpness * value))
+
+    def with_experts(self, experts: Sequence[Expert], num_entities: int) -> Sum:
+        return Sum(experts, num_entities, self.weights)
+
+    def packed(self) -> Packed:
+        rows = [[weight.strength, weight.sharpness] for weight in self.weights.values()]
+        metadata = {"format": FORMAT, "experts": json.dumps(list(self.weights))}
+        return {"weights": torch.tensor(rows, dtype=torch.float64)}, metadata
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SumSettings(MixtureSettings):
+    """A sum of experts.
+
+    The first dense expert has the strength 1. The weights of all others are chosen on the valid
+    split, one expert after the other in the order of the experiment, unless they are given here.
+
+    Args:
+        strength: of an expert, by name.
+        sharpness: of a sparse expert, by name.
+    """
+
+    strength: Mapping[str, float] = field(default_factory=dict)
+    sharpness: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for setting in ("strength", "sharpness"):
+            for name, value in getattr(self, setting).items():
+                if not 0 <= value < math.inf:
+                    raise ValueError(f"{setting}.{name} must be a number from 0 on, not {value}")
+
+    def fit(
+        self,
+        experts: Sequence[Expert],
+        graph: Graph,
+        memory: float,
+        progress: Progress | None = None,
+    ) -> tuple[Sum, dict[str, Any]]:
+        self._check(experts)
+        started = time.perf_counter()
+        dense = [expert for expert in experts if isinstance(expert, DenseExpert)]
+        first = dense[0] if dense else experts[0]
+        weights = {first.name: self._given(first) or _default(first)}
+        records: dict[str, Any] = {}
+        rest = [expert for expert in experts if expert is not first]
+        for number, expert in enumerate(rest):
+            part = Sum([first, *rest[:number]], graph.num_entities, weights)
+            weights[expert.name], records[expert.name] = self._weight(part, expert, graph, memory)
+            if progress is not None:
+                progress(number + 1, len(rest))
+        mixture = Sum(experts, graph.num_entities, weights)
+        record = {
+            "kind": "Sum",
+            "weights": {name: weight.as_dict() for name, weight in mixture.weights.items()},
+            "experts": records,
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        return mixture, record
+
+    def _weight(
+        self, part: Sum, expert: Expert, graph: Graph, memory: float
+    ) -> tuple[Weight, dict[str, Any]]:
+        """The weight of an expert beside those that have theirs, and how it was chosen."""
+        strength = self.strength.get(expert.name)
+        sharpness = self.sharpness.get(expert.name)
+        if given := self._given(expert):
+            return given, {"chosen_by": "settings"}
+        if len(graph.facts("valid")):
+            found = search(part, expert, graph, memory, strength, sharpness)
+            tried = [[*weight.as_list(expert), mrr] for weight, mrr in found.tried]
+            return found.best, {"chosen_by": "valid", "without": found.without, "tried": tried}
+        default = _default(expert)
+        weight = Weight(
+            default.strength if strength is None else strength,
+            default.sharpness if sharpness is None else sharpness,
+        )
+        return weight, {"chosen_by": "nothing: there is no valid split"}
+
+    def _given(self, expert: Expert) -> Weight | None:
+        """The weight that the settings give, if they leave nothing open."""
+        strength = self.strength.get(expert.name)
+        sharpness = self.sharpness.get(expert.name)
+        if strength is None:
+            return None
+        if isinstance(expert, DenseExpert):
+            return Weight(strength)
+        return None if sharpness is None else Weight(strength, sharpness)
+
+    def _check(self, experts: Sequence[Expert]) -> None:
+        names = [expert.name for expert in experts]
+        for setting in ("strength", "sharpness"):
+            for name in getattr(self, setting):
+                if name not in names:
+                    raise ValueError(
+                        f"mixture.{setting}.{name}: the experiment has no such expert; it has "
+                        f"{', '.join(names)}"
+                    )
+
+    def unpacked(self, packed: Packed, experts: Sequence[Expert], num_entities: int) -> Sum:
+        tensors, metadata = packed
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"a sum of format {metadata.get('format')!r}; known is {FORMAT}")
+        names = json.loads(metadata["experts"])
+        rows = tensors["weights"].tolist()
+        weights = {name: Weight(*row) for name, row in zip(names, rows, strict=True)}
+        return Sum(experts, num_entities, weights)
+
+
+def _default(expert: Expert) -> Weight:
+    return DEFAULT_SPARSE if isinstance(expert, SparseExpert) else DEFAULT_DENSE
