@@ -57,7 +57,10 @@ class Side:
     def _experiment(self, mode: str, batch: int | None) -> Experiment:
         if mode == "defaults":
             # As shipped, except for the width, which is the same on both sides.
-            changes = {"model.width": self.width, "training.precision": self.precision}
+            changes = {
+                "experts.embedding.embedding_dim": self.width,
+                "experts.embedding.training.precision": self.precision,
+            }
             return Experiment.load("structure", changes)
         loss = {"weighting": {"kind": "UniformWeighting"}, "answers": "together"}
         return Experiment.load(

@@ -21,7 +21,7 @@ import mocme
 from mocme.data.graph import Queries
 from mocme.data.reviews import Reviews
 
-SETTINGS = {"training.passes": 20, "model.width": 128}
+SETTINGS = {"experts.embedding.training.epochs": 20, "experts.embedding.embedding_dim": 128}
 COUNT = 300
 
 

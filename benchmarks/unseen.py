@@ -412,7 +412,7 @@ def main() -> None:
     torch.set_num_threads(1)
     graph = load(options.data)
     for seed in options.seeds:
-        changes = dict(parse_override(text) for text in options.set) | {"training.seed": seed}
+        changes = dict(parse_override(text) for text in options.set) | {"seed": seed}
         chosen = Experiment.load(options.experiment, changes)
         features = experiment.read_inputs(graph, chosen, options.features)
         home = options.runs / graph.name / chosen.name.replace("/", "-")

@@ -34,7 +34,7 @@ title = "Small"
 [defaults]
 graphs = ["tiny"]
 seeds = [0, 1]
-set = {"model.width" = 8, "training.passes" = 3, "training.checkpoint_seconds" = 0}
+set = {"experts.embedding.embedding_dim" = 8, "experts.embedding.training.epochs" = 3, "experts.embedding.training.checkpoint_seconds" = 0}
 [[rows]]
 name = "structure only"
 experiment = "structure"
@@ -113,8 +113,16 @@ def call(*words: object) -> Result:
         ("seeds = [0, 1]", "seeds = [true]", "rows[0].seeds: must be a whole number"),
         ("seeds = [0, 1]", 'splits = ["train"]', "rows[0].splits: 'train'"),
         ("seeds = [0, 1]", 'version = "new"', "rows[0].version: must be repaired"),
-        ("model.width", "training.seed", "rows[0].set: training.seed belongs into seeds"),
-        ("model.width", "model.widht", "row 'structure only' on tiny: model.widht"),
+        (
+            "experts.embedding.embedding_dim",
+            "seed",
+            "rows[0].set: training.seed belongs into seeds",
+        ),
+        (
+            "experts.embedding.embedding_dim",
+            "experts.embedding.widht",
+            "row 'structure only' on tiny: model.widht",
+        ),
         ('name = "tokens"', 'name = "Structure-only"', "rows[1].name"),
         ('experiment = "default"', 'experiment = "x/{seed}"', "rows[1].experiment: {seed}"),
         ('experiment = "default"', 'experiment = "no-such"', "no such experiment"),
@@ -146,12 +154,12 @@ def test_rows_override_defaults_and_placeholders_are_filled(tmp_path: Path) -> N
 graphs = ["MKG-Y", "atlas"]
 features = "encoded/{graph}"
 version = "as-published"
-set = {"model.width" = 32, "training.passes" = 2}
+set = {"experts.embedding.embedding_dim" = 32, "experts.embedding.training.epochs" = 2}
 [[rows]]
 name = "s"
 experiment = "structure/{graph}"
 graphs = ["MKG-Y"]
-set = {"model.width" = 64}
+set = {"experts.embedding.embedding_dim" = 64}
 [[rows]]
 name = "t"
 experiment = "{graph}/mocme"
@@ -186,7 +194,10 @@ def leaves(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def test_every_number_of_a_configuration_is_part_of_the_identity() -> None:
-    stopping = {"training.evaluate_every": 2, "training.patience": 3}
+    stopping = {
+        "experts.embedding.training.evaluate_every": 2,
+        "experts.embedding.training.patience": 3,
+    }
     base, inputs = Experiment.load("mocme", stopping), InputDigests("g", "f")
     digests = {identity(base, inputs)["digest"]}
     numbers = {
@@ -213,7 +224,7 @@ def test_graph_features_and_seed_are_part_of_the_identity_and_words_are_not() ->
     others = {
         identity(base, InputDigests("g2", "f"))["digest"],
         identity(base, InputDigests("g", "f2"))["digest"],
-        identity(base.changed({"training.seed": 5}), InputDigests("g", "f"))["digest"],
+        identity(base.changed({"seed": 5}), InputDigests("g", "f"))["digest"],
     }
     assert len({digest, *others}) == 4
 
@@ -229,7 +240,7 @@ def test_a_bench_runs_once_and_its_results_say_what_was_run(home: Path) -> None:
     again = do(home)
     assert (again.done, again.skipped) == (0, 4)
     assert files(home) == before
-    assert not list((home / "runs").rglob("model.safetensors"))
+    assert not list((home / "runs").rglob("experts/embedding.safetensors"))
     result = json.loads((home / "results/tokens/tiny/seed-1.json").read_text())
     assert result["config"]["model"]["width"] == 8
     assert result["config"]["training"]["seed"] == result["seed"] == 1
@@ -286,7 +297,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_figures(home: Path, steps: i
 
 
 def test_a_bench_killed_between_and_within_runs_goes_on(home: Path) -> None:
-    text = TEXT.replace('"training.passes" = 3', '"training.passes" = 60')
+    text = TEXT.replace(
+        '"experts.embedding.training.epochs" = 3', '"experts.embedding.training.epochs" = 60'
+    )
     (home / "small.toml").write_text(text)
     words = ["bench", home / "small.toml", "--threads", "1", "--runs", home / "runs"]
     process = subprocess.Popen(
@@ -312,7 +325,9 @@ def test_a_bench_killed_between_and_within_runs_goes_on(home: Path) -> None:
 
 def test_a_finished_training_is_only_ranked(home: Path) -> None:
     do(home, keep=True)
-    models = {p: p.stat().st_mtime_ns for p in (home / "runs").rglob("model.safetensors")}
+    models = {
+        p: p.stat().st_mtime_ns for p in (home / "runs").rglob("experts/embedding.safetensors")
+    }
     assert len(models) == 4
     whole = figures(home)
     (home / "results/tokens/tiny/seed-0.json").unlink()
@@ -356,7 +371,7 @@ def test_a_result_from_before_a_setting_existed_counts_as_made_with_its_default(
     assert [item.state for item in running.survey([trial])] == ["done"]
     do(home)
     assert files(home) == made
-    other = identity(trial.experiment.changed({"model.initial": 0.02}), inputs)
+    other = identity(trial.experiment.changed({"experts.embedding.init_std": 0.02}), inputs)
     assert same(identity(trial.experiment, inputs), older)
     assert not same(other, older)
     # A configuration that was changed by hand is not what its digest says.
@@ -366,12 +381,15 @@ def test_a_result_from_before_a_setting_existed_counts_as_made_with_its_default(
 
 def test_a_precision_that_the_machine_chose_counts_as_asked_for(home: Path) -> None:
     do(home)
-    text = TEXT.replace('"model.width"', '"training.precision" = "PRECISION", "model.width"')
+    text = TEXT.replace(
+        '"experts.embedding.embedding_dim"',
+        '"experts.embedding.training.precision" = "PRECISION", "experts.embedding.embedding_dim"',
+    )
     for precision, code in (("float32", 0), ("bfloat16", 1)):
         (home / "small.toml").write_text(text.replace("PRECISION", precision))
         result = call("bench", home / "small.toml", "--render", page_of(home))
         assert result.exit_code == code, result.output
-    assert "training.precision is bfloat16, there" in result.stderr
+    assert "experts.embedding.training.precision is bfloat16, there" in result.stderr
 
 
 def test_a_training_of_another_configuration_is_refused(home: Path) -> None:
@@ -413,7 +431,10 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(
 
 
 def test_a_training_that_diverges_is_a_failure(home: Path) -> None:
-    text = TEXT.replace('"model.width" = 8', '"training.optimizer.tables" = 1e38')
+    text = TEXT.replace(
+        '"experts.embedding.embedding_dim" = 8',
+        '"experts.embedding.training.optimizer.embedding_lr" = 1e38',
+    )
     (home / "small.toml").write_text(text)
     failures = do(home).failures
     assert len(failures) == 4
@@ -610,7 +631,7 @@ def test_rendering_shows_no_results_of_another_configuration(home: Path) -> None
     (home / "small.toml").write_text(TEXT.replace(" 8,", " 16,"))
     result = call("bench", home / "small.toml", "--render", page_of(home))
     assert result.exit_code == 1
-    assert "model.width is 16, there 8" in result.stderr
+    assert "experts.embedding.embedding_dim is 16, there 8" in result.stderr
 
 
 # -- the machine -----------------------------------------------------------------------------------
@@ -639,7 +660,9 @@ def test_a_job_is_json(home: Path) -> None:
 
 def test_a_row_may_have_several_controls(home: Path) -> None:
     third = '[[rows]]\nname = "third"\nexperiment = "structure"\n'
-    third += 'set = {"training.passes" = 1}\ncontrol = ["tokens", "structure only"]\n'
+    third += (
+        'set = {"experts.embedding.training.epochs" = 1}\ncontrol = ["tokens", "structure only"]\n'
+    )
     (home / "small.toml").write_text(TEXT + third)
     do(home)
     bench = BenchmarkSpec.read(home / "small.toml")

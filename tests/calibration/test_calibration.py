@@ -26,7 +26,8 @@ from mocme.calibration.fit import (
 )
 from mocme.cli import main
 from mocme.data.graph import AnswerIndex
-from mocme.experts.embedding.model import Model, ModelSettings
+from mocme.experts.embedding import Embedding
+from mocme.experts.embedding.model import EmbeddingModel
 from mocme.runs.run import CALIBRATION, Run
 
 
@@ -39,9 +40,9 @@ def counts_of(chance: Callable[[np.ndarray], np.ndarray], size: int, seed: int =
     return Counts(np.bincount(place, minlength=BINS), np.bincount(place[answers], minlength=BINS))
 
 
-def model_of(tiny: object) -> Model:
-    settings = ModelSettings(width=4, initial=0.7)
-    return Model(settings, tiny.facts(), tiny.features.dense, 0).eval()
+def model_of(tiny: object) -> EmbeddingModel:
+    settings = Embedding(width=4, initial=0.7)
+    return EmbeddingModel(settings, tiny.facts(), tiny.features.dense, 0).eval()
 
 
 def test_log_shares_are_those_of_the_softmax_of_what_competes() -> None:
@@ -176,7 +177,11 @@ def test_a_run_is_calibrated_once_and_kept(
     tiny_graph: Callable, tiny_folder: Callable, tmp_path: Path
 ) -> None:
     graph = mocme.load(tiny_folder(tmp_path / "data", tiny_graph(facts=50)))
-    small = {"model.width": 4, "training.passes": 1, "training.precision": "float32"}
+    small = {
+        "experts.embedding.embedding_dim": 4,
+        "experts.embedding.training.epochs": 1,
+        "experts.embedding.training.precision": "float32",
+    }
     run = mocme.train(graph, "mocme", out=tmp_path / "run", settings=small, device="cpu")
     calls = []
     first = run.predictor("cpu", lambda done, total: calls.append((done, total)))
@@ -198,7 +203,11 @@ def test_a_graph_without_a_valid_split_has_no_probabilities(
     tiny = tiny_graph(valid=0)
     with pytest.raises(ValueError, match="the graph has none; put a valid"):
         calibrate(model_of(tiny), tiny.graph)
-    small = {"model.width": 4, "training.passes": 1, "training.precision": "float32"}
+    small = {
+        "experts.embedding.embedding_dim": 4,
+        "experts.embedding.training.epochs": 1,
+        "experts.embedding.training.precision": "float32",
+    }
     run = mocme.train(tiny.graph, "structure", out=tmp_path / "run", settings=small, device="cpu")
     predictor = run.predictor("cpu")
     found = predictor.tails("e0", "r0", k=3)
@@ -211,7 +220,7 @@ def test_probabilities_of_a_handful_of_answers_are_said_to_mean_little(
     tiny_graph: Callable, tiny_folder: Callable, tmp_path: Path
 ) -> None:
     folder = tiny_folder(tmp_path / "data", tiny_graph(valid=4))
-    settings = {"training.passes": 1, "model.width": 4}
+    settings = {"experts.embedding.training.epochs": 1, "experts.embedding.embedding_dim": 4}
     run = mocme.train(folder, "structure", out=tmp_path / "run", settings=settings, device="cpu")
     calibration = run.predictor("cpu").calibration
     assert calibration is not None

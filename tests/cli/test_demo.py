@@ -16,7 +16,7 @@ from mocme.runs.run import Run
 
 def test_new_facts_are_new(tmp_path: Path) -> None:
     graph = load("atlas")
-    settings = {"training.passes": 2, "model.width": 16}
+    settings = {"experts.embedding.training.epochs": 2, "experts.embedding.embedding_dim": 16}
     run = mocme.train(graph, EXPERIMENTS["structure only"], out=tmp_path / "r", settings=settings)
     found = new_facts(run.predictor(), 5)
     assert len(found) == 5
@@ -36,7 +36,7 @@ def test_new_facts_are_new(tmp_path: Path) -> None:
     assert len({item.relation for item in found}) == 5
 
 
-SMALL = {"training.seed": 0, "training.passes": 2, "model.width": 4}
+SMALL = {"seed": 0, "experts.embedding.training.epochs": 2, "experts.embedding.embedding_dim": 4}
 
 
 def test_what_a_folder_holds_is_never_lost(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_what_a_folder_holds_is_never_lost(tmp_path: Path) -> None:
     again = trained(graph, small, folder, "cpu", tell=told.append)
     assert again.path == first.path
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == files
-    other = Experiment.load("structure", {**SMALL, "training.passes": 1})
+    other = Experiment.load("structure", {**SMALL, "experts.embedding.training.epochs": 1})
     assert trained(graph, other, folder, "cpu", tell=told.append).finished
     assert (tmp_path / "default-1/reviews.sqlite").read_text() == "decisions"
     assert [text.split(str(folder))[1].split(",")[0] for text in told] == [
@@ -60,7 +60,9 @@ def test_what_a_folder_holds_is_never_lost(tmp_path: Path) -> None:
 
 def test_a_demonstration_that_was_stopped_goes_on(tmp_path: Path) -> None:
     graph, folder, told = load("atlas"), tmp_path / "default", list[str]()
-    small = Experiment.load("structure", SMALL | {"training.checkpoint_seconds": 0})
+    small = Experiment.load(
+        "structure", SMALL | {"experts.embedding.training.checkpoint_seconds": 0}
+    )
     with pytest.raises(mocme.Interrupted):
         trained(graph, small, folder, "cpu", Stop(2), told.append)
     assert not Run.open(folder).finished
@@ -72,11 +74,14 @@ def test_a_demonstration_that_was_stopped_goes_on(tmp_path: Path) -> None:
 def test_a_training_of_two_stages_says_which_it_is_in(
     patterns: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings: dict[str, Any] = {"training.passes": 2, "model.width": 4}
+    settings: dict[str, Any] = {
+        "experts.embedding.training.epochs": 2,
+        "experts.embedding.embedding_dim": 4,
+    }
     if patterns:
-        settings["model.patterns"] = patterns
+        settings["experts.rules"] = patterns
     with TrainingDisplay("MoCME") as live:
-        mocme.train("atlas", "structure", out=tmp_path / "r", settings=settings, watch=live)
+        mocme.train("atlas", "structure", out=tmp_path / "r", settings=settings, observer=live)
     told = " ".join(capsys.readouterr().err.split())
     stages = ["MoCME, stage 1 of 2: vectors, 2 passes", "MoCME, stage 2 of 2: patterns"]
     if not patterns:

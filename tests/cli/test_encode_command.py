@@ -67,7 +67,16 @@ def test_raw_files_to_predictions_in_three_commands(part: Path, tmp_path: Path) 
     assert {"names.tsv", "numbers.tsv", "image.tsv", "image"} <= {p.name for p in raw.iterdir()}
     said = ran("encode", "all", raw, "--threads", 1)
     assert "0 unusable" in said
-    ran("train", "default", "--data", raw, "--out", run, "--set", "training.passes=1")
+    ran(
+        "train",
+        "default",
+        "--data",
+        raw,
+        "--out",
+        run,
+        "--set",
+        "experts.embedding.training.epochs=1",
+    )
     asked = ["predict", str(run), "--head", "Chad", "-r", "borders", "--json"]
     found = json.loads(CliRunner().invoke(main, asked).stdout)
     assert len(found["predictions"]) == 10
@@ -269,18 +278,18 @@ def test_what_another_folder_holds_is_trained_with(part: Path, tmp_path: Path) -
         "--set", "at_most=1.0")  # fmt: skip
     encode(part)
     ran("train", "default", "--data", part, "--features", out, "--out", tmp_path / "a",
-        "--set", "training.passes=1")  # fmt: skip
+        "--set", "experts.embedding.training.epochs=1")  # fmt: skip
     about = json.loads((tmp_path / "a" / "run.json").read_text())
     assert set(about["modalities"]) == {"text", "image", "number", *PAIRS, "w"}
     ran("train", "structure", "--data", part, "--features", out, "--out", tmp_path / "b",
-        "--set", "training.passes=1")  # fmt: skip
+        "--set", "experts.embedding.training.epochs=1")  # fmt: skip
     assert json.loads((tmp_path / "b" / "run.json").read_text())["modalities"] == []
     experiment = tmp_path / "own.toml"
     experiment.write_text(
         'extends = "default"\n[modalities.number]\nkind = "numbers"\npath = "numbers.tsv"\n'
     )
     ran("train", experiment, "--data", part, "--features", out, "--out", tmp_path / "c",
-        "--set", "training.passes=1")  # fmt: skip
+        "--set", "experts.embedding.training.epochs=1")  # fmt: skip
     notes = json.loads((tmp_path / "c" / "run.json").read_text())["notes"]
     assert any("w is not used" in note for note in notes)
 

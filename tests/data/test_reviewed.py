@@ -13,13 +13,18 @@ import mocme
 from mocme.data.graph import Graph, Queries
 from mocme.data.reviewed import reviewed
 from mocme.data.reviews import ReviewError, Reviews
+from mocme.experts.embedding import Embedding
 from mocme.experts.embedding.gradient_buffer import GradientBuffer
-from mocme.experts.embedding.model import Model, ModelSettings
+from mocme.experts.embedding.model import EmbeddingModel
 from mocme.experts.embedding.objective import LinkPrediction, Objective
 from mocme.experts.embedding.scorers import ComplEx, Scorer, TransE
 from mocme.runs.run import Run
 
-SETTINGS = {"model.width": 16, "training.passes": 8, "training.precision": "float32"}
+SETTINGS = {
+    "experts.embedding.embedding_dim": 16,
+    "experts.embedding.training.epochs": 8,
+    "experts.embedding.training.precision": "float32",
+}
 
 
 def named(graph: Graph, fact: list[int]) -> tuple[str, str, str]:
@@ -88,8 +93,8 @@ def test_rejected_facts_are_asked_to_be_as_unlikely_as_an_average_candidate(
     tiny = tiny_graph()
     rejected = torch.tensor(absent(tiny.graph, 3))
     plain, facts = tiny.facts(), replace(tiny, graph=replace(tiny.graph, rejected=rejected)).facts()
-    settings = ModelSettings(width=4, initial=0.6, scorer=scorer)
-    model = Model(settings, facts, tiny.features.dense, 1).double()
+    settings = Embedding(width=4, initial=0.6, scorer=scorer)
+    model = EmbeddingModel(settings, facts, tiny.features.dense, 1).double()
 
     def gradients(which: object, weight: float) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
         objective = Objective(rejected=weight)

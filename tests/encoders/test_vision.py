@@ -230,7 +230,7 @@ def test_a_model_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     name, _ = saved(dinov2, tmp_path)
-    path = Path(name, "model.safetensors")
+    path = Path(name, "experts/embedding.safetensors")
     weights = load_file(path)
     del weights["encoder.layer.1.mlp.fc1.weight"]
     save_file(weights, path, {"format": "pt"})

@@ -12,7 +12,8 @@ from torch import Tensor
 from mocme.data.graph import AnswerIndex, Graph, Queries, Vocabulary
 from mocme.evaluation.metrics import summary
 from mocme.evaluation.ranking import NotANumber, Ranks, batch_for, rank, rank_split
-from mocme.experts.embedding.model import Model, ModelSettings
+from mocme.experts.embedding import Embedding
+from mocme.experts.embedding.model import EmbeddingModel
 
 Table = dict[tuple[int, int], list[float]]
 
@@ -237,7 +238,7 @@ def test_progress_is_told_after_every_batch() -> None:
 def test_a_model_is_ranked_among_entities_only(tiny_graph: Callable) -> None:
     """Ranks of a model equal those of its own scores taken one question at a time."""
     tiny = tiny_graph()
-    model = Model(ModelSettings(width=4, initial=0.5), tiny.facts(), tiny.features.dense)
+    model = EmbeddingModel(Embedding(width=4, initial=0.5), tiny.facts(), tiny.features.dense)
     ranks = rank_split(model, tiny.graph, "test", 0.5)
     assert int(ranks.candidates.max()) <= tiny.graph.num_entities
     table: Table = {}

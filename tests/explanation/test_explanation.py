@@ -25,10 +25,11 @@ from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Graph, Queries, UnknownName, Vocabulary
 from mocme.data.pairs.similarity import nearest_to, similar_vectors
 from mocme.data.paths import FactNetwork
-from mocme.experts.embedding.fusion import Fusion, Mean
+from mocme.experts.embedding import Embedding
+from mocme.experts.embedding.fusion import Fusion
 from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.losses import Softmax
-from mocme.experts.embedding.model import Model, ModelSettings
+from mocme.experts.embedding.model import EmbeddingModel
 from mocme.experts.embedding.negative_weighting import (
     EntropyWeighting,
     HardestWeighting,
@@ -50,12 +51,12 @@ from mocme.prediction.predictor import Predictor
 from mocme.runs.run import Run
 
 SETTINGS = {
-    "model.width": 8,
-    "model.initial": 0.5,
-    "model.patterns": {"support": 1},
-    "training.passes": 2,
-    "training.batch": 64,
-    "training.precision": "float32",
+    "experts.embedding.embedding_dim": 8,
+    "experts.embedding.init_std": 0.5,
+    "experts.rules": {"support": 1},
+    "experts.embedding.training.epochs": 2,
+    "experts.embedding.training.batch_size": 64,
+    "experts.embedding.training.precision": "float32",
 }
 # The last entity, e11, is in no training fact and has no modality.
 FACTS = [("e0", "r0", "e3"), ("e4", "r2", "e1"), ("e3", "r1", "e10"), ("e0", "r1", "e11")]
@@ -84,7 +85,9 @@ def ids(graph: Graph, fact: tuple[str, str, str]) -> tuple[int, int, int]:
     return graph.entities.id(h), graph.relations.id(r), graph.entities.id(t)
 
 
-def mean_score(model: Model, fact: tuple[int, int, int], number: int, table: Any = None) -> float:
+def mean_score(
+    model: EmbeddingModel, fact: tuple[int, int, int], number: int, table: Any = None
+) -> float:
     h, r, t = fact
     queries = Queries(torch.tensor([h, t]), torch.tensor([r, r + number]))
     with torch.no_grad():
@@ -197,7 +200,7 @@ def test_words_act_through_training_and_show_as_tokens(predictor: Predictor) -> 
 
 
 def test_a_model_of_structure_alone(data: Graph, tmp_path: Path) -> None:
-    quick = {**SETTINGS, "data.only": [], "model.patterns": {"support": 1}}
+    quick = {**SETTINGS, "data.only": [], "experts.rules": {"support": 1}}
     predictor = mocme.train(
         data, "structure", out=tmp_path / "run", settings=quick, device="cpu"
     ).predictor("cpu")
@@ -227,8 +230,8 @@ def test_without_its_run_a_model_still_explains(predictor: Predictor) -> None:
 @pytest.mark.parametrize("kind", Fusion.kinds, ids=lambda kind: kind.__name__)
 def test_withheld_changes_equal_naive_recomputation(kind: Any, tiny_graph: Callable) -> None:
     tiny = tiny_graph(facts=50)
-    settings = ModelSettings(width=8, across=kind(), within=kind(), initial=0.5)
-    model = Model(settings, tiny.facts(), tiny.features.dense).eval()
+    settings = Embedding(width=8, across=kind(), within=kind(), initial=0.5)
+    model = EmbeddingModel(settings, tiny.facts(), tiny.features.dense).eval()
     found = Predictor(model, tiny.graph).explain("e0", "r1", "e10")
     whole = mean_score(model, (0, 1, 10), 3)
     assert any(share.without for share in found.modalities)
@@ -264,7 +267,7 @@ def test_tables_are_those_made_one_by_one(predictor: Predictor) -> None:
         assert torch.equal(table.weights, alone.weights)
 
 
-def naive_falls(model: Model, graph: Graph, name: str) -> list[tuple[float, float]]:
+def naive_falls(model: EmbeddingModel, graph: Graph, name: str) -> list[tuple[float, float]]:
     place, whole, rows = model.modalities.index(name), model.frozen(), []
     for h, r, t in graph.directed("valid").tolist():
         if not model.present[t, place] or model.present[t].sum() < 2:
@@ -284,8 +287,8 @@ def test_falls_equal_withholding_from_one_answer_after_the_other(
     tiny_graph: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = tiny_graph(facts=50, valid=20)
-    model = Model(
-        ModelSettings(width=8, across=Mean(), initial=0.5), tiny.facts(), tiny.features.dense
+    model = EmbeddingModel(
+        Embedding(width=8, across=Spec(MeanFusion), initial=0.5), tiny.facts(), tiny.features.dense
     ).eval()
     monkeypatch.setattr(faithfulness, "PART", 4)
     names = []
@@ -427,7 +430,7 @@ def ring(size: int = 12) -> tuple[Graph, RuleModel]:
 def test_patterns_that_say_the_same_are_one() -> None:
     graph, evidence = ring()
     assert evidence.relations.told.tolist() == [0, 1, 0, 3]
-    model = Model(ModelSettings(width=4), TrainingFacts.of(graph, {}), {}).eval()
+    model = EmbeddingModel(Embedding(width=4), TrainingFacts.of(graph, {}), {}).eval()
     model.evidence = evidence
     found = Predictor(model, graph).explain("e0", "flag", "e12").patterns
     there = evidence.reasons(0, 1, 12)
@@ -451,7 +454,9 @@ def test_a_path_is_told_once_where_facts_say_the_same() -> None:
     assert [path for path in folded.paths if len(path) == 2] == [((0, 0, 1), (1, 0, 2))]
     # What may not be used leaves the other fact to be told.
     assert FactNetwork(graph, "train").paths(0, 1, (0, 0, 1)).paths[0] == ((1, 0, 0),)
-    told = Predictor(Model(ModelSettings(width=4), TrainingFacts.of(graph, {}), {}).eval(), graph)
+    told = Predictor(
+        EmbeddingModel(Embedding(width=4), TrainingFacts.of(graph, {}), {}).eval(), graph
+    )
     stops = [[(s.head, s.tail) for s in path] for path in told.explain("e0", "near", "e2").paths]
     assert [("e0", "e1"), ("e1", "e2")] in stops
     assert [("e1", "e0"), ("e1", "e2")] not in stops
@@ -526,8 +531,8 @@ def make_pull(
     tiny: Any, objective: Objective, scorer: Scorer | None = None, double: bool = True
 ) -> InfluenceEstimator:
     more = {} if scorer is None else {"scorer": scorer}
-    model = Model(
-        ModelSettings(width=6, initial=0.5, **more), tiny.facts(), tiny.features.dense
+    model = EmbeddingModel(
+        Embedding(width=6, initial=0.5, **more), tiny.facts(), tiny.features.dense
     ).eval()
     return InfluenceEstimator(objective, model.double() if double else model, tiny.facts())
 

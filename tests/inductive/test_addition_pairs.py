@@ -28,11 +28,11 @@ FIRST = ["Ada", "Bob", "Cleo", "Dan", "Eve", "Finn"]
 LAST = ["Roe", "Stone", "Vane"]
 PEOPLE = [f"{first} {last}" for first in FIRST for last in LAST]
 SETTINGS = {
-    "model.width": 8,
-    "training.passes": 2,
-    "training.batch": 64,
-    "training.precision": "float32",
-    "model.patterns": {"support": 2, "confidence": 0.01, "strength": 2.0, "sharpness": 30.0},
+    "experts.embedding.embedding_dim": 8,
+    "experts.embedding.training.epochs": 2,
+    "experts.embedding.training.batch_size": 64,
+    "experts.embedding.training.precision": "float32",
+    "experts.rules": {"support": 2, "confidence": 0.01, "strength": 2.0, "sharpness": 30.0},
 }
 FILM = NewEntity("new", (), "a quiet film directed by Dan Stone", names=["Night of Ada Roe"])
 MODALITIES = """
@@ -335,7 +335,7 @@ def test_a_control_has_no_pairs_of_new_entities(data: Path, tmp_path: Path) -> N
 
 
 def test_without_patterns_there_are_no_pairs(data: Path, tmp_path: Path) -> None:
-    settings = {name: own for name, own in SETTINGS.items() if name != "model.patterns"}
+    settings = {name: own for name, own in SETTINGS.items() if name != "experts.rules"}
     run = mocme.train(data, "mocme", out=tmp_path / "run", settings=settings, device="cpu")
     made = run.add("new")
     assert not made.pairs

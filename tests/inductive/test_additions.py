@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from mocme.inductive.extended_model import AddedEntities, ExtendedModel
+from mocme.inductive.fit_embedding import FrozenQuestions, RowObjective, fit_rows
 
 import mocme
 from mocme import NewEntity, Run
@@ -22,18 +24,16 @@ from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Queries, UnknownName
 from mocme.experts.embedding.objective import Objective
 from mocme.experts.rules.adjacency import relations_of
-from mocme.inductive.extended_model import AddedEntities, ExtendedModel
 from mocme.inductive.extended_run import RunContents, extended_features, extended_graph
-from mocme.inductive.fit_embedding import FrozenQuestions, RowObjective, fit_rows
 from mocme.inductive.new_entity import read_entities
 from mocme.storage import RunError
 
 SETTINGS = {
-    "model.width": 8,
-    "model.initial": 0.3,
-    "training.passes": 4,
-    "training.batch": 64,
-    "training.precision": "float32",
+    "experts.embedding.embedding_dim": 8,
+    "experts.embedding.init_std": 0.3,
+    "experts.embedding.training.epochs": 4,
+    "experts.embedding.training.batch_size": 64,
+    "experts.embedding.training.precision": "float32",
 }
 NUMBERS = {f"e{n}": float(n * n) for n in range(10)}
 FACTS = [("Ada", "r0", "e1"), ("e3", "r1", "Ada"), ("Ada", "r0", "e4")]
@@ -55,7 +55,7 @@ def data(
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MoCME with patterns, over vectors, numbers and tokens."""
-    more = {"model.patterns": {"support": 1, "confidence": 0.001}}
+    more = {"experts.rules": {"support": 1, "confidence": 0.001}}
     out = tmp_path_factory.mktemp("runs") / "run"
     run = mocme.train(data, "mocme", out=out, settings=SETTINGS | more, device="cpu")
     run.predictor("cpu")  # calibrates it
@@ -266,7 +266,10 @@ def test_a_row_is_what_a_naive_optimiser_finds(data: Path, tmp_path: Path) -> No
 def test_the_gradient_is_that_of_the_loss(
     answers: str, kind: str, data: Path, tmp_path: Path
 ) -> None:
-    settings = SETTINGS | {"training.passes": 1, "training.objective.loss.answers": answers}
+    settings = SETTINGS | {
+        "experts.embedding.training.epochs": 1,
+        "experts.embedding.training.objective.loss.answers": answers,
+    }
     run = mocme.train(data, kind, out=tmp_path / "run", settings=settings, device="cpu")
     world = run.contents("cpu")
     model = world.model
@@ -305,7 +308,11 @@ def test_an_entity_taken_out_and_added_ranks_its_other_facts_far_above_chance(
             elif (a * 7 + b) % 5:
                 lines.append(f"p{a}\tknows\tp{b}\n")
     (folder / "train.tsv").write_text("".join(line for line in lines if "p0\t" not in line))
-    settings = SETTINGS | {"model.width": 16, "training.passes": 40, "model.initial": 0.01}
+    settings = SETTINGS | {
+        "experts.embedding.embedding_dim": 16,
+        "experts.embedding.training.epochs": 40,
+        "experts.embedding.init_std": 0.01,
+    }
     run = mocme.train(folder, "structure", out=tmp_path / "run", settings=settings, device="cpu")
     run.add("p0", [("p0", "in", "club0"), *held[:3]])
     world = run.contents("cpu")
@@ -551,7 +558,10 @@ def test_a_line_ends_at_a_line_feed_and_at_nothing_else(tmp_path: Path) -> None:
 
 def test_fit_rows_serves_an_old_entity_too(data: Path, tmp_path: Path) -> None:
     """A row fitted anew from its own facts is near to a minimum where the training left it."""
-    settings = SETTINGS | {"training.passes": 60, "training.optimizer.tables": 0.3}
+    settings = SETTINGS | {
+        "experts.embedding.training.epochs": 60,
+        "experts.embedding.training.optimizer.embedding_lr": 0.3,
+    }
     run = mocme.train(data, "structure", out=tmp_path / "run", settings=settings, device="cpu")
     world = run.contents("cpu")
     facts = TrainingFacts.of(world.graph, {})

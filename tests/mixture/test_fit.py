@@ -38,9 +38,13 @@ def graph(seed: int = 0) -> Graph:
 
 
 def experiment(**settings: object) -> mocme.Experiment:
-    changes = {"model.width": 8, "training.passes": 2, "training.precision": "float32"}
+    changes = {
+        "experts.embedding.embedding_dim": 8,
+        "experts.embedding.training.epochs": 2,
+        "experts.embedding.training.precision": "float32",
+    }
     patterns = {"support": 2, "confidence": 0.01, **settings}
-    return mocme.Experiment.load("structure").changed({**changes, "model.patterns": patterns})
+    return mocme.Experiment.load("structure").changed({**changes, "experts.rules": patterns})
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,7 @@ def test_ties_count_half_as_in_a_ranking() -> None:
 
 
 def test_run_says_what_was_chosen_and_by_what(run: Run) -> None:
-    record = run.folder.read_json("patterns.json")
+    record = run.folder.read_json("mixture.json")
     assert record["chosen_by"] == "valid"
     best = max(row[2] for row in record["tried"])
     assert [record["strength"], record["sharpness"], best] in record["tried"]
@@ -86,7 +90,7 @@ def test_run_says_what_was_chosen_and_by_what(run: Run) -> None:
 
 
 def test_planted_pattern_helps(run: Run) -> None:
-    record = run.folder.read_json("patterns.json")
+    record = run.folder.read_json("mixture.json")
     assert max(row[2] for row in record["tried"]) > record["without"] + 0.1
 
 
@@ -104,7 +108,7 @@ def test_scores_of_chosen_candidates_are_those_of_everyone(run: Run) -> None:
 
 def test_given_weights_are_kept_and_valid_not_looked_at(tmp_path: Path) -> None:
     run = mocme.train(graph(), experiment(strength=0.5, sharpness=7.0), out=tmp_path / "run")
-    record = run.folder.read_json("patterns.json")
+    record = run.folder.read_json("mixture.json")
     assert (record["strength"], record["sharpness"]) == (0.5, 7.0)
     assert record["chosen_by"] == "settings"
     assert "tried" not in record
@@ -114,7 +118,7 @@ def test_without_a_valid_split_the_run_says_that_nothing_was_chosen(tmp_path: Pa
     data = graph()
     alone = Graph(data.entities, data.relations, {"train": data.facts("train")}, name="alone")
     run = mocme.train(alone, experiment(), out=tmp_path / "run")
-    record = run.folder.read_json("patterns.json")
+    record = run.folder.read_json("mixture.json")
     assert record["chosen_by"].startswith("nothing")
     assert (record["strength"], record["sharpness"]) == weighing.UNCHOSEN
 
@@ -123,10 +127,10 @@ def test_patterns_leave_the_embedding_as_it_is(run: Run, tmp_path: Path) -> None
     plain = experiment().table()
     del plain["model"]["patterns"]
     other = mocme.train(graph(), mocme.Experiment.of("plain", plain), out=tmp_path / "run")
-    with_patterns = run.folder.read_tensors("model.safetensors")
-    for name, tensor in other.folder.read_tensors("model.safetensors").items():
+    with_patterns = run.folder.read_tensors("experts/embedding.safetensors")
+    for name, tensor in other.folder.read_tensors("experts/embedding.safetensors").items():
         assert torch.equal(tensor, with_patterns[name])
-    assert not other.folder.has("patterns.safetensors")
+    assert not other.folder.has("experts/rules.safetensors")
 
 
 def test_predictor_says_why(run: Run) -> None:
@@ -143,7 +147,7 @@ def test_predictor_says_why(run: Run) -> None:
 
 def test_no_pattern_at_all_is_said(tmp_path: Path) -> None:
     run = mocme.train(graph(), experiment(support=1000), out=tmp_path / "run")
-    record = run.folder.read_json("patterns.json")
+    record = run.folder.read_json("mixture.json")
     assert record["patterns"] == 0
     assert "none was found" in patterns_line(record)
     assert run.predictor().reasons("e1", "r0", "e2") == []
@@ -155,13 +159,17 @@ def test_pairs_without_patterns_are_not_passed_over_in_silence(tmp_path: Path) -
     (tmp_path / "texts.tsv").write_text("".join(f"e{n}\tnear Thing {n + 1}\n" for n in range(9)))
     (tmp_path / "train.tsv").write_text("".join(f"e{n}\tr\te{n + 1}\n" for n in range(11)))
     table = {"kind": "Mentions", "names": ["names.tsv"], "texts": ["texts.tsv"]}
-    small = {"model.width": 4, "training.passes": 1, "training.precision": "float32"}
+    small = {
+        "experts.embedding.embedding_dim": 4,
+        "experts.embedding.training.epochs": 1,
+        "experts.embedding.training.precision": "float32",
+    }
     plain = mocme.Experiment.load("vectors", {**small, "modalities.named": table})
     notes = mocme.train(tmp_path, plain, out=tmp_path / "a").folder.about["notes"]
-    assert any("named" in note and "model.patterns" in note for note in notes)
-    asked = plain.changed({"model.patterns": {"support": 2}})
+    assert any("named" in note and "experts.rules" in note for note in notes)
+    asked = plain.changed({"experts.rules": {"support": 2}})
     notes = mocme.train(tmp_path, asked, out=tmp_path / "b").folder.about["notes"]
-    assert not any("model.patterns" in note for note in notes)
+    assert not any("experts.rules" in note for note in notes)
 
 
 def test_pairs_join_the_patterns(tmp_path: Path) -> None:

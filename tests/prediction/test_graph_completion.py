@@ -21,11 +21,11 @@ from mocme.prediction.relation_prior import RelationPrior
 from mocme.prediction.writing import COLUMNS, write
 
 SETTINGS = {
-    "model.width": 8,
-    "model.initial": 0.5,
-    "training.passes": 4,
-    "training.batch": 64,
-    "training.precision": "float32",
+    "experts.embedding.embedding_dim": 8,
+    "experts.embedding.init_std": 0.5,
+    "experts.embedding.training.epochs": 4,
+    "experts.embedding.training.batch_size": 64,
+    "experts.embedding.training.precision": "float32",
 }
 
 

@@ -15,7 +15,8 @@ from pyarrow import parquet
 import mocme
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Graph, Queries, UnknownName, Vocabulary
-from mocme.experts.embedding.model import Model, ModelSettings
+from mocme.experts.embedding import Embedding
+from mocme.experts.embedding.model import EmbeddingModel
 from mocme.prediction import export as vectors
 from mocme.prediction.predictor import Predictor
 from mocme.prediction.relation_prior import RelationPrior
@@ -25,11 +26,11 @@ from mocme.runs.train import Interrupted
 from mocme.storage import RunError
 
 SETTINGS = {
-    "model.width": 4,
-    "model.initial": 0.5,
-    "training.passes": 2,
-    "training.batch": 64,
-    "training.precision": "float32",
+    "experts.embedding.embedding_dim": 4,
+    "experts.embedding.init_std": 0.5,
+    "experts.embedding.training.epochs": 2,
+    "experts.embedding.training.batch_size": 64,
+    "experts.embedding.training.precision": "float32",
 }
 
 
@@ -198,7 +199,7 @@ def test_nobody_is_an_answer_to_a_question_about_itself(split: str, tiny_graph: 
     for rows, expected in (([], False), ([(2, 0, 2)], True)):
         graph = graph_with(rows, split)
         tiny = type(tiny_graph())(graph, mocme.Features())
-        model = Model(ModelSettings(width=4, initial=0.5), tiny.facts(), {})
+        model = EmbeddingModel(Embedding(width=4, initial=0.5), tiny.facts(), {})
         predictor = Predictor(model, graph)
         tails = {p.tail for p in predictor.tails("e3", "likes", k=5)}
         heads = {p.head for p in predictor.heads("likes", "e3", k=5)}
@@ -213,7 +214,7 @@ def test_nobody_is_an_answer_to_a_question_about_itself(split: str, tiny_graph: 
 def test_no_answer_left_is_no_prediction(tiny_graph: Callable) -> None:
     graph = graph_with([(0, 0, n) for n in range(2, 5)])
     tiny = type(tiny_graph())(graph, mocme.Features())
-    predictor = Predictor(Model(ModelSettings(width=4), tiny.facts(), {}), graph)
+    predictor = Predictor(EmbeddingModel(Embedding(width=4), tiny.facts(), {}), graph)
     found = predictor.tails("e0", "likes")
     assert len(found) == 0
     assert repr(found).startswith("(e0, likes, ?):\nno answer is left; ask for")
@@ -244,7 +245,9 @@ def test_what_is_printed_has_a_bounded_width(tiny_graph: Callable) -> None:
         ]
     )
     graph = Graph(names, tiny.graph.relations, tiny.graph.splits)
-    model = Model(ModelSettings(width=4, initial=0.5), tiny.facts(), tiny.features.dense).eval()
+    model = EmbeddingModel(
+        Embedding(width=4, initial=0.5), tiny.facts(), tiny.features.dense
+    ).eval()
     predictor = Predictor(model, graph)
     for found in (
         predictor.missing(names[11], k=30),
@@ -262,7 +265,7 @@ def test_what_is_printed_has_a_bounded_width(tiny_graph: Callable) -> None:
 
 def test_an_entity_of_which_nothing_is_known_says_so(tiny_graph: Callable) -> None:
     tiny = tiny_graph(tokens={})
-    model = Model(ModelSettings(width=4, initial=0.5), tiny.facts(), tiny.features.dense)
+    model = EmbeddingModel(Embedding(width=4, initial=0.5), tiny.facts(), tiny.features.dense)
     predictor = Predictor(model, tiny.graph)
     by_name = {p.tail: p for p in predictor.tails("e0", "r0", k=12, known="mark")}
     assert by_name["e11"].note.startswith("nothing is known of this entity")
@@ -335,12 +338,14 @@ class Stop:
 
 
 def interrupted(data: Graph, out: Path, *after: int) -> Run:
-    settings = {**SETTINGS, "training.batch": 8}
+    settings = {**SETTINGS, "experts.embedding.training.batch_size": 8}
     with pytest.raises(Interrupted):
-        mocme.train(data, "mocme", out=out, settings=settings, device="cpu", watch=Stop(after[0]))
+        mocme.train(
+            data, "mocme", out=out, settings=settings, device="cpu", observer=Stop(after[0])
+        )
     for more in after[1:]:
         with pytest.raises(Interrupted):
-            mocme.resume(out, device="cpu", watch=Stop(more))
+            mocme.resume(out, device="cpu", observer=Stop(more))
     return Run.open(out)
 
 
@@ -361,7 +366,9 @@ def test_an_unfinished_run_says_how_to_go_on(data: Graph, tmp_path: Path) -> Non
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(data: Graph, tmp_path: Path) -> None:
     straight = interrupted(data, tmp_path / "straight", 2)
-    expected = mocme.resume(straight.path, device="cpu").folder.read_tensors("model.safetensors")
+    expected = mocme.resume(straight.path, device="cpu").folder.read_tensors(
+        "experts/embedding.safetensors"
+    )
     run = interrupted(data, tmp_path / "run", 2, 2)
     newest = sorted((run.path / "checkpoints").iterdir())[-1]
     assert newest.name == "step-000000004"
@@ -370,13 +377,13 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(data: Graph, tmp_path:
     with pytest.warns(UserWarning, match=r"step-000000004 is damaged .* step-000000002, is used"):
         resumed = mocme.resume(run.path, device="cpu")
     assert resumed.finished
-    found = resumed.folder.read_tensors("model.safetensors")
+    found = resumed.folder.read_tensors("experts/embedding.safetensors")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert [r["epoch"] for r in resumed.log()] == [1, 2]
 
 
 def test_damaged_weights_are_never_used(run: Run) -> None:
-    weights = run.path / "model.safetensors"
+    weights = run.path / "experts/embedding.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -521,7 +528,7 @@ def ring() -> Predictor:
     rejected = torch.tensor([[5, 0, 1]])
     relations = Vocabulary(["near", "likes"], "relation")
     graph = Graph(names, relations, splits, rejected=rejected)
-    model = Model(ModelSettings(width=4, initial=0.5), TrainingFacts.of(graph, {}), {}).eval()
+    model = EmbeddingModel(Embedding(width=4, initial=0.5), TrainingFacts.of(graph, {}), {}).eval()
     return Predictor(model, graph)
 
 
@@ -658,7 +665,7 @@ def test_how_likely_an_entity_has_a_relation_equals_counting() -> None:
 def test_vectors_in_files_give_the_scores(
     kind: str, data: Graph, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    settings = {**SETTINGS, "model.scorer": {"kind": "DistMult"}}
+    settings = {**SETTINGS, "experts.embedding.scorer": {"kind": "DistMult"}}
     run = mocme.train(data, "structure", out=tmp_path / "run", settings=settings, device="cpu")
     predictor = run.predictor("cpu")
     files = vectors.write(tmp_path / "out", predictor, kind)
@@ -684,7 +691,7 @@ def test_a_notebook_shows_a_table_in_which_names_are_text(tiny_graph: Callable) 
     tiny = tiny_graph()
     names = Vocabulary(["<script>alert(1)</script>", *list(tiny.graph.entities)[1:]])
     graph = Graph(names, tiny.graph.relations, tiny.graph.splits)
-    model = Model(ModelSettings(width=4), tiny.facts(), tiny.features.dense).eval()
+    model = EmbeddingModel(Embedding(width=4), tiny.facts(), tiny.features.dense).eval()
     found = Predictor(model, graph).tails("e1", "r0", k=12, known="mark")
     shown = found._repr_html_()
     assert "<script>" not in shown

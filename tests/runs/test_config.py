@@ -126,9 +126,9 @@ def test_unknown_experiments_suggest_near_ones(tmp_path: Path) -> None:
 def test_overrides_by_dotted_path() -> None:
     table = {"training": {"passes": 3}, "model": {"scorer": {"kind": "ComplEx"}}}
     changes = {
-        "training.passes": 5,
-        "training.objective.n3": 1,
-        "model.scorer.kind": "TuckER",
+        "experts.embedding.training.epochs": 5,
+        "experts.embedding.training.objective.n3": 1,
+        "experts.embedding.scorer.kind": "TuckER",
         "data.only": ["x"],
     }
     experiment = Experiment.load(table, changes)
@@ -143,13 +143,28 @@ def test_overrides_by_dotted_path() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"training.pases": 3}, "training.pases: unknown setting; did you mean 'passes'?"),
+        (
+            {"experts.embedding.training.pases": 3},
+            "experts.embedding.training.pases: unknown setting; did you mean 'passes'?",
+        ),
         ({"trainin.passes": 3}, "trainin: unknown setting; did you mean 'training'?"),
-        ({"training.passes": "3"}, "training.passes: must be a whole number, not '3'"),
-        ({"training.passes": 0}, "training: passes and batch"),
-        ({"training.passes.x": 1}, "training.passes: must be a whole number"),
-        ({"training.objective.loss.weighting.kind": "X"}, "training.objective.loss.weighting.kind"),
-        ({"model.scorer": "ComplEx"}, "model.scorer: must be a table with a kind"),
+        (
+            {"experts.embedding.training.epochs": "3"},
+            "experts.embedding.training.epochs: must be a whole number, not '3'",
+        ),
+        ({"experts.embedding.training.epochs": 0}, "training: passes and batch"),
+        (
+            {"experts.embedding.training.epochs.x": 1},
+            "experts.embedding.training.epochs: must be a whole number",
+        ),
+        (
+            {"experts.embedding.training.objective.loss.weighting.kind": "X"},
+            "experts.embedding.training.objective.loss.weighting.kind",
+        ),
+        (
+            {"experts.embedding.scorer": "ComplEx"},
+            "experts.embedding.scorer: must be a table with a kind",
+        ),
         ({"model": 3}, "model: must be a table"),
         ({"description": 3}, "description: must be a text"),
         ({"expected": 3}, "expected: must be a table"),
@@ -169,7 +184,7 @@ def test_wrong_settings_are_named_by_their_path(changes: dict[str, Any], message
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("training.passes=3", ("training.passes", 3)),
+        ("experts.embedding.training.epochs=3", ("experts.embedding.training.epochs", 3)),
         (" a.b = 1e-3", ("a.b", 0.001)),
         ("a=[1, 2]", ("a", [1, 2])),
         ("a={kind = 'X'}", ("a", {"kind": "X"})),
@@ -184,7 +199,7 @@ def test_overrides_as_text(text: str, expected: tuple[str, Any]) -> None:
     assert parse_override(text) == expected
 
 
-@pytest.mark.parametrize("text", ["training.passes", "=3", " = 3"])
+@pytest.mark.parametrize("text", ["experts.embedding.training.epochs", "=3", " = 3"])
 def test_overrides_that_are_none(text: str) -> None:
     with pytest.raises(ConfigError, match="write it as path=value"):
         parse_override(text)
@@ -218,7 +233,9 @@ def test_code_of_the_users_own_is_found_without_importing_it() -> None:
     assert experiment.custom_code() == custom_code(table) == [kind]
     absent = {"model": {"scorer": {"kind": "absent_module:Scorer"}}, "list": [{"kind": "b:B"}]}
     assert custom_code(absent) == ["absent_module:Scorer", "b:B"]
-    with pytest.raises(ConfigError, match=r"model.scorer.kind: 'absent_module:Scorer' cannot be"):
+    with pytest.raises(
+        ConfigError, match=r"experts.embedding.scorer.kind: 'absent_module:Scorer' cannot be"
+    ):
         Experiment.load({"model": absent["model"]})
 
 

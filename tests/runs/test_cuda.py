@@ -16,9 +16,9 @@ pytestmark = pytest.mark.skipif(
 )
 # Every sort of modality, and patterns over pairs: the default, made small.
 SMALL: dict[str, Any] = {
-    "model.width": 32,
-    "training.passes": 3,
-    "training.precision": "float32",
+    "experts.embedding.embedding_dim": 32,
+    "experts.embedding.training.epochs": 3,
+    "experts.embedding.training.precision": "float32",
 }
 SCORERS = ("ComplEx", "DistMult", "TransE", "RotatE", "TuckER")
 
@@ -56,7 +56,11 @@ def test_an_explanation_is_that_of_the_processor(run: Run) -> None:
 
 @pytest.mark.parametrize("scorer", SCORERS)
 def test_every_scorer_trains_on_the_device(scorer: str, tmp_path: Path) -> None:
-    settings = {**SMALL, "training.passes": 1, "model.scorer": {"kind": scorer}}
+    settings = {
+        **SMALL,
+        "experts.embedding.training.epochs": 1,
+        "experts.embedding.scorer": {"kind": scorer},
+    }
     run = mocme.train("atlas", "structure", out=tmp_path / "run", device="cuda", settings=settings)
     found = [run.evaluate("valid", device)["mrr"] for device in ("cuda", "cpu")]
     assert found[0] == pytest.approx(found[1], abs=1e-3)
@@ -64,7 +68,7 @@ def test_every_scorer_trains_on_the_device(scorer: str, tmp_path: Path) -> None:
 
 def test_the_first_steps_are_those_of_the_processor(tmp_path: Path) -> None:
     """One pass, no patterns: parameters differ by rounding only."""
-    settings = {**SMALL, "training.passes": 1}
+    settings = {**SMALL, "experts.embedding.training.epochs": 1}
     made = [
         mocme.train(
             "atlas", "structure", out=tmp_path / f"on-{place}", device=place, settings=settings

@@ -109,8 +109,12 @@ def last(table: Mapping[str, Any]) -> bool:
 def test_a_shipped_experiment_trains_a_step(
     name: str, tiny_graph: Callable, tiny_folder: Callable, tmp_path: Path
 ) -> None:
-    small = {"model.width": 8, "training.passes": 1, "training.batch": 10_000}
-    small["training.precision"] = "float32"
+    small = {
+        "experts.embedding.embedding_dim": 8,
+        "experts.embedding.training.epochs": 1,
+        "experts.embedding.training.batch_size": 10_000,
+    }
+    small["experts.embedding.training.precision"] = "float32"
     experiment = Experiment.load(name, small)
     tables = declared(experiment)
     tiny = tiny_graph(entities=30, dense={}, tokens={})

@@ -129,7 +129,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     folder = tmp_path_factory.mktemp("runs")
     found = []
     for name, experiment in (("fused", "atlas/mocme"), ("links", "structure")):
-        settings = {"training.passes": 1}
+        settings = {"experts.embedding.training.epochs": 1}
         found.append(mocme.train("atlas", experiment, out=folder / name, settings=settings))
     found[0].evaluate("valid")
     return found
@@ -971,7 +971,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, li
     facts = torch.tensor([[0, n % 2, n] for n in range(1, len(names) + 1)])
     relations = Vocabulary([LINK, 'says "x"'], "relation")
     graph = Graph(Vocabulary([HUB, *names]), relations, {"train": facts}, name="<u>hostile</u>")
-    settings = {"training.passes": 1}
+    settings = {"experts.embedding.training.epochs": 1}
     run = mocme.train(graph, "structure", out=folder / "<run>", settings=settings)
     with serving([run], folder / "reviews.sqlite") as site:
         yield site, names

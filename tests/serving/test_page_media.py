@@ -62,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> mocme.Run:
         film(folder / "film" / f"{name}.webm", frames=30)
     tables = {k: {"kind": v, "paths": [k]} for k, v in (("sound", "audio"), ("film", "video"))}
     mocme.encode(folder, tables)
-    settings = {"training.passes": 1, "model.width": 8}
+    settings = {"experts.embedding.training.epochs": 1, "experts.embedding.embedding_dim": 8}
     made = mocme.train(folder, "mocme", out=folder / "run", settings=settings)
     (folder / "sound" / "place 1.wav").write_bytes(b"RIFF, and then nothing of the sort")
     (folder / "film" / "place 1.webm").write_bytes(b"no film")

@@ -45,7 +45,7 @@ RELATIONS = ["borders", "located in", "currency", "no such relation"]
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real server, in a thread."""
     out = tmp_path_factory.mktemp("runs") / "atlas"
-    few = {"training.passes": 1, "model.width": 8}
+    few = {"experts.embedding.training.epochs": 1, "experts.embedding.embedding_dim": 8}
     run = mocme.train("atlas", "structure", out=out, settings=few, device="cpu")
     reviews = Reviews(Path(out) / "reviews.sqlite")
     pictures = ImageUploads(tmp_path_factory.mktemp("pictures"))

@@ -40,7 +40,7 @@ CHAD = {"head": "Chad", "relation": "borders"}
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "atlas"
-    settings = {"training.passes": 2, "model.width": 32}
+    settings = {"experts.embedding.training.epochs": 2, "experts.embedding.embedding_dim": 32}
     run = mocme.train("atlas", "structure", out=out, settings=settings, device="cpu")
     run.evaluate("valid", device="cpu")
     return run.path
@@ -297,7 +297,7 @@ path = "numbers.tsv"
     where = data / "graph.toml" if declared_in == "the graph" else experiment
     with where.open("a") as file:
         file.write(tables)
-    few = {"training.passes": 1, "model.width": 4}
+    few = {"experts.embedding.training.epochs": 1, "experts.embedding.embedding_dim": 4}
     run = mocme.train(data, str(experiment), out=tmp_path / "run", settings=few, device="cpu")
     shown = RunView("words", Run.open(run.path)).entity("a")
     assert shown["texts"] == [{"modality": "word", "text": "red house"}]
@@ -308,7 +308,7 @@ def test_an_addition_is_shown_with_the_modalities_it_has(
     tiny_graph: Callable[..., Any], tiny_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     data = tiny_folder(tmp_path / "data", tiny_graph(facts=50))
-    few = {"training.passes": 1, "model.width": 4}
+    few = {"experts.embedding.training.epochs": 1, "experts.embedding.embedding_dim": 4}
     run = mocme.train(data, "mocme", out=tmp_path / "run", settings=few, device="cpu")
     run.add("new", [("new", "r0", "e1")], content={"shape": [0.1, 0.2, 0.3, 0.4, 0.5]})
     served = RunView("tiny", Run.open(run.path))

@@ -36,7 +36,7 @@ from mocme.serving.metrics import Metrics
 from mocme.serving.run_view import RunView
 from mocme.serving.uploads import ImageUploads
 
-FEW = {"training.passes": 1, "model.width": 8}
+FEW = {"experts.embedding.training.epochs": 1, "experts.embedding.embedding_dim": 8}
 FACTS = [("Ada", "r0", "e1"), ("e3", "r1", "Ada")]
 
 
@@ -52,7 +52,7 @@ def trained(
     with (folder / "graph.toml").open("a") as file:
         file.write('[modalities.number]\nkind = "numbers"\npath = "numbers.tsv"\nbins = 3\n')
     out = tmp_path_factory.mktemp("runs") / "run"
-    settings = {**FEW, "model.patterns": {"support": 1, "confidence": 0.001}}
+    settings = {**FEW, "experts.rules": {"support": 1, "confidence": 0.001}}
     run = mocme.train(folder, "mocme", out=out, settings=settings, device="cpu")
     run.predictor("cpu")  # calibrates it
     return out
@@ -213,7 +213,7 @@ def test_what_additions_do_not_change_is_not_read_again(run: Run) -> None:
     live = HotReload(first, Metrics())
     assert live.renew() is first
     run.add("Ada", FACTS)
-    for gone in ("model.safetensors", "graph.safetensors", "calibration.safetensors"):
+    for gone in ("experts/embedding.safetensors", "graph.safetensors", "calibration.safetensors"):
         (run.path / gone).unlink()
     second = live.renew()
     assert second.loaded is first.loaded

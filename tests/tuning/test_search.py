@@ -30,8 +30,8 @@ from mocme.tuning.trials import SearchError, SearchFolder, Trial, best
 pytest.importorskip("optuna")
 
 SET = (
-    '"training.evaluate_every" = 1, "training.batch" = 16, "model.width" = 8, '
-    '"training.precision" = "float32"'
+    '"experts.embedding.training.evaluate_every" = 1, "experts.embedding.training.batch_size" = 16, "experts.embedding.embedding_dim" = 8, '
+    '"experts.embedding.training.precision" = "float32"'
 )
 HEAD = f"""
 experiment = "structure"
@@ -39,8 +39,8 @@ graph = "g"
 trials = 5
 set = {{{SET}}}
 """
-N3 = '"training.objective.n3" = {low = 0.001, high = 1, log = true}\n'
-PASSES = '"training.passes" = {low = 2, high = 4}\n'
+N3 = '"experts.embedding.training.objective.n3" = {low = 0.001, high = 1, log = true}\n'
+PASSES = '"experts.embedding.training.epochs" = {low = 2, high = 4}\n'
 BOTH = f"{HEAD}[ranges]\n{N3}{PASSES}"
 
 
@@ -102,7 +102,7 @@ def plan(folder: Path, text: str = BOTH, name: str = "search.toml") -> Plan:
 
 
 def run(folder: Path, out: str, text: str = BOTH, watch: Watch | None = None) -> SearchFolder:
-    return tune(plan(folder, text), out=folder / out, device="cpu", watch=watch)
+    return tune(plan(folder, text), out=folder / out, device="cpu", observer=watch)
 
 
 def results(found: SearchFolder) -> list[dict[str, Any]]:
@@ -126,14 +126,14 @@ def test_a_killed_search_goes_on_to_what_an_unbroken_one_finds(
     folder: Path, whole: SearchFolder, step: tuple[int, int] | None
 ) -> None:
     with pytest.raises(Killed):
-        run(folder, "broken", watch=Watch(step, end=2 if step is None else None))
+        run(folder, "broken", observer=Watch(step, end=2 if step is None else None))
     assert results(run(folder, "broken")) == results(whole)
     best_files = [(path / "best.toml").read_bytes() for path in (whole.path, folder / "broken")]
     assert best_files[0] == best_files[1]
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint(folder: Path, whole: SearchFolder) -> None:
-    text = BOTH.replace(SET, SET + ', "training.checkpoint_seconds" = 0.0')
+    text = BOTH.replace(SET, SET + ', "experts.embedding.training.checkpoint_seconds" = 0.0')
     with pytest.raises(Killed):
         run(folder, "broken", text, Watch((3, 5)))
     watch = Watch()
@@ -143,7 +143,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(folder: Path, whole: Sear
 
 def test_a_trial_that_was_recorded_is_not_counted_twice(folder: Path, whole: SearchFolder) -> None:
     with pytest.raises(Killed):
-        run(folder, "broken", watch=Watch((2, 3)))
+        run(folder, "broken", observer=Watch((2, 3)))
     # Killed while the first files of a run were written, or after its trial was recorded.
     runs = folder / "broken" / "runs"
     (runs / "trial-0001-seed-0").mkdir()
@@ -161,7 +161,7 @@ def test_a_trial_that_was_recorded_is_not_counted_twice(folder: Path, whole: Sea
 def test_ctrl_c_says_how_to_go_on(folder: Path, whole: SearchFolder, watch: Watch) -> None:
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match=r"trial 3 of 5; go on with: mocme tune .*broken"):
-        run(folder, "broken", watch=watch)
+        run(folder, "broken", observer=watch)
     assert signal.getsignal(signal.SIGINT) is handler
     assert len(SearchFolder(folder / "broken").trials()) == 2
     assert (folder / "broken" / "best.toml").exists()
@@ -188,12 +188,14 @@ def test_ctrl_c_while_a_training_validates_for_the_last_time_is_not_lost(
 def test_hopeless_trainings_are_given_up_and_recorded(folder: Path) -> None:
     text = f"""{HEAD}
 [ranges]
-"training.optimizer.tables" = {{choices = [1e-9, 0.1, 0.2, 0.3]}}
+"experts.embedding.training.optimizer.embedding_lr" = {{choices = [1e-9, 0.1, 0.2, 0.3]}}
 {N3}
 [pruning]
 after = 2
 warmup = 2
-""".replace("trials = 5", "trials = 12").replace(SET, SET + ', "training.passes" = 4')
+""".replace("trials = 5", "trials = 12").replace(
+        SET, SET + ', "experts.embedding.training.epochs" = 4'
+    )
     unbroken = run(folder, "unbroken", text)
     pruned = [trial for trial in unbroken.trials() if trial.state == "pruned"]
     assert pruned
@@ -210,9 +212,9 @@ warmup = 2
 def test_a_failed_trial_has_its_reason_and_the_search_goes_on(folder: Path) -> None:
     text = f"""{HEAD}
 [ranges]
-"model.width" = {{choices = [7, 8, 10]}}
-"training.optimizer.tables" = {{choices = [0.1, 1e38]}}
-""".replace(', "model.width" = 8', "").replace("trials = 5", "trials = 12")
+"experts.embedding.embedding_dim" = {{choices = [7, 8, 10]}}
+"experts.embedding.training.optimizer.embedding_lr" = {{choices = [0.1, 1e38]}}
+""".replace(', "experts.embedding.embedding_dim" = 8', "").replace("trials = 5", "trials = 12")
     found = run(folder, "out", text).trials()
     reasons = [trial.reason for trial in found if trial.state == "failed"]
     assert any("width" in reason for reason in reasons)
@@ -223,7 +225,7 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(folder: Path) -> N
 
 
 def test_equal_settings_are_not_trained_again(folder: Path) -> None:
-    text = f'{HEAD}[ranges]\n"training.passes" = {{choices = [2, 3]}}\n'
+    text = f'{HEAD}[ranges]\n"experts.embedding.training.epochs" = {{choices = [2, 3]}}\n'
     watch = Watch()
     found = run(folder, "out", text, watch).trials()
     assert len({number for number, _ in watch.steps}) == 2
@@ -247,7 +249,7 @@ def test_the_test_split_is_out_of_reach(folder: Path, whole: SearchFolder) -> No
     assert results(run(folder, "out")) == results(whole)
     test.write_text(valid)
     with pytest.raises(Killed):
-        run(folder, "killed", watch=Watch((2, 1)))
+        run(folder, "killed", observer=Watch((2, 1)))
     (left,) = (folder / "killed" / "runs").iterdir()
     with safe_open(left / "graph.safetensors", "pt") as file:
         assert sorted(file.keys()) == ["train", "valid"]
@@ -265,7 +267,7 @@ def test_the_best_is_an_experiment_that_trains_to_the_same(folder: Path) -> None
     assert "best of 5 trials (5 complete)" in said
     assert "test split" in said
     assert f"Validation MRR {chosen.mrr:.4f}" in said
-    assert "training.objective.n3: 0.001 to 1.0, logarithmic" in said
+    assert "experts.embedding.training.objective.n3: 0.001 to 1.0, logarithmic" in said
     for seed in (3, 4):
         out = folder / f"again-{seed}"
         again = mocme.train(folder / "g", path, out=out, device="cpu", seed=seed)
@@ -288,7 +290,11 @@ def test_the_best_extends_a_file_of_the_users_own(folder: Path) -> None:
 
 
 def test_the_model_that_patience_keeps_counts(folder: Path) -> None:
-    text = BOTH.replace(SET, SET + ', "training.patience" = 1, "training.optimizer.tables" = 0.5')
+    text = BOTH.replace(
+        SET,
+        SET
+        + ', "experts.embedding.training.patience" = 1, "experts.embedding.training.optimizer.embedding_lr" = 0.5',
+    )
     found = run(folder, "out", text).trials()
     for trial in found:
         assert trial.mrr == max(mrr for _, mrr in trial.curve)
@@ -297,7 +303,7 @@ def test_the_model_that_patience_keeps_counts(folder: Path) -> None:
 def test_without_validations_on_the_way_there_is_one_at_the_end(
     folder: Path, whole: SearchFolder
 ) -> None:
-    text = BOTH.replace('"training.evaluate_every" = 1, ', "")
+    text = BOTH.replace('"experts.embedding.training.evaluate_every" = 1, ', "")
     found = run(folder, "out", text).trials()
     assert [trial.mrr for trial in found] == [trial.mrr for trial in whole.trials()]
     assert all(len(trial.curve) == 1 for trial in found)
@@ -307,14 +313,17 @@ def test_without_validations_on_the_way_there_is_one_at_the_end(
 def test_choices_may_be_tables_and_lists(folder: Path) -> None:
     text = f"""{HEAD}
 [ranges]
-"model.scorer" = {{choices = [{{kind = "ComplEx"}}, {{kind = "DistMult"}}]}}
+"experts.embedding.scorer" = {{choices = [{{kind = "ComplEx"}}, {{kind = "DistMult"}}]}}
 "data.without" = {{choices = [[]]}}
-"training.passes" = {{low = 1, high = 3, step = 2}}
+"experts.embedding.training.epochs" = {{low = 1, high = 3, step = 2}}
 """
     found = run(folder, "out", text)
-    kinds = {trial.settings["model.scorer"]["kind"] for trial in found.trials()}
+    kinds = {trial.settings["experts.embedding.scorer"]["kind"] for trial in found.trials()}
     assert kinds <= {"ComplEx", "DistMult"}
-    assert {trial.settings["training.passes"] for trial in found.trials()} <= {1, 3}
+    assert {trial.settings["experts.embedding.training.epochs"] for trial in found.trials()} <= {
+        1,
+        3,
+    }
     assert Experiment.load(found.path / "best.toml").model["scorer"]["kind"] in kinds
 
 
@@ -330,7 +339,11 @@ def test_trials_are_counted_over_resumptions(folder: Path, whole: SearchFolder) 
     [
         ("high = 1,", "high = 2,", r"ranges.training.objective.n3.high \(1.0, now 2.0\)"),
         ("trials = 5", "trials = 5\nseed = 2", "seed"),
-        ('"model.width" = 8', '"model.width" = 10', "experiment.model.width"),
+        (
+            '"experts.embedding.embedding_dim" = 8',
+            '"experts.embedding.embedding_dim" = 10',
+            "experiment.model.width",
+        ),
         ("trials = 5", "trials = 5\nseeds = [1]", "seeds"),
     ],
 )
@@ -368,14 +381,25 @@ def test_a_folder_that_is_used_is_refused(folder: Path) -> None:
         (BOTH.replace('experiment = "structure"', ""), "experiment: is missing"),
         (BOTH.replace('"structure"', '"strucure"'), "did you mean structure"),
         (HEAD + "[ranges]", "ranges is empty"),
-        (BOTH.replace("n3", "n33"), "training.objective.n33: unknown setting; did you mean 'n3'"),
-        (BOTH.replace("model.width", "model.widht"), "set: model.widht: unknown setting"),
         (
-            f"{HEAD}[ranges]\n{PASSES}".replace('"training.passes" =', "training.passes ="),
-            'in quotes: "training.passes"',
+            BOTH.replace("n3", "n33"),
+            "experts.embedding.training.objective.n33: unknown setting; did you mean 'n3'",
+        ),
+        (
+            BOTH.replace("experts.embedding.embedding_dim", "experts.embedding.widht"),
+            "set: model.widht: unknown setting",
+        ),
+        (
+            f"{HEAD}[ranges]\n{PASSES}".replace(
+                '"experts.embedding.training.epochs" =', "experts.embedding.training.epochs ="
+            ),
+            'in quotes: "experts.embedding.training.epochs"',
         ),
         (BOTH.replace("low = 2", "low = 4"), r"passes: low \(4\) must be below high \(4\)"),
-        (BOTH.replace("low = 2", "low = 2.5"), "training.passes: must be a whole number, not 2.5"),
+        (
+            BOTH.replace("low = 2", "low = 2.5"),
+            "experts.embedding.training.epochs: must be a whole number, not 2.5",
+        ),
         (BOTH.replace("low = 2", "low = 0"), "ranges: training: passes"),
         (BOTH.replace("high = 4", "high = 4, step = 3"), "steps of 3 lead from 2 to 2, not"),
         (BOTH.replace("high = 4", "hihg = 4"), "did you mean 'high'"),
@@ -387,10 +411,24 @@ def test_a_folder_that_is_used_is_refused(folder: Path) -> None:
         (BOTH.replace("low = 2, high = 4", "choices = [2, 2]"), "names a value twice"),
         (BOTH.replace("low = 2, high = 4", "choices = [2, true]"), "must be a whole number"),
         (BOTH.replace("low = 2, high = 4", ""), "needs low and high, or choices"),
-        (BOTH.replace("training.passes", "training.seed"), "a search over seeds finds luck"),
-        (BOTH.replace("training.passes", "model.width"), "set.model.width: ranges has it too"),
-        (BOTH.replace("training.passes", "training.objective"), "n3 lies within it"),
-        (BOTH.replace("training.passes", "expected.mrr"), "nothing depends on it"),
+        (
+            BOTH.replace("experts.embedding.training.epochs", "seed"),
+            "a search over seeds finds luck",
+        ),
+        (
+            BOTH.replace("experts.embedding.training.epochs", "experts.embedding.embedding_dim"),
+            "set.model.width: ranges has it too",
+        ),
+        (
+            BOTH.replace(
+                "experts.embedding.training.epochs", "experts.embedding.training.objective"
+            ),
+            "n3 lies within it",
+        ),
+        (
+            BOTH.replace("experts.embedding.training.epochs", "expected.mrr"),
+            "nothing depends on it",
+        ),
         (BOTH.replace("trials = 5", 'trials = 5\nfeatures = "f"'), "there is no folder f"),
         (BOTH.replace("trials = 5", "seeds = [1, 1]"), "seeds names one twice"),
         (BOTH.replace("trials = 5", 'version = "new"'), "none of repaired, as-published"),
@@ -432,15 +470,15 @@ def test_a_graph_without_valid_is_refused(folder: Path) -> None:
 
 def test_ranges_of_numbers_take_the_kind_of_their_setting(folder: Path) -> None:
     found = plan(folder, BOTH.replace("low = 0.001, high = 1, log = true", "low = 0, high = 1"))
-    assert not found.ranges["training.objective.n3"].whole
-    assert found.ranges["training.passes"].whole
+    assert not found.ranges["experts.embedding.training.objective.n3"].whole
+    assert found.ranges["experts.embedding.training.epochs"].whole
     assert str(Range(low=8, high=24, step=4)) == "8 to 24 by 4"
 
 
 def test_names_of_settings_are_short_but_distinct() -> None:
-    assert shortened(["model.width", "training.passes"]) == {
-        "model.width": "width",
-        "training.passes": "passes",
+    assert shortened(["experts.embedding.embedding_dim", "experts.embedding.training.epochs"]) == {
+        "experts.embedding.embedding_dim": "width",
+        "experts.embedding.training.epochs": "passes",
     }
     assert shortened(["a.x.count", "a.y.count"]) == {
         "a.x.count": "x.count",
@@ -476,20 +514,23 @@ def test_importance_of_settings(folder: Path) -> None:
     from mocme.tuning.study import Study
     from mocme.tuning.table import importance_lines
 
-    settings = {"training.objective.n3": 0.01, "training.passes": 2}
+    settings = {
+        "experts.embedding.training.objective.n3": 0.01,
+        "experts.embedding.training.epochs": 2,
+    }
     trials = [
         Trial(
             number,
             "complete",
-            settings | {"training.objective.n3": 0.05 * number},
+            settings | {"experts.embedding.training.objective.n3": 0.05 * number},
             mrr=0.9 if number > 16 else 0.1,
         )
         for number in range(1, 21)
     ]
     shares = Study(plan(folder), trials).importance()
     assert sum(shares.values()) == pytest.approx(1)
-    assert shares["training.objective.n3"] > 0.9
-    assert "training.objective.n3" in importance_lines(shares)[0]
+    assert shares["experts.embedding.training.objective.n3"] > 0.9
+    assert "experts.embedding.training.objective.n3" in importance_lines(shares)[0]
     equal = [replace(trial, mrr=0.5) for trial in trials]
     assert Study(plan(folder), equal).importance() == {}
     assert Study(plan(folder), trials[:9]).importance() == {}
@@ -499,9 +540,11 @@ def test_the_picture(folder: Path, whole: SearchFolder) -> None:
     pytest.importorskip("matplotlib")
     from mocme.tuning.plots import draw
 
-    found = plan(folder, f'{BOTH}"model.scorer.kind" = {{choices = ["ComplEx", "DistMult"]}}\n')
+    found = plan(
+        folder, f'{BOTH}"experts.embedding.scorer.kind" = {{choices = ["ComplEx", "DistMult"]}}\n'
+    )
     trials = [
-        replace(trial, settings={**trial.settings, "model.scorer.kind": "DistMult"})
+        replace(trial, settings={**trial.settings, "experts.embedding.scorer.kind": "DistMult"})
         for trial in whole.trials()
     ]
     pruned = Trial(6, "pruned", trials[0].settings, curves={"0": [(1, 0.1)]})

@@ -95,7 +95,7 @@ def _of_seeds(bench: BenchmarkSpec, row: Row, graph: str, runs: Path) -> list[Pl
         try:
             experiment = Experiment.load(
                 near if near.suffix == ".toml" and near.is_file() else wanted,
-                {**row.settings, "training.seed": seed},
+                {**row.settings, "seed": seed},
             )
         except ConfigError as error:
             raise ConfigError(f"{bench.path}: row {row.name!r} on {name}: {error}") from error
@@ -174,7 +174,11 @@ def same(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
         return True
     if _sha(stored["config"]) != own["settings"]:
         return False
-    chosen = {"training.precision": stored["precision"]} if "precision" in stored else {}
+    chosen = (
+        {"experts.embedding.training.precision": stored["precision"]}
+        if "precision" in stored
+        else {}
+    )
     for also in ({}, chosen):
         try:
             renewed = _sha(settings(Experiment.load(stored["config"], also)))

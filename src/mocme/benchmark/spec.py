@@ -176,10 +176,10 @@ class _SpecReader:
             for mark in re.findall(r"\{[^}]*\}", getattr(row, key) or ""):
                 if mark != "{graph}":
                     raise self._error(f"{where}.{key}", f"{mark} is unknown; only {{graph}} is")
-        seed = row.settings.get("training.seed")
+        seed = row.settings.get("seed")
         nested = row.settings.get("training")
         if seed is not None or (isinstance(nested, Mapping) and "seed" in nested):
-            raise self._error(f"{where}.set", "training.seed belongs into seeds")
+            raise self._error(f"{where}.set", "seed belongs into seeds")
         labels = [slug(label(graph)) for graph in row.graphs]
         if len(set(labels)) != len(labels):
             raise self._error(f"{where}.graphs", "two of them have the same name; rename a folder")

@@ -90,7 +90,7 @@ def earlier(folder: Path, experiment: Experiment, wanted: Mapping[str, Any]) -> 
     if not (folder / "run.json").exists() or not (folder / "checkpoints").is_dir():
         return None
     run = Run.open(folder, trust_code=bool(experiment.custom_code()))
-    own = run.experiment.asked_as(experiment)
+    own = run.experiment.as_asked(experiment)
     digest = run.folder.about["digest"]
     found = identity(own, InputDigests(digest["graph"], digest["features"]))
     if found["digest"] != wanted["digest"]:
@@ -178,7 +178,7 @@ def _trained(job: RunJob, watch: TrainingObserver | None) -> tuple[Run, bool]:
     found = earlier(folder, experiment, job.wanted)
     if found is not None:
         trust = bool(experiment.custom_code())
-        return resume(folder, device=job.device, watch=watch, trust_code=trust), True
+        return resume(folder, device=job.device, observer=watch, trust_code=trust), True
     if (folder / "run.json").exists():
         shutil.rmtree(folder)  # killed before its training began: there is nothing in it
     run = train(
@@ -187,7 +187,7 @@ def _trained(job: RunJob, watch: TrainingObserver | None) -> tuple[Run, bool]:
         out=folder,
         device=job.device,
         features=job.features,
-        watch=watch,
+        observer=watch,
     )
     return run, False
 

@@ -91,7 +91,7 @@ def train(
     graph = load(data, version=splits, reviews=reviews)
     with TrainingDisplay() as live:
         run = work.train(
-            graph, chosen, out=out, seed=seed, device=device, features=features, watch=live
+            graph, chosen, out=out, seed=seed, device=device, features=features, observer=live
         )
     finish(run)
 
@@ -107,7 +107,7 @@ def resume(run: Path, device: str, threads: int | None, trust_code: bool) -> Non
     use_threads(threads)
     already = Run.open(run, trust_code).finished
     with TrainingDisplay() as live:
-        done = work.resume(run, device=device, watch=live, trust_code=trust_code)
+        done = work.resume(run, device=device, observer=live, trust_code=trust_code)
     finish(done, already)
 
 

@@ -35,7 +35,7 @@ def run(out: Path, seed: int, device: str) -> None:
     for number, (title, name) in enumerate(EXPERIMENTS.items(), 1):
         console.print(f"Training {number} of {len(EXPERIMENTS)}: {title}")
         folder = out / name.rpartition("/")[2]
-        wanted = Experiment.load(name, {"training.seed": seed})
+        wanted = Experiment.load(name, {"seed": seed})
         with terminal.TrainingDisplay(title) as live:
             runs[title] = trained(graph, wanted, folder, device, live, console.print)
     rows = []
@@ -80,13 +80,13 @@ def trained(
     """
     if (folder / "run.json").is_file():
         found = Run.open(folder)
-        if found.experiment.asked_as(wanted).settings() == wanted.settings():
+        if found.experiment.as_asked(wanted).settings() == wanted.settings():
             if found.finished:
                 tell(f"{folder} is trained already, and taken as it is; delete it to train it anew")
                 return found
             if (folder / "checkpoints").is_dir():
                 tell(f"{folder} was stopped before its end, and goes on")
-                return experiment.resume(folder, device=device, watch=watch)
+                return experiment.resume(folder, device=device, observer=watch)
         aside = next(
             path
             for number in itertools.count(1)
@@ -94,7 +94,7 @@ def trained(
         )
         folder.rename(aside)
         tell(f"what {folder} held is another training, and kept as {aside}")
-    return experiment.train(graph, wanted, out=folder, device=device, watch=watch)
+    return experiment.train(graph, wanted, out=folder, device=device, observer=watch)
 
 
 def new_facts(predictor: Predictor, count: int) -> list[Prediction]:

@@ -76,7 +76,7 @@ def _encode(
         fault: making.NotEncoded | None = None
         try:
             made = making.encode(
-                data, tables, out=out, device=device, allow_download=allow_download, watch=watch
+                data, tables, out=out, device=device, allow_download=allow_download, observer=watch
             )
         except making.NotEncoded as error:
             made, fault = error.made, error

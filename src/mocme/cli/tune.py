@@ -85,7 +85,7 @@ def tune(
         folder = SearchFolder.open(out, plan.about())
     else:
         with _Live(plan.trials) as live:
-            folder = search(plan, out=out, device=device, watch=live)
+            folder = search(plan, out=out, device=device, observer=live)
     if as_json:
         echo_json([asdict(trial) for trial in folder.trials()])
         return

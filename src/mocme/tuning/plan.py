@@ -266,12 +266,12 @@ def _check_paths(given: PlanSettings) -> None:
     for path in (*given.ranges, *given.set):
         if path.split(".")[0] in WORDS:
             raise ConfigError(f"{path}: nothing depends on it; leave it out")
-    if "training.seed" in given.ranges:
+    if "seed" in given.ranges:
         raise ConfigError(
             "ranges.training.seed: a search over seeds finds luck; for the mean over several, "
             "write seeds = [0, 1, 2] instead"
         )
-    if given.seeds and "training.seed" in given.set:
+    if given.seeds and "seed" in given.set:
         raise ConfigError("set.training.seed: seeds says it already; leave one of them out")
     for path in given.ranges:
         for other in (*given.ranges, *given.set):

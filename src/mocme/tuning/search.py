@@ -130,7 +130,7 @@ class _Search:
                 first = proposal if place == 0 else None
                 training = _Training(first, self.watch, (place, len(plan.seeds)))
                 seen[str(seed)] = training
-                changes = {**proposal.settings, "training.seed": seed}
+                changes = {**proposal.settings, "seed": seed}
                 kept.append(self._train(number, seed, changes, training))
             means = {name: sum(m[name] for m in kept) / len(kept) for name in kept[0]}
             found = replace(found, mrr=means["mrr"], metrics=means)
@@ -155,7 +155,7 @@ class _Search:
             experiment = experiment.with_training(evaluate_every=experiment.training["passes"])
         path = self.folder.run(number, seed)
         if _resumable(path, experiment):
-            run = resume(path, device=self.device, watch=training, trust_code=True)
+            run = resume(path, device=self.device, observer=training, trust_code=True)
         else:
             shutil.rmtree(path, ignore_errors=True)
             run = train(
@@ -164,7 +164,7 @@ class _Search:
                 out=path,
                 device=self.device,
                 features=self.plan.features,
-                watch=training,
+                observer=training,
             )
         for record in run.log():  # for one that was over already
             training.note(record)

@@ -197,10 +197,10 @@ def _best_text(
     ]
     settings = dict(plan.constants)
     if plan.experiment.training["precision"] == "auto":
-        settings["training.precision"] = folder.about["precision"]
+        settings["experts.embedding.training.precision"] = folder.about["precision"]
     settings |= chosen.settings
     if plan.seeds != (plan.experiment.training["seed"],):
-        settings["training.seed"] = plan.seeds[0]
+        settings["seed"] = plan.seeds[0]
     table = {
         "description": f"{plan.experiment.name} with the best of {len(trials)} settings tried on "
         f"{graph}, chosen on validation",

@@ -10,20 +10,21 @@ from torch import Tensor
 
 from mocme.data.graph import Queries
 from mocme.data.modality import Features, Modality
-from mocme.experts.embedding.fusion import Attention, Mean
+from mocme.experts.embedding import Embedding
+from mocme.experts.embedding.fusion import Mean
 from mocme.experts.embedding.modality_dropout import keep_mask
-from mocme.experts.embedding.model import Model, ModelSettings
+from mocme.experts.embedding.model import EmbeddingModel
 from mocme.experts.embedding.scorers import ComplEx, DistMult, RotatE, Scorer, TransE, TuckER
 
 WIDTH = 4
 KINDS = Scorer.kinds
 
 
-def make(tiny: object, seed: int = 0, **settings: object) -> Model:
+def make(tiny: object, seed: int = 0, **settings: object) -> EmbeddingModel:
     """A model whose parameters are large enough to tell things apart."""
     settings.setdefault("width", WIDTH)
     settings.setdefault("initial", 0.7)
-    return Model(ModelSettings(**settings), tiny.facts(), tiny.features.dense, seed)
+    return EmbeddingModel(Embedding(**settings), tiny.facts(), tiny.features.dense, seed)
 
 
 def questions(tiny: object, count: int = 7) -> Queries:
@@ -76,7 +77,7 @@ def test_a_head_question_is_a_tail_question_of_the_inverse(
     # Relations about tokens are tied in the same way.
     says = torch.tensor([directed - 2, directed - 1])
     vectors = model.relations(says)
-    torch.testing.assert_close(vectors[1:], model.scorer.invert(vectors[:1]))
+    torch.testing.assert_close(vectors[1:], experts.embedding.scorer.invert(vectors[:1]))
 
 
 def test_a_free_inverse_has_a_vector_of_its_own(tiny_graph: Callable) -> None:
@@ -89,7 +90,7 @@ def test_a_free_inverse_has_a_vector_of_its_own(tiny_graph: Callable) -> None:
 
 def test_tucker_refuses_tied_inverses(tiny_graph: Callable) -> None:
     with pytest.raises(ValueError, match="no tied inverse"):
-        make(tiny_graph(), scorer=TuckER(relation_width=2), inverse="tied")
+        make(tiny_graph(), scorer=Spec(TuckER, relation_dim=2), inverse="tied")
 
 
 @pytest.mark.parametrize("scorer", [ComplEx, RotatE])
@@ -221,7 +222,7 @@ def test_each_relation_weighs_the_modalities_anew(
 
 def test_a_gate_by_relation_needs_products_and_modalities(tiny_graph: Callable) -> None:
     with pytest.raises(ValueError, match="adds up products, which TransE does not make"):
-        ModelSettings(scorer=TransE(), by_relation=True)
+        Embedding(scorer=Spec(TransE), by_relation=True)
     with pytest.raises(ValueError, match="the graph has no dense one"):
         make(tiny_graph(dense={}), by_relation=True)
 
@@ -250,7 +251,7 @@ def test_hiding_a_modality_of_some_leaves_the_others(tiny_graph: Callable) -> No
     shown, hidden = model.table(), model.table(hide=("shape",))
     assert torch.equal(partly.weights[:, 1] > 0, (shown.weights[:, 1] > 0) & ~some)
     # A plain mean has no statistics over the table, so that each entity is as it would be.
-    mean = make(tiny, within=Mean(), across=Mean())
+    mean = make(tiny, within=Spec(MeanFusion), across=Spec(MeanFusion))
     partly, shown, hidden = (mean.table(hide=h) for h in ({"shape": some}, (), ("shape",)))
     known = mean.present[:, [0, 2]].any(1)
     either = torch.where(some.unsqueeze(1), hidden.vectors[:12], shown.vectors[:12])
@@ -261,7 +262,12 @@ def test_hiding_a_modality_of_some_leaves_the_others(tiny_graph: Callable) -> No
 
 def test_a_table_of_some_entities_is_a_part_of_the_whole(tiny_graph: Callable) -> None:
     tiny = tiny_graph()
-    model = make(tiny, within=Mean(), across=Attention(key_width=2), dropout={"default": 0.3})
+    model = make(
+        tiny,
+        within=Spec(MeanFusion),
+        across=Spec(AttentionFusion, key_dim=2),
+        dropout={"default": 0.3},
+    )
     whole = model.table(1)
     for ids in ([0, 3, 4, 11], [2], list(range(12))):
         only = torch.tensor(ids)
@@ -377,7 +383,7 @@ def test_the_same_seed_makes_the_same_model(tiny_graph: Callable) -> None:
 
 
 def test_dense_parameters_are_all_but_the_tables(tiny_graph: Callable) -> None:
-    model = make(tiny_graph(), scorer=TuckER(relation_width=2))
+    model = make(tiny_graph(), scorer=Spec(TuckER, relation_dim=2))
     names = {id(p): name for name, p in model.named_parameters()}
     dense = {names[id(p)] for p in model.dense_parameters()}
     assert dense == set(names.values()) - {"structure", "relation"}
@@ -396,13 +402,13 @@ def test_a_model_in_fp64_scores_in_fp64(kind: type[Scorer], tiny_graph: Callable
 
 def test_a_width_below_two_is_refused() -> None:
     with pytest.raises(ValueError, match="width must be at least 2"):
-        ModelSettings(width=1)
+        Embedding(width=1)
 
 
 @pytest.mark.parametrize("name", ["type", "values", "keys", "forward"])
 def test_a_modality_may_have_any_name(tiny_graph: Callable, name: str) -> None:
     tiny = tiny_graph()
     modality = next(iter(tiny.features.dense.values()))
-    model = Model(ModelSettings(width=4), tiny.facts("trained"), {name: modality})
+    model = EmbeddingModel(Embedding(width=4), tiny.facts("trained"), {name: modality})
     assert model.modalities == ["structure", name]
     assert bool(model.table(0).vectors.isfinite().all())

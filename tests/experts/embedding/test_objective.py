@@ -10,11 +10,10 @@ from torch import Tensor
 
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import AnswerIndex
-from mocme.experts.embedding import losses
-from mocme.experts.embedding.fusion import Mean
+from mocme.experts.embedding import Embedding, losses
 from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.losses import Softmax
-from mocme.experts.embedding.model import Model, ModelSettings
+from mocme.experts.embedding.model import EmbeddingModel
 from mocme.experts.embedding.negative_sampling import UniformSampling
 from mocme.experts.embedding.negative_weighting import (
     EntropyWeighting,
@@ -31,10 +30,12 @@ WIDTH = 4
 
 def make(
     tiny: object, scorer: Scorer, candidates: str = "trained", **settings: object
-) -> tuple[Model, TrainingFacts]:
+) -> tuple[EmbeddingModel, TrainingFacts]:
     settings = {"width": WIDTH, "initial": 0.6, **settings}
     facts = tiny.facts(candidates)
-    model = Model(ModelSettings(scorer=scorer, **settings), facts, tiny.features.dense, 1).double()
+    model = EmbeddingModel(
+        Embedding(scorer=scorer, **settings), facts, tiny.features.dense, 1
+    ).double()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -49,7 +50,7 @@ def objective(**settings: object) -> Objective:
     return Objective(**{"token_weight": 0.25, **settings})
 
 
-def gradients(model: Model) -> dict[str, Tensor]:
+def gradients(model: EmbeddingModel) -> dict[str, Tensor]:
     """All gradients, and none left behind."""
     found = {}
     for name, parameter in model.named_parameters():
@@ -60,7 +61,7 @@ def gradients(model: Model) -> dict[str, Tensor]:
 
 
 def fast(
-    settings: Objective, model: Model, facts: TrainingFacts, chosen: Tensor, step: int = 2
+    settings: Objective, model: EmbeddingModel, facts: TrainingFacts, chosen: Tensor, step: int = 2
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     table = model.table(step)
     trained = LinkPrediction(settings, model, facts, torch.device("cpu"))
@@ -94,11 +95,11 @@ def naive_modulus(scorer: Scorer, vectors: Tensor, complex_entries: bool) -> Ten
 
 
 def naive(
-    settings: Objective, model: Model, facts: TrainingFacts, chosen: Tensor, step: int = 2
+    settings: Objective, model: EmbeddingModel, facts: TrainingFacts, chosen: Tensor, step: int = 2
 ) -> tuple[float, float, dict[str, Tensor]]:
     """Section "EGNS" of the method, question by question, through plain autograd."""
     table = model.table(step)
-    vectors, scorer = table.vectors, model.scorer
+    vectors, scorer = table.vectors, experts.embedding.scorer
     index = AnswerIndex(facts.facts)
     vocabularies = len(facts.spans) - 1
     loss = regulariser = torch.zeros((), dtype=torch.float64)
@@ -137,7 +138,7 @@ def naive(
 
 
 def check(
-    settings: Objective, model: Model, facts: TrainingFacts, chosen: Tensor | None = None
+    settings: Objective, model: EmbeddingModel, facts: TrainingFacts, chosen: Tensor | None = None
 ) -> None:
     if chosen is None:
         count = len(AnswerIndex(facts.facts))
@@ -369,7 +370,9 @@ def test_a_step_needs_no_other_entities_than_it_says(
     """Loss and gradients with vectors of the named entities alone equal those with all vectors."""
     candidates = str(settings.pop("candidates", "trained"))
     tiny = tiny_graph(tokens={"word": 1})
-    model, facts = make(tiny, ComplEx(), candidates, within=Mean(), across=Mean())
+    model, facts = make(
+        tiny, ComplEx(), candidates, within=Spec(MeanFusion), across=Spec(MeanFusion)
+    )
     trained = LinkPrediction(
         objective(negatives=UniformSampling(size=2), n3=0.01, **settings),
         model,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mocme.experts.embedding import scorers
-from mocme.experts.embedding.model import Model, ModelSettings
+from mocme.experts.embedding import Embedding, scorers
+from mocme.experts.embedding.model import EmbeddingModel
 from mocme.experts.embedding.scorers import ComplEx, DistMult, RotatE, Scorer, TransE, TuckER
 
 WIDTH = 6
@@ -222,15 +222,15 @@ def test_tucker_refuses_a_relation_without_width() -> None:
 
 def test_two_models_of_the_same_settings_keep_their_own_core(tiny_graph: Callable) -> None:
     tiny = tiny_graph(dense={}, tokens={})
-    settings = ModelSettings(width=4, scorer=TuckER(relation_width=2), dropout={})
-    models = [Model(settings, tiny.facts(), {}, seed) for seed in (0, 1)]
+    settings = Embedding(width=4, scorer=Spec(TuckER, relation_dim=2), dropout={})
+    models = [EmbeddingModel(settings, tiny.facts(), {}, seed) for seed in (0, 1)]
     queries = tiny.facts().facts[:3]
     from mocme.data.graph import Queries
 
     asked = Queries(queries[:, 0], queries[:, 1])
     first = models[0].score(asked).detach()
-    alone = Model(
-        ModelSettings(width=4, scorer=TuckER(relation_width=2), dropout={}), tiny.facts(), {}, 0
+    alone = EmbeddingModel(
+        Embedding(width=4, scorer=Spec(TuckER, relation_dim=2), dropout={}), tiny.facts(), {}, 0
     )
     assert torch.equal(first, alone.score(asked).detach())
 

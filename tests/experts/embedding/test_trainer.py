@@ -69,7 +69,7 @@ def outcome(run: Run) -> dict[str, Any]:
     progress = {k: v for k, v in state["progress"].items() if k != "seconds"}
     log = [{k: v for k, v in record.items() if k != "seconds"} for record in run.log()]
     return {
-        "parameters": run.folder.read_tensors("model.safetensors"),
+        "parameters": run.folder.read_tensors("experts/embedding.safetensors"),
         "state": {**state, "progress": progress},
         "log": log,
         "finished": run.finished,
@@ -103,7 +103,7 @@ def uninterrupted(
     for name, table in {"everything": EVERYTHING, "plain": PLAIN}.items():
         out = tmp_path_factory.mktemp("run") / name
         watch = Stop()
-        run = mocme.train(graph, table, out=out, device="cpu", watch=watch)
+        run = mocme.train(graph, table, out=out, device="cpu", observer=watch)
         results[name] = (outcome(run), watch.steps)
     return results
 
@@ -121,7 +121,7 @@ def test_stopped_anywhere_and_resumed_is_the_same_to_the_bit(
     for after in range(1, steps + 1):
         out = tmp_path / str(after)
         with pytest.raises(Interrupted, match=f"stopped at step {after}; go on with: mocme resume"):
-            mocme.train(graph, EVERYTHING, out=out, device="cpu", watch=Stop(after))
+            mocme.train(graph, EVERYTHING, out=out, device="cpu", observer=Stop(after))
         assert not Run.open(out).finished
         resumed = mocme.resume(out, device="cpu")
         assert same(outcome(resumed), expected)
@@ -134,10 +134,10 @@ def test_stopped_after_every_step_is_the_same_to_the_bit(
     expected, steps = uninterrupted["plain"]
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
-        mocme.train(graph, PLAIN, out=out, device="cpu", watch=Stop(1))
+        mocme.train(graph, PLAIN, out=out, device="cpu", observer=Stop(1))
     for _ in range(steps - 1):
         with pytest.raises(Interrupted):
-            mocme.resume(out, device="cpu", watch=Stop(1))
+            mocme.resume(out, device="cpu", observer=Stop(1))
     assert same(outcome(mocme.resume(out, device="cpu")), expected)
 
 
@@ -158,13 +158,13 @@ def test_a_training_killed_without_a_word_is_made_again(
     expected, steps = uninterrupted["plain"]
     first, second = tmp_path / "first", tmp_path / "second"
     with pytest.raises(Killed):
-        mocme.train(graph, PLAIN, out=first, device="cpu", watch=Kill(steps - 1))
+        mocme.train(graph, PLAIN, out=first, device="cpu", observer=Kill(steps - 1))
     assert Run.open(first).log()  # of a pass that is to be trained again
     assert same(outcome(mocme.resume(first, device="cpu")), expected)
     with pytest.raises(Interrupted):
-        mocme.train(graph, PLAIN, out=second, device="cpu", watch=Stop(1))
+        mocme.train(graph, PLAIN, out=second, device="cpu", observer=Stop(1))
     with pytest.raises(Killed):
-        mocme.resume(second, device="cpu", watch=Kill(steps - 2))
+        mocme.resume(second, device="cpu", observer=Kill(steps - 2))
     assert same(outcome(mocme.resume(second, device="cpu")), expected)
 
 
@@ -258,9 +258,9 @@ def test_a_loss_that_is_no_number_is_reported_with_a_remedy(graph: Graph, tmp_pa
             "structure",
             tmp_path / "run",
             settings={
-                "model.width": 4,
-                "training.precision": "float32",
-                "training.optimizer": {"name": "SGD", "tables": 1e30},
+                "experts.embedding.embedding_dim": 4,
+                "experts.embedding.training.precision": "float32",
+                "experts.embedding.training.optimizer": {"name": "SGD", "tables": 1e30},
             },
         )
 
@@ -308,10 +308,10 @@ def test_features_alone_answer_for_entities_without_links(
     experiment = mocme.Experiment.load(
         "mocme",
         {
-            "model.width": 8,
-            "training.passes": 30,
-            "training.batch": 8,
-            "training.precision": "float32",
+            "experts.embedding.embedding_dim": 8,
+            "experts.embedding.training.epochs": 30,
+            "experts.embedding.training.batch_size": 8,
+            "experts.embedding.training.precision": "float32",
         },
     )
     features = Features({"shape": Modality(values, torch.arange(40), 42)})
@@ -417,7 +417,7 @@ def test_tables_and_shared_parameters_have_rates_of_their_own(graph: Graph) -> N
 
 def test_a_run_is_written_by_one_process_at_a_time(graph: Graph, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        mocme.train(graph, PLAIN, out=tmp_path / "run", device="cpu", watch=Stop(1))
+        mocme.train(graph, PLAIN, out=tmp_path / "run", device="cpu", observer=Stop(1))
     run = Run.open(tmp_path / "run")
     with run.folder.lock(), pytest.raises(RunError, match="another process is writing"):
         mocme.resume(run.path, device="cpu")
@@ -428,7 +428,7 @@ def test_ctrl_c_means_what_it_did_once_the_training_is_over(graph: Graph, tmp_pa
     train(graph, PLAIN, tmp_path / "run")
     assert signal.getsignal(signal.SIGINT) is before
     with pytest.raises(Interrupted):
-        mocme.train(graph, PLAIN, out=tmp_path / "other", device="cpu", watch=Stop(2))
+        mocme.train(graph, PLAIN, out=tmp_path / "other", device="cpu", observer=Stop(2))
     assert signal.getsignal(signal.SIGINT) is before
 
 
