@@ -77,7 +77,7 @@ def test_a_file_extends_another(tmp_path: Path) -> None:
         'embedding_dim = 8\nscorer = {kind = "TuckER"}\n[experts.training]\nepochs = 3\n'
         '[modalities.x]\nkind = "words"\npaths = ["a"]\nat_least = 9',
         middle='extends = "base.toml"\n[[experts]]\nkind = "embedding"\n'
-        '[experts.training]\nbatch_size = 7\n'
+        "[experts.training]\nbatch_size = 7\n"
         '[modalities.x]\nkind = "numbers"\npath = "n"',
         leaf='extends = "middle.toml"\n[[experts]]\nname = "embedding"\n'
         'scorer = {kind = "ComplEx"}\n[expected]\nmrr = 0.6',
@@ -150,9 +150,7 @@ def test_overrides_by_dotted_path() -> None:
     assert experiment.data["only"] == ["x"]
     # The caller's table stays as it was.
     assert table == {
-        "experts": [
-            {"kind": "embedding", "training": {"epochs": 3}, "scorer": {"kind": "ComplEx"}}
-        ]
+        "experts": [{"kind": "embedding", "training": {"epochs": 3}, "scorer": {"kind": "ComplEx"}}]
     }
 
 
@@ -286,9 +284,14 @@ def test_modalities_are_chosen_by_name() -> None:
     tables = {"x": 1, "y": 2, "z": 3}
 
     def chosen(**data: Any) -> list[str]:
-        return list(Experiment.load("structure", {"data.only": None} | {
-            f"data.{key}": value for key, value in data.items()
-        }).components().data.choose(tables))
+        return list(
+            Experiment.load(
+                "structure",
+                {"data.only": None} | {f"data.{key}": value for key, value in data.items()},
+            )
+            .components()
+            .data.choose(tables)
+        )
 
     assert chosen() == ["x", "y", "z"]
     assert chosen(without=["y"]) == ["x", "z"]
@@ -316,7 +319,10 @@ def test_code_of_the_users_own_is_found_without_importing_it() -> None:
 
 @pytest.mark.parametrize("base", ["mocme", "mocme.toml", "structure/mkg-y"])
 def test_a_file_anywhere_extends_a_shipped_experiment(tmp_path: Path, base: str) -> None:
-    path = toml(tmp_path, own=f'extends = "{base}"\n[[experts]]\nkind = "embedding"\ntraining = {{epochs = 7}}\n')
+    path = toml(
+        tmp_path,
+        own=f'extends = "{base}"\n[[experts]]\nkind = "embedding"\ntraining = {{epochs = 7}}\n',
+    )
     named = Experiment.load(base.removesuffix(".toml"))
     own = Experiment.load(path)
     training = own.experts["embedding"]["training"]

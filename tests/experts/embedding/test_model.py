@@ -402,13 +402,13 @@ def test_a_model_in_fp64_scores_in_fp64(kind: type[Scorer], tiny_graph: Callable
 
 def test_a_width_below_two_is_refused() -> None:
     with pytest.raises(ValueError, match="width must be at least 2"):
-        Embedding(width=1)
+        Embedding(embedding_dim=1)
 
 
 @pytest.mark.parametrize("name", ["type", "values", "keys", "forward"])
 def test_a_modality_may_have_any_name(tiny_graph: Callable, name: str) -> None:
     tiny = tiny_graph()
     modality = next(iter(tiny.features.dense.values()))
-    model = EmbeddingModel(Embedding(width=4), tiny.facts("trained"), {name: modality})
+    model = EmbeddingModel(Embedding(embedding_dim=4), tiny.facts("trained"), {name: modality})
     assert model.modalities == ["structure", name]
     assert bool(model.table(0).vectors.isfinite().all())

@@ -222,7 +222,7 @@ def test_tucker_refuses_a_relation_without_width() -> None:
 
 def test_two_models_of_the_same_settings_keep_their_own_core(tiny_graph: Callable) -> None:
     tiny = tiny_graph(dense={}, tokens={})
-    settings = Embedding(width=4, scorer=Spec(TuckER, relation_dim=2), dropout={})
+    settings = Embedding(embedding_dim=4, scorer=Spec(TuckER, relation_dim=2), dropout={})
     models = [EmbeddingModel(settings, tiny.facts(), {}, seed) for seed in (0, 1)]
     queries = tiny.facts().facts[:3]
     from mocme.data.graph import Queries
@@ -230,7 +230,10 @@ def test_two_models_of_the_same_settings_keep_their_own_core(tiny_graph: Callabl
     asked = Queries(queries[:, 0], queries[:, 1])
     first = models[0].score(asked).detach()
     alone = EmbeddingModel(
-        Embedding(width=4, scorer=Spec(TuckER, relation_dim=2), dropout={}), tiny.facts(), {}, 0
+        Embedding(embedding_dim=4, scorer=Spec(TuckER, relation_dim=2), dropout={}),
+        tiny.facts(),
+        {},
+        0,
     )
     assert torch.equal(first, alone.score(asked).detach())
 
