@@ -311,7 +311,7 @@ def test_runs_of_before_say_that_pairs_are_not_made(run: Run) -> None:
         strip(run, name)
     made = run.add("new", [("new", "by", "p3")])
     for name in ("named", "alike", "look-alike"):
-        note = "pairs of a new entity are not made, so patterns over them do not speak of it"
+        note = "pairs of a new entity are not made, so rules over them do not reach it"
         assert f"{name}: {note}" in made.notes
     assert not run.additions().pairs
     run.remove("new")

@@ -452,7 +452,7 @@ def test_a_text_through_the_encoder_is_what_it_is_with_the_rest(tmp_path: Path) 
         (NewEntity("Bob", content={"taste": "sweet"}), "no modality 'taste'.*shape, sound, number"),
         (NewEntity("Bob", content={"shape": [1.0, 2.0]}), r"shape \(2,\).*width 5"),
         (NewEntity("Bob", content={"shape": [1.0, 2.0, 3.0, 4.0, np.nan]}), "NaN or infinity"),
-        (NewEntity("Bob", content={"shape": "round"}), "does not say how.*a vector of width 5"),
+        (NewEntity("Bob", content={"shape": "round"}), "does not record how.*a vector of width 5"),
         (NewEntity("Bob", content={"number": {"weight": 1.0}}), "no attribute 'weight'.*size"),
         (NewEntity("Bob", numbers={"weight": 1.0}), "has the attribute 'weight'; there are size"),
         (NewEntity("Bob", numbers={"size": float("inf")}), "not a finite number"),

@@ -73,7 +73,7 @@ def brute_force(predictor: Predictor) -> list[tuple[float, tuple[int, int, int]]
 def mined(miner: GraphCompletion) -> list[tuple[float, tuple[int, ...]]]:
     while miner.done < len(miner.relations):
         miner.step()
-    pairs = zip(miner.found.chance.tolist(), miner.found.facts.tolist(), strict=True)
+    pairs = zip(miner.facts.chance.tolist(), miner.facts.facts.tolist(), strict=True)
     return [(chance, tuple(fact)) for chance, fact in pairs]
 
 
@@ -97,14 +97,14 @@ def test_numbers_are_those_of_a_check(predictor: Predictor) -> None:
     graph = predictor.graph
     facts = [
         (graph.entities[h], graph.relations[r], graph.entities[t])
-        for h, r, t in miner.found.facts.tolist()
+        for h, r, t in miner.facts.facts.tolist()
     ]
     checked = predictor.score_facts(facts)
     assert not any(item.known for item in checked)
-    assert miner.found.probability.tolist() == pytest.approx(
+    assert miner.facts.probability.tolist() == pytest.approx(
         [p.probability for p in checked], rel=1e-4
     )
-    assert miner.found.score.tolist() == pytest.approx([p.score for p in checked], abs=1e-4)
+    assert miner.facts.score.tolist() == pytest.approx([p.score for p in checked], abs=1e-4)
 
 
 def test_some_relations_only(predictor: Predictor) -> None:

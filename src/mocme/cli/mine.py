@@ -88,16 +88,16 @@ def mine(
             click.echo(f"up to {questions:,} questions, about {_span(seconds)}", err=True)
         _mine(miner, state, questions, as_json)
         if judge:
-            _tell_judgement(_judged(miner.found, graph), as_json)
+            _tell_judgement(_judged(miner.facts, graph), as_json)
             return
         assert out is not None
         assert state is not None
-        writing.write(out, miner.found, graph, guard=guard)
+        writing.write(out, miner.facts, graph, guard=guard)
         state.remove()
     if as_json:
-        echo_json({"facts": len(miner.found), "out": str(out), "questions": questions})
+        echo_json({"facts": len(miner.facts), "out": str(out), "questions": questions})
         return
-    click.echo(f"{len(miner.found):,} new facts written to {out}")
+    click.echo(f"{len(miner.facts):,} new facts written to {out}")
 
 
 class _State:
@@ -122,7 +122,7 @@ class _State:
             return
         if metadata.get("identity") != self.identity:
             return
-        self.miner.found = CompletedFacts(*(tensors[name] for name in _NAMES))
+        self.miner.facts = CompletedFacts(*(tensors[name] for name in _NAMES))
         self.miner.done = int(metadata["done"])
 
     def keep(self) -> None:
@@ -131,7 +131,7 @@ class _State:
 
         from mocme.data.formats.writers import written
 
-        found = self.miner.found
+        found = self.miner.facts
         tensors = {name: getattr(found, name).contiguous() for name in _NAMES}
         metadata = {"identity": self.identity, "done": str(self.miner.done)}
         with written(self.path) as file:
