@@ -142,7 +142,7 @@ def read(folder: RunFolder) -> Additions:
     tensors, metadata = folder.read_tensors(FILE), folder.tensors_metadata(FILE)
     if metadata.get("format") != FORMAT:
         raise RunError(
-            f"{folder.path / FILE}: is of another format; it was written by another version of mocme"
+            f"{folder.path / FILE}: is of another format; another version of mocme wrote it"
         )
     items = []
     for number, about in enumerate(json.loads(metadata["additions"])):

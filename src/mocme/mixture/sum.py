@@ -27,7 +27,7 @@ DEFAULT_DENSE = Weight(1.0)
 
 @final
 class Sum(Mixture):
-    """score = sum of strength * s over dense, strength * log(1 + sharpness * odds) over sparse ones.
+    """The sum of strength * s over dense and strength * log(1 + sharpness * odds) over sparse experts.
 
     Args:
         experts: as in `Mixture`.

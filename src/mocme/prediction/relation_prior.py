@@ -11,7 +11,7 @@ from mocme.data.graph import Graph
 
 
 class RelationPrior:
-    """The share of entities that have (another) fact of a directed relation, conditional what is known.
+    """The share of similar entities that have a fact, or one more, of a directed relation.
 
     For an entity without a fact of the relation: the largest share, over the directed relations
     that it has, of entities with that relation that also have this one. For an entity without
