@@ -1,4 +1,4 @@
-"""Small graphs as rows by split: sound ones, random ones, and defects to add to them."""
+"""Small graphs as rows by split: without defects, random, and with planted defects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Rows = dict[str, list[Fact]]
 
 
 def put(folder: Path, rows: Rows, **others: str) -> Path:
-    """Write splits as a folder; `graph_toml` is graph.toml."""
+    """Write splits and other files to a folder; the argument `graph_toml` is graph.toml."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, facts in rows.items():
         text = "".join("\t".join(fact) + "\n" for fact in facts)
@@ -45,11 +45,12 @@ def noisy(seed: int, entities: int = 9, relations: int = 3, facts: int = 60) -> 
     return {**rows, "test": draw(20, entities), "known": draw(5, entities)}
 
 
-def named(released: RawGraph, split: str) -> list[Fact]:
-    graph = released.graph
+def named(raw: RawGraph, split: str) -> list[Fact]:
+    """The rows of a split by name."""
+    graph = raw.graph
     return [
         (graph.entities[h], graph.relations[r], graph.entities[t])
-        for h, r, t in released.rows[split].tolist()
+        for h, r, t in raw.rows[split].tolist()
     ]
 
 

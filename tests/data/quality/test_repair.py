@@ -29,8 +29,8 @@ from split_graphs import (
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_repaired_graph_is_clean_and_repaired_for_good(tmp_path: Path, seed: int) -> None:
-    # With many facts among few entities, validation is nearly or wholly in train.
+def test_a_repaired_graph_is_clean_and_stays_unchanged(tmp_path: Path, seed: int) -> None:
+    # With many facts among few entities, most or all of valid is in train.
     rows = noisy(seed, entities=5 + seed % 3, relations=2, facts=50 * (1 + seed % 4))
     before = RawGraph.read(put(tmp_path / "g", rows))
     changes = repair(tmp_path / "g", tmp_path / "out")
@@ -39,7 +39,7 @@ def test_a_repaired_graph_is_clean_and_repaired_for_good(tmp_path: Path, seed: i
     assert result.clean
     assert after.graph.entities.names == before.graph.entities.names
     assert after.graph.relations.names == before.graph.relations.names
-    # No fact is lost and none is made; what is asked for was asked for, or held out of train.
+    # No fact is lost or invented; a fact of valid was in valid, or is held out of train.
     kept = {split: set(named(after, split)) for split in after.rows}
     assert set().union(*kept.values()) == set().union(*map(set, rows.values()))
     assert sum(map(len, kept.values())) == len(set().union(*kept.values()))
@@ -90,7 +90,7 @@ def test_every_change_is_stated_with_its_count(tmp_path: Path) -> None:
         assert record["rows before"][split] - moved == count
 
 
-def test_a_sound_graph_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_sound_graph_stays_unchanged(tmp_path: Path) -> None:
     rows = sound()
     assert repair(put(tmp_path / "g", rows), tmp_path / "out") == []
     assert load(tmp_path / "out").digest() == load(tmp_path / "g").digest()
@@ -99,14 +99,14 @@ def test_a_sound_graph_stays_as_it_is(tmp_path: Path) -> None:
         assert named(RawGraph.read(tmp_path / "out"), split) == facts
 
 
-def test_a_graph_without_validation_gets_none(tmp_path: Path) -> None:
+def test_a_graph_without_valid_gets_none(tmp_path: Path) -> None:
     rows = sound()
     del rows["valid"]
     repair(put(tmp_path / "g", rows), tmp_path / "out")
     assert list(load(tmp_path / "out").splits) == ["train", "test"]
 
 
-def test_the_hold_out_is_the_same_whatever_was_drawn_before(tmp_path: Path) -> None:
+def test_the_hold_out_does_not_depend_on_the_global_seed(tmp_path: Path) -> None:
     rows = sound()
     rows["valid"] = rows["train"][:2]
     put(tmp_path / "g", rows)
@@ -123,7 +123,7 @@ def test_modalities_of_a_repaired_graph_are_found(tmp_path: Path) -> None:
     toml += "at_most = 1.0\n[pictures]\npath = 'words'\n"
     texts = "".join(f"e{n}\tword{n % 3}\n" for n in range(20))
     folder = put(tmp_path / "a" / "g", sound(), graph_toml=toml, t_tsv=texts)
-    # A file that is called like a kind is no path where the kind stands.
+    # A file with the name of a kind is not a path in the setting `kind`.
     (folder / "words").write_text("")
     repair(folder, tmp_path / "b" / "out")
     assert "../../a/g/words" in (tmp_path / "b" / "out" / "graph.toml").read_text()
@@ -132,7 +132,7 @@ def test_modalities_of_a_repaired_graph_are_found(tmp_path: Path) -> None:
     assert second.coverage.tokens["words"].present == 20
 
 
-def test_what_is_encoded_comes_with_a_repaired_graph(tmp_path: Path) -> None:
+def test_encoded_features_are_copied_with_a_repaired_graph(tmp_path: Path) -> None:
     toml = "[encode.photo]\nkind = 'image'\npaths = ['photos']\n"
     toml += "[encode.later]\nkind = 'image'\npaths = ['photos']\n"
     folder = put(tmp_path / "g", sound(), graph_toml=toml)
@@ -146,8 +146,8 @@ def test_what_is_encoded_comes_with_a_repaired_graph(tmp_path: Path) -> None:
     save_file(tensors, folder / "encoded" / "photo.safetensors", metadata)
     repair(folder, tmp_path / "out")
     repaired = load(tmp_path / "out")
-    found = read_features(repaired, {"photo": repaired.modalities["photo"]})
-    assert found.dense["photo"].digest() == photo.digest()
+    features = read_features(repaired, {"photo": repaired.modalities["photo"]})
+    assert features.dense["photo"].digest() == photo.digest()
     assert "../g/photos" in (tmp_path / "out" / "graph.toml").read_text()
     notes = audit(tmp_path / "out", ranked=False).notes
     assert any(note.startswith("later: is not encoded yet") for note in notes)
@@ -156,10 +156,10 @@ def test_what_is_encoded_comes_with_a_repaired_graph(tmp_path: Path) -> None:
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     folder = put(tmp_path / "g", sound())
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="already exists"):
         repair(folder, folder)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="already exists"):
         repair(folder, tmp_path / "file")
     with pytest.raises(ValueError, match="cannot be written"):
         repair(folder, tmp_path / "file" / "out")
