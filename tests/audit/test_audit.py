@@ -5,84 +5,45 @@ from __future__ import annotations
 import io
 import json
 import math
-import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
-from safetensors.torch import save_file
 
 from mocme.audit.audit import Audit, audit
 from mocme.audit.findings import findings, percent
 from mocme.audit.page import page, write_page
 from mocme.audit.table import overview
 from mocme.cli import main
-from mocme.data.features.sources import read_features
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.ingest.reader import settings_of
 from mocme.data.load import load
 from mocme.data.modality import Features, Modality, Tokens
 from mocme.data.quality import relation_overlap as pairs
 from mocme.data.quality.leakage import DEFECTS
-from mocme.data.quality.profile import PERCENTILES, component_labels
-from mocme.data.quality.raw_rows import RawGraph, numbered
-from mocme.data.quality.repair import ENOUGH, HOLDOUT, repair
+from mocme.data.quality.profile import PERCENTILES
+from mocme.data.quality.raw_rows import RawGraph
+from mocme.data.quality.repair import repair
 from mocme.evaluation.breakdown import cardinality
+from split_graphs import (
+    Fact,
+    Rows,
+    naive_components,
+    named,
+    noisy,
+    plant_in_train,
+    plant_repeated,
+    plant_shared,
+    put,
+    sound,
+)
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-Fact = tuple[str, str, str]
-Rows = dict[str, list[Fact]]
-
-
-def put(folder: Path, rows: Rows, **others: str) -> Path:
-    """Write splits as a folder; `graph_toml` is graph.toml."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, facts in rows.items():
-        text = "".join("\t".join(fact) + "\n" for fact in facts)
-        (folder / f"{split}.tsv").write_bytes(text.encode())
-    for name, text in others.items():
-        (folder / ".".join(name.rsplit("_", 1))).write_text(text, encoding="utf-8")
-    return folder
-
-
-def sound() -> Rows:
-    """A graph without any defect: every pair of entities has at most one fact."""
-    ring = [(f"e{n}", f"r{n % 3}", f"e{(n + 1) % 20}") for n in range(20)]
-    chords = [(f"e{n}", f"r{n % 3}", f"e{(n + 5) % 20}") for n in range(10)]
-    return {"train": ring + chords[:4], "valid": chords[4:7], "test": chords[7:]}
-
-
-def noisy(seed: int, entities: int = 9, relations: int = 3, facts: int = 60) -> Rows:
-    """Random rows with all defects at once."""
-    source = random.Random(seed)
-    names = [f"e{n}" for n in range(entities)]
-    kinds = [f"r{n}" for n in range(relations)]
-
-    def draw(count: int, known: int) -> list[Fact]:
-        return [
-            (source.choice(names[:known]), source.choice(kinds), source.choice(names[:known]))
-            for _ in range(count)
-        ]
-
-    rows = {"train": draw(facts, entities - 2), "valid": draw(20, entities)}
-    return {**rows, "test": draw(20, entities), "known": draw(5, entities)}
-
-
-def named(released: RawGraph, split: str) -> list[Fact]:
-    graph = released.graph
-    return [
-        (graph.entities[h], graph.relations[r], graph.entities[t])
-        for h, r, t in released.rows[split].tolist()
-    ]
 
 
 def found(audit: Audit) -> dict[tuple[str, str], int]:
@@ -106,22 +67,8 @@ def test_a_sound_graph_has_no_defect(tmp_path: Path) -> None:
     assert [f.weight for f in findings(result)] == ["good"]
 
 
-def plant_repeated(rows: Rows) -> None:
-    rows["train"] += rows["train"][:3] + rows["train"][:1]
-    rows["test"].insert(0, rows["test"][1])
-
-
-def plant_in_train(rows: Rows) -> None:
-    rows["valid"] += rows["train"][3:5]
-    rows["test"] += rows["train"][6:7]
-
-
 def plant_in_train_repeated(rows: Rows) -> None:
     rows["test"] += [rows["train"][0]] * 3
-
-
-def plant_shared(rows: Rows) -> None:
-    rows["test"] += rows["valid"][:2]
 
 
 def plant_pairs(rows: Rows) -> None:
@@ -136,22 +83,6 @@ def plant_inverse(rows: Rows) -> None:
     rows["train"] += [(a, "child", b) for a, b in links]
     rows["train"] += [(b, "parent", a) for a, b in links[:7]]
     rows["test"] += [(b, "parent", a) for a, b in links[7:9]]
-
-
-@given(st.integers(0, 99), st.integers(5, 25), st.floats(0, 1))
-def test_what_is_taken_for_symmetric(seed: int, size: int, share: float) -> None:
-    generator = random.Random(seed)
-    node = range(6)
-    choose = generator.choice
-    drawn = ((choose(node), choose((0, 1)), choose(node)) for _ in range(size))
-    facts = set(drawn)
-    facts |= {(t, r, h) for h, r, t in sorted(facts) if generator.random() < share}
-    found = pairs.symmetric(np.array(sorted(facts)), 6, 2)
-    for relation in (0, 1):
-        own = [(h, t) for h, r, t in facts if r == relation and h != t]
-        turned = sum((t, h) in own for h, t in own)
-        assert (relation in found) == (len(own) >= 10 and 2 * turned >= len(own))
-    assert pairs.symmetric(np.empty((0, 3), np.int64), 6, 2) == frozenset()
 
 
 def plant_symmetric(rows: Rows) -> None:
@@ -296,33 +227,6 @@ def test_counts_are_those_of_naive_loops(
                 assert partner.share == pytest.approx(most / len(ends if turned else own))
 
 
-def naive_components(facts: list[list[int]], entities: int) -> list[int]:
-    label = list(range(entities))
-    for h, _, t in facts:
-        low, high = sorted((label[h], label[t]))
-        label = [low if mark == high else mark for mark in label]
-    return label
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_components_are_those_of_a_naive_union(seed: int) -> None:
-    draw = np.random.default_rng(seed)
-    entities = 40
-    facts = draw.integers(0, entities, (3 * seed, 3))
-    assert component_labels(facts, entities).tolist() == naive_components(facts.tolist(), entities)
-
-
-def test_components_of_hard_shapes() -> None:
-    """A long path in a shuffled order, and a star whose centre has the largest id."""
-    order = np.random.default_rng(0).permutation(5000)
-    zeros = np.zeros(4999, np.int64)
-    path = np.stack([order[:-1], zeros, order[1:]], 1)
-    assert not component_labels(path, 5000).any()
-    star = np.stack([np.full(4999, 4999), zeros, np.arange(4999)], 1)
-    assert not component_labels(star, 5000).any()
-    assert component_labels(path[:0], 3).tolist() == [0, 1, 2]
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_degrees_components_and_unseen_names(tmp_path: Path, seed: int) -> None:
     rows = noisy(seed, entities=30, facts=12)
@@ -451,162 +355,7 @@ def test_pairs_of_entities_are_counted_and_shown(tmp_path: Path) -> None:
     assert "4 pairs of 1 kinds" in page(found)
 
 
-# -- repair --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_a_repaired_graph_is_clean_and_repaired_for_good(tmp_path: Path, seed: int) -> None:
-    # With many facts among few entities, validation is nearly or wholly in train.
-    rows = noisy(seed, entities=5 + seed % 3, relations=2, facts=50 * (1 + seed % 4))
-    before = RawGraph.read(put(tmp_path / "g", rows))
-    changes = repair(tmp_path / "g", tmp_path / "out")
-    after = RawGraph.read(tmp_path / "out")
-    result = audit(after, ranked=False)
-    assert result.clean
-    assert after.graph.entities.names == before.graph.entities.names
-    assert after.graph.relations.names == before.graph.relations.names
-    # No fact is lost and none is made; what is asked for was asked for, or held out of train.
-    kept = {split: set(named(after, split)) for split in after.rows}
-    assert set().union(*kept.values()) == set().union(*map(set, rows.values()))
-    assert sum(map(len, kept.values())) == len(set().union(*kept.values()))
-    train, valid, test = (set(rows[split]) for split in ("train", "valid", "test"))
-    assert kept.get("test", set()) == test - train
-    left = valid - train - test
-    size = max(1, round(HOLDOUT * len(train)))
-    held_out = len(left) < ENOUGH * size
-    if held_out:
-        assert kept["valid"] < train
-        assert len(kept["valid"]) == size
-        assert kept["train"] == train - kept["valid"]
-        assert left <= kept.get("known", set())
-    else:
-        assert (kept["train"], kept["valid"]) == (train, left)
-    assert any("hold-out" in change.what for change in changes) == held_out
-    assert repair(tmp_path / "out", tmp_path / "again") == []
-    again = load(tmp_path / "again")
-    assert again.digest() == after.graph.digest()
-    assert again.name == after.graph.name == "g (repaired)"
-
-
-def test_every_change_is_stated_with_its_count(tmp_path: Path) -> None:
-    rows = sound()
-    plant_repeated(rows)
-    plant_in_train(rows)
-    plant_shared(rows)
-    rows["known"] = [rows["train"][0], ("e0", "r0", "e9"), ("e0", "r0", "e9")]
-    changes = repair(put(tmp_path / "g", rows), tmp_path / "out")
-    assert [(c.split, c.rows, c.left) for c in changes] == [
-        ("train", 4, 24),
-        ("test", 1, 6),
-        ("known", 1, 2),
-        ("valid", 2, 3),
-        ("test", 1, 5),
-        ("valid", 2, 1),
-        ("known", 1, 1),
-    ]
-    record = json.loads((tmp_path / "out" / "changes.json").read_text(encoding="utf-8"))
-    assert [entry["text"] for entry in record["changes"]] == [str(change) for change in changes]
-    assert record["rows before"] == {split: len(facts) for split, facts in rows.items()}
-    assert record["rows after"] == {"train": 24, "valid": 1, "test": 5, "known": 1}
-    assert (
-        record["inputs"]["train.tsv"] == load(tmp_path / "g").inputs[str(tmp_path / "g/train.tsv")]
-    )
-    for split, count in record["rows after"].items():
-        moved = sum(c.rows for c in changes if c.split == split)
-        assert record["rows before"][split] - moved == count
-
-
-def test_a_sound_graph_stays_as_it_is(tmp_path: Path) -> None:
-    rows = sound()
-    assert repair(put(tmp_path / "g", rows), tmp_path / "out") == []
-    assert load(tmp_path / "out").digest() == load(tmp_path / "g").digest()
-    assert load(tmp_path / "out").name == "g"
-    for split, facts in rows.items():
-        assert named(RawGraph.read(tmp_path / "out"), split) == facts
-
-
-def test_a_graph_without_validation_gets_none(tmp_path: Path) -> None:
-    rows = sound()
-    del rows["valid"]
-    repair(put(tmp_path / "g", rows), tmp_path / "out")
-    assert list(load(tmp_path / "out").splits) == ["train", "test"]
-
-
-def test_the_hold_out_is_the_same_whatever_was_drawn_before(tmp_path: Path) -> None:
-    rows = sound()
-    rows["valid"] = rows["train"][:2]
-    put(tmp_path / "g", rows)
-    drawn = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        repair(tmp_path / "g", tmp_path / f"out{seed}")
-        drawn.append((tmp_path / f"out{seed}" / "valid.tsv").read_bytes())
-    assert drawn[0] == drawn[1] != b""
-
-
-def test_modalities_of_a_repaired_graph_are_found(tmp_path: Path) -> None:
-    toml = 'licence = "mine"\n[modalities.words]\nkind = "words"\npaths = ["t.tsv"]\nat_least = 1\n'
-    toml += "at_most = 1.0\n[pictures]\npath = 'words'\n"
-    texts = "".join(f"e{n}\tword{n % 3}\n" for n in range(20))
-    folder = put(tmp_path / "a" / "g", sound(), graph_toml=toml, t_tsv=texts)
-    # A file that is called like a kind is no path where the kind stands.
-    (folder / "words").write_text("")
-    repair(folder, tmp_path / "b" / "out")
-    assert "../../a/g/words" in (tmp_path / "b" / "out" / "graph.toml").read_text()
-    first, second = (audit(f, ranked=False) for f in (folder, tmp_path / "b" / "out"))
-    assert first.coverage == second.coverage
-    assert second.coverage.tokens["words"].present == 20
-
-
-def test_what_is_encoded_comes_with_a_repaired_graph(tmp_path: Path) -> None:
-    toml = "[encode.photo]\nkind = 'image'\npaths = ['photos']\n"
-    toml += "[encode.later]\nkind = 'image'\npaths = ['photos']\n"
-    folder = put(tmp_path / "g", sound(), graph_toml=toml)
-    (folder / "photos").mkdir()
-    (folder / "encoded").mkdir()
-    graph = load(folder)
-    photo = Modality(torch.randn(5, 2), torch.arange(5), graph.num_entities)
-    tensors, metadata = photo.packed()
-    metadata["entities"] = graph.entities.digest()
-    metadata["settings"] = settings_of(graph.encode["photo"])
-    save_file(tensors, folder / "encoded" / "photo.safetensors", metadata)
-    repair(folder, tmp_path / "out")
-    repaired = load(tmp_path / "out")
-    found = read_features(repaired, {"photo": repaired.modalities["photo"]})
-    assert found.dense["photo"].digest() == photo.digest()
-    assert "../g/photos" in (tmp_path / "out" / "graph.toml").read_text()
-    notes = audit(tmp_path / "out", ranked=False).notes
-    assert any(note.startswith("later: is not encoded yet") for note in notes)
-
-
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    folder = put(tmp_path / "g", sound())
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(ValueError, match="is there already"):
-        repair(folder, folder)
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match="is there already"):
-        repair(folder, tmp_path / "file")
-    with pytest.raises(ValueError, match="cannot be written"):
-        repair(folder, tmp_path / "file" / "out")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    (tmp_path / "empty").mkdir()
-    assert repair(folder, tmp_path / "empty") == []
-    assert {path.name for path in tmp_path.iterdir()} == {"g", "file", "empty"}
-
-
-@pytest.mark.parametrize("name", ["", "a\tb", "a\nb", "a\r", "\ufeffa"])
-def test_names_that_a_tsv_file_cannot_hold_are_refused(tmp_path: Path, name: str) -> None:
-    for entities, relations in (([name, "x"], ["r"]), (["y", "x"], [name])):
-        try:
-            vocabularies = Vocabulary(entities), Vocabulary(relations, "relation")
-        except ValueError:
-            continue
-        graph = Graph(*vocabularies, {"train": torch.tensor([[0, 0, 1]])})
-        with pytest.raises(ValueError, match="TSV file cannot hold") as caught:
-            repair(RawGraph.of(graph), tmp_path / "out")
-        assert repr(name) in str(caught.value)
-        assert not list(tmp_path.iterdir())
+# -- repeated rows ------------------------------------------------------------------------------
 
 
 def test_one_file_keeps_its_repeated_rows(tmp_path: Path) -> None:
@@ -644,22 +393,6 @@ def test_other_formats_keep_their_repeated_rows(tmp_path: Path) -> None:
     del rows["known"]
     right = found(audit(put(tmp_path / "without", rows), ranked=False))
     assert found(audit(tmp_path / "openke", ranked=False)) == right
-
-
-class Vast(Vocabulary):
-    """Names that are too many for one number a fact."""
-
-    def __len__(self) -> int:
-        return 2**40
-
-
-@pytest.mark.parametrize("kind", [Vocabulary, Vast])
-def test_equal_facts_have_equal_numbers(kind: type[Vocabulary]) -> None:
-    train = torch.tensor([[0, 0, 1], [1, 0, 0], [1, 1, 0]])
-    graph = Graph(kind(["a", "b"]), Vocabulary(["r", "s"], "relation"), {"train": train})
-    one, other = numbered([train.numpy(), train.flip(0)[:2].numpy()], graph)
-    assert len(set(one.tolist())) == 3
-    assert other.tolist() == [one[2], one[1]]
 
 
 # -- what is shown -------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""N-Triples: one statement a line, in pieces of megabytes, and to the letter what pyoxigraph reads.
+"""N-Triples: one statement per line, read in chunks with exactly the result of pyoxigraph.
 
 A regular expression reads lines of the plain shape (IRIs, short labels, literals with the common
-escapes). Every other line goes to pyoxigraph alone, in its turn: it may be a statement, blank, a
-comment, or a reject with pyoxigraph's reason. A line ends with LF or CRLF.
+escapes). pyoxigraph parses every other line on its own: it may be a statement, blank, a comment, or
+a reject with pyoxigraph's reason. A line ends with LF or CRLF.
 """
 
 from __future__ import annotations
@@ -15,31 +15,33 @@ from pathlib import Path
 from typing import Any
 
 from mocme.data.formats import rdf
+from mocme.data.formats.base import Format, facts_of
 from mocme.data.formats.literals import Literals
 from mocme.data.formats.rdf import BASE, PLAIN_IRI, PLAIN_LABEL, Value, term
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.statements import Statements
-from mocme.data.formats.streams import chunks, opened
+from mocme.data.formats.streams import line_chunks, normalize_line_ends, open_stream
 from mocme.data.formats.writers import Row, batches, written
 
-ENDINGS = (".nt", ".ntriples")
-SIZE = 1 << 18  # bytes that become rows at a time: what they become should fit a processor's cache
-MARKS = 10_000  # languages and datatypes that are remembered
+CHUNK = 1 << 18  # bytes that are parsed at a time; the resulting rows fit a processor cache
+MARKS = 10_000  # languages and datatypes that are cached
 
-# An IRI within brackets or a label without them, the same group for both.
+# An IRI in brackets or a label without them, in the same group for both.
 _NODE = rf"<?((?<=<){PLAIN_IRI}(?=>)|(?<!<){PLAIN_LABEL}(?= ))>?"
+# \uXXXX, but not for surrogates (D800 to DFFF), about which pyoxigraph decides.
 _ESCAPES = r"""\\(?:[tbnrf"'\\]|u(?![dD][89a-fA-F])[0-9A-Fa-f]{4})"""
 _TEXT = rf'[^"\\\n\r]*+(?:{_ESCAPES}[^"\\\n\r]*+)*+'
 _LITERAL = rf'"({_TEXT})"((?:@[A-Za-z]++(?:-[A-Za-z0-9]++)*+|\^\^<{PLAIN_IRI}>)?+)'
 _LINES = re.compile(rf"{_NODE} <({PLAIN_IRI})> (?:{_NODE}|{_LITERAL}) \.\n|([^\n]*\n)")
 _ESCAPE = re.compile(r"\\(?:u(....)|(.))")
 _ESCAPED = {"t": "\t", "b": "\b", "n": "\n", "r": "\r", "f": "\f"}
-# Parts of a line: head, relation, tail or (text, mark) for a literal, or else the whole line; what
-# it does not have is None. Between two lines there is an empty part.
-STEP = 7
+# `_LINES.split` gives this many parts per line: an empty one, then the six groups head, relation,
+# tail, text and mark (language or datatype) of a literal, and the whole of any other line. Groups
+# that did not match are None.
+PARTS = 7
 
 
-def facts(
+def statements(
     path: str | Path,
     report: Report,
     literals: Literals | None = None,
@@ -48,135 +50,141 @@ def facts(
     """Facts of a file, block by block; a row is subject, predicate, object.
 
     Args:
-        literals: where statements go whose object is a literal; None counts them only, and does
-            not look at their numbers.
-        predicates: whose statements are kept, None for all; `report` is a `Selection` then.
+        literals: receives statements whose object is a literal; None only counts them and does
+            not check their numbers.
+        predicates: the predicates to keep, None for all; `report` must then be a `Selection`.
 
     Raises:
-        ValueError: the file is absent or cannot be read, or pyoxigraph is not installed; named
-            with the remedy.
+        ValueError: the file is absent or cannot be read, or pyoxigraph is not installed.
     """
     rdf.oxigraph()
     reader = _NTriplesReader(Statements(report, literals, predicates))
-    with opened(path, report) as file:
-        for data in chunks(file, report, SIZE):
+    with open_stream(path, report) as file:
+        for data in line_chunks(file, report, CHUNK):
             block = reader.read(data)
             if block.lines:
                 yield block
 
 
 class _NTriplesReader:
-    """Reads a file piece by piece."""
+    """Reads a file chunk by chunk.
+
+    Attributes:
+        marks: the empty literal of each language or datatype, as pyoxigraph reads it; None if it
+            refuses the mark.
+    """
 
     def __init__(self, statements: Statements) -> None:
         self.statements, self.report = statements, statements.report
-        # What pyoxigraph makes of a literal's language or datatype; None where it refuses it.
         self.marks: dict[str, Value | None] = {}
 
     def read(self, data: bytes) -> Block:
         """The facts in some whole lines."""
-        data = data.replace(b"\r\n", b"\n")
-        data = data if data.endswith(b"\n") else data + b"\n"
-        parts, ours = _taken_apart(data)
-        columns = [parts[place::STEP] for place in range(1, STEP)]
+        parts, may_have_base = _split_lines(normalize_line_ends(data))
+        columns = [parts[index::PARTS] for index in range(1, PARTS)]
         first, count = self.report.lines + 1, len(columns[0])
         self.report.lines += count
         numbers: Sequence[int] = range(first, first + count)
-        if ours or not all(map(self._mark, {*columns[4]} - {None})):
-            self._take(numbers, columns)
+        if may_have_base or not all(map(self._mark, {*columns[4]} - {None})):
+            self._add_all(numbers, columns)
             return self.statements.block()
         if self.statements.predicates is not None:
-            kept = self.statements.wanted(columns[1])
+            kept = self.statements.select(columns[1])
             numbers = list(compress(numbers, kept))
             columns = [list(compress(column, kept)) for column in columns]
-        return self._sorted(numbers, columns)
+        return self._block(numbers, columns)
 
-    def _sorted(self, numbers: Sequence[int], columns: list[list[Any]]) -> Block:
-        """The facts among lines of wanted predicates, none of them with a name of ours."""
-        heads, relations, tails, _, _, odd = columns
+    def _block(self, numbers: Sequence[int], columns: list[list[Any]]) -> Block:
+        """The facts among lines of kept predicates, none of which has an IRI under BASE.
+
+        Facts of the plain shape are selected as columns. Only the others, and the literals if
+        they are kept, are added line by line.
+        """
+        heads, relations, tails, _, _, other_lines = columns
         plain = len(tails) - tails.count(None)
         self.report.rows += plain
         if plain == len(tails):
             return Block((heads, relations, tails), numbers)
         facts = [list(compress(column, tails)) for column in (heads, relations, tails)]
         block = Block(tuple(facts), list(compress(numbers, tails)))
-        others: list[Any] = odd
+        others: list[Any] = other_lines
         if self.statements.literals is None:
-            self.report.literals += odd.count(None) - plain
+            # Lines that are neither facts of the plain shape nor other lines are literals.
+            self.report.literals += other_lines.count(None) - plain
         else:
             others = list(map(not_, tails))
-        self._take(compress(numbers, others), [compress(column, others) for column in columns])
+        self._add_all(compress(numbers, others), [compress(column, others) for column in columns])
         return _merged(block, self.statements.block())
 
-    def _take(self, numbers: Iterable[int], columns: Iterable[Iterable[Any]]) -> None:
-        """Take lines one by one."""
+    def _add_all(self, numbers: Iterable[int], columns: Iterable[Iterable[Any]]) -> None:
+        """Add lines one by one."""
         add = self.statements.add
-        for number, head, relation, tail, text, mark, odd in zip(numbers, *columns, strict=True):
+        for number, head, relation, tail, text, mark, line in zip(numbers, *columns, strict=True):
             if tail is not None:
                 add(number, head, relation, tail)
-            elif odd is not None:
-                self._judge(number, odd)
+            elif line is not None:
+                self._parse(number, line)
             elif (kind := self._mark(mark)) is None:
-                self._judge(number, f'{rdf.written(head)} <{relation}> "{text}"{mark} .')
+                self._parse(number, f'{rdf.node_term(head)} <{relation}> "{text}"{mark} .')
             else:
                 text = _ESCAPE.sub(_unescaped, text) if "\\" in text else text
                 add(number, head, relation, Value(text, kind.language, kind.datatype))
 
-    def _judge(self, number: int, line: str | bytes) -> None:
-        """Take a line as pyoxigraph reads it."""
+    def _parse(self, number: int, line: str | bytes) -> None:
+        """Add a line as pyoxigraph parses it."""
         raw = (line.encode() if isinstance(line, str) else line).removesuffix(b"\n")
         if not raw.strip(b" \t\r"):
             self.report.blank += 1
             return
         try:
-            found = rdf.parsed(raw)
-            if len(found) > 1:
-                # A carriage return alone ends a line for pyoxigraph.
-                raise ValueError(f"{len(found)} statements in a line; end each with a line feed")
-            stated = rdf.statement(found[0]) if found else None
+            quads = rdf.parse_ntriples(raw)
+            if len(quads) > 1:
+                # For pyoxigraph, a carriage return alone ends a line.
+                raise ValueError(f"{len(quads)} statements in a line; end each with a line feed")
+            statement = rdf.statement(quads[0]) if quads else None
         except SyntaxError as error:
-            self.report.reject(number, rdf.reason(error), raw)
+            self.report.reject(number, rdf.error_reason(error), raw)
         except (ValueError, MemoryError) as error:
-            # MemoryError: a line longer than pyoxigraph reads.
+            # MemoryError: the line is longer than pyoxigraph reads.
             self.report.reject(number, str(error), raw)
         else:
-            if stated is None:
+            if statement is None:
                 self.report.comments += 1
             else:
-                self.statements.add(number, *stated)
+                self.statements.add(number, *statement)
 
     def _mark(self, mark: str) -> Value | None:
-        """An empty literal with this language or datatype, written as it stands in a line."""
+        """The empty literal with a language or datatype as written, or None if it is invalid."""
         if mark not in self.marks:
             if len(self.marks) >= MARKS:
                 self.marks.clear()
             try:
-                (quad,) = rdf.parsed(f'<a:a> <a:a> ""{mark} .')
+                (quad,) = rdf.parse_ntriples(f'<a:a> <a:a> ""{mark} .')
             except SyntaxError:
                 self.marks[mark] = None
             else:
-                found = rdf.statement(quad)[2]
-                assert isinstance(found, Value)
-                self.marks[mark] = found
+                literal = rdf.statement(quad)[2]
+                assert isinstance(literal, Value)
+                self.marks[mark] = literal
         return self.marks[mark]
 
 
-def _taken_apart(data: bytes) -> tuple[list[Any], bool]:
-    """Parts of lines one after the other, and whether a name of ours may be among them."""
+def _split_lines(data: bytes) -> tuple[list[Any], bool]:
+    """The parts of lines (see `PARTS`), and whether an IRI under BASE may be among them."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        parts = [part for raw in data.split(b"\n")[:-1] for part in _one_taken_apart(raw)[1:]]
+        parts = [part for raw in data.split(b"\n")[:-1] for part in _split_line(raw)[1:]]
         return ["", *parts], True
-    # One list for all lines: a tuple for each would take longer.
+    # One list for all lines: a tuple per line would take longer.
     return _LINES.split(text), BASE in text
 
 
-def _one_taken_apart(raw: bytes) -> list[Any]:
+def _split_line(raw: bytes) -> list[Any]:
     try:
         return _LINES.split(raw.decode() + "\n")
     except UnicodeDecodeError:
-        # The bytes may stand in a comment, where pyoxigraph does not mind them.
+        # The invalid bytes may be in a comment, which pyoxigraph accepts.
         return ["", None, None, None, None, None, raw, ""]
 
 
@@ -187,30 +195,35 @@ def _merged(one: Block, two: Block) -> Block:
     numbers = [*one.lines, *two.lines]
     order = sorted(range(len(numbers)), key=numbers.__getitem__)
     columns = [[*a, *b] for a, b in zip(one.columns, two.columns, strict=True)]
-    chosen = (list(map(column.__getitem__, order)) for column in columns)
-    return Block(tuple(chosen), list(map(numbers.__getitem__, order)))
+    in_order = (list(map(column.__getitem__, order)) for column in columns)
+    return Block(tuple(in_order), list(map(numbers.__getitem__, order)))
 
 
-def _unescaped(found: re.Match[str]) -> str:
-    code, letter = found.groups()
+def _unescaped(match: re.Match[str]) -> str:
+    code, letter = match.groups()
     return chr(int(code, 16)) if code else _ESCAPED.get(letter, letter)
 
 
 def write(path: str | Path, rows: Iterable[Row]) -> None:
-    """Write facts as N-Triples; `facts` gives back exactly their names.
+    """Write facts as N-Triples; `statements` reads exactly their names.
 
     A name that is an absolute IRI or a blank node (``_:label``, not as a relation) is written as
     such, any other under `rdf.BASE`.
 
-    Args:
-        path: compressed if it ends with ``.gz`` or ``.zst``; ``-`` for standard output.
-
     Raises:
-        ValueError: a name is empty or no Unicode text, or the file cannot be written, and what was
-            there before stays; or pyoxigraph is not installed.
+        ValueError: pyoxigraph is not installed; see also `writers.batches` and `writers.written`.
     """
     rdf.oxigraph()
     with written(path) as file:
         for batch in batches(rows, path):
             lines = [f"{term(h)} {term(r, relation=True)} {term(t)} .\n" for h, r, t in batch]
             file.write("".join(lines).encode())
+
+
+FORMAT = Format(
+    name="N-Triples",
+    endings=(".nt", ".ntriples"),
+    facts=facts_of(statements),
+    write=write,
+    statements=statements,
+)

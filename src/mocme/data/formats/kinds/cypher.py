@@ -1,12 +1,12 @@
-r"""Cypher statements for Neo4j; written only.
+r"""Cypher statements for Neo4j; write-only.
 
-Every entity is a node ``(:Entity {name: ...})``, every fact a relationship whose type is the name
-of its relation, as it stands, between backticks. The statements may be run again: they add what is
-not there. Facts are taken together by relation, up to `TOGETHER` in a statement; the same rows
-always give the same text. Run it by ``cypher-shell --file FILE``.
+Every entity is a node ``(:Entity {name: ...})``, and every fact a relationship whose type is the
+exact name of its relation, in backticks. The statements may be run repeatedly: they add only what
+is missing. Facts are grouped by relation, up to `GROUP` per statement; the same rows always give
+the same text. Run it with ``cypher-shell --file FILE``.
 
-How text is quoted follows the Cypher manual (string literals; names quoted by backticks, in which a
-backtick is doubled and ``\uXXXX`` is a character).
+Quoting follows the Cypher manual (string literals; names in backticks, in which a backtick is
+doubled and ``\uXXXX`` is a character).
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mocme.data.formats.named import FactColumns
+from mocme.data.formats.base import Format
+from mocme.data.formats.columns import FactColumns
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.writers import Row, batches, refusal, written
 
-# Facts in a statement.
-TOGETHER = 1000
-# What the index behind the constraint takes (8,167 bytes with its own overhead), and a type's name.
+# Facts per statement.
+GROUP = 1000
+# Limits of the index behind the constraint (8,167 bytes with its own overhead), and of a type.
 LONGEST_NAME, LONGEST_TYPE = 8000, 65534
 CONSTRAINT = (
     "CREATE CONSTRAINT entity_name IF NOT EXISTS FOR (e:Entity) REQUIRE e.name IS UNIQUE;\n"
 )
-# So that no program that reads the statements line by line changes a line end within a name.
-_CONTROLS = {place: f"\\u{place:04X}" for place in (*range(32), 127)}
+# Control characters are escaped, so that a program that reads the statements line by line does not
+# change a line end within a name.
+_CONTROLS = {code: f"\\u{code:04X}" for code in (*range(32), 127)}
 _IN_TEXT = _CONTROLS | {
     ord("\\"): "\\\\",
     ord('"'): '\\"',
@@ -48,25 +50,25 @@ def facts(path: str | Path, report: Report, columns: FactColumns | None = None) 
     )
 
 
-def write(path: str | Path, found: Iterable[Row]) -> None:
+def write(path: str | Path, rows: Iterable[Row]) -> None:
     """Write rows as statements.
 
     Raises:
-        ValueError: Neo4j cannot hold a name: one of an entity longer than 8,000 bytes, one of a
-            relation longer than 65,534 characters or with a null character; and those of
+        ValueError: Neo4j cannot hold a name: an entity's is longer than 8,000 bytes, or a
+            relation's is longer than 65,534 characters or contains a null character; see also
             `writers.batches` and `writers.written`.
     """
     with written(path) as file:
         file.write(CONSTRAINT.encode())
-        for batch in batches(found, path):
+        for batch in batches(rows, path):
             by_relation: dict[str, list[str]] = {}
             for head, relation, tail in batch:
                 pair = f"[{_text(head, path)}, {_text(tail, path)}]"
                 by_relation.setdefault(relation, []).append(pair)
             for relation, pairs in by_relation.items():
-                for start in range(0, len(pairs), TOGETHER):
-                    together = pairs[start : start + TOGETHER]
-                    file.write(_statement(_type(relation, path), together).encode())
+                for start in range(0, len(pairs), GROUP):
+                    group = pairs[start : start + GROUP]
+                    file.write(_statement(_type(relation, path), group).encode())
 
 
 def _statement(kind: str, pairs: list[str]) -> str:
@@ -88,11 +90,13 @@ def _text(name: str, path: str | Path) -> str:
 def _type(name: str, path: str | Path) -> str:
     remedy = "rename it, or write CSV, JSON lines or Parquet"
     if "\0" in name:
-        raise refusal(
-            path, name, "a null character, which the type of a relationship cannot", remedy
-        )
-    # Neo4j counts as Java does: a character beyond the first 65,536 is two.
+        problem = "a null character, which the type of a relationship cannot"
+        raise refusal(path, name, problem, remedy)
+    # Neo4j counts UTF-16 code units, as Java does: a character above U+FFFF counts as two.
     if len(name.encode("utf-16-le")) // 2 > LONGEST_TYPE:
         problem = f"more than {LONGEST_TYPE:,} characters, which a type cannot"
         raise refusal(path, name, problem, remedy)
     return f"`{name.translate(_IN_TYPES)}`"
+
+
+FORMAT = Format(name="Cypher", endings=(".cypher",), facts=facts, write=write, readable=False)

@@ -1,7 +1,7 @@
-"""Parquet with named columns of strings, read and written piece by piece.
+"""Parquet with named columns of strings, read and written in pieces.
 
-In the report, a line is a row, counted from 1. Parquet keeps what it needs at its end, so standard
-input is put into a file first; and it compresses by itself.
+In the report, a line is a row, counted from 1. Parquet stores its metadata at the end, so standard
+input is copied to a file first. Parquet has a compression of its own.
 """
 
 from __future__ import annotations
@@ -16,63 +16,64 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
-from mocme.data.formats.coded import of_arrow
-from mocme.data.formats.named import CellColumns, Wanted, places
+from mocme.data.formats.base import Format
+from mocme.data.formats.coded import from_arrow
+from mocme.data.formats.columns import CellColumns, Columns, column_indices
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import COMPRESSED
 from mocme.data.formats.writers import Row, batches, needs, written
 
-# Rows of names that are read at a time, and of other cells, which may be long texts.
-NAMES, CELLS = 1 << 18, 1 << 14
-# Bytes of a column that are fetched at a time; without it, it would be held whole.
+# Rows per block of names, and of other cells, which may be long texts.
+NAME_ROWS, CELL_ROWS = 1 << 18, 1 << 14
+# Bytes of a column that are fetched at a time; without a limit, a column chunk is held completely.
 BUFFER = 1 << 20
-# Batches that are written as one group of rows; so many are held.
+# Batches per row group; a row group is held in memory.
 GROUP = 4
 
 
-def facts(path: str | Path, report: Report, columns: Wanted = None) -> Iterator[Block]:
-    """Facts of a file, block by block. Columns that are not asked for are not read.
+def facts(path: str | Path, report: Report, columns: Columns = None) -> Iterator[Block]:
+    """Facts of a file, block by block. Other columns are not read.
 
     Args:
-        columns: which columns hold them; by default found by their names, see `named.places`.
+        columns: which columns are read; see `columns.column_indices` for the default.
 
     Raises:
-        ValueError: the file cannot be read, or has no such columns, or they are not of strings.
+        ValueError: the file cannot be read, or lacks the columns, or they are not strings.
     """
     with needs("pyarrow", "Parquet files"):
         import pyarrow
         import pyarrow.parquet
     strict = not isinstance(columns, CellColumns)
-    # As a plain path: a star, a tilde or an address in it mean nothing.
-    with _file(path, report) as real, _named(path, pyarrow), pyarrow.OSFile(real) as opened:
-        # Unless told otherwise, all columns of a group of rows would be fetched at once.
+    # OSFile takes a plain path: a star, a tilde or an address in it has no special meaning.
+    with _checked(path, report) as real, _readable(path, pyarrow), pyarrow.OSFile(real) as opened:
+        # By default, all columns of a row group would be fetched at once.
         file = pyarrow.parquet.ParquetFile(
             opened, buffer_size=BUFFER, pre_buffer=False, arrow_extensions_enabled=False
         )
         schema = file.schema_arrow
-        chosen = [schema.names[place] for place in places(schema.names, columns, str(path))]
+        chosen = [schema.names[index] for index in column_indices(schema.names, columns, str(path))]
         for name in chosen:
-            _check(schema.field(name), strict, path, pyarrow)
-        size = NAMES if strict else CELLS
+            _check_type(schema.field(name), strict, path, pyarrow)
+        size = NAME_ROWS if strict else CELL_ROWS
         for batch in file.iter_batches(size, columns=chosen, use_threads=False):
-            found = [_strings(batch.column(name), pyarrow) for name in chosen]
-            block = _block(found, chosen, report, strict)
+            arrays = [_strings(batch.column(name), pyarrow) for name in chosen]
+            block = _block(arrays, chosen, report, strict)
             report.rows += len(block.lines)
             if block.lines:
                 yield block
         if report.lines != file.metadata.num_rows:
             raise ValueError(
-                f"{path}: says that it has {file.metadata.num_rows:,} rows, but {report.lines:,} "
+                f"{path}: its metadata says {file.metadata.num_rows:,} rows, but {report.lines:,} "
                 f"could be read; export it again"
             )
 
 
-def write(path: str | Path, found: Iterable[Row]) -> None:
+def write(path: str | Path, rows: Iterable[Row]) -> None:
     """Write rows with the columns head, relation and tail. Parquet holds every name.
 
     Raises:
-        ValueError: those of `writers.batches` and `writers.written`, and for the ending of a
-            compression.
+        ValueError: the name of the file has the ending of a compression; see also
+            `writers.batches` and `writers.written`.
     """
     with needs("pyarrow", "Parquet files"):
         import pyarrow
@@ -84,20 +85,20 @@ def write(path: str | Path, found: Iterable[Row]) -> None:
         written(path) as file,
         pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
-        parts = (
+        record_batches = (
             pyarrow.record_batch([pyarrow.array(c) for c in zip(*batch, strict=True)], schema)
-            for batch in batches(found, path)
+            for batch in batches(rows, path)
         )
-        while group := list(islice(parts, GROUP)):
+        while group := list(islice(record_batches, GROUP)):
             writer.write_table(pyarrow.Table.from_batches(group))
 
 
 @contextmanager
-def _file(path: str | Path, report: Report) -> Iterator[str]:
-    """Where the bytes lie, which start as those of Parquet do; their SHA-256 is in the report.
+def _checked(path: str | Path, report: Report) -> Iterator[str]:
+    """The path of a file that starts as Parquet does; the report gets its SHA-256.
 
     Raises:
-        ValueError: they cannot be read, or start otherwise.
+        ValueError: the file cannot be read, or starts otherwise.
     """
     with ExitStack() as stack:
         try:
@@ -109,7 +110,7 @@ def _file(path: str | Path, report: Report) -> Iterator[str]:
                 file = stack.enter_context(Path(path).open("rb"))
             if file.read(4) != b"PAR1":
                 raise ValueError(
-                    f"{path}: is no Parquet file; check its ending, and decompress it if it is "
+                    f"{path}: is not a Parquet file; check its ending, and decompress it if it is "
                     f"compressed (Parquet compresses by itself)"
                 )
             file.seek(0)
@@ -121,8 +122,8 @@ def _file(path: str | Path, report: Report) -> Iterator[str]:
 
 
 @contextmanager
-def _named(path: str | Path, pyarrow: Any) -> Iterator[None]:
-    """Turns what pyarrow says of a file into an error that names it."""
+def _readable(path: str | Path, pyarrow: Any) -> Iterator[None]:
+    """Turn an error of pyarrow into one that names the file."""
     try:
         yield
     except (pyarrow.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
@@ -132,34 +133,34 @@ def _named(path: str | Path, pyarrow: Any) -> Iterator[None]:
         ) from error
 
 
-def _check(field: Any, strict: bool, path: str | Path, pyarrow: Any) -> None:
-    """Whether a column holds strings; where it need not hold names, what can be written as one."""
+def _check_type(field: Any, strict: bool, path: str | Path, pyarrow: Any) -> None:
+    """Refuse a column that does not hold strings, or without `strict`, that has nested values."""
     kind = field.type.value_type if pyarrow.types.is_dictionary(field.type) else field.type
-    known = pyarrow.types
-    if known.is_string(kind) or known.is_large_string(kind) or known.is_string_view(kind):
+    types = pyarrow.types
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return
-    if not strict and not known.is_nested(kind):
+    if not strict and not types.is_nested(kind):
         return
-    remedy = "cast it to string first, as only you know how its values are to be written"
-    if known.is_nested(kind):
-        remedy = "write a row for each value (lists are taken from JSON lines only)"
+    remedy = "cast it to string first, because only you know how its values are to be written"
+    if types.is_nested(kind):
+        remedy = "write a row for each value (lists are read from JSON lines only)"
     raise ValueError(f"{path}: the column {field.name!r} holds {field.type}, not names; {remedy}")
 
 
 def _strings(column: Any, pyarrow: Any) -> Any:
-    """A column as an array of strings, of which neither length nor encoding has been looked at."""
+    """A column as an array of strings, whose offsets and encoding are not validated yet."""
     if pyarrow.types.is_dictionary(column.type):
-        # Unlike a cast, this looks whether the indices, which are the file's, are within bounds.
+        # Unlike a cast, `take` checks that the indices, which come from the file, are in range.
         column = column.dictionary.take(column.indices)
     return column.cast(pyarrow.large_string())
 
 
 def _block(columns: Sequence[Any], names: Sequence[str], report: Report, strict: bool) -> Block:
-    """The rows of some arrays without null or an empty name; the others go into the report."""
+    """The rows of some arrays without nulls and empty names; the others go into the report."""
     first = report.lines + 1
     report.lines += len(columns[0])
-    whole = [_whole(column, strict) for column in columns]
-    texts = tuple(column for column in whole if column is not None)
+    complete = [_complete(column, strict) for column in columns]
+    texts = tuple(column for column in complete if column is not None)
     if len(texts) == len(columns):
         return Block(texts, range(first, report.lines + 1))
     rows: list[tuple[str, ...]] = []
@@ -181,8 +182,8 @@ def _block(columns: Sequence[Any], names: Sequence[str], report: Report, strict:
     return Block(tuple(map(list, zip(*rows, strict=True))) or ([],) * len(names), numbers)
 
 
-def _whole(column: Any, strict: bool) -> Sequence[str] | None:
-    """The cells of an array that are all text, and, where `strict`, names; None if some are not."""
+def _complete(column: Any, strict: bool) -> Sequence[str] | None:
+    """The cells of an array if all are text, and with `strict`, not empty; otherwise None."""
     try:
         column.validate(full=True)
     except ValueError:
@@ -192,5 +193,8 @@ def _whole(column: Any, strict: bool) -> Sequence[str] | None:
     if not strict:
         cells: list[str] = column.to_numpy(zero_copy_only=False).tolist()
         return cells
-    coded = of_arrow(column)
+    coded = from_arrow(column)
     return coded if all(coded.names) else None
+
+
+FORMAT = Format(name="Parquet", endings=(".parquet",), facts=facts, write=write, cells=facts)
