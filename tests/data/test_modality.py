@@ -52,7 +52,10 @@ def test_a_modality_knows_which_entities_have_it() -> None:
         ({"rows": torch.tensor([0, 2, 2])}, "ascend within 0 .. 5"),
         ({"rows": torch.tensor([2, 0, 5])}, "ascend within 0 .. 5"),
         ({"rows": torch.tensor([0, 2, 5], dtype=torch.int32)}, "int32"),
-        ({"values": torch.tensor([[0.0], [float("nan")], [1.0]])}, "1 vectors contain NaN.*entity 2"),
+        (
+            {"values": torch.tensor([[0.0], [float("nan")], [1.0]])},
+            "1 vectors contain NaN.*entity 2",
+        ),
         ({"values": torch.tensor([[float("inf")]] * 3)}, "3 vectors contain NaN or inf.*entity 0"),
         ({"values": torch.tensor([[1e300]] * 3, dtype=torch.float64)}, "in float32"),
     ],
