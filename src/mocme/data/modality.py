@@ -163,14 +163,14 @@ class Basis:
     """How pairs were built and from what, so that pairs of new entities can be built alike.
 
     Attributes:
-        way: the method, a key of `mocme.data.pairs.build.METHODS`.
+        method: a key of `mocme.data.pairs.build.METHODS`.
         settings: settings of the method, JSON values by name.
         texts: the names and texts that were read, by role (``names``, ``texts``).
         vectors: the vectors that were compared, if no dense modality has them.
         modality: the dense modality with the vectors that were compared.
     """
 
-    way: str
+    method: str
     settings: Mapping[str, Any]
     texts: Mapping[str, EntityTexts] = field(default_factory=dict)
     vectors: Modality | None = None
@@ -184,7 +184,7 @@ class Basis:
         if self.vectors is not None:
             packed, _ = self.vectors.packed()
             tensors |= {f"basis/{name}": tensor for name, tensor in packed.items()}
-        fields = {"way": self.way, "settings": dict(self.settings), "modality": self.modality}
+        fields = {"way": self.method, "settings": dict(self.settings), "modality": self.modality}
         return tensors, {"basis": json.dumps({**fields, "texts": list(self.texts)})}
 
     @staticmethod
