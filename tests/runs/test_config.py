@@ -158,7 +158,7 @@ def test_overrides_by_dotted_path() -> None:
         ({"modalities.x": 3}, "modalities.x: must be a table with a kind"),
         ({"modalities.x.paths": ["a"]}, "modalities.x: must be a table with a kind"),
         ({"modalities.x": {"kind": "words"}}, "modalities.x.paths: is missing"),
-        ({"modalities.x": {"kind": "words", "paths": []}}, "modalities.x: paths is a list"),
+        ({"modalities.x": {"kind": "words", "paths": []}}, "modalities.x: paths must be a list"),
     ],
 )
 def test_wrong_settings_are_named_by_their_path(changes: dict[str, Any], message: str) -> None:
