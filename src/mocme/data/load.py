@@ -10,7 +10,7 @@ from mocme.data.benchmarks.registry import Benchmark, Version
 from mocme.data.graph import Graph
 from mocme.data.ingest.reader import RATIOS, read_path
 from mocme.data.quality.raw_rows import RawGraph
-from mocme.data.reviewed import reviewed
+from mocme.data.reviews import apply_reviews
 
 
 def load(
@@ -35,7 +35,7 @@ def load(
         version: of a benchmark by name: ``repaired``, without the defects of its splits (the
             default), or ``as-published``.
         reviews: decisions of ``mocme serve``: accepted facts are added to train, rejected ones
-            become hard negatives (see `mocme.data.reviewed`).
+            become hard negatives (see `mocme.data.reviews`).
 
     Raises:
         ValueError: with the file, the line and the remedy.
@@ -47,7 +47,7 @@ def load(
     else:
         benchmark, folder = _find_benchmark(str(data), version or "repaired")
         graph = _with_notes(read_path(folder)[0], benchmark, folder)
-    return graph if reviews is None else reviewed(graph, reviews)
+    return graph if reviews is None else apply_reviews(graph, reviews)
 
 
 def load_raw(data: str | Path) -> RawGraph:
