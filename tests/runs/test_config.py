@@ -212,24 +212,18 @@ def test_wrong_settings_are_named_by_their_path(changes: dict[str, Any], message
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("experts.embedding.embedding_dim", "experts.embedding.embedding_dim"),
-        ("experts.embedding.init_std", "experts.embedding.init_std"),
-        ("experts.embedding.views.count", "experts.embedding.views.count"),
-        ("experts.embedding.scorer.kind", "experts.embedding.scorer.kind"),
-        ("experts.embedding.scorer.relation_dim", "experts.embedding.scorer.relation_dim"),
-        ("experts.rules", "experts.rules"),
-        ("experts.embedding.training.epochs", "experts.embedding.training.epochs"),
-        ("experts.embedding.training.batch_size", "experts.embedding.training.batch_size"),
-        ("seed", "seed"),
-        (
-            "experts.embedding.training.optimizer.embedding_lr",
-            "experts.embedding.training.optimizer.embedding_lr",
-        ),
-        (
-            "experts.embedding.training.optimizer.dense_lr",
-            "experts.embedding.training.optimizer.dense_lr",
-        ),
-        ("experts.embedding.training.objective.n3", "experts.embedding.training.objective.n3"),
+        ("model.width", "experts.embedding.embedding_dim"),
+        ("model.initial", "experts.embedding.init_std"),
+        ("model.experts.count", "experts.embedding.views.count"),
+        ("model.scorer.kind", "experts.embedding.scorer.kind"),
+        ("model.scorer.relation_width", "experts.embedding.scorer.relation_dim"),
+        ("model.patterns", "experts.rules"),
+        ("training.passes", "experts.embedding.training.epochs"),
+        ("training.batch", "experts.embedding.training.batch_size"),
+        ("training.seed", "seed"),
+        ("training.optimizer.tables", "experts.embedding.training.optimizer.embedding_lr"),
+        ("training.optimizer.dense", "experts.embedding.training.optimizer.dense_lr"),
+        ("training.objective.n3", "experts.embedding.training.objective.n3"),
     ],
 )
 def test_a_setting_of_the_first_version_is_an_error_that_names_the_new_one(
