@@ -230,9 +230,9 @@ class Explanation:
         """A data frame with a row for each piece of evidence.
 
         Columns: ``part`` (modality, fact, token, pattern, path or neighbour), ``of`` (head or
-        tail), ``by`` (what is compared for neighbours), ``name``, and ``value``: the fall of the score
-        without the modality, the change of the score without the training fact or token, the log
-        odds of the pattern, the cosine of the neighbour. Paths have none (NaN).
+        tail), ``by`` (what is compared for neighbours), ``name``, and ``value``: the fall of the
+        score without the modality, the change of the score without the training fact or token, the
+        log odds of the pattern, the cosine of the neighbour. Paths have none (NaN).
 
         Raises:
             ImportError: pandas is not installed.
