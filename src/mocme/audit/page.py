@@ -260,7 +260,7 @@ def _modalities(audit: Audit) -> Markup:
 
 
 def _coverage_bars(audit: Audit) -> list[Bar]:
-    """A bar for each modality; of vectors, fillers apart."""
+    """A bar for each modality; suspected fillers among vectors have a colour of their own."""
     bars = []
     for name, vectors in audit.coverage.dense.items():
         shared = vectors.in_groups if vectors.largest_share >= COMMON else 0

@@ -103,7 +103,7 @@ def _run(
 
 
 def _render(spec: BenchmarkSpec, planned: Sequence[PlannedRun], page: Path, check: bool) -> None:
-    """Put the tables of results on a page, or check that they are there."""
+    """Put the tables of results on a page, or check that they are up to date."""
     from mocme.benchmark.markdown import gather, put, render
     from mocme.benchmark.plot import draw
 
