@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mocme.core.table import data_frame
 from mocme.data.graph import SPLITS, AnswerIndex, Graph, Queries
+
+if TYPE_CHECKING:
+    import pandas
 
 Advance = Callable[[int, int], None]
 # Rows of scores that are counted at a time.
@@ -78,6 +82,16 @@ class Ranks:
     def realistic(self) -> Float[Tensor, " n"]:
         """The mean of the optimistic and the pessimistic rank."""
         return 1 + self.above.double() + self.ties.double() / 2
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A data frame with a row for each pair: its ids, counts and the three ranks.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        counted = ("head", "relation", "answer", "above", "ties", "candidates")
+        ranks = ("optimistic", "pessimistic", "realistic")
+        return data_frame({name: getattr(self, name).numpy() for name in (*counted, *ranks)})
 
 
 def hidden(graph: Graph, split: str) -> AnswerIndex:

@@ -1,4 +1,4 @@
-"""`mocme add`, `additions`, `remove`: entities that a run was not trained with."""
+"""`mocme entities`: add entities that a run was not trained with, list and remove them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
-from mocme.cli.options import common, echo_json, facts_in
+from mocme.cli.options import OrderedGroup, common, echo_json, read_facts
 from mocme.core.console import bar, moving, show
+from mocme.core.table import TextTable, columns
 
 
-@click.command()
+@click.group(cls=OrderedGroup)
+def entities() -> None:
+    """Add new entities to a trained run, list and remove them; nothing is retrained."""
+
+
+@entities.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("name", required=False)
 @click.option("--fact", "facts", multiple=True, metavar="H<TAB>R<TAB>T", help="A fact of it.")
@@ -21,24 +25,27 @@ from mocme.core.console import bar, moving, show
     "--facts",
     "file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Facts of it, a TSV file.",
+    help="A TSV file of its facts.",
 )
 @click.option(
-    "--text", "texts", multiple=True, help="For every modality made of texts; repeat for several."
+    "--text",
+    "texts",
+    multiple=True,
+    help="Text for every modality made of texts; repeat for several.",
 )
 @click.option(
     "--name",
     "names",
     multiple=True,
     metavar="TEXT",
-    help="What texts call it, if not NAME; for pairs made of names. Repeat for several.",
+    help="Its name in texts, if not NAME; for pairs made of names. Repeat for several.",
 )
 @click.option(
     "--number",
     "numbers",
     multiple=True,
     metavar="ATTRIBUTE=NUMBER",
-    help="For every modality made of numbers.",
+    help="Number for every modality made of numbers.",
 )
 @click.option(
     "--content",
@@ -50,12 +57,12 @@ from mocme.core.console import bar, moving, show
 @click.option(
     "--tokens", multiple=True, metavar="MODALITY=TOKEN", help="Repeat for several of a modality."
 )
-@click.option("--vectors", multiple=True, metavar="MODALITY=FILE.npy", help="A ready vector.")
+@click.option("--vectors", multiple=True, metavar="MODALITY=FILE.npy", help="An encoded vector.")
 @click.option(
     "--from",
     "batch",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Many entities, JSON lines: all of them are added, or none.",
+    help="Add many entities from JSON lines: all of them, or none.",
 )
 @common("device", "threads", "json", "trust")
 def add(
@@ -78,71 +85,69 @@ def add(
 ) -> None:
     """Add the entity NAME to a trained run; nothing is retrained.
 
-    From then on it takes part in every question. `mocme remove` takes it back.
+    All questions include it from then on. `mocme entities remove` removes it.
     """
     from mocme.core.device import use_threads
     from mocme.inductive.new_entity import NewEntity, read_entities
     from mocme.runs.run import Run
 
     use_threads(threads)
-    parts = (facts, file, texts, names, numbers, content, files, tokens, vectors)
-    if (name is None) == (batch is None) or (batch is not None and any(parts)):
-        raise click.UsageError("give a NAME with what is known of it, or --from a file alone")
+    described = any((facts, file, texts, names, numbers, content, files, tokens, vectors))
+    if (name is None) == (batch is None) or (batch is not None and described):
+        raise click.UsageError("give a NAME with its content and facts, or --from a file alone")
     if batch is not None:
-        entities = read_entities(batch)
+        new_entities = read_entities(batch)
     else:
-        given = _content(content, files, tokens, vectors)
-        entities = [
+        new_entities = [
             NewEntity(
                 str(name),
                 _facts(facts, file),
                 list(texts) or None,
                 {key: _number(key, text) for key, text in map(_pair, numbers)} or None,
-                given,
+                _content(content, files, tokens, vectors),
                 names=names,
             )
         ]
-    opened = Run.open(run, trust_code)
+    trained = Run.open(run, trust_code)
     with bar("adding", quiet=as_json) as (progress, task):
-        made = opened.add_all(entities, device, moving(progress, task))
+        added = trained.add_all(new_entities, device, moving(progress, task))
     if as_json:
-        echo_json([item.as_dict() for item in made])
+        echo_json([addition.as_dict() for addition in added])
         return
-    for item in made:
-        click.echo(repr(item))
+    for addition in added:
+        click.echo(repr(addition))
     if batch is None:
         click.echo(f"next: mocme predict {run} --about {name!r}")
 
 
-@click.command()
+@entities.command("list")
 @click.argument("run", type=click.Path(path_type=Path))
 @common("json", "trust")
-def additions(run: Path, as_json: bool, trust_code: bool) -> None:
+def list_entities(run: Path, as_json: bool, trust_code: bool) -> None:
     """List the entities that were added to a run."""
     from mocme.runs.run import Run
 
-    found = Run.open(run, trust_code).additions()
+    additions = Run.open(run, trust_code).additions()
     if as_json:
-        echo_json([item.as_dict() for item in found])
+        echo_json([addition.as_dict() for addition in additions])
         return
-    if not found:
+    if not additions:
         click.echo("no additions")
         return
-    table = Table("entity", "facts", "content", "added", "notes")
-    for item in found:
-        about = item.as_dict()
-        given = "\n".join(f"{key}: {what}" for key, what in about["given"].items())
-        cells = [item.name, str(len(item.facts)), given, item.time, "\n".join(item.notes)]
-        table.add_row(*(Text(cell) for cell in cells))
-    show(table)
+    rows = []
+    for addition in additions:
+        given = "\n".join(f"{key}: {text}" for key, text in addition.as_dict()["given"].items())
+        facts, notes = str(len(addition.facts)), "\n".join(addition.notes)
+        rows.append([addition.name, facts, given, addition.time, notes])
+    show(TextTable(columns("entity", "facts", "content", "added", "notes"), rows))
 
 
-@click.command()
+@entities.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("names", nargs=-1, required=True)
 @common("trust")
 def remove(run: Path, names: tuple[str, ...], trust_code: bool) -> None:
-    """Take additions back; without any, the run's files are as they were."""
+    """Remove added entities; without any, the run's files are those of the training again."""
     from mocme.runs.run import Run
 
     Run.open(run, trust_code).remove(*names)
@@ -150,7 +155,8 @@ def remove(run: Path, names: tuple[str, ...], trust_code: bool) -> None:
 
 
 def _facts(lines: tuple[str, ...], file: Path | None) -> list[tuple[str, str, str]]:
-    found = []
+    """Facts of the options --fact and --facts."""
+    facts = []
     for line in lines:
         parts = line.split("\t")
         if len(parts) != 3:
@@ -158,10 +164,10 @@ def _facts(lines: tuple[str, ...], file: Path | None) -> list[tuple[str, str, st
                 f"--fact {line!r} has {len(parts)} parts between tabs; give head, relation and "
                 f"tail, in most shells as $'Chad\\tborders\\tNiger'"
             )
-        found.append((parts[0], parts[1], parts[2]))
+        facts.append((parts[0], parts[1], parts[2]))
     if file is not None:
-        found += facts_in(file)[0]
-    return found
+        facts += read_facts(file)[0]
+    return facts
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -184,17 +190,17 @@ def _content(
     tokens: tuple[str, ...],
     vectors: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Content by modality; a modality is given in one way only."""
+    """Content by modality; each modality may be given in one way only."""
     from mocme.inductive.new_entity import vector
 
-    several: dict[str, list[str]] = {}
+    raw: dict[str, list[str]] = {}
     for key, value in map(_pair, (*texts, *files)):
-        several.setdefault(key, []).append(value)
-    sets: dict[str, set[str]] = {}
+        raw.setdefault(key, []).append(value)
+    token_sets: dict[str, set[str]] = {}
     for key, value in map(_pair, tokens):
-        sets.setdefault(key, set()).add(value)
-    ready = {key: vector(Path(value)) for key, value in map(_pair, vectors)}
-    for key in [*several, *sets, *ready]:
-        if (key in several) + (key in sets) + (key in ready) > 1:
+        token_sets.setdefault(key, set()).add(value)
+    encoded = {key: vector(Path(value)) for key, value in map(_pair, vectors)}
+    for key in [*raw, *token_sets, *encoded]:
+        if (key in raw) + (key in token_sets) + (key in encoded) > 1:
             raise ValueError(f"{key}: is given in two ways; give one")
-    return {**several, **sets, **ready}
+    return {**raw, **token_sets, **encoded}
