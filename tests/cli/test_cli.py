@@ -16,7 +16,14 @@ from click.testing import CliRunner, Result
 from mocme import cli
 from mocme.cli import demonstration
 
-SMALL = ("--set", "training.passes=2", "--set", "model.width=16", "--threads", "1")
+SMALL = (
+    "--set",
+    "experts.embedding.training.epochs=2",
+    "--set",
+    "experts.embedding.embedding_dim=16",
+    "--threads",
+    "1",
+)
 
 
 def call(*words: object) -> Result:
@@ -102,19 +109,25 @@ def test_own_data_in_a_folder(tmp_path: Path) -> None:
 
 
 def test_resume_of_a_finished_run_changes_nothing(run: Path) -> None:
-    before = (run / "model.safetensors").read_bytes()
+    before = (run / "experts/embedding.safetensors").read_bytes()
     result = call("resume", run)
     assert result.exit_code == 0
     assert "already finished after 2 epochs" in result.stdout
-    assert (run / "model.safetensors").read_bytes() == before
+    assert (run / "experts/embedding.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("train", "nonsense", "--out", "OUT"), "no such experiment"),
-        (("train", "mocme", "--out", "OUT", "--set", "training.passez=1"), "training.passez"),
-        (("train", "mocme", "--out", "OUT", "--set", "training.passes"), "path=value"),
+        (
+            ("train", "mocme", "--out", "OUT", "--set", "experts.embedding.training.passez=1"),
+            "experts.embedding.training.passez",
+        ),
+        (
+            ("train", "mocme", "--out", "OUT", "--set", "experts.embedding.training.epochs"),
+            "path=value",
+        ),
         (("train", "mocme", "--out", "OUT", "--data", "nowhere"), "nowhere"),
         (("train", "mocme", "--out", "OUT", "--device", "tpu"), "device must be"),
         (("train", "mocme", "--out", "OUT", "--threads", "0"), "threads"),
@@ -202,7 +215,12 @@ def test_a_calibration_is_shown(run: Path) -> None:
 def test_a_run_that_cannot_be_calibrated_does_not_mention_calibration(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.tsv").write_text("a\tr\tb\nb\tr\tc\nc\ts\ta\n")
-    few = ("--set", "training.passes=1", "--set", "model.width=4")
+    few = (
+        "--set",
+        "experts.embedding.training.epochs=1",
+        "--set",
+        "experts.embedding.embedding_dim=4",
+    )
     trained = call(
         "train", "structure", "--data", tmp_path / "data", "--out", tmp_path / "run", *few
     )

@@ -16,7 +16,7 @@ from mocme.runs.run import Run
 
 def test_new_facts_are_new(tmp_path: Path) -> None:
     graph = load("atlas")
-    settings = {"training.passes": 2, "model.width": 16}
+    settings = {"experts.embedding.training.epochs": 2, "experts.embedding.embedding_dim": 16}
     run = mocme.train(graph, EXPERIMENTS["structure only"], out=tmp_path / "r", settings=settings)
     predictions = new_facts(run.predictor(), 5)
     assert len(predictions) == 5
@@ -36,7 +36,7 @@ def test_new_facts_are_new(tmp_path: Path) -> None:
     assert len({item.relation for item in predictions}) == 5
 
 
-SMALL = {"training.seed": 0, "training.passes": 2, "model.width": 4}
+SMALL = {"seed": 0, "experts.embedding.training.epochs": 2, "experts.embedding.embedding_dim": 4}
 
 
 def test_a_run_in_the_folder_is_never_lost(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_run_in_the_folder_is_never_lost(tmp_path: Path) -> None:
     again = trained(graph, small, folder, "cpu", report=lines.append)
     assert again.path == first.path
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == files
-    other = Experiment.load("structure", {**SMALL, "training.passes": 1})
+    other = Experiment.load("structure", {**SMALL, "experts.embedding.training.epochs": 1})
     assert trained(graph, other, folder, "cpu", report=lines.append).finished
     assert (tmp_path / "default-1/reviews.sqlite").read_text() == "decisions"
     assert [text.split(str(folder))[1].split(",")[0] for text in lines] == [
@@ -60,7 +60,9 @@ def test_a_run_in_the_folder_is_never_lost(tmp_path: Path) -> None:
 
 def test_a_stopped_demonstration_is_resumed(tmp_path: Path) -> None:
     graph, folder, lines = load("atlas"), tmp_path / "default", list[str]()
-    small = Experiment.load("structure", SMALL | {"training.checkpoint_seconds": 0})
+    small = Experiment.load(
+        "structure", SMALL | {"experts.embedding.training.checkpoint_seconds": 0}
+    )
     with pytest.raises(mocme.Interrupted):
         trained(graph, small, folder, "cpu", Stop(2), lines.append)
     assert not Run.open(folder).finished
@@ -68,20 +70,23 @@ def test_a_stopped_demonstration_is_resumed(tmp_path: Path) -> None:
     assert "is resumed" in lines[0]
 
 
-@pytest.mark.parametrize("patterns", [None, {"support": 2}])
+@pytest.mark.parametrize("rules", [None, {"support": 2}])
 def test_a_training_of_two_stages_shows_the_current_one(
-    patterns: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    rules: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings: dict[str, Any] = {"training.passes": 2, "model.width": 4}
-    if patterns:
-        settings["model.patterns"] = patterns
+    settings: dict[str, Any] = {
+        "experts.embedding.training.epochs": 2,
+        "experts.embedding.embedding_dim": 4,
+    }
+    if rules:
+        settings["experts.rules"] = rules
     with TrainingDisplay("MoCME") as display:
-        mocme.train("atlas", "structure", out=tmp_path / "r", settings=settings, watch=display)
+        mocme.train("atlas", "structure", out=tmp_path / "r", settings=settings, observer=display)
     output = " ".join(capsys.readouterr().err.split())
-    stages = ["MoCME, stage 1 of 2: embeddings, 2 epochs", "MoCME, stage 2 of 2: patterns"]
-    if not patterns:
+    stages = ["MoCME, stage 1 of 2: embeddings, 2 epochs", "MoCME, stage 2 of 2: rules"]
+    if not rules:
         assert "stage" not in output
         return
-    lines = (stages[0], "epoch 2 of 2", stages[1], "patterns 1")
+    lines = (stages[0], "epoch 2 of 2", stages[1], "rules 1")
     positions = [output.index(line) for line in lines]
     assert positions == sorted(positions)

@@ -67,7 +67,16 @@ def test_raw_files_to_predictions_in_three_commands(part: Path, tmp_path: Path) 
     assert {"names.tsv", "numbers.tsv", "image.tsv", "image"} <= {p.name for p in raw.iterdir()}
     output = call("encode", "all", raw, "--threads", 1)
     assert "0 unusable" in output
-    call("train", "default", "--data", raw, "--out", run, "--set", "training.passes=1")
+    call(
+        "train",
+        "default",
+        "--data",
+        raw,
+        "--out",
+        run,
+        "--set",
+        "experts.embedding.training.epochs=1",
+    )
     question = ["predict", str(run), "--head", "Chad", "-r", "borders", "--json"]
     answers = json.loads(CliRunner().invoke(main, question).stdout)["predictions"]
     assert len(answers) == 10
@@ -267,18 +276,18 @@ def test_features_of_another_folder_are_used_in_training(part: Path, tmp_path: P
         "--set", "at_most=1.0")  # fmt: skip
     encode(part)
     call("train", "default", "--data", part, "--features", out, "--out", tmp_path / "a",
-        "--set", "training.passes=1")  # fmt: skip
+        "--set", "experts.embedding.training.epochs=1")  # fmt: skip
     about = json.loads((tmp_path / "a" / "run.json").read_text())
     assert set(about["modalities"]) == {"text", "image", "number", *PAIRS, "w"}
     call("train", "structure", "--data", part, "--features", out, "--out", tmp_path / "b",
-        "--set", "training.passes=1")  # fmt: skip
+        "--set", "experts.embedding.training.epochs=1")  # fmt: skip
     assert json.loads((tmp_path / "b" / "run.json").read_text())["modalities"] == []
     experiment = tmp_path / "own.toml"
     experiment.write_text(
         'extends = "default"\n[modalities.number]\nkind = "numbers"\npath = "numbers.tsv"\n'
     )
     call("train", experiment, "--data", part, "--features", out, "--out", tmp_path / "c",
-        "--set", "training.passes=1")  # fmt: skip
+        "--set", "experts.embedding.training.epochs=1")  # fmt: skip
     notes = json.loads((tmp_path / "c" / "run.json").read_text())["notes"]
     assert any("w is not used" in note for note in notes)
 

@@ -98,16 +98,16 @@ def complete(
             click.echo(_cost_line(questions, seconds), err=True)
         _search(completion, state, questions, as_json)
         if judge:
-            _print_judgement(_judgement(completion.found, graph), as_json)
+            _print_judgement(_judgement(completion.facts, graph), as_json)
             return
         assert out is not None
         assert state is not None
-        writing.write(out, completion.found, graph, guard=guard)
+        writing.write(out, completion.facts, graph, guard=guard)
         state.remove()
     if as_json:
-        echo_json({"facts": len(completion.found), "out": str(out), "questions": questions})
+        echo_json({"facts": len(completion.facts), "out": str(out), "questions": questions})
         return
-    click.echo(f"{len(completion.found):,} new facts written to {out}")
+    click.echo(f"{len(completion.facts):,} new facts written to {out}")
 
 
 class _State:
@@ -132,7 +132,7 @@ class _State:
             return
         if metadata.get("identity") != self.identity:
             return
-        self.completion.found = CompletedFacts(*(tensors[name] for name in COLUMNS))
+        self.completion.facts = CompletedFacts(*(tensors[name] for name in COLUMNS))
         self.completion.done = int(metadata["done"])
 
     def keep(self) -> None:
@@ -141,7 +141,7 @@ class _State:
 
         from mocme.data.formats.writers import written
 
-        facts = self.completion.found
+        facts = self.completion.facts
         tensors = {name: getattr(facts, name).contiguous() for name in COLUMNS}
         metadata = {"identity": self.identity, "done": str(self.completion.done)}
         with written(self.path) as file:

@@ -40,7 +40,7 @@ def run(out: Path, seed: int, device: str) -> None:
     for number, (title, name) in enumerate(EXPERIMENTS.items(), 1):
         console.print(f"Training {number} of {len(EXPERIMENTS)}: {title}")
         folder = out / name.rpartition("/")[2]
-        experiment = Experiment.load(name, {"training.seed": seed})
+        experiment = Experiment.load(name, {"seed": seed})
         with TrainingDisplay(title) as display:
             runs[title] = trained(graph, experiment, folder, device, display, console.print)
     rows = []
@@ -81,13 +81,13 @@ def trained(
     """
     if (folder / "run.json").is_file():
         existing = Run.open(folder)
-        if existing.experiment.asked_as(experiment).settings() == experiment.settings():
+        if existing.experiment.as_asked(experiment).settings() == experiment.settings():
             if existing.finished:
                 report(f"{folder} is trained already, and is used as it is; delete it to retrain")
                 return existing
             if (folder / "checkpoints").is_dir():
                 report(f"{folder} was stopped before its end, and is resumed")
-                return training.resume(folder, device=device, watch=watch)
+                return training.resume(folder, device=device, observer=watch)
         renamed = next(
             path
             for number in itertools.count(1)
@@ -95,7 +95,7 @@ def trained(
         )
         folder.rename(renamed)
         report(f"{folder} held another training, which is kept as {renamed}")
-    return training.train(graph, experiment, out=folder, device=device, watch=watch)
+    return training.train(graph, experiment, out=folder, device=device, observer=watch)
 
 
 def new_facts(predictor: Predictor, count: int) -> list[Prediction]:
@@ -116,7 +116,7 @@ def new_facts(predictor: Predictor, count: int) -> list[Prediction]:
     for block in tail_questions.split(BLOCK):
         queries = index.queries[block]
         with torch.no_grad():
-            scores = predictor.model.score(queries.to(predictor.model.device)).cpu()
+            scores = predictor.mixture.score(queries.to(predictor.mixture.device)).cpu()
         shares_BN = scores.softmax(1)
         # Known answers, and the head itself, do not compete.
         rows, known = index.rows(block)

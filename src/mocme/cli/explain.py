@@ -34,7 +34,7 @@ def explain(
     as_json: bool,
     trust_code: bool,
 ) -> None:
-    """Explain a fact by modalities, training facts, patterns, paths and neighbours.
+    """Explain a fact by modalities, training facts, rules, paths and neighbours.
 
     Whether the weights of modalities are faithful is measured when a run first explains a fact, and
     stored in the run.

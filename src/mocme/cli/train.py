@@ -34,7 +34,7 @@ from mocme.core.table import TextTable, columns
     "sets",
     multiple=True,
     metavar="PATH=VALUE",
-    help="Another value for a setting, for instance training.passes=3.",
+    help="Another value for a setting, for instance experts.embedding.training.epochs=3.",
 )
 @click.option(
     "--reviews",
@@ -65,7 +65,7 @@ def train(
     graph = load(data, version=splits, reviews=reviews)
     with TrainingDisplay() as display:
         run = train_run(
-            graph, settings, out=out, seed=seed, device=device, features=features, watch=display
+            graph, settings, out=out, seed=seed, device=device, features=features, observer=display
         )
     _report(run)
 
@@ -82,7 +82,7 @@ def resume(run: Path, device: str, threads: int | None, trust_code: bool) -> Non
     use_threads(threads)
     was_finished = Run.open(run, trust_code).finished
     with TrainingDisplay() as display:
-        finished = resume_run(run, device=device, watch=display, trust_code=trust_code)
+        finished = resume_run(run, device=device, observer=display, trust_code=trust_code)
     _report(finished, was_finished)
 
 

@@ -81,22 +81,34 @@ def modalities_line(run: Any) -> str:
     return f"modalities of {total:,} entities: {parts}{hint}"
 
 
-def patterns_line(record: Mapping[str, Any]) -> str:
-    """The number of patterns found, with their strength and sharpness."""
-    if not record["patterns"]:
-        return "patterns  none was found; a lower model.patterns.support or .confidence finds more"
-    line = f"patterns  {record['patterns']:,} found"
-    line += f"; strength {record['strength']:g}, sharpness {record['sharpness']:g}"
-    if "tried" in record:
-        best = max(row[2] for row in record["tried"])
-        line += f" chosen on valid: MRR {best:.4f} ({record['without']:.4f} without)"
-    else:
-        line += f" given by {record['chosen_by']}"
-    return f"{line}  {record['seconds']:.1f} s"
+def rules_line(name: str, fit: Mapping[str, Any]) -> str:
+    """The number of rules that an expert found."""
+    if not fit["rules"]:
+        return f"{name}  none was found; a lower experts.{name}.support or .confidence finds more"
+    return f"{name}  {fit['rules']:,} found"
+
+
+def mixture_lines(record: Mapping[str, Any]) -> list[str]:
+    """The weight of each expert in a sum, and how it was chosen."""
+    lines = []
+    for name, choice in record["experts"].items():
+        weight = record["weights"][name]
+        line = f"mixture  {name}: strength {weight['strength']:g}"
+        if len(choice.get("tried", [[0, 0, 0]])[0]) > 2:
+            line += f", sharpness {weight['sharpness']:g}"
+        if "tried" in choice:
+            best = max(row[-1] for row in choice["tried"])
+            line += f" chosen on valid: MRR {best:.4f} ({choice['without']:.4f} without)"
+        else:
+            line += f" given by {choice['chosen_by']}"
+        lines.append(line)
+    if lines:
+        lines[-1] += f"  {record['seconds']:.1f} s"
+    return lines
 
 
 class TrainingDisplay:
-    """The progress of a training: a bar, a line for each epoch, and its stages if it has two.
+    """The progress of a training: bars, a line for each epoch, and a line for each expert.
 
     Args:
         notes: whether to print the notes on the inputs at the start.
@@ -104,6 +116,7 @@ class TrainingDisplay:
 
     def __init__(self, title: str = "", notes: bool = True) -> None:
         self.bar, self.title, self.notes = bar(f"training {title}".strip()), title, notes
+        self.started, self.stages, self.stage_number = False, 0, 0
 
     def __enter__(self) -> TrainingDisplay:
         return self
@@ -112,37 +125,54 @@ class TrainingDisplay:
         self.bar.__exit__(*error)
 
     def start(self, trainer: Any, run: Any) -> None:
-        """Print the notes of a new training, and start the bar."""
+        """Print the notes of a new training, and start the bar of an expert's epochs."""
         if self.notes and not trainer.progress.step:
             echo_notes([*run.folder.about["notes"], modalities_line(run)])
-        self.progress, self.task = self.bar.__enter__()
-        self.epochs = trainer.settings.passes
-        self.progress.update(self.task, total=trainer.total_steps, completed=trainer.progress.step)
-        # Patterns are a second stage: they are mined and weighted after the embeddings.
-        self.has_patterns = run.experiment.parts()[1].patterns is not None
+        self._begin(run)
+        self.epochs = trainer.settings.epochs
+        self.task = self.progress.add_task(
+            self.bar.description, total=trainer.total_steps, completed=trainer.progress.step
+        )
         if not trainer.progress.done:
-            self._print_stage(1, f"embeddings, {self.epochs} epochs over the training facts")
+            self._print_stage(f"embeddings, {self.epochs} epochs over the training facts")
 
     def step(self, progress: Any) -> None:
         """Move the bar."""
         self.progress.update(self.task, completed=progress.step)
 
     def stage(self, name: str) -> Callable[[int, int], None]:
-        """Start a bar for the stage after the last epoch, and return its callback."""
-        self._print_stage(2, f"{name}, found in the training facts and weighted")
+        """Start a bar for a stage without epochs, and return its callback."""
+        self._begin(None)
+        self._print_stage(f"{name}, fitted on the training facts")
         return moving(self.progress, self.progress.add_task(name, total=None))
 
-    def _print_stage(self, number: int, description: str) -> None:
-        if self.has_patterns:
-            line = f"{self.title or 'training'}, stage {number} of 2: {description}"
+    def _begin(self, run: Any) -> None:
+        """Start the bar once."""
+        if self.started:
+            return
+        self.progress, first = self.bar.__enter__()
+        self.progress.remove_task(first)
+        self.stages = 0 if run is None else len(run.folder.about["experts"])
+        self.started = True
+
+    def _print_stage(self, description: str) -> None:
+        self.stage_number += 1
+        if 1 < self.stages >= self.stage_number:
+            count = f"stage {self.stage_number} of {self.stages}"
+            line = f"{self.title or 'training'}, {count}: {description}"
             self.progress.console.print(line, highlight=False, markup=False)
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Print the line of an epoch, or of the patterns."""
-        if "patterns" in record:
-            self.progress.console.print(patterns_line(record["patterns"]), highlight=False)
-            return
-        line = f"epoch {record['epoch']:3d} of {self.epochs}  loss {record['loss']:.4f}"
-        if "valid" in record:
-            line += f"  valid MRR {record['valid']['mrr']:.4f}"
-        self.progress.console.print(f"{line}  {record['seconds']:.1f} s", highlight=False)
+        """Print the line of an epoch, of a fitted expert, or of the mixture."""
+        lines = []
+        if "mixture" in record:
+            lines = mixture_lines(record["mixture"])
+        elif "fitted" in record:
+            lines = [rules_line(record["expert"], record["fitted"])] * ("rules" in record["fitted"])
+        else:
+            line = f"epoch {record['epoch']:3d} of {self.epochs}  loss {record['loss']:.4f}"
+            if "valid" in record:
+                line += f"  valid MRR {record['valid']['mrr']:.4f}"
+            lines = [f"{line}  {record['seconds']:.1f} s"]
+        for line in lines:
+            self.progress.console.print(line, highlight=False)

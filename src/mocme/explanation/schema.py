@@ -229,10 +229,10 @@ class Explanation:
     def to_pandas(self) -> pandas.DataFrame:
         """A data frame with a row for each piece of evidence.
 
-        Columns: ``part`` (modality, fact, token, pattern, path or neighbour), ``of`` (head or
+        Columns: ``part`` (modality, fact, token, rule, path or neighbour), ``of`` (head or
         tail), ``by`` (what is compared for neighbours), ``name``, and ``value``: the fall of the
         score without the modality, the change of the score without the training fact or token, the
-        log odds of the pattern, the cosine of the neighbour. Paths have none (NaN).
+        log odds of the rule, the cosine of the neighbour. Paths have none (NaN).
 
         Raises:
             ImportError: pandas is not installed.
@@ -240,7 +240,7 @@ class Explanation:
         evidence: list[tuple[str, str, str, str, float | None]] = [
             *(("modality", row.of, "", row.name, row.without) for row in self.modalities),
             *((row.kind, "", "", fact(row), row.change) for row in self.supports),
-            *(("pattern", "", "", row.name, row.share) for row in self.patterns),
+            *(("rule", "", "", row.name, row.share) for row in self.rules),
             *(("path", "", "", " | ".join(map(fact, path)), None) for path in self.paths),
         ]
         for near_to in self.neighbours:
