@@ -22,7 +22,7 @@ from mocme.data.features.ablations import Ablation, Replace
 from mocme.data.features.alignment import bound, from_npy, ids, match, stack, take
 from mocme.data.features.base import Source as Source
 from mocme.data.features.base import read_encoded
-from mocme.data.features.numeric import bin_sets, kept_edges, kept_scales, scaled
+from mocme.data.features.numeric import NumberVectors, bin_tokens, kept_scales
 from mocme.data.features.pair_sources import Mentions, Similar
 from mocme.data.features.tables import check_columns, gather, read_numbers
 from mocme.data.features.tokens import rarest
@@ -190,16 +190,13 @@ class Numbers(Source):
 
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         columns, notes = read_numbers(folder / self.path, graph.entities)
-        width = 2 + self.bins
-        values = torch.zeros(graph.num_entities, width * len(columns))
-        for place, (rows, cells) in enumerate(columns.values()):
-            first = width * place
-            values[rows, first : first + width] = scaled(cells, self.bins).float()
-        has = values[:, 1::width].any(1).nonzero().flatten()
+        vectors = NumberVectors(columns, self.bins)
+        values = torch.from_numpy(vectors.block(vectors.rows))
+        rows = torch.from_numpy(vectors.rows)
         provenance = {"source": str(folder / self.path), "attributes": "\t".join(columns)}
         provenance["sha256"] = file_digest(folder / self.path)
         provenance["scales"] = kept_scales(columns, self.bins)
-        dense = _checked(folder / self.path, values[has], has, graph.num_entities, provenance)
+        dense = _checked(folder / self.path, values, rows, graph.num_entities, provenance)
         return dense, notes
 
 
@@ -289,13 +286,11 @@ class Bins(Source):
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         columns, notes = read_numbers(folder / self.path, graph.entities)
         provenance = {"source": self.path, "sha256": file_digest(folder / self.path)}
-        provenance["edges"] = kept_edges(columns, self.bins)
-        tokens = rarest(
-            bin_sets(columns, self.bins),
+        tokens = bin_tokens(
+            columns,
+            self.bins,
             graph.num_entities,
             per_entity=len(columns),
-            at_least=1,
-            at_most=1.0,
             provenance=provenance,
         )
         return tokens, notes

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from mocme.data.features.numeric import Columns
+from mocme.data.features.numeric import ColumnBuilder, Columns, finite_number
 from mocme.data.formats import tsv
 from mocme.data.graph import Vocabulary
 
@@ -79,15 +76,11 @@ def read_numbers(path: Path, entities: Vocabulary) -> tuple[Columns, list[str]]:
     width = len(table.rows[0]) if table.rows else 3
     if width not in (2, 3):
         raise ValueError(f"{path}: {width} columns; (entity, value) or (entity, attribute, value)")
-    columns: dict[str, dict[int, float]] = {}
+    builder = ColumnBuilder()
     strange: list[str] = []
-    double = 0
     for row, line in zip(table.rows, table.lines, strict=True):
-        try:
-            number = float(row[-1])
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
+        number = finite_number(row[-1])
+        if number is None:
             raise ValueError(
                 f"{path}: line {line}: {row[-1]!r} is not a finite number; remove the line where "
                 f"the value is missing"
@@ -96,19 +89,14 @@ def read_numbers(path: Path, entities: Vocabulary) -> tuple[Columns, list[str]]:
         if entity is None:
             strange.append(row[0])
             continue
-        cells = columns.setdefault(row[1] if width == 3 else "value", {})
-        double += entity in cells
-        cells[entity] = number
+        builder.add(row[1] if width == 3 else "value", entity, number)
+    columns, repeated = builder.columns()
     if not columns:
         raise ValueError(f"{path}: no number belongs to an entity of the graph")
     notes = [str(table.report), *unknown(path, strange)]
-    if double:
-        notes.append(f"{path}: {double} entities have an attribute twice; the last value counts")
-    found = {
-        attribute: (list(cells), torch.tensor(list(cells.values()), dtype=torch.float64))
-        for attribute, cells in columns.items()
-    }
-    return found, notes
+    if repeated:
+        notes.append(f"{path}: {repeated} entities have an attribute twice; the last value counts")
+    return columns, notes
 
 
 def unknown(path: Path, names: Sequence[str]) -> list[str]:
