@@ -25,7 +25,7 @@ from mocme.data.features.base import read_encoded
 from mocme.data.features.numeric import NumberVectors, bin_tokens, kept_scales
 from mocme.data.features.pair_sources import Mentions, Similar
 from mocme.data.features.tables import check_columns, gather, read_numbers
-from mocme.data.features.tokens import rarest
+from mocme.data.features.tokens import text_tokens
 from mocme.data.formats import tensors
 from mocme.data.graph import Graph
 from mocme.data.modality import (
@@ -235,28 +235,24 @@ class Words(Source):
 
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         texts, notes, digests = gather(folder, self.paths, self.columns, graph.entities)
-        tokens = rarest(
-            ((entity, UNITS[self.unit]("\n".join(own))) for entity, own in texts.items()),
+        path, words_of = folder / self.paths[0], UNITS[self.unit]
+        tokens, count, without = text_tokens(
+            ((entity, words_of("\n".join(lines))) for entity, lines in texts.items()),
             graph.num_entities,
+            unit=self.unit,
             per_entity=self.per_entity,
             at_least=self.at_least,
             at_most=self.at_most,
+            path=path,
             provenance={
                 "source": "\t".join(self.paths),
                 "sha256": "\t".join(digests),
                 "unit": self.unit,
             },
         )
-        one = self.unit[:-1]
-        if not len(tokens.entity):
-            raise ValueError(
-                f"{folder / self.paths[0]}: no {one} occurs in {self.at_least} entities or "
-                f"more and in at most the share {self.at_most} of the {len(texts)} that have a "
-                f"text; set at_least or at_most in this modality's table, or leave it out"
-            )
-        if left := len(texts) - len(tokens.entity.unique()):
+        if without:
             notes.append(
-                f"{folder / self.paths[0]}: {left:,} of {len(texts):,} texts have no {one} that "
+                f"{path}: {without:,} of {count:,} texts have no {self.unit[:-1]} that "
                 f"occurs in {self.at_least} entities or more and in at most the share "
                 f"{self.at_most} of them"
             )
