@@ -16,6 +16,7 @@ from mocme.core.device import use_threads
 from mocme.core.registry import Configurable, settings
 from mocme.encoders import encode as making
 from mocme.encoders.base import Advance, Encoder
+from mocme.encoders.catalog import setting_docs
 
 
 @click.group(cls=OrderedGroup)
@@ -33,8 +34,12 @@ class _OneKind(click.Command):
     part: type[Configurable]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        described = inspect.cleandoc(self.part.__doc__ or "").partition("Args:\n")[2]
-        formatter.write(f"\nSettings, with --set:\n{described.rstrip()}\n")
+        # Settings that have an option of their own.
+        options = ("paths", "entity", "columns", "attributes", "delimiter")
+        docs = setting_docs(self.part)
+        names = [name for name in settings(self.part) if name not in options]
+        lines = "".join(f"    {name}: {docs[name]}\n" for name in names)
+        formatter.write(f"\nSettings, with --set:\n{lines}")
 
 
 def _options(command: Any) -> Any:
