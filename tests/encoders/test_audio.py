@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
 import io
 import math
 import struct
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -295,14 +295,7 @@ def test_a_setting_out_of_range_is_an_error(settings: dict[str, float]) -> None:
 def test_a_missing_library_is_named_with_its_extra(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any, **more: Any) -> Any:
-        if name == missing:
-            raise ImportError(f"No module named {missing!r}")
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ValueError, match=r'pip install "mocme\[audio\]"'):
         AudioEncoder(paths=["x"]).engine(CPU, False)
 
