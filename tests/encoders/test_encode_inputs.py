@@ -102,7 +102,7 @@ def test_paths_in_a_table_are_relative_to_its_folder(graph: Graph, tmp_path: Pat
     assert [item.source for item in items] == [
         str(base / "a.png"), str(base / "sub/b.png"), "", "https://example.org/x.png",
     ]  # fmt: skip
-    assert items[0].place.endswith("images.tsv, line 1")
+    assert items[0].origin.endswith("images.tsv, line 1")
     assert report.unknown == 1
     (base / "a.png").write_bytes(b"1234")
     assert read_file(items[0], 4) == b"1234"

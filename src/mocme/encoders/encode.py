@@ -81,14 +81,7 @@ def encode(
     graph = data if isinstance(data, Graph) else load(data)
     base, in_graph = _base_folder(data, graph, out)
     chosen = graph.encode if tables is None else tables
-    if not chosen:
-        raise ValueError(
-            f"{graph.name}: declares nothing to encode; add [encode.NAME] tables to its "
-            f"graph.toml, or name what to encode: mocme encode text DATA --from texts.tsv"
-        )
-    for name in chosen:
-        check_name(name, f"encode.{name}")
-    encoders = {name: encoder_of(table, f"encode.{name}") for name, table in chosen.items()}
+    encoders = _encoders_of(graph, chosen)
     if in_graph and tables is not None:
         _check_names(graph, tables, base)
     reports: list[EncodingReport] = []
@@ -109,7 +102,7 @@ def encode(
             try:
                 reports.append(_encode_one(encoders[name], job))
             except ValueError as error:
-                # The other modalities do not depend on this one: continue with them.
+                # Continue with the other modalities.
                 errors[name] = error
                 continue
             if in_graph and tables is not None:
@@ -117,6 +110,23 @@ def encode(
     if errors:
         raise NotEncoded(reports, errors)
     return reports
+
+
+def _encoders_of(graph: Graph, tables: Tables) -> dict[str, Encoder]:
+    """The encoders that tables describe, by the name of the modality.
+
+    Raises:
+        ConfigError: a name or a setting is wrong.
+        ValueError: there are no tables.
+    """
+    if not tables:
+        raise ValueError(
+            f"{graph.name}: declares nothing to encode; add [encode.NAME] tables to its "
+            f"graph.toml, or name what to encode: mocme encode text DATA --from texts.tsv"
+        )
+    for name in tables:
+        check_name(name, f"encode.{name}")
+    return {name: encoder_of(table, f"encode.{name}") for name, table in tables.items()}
 
 
 def _base_folder(data: object, graph: Graph, out: str | Path | None) -> tuple[Path, bool]:

@@ -112,7 +112,7 @@ class RawEncoder(Encoder):
         return {"sources": "\t".join(self.paths), "sources_sha256": "\t".join(digests)}
 
     def items(self, job: EncodingJob) -> Iterator[tuple[int, str, str]]:
-        """All items that belong to an entity: its id, a text or the path of a file, and the place.
+        """All items that belong to an entity: its id, a text or the path of a file, and its origin.
 
         Raises:
             ValueError: a table cannot be read.

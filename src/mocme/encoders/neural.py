@@ -140,7 +140,7 @@ def _new_contents(
             prepared = future.result()
         except UnusableItem as error:
             name = job.graph.entities[item.entity]
-            report.failures.append(EncodingFailure(name, item.place, str(error)))
+            report.failures.append(EncodingFailure(name, item.origin, str(error)))
             continue
         digests.append((item.id, prepared.digest))
         # The previous window may have encoded the same content after this item was prepared.

@@ -135,8 +135,8 @@ class NumberEncoder(Encoder):
                 elif number is None:
                     problem = f"{cell[:40]!r} is not a finite number"
                 if problem or number is None:
-                    place = f"{path}, line {line}"
-                    report.failures.append(EncodingFailure(name, place, problem))
+                    origin = f"{path}, line {line}"
+                    report.failures.append(EncodingFailure(name, origin, problem))
                 else:
                     builder.add(attribute, id, number)
 

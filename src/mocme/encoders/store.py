@@ -29,10 +29,10 @@ _TABLES = """
 create table if not exists about (identity text not null, width integer not null);
 create table if not exists vectors (digest blob primary key, row integer not null) without rowid;
 create temp table listed (
-    id integer primary key, entity integer not null, source text not null, place text not null
+    id integer primary key, entity integer not null, source text not null, origin text not null
 );
 create temp table items (
-    id integer primary key, entity integer not null, source text not null, place text not null,
+    id integer primary key, entity integer not null, source text not null, origin text not null,
     digest blob
 );
 """
@@ -43,13 +43,13 @@ class RawItem(NamedTuple):
 
     Attributes:
         source: the text itself, or the path of the file.
-        place: the file, or the table and line, that lists the item.
+        origin: the file, or the table and line, that lists the item.
     """
 
     id: int
     entity: int
     source: str
-    place: str
+    origin: str
 
 
 class FeatureStore:
@@ -161,9 +161,9 @@ class FeatureStore:
     # -- items -----------------------------------------------------------------------------------
 
     def add_items(self, items: Iterable[tuple[int, str, str]]) -> None:
-        """Add items to encode: (entity, source, place)."""
+        """Add items to encode: (entity, source, origin)."""
         self.db.execute("begin")
-        self.db.executemany("insert into listed (entity, source, place) values (?, ?, ?)", items)
+        self.db.executemany("insert into listed (entity, source, origin) values (?, ?, ?)", items)
         self.db.execute("commit")
 
     def sort_items(self, separator: str | None = None) -> int:
@@ -175,8 +175,8 @@ class FeatureStore:
         Returns:
             The number of entities with several items.
         """
-        select = "select entity, source, place from listed order by entity, id"
-        insert = "insert into items (entity, source, place) values (?, ?, ?)"
+        select = "select entity, source, origin from listed order by entity, id"
+        insert = "insert into items (entity, source, origin) values (?, ?, ?)"
         several = 0
         self.db.execute("begin")
         for entity, group in groupby(self.db.execute(select), lambda row: row[0]):
@@ -197,7 +197,7 @@ class FeatureStore:
     def windows(self, size: int) -> Iterator[Sequence[RawItem]]:
         """Items in their order, at most `size` at a time."""
         last = 0
-        select = "select id, entity, source, place from items where id > ? order by id limit ?"
+        select = "select id, entity, source, origin from items where id > ? order by id limit ?"
         while True:
             with self.lock:
                 rows = self.db.execute(select, (last, size)).fetchall()

@@ -128,8 +128,8 @@ def _token_sets(
                 texts.append((item.entity, read_text(item).decode()))
             except UnusableItem as error:
                 name = job.graph.entities[item.entity]
-                report.failures.append(EncodingFailure(name, item.place, str(error)))
-        tokens = tokenize([text for _, text in texts])
-        yield from ((entity, own) for (entity, _), own in zip(texts, tokens, strict=True))
+                report.failures.append(EncodingFailure(name, item.origin, str(error)))
+        sets = tokenize([text for _, text in texts])
+        yield from ((entity, tokens) for (entity, _), tokens in zip(texts, sets, strict=True))
         done += len(window)
         job.progress(done, report.items)
