@@ -13,7 +13,9 @@ from jaxtyping import UInt8
 from mocme.encoders.base import EncodingReport, UnusableItem, check_size
 from mocme.encoders.pretrained import extra
 
-BYTES, PIXELS = 20_000_000, 50_000_000
+# Limits of a file.
+BYTES = 20_000_000
+PIXELS = 50_000_000
 # Supported formats. Formats whose decoding runs a program (EPS) are not among them.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 ENDINGS = (
@@ -124,7 +126,8 @@ def _check_pixels(pixels: int) -> None:
 
 
 def _too_large(count: str) -> str:
-    return f"has {count} megapixels; the limit is {PIXELS / 1e6:,.0f}"
+    limit = PIXELS / 1e6
+    return f"has {count} megapixels; the limit is {limit:,.0f}"
 
 
 def fit_image(image: Any, shape: ImageShape) -> UInt8[np.ndarray, "side side 3"]:

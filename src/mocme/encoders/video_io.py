@@ -91,8 +91,10 @@ def _video_stream(container: Any) -> Any:
     stream = container.streams.video[0]
     pixels = stream.codec_context.width * stream.codec_context.height
     if pixels > PIXELS:
-        limit = f"{PIXELS / 1e6:,.0f}"
-        raise UnusableItem(f"has frames of {pixels / 1e6:,.0f} megapixels; the limit is {limit}")
+        limit = PIXELS / 1e6
+        raise UnusableItem(
+            f"has frames of {pixels / 1e6:,.0f} megapixels; the limit is {limit:,.0f}"
+        )
     # Several videos are decoded at the same time, each in one thread.
     stream.codec_context.thread_count = 1
     return stream
