@@ -47,8 +47,14 @@ class _EncoderCommand(click.Command):
     encoder: type[Configurable]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        described = inspect.cleandoc(self.encoder.__doc__ or "").partition("Args:\n")[2]
-        formatter.write(f"\nSettings, with --set:\n{described.rstrip()}\n")
+        # Settings that have an option of their own.
+        options = ("paths", "entity", "columns", "attributes", "delimiter")
+        from mocme.encoders.catalog import setting_docs
+
+        docs = setting_docs(self.encoder)
+        names = [name for name in settings(self.encoder) if name not in options]
+        lines = "".join(f"    {name}: {docs[name]}\n" for name in names)
+        formatter.write(f"\nSettings, with --set:\n{lines}")
 
 
 def _options(command: Any) -> Any:

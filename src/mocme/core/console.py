@@ -168,7 +168,8 @@ class TrainingDisplay:
         if "mixture" in record:
             lines = mixture_lines(record["mixture"])
         elif "fitted" in record:
-            lines = [rules_line(record["expert"], record["fitted"])] * ("rules" in record["fitted"])
+            fit = record["fitted"]
+            lines = [rules_line(record["expert"], fit)] if "rules" in fit else []
         else:
             line = f"epoch {record['epoch']:3d} of {self.epochs}  loss {record['loss']:.4f}"
             if "valid" in record:

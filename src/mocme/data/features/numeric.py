@@ -3,16 +3,66 @@
 from __future__ import annotations
 
 import json
+import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mocme.data.features.tokens import rarest
+from mocme.data.modality import Tokens
+
 # By attribute: the entities that have it, and their numbers in float64.
 Columns = Mapping[str, tuple[Sequence[int], Float[Tensor, " n"]]]
+
+
+def finite_number(cell: str) -> float | None:
+    """The number in a cell of a table; None if the cell is not a finite number."""
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+class ColumnBuilder:
+    """Collects numbers by attribute and entity, 16 bytes each."""
+
+    def __init__(self) -> None:
+        self._cells: dict[str, tuple[array[int], array[float]]] = {}
+
+    def add(self, attribute: str, entity: int, number: float) -> None:
+        """Add a value of an attribute of an entity."""
+        entities, numbers = self._cells.setdefault(attribute, (array("q"), array("d")))
+        entities.append(entity)
+        numbers.append(number)
+
+    def columns(self) -> tuple[Columns, int]:
+        """All numbers by attribute, and how many of them were replaced by a later value.
+
+        Of several values of an attribute of an entity, the last one counts. Entities are in the
+        order of their first value.
+        """
+        columns = {name: _last_values(*cells) for name, cells in self._cells.items()}
+        added = sum(len(entities) for entities, _ in self._cells.values())
+        return columns, added - sum(len(entities) for entities, _ in columns.values())
+
+
+def _last_values(
+    entities: array[int], numbers: array[float]
+) -> tuple[list[int], Float[Tensor, " n"]]:
+    ids, values = np.array(entities), np.array(numbers)
+    _, first = np.unique(ids, return_index=True)
+    # The first index in the reversed array is that of an entity's last value.
+    _, back = np.unique(ids[::-1], return_index=True)
+    order = np.argsort(first)
+    last = (len(ids) - 1 - back)[order]
+    return ids[first[order]].tolist(), torch.from_numpy(values[last])
 
 
 @dataclass(frozen=True)
@@ -65,6 +115,38 @@ def scaled(numbers: Float[Tensor, " n"], bins: int = 0) -> Float[Tensor, "n W"]:
     return Scale.of(numbers, bins)(numbers)
 
 
+class NumberVectors:
+    """Dense vectors of numbers: the columns of each attribute, side by side.
+
+    Where an entity lacks an attribute, its columns are 0, presence included.
+
+    Attributes:
+        rows: ids of the entities that have an attribute, ascending.
+        width: F, which is (2 + bins) for each attribute.
+    """
+
+    def __init__(self, columns: Columns, bins: int) -> None:
+        self.rows = np.unique(np.concatenate([ids for ids, _ in columns.values()]))
+        self.width = (2 + bins) * len(columns)
+        self._each = 2 + bins
+        # For each attribute the ids that have it, ascending, and their columns.
+        self._columns: list[tuple[np.ndarray, np.ndarray]] = []
+        for ids, numbers in columns.values():
+            order = np.argsort(ids)
+            values = scaled(numbers, bins).float().numpy()
+            self._columns.append((np.array(ids)[order], values[order]))
+
+    def block(self, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n F"]:
+        """The vectors in float32 of a run of consecutive entries of `self.rows`, at least one."""
+        block = np.zeros((len(rows), self.width), np.float32)
+        for number, (ids, values) in enumerate(self._columns):
+            first = number * self._each
+            low, high = np.searchsorted(ids, [rows[0], rows[-1] + 1])
+            positions = np.searchsorted(rows, ids[low:high])
+            block[positions, first : first + self._each] = values[low:high]
+        return block
+
+
 def kept_scales(columns: Columns, bins: int) -> str:
     """Return the `Scale` of each attribute as JSON, to turn new numbers into columns."""
     scales = {name: asdict(Scale.of(numbers, bins)) for name, (_, numbers) in columns.items()}
@@ -115,3 +197,27 @@ def bin_sets(columns: Columns, bins: int) -> dict[int, list[str]]:
         for entity, index in zip(entities, bin_indices(numbers, bins).tolist(), strict=True):
             sets.setdefault(entity, []).append(f"{attribute}#{index}")
     return sets
+
+
+def bin_tokens(
+    columns: Columns,
+    bins: int,
+    num_entities: int,
+    *,
+    per_entity: int | None,
+    provenance: Mapping[str, str],
+) -> Tokens:
+    """Numbers as tokens ``attribute#bin``, with the edges of the bins in the provenance.
+
+    Args:
+        per_entity: recorded in the provenance (see `rarest`); None, or at least the number of
+            attributes.
+    """
+    return rarest(
+        bin_sets(columns, bins),
+        num_entities,
+        per_entity=per_entity,
+        at_least=1,
+        at_most=1.0,
+        provenance={**provenance, "edges": kept_edges(columns, bins)},
+    )

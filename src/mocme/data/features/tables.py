@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from mocme.data.features.numeric import Columns
+from mocme.data.features.numeric import ColumnBuilder, Columns, finite_number
 from mocme.data.formats import tsv
 from mocme.data.graph import Vocabulary
 
@@ -110,15 +107,11 @@ def read_numbers(path: Path, entities: Vocabulary) -> tuple[Columns, list[str]]:
         raise ValueError(
             f"{path}: has {width} columns; needs (entity, value) or (entity, attribute, value)"
         )
-    columns: dict[str, dict[int, float]] = {}
+    builder = ColumnBuilder()
     unknown: list[str] = []
-    repeated = 0
     for row, line in zip(table.rows, table.lines, strict=True):
-        try:
-            number = float(row[-1])
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
+        number = finite_number(row[-1])
+        if number is None:
             raise ValueError(
                 f"{path}: line {line}: {row[-1]!r} is not a finite number; remove the line if the "
                 f"value is missing"
@@ -127,9 +120,8 @@ def read_numbers(path: Path, entities: Vocabulary) -> tuple[Columns, list[str]]:
         if entity is None:
             unknown.append(row[0])
             continue
-        numbers = columns.setdefault(row[1] if width == 3 else "value", {})
-        repeated += entity in numbers
-        numbers[entity] = number
+        builder.add(row[1] if width == 3 else "value", entity, number)
+    columns, repeated = builder.columns()
     if not columns:
         raise ValueError(f"{path}: no number belongs to an entity of the graph")
     notes = [str(table.report), *unknown_note(path, unknown)]
@@ -137,11 +129,7 @@ def read_numbers(path: Path, entities: Vocabulary) -> tuple[Columns, list[str]]:
         notes.append(
             f"{path}: {repeated} values repeat an attribute of an entity; the last value counts"
         )
-    tensors = {
-        attribute: (list(numbers), torch.tensor(list(numbers.values()), dtype=torch.float64))
-        for attribute, numbers in columns.items()
-    }
-    return tensors, notes
+    return columns, notes
 
 
 def unknown_note(path: Path, names: Sequence[str]) -> list[str]:

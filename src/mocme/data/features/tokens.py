@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -75,6 +76,55 @@ def rarest(
             "frequency": json.dumps([int(counts[index]) for index in used]),
         },
     )
+
+
+def text_tokens(
+    sets: Iterable[tuple[int, Iterable[str]]],
+    num_entities: int,
+    *,
+    unit: str,
+    per_entity: int | None,
+    at_least: int,
+    at_most: float,
+    path: str | Path,
+    provenance: Mapping[str, str],
+) -> tuple[Tokens, int, int]:
+    """The rarest tokens of texts, see `rarest`.
+
+    Args:
+        sets: the tokens of each entity that has a text, each entity once.
+        unit: what the tokens are, in the plural: ``words``, ``bigrams``, ...
+        path: the file of the texts, or the first one.
+
+    Returns:
+        The tokens, how many entities have a text, and how many of these have no token.
+
+    Raises:
+        ValueError: no token is within the limits.
+    """
+    texts = 0
+
+    def counted() -> Iterator[tuple[int, Iterable[str]]]:
+        nonlocal texts
+        for pair in sets:
+            texts += 1
+            yield pair
+
+    tokens = rarest(
+        counted(),
+        num_entities,
+        per_entity=per_entity,
+        at_least=at_least,
+        at_most=at_most,
+        provenance=provenance,
+    )
+    if not len(tokens.token):
+        raise ValueError(
+            f"{path}: no {unit[:-1]} occurs in {at_least} entities or more and in at most the "
+            f"share {at_most} of the {texts:,} that have a text; set at_least or at_most in this "
+            f"modality's table, or leave it out"
+        )
+    return tokens, texts, texts - int(tokens.present().sum())
 
 
 def _intern(

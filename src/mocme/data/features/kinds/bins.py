@@ -8,9 +8,8 @@ from typing import final
 
 from mocme.core.digest import file_digest
 from mocme.data.features.base import FileSource
-from mocme.data.features.numeric import bin_sets, kept_edges
+from mocme.data.features.numeric import bin_tokens
 from mocme.data.features.tables import read_numbers
-from mocme.data.features.tokens import rarest
 from mocme.data.graph import Graph
 from mocme.data.modality import AnyModality
 
@@ -33,16 +32,12 @@ class Bins(FileSource):
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         path = folder / self.path
         columns, notes = read_numbers(path, graph.entities)
-        tokens = rarest(
-            bin_sets(columns, self.bins),
+        provenance = {"source": self.path, "sha256": file_digest(path)}
+        tokens = bin_tokens(
+            columns,
+            self.bins,
             graph.num_entities,
             per_entity=len(columns),
-            at_least=1,
-            at_most=1.0,
-            provenance={
-                "source": self.path,
-                "sha256": file_digest(path),
-                "edges": kept_edges(columns, self.bins),
-            },
+            provenance=provenance,
         )
         return tokens, notes

@@ -11,7 +11,7 @@ import torch
 from mocme.core.digest import file_digest
 from mocme.data.features.alignment import checked_modality
 from mocme.data.features.base import FileSource
-from mocme.data.features.numeric import kept_scales, scaled
+from mocme.data.features.numeric import NumberVectors, kept_scales
 from mocme.data.features.tables import read_numbers
 from mocme.data.graph import Graph
 from mocme.data.modality import AnyModality
@@ -41,18 +41,13 @@ class Numbers(FileSource):
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         path = folder / self.path
         columns, notes = read_numbers(path, graph.entities)
-        width = 2 + self.bins
-        values = torch.zeros(graph.num_entities, width * len(columns))
-        for index, (rows, numbers) in enumerate(columns.values()):
-            first = width * index
-            values[rows, first : first + width] = scaled(numbers, self.bins).float()
-        # The second column of each attribute says which entities have it.
-        present = values[:, 1::width].any(1).nonzero().flatten()
+        vectors = NumberVectors(columns, self.bins)
+        values = torch.from_numpy(vectors.block(vectors.rows))
+        rows = torch.from_numpy(vectors.rows)
         provenance = {
             "source": str(path),
             "attributes": "\t".join(columns),
             "sha256": file_digest(path),
             "scales": kept_scales(columns, self.bins),
         }
-        num_entities = graph.num_entities
-        return checked_modality(path, values[present], present, num_entities, provenance), notes
+        return checked_modality(path, values, rows, graph.num_entities, provenance), notes

@@ -9,7 +9,7 @@ from typing import Literal, final
 
 from mocme.data.features.base import Source
 from mocme.data.features.tables import column_per_file, gather
-from mocme.data.features.tokens import rarest
+from mocme.data.features.tokens import text_tokens
 from mocme.data.graph import Graph
 from mocme.data.modality import AnyModality
 from mocme.data.words import UNITS
@@ -47,28 +47,24 @@ class Words(Source):
 
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
         texts, notes, digests = gather(folder, self.paths, self.columns, graph.entities)
-        tokens = rarest(
-            ((entity, UNITS[self.unit]("\n".join(lines))) for entity, lines in texts.items()),
+        path, words_of = folder / self.paths[0], UNITS[self.unit]
+        tokens, count, without = text_tokens(
+            ((entity, words_of("\n".join(lines))) for entity, lines in texts.items()),
             graph.num_entities,
+            unit=self.unit,
             per_entity=self.per_entity,
             at_least=self.at_least,
             at_most=self.at_most,
+            path=path,
             provenance={
                 "source": "\t".join(self.paths),
                 "sha256": "\t".join(digests),
                 "unit": self.unit,
             },
         )
-        first, unit = folder / self.paths[0], self.unit[:-1]
-        limits = f"in {self.at_least} entities or more and in at most the share {self.at_most}"
-        if not len(tokens.entity):
-            raise ValueError(
-                f"{first}: no {unit} occurs {limits} of the {len(texts)} that have a text; set "
-                f"at_least or at_most in this modality's table, or leave it out"
-            )
-        if without := len(texts) - len(tokens.entity.unique()):
+        if without:
             notes.append(
-                f"{first}: {without:,} of {len(texts):,} texts have no {unit} that occurs {limits} "
-                f"of them"
+                f"{path}: {without:,} of {count:,} texts have no {self.unit[:-1]} that occurs in "
+                f"{self.at_least} entities or more and in at most the share {self.at_most} of them"
             )
         return tokens, notes

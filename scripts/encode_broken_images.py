@@ -1,11 +1,11 @@
-"""Encode many pictures of which one in a hundred is broken, kill the run half-way, and go on.
+"""Encode many images of which one in a hundred is broken, kill the run half-way, and resume it.
 
-    python scripts/encode_broken_pictures.py --count 10000
+    python scripts/encode_broken_images.py --count 10000
 
-Writes pictures of many kinds into a temporary folder, one in a hundred broken in one of eight ways,
-runs ``mocme encode image`` on them, kills it when half of them are done, and runs it again. Then it
-checks that the report lists exactly the broken ones, that nothing was encoded twice, and prints the
-peak memory and the rate.
+Writes images of many kinds to a temporary folder, one in a hundred broken in one of eight ways,
+runs ``mocme encode image`` on them, kills it when half of them are encoded, and runs it again. Then
+it checks that the report lists exactly the broken images and that none was encoded twice, and
+prints the peak memory and the rate.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from mocme.core.device import peak_memory
 KILL_SIGNAL = signal.SIGKILL
 
 
-def saved(picture: Image.Image, kind: str, **settings: Any) -> bytes:
-    """A picture as a file of some format."""
-    held = io.BytesIO()
-    picture.save(held, kind, **settings)
-    return held.getvalue()
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """The bytes of an image file in some format."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
 
 
-def picture(number: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
-    """A picture that differs from all others."""
+def make_image(number: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    """An image that differs from those of all other numbers."""
     generator = np.random.default_rng(number)
     small = generator.integers(0, 255, (9, 12, 3), dtype=np.uint8)
     return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
@@ -48,49 +48,49 @@ def picture(number: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
 
 def sixteen_bits(number: int) -> bytes:
     """A grey PNG of 16 bits."""
-    grey = np.asarray(picture(number).convert("L")).astype(np.uint16) * 257
+    grey = np.asarray(make_image(number).convert("L")).astype(np.uint16) * 257
     return saved(Image.fromarray(grey), "PNG")
 
 
 def animation(number: int) -> bytes:
     """A GIF of three frames."""
-    frames = [picture(number * 3 + place, (120, 90)) for place in range(3)]
+    frames = [make_image(number * 3 + frame, (120, 90)) for frame in range(3)]
     return saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
 
 
-# File ending and content of good pictures; among them some that a careless reader trips over.
+# Ending and content of good images, some of which need care when they are read.
 GOOD: tuple[tuple[str, Callable[[int], bytes]], ...] = (
-    (".jpg", lambda n: saved(picture(n), "JPEG")),
-    (".png", lambda n: saved(picture(n, (200, 200)), "PNG")),
-    (".jpg", lambda n: saved(picture(n, (640, 480)), "JPEG", progressive=True)),
-    (".webp", lambda n: saved(picture(n), "WEBP")),
+    (".jpg", lambda n: saved(make_image(n), "JPEG")),
+    (".png", lambda n: saved(make_image(n, (200, 200)), "PNG")),
+    (".jpg", lambda n: saved(make_image(n, (640, 480)), "JPEG", progressive=True)),
+    (".webp", lambda n: saved(make_image(n), "WEBP")),
     (".gif", animation),
-    (".jpg", lambda n: saved(picture(n).convert("CMYK"), "JPEG")),
+    (".jpg", lambda n: saved(make_image(n).convert("CMYK"), "JPEG")),
     (".png", sixteen_bits),
-    (".png", lambda n: saved(picture(n).convert("P"), "PNG")),
-    (".jpg", lambda n: saved(picture(n), "PNG")),  # the name is wrong, the content counts
-    (".png", lambda n: saved(picture(n).convert("RGBA"), "PNG")),
-    (".bmp", lambda n: saved(picture(n, (100, 75)), "BMP")),
-    (".tif", lambda n: saved(picture(n, (100, 75)), "TIFF")),
+    (".png", lambda n: saved(make_image(n).convert("P"), "PNG")),
+    (".jpg", lambda n: saved(make_image(n), "PNG")),  # a wrong ending; the content decides
+    (".png", lambda n: saved(make_image(n).convert("RGBA"), "PNG")),
+    (".bmp", lambda n: saved(make_image(n, (100, 75)), "BMP")),
+    (".tif", lambda n: saved(make_image(n, (100, 75)), "TIFF")),
 )
 
 
 def garbled(number: int) -> bytes:
-    """A PNG whose pixels were overwritten."""
-    data = bytearray(saved(picture(number), "PNG"))
+    """A PNG with overwritten pixels."""
+    data = bytearray(saved(make_image(number), "PNG"))
     middle = len(data) // 2
     data[middle : middle + 64] = bytes(64)
     return bytes(data)
 
 
 def huge(number: int) -> bytes:
-    """A small file that says it has 56 megapixels."""
+    """A small file of 56 megapixels."""
     return saved(Image.new("1", (8000, 7000 + number % 50)), "PNG")
 
 
 BROKEN: tuple[tuple[str, Callable[[int], bytes]], ...] = (
-    (".jpg", lambda n: saved(picture(n), "JPEG")[:700]),
-    (".png", lambda n: saved(picture(n), "PNG")[:-200]),
+    (".jpg", lambda n: saved(make_image(n), "JPEG")[:700]),
+    (".png", lambda n: saved(make_image(n), "PNG")[:-200]),
     (".jpg", lambda n: b"<html>not found</html> %d" % n),
     (".png", lambda n: b""),
     (".bmp", lambda n: b"BM" + bytes(20_000_001) + b"%d" % n),
@@ -101,39 +101,38 @@ BROKEN: tuple[tuple[str, Callable[[int], bytes]], ...] = (
 
 
 def write_graph(folder: Path, count: int, every: int) -> set[str]:
-    """A graph with `count` pictures, one in `every` broken; returns whose those are."""
-    (folder / "pictures").mkdir(parents=True)
+    """Write a graph with `count` images, one in `every` broken; returns the entities of those."""
+    (folder / "images").mkdir(parents=True)
     broken = set()
     for number in range(count):
         bad = number % every == every // 2
         kinds = BROKEN if bad else GOOD
-        place = number // every if bad else number
-        ending, make = kinds[place % len(kinds)]
-        name = f"picture {number:06d}"
-        (folder / "pictures" / f"{name}{ending}").write_bytes(make(number))
+        ending, make = kinds[(number // every if bad else number) % len(kinds)]
+        name = f"image {number:06d}"
+        (folder / "images" / f"{name}{ending}").write_bytes(make(number))
         if bad:
             broken.add(name)
-    names = [f"picture {number:06d}" for number in range(count)]
+    names = [f"image {number:06d}" for number in range(count)]
     (folder / "entities.txt").write_text("".join(f"{name}\n" for name in names))
     (folder / "train.tsv").write_text(f"{names[0]}\tnext to\t{names[1]}\n")
     return broken
 
 
 def command(folder: Path, threads: int | None) -> list[str]:
-    """What encodes the pictures."""
-    begin = [sys.executable, "-m", "mocme.cli", "encode", "image", str(folder)]
-    pictures = ["--from", str(folder / "pictures"), "--json"]
-    return [*begin, *pictures, *(["--threads", str(threads)] if threads else [])]
+    """The command that encodes the images."""
+    encode = [sys.executable, "-m", "mocme.cli", "encode", "image", str(folder)]
+    options = ["--from", str(folder / "images"), "--json"]
+    return [*encode, *options, *(["--threads", str(threads)] if threads else [])]
 
 
 def stored(folder: Path) -> int:
-    """How many vectors are there, as far as the store's file tells from outside."""
+    """The number of stored vectors, from the size of the store's file."""
     values = folder / "encoded" / "cache" / "image.values"
     return values.stat().st_size // (1280 * 2) if values.exists() else 0
 
 
 def kill_half_way(folder: Path, half: int, threads: int | None) -> int:
-    """Begin, and kill without warning once `half` vectors are there; returns how many are kept."""
+    """Start, and kill once `half` vectors are stored; returns how many the store has kept."""
     process = subprocess.Popen(
         command(folder, threads), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -147,8 +146,8 @@ def kill_half_way(folder: Path, half: int, threads: int | None) -> int:
     return int(kept)
 
 
-def measured(arguments: list[str]) -> tuple[dict[str, Any], float, float]:
-    """The report of a command, its seconds, and its peak memory in MiB."""
+def measure(arguments: list[str]) -> tuple[dict[str, Any], float, float]:
+    """Run a command; returns its report, its duration in seconds and its peak memory in MiB."""
     started = time.perf_counter()
     peak = 0
     with tempfile.TemporaryFile() as output:
@@ -159,33 +158,37 @@ def measured(arguments: list[str]) -> tuple[dict[str, Any], float, float]:
         output.seek(0)
         text = output.read()
     if process.returncode:
-        raise SystemExit(f"ended with {process.returncode}: {text.decode()}")
+        raise SystemExit(f"exit status {process.returncode}: {text.decode()}")
     return json.loads(text)[0], time.perf_counter() - started, peak / 2**20
 
 
 def check(folder: Path, count: int, every: int = 100, threads: int | None = None) -> dict[str, Any]:
-    """Do all of it; raises SystemExit where something is not as it should be."""
+    """Write, kill, resume and check.
+
+    Raises:
+        SystemExit: the report is wrong, or an image was encoded twice.
+    """
     broken = write_graph(folder, count, every)
     kept = kill_half_way(folder, count // 2, threads)
-    report, seconds, peak = measured(command(folder, threads))
+    report, seconds, peak = measure(command(folder, threads))
     listed = {failure["entity"] for failure in report["failures"]}
     good = count - len(broken)
-    faults = []
+    errors = []
     if listed != broken:
-        faults.append(f"listed but not broken {sorted(listed - broken)[:5]}, or the reverse "
-                      f"{sorted(broken - listed)[:5]}")  # fmt: skip
+        errors.append(f"listed but not broken: {sorted(listed - broken)[:5]}; broken but not "
+                      f"listed: {sorted(broken - listed)[:5]}")  # fmt: skip
     if report["reused"] != kept or report["encoded"] != good - kept:
-        faults.append(f"{kept} were there, {report['reused']} reused, {report['encoded']} encoded")
+        errors.append(f"{kept} were stored, {report['reused']} reused, {report['encoded']} encoded")
     if report["present"] != good:
-        faults.append(f"{report['present']} of {good} entities have a vector")
-    if faults:
-        raise SystemExit("; ".join(faults))
+        errors.append(f"{report['present']} of {good} entities have a vector")
+    if errors:
+        raise SystemExit("; ".join(errors))
     return {
-        "pictures": count,
+        "images": count,
         "broken": len(broken),
         "kept when killed": kept,
-        "encoded after it": report["encoded"],
-        "pictures a second": round(report["encoded"] / seconds, 1),
+        "encoded after resuming": report["encoded"],
+        "images a second": round(report["encoded"] / seconds, 1),
         "peak memory, MiB": round(peak),
         "reasons": sorted({failure["reason"] for failure in report["failures"]}),
     }
@@ -198,8 +201,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        found = check(Path(name) / "graph", options.count, threads=options.threads)
-        print(json.dumps(found, indent=1))
+        result = check(Path(name) / "graph", options.count, threads=options.threads)
+        print(json.dumps(result, indent=1))
     return 0
 
 
