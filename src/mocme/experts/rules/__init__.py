@@ -1,1 +1,1 @@
-"""Patterns: short paths over links and content that foretell a fact."""
+"""Rules: bodies of one or two relations, over facts and content, that predict a head relation."""
