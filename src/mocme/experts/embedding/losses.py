@@ -34,7 +34,7 @@ from mocme.experts.embedding.negative_sampling import Candidates
 from mocme.experts.embedding.negative_weighting import CHUNK, UniformWeighting, Weighting
 from mocme.experts.embedding.scorers import Scorer
 
-# Candidates whose scores are computed at once, where the memory limit does not allow fewer only.
+# Largest number of candidates whose scores are computed at once.
 BLOCK = 2048
 
 
