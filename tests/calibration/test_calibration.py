@@ -70,12 +70,15 @@ def test_counts_equal_a_loop_over_all_candidates(tiny_graph: Callable) -> None:
     assert np.array_equal(counts.answers, single.answers)
     candidates = np.zeros((2 * graph.num_relations, BINS), np.int64)
     answers = np.zeros_like(candidates)
-    asked, reflexive = AnswerIndex(graph.directed("valid")), set(graph.reflexive().tolist())
+    questions, reflexive = AnswerIndex(graph.directed("valid")), set(graph.reflexive().tolist())
     train = {tuple(fact) for fact in graph.directed("train").tolist()}
     valid = {tuple(fact) for fact in graph.directed("valid").tolist()}
-    for question in range(len(asked)):
-        head, relation = int(asked.queries.head[question]), int(asked.queries.relation[question])
-        scores = model.score(asked.queries[torch.tensor([question])])[0].tolist()
+    for question in range(len(questions)):
+        head, relation = (
+            int(questions.queries.head[question]),
+            int(questions.queries.relation[question]),
+        )
+        scores = model.score(questions.queries[torch.tensor([question])])[0].tolist()
         competing = {
             c: score
             for c, score in enumerate(scores)
@@ -145,7 +148,7 @@ def test_calibration_improves_on_shares_and_survives_packing(tiny_graph: Callabl
     assert sum(row["count"] for row in record["after"]["bins"]) == record["candidates"]
     unpacked = Calibration.unpacked(*calibration.packed())
     assert unpacked.record == record
-    assert set(unpacked.own) == set(calibration.own)
+    assert set(unpacked.by_relation) == set(calibration.by_relation)
     shares = torch.tensor(bin_centres())
     for relation in range(4):
         probabilities = calibration.probability(shares, relation)
@@ -170,7 +173,7 @@ def test_each_relation_has_the_curve_that_predicts_best(
     )
     monkeypatch.setattr("mocme.calibration.fit.count_candidates", lambda *_: counts)
     calibration = calibrate(model_of(tiny), tiny.graph)
-    assert set(calibration.own) == {0, 1}
+    assert set(calibration.by_relation) == {0, 1}
     top = torch.tensor([-0.1])
     assert float(calibration.probability(top, 0)) < 0.05
     assert float(calibration.probability(top, 1)) > 0.7

@@ -93,9 +93,9 @@ def test_ranks_equal_a_loop_over_answers(seed: int) -> None:
     table = random_scores(graph, seed)
     known = ("train", "valid", "test", "known") if seed % 2 else ("train",)
     split = ("test", "valid", "train")[seed % 3]
-    asked = graph.answers(split)
+    questions = graph.answers(split)
     batch = 1 + seed % 7
-    ranks = rank(scores_of(table), asked, graph.answers(*known), batch=batch)
+    ranks = rank(scores_of(table), questions, graph.answers(*known), batch=batch)
     assert as_dict(ranks) == naive_ranks(graph, table, split, known)
     assert len(ranks) == 2 * len(graph.facts(split))
     # The three conventions for ties.
@@ -115,8 +115,8 @@ def test_ranks_equal_a_loop_over_answers(seed: int) -> None:
 def test_the_batch_size_does_not_change_a_rank() -> None:
     graph = random_graph(11)
     table = random_scores(graph, 11)
-    asked, known = graph.answers("test"), graph.answers("train", "valid", "test", "known")
-    results = [rank(scores_of(table), asked, known, batch=size) for size in (1, 2, 3, 1000)]
+    questions, known = graph.answers("test"), graph.answers("train", "valid", "test", "known")
+    results = [rank(scores_of(table), questions, known, batch=size) for size in (1, 2, 3, 1000)]
     for other in results[1:]:
         for name in Ranks.__dataclass_fields__:
             assert torch.equal(getattr(other, name), getattr(results[0], name))
@@ -221,16 +221,18 @@ def test_no_questions_give_no_ranks() -> None:
 
 def test_progress_is_reported_after_every_batch() -> None:
     graph = random_graph(5)
-    asked = graph.answers("train")
+    questions = graph.answers("train")
     calls = []
     rank(
         scores_of(random_scores(graph, 5)),
-        asked,
-        asked,
+        questions,
+        questions,
         batch=3,
         progress=lambda done, total: calls.append((done, total)),
     )
-    assert calls == [(min(n + 3, len(asked)), len(asked)) for n in range(0, len(asked), 3)]
+    assert calls == [
+        (min(n + 3, len(questions)), len(questions)) for n in range(0, len(questions), 3)
+    ]
 
 
 def test_a_model_is_ranked_among_entities_only(tiny_graph: Callable) -> None:

@@ -64,17 +64,17 @@ class Calibration:
 
     Attributes:
         pooled: the curve of relations that have none of their own.
-        own: curves by directed relation.
+        by_relation: curves by directed relation.
         record: how it was fitted, and how far predicted and observed frequencies differ.
     """
 
     pooled: Curve
-    own: Mapping[int, Curve]
+    by_relation: Mapping[int, Curve]
     record: Mapping[str, Any] = field(default_factory=dict)
 
     def curve(self, relation: int) -> Curve:
         """The curve of a directed relation."""
-        return self.own.get(relation, self.pooled)
+        return self.by_relation.get(relation, self.pooled)
 
     def probability(self, shares: Float[Tensor, "*N"], relation: int) -> Float[Tensor, "*N"]:
         """Probabilities, from log shares of candidates of one directed relation."""
@@ -97,9 +97,12 @@ class Calibration:
 
         The points of all curves are concatenated, the pooled curve first, as relation -1.
         """
-        curves = [self.pooled, *(self.own[relation] for relation in sorted(self.own))]
+        curves = [
+            self.pooled,
+            *(self.by_relation[relation] for relation in sorted(self.by_relation)),
+        ]
         tensors = {
-            "relation": torch.tensor([-1, *sorted(self.own)]),
+            "relation": torch.tensor([-1, *sorted(self.by_relation)]),
             "points": torch.tensor([len(curve.x) for curve in curves]),
             "x": torch.from_numpy(np.concatenate([curve.x for curve in curves])),
             "y": torch.from_numpy(np.concatenate([curve.y for curve in curves])),
@@ -122,5 +125,5 @@ class Calibration:
         x, y = (np.split(tensors[name].numpy(), ends) for name in ("x", "y"))
         curves = [Curve(*points) for points in zip(x, y, strict=True)]
         relations = tensors["relation"].tolist()
-        own = dict(zip(relations[1:], curves[1:], strict=True))
-        return Calibration(curves[0], own, json.loads(metadata["record"]))
+        by_relation = dict(zip(relations[1:], curves[1:], strict=True))
+        return Calibration(curves[0], by_relation, json.loads(metadata["record"]))

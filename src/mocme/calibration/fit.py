@@ -87,7 +87,7 @@ def calibrate(
     total = by_fold.sum()
     # The pooled curve competes with the others, so it is fitted without each fold too.
     pooled = [isotonic(_without(by_fold, fold).sum()) for fold in range(FOLDS)]
-    own: dict[int, Curve] = {}
+    by_relation: dict[int, Curve] = {}
     chosen = dict.fromkeys(("pooled", *FITS), 0)
     before, after = Reliability.empty(), Reliability.empty()
     for relation in np.flatnonzero(total.all.sum(1)).tolist():
@@ -95,7 +95,7 @@ def calibrate(
         name, curves = _choose(folds, pooled)
         chosen[name] += 1
         if name != "pooled":
-            own[relation] = FITS[name](total[relation])
+            by_relation[relation] = FITS[name](total[relation])
         # Each fold is predicted by the curve that was fitted without it.
         for fold in range(FOLDS):
             before.add(np.exp(bin_centres()), folds[fold])
@@ -111,7 +111,7 @@ def calibrate(
         "before": before.record(),
         "after": after.record(),
     }
-    return Calibration(isotonic(total.sum()), own, record)
+    return Calibration(isotonic(total.sum()), by_relation, record)
 
 
 def _choose(folds: BinCounts, pooled: list[Curve]) -> tuple[str, list[Curve]]:
@@ -140,22 +140,22 @@ def count_candidates(
     Known answers of train are no candidates. A question's own entity is a candidate only if the
     relation has facts between an entity and itself.
     """
-    asked, known = AnswerIndex(graph.directed("valid")), graph.answers("train")
+    questions, known = AnswerIndex(graph.directed("valid")), graph.answers("train")
     groups = 2 * graph.num_relations
     shape = (FOLDS, groups, BINS)
     all_counts, answer_counts = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    fold = torch.randperm(len(asked), generator=torch.Generator().manual_seed(0)) % FOLDS
+    fold = torch.randperm(len(questions), generator=torch.Generator().manual_seed(0)) % FOLDS
     reflexive = graph.reflexive()
     # Shares and bins are as large as the scores, so a batch is half that of a ranking.
     batch = max(1, batch_for(graph.num_entities, memory) // 2)
-    for first in range(0, len(asked), batch):
-        index = torch.arange(first, min(first + batch, len(asked)))
-        queries = asked.queries[index]
+    for first in range(0, len(questions), batch):
+        index = torch.arange(first, min(first + batch, len(questions)))
+        queries = questions.queries[index]
         with torch.no_grad():
             scores_BN = model.score(queries.to(model.device)).float().cpu()
         irreflexive = ~torch.isin(queries.relation % graph.num_relations, reflexive)
         scores_BN[irreflexive.nonzero().flatten(), queries.head[irreflexive]] = -torch.inf
-        question, answer = asked.rows(index)
+        question, answer = questions.rows(index)
         # An answer of valid stays a candidate where it is known from train too.
         answer_scores = scores_BN[question, answer].clone()
         scores_BN[known.lookup(queries)] = -torch.inf
@@ -171,7 +171,7 @@ def count_candidates(
         for counts, batch_counts in ((all_counts, candidates), (answer_counts, answers)):
             counts += batch_counts.view(FOLDS, groups, BINS + 1)[:, :, :BINS].numpy()
         if progress is not None:
-            progress(int(index[-1]) + 1, len(asked))
+            progress(int(index[-1]) + 1, len(questions))
     return BinCounts(all_counts, answer_counts)
 
 

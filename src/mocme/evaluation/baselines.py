@@ -88,14 +88,14 @@ def floors(released: RawGraph) -> dict[str, dict[str, Baseline]]:
     batch = batch_for(graph.num_entities, MEMORY)
     baselines: dict[str, dict[str, Baseline]] = {}
     for split in ("valid", "test"):
-        asked = graph.answers(split)
-        if not len(asked):
+        questions = graph.answers(split)
+        if not len(questions):
             continue
         known = hidden(graph, split)
         rankers: dict[str, Scores] = {"frequency": Frequency(graph), "lookup": Lookup(graph)}
         baselines[split] = {}
         for name, score in rankers.items():
-            ranks = rank(score, asked, known, batch=batch)
+            ranks = rank(score, questions, known, batch=batch)
             repetitions = _repetitions(ranks, released, split)
             by_row = torch.repeat_interleave(ranks.realistic, repetitions)
             baselines[split][name] = Baseline(of_ranks(ranks.realistic), of_ranks(by_row))

@@ -93,7 +93,7 @@ def hidden(graph: Graph, split: str) -> AnswerIndex:
 
 def rank(
     score: Scores,
-    asked: AnswerIndex,
+    questions: AnswerIndex,
     known: AnswerIndex,
     *,
     batch: int = 512,
@@ -104,7 +104,7 @@ def rank(
 
     Args:
         score: compared in float32.
-        asked: questions and the answers that are ranked.
+        questions: with the answers that are ranked.
         known: answers that do not compete, except the one that is ranked.
         batch: questions scored at once; their scores and a mask, both (batch, N), are in memory.
         progress: called with (questions done, questions in all).
@@ -113,11 +113,11 @@ def rank(
         NotANumber: with the number of NaN scores, and the first question that has one.
     """
     parts: list[tuple[Tensor, ...]] = []
-    for first in range(0, len(asked), batch):
-        index = torch.arange(first, min(first + batch, len(asked)))
-        parts.append(_rank_batch(score, asked, known, index, torch.device(device)))
+    for first in range(0, len(questions), batch):
+        index = torch.arange(first, min(first + batch, len(questions)))
+        parts.append(_rank_batch(score, questions, known, index, torch.device(device)))
         if progress is not None:
-            progress(int(index[-1]) + 1, len(asked))
+            progress(int(index[-1]) + 1, len(questions))
     if not parts:
         return Ranks(*(torch.empty(0, dtype=torch.int64) for _ in range(6)))
     return Ranks(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -125,18 +125,18 @@ def rank(
 
 def _rank_batch(
     score: Scores,
-    asked: AnswerIndex,
+    questions: AnswerIndex,
     known: AnswerIndex,
     index: Int[Tensor, " B"],
     device: torch.device,
 ) -> tuple[Tensor, ...]:
     """The columns of `Ranks` of the questions at `index`, on the CPU."""
-    queries = asked.queries[index]
+    queries = questions.queries[index]
     with torch.no_grad():
         scores_BN = score(queries.to(device)).float()
     _check_scores(scores_BN, queries)
     num_entities = scores_BN.shape[1]
-    question, answer = asked.rows(index)
+    question, answer = questions.rows(index)
     question_on_device = question.to(device)
     answer_scores = scores_BN[question_on_device, answer.to(device)]
     known_question, known_answer = known.lookup(queries)
@@ -217,11 +217,11 @@ def rank_split(
         memory: GiB that scores of a batch may take.
         only: rank this many answers and no more.
     """
-    asked = AnswerIndex(graph.directed(split)[:only])
+    questions = AnswerIndex(graph.directed(split)[:only])
     batch = batch_for(graph.num_entities, memory)
     return rank(
         model.score,
-        asked,
+        questions,
         hidden(graph, split),
         batch=batch,
         device=model.device,

@@ -61,12 +61,8 @@ class UniformWeighting(Weighting):
     """The same weight for every negative."""
 
     def weigh_(
-        self,
-        scores: Float[Tensor, "B c"],
-        reference: Float[Tensor, " B"],
-        count: Float[Tensor, " B"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, " B"]:
+        self, scores: Tensor, reference: Tensor, count: Tensor, generator: torch.Generator
+    ) -> Tensor:
         return count.log()
 
 
@@ -93,12 +89,8 @@ class EntropyWeighting(Weighting):
             )
 
     def weigh_(
-        self,
-        scores: Float[Tensor, "B c"],
-        reference: Float[Tensor, " B"],
-        count: Float[Tensor, " B"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, " B"]:
+        self, scores: Tensor, reference: Tensor, count: Tensor, generator: torch.Generator
+    ) -> Tensor:
         total = torch.empty_like(reference)
         scale = self.beta / math.log(2)
         for first in range(0, len(scores), CHUNK):
@@ -135,12 +127,8 @@ class SelfAdversarialWeighting(Weighting):
             raise ValueError(f"alpha must be above 0, not {self.alpha}")
 
     def weigh_(
-        self,
-        scores: Float[Tensor, "B c"],
-        reference: Float[Tensor, " B"],
-        count: Float[Tensor, " B"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, " B"]:
+        self, scores: Tensor, reference: Tensor, count: Tensor, generator: torch.Generator
+    ) -> Tensor:
         total = torch.logsumexp(scores * self.alpha, 1)
         # s + log w = (1 + alpha) s.
         scores.mul_(1 + self.alpha)
@@ -161,12 +149,8 @@ class HardestWeighting(Weighting):
             raise ValueError(f"count must be at least 1, not {self.count}")
 
     def weigh_(
-        self,
-        scores: Float[Tensor, "B c"],
-        reference: Float[Tensor, " B"],
-        count: Float[Tensor, " B"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, " B"]:
+        self, scores: Tensor, reference: Tensor, count: Tensor, generator: torch.Generator
+    ) -> Tensor:
         kept = min(self.count, scores.shape[1])
         values, columns = scores.topk(kept, dim=1)
         scores.fill_(-math.inf).scatter_(1, columns, values)
@@ -193,12 +177,8 @@ class ImportanceSampling(Weighting):
             raise ValueError(f"draws must be at least 1, not {self.draws}")
 
     def weigh_(
-        self,
-        scores: Float[Tensor, "B c"],
-        reference: Float[Tensor, " B"],
-        count: Float[Tensor, " B"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, " B"]:
+        self, scores: Tensor, reference: Tensor, count: Tensor, generator: torch.Generator
+    ) -> Tensor:
         weighted = scores.clone()
         self.by.weigh_(weighted, reference, count, generator)
         # The log weights of the other weighting. -inf - -inf would be NaN.

@@ -42,6 +42,7 @@ class Optimizer(Configurable):
         if self.tables <= 0 or self.dense <= 0 or self.clip < 0:
             raise ValueError("rates must be above 0 and clip at least 0")
 
+    # Properties, because `core.registry` compares what an instance stores with its defaults.
     @property
     def kind(self) -> type[torch.optim.Optimizer]:
         """The class that `name` names."""

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 
 from mocme.experts.rules.adjacency import PATHS_PER_CHUNK, Adjacency
 
+# Called with the share of the work that is done.
+ShareCallback = Callable[[float], None]
 # Row pointers of all cached matrices, in entries: 128 MiB of int32.
 CACHED_POINTERS = 1 << 25
 
@@ -21,7 +23,7 @@ def count_pairs(
     second: Int[np.ndarray, " n"],
     limits: Float[np.ndarray, " n"],
     max_paths: float,
-    progress: Callable[[float], None],
+    progress: ShareCallback,
 ) -> Float[np.ndarray, " n"]:
     """Distinct pairs (h, t), h != t, that each body connects; infinity where there are too many.
 
@@ -30,7 +32,6 @@ def count_pairs(
         limits: more pairs than this are too many, by body.
         max_paths: a body with more paths is not multiplied out if that many pairs would be too
             many.
-        progress: called with the share of the work that is done.
     """
     sizes = np.diff(relations.edges.indptr[_relation_starts(relations)])
     first, second = _canonical_direction(relations, first, second, sizes)

@@ -11,7 +11,7 @@ Completion, IJCAI 2019. They sample rules; here all of them are counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -24,14 +24,13 @@ from mocme.experts.rules.adjacency import (
     concatenate_ranges,
     split_by_cost,
 )
-from mocme.experts.rules.path_counting import count_pairs
+from mocme.experts.rules.path_counting import ShareCallback, count_pairs
 
 # Added to the pairs that a body connects (additive smoothing), so that a body that connects few
 # pairs, all of them facts, does not have a confidence of 1.
 PRIOR_PAIRS = 5
 # From this support on, a rule's rank depends on its confidence alone.
 FULL_SUPPORT = 10
-Progress = Callable[[float], None]
 
 
 @final
@@ -69,7 +68,7 @@ def mine(
     degree: int,
     paths: float,
     seed: int,
-    progress: Progress = lambda share: None,
+    progress: ShareCallback = lambda share: None,
 ) -> RuleBodies:
     """The best rules of each of the 2R directed links.
 
@@ -82,7 +81,6 @@ def mine(
         degree: where both ends of a fact have more neighbours, this many of one end are sampled.
         paths: a body with more paths is not multiplied out if a rule whose body connects that many
             pairs would have too little confidence.
-        progress: called with the share of the work that is done.
     """
     bodies = count_supports(relations, degree, seed, lambda share: progress(share / 2))
     bodies = bodies[bodies.support >= support]
@@ -171,6 +169,11 @@ class _NeighbourIndex:
         start = np.append(start, len(pair_of_edge))
         return _NeighbourIndex(pairs, start, codes % num_relations, sampled, sample_start)
 
+    def relation_counts(self, pair: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """How many relations each pair has, given its index."""
+        counts: np.ndarray = self.start[pair + 1] - self.start[pair]
+        return counts
+
     def find(self, pairs: Int[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray]:
         """Which of some pairs exist: their positions in the argument, and in `self.pairs`."""
         position = np.searchsorted(self.pairs, pairs)
@@ -179,7 +182,9 @@ class _NeighbourIndex:
         return exists, position[exists]
 
 
-def count_supports(relations: Adjacency, degree: int, seed: int, progress: Progress) -> RuleBodies:
+def count_supports(
+    relations: Adjacency, degree: int, seed: int, progress: ShareCallback
+) -> RuleBodies:
     """Every body that connects both ends of some fact of r < R, with its support (confidence: 0).
 
     A body is encoded as one integer, first * (K + 1) + second + 1, so that counting supports is
@@ -210,8 +215,8 @@ def _single_codes(
 ) -> Int[np.ndarray, " n"]:
     """Codes of the bodies of one relation of each fact: its other relations from head to tail."""
     _, pair = neighbours.find(head * relations.num_entities + tail)
-    start, stop = neighbours.start[pair], neighbours.start[pair + 1]
-    relation = neighbours.relation[concatenate_ranges(start, stop - start)]
+    ids = concatenate_ranges(neighbours.start[pair], neighbours.relation_counts(pair))
+    relation = neighbours.relation[ids]
     # The head relation itself is no body: a fact must not be evidence for itself.
     codes: np.ndarray = relation[relation != link] * (len(relations) + 1)
     return codes
@@ -244,11 +249,9 @@ def _composed_codes(
         exists, far_pair = neighbours.find(far[part][fact] * size + middle)
         fact, near_pair = fact[exists], near_pair[exists]
         # A middle entity gives one body for each combination of its relations to both ends.
-        combinations = (neighbours.start[near_pair + 1] - neighbours.start[near_pair]) * (
-            neighbours.start[far_pair + 1] - neighbours.start[far_pair]
-        )
+        near_count, far_count = map(neighbours.relation_counts, (near_pair, far_pair))
         # Chunks never split a fact: a body counts once a fact, however many middles it has.
-        cost = np.bincount(fact, combinations, len(count))
+        cost = np.bincount(fact, near_count * far_count, len(count))
         for facts in split_by_cost(cost, PATHS_PER_CHUNK):
             chunk = slice(*np.searchsorted(fact, [facts.start, facts.stop]))
             yield _distinct_codes(
@@ -277,14 +280,13 @@ def _distinct_codes(
         near_pair, far_pair: index of (near end, middle) and of (far end, middle).
     """
     num_relations = len(relations)
-    far_count = neighbours.start[far_pair + 1] - neighbours.start[far_pair]
-    combinations = (neighbours.start[near_pair + 1] - neighbours.start[near_pair]) * far_count
-    # Enumerate all combinations (near relation, far relation) of each middle entity.
+    far_count = neighbours.relation_counts(far_pair)
+    combinations = neighbours.relation_counts(near_pair) * far_count
+    # Enumerate all combinations (near relation, far relation) of each middle entity: number n of
+    # them is n // far_count and n % far_count.
     middle = np.repeat(np.arange(len(fact)), combinations)
-    within = np.arange(len(middle)) - np.repeat(
-        np.cumsum(combinations) - combinations, combinations
-    )
-    near_offset, far_offset = np.divmod(within, far_count[middle])
+    number = concatenate_ranges(np.zeros(len(fact), np.int64), combinations)
+    near_offset, far_offset = np.divmod(number, far_count[middle])
     near_relation = neighbours.relation[neighbours.start[near_pair][middle] + near_offset]
     far_relation = neighbours.relation[neighbours.start[far_pair][middle] + far_offset]
     fact = fact[middle]
