@@ -73,6 +73,7 @@ class Adjacency:
         """
         triples = facts.numpy()
         _check_input(triples, num_relations, num_entities, pairs, names)
+        # Reversed columns are (tail, relation, head): the edge of the inverse relation.
         directed = [triples, triples[:, ::-1] + [0, num_relations, 0]]
         all_names = [*names, *(f"inverse of {name}" for name in names)]
         links = np.arange(2 * num_relations)
@@ -99,6 +100,7 @@ class Adjacency:
         """The (N, N) CSR matrix of a relation: 1 (float32) from head to tail, sorted indices."""
         rows, size = self._row_range(relation), self.num_entities
         indptr = self.edges.indptr[rows.start : rows.stop + 1]
+        # The rows of a relation skip entities without an edge; a matrix has a row for each.
         counts = np.zeros(size + 1, np.int64)
         counts[self.keys[rows] - relation * size + 1] = np.diff(indptr)
         entries = slice(int(indptr[0]), int(indptr[-1]))

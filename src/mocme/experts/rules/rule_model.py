@@ -199,6 +199,7 @@ class RuleModel:
         self, head: Int[np.ndarray, " B"], link: Int[np.ndarray, " B"]
     ) -> tuple[Walks, Int[np.ndarray, " w"], Int[np.ndarray, " w"]]:
         """Walks of some questions over all their rule bodies; question and rule of each walk."""
+        # Rules are sorted by head relation, so those of a link are a range.
         start = np.searchsorted(self.bodies.relation, link)
         count = np.searchsorted(self.bodies.relation, link, "right") - start
         rule = concatenate_ranges(start, count)
@@ -235,6 +236,7 @@ class RuleModel:
         walks, _, rule = self._walks(np.array([head]), np.array([relation]))
         shares = []
         for walk, end, paths in walks.endpoints():
+            # At most one position for each walk, and so for each rule.
             for position in np.flatnonzero(end == answer):
                 shares.append(self._share(int(rule[walk[position]]), int(paths[position])))
         return sorted(shares, key=lambda share: (-share.share, share.body))

@@ -74,6 +74,7 @@ def build_design(
     """
     head, tail = relations.pairs(link)
     heads = np.unique(head)
+    # Seeded by the link, so that the sample of one link does not depend on how others were fitted.
     order = np.random.default_rng([seed, link]).permutation(len(heads))
     heads_per_block = max(1, CELLS_PER_BLOCK // relations.num_entities)
     budget, blocks = max_paths, []
@@ -110,6 +111,7 @@ def _block_rows(
         np.tile(bodies.first, len(heads)),
         np.tile(bodies.second, len(heads)),
     )
+    # Whole heads are kept or dropped: with a part of its paths, a pair would have a wrong row.
     paths_so_far = np.bincount(walks.walk // count, walks.paths, len(heads)).cumsum()
     kept = max(int(np.searchsorted(paths_so_far, budget, "right")), int(at_least_one))
     fits = kept >= len(heads)
@@ -120,6 +122,7 @@ def _block_rows(
     for walk, end, paths in walks.endpoints():
         cell = walk // count * size + end
         body = walk % count
+        # A cell occurs once for each body, so it gets each hash once. uint64 wraps around.
         np.add.at(hashes, cell, _hash(body, paths))
         entries.append((cell.astype(np.int32), body.astype(np.int32), paths))
     used = int(paths_so_far[-1]) if fits and len(heads) else budget
