@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mocme.calibration.curves import FEW, LOWEST, Calibration, Curve, log_shares
 from mocme.data.graph import AnswerIndex, Graph
-from mocme.evaluation.ranking import ProgressCallback, batch_for
+from mocme.evaluation.ranking import ProgressCallback, Ranked, batch_for
 
 # Bins of log shares between `LOWEST` and 0: each one hundredth wide, one percent of a share.
 BINS = 3000

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mocme.core.table import data_frame
 from mocme.data.graph import SPLITS, AnswerIndex, Graph, Queries
 
 if TYPE_CHECKING:
