@@ -154,7 +154,7 @@ def test_zero_vectors_are_noted(tmp_path: Path, graph: Graph) -> None:
     [
         (np.zeros((2, 3)), ["nan", "f", "é"], r"shape \(2, 3\), but .*names.txt names 3 entities"),
         (np.zeros(3), ["nan", "f", "é"], r"shape \(3,\)"),
-        (np.zeros((3, 1)), ["nan", "f", "nan"], "line 3: 'nan' stands already in line 1"),
+        (np.zeros((3, 1)), ["nan", "f", "nan"], "line 3: 'nan' is already in line 1"),
         (np.zeros((3, 1)), ["nan", "", "f"], "line 2: blank"),
         (np.zeros((1, 1)), ["x"], "none of its 1 names"),
         (np.zeros((0, 1)), [], "none of its 0 names"),
