@@ -102,14 +102,14 @@ def serving(
     import uvicorn
 
     from mocme.data.reviews import Reviews
-    from mocme.serving.api import application
+    from mocme.serving.api import create_app
     from mocme.serving.run_view import RunView
     from mocme.serving.uploads import ImageUploads
 
     room = None if pictures is None else ImageUploads(pictures)
     served = [RunView(run.path.name, run) for run in runs]
     listener = socket.create_server(("127.0.0.1", 0))
-    app = application(served, Reviews(reviews), token=token, pictures=room)
+    app = create_app(served, Reviews(reviews), token=token, uploads=room)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -11,16 +11,16 @@ import pytest
 
 # The module skips, saying why, where there is no browser.
 from test_page import COLOURS, OPTIONS, TOKEN, Site, Visit, axe_api, browser, serving, visit
-from test_serving_additions import picture, pictured
+from test_serving_additions import picture, picture_run
 
 from mocme.runs.run import Run
 
-__all__ = ["browser", "pictured", "visit"]  # fixtures
+__all__ = ["browser", "picture_run", "visit"]  # fixtures
 
 
 @pytest.fixture
-def run(pictured: Path, tmp_path: Path) -> Run:
-    shutil.copytree(pictured, tmp_path / "run")
+def run(picture_run: Path, tmp_path: Path) -> Run:
+    shutil.copytree(picture_run, tmp_path / "run")
     return Run.open(tmp_path / "run")
 
 

@@ -28,9 +28,9 @@ export function written(question) {
   return Object.fromEntries(kept);
 }
 
-/** What is asked for: "tails", "heads", "relations", "missing", "check", or null where too little is given. */
+/** What is asked for: "tails", "heads", "relations", "missing", "score", or null where too little is given. */
 export function kind({ head, relation, tail }) {
-  if (head && relation && tail) return "check";
+  if (head && relation && tail) return "score";
   if (head && relation) return "tails";
   if (relation && tail) return "heads";
   if (head && tail) return "relations";
@@ -58,7 +58,7 @@ export async function ask(question, { run = undefined, signal = null } = {}) {
     heads: { relation, tail, ...options, known, among },
     relations: { head, tail, ...options, known },
     missing: { entity: head || tail, ...options },
-    check: { facts: [{ head, relation, tail }] },
+    score: { facts: [{ head, relation, tail }] },
   }[kind(question)];
   const answer = await api.post(`v1/${kind(question)}`, { ...body, ...where }, { signal });
   return answer.predictions;
