@@ -21,9 +21,9 @@ class Limits:
             (explanations, missing facts of an entity). They have a queue of their own, so that
             fast requests do not wait behind them.
         picture_bytes: maximum size of an uploaded picture, which is one request.
-        stored_pictures: maximum number of uploaded pictures that are kept, the most recently used
-            ones; and
-        stored_bytes: their maximum total size.
+        stored_pictures: maximum number of uploaded pictures that are kept; beyond it, the least
+            recently used ones are deleted.
+        stored_bytes: maximum total size of the uploaded pictures.
         addition_seconds: time limit for adding an entity, which includes encoding its content.
         addition_queue: maximum number of waiting additions and uploaded pictures.
         stop_seconds: time that running requests get when the server stops.
