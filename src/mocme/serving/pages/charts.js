@@ -70,7 +70,7 @@ export function chartLegend(series) {
 /**
  * Horizontal bars on a scale from 0 to 1, for rows [{name, values: [number or null, ...]}].
  *
- * A row has line bar per series. `shades` are the colours of the series; `width` and `names` (the
+ * A row has one bar per series. `shades` are the colours of the series; `width` and `names` (the
  * space for names) are in units of the SVG.
  */
 export function barChart(rows, { shades = [0], width = 560, names = 190 } = {}) {

@@ -124,7 +124,7 @@ export function discard(key) {
   notifyChange();
 }
 
-/** Send all entries current, including refused ones. */
+/** Send all entries now, including refused ones. */
 export function retry() {
   for (const entry of pending()) if (entry.stuck) writeEntry({ ...entry, stuck: false });
   retrySeconds = 1;
