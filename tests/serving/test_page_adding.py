@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-# Importing it skips this module if there is no browser.
-from test_page import COLOURS, OPTIONS, TOKEN, Site, Visit, axe_api, browser, open_visit, serving
-from test_serving_additions import picture, picture_run
+from http_helpers import picture
+from page_helpers import OPTIONS, TOKEN, Site, Visit, assert_accessible, axe_api, serving
 
 from mocme.runs.run import Run
-
-__all__ = ["browser", "open_visit", "picture_run"]  # fixtures
 
 
 @pytest.fixture
@@ -268,10 +264,4 @@ def test_the_views_of_additions_are_accessible(
     else:
         page.get_by_role("button", name="Remove").click()
         visit.see("dialog")
-    for scheme, width in (("light", 1280), ("dark", 1280), ("dark", 375), ("light", 375)):
-        page.emulate_media(color_scheme=scheme)
-        page.set_viewport_size({"width": width, "height": 812})
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        if (scheme, width) != ("dark", 375):
-            result = axe_api.Axe().run(page, options=OPTIONS if scheme == "light" else COLOURS)
-            assert result.violations_count == 0, (scheme, width, result.generate_report())
+    assert_accessible(page)

@@ -10,13 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-# Importing it skips this module if there is no browser.
-from test_page import OPTIONS, TOKEN, Site, Visit, axe_api, browser, open_visit, serving
+from page_helpers import OPTIONS, TOKEN, Site, Visit, axe_api, serving
 
 import mocme
-
-__all__ = ["browser", "open_visit"]  # fixtures
 
 av = pytest.importorskip("av", reason="the extra video is not installed")
 pytest.importorskip("soundfile", reason="the extra audio is not installed")
