@@ -1,4 +1,4 @@
-"""A local HTTP server that can misbehave in the ways that downloads must handle."""
+"""A local HTTP server for download tests, which can fail in many ways."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ Headers = dict[str, str]
 
 @dataclass
 class Served:
-    """A file of the server, and how it misbehaves.
+    """A file of the server, and the failures of its responses.
 
     Attributes:
-        statuses: sent instead of the file, one per request, until they are used up.
-        breaks: bytes of the response after which the connection is closed, one per request.
-        waits: seconds before a response, one per request.
+        ranges: whether range requests are supported.
+        tag: the ETag; "content" derives it from the data, None sends none.
+        date: the Last-Modified date; None sends none.
+        statuses: statuses sent instead of the file, one per request, until they are used up.
+        breaks: number of bytes after which the connection is cut, one per request.
+        waits: delay of the response in seconds, one per request.
+        length: the Content-Length, if it is not the true one.
+        wrong_start: offset in bytes by which a range starts too late.
     """
 
     data: bytes = b""
@@ -34,32 +39,33 @@ class Served:
     wrong_start: int = 0
     headers: Headers = field(default_factory=dict)
 
-    def etag(self) -> str | None:
+    def named(self) -> str | None:
+        """Return the ETag."""
         if self.tag == "content":
             return f'"{hashlib.md5(self.data, usedforsecurity=False).hexdigest()}"'
         return self.tag
 
 
 class Server(ThreadingHTTPServer):
-    """Records its requests in `requests`, as (path, headers)."""
+    """Records requests in `asked`, as (path, headers)."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, Served] = {}
-        self.requests: list[tuple[str, Headers]] = []
+        self.asked: list[tuple[str, Headers]] = []
         self.stopping = threading.Event()
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{path}"
 
-    def put(self, path: str, data: bytes = b"", **how: object) -> Served:
-        self.files[path] = Served(data, **how)  # type: ignore[arg-type]
+    def put(self, path: str, data: bytes = b"", **settings: object) -> Served:
+        self.files[path] = Served(data, **settings)  # type: ignore[arg-type]
         return self.files[path]
 
     def handle_error(self, *_: object) -> None:
-        """Ignore closed connections, which are part of the tests."""
+        """Ignore errors: the tests cut connections on purpose."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -70,8 +76,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.lstrip("/")
-        request = {name.lower(): value for name, value in self.headers.items()}
-        self.server.requests.append((path, request))
+        request_headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.asked.append((path, request_headers))
         served = self.server.files.get(path)
         if served is None:
             self.send_error(404)
@@ -83,8 +89,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             self._headers({**served.headers, "Content-Length": "0"})
             return
-        offset, status, headers = self._range(served, request)
-        body = served.data[offset:]
+        start, status, headers = self._range(served, request_headers)
+        body = served.data[start:]
         if status == 416:
             body = b""
         if served.sends_length:
@@ -94,22 +100,22 @@ class Handler(BaseHTTPRequestHandler):
         self._headers({**headers, **served.headers})
         self.wfile.write(body[: served.breaks.pop(0)] if served.breaks else body)
 
-    def _range(self, served: Served, request: Headers) -> tuple[int, int, Headers]:
-        """Offset, status and headers of the response to a request."""
-        tag = served.etag()
+    def _range(self, served: Served, request_headers: Headers) -> tuple[int, int, Headers]:
+        """Return the first byte, the status, and the headers of the response."""
+        tag = served.named()
         headers = {"ETag": tag} if tag else {}
         if served.date:
             headers["Last-Modified"] = served.date
-        span = request.get("range")
-        is_unchanged = request.get("if-range") in (None, tag, served.date)
-        if not (served.ranges and span and is_unchanged):
+        byte_range = request_headers.get("range")
+        unchanged = request_headers.get("if-range") in (None, tag, served.date)
+        if not (served.ranges and byte_range and unchanged):
             return 0, 200, headers
-        offset = int(span.removeprefix("bytes=").removesuffix("-"))
-        total = len(served.data)
-        if offset >= total:
-            return total, 416, {**headers, "Content-Range": f"bytes */{total}"}
-        offset += served.wrong_start
-        return offset, 206, {**headers, "Content-Range": f"bytes {offset}-{total - 1}/{total}"}
+        start = int(byte_range.removeprefix("bytes=").removesuffix("-"))
+        size = len(served.data)
+        if start >= size:
+            return size, 416, {**headers, "Content-Range": f"bytes */{size}"}
+        start += served.wrong_start
+        return start, 206, {**headers, "Content-Range": f"bytes {start}-{size - 1}/{size}"}
 
     def _headers(self, headers: Headers) -> None:
         for name, value in headers.items():
@@ -119,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[Server]:
-    """A server that runs until the end of the block."""
+    """Run a server in a thread."""
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -21,7 +21,7 @@ from mocme.data.benchmarks import registry as benchmarks
 from mocme.data.benchmarks.convert import from_openke, from_tsv
 from mocme.data.benchmarks.registry import Benchmark, Remote, fetch, find, known, locate, suggest
 from mocme.data.load import load
-from servers import Server, serving
+from servers import Server, running_server
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 NAMES = ["DB15K", "MKG-W", "MKG-Y", "TIVA", "KVC16K", "FB15k-237", "WN18RR"]
@@ -70,7 +70,7 @@ def packed() -> bytes:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
-    with serving() as server:
+    with running_server() as server:
         yield server
 
 

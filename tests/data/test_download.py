@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mocme.data.benchmarks.download import REDIRECTS, _check_address, download
-from servers import Server, serving
+from servers import Server, running_server
 
 DATA = random.Random(0).randbytes(300_000)
 SUM = hashlib.sha256(DATA).hexdigest()
@@ -21,7 +21,7 @@ SUM = hashlib.sha256(DATA).hexdigest()
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
-    with serving() as server:
+    with running_server() as server:
         yield server
 
 
