@@ -71,10 +71,12 @@ class ResultArchive:
             try:
                 temporary.write_bytes(_packed(members))
                 sync(temporary)
-                os.replace(temporary, self.path)
-                sync(self.path.parent)
-            finally:
+            except BaseException:
                 temporary.unlink(missing_ok=True)
+                raise
+            # The new file has a lock of its own: from here on, the next writer may be at work.
+            os.replace(temporary, self.path)
+            sync(self.path.parent)
 
     def _read_all(self) -> dict[str, bytes]:
         with self._opened() as archive:
