@@ -19,7 +19,7 @@ from torch import Tensor
 from mocme.core.registry import Configurable
 
 # Differences that are made at a time, by sort of device: so few stay in a processor's cache, where
-# they are made ten times as fast as all at once (benchmarks/rotating.py).
+# they are made ten times as fast as all at once (benchmarks/rotate_distance.py).
 BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}
 
 # The root's gradient at 0 is infinite; this is far below any trained modulus squared.

@@ -1,9 +1,9 @@
-"""PyKEEN's side of the comparison: a worker that answers commands, a JSON object a line.
+"""The PyKEEN side of the comparison: a worker that answers commands, one JSON object per line.
 
-See `compare_pykeen.py`, which starts it; the commands are the methods of `Side`. Nothing of PyKEEN
-is changed: what is timed is `TrainingLoop.train` and `Evaluator.evaluate`, with a callback that
-looks at the clock after every batch. The time that `evaluate` takes to merge its filter triples is
-left out, because building an index is left out on the other side as well.
+See `compare_pykeen.py`, which starts it; the commands are the methods of `Side`. PyKEEN itself
+is unchanged: `TrainingLoop.train` and `Evaluator.evaluate` are timed, with a callback that reads
+the clock after every batch. The time in which `evaluate` merges its filter triples is subtracted,
+because building an index is not timed on the other side either.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from pykeen.triples import CoreTriplesFactory
 from pykeen.triples.instances import LCWAInstances
 from torch import Tensor
 
-from compare_pykeen import Clock, Enough, serve
+from worker_protocol import Clock, MeasurementDone, serve
 
-# torch's own remarks (no GPU to pin memory for and the like) would fill the log.
+# Warnings of torch (such as no GPU to pin memory for) would fill the log.
 warnings.filterwarnings("ignore")
 SPLITS = ("train", "valid", "test")
 
 
-class Watch(TrainingCallback):
-    """Tell a clock of every batch."""
+class ClockCallback(TrainingCallback):
+    """Ticks a clock at the end of every batch."""
 
     def __init__(self, clock: Clock, key: str) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Side:
         self.entities = _names(folder / "entities.txt")
         self.relations = _names(folder / "relations.txt")
         self.facts = {split: self._read(folder / f"{split}.tsv") for split in SPLITS}
-        # The same reciprocal relations as on the other side, where they cannot be switched off.
+        # Reciprocal relations as on the other side, which cannot do without.
         self.both = self._factory(create_inverse_triples=True)
         self.single = self._factory(create_inverse_triples=False)
         self.questions = len(LCWAInstances.from_triples_factory(self.both))
@@ -105,13 +105,13 @@ class Side:
         )
 
     def train(self, **settings: Any) -> dict[str, Any]:
-        """As `_train`; without processes that make batches where these fail."""
+        """Like `_train`, but without worker processes for batches where these fail."""
         try:
             return self._train(**settings)
         except RuntimeError:
             if not settings.get("workers"):
                 raise
-            # Their batches go through shared memory, which containers often limit.
+            # Workers pass batches through shared memory, which containers often limit.
             return self._train(**{**settings, "workers": 0})
 
     def _train(
@@ -123,25 +123,25 @@ class Side:
         fused: bool = False,
         workers: int = 0,
     ) -> dict[str, Any]:
-        """Train for `items` instances (0 for as many as a pass has) and time it.
+        """Train for `items` instances (0 for those of an epoch) and time it.
 
         Args:
             mode: ``same`` work as the other side, or PyKEEN's own ``defaults``.
-            items: instances to time, after the first `warm` batches.
-            warm: batches before the clock starts.
-            batch: instances a batch; PyKEEN's own choice if there is none.
-            fused: torch's fused Adagrad, passed on as an argument of the optimiser.
-            workers: processes that make batches.
+            items: number of instances to time, after the first `warm` batches.
+            warm: number of batches before the clock starts.
+            batch: instances per batch; None for PyKEEN's default.
+            fused: use torch's fused Adagrad.
+            workers: number of processes that prepare batches.
         """
         self.model = None
         gc.collect()
-        more: dict[str, Any] = {}
+        loop_options: dict[str, Any] = {}
         if mode == "defaults":
-            # What `pykeen.pipeline.pipeline(model="ComplEx", ...)` does if nothing else is said.
+            # The defaults of `pykeen.pipeline.pipeline(model="ComplEx", ...)`.
             model = ComplEx(triples_factory=self.single, embedding_dim=self.width // 2)
             factory, per_pass, key = self.single, len(self.facts["train"]), "positives"
             loop: Any = SLCWATrainingLoop(model=model, triples_factory=factory, optimizer="Adam")
-            unit = "facts, each against one drawn negative"
+            unit = "facts, each against one sampled negative"
         else:
             model = self._same_model()
             factory, per_pass, key = self.both, self.questions, "pairs"
@@ -151,20 +151,20 @@ class Side:
                 triples_factory=factory,
                 optimizer="Adagrad",
                 optimizer_kwargs=optimizer_kwargs,
-                # It would only measure what fits into a GPU's memory.
+                # It only searches for a batch size that fits GPU memory.
                 automatic_memory_optimization=False,
             )
-            more = {"num_workers": workers, "pin_memory": False}
+            loop_options = {"num_workers": workers, "pin_memory": False}
             unit = "distinct questions, each against all entities"
         clock = Clock(warm, items or per_pass)
-        with suppress(Enough):
+        with suppress(MeasurementDone):
             loop.train(
                 triples_factory=factory,
                 num_epochs=1_000_000,  # `Clock` ends the training
                 batch_size=batch,
                 use_tqdm=False,
-                callbacks=Watch(clock, key),
-                **more,
+                callbacks=ClockCallback(clock, key),
+                **loop_options,
             )
         self.model = model
         del loop
@@ -184,9 +184,9 @@ class Side:
     ) -> dict[str, Any]:
         """Rank the first `facts` facts of the test split in both directions; 0 for all."""
         if self.model is None:
-            raise ValueError("there is no model yet: train or load first")
+            raise ValueError("there is no model yet; train or load first")
         total = len(self.facts["test"])
-        chosen = self.facts["test"][: facts or total]
+        ranked = self.facts["test"][: facts or total]
         settings: dict[str, Any] = {}
         if mode == "same":
             # Only the metrics that the other side computes; all of PyKEEN's take longer.
@@ -197,17 +197,17 @@ class Side:
                 "add_defaults": False,
             }
         if warm:
-            self._evaluate(chosen[: batch or 32], batch, settings)
-        found, seconds, merging = self._evaluate(chosen, batch, settings)
+            self._evaluate(ranked[: batch or 32], batch, settings)
+        metrics, seconds, merging = self._evaluate(ranked, batch, settings)
         names = {"mrr": "mrr", "mr": "mr", **{f"hits@{k}": f"hits@{k}" for k in (1, 3, 10)}}
         return {
             "seconds": seconds,
-            "seconds_per_pass": seconds * total / len(chosen),
+            "seconds_per_pass": seconds * total / len(ranked),
             "seconds_merging_filter": merging,
-            "items": 2 * len(chosen),
+            "items": 2 * len(ranked),
             "items_per_pass": 2 * total,
-            "batch": batch or 32,  # what PyKEEN takes on a CPU if none is given
-            "metrics": {ours: float(found.get_metric(theirs)) for ours, theirs in names.items()},
+            "batch": batch or 32,  # PyKEEN's default on a CPU
+            "metrics": {ours: float(metrics.get_metric(theirs)) for ours, theirs in names.items()},
         }
 
     def _evaluate(
@@ -228,7 +228,7 @@ class Side:
         evaluator_module.prepare_filter_triples = timed
         try:
             started = time.perf_counter()
-            found = evaluator.evaluate(
+            metrics = evaluator.evaluate(
                 self.model,
                 facts,
                 batch_size=batch,
@@ -238,32 +238,32 @@ class Side:
             seconds = time.perf_counter() - started
         finally:
             evaluator_module.prepare_filter_triples = merge
-        return found, seconds - merging, merging
+        return metrics, seconds - merging, merging
 
     def load(self, path: str) -> dict[str, Any]:
-        """Take parameters of the other side: complex numbers as [real | imaginary]."""
-        held = np.load(path)
-        entity, relation = _complex(held["entity"]), _complex(held["relation"])
+        """Load parameters of the other side: complex numbers as [real | imaginary]."""
+        arrays = np.load(path)
+        entity, relation = _complex(arrays["entity"]), _complex(arrays["relation"])
         count = len(self.relations)
-        own = torch.empty_like(relation)
-        # r and r + R there are 2 r and 2 r + 1 here.
-        own[0::2], own[1::2] = relation[:count], relation[count:]
+        reordered = torch.empty_like(relation)
+        # Relation r and its inverse have the ids r and r + R there, 2 r and 2 r + 1 here.
+        reordered[0::2], reordered[1::2] = relation[:count], relation[count:]
         self.model = model = self._same_model()
         for representation, values in (
             (model.entity_representations[0], entity),
-            (model.relation_representations[0], own),
+            (model.relation_representations[0], reordered),
         ):
             weight = representation._embeddings.weight
             with torch.no_grad():
                 weight.copy_(values.reshape(weight.shape))
-            shown = torch.view_as_real(representation(indices=None)).detach()
-            assert torch.equal(shown, values)
-        return {"entity": list(entity.shape), "relation": list(own.shape)}
+            loaded = torch.view_as_real(representation(indices=None)).detach()
+            assert torch.equal(loaded, values)
+        return {"entity": list(entity.shape), "relation": list(reordered.shape)}
 
     def loss(self) -> dict[str, Any]:
-        """The loss of all instances at the present parameters, as a mean over facts.
+        """The loss of all instances at the current parameters, as a mean over facts.
 
-        PyKEEN's own reduction is a mean over questions; each is weighted by its answers here.
+        PyKEEN's reduction is a mean over questions; here each counts once per answer.
         """
         assert self.model is not None
         instances = LCWAInstances.from_triples_factory(self.both)

@@ -1,12 +1,11 @@
-"""How fast each format is read and written, on one core, and how much memory that takes.
+"""Throughput of reading and writing each format on one core, and the memory that reading takes.
 
-    python benchmarks/formats.py [--facts 1000000] [--rounds 3] [--formats TSV CSV]
+    python benchmarks/format_throughput.py [--facts 1000000] [--rounds 3] [--formats TSV CSV]
 
-The facts are random, of names between 8 and 30 characters long, some beyond ASCII. Each reading is
-a process of its own with one thread, and seconds are those of the processor. `read` is names in
-blocks; `indexed` puts them into a `FactIndexer`, which is what loading a graph does; memory is the
-most that process took, less what it took before it opened the file (told by Linux only). The table
-gives medians.
+The facts are random, with names of 8 to 30 characters, some beyond ASCII. Each reading is a process
+of its own with one thread; seconds are processor time. `read` yields names in blocks; `indexed`
+passes them to a `FactIndexer`, as loading a graph does. Memory is the peak of that process less
+what it took before it opened the file (on Linux only). The table gives medians.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from pathlib import Path
 SPLIT = "train"
 
 
-def generated(facts: int, seed: int = 0) -> Iterator[tuple[str, str, str]]:
-    """Random facts: an entity in every ten facts, 200 relations, few entities in many facts."""
+def generate(facts: int, seed: int = 0) -> Iterator[tuple[str, str, str]]:
+    """Random facts: one entity per ten facts, 200 relations, few entities in many facts."""
     source = random.Random(seed)
     letters = "abcdefghijklmnopqrstuvwxyz_ 0123456789"
     entities = []
@@ -40,10 +39,10 @@ def generated(facts: int, seed: int = 0) -> Iterator[tuple[str, str, str]]:
         yield head, f"relation_{source.randrange(200)}", tail
 
 
-def peak() -> int:
-    """The most memory this process has taken so far, in bytes.
+def peak_memory() -> int:
+    """Peak memory of this process in bytes.
 
-    Unlike ``getrusage``, which knows that of the process it comes from too.
+    ``getrusage`` would include the peak of the process that started this one.
     """
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
@@ -51,7 +50,7 @@ def peak() -> int:
 
 def measure(path: Path, indexed: bool) -> dict[str, float]:
     """Seconds, rows and bytes of memory of one reading, in this process."""
-    # Loading a library (a seventh of a second for Arrow) is no work of a reader.
+    # Importing a library (a seventh of a second for Arrow) is not part of reading.
     import pyarrow.parquet  # noqa: F401
 
     from mocme.data.formats import openke
@@ -59,67 +58,70 @@ def measure(path: Path, indexed: bool) -> dict[str, float]:
     from mocme.data.formats.report import Report
     from mocme.data.ingest.indexer import FactIndexer
 
-    before = peak()
+    memory_before = peak_memory()
     started = time.process_time()
     report = Report(str(path))
     if path.is_dir():
         folder = openke.read(path)
-        collector = FactIndexer(folder.entities, folder.relations, openke.LISTS)
+        indexer = FactIndexer(folder.entities, folder.relations, openke.LISTS)
         blocks = folder.facts(SPLIT, report)
     else:
-        collector = FactIndexer()
+        indexer = FactIndexer()
         blocks = format_of(path).facts(path, report)
     rows = 0
     for block in blocks:
         rows += len(block.lines)
         if indexed:
-            collector.add(SPLIT, block, report)
+            indexer.add(SPLIT, block, report)
     if indexed:
-        facts, _ = collector.split(SPLIT)
+        facts, _ = indexer.split(SPLIT)
         assert len(facts) <= rows
     seconds = time.process_time() - started
-    held = peak()
+    memory = peak_memory() - memory_before
     assert report.accounted
     assert rows == report.rows
-    return {"seconds": seconds, "rows": rows, "memory": held - before}
+    return {"seconds": seconds, "rows": rows, "memory": memory}
 
 
-def separately(path: Path, indexed: bool) -> dict[str, float]:
-    """`measure` in a process of its own."""
+def measure_in_own_process(path: Path, indexed: bool) -> dict[str, float]:
     command = [sys.executable, __file__, "--one", str(path), *(["--indexed"] if indexed else [])]
-    one = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=one, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    measurement: dict[str, float] = json.loads(done.stdout)
+    return measurement
 
 
-def files(folder: Path, facts: int, wanted: list[str]) -> dict[str, Path]:
-    """The same facts in each format; prints how fast they were written."""
+def write_files(folder: Path, facts: int, names: list[str]) -> dict[str, Path]:
+    """The same facts in each format; prints the throughput of writing.
+
+    Args:
+        names: formats to write; all if empty.
+    """
     from mocme.data.formats import openke
     from mocme.data.formats.registry import FORMATS
     from mocme.data.formats.report import Block, Report
     from mocme.data.graph import Graph
     from mocme.data.ingest.indexer import FactIndexer
 
-    rows = list(generated(facts))
-    found = {}
+    rows = list(generate(facts))
+    paths = {}
     for known in FORMATS:
-        for packed in ("", ".gz", ".zst") if known.name == "TSV" else ("",):
-            name = known.name + packed
-            if wanted and name not in wanted:
+        for suffix in ("", ".gz", ".zst") if known.name == "TSV" else ("",):
+            name = known.name + suffix
+            if names and name not in names:
                 continue
-            found[name] = folder / f"facts{known.endings[0]}{packed}"
+            paths[name] = folder / f"facts{known.endings[0]}{suffix}"
             started = time.process_time()
-            known.write(found[name], rows)
+            known.write(paths[name], rows)
             print(f"written {name:12} {facts / (time.process_time() - started):12,.0f} rows/s")
-    if not wanted or "OpenKE" in wanted:
-        collector = FactIndexer()
+    if not names or "OpenKE" in names:
+        indexer = FactIndexer()
         heads, relations, tails = map(list, zip(*rows, strict=True))
-        collector.add(SPLIT, Block((heads, relations, tails), range(facts)), Report(""))
-        graph = Graph(*collector.vocabularies(), {SPLIT: collector.split(SPLIT)[0]})
+        indexer.add(SPLIT, Block((heads, relations, tails), range(facts)), Report(""))
+        graph = Graph(*indexer.vocabularies(), {SPLIT: indexer.split(SPLIT)[0]})
         openke.write(folder / "openke", graph)
-        found["OpenKE"] = folder / "openke"
-    return found
+        paths["OpenKE"] = folder / "openke"
+    return paths
 
 
 def main() -> None:
@@ -130,12 +132,12 @@ def main() -> None:
     parser.add_argument("--formats", nargs="*", default=[])
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--indexed", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(measure(given.one, given.indexed)))
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.one, options.indexed)))
         return
-    with tempfile.TemporaryDirectory() as room:
-        paths = files(Path(room), given.facts, given.formats)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_files(Path(folder), options.facts, options.formats)
         print(
             f"\n{'format':12} {'file':>9} {'read':>13} {'indexed':>13} {'memory':>9} {'indexed':>9}"
         )
@@ -144,13 +146,13 @@ def main() -> None:
             size = size or path.stat().st_size
             cells = []
             for indexed in (False, True):
-                found = [separately(path, indexed) for _ in range(given.rounds)]
-                rate = statistics.median(one["rows"] / one["seconds"] for one in found)
-                cells.append((rate, statistics.median(one["memory"] for one in found)))
-            (rate, memory), (both, held) = cells
+                rounds = [measure_in_own_process(path, indexed) for _ in range(options.rounds)]
+                rate = statistics.median(one["rows"] / one["seconds"] for one in rounds)
+                cells.append((rate, statistics.median(one["memory"] for one in rounds)))
+            (read_rate, read_memory), (index_rate, index_memory) = cells
             print(
-                f"{name:12} {size / 1e6:6.1f} MB {rate:9,.0f} r/s {both:9,.0f} r/s "
-                f"{memory / 1e6:6.0f} MB {held / 1e6:6.0f} MB"
+                f"{name:12} {size / 1e6:6.1f} MB {read_rate:9,.0f} r/s {index_rate:9,.0f} r/s "
+                f"{read_memory / 1e6:6.0f} MB {index_memory / 1e6:6.0f} MB"
             )
 
 

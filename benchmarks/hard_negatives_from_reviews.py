@@ -1,10 +1,11 @@
-"""What rejecting does: 300 suggestions of a run on Atlas are rejected, and it is trained again.
+"""Effect of rejected suggestions that become hard negatives of the next training.
 
-    python benchmarks/rejecting.py
+    python benchmarks/hard_negatives_from_reviews.py
 
-Prints, before and after, the median rank and the mean share (in the softmax of its question) of the
-rejected facts and of 300 others like them, and the MRR of the valid split. Structure only, width
-128, 20 passes, seed 0; two minutes on one thread.
+Rejects 300 suggestions of a run on Atlas and trains again. Prints, before and after, the median
+rank and the mean share (softmax over the candidates of its question) of the rejected facts and of
+300 similar ones, and the MRR on the valid split. Structure only, width 128, 20 epochs, seed 0; two
+minutes on one thread.
 """
 
 from __future__ import annotations
@@ -23,26 +24,29 @@ from mocme.data.reviews import Reviews
 
 SETTINGS = {"training.passes": 20, "model.width": 128}
 COUNT = 300
+QUESTIONS = 1500
 
 
 def suggestions(run: mocme.Run, graph: mocme.Graph) -> list[mocme.Prediction]:
-    """The surest new answer to each of 1,500 questions of train, surest first."""
+    """The best new answer to each of `QUESTIONS` training questions, most probable first."""
     facts = graph.facts("train")
     order = torch.randperm(len(facts), generator=torch.Generator().manual_seed(0))
-    asked = [
+    questions = [
         mocme.Question(graph.entities[h], graph.relations[r], None, 1)
-        for h, r, _ in facts[order[:1500]].tolist()
+        for h, r, _ in facts[order[:QUESTIONS]].tolist()
     ]
-    found = {
+    by_fact = {
         (item.head, item.relation, item.tail): item
-        for answers in run.predictor("cpu").ask(asked)
+        for answers in run.predictor("cpu").ask(questions)
         for item in answers
     }
-    return sorted(found.values(), key=lambda item: -(item.probability or 0.0))
+    return sorted(by_fact.values(), key=lambda item: -(item.probability or 0.0))
 
 
-def told(run: mocme.Run, graph: mocme.Graph, items: Sequence[mocme.Prediction]) -> dict[str, float]:
-    """Rank and share of facts, by the model alone."""
+def ranks_and_shares(
+    run: mocme.Run, graph: mocme.Graph, items: Sequence[mocme.Prediction]
+) -> dict[str, float]:
+    """Median unfiltered rank and mean softmax share of facts, by the embedding alone."""
     model = run.predictor("cpu").model
     ranks, shares = [], []
     for item in items:
@@ -60,18 +64,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         before = mocme.train(graph, "structure", out=home / "before", settings=SETTINGS, seed=0)
-        surest = suggestions(before, graph)[: 2 * COUNT]
-        rejected, others = surest[::2], surest[1::2]
+        top = suggestions(before, graph)[: 2 * COUNT]
+        rejected, similar = top[::2], top[1::2]
         reviews = Reviews(home / "reviews.sqlite")
         for item in rejected:
             reviews.add((item.head, item.relation, item.tail), "reject", "benchmark")
         corrected = mocme.load("atlas", reviews=reviews.path)
         after = mocme.train(corrected, "structure", out=home / "after", settings=SETTINGS, seed=0)
-        for what, run in (("before", before), ("after", after)):
+        for when, run in (("before", before), ("after", after)):
             row = {
-                "when": what,
-                "rejected": told(run, graph, rejected),
-                "others like them": told(run, graph, others),
+                "when": when,
+                "rejected": ranks_and_shares(run, graph, rejected),
+                "similar": ranks_and_shares(run, graph, similar),
                 "valid_mrr": run.evaluate("valid", device="cpu")["mrr"],
             }
             print(json.dumps(row))
