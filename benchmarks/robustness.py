@@ -5,7 +5,7 @@ replaces it by noise, ranks the valid split again, and writes one line per measu
 drawn by the run's seed, and a larger share contains the smaller ones. Nothing is trained. With
 --render it puts tables and a plot on a page.
 
-    mocme benchmark benchmarks/accuracy/fusing.toml --runs runs --keep
+    mocme benchmark benchmarks/accuracy/fusion.toml --runs runs --keep
     python benchmarks/robustness.py runs/fusing
     python benchmarks/robustness.py --render docs/robustness.md
 """

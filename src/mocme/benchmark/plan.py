@@ -183,7 +183,8 @@ def matches(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
         return True
     if json_digest(stored["config"]) != stored_identity["settings"]:
         return False
-    for changes in ({}, stored.get("machine", {})):
+    machine: Mapping[str, Any] = stored.get("machine", {})
+    for changes in ({}, machine):
         try:
             settings = json_settings(Experiment.load(stored["config"], changes))
         except ConfigError:  # a setting that does not exist any more
