@@ -440,8 +440,8 @@ def test_a_source_of_the_user_may_have_a_constructor(graph: Graph) -> None:
 @pytest.mark.parametrize(
     ("name", "table", "problem"),
     [
-        ("structure", {"kind": "numbers", "path": "x"}, "is the modality every graph has"),
-        ("default", {"kind": "numbers", "path": "x"}, "stands for all modalities"),
+        ("structure", {"kind": "numbers", "path": "x"}, "is the modality that every graph has"),
+        ("default", {"kind": "numbers", "path": "x"}, "means all modalities"),
         ("../x", {"kind": "numbers", "path": "x"}, "letters, digits"),
         ("a.b", {"kind": "numbers", "path": "x"}, "letters, digits"),
         ("x", {"path": "x"}, r"modalities.x: must be a table with a kind, one of Bins, Encoded"),
