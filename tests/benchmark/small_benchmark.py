@@ -16,13 +16,16 @@ from mocme.benchmark.plan import PlannedRun, plan
 from mocme.benchmark.results import ResultFiles, json_bytes
 from mocme.benchmark.spec import BenchmarkSpec
 
-COMMAND = "bench"
+COMMAND = "benchmark"
 TEXT = """
 title = "Small"
 [defaults]
 graphs = ["tiny"]
 seeds = [0, 1]
-set = {"experts.embedding.embedding_dim" = 8, "experts.embedding.training.epochs" = 3, "experts.embedding.training.checkpoint_seconds" = 0}
+[defaults.set]
+"experts.embedding.embedding_dim" = 8
+"experts.embedding.training.epochs" = 3
+"experts.embedding.training.checkpoint_seconds" = 0
 [[rows]]
 name = "structure only"
 experiment = "structure"

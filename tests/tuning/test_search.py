@@ -30,7 +30,9 @@ from mocme.tuning.trials import SearchError, SearchFolder, Trial, best
 pytest.importorskip("optuna")
 
 SET = (
-    '"experts.embedding.training.evaluate_every" = 1, "experts.embedding.training.batch_size" = 16, "experts.embedding.embedding_dim" = 8, '
+    '"experts.embedding.training.evaluate_every" = 1, '
+    '"experts.embedding.training.batch_size" = 16, '
+    '"experts.embedding.embedding_dim" = 8, '
     '"experts.embedding.training.precision" = "float32"'
 )
 HEAD = f"""
@@ -300,8 +302,8 @@ def test_the_best_trial_extends_a_file_of_the_user(folder: Path) -> None:
 def test_the_mrr_is_that_of_the_model_that_patience_keeps(folder: Path) -> None:
     text = BOTH.replace(
         SET,
-        SET
-        + ', "experts.embedding.training.patience" = 1, "experts.embedding.training.optimizer.embedding_lr" = 0.5',
+        SET + ', "experts.embedding.training.patience" = 1, '
+        '"experts.embedding.training.optimizer.embedding_lr" = 0.5',
     )
     for trial in run(folder, "out", text).trials():
         assert trial.mrr == max(mrr for _, mrr in trial.curve)

@@ -13,7 +13,7 @@ from mocme.tuning.trials import Trial, best
 
 
 def shortened(paths: Sequence[str]) -> dict[str, str]:
-    """Each path's shortest tail that is unambiguous: ``experts.embedding.embedding_dim`` is ``width``."""
+    """Each path's shortest unambiguous tail, such as ``embedding_dim``."""
     names = {}
     for path in paths:
         keys = path.split(".")
