@@ -126,6 +126,7 @@ class SparseExpert(Expert):
         """Odds of the candidates that it has evidence for."""
 
 
+@runtime_checkable
 class Resumable(Protocol):
     """A fit that can be interrupted after any step and resumed from its state."""
 
@@ -138,6 +139,7 @@ class Resumable(Protocol):
         ...
 
 
+@runtime_checkable
 class Monitor(Protocol):
     """What a fit reports to: progress, log, checkpoints, interruption."""
 
