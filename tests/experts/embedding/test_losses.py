@@ -43,6 +43,8 @@ EXCLUDED = [1, 12]
 
 
 def label(value: object) -> str:
+    if isinstance(value, Scorer):
+        return value.kind_name()
     given = "-".join(f"{k}={v}" for k, v in vars(value).items() if isinstance(v, (int, float)))
     return f"{type(value).__name__}-{given}" if given else type(value).__name__
 
@@ -164,7 +166,7 @@ def test_sum_and_gradient_equal_a_loop_over_questions(
     kind: type[Scorer], weighting: Weighting
 ) -> None:
     vectors, query, reference = problem()
-    scorer = kind()
+    scorer = kind(WIDTH)
     expected = naive_run(vectors, query, reference, weighting, scorer)
     for budget in (1 << 20, 1):  # kept and recomputed
         found = run(vectors, query, reference, weighting, scorer, everyone(), budget)
@@ -172,7 +174,7 @@ def test_sum_and_gradient_equal_a_loop_over_questions(
 
 
 @every_weighting
-@pytest.mark.parametrize("scorer", [ComplEx(), RotatE()], ids=label)
+@pytest.mark.parametrize("scorer", [ComplEx(WIDTH), RotatE(WIDTH)], ids=label)
 @pytest.mark.parametrize("budget", [1, 1 << 20])
 @pytest.mark.parametrize("excluded", [[1, 2], EXCLUDED], ids=["no answer", "an answer"])
 def test_scores_are_held_against_the_mean_of_the_answers(
@@ -195,7 +197,7 @@ def test_scores_are_held_against_the_mean_of_the_answers(
 
 
 @every_weighting
-@pytest.mark.parametrize("scorer", [ComplEx(), TransE()], ids=label)
+@pytest.mark.parametrize("scorer", [ComplEx(WIDTH), TransE(WIDTH)], ids=label)
 @pytest.mark.parametrize("width", [1, 3, 5, 13, 14])
 def test_blocks_of_any_width_agree(
     scorer: Scorer, weighting: Weighting, width: int, monkeypatch: pytest.MonkeyPatch
@@ -215,7 +217,7 @@ def test_blocks_of_any_width_agree(
 @every_weighting
 def test_a_pool_of_everyone_equals_everyone(weighting: Weighting) -> None:
     vectors, query, reference = problem(2)
-    scorer = ComplEx()
+    scorer = ComplEx(WIDTH)
     barred = torch.tensor(EXCLUDED)
     pool = UniformSampling(size=NODES).draw((0, NODES), barred, torch.Generator().manual_seed(0))
     assert len(pool) == NODES - len(EXCLUDED)
@@ -225,9 +227,9 @@ def test_a_pool_of_everyone_equals_everyone(weighting: Weighting) -> None:
 
 def test_beta_zero_is_exactly_the_plain_sum() -> None:
     vectors, query, reference = problem(3)
-    plain = run(vectors, query, reference, UniformWeighting(), ComplEx(), everyone())
+    plain = run(vectors, query, reference, UniformWeighting(), ComplEx(WIDTH), everyone())
     for first, second in zip(
-        run(vectors, query, reference, EntropyWeighting(beta=0.0), ComplEx(), everyone()),
+        run(vectors, query, reference, EntropyWeighting(beta=0.0), ComplEx(WIDTH), everyone()),
         plain,
         strict=True,
     ):
@@ -241,7 +243,7 @@ def test_beta_zero_is_exactly_the_plain_sum() -> None:
     torch.testing.assert_close(plain[0], torch.cat(naive))
 
 
-@pytest.mark.parametrize("scorer", [ComplEx(), TransE(), RotatE()], ids=label)
+@pytest.mark.parametrize("scorer", [ComplEx(WIDTH), TransE(WIDTH), RotatE(WIDTH)], ids=label)
 def test_entropy_of_scores_far_from_the_answers_is_zero_and_finite(scorer: Scorer) -> None:
     vectors, query, _ = problem(4)
     for far in (-1e5, 1e5):
@@ -255,7 +257,7 @@ def test_entropy_of_scores_far_from_the_answers_is_zero_and_finite(scorer: Score
 
 
 @pytest.mark.parametrize("weighting", [*EXACT, ImportanceSampling(draws=3)], ids=label)
-@pytest.mark.parametrize("scorer", [ComplEx(), RotatE()], ids=label)
+@pytest.mark.parametrize("scorer", [ComplEx(WIDTH), RotatE(WIDTH)], ids=label)
 @pytest.mark.parametrize("budget", [1, 1 << 20])
 def test_a_question_without_a_negative_adds_nothing(
     weighting: Weighting, scorer: Scorer, budget: int
@@ -291,7 +293,7 @@ def test_weights_that_all_vanish_are_no_nan() -> None:
     """Without a floor, negatives far from the answers weigh nothing at all."""
     vectors, query, _ = problem(6)
     reference = torch.full((len(query),), 1e5, dtype=torch.float64)
-    found = run(vectors, query, reference, EntropyWeighting(floor=0.0), ComplEx(), everyone())
+    found = run(vectors, query, reference, EntropyWeighting(floor=0.0), ComplEx(WIDTH), everyone())
     assert found[0].tolist() == [-math.inf] * len(query)
     assert not any(bool(gradient.any()) for gradient in found[1:])
 
@@ -303,7 +305,7 @@ def test_the_sampled_sum_is_unbiased() -> None:
     """Over all pools of five of the candidates: their sums' mean is the full sum."""
     vectors, query, reference = problem(7, questions=2)
     answers = [[0], [3, 5, 12]]  # 12 is no candidate: it must not be counted as one
-    scorer = ComplEx()
+    scorer = ComplEx(WIDTH)
     allowed = [n for n in range(NODES) if n not in EXCLUDED]
     none, barred = torch.empty(0, dtype=torch.int64), torch.tensor(EXCLUDED)
     total = torch.zeros(2, dtype=torch.float64)
@@ -350,8 +352,8 @@ def test_draws_have_the_weighted_sum_as_their_mean(by: Weighting) -> None:
     vectors, query, reference = problem(8)
     vectors, query = vectors * 0.7, query * 0.7
     many = ImportanceSampling(draws=400_000, by=by)
-    found = run(vectors, query, reference, many, ComplEx(), everyone())[0]
-    expected = run(vectors, query, reference, by, ComplEx(), everyone())[0]
+    found = run(vectors, query, reference, many, ComplEx(WIDTH), everyone())[0]
+    expected = run(vectors, query, reference, by, ComplEx(WIDTH), everyone())[0]
     torch.testing.assert_close(found.exp(), expected.exp(), rtol=0.02, atol=0)
 
 
@@ -359,7 +361,9 @@ def test_draws_take_only_negatives_and_count_them() -> None:
     """With scores of 0 each draw is worth |J| / draws, so the sum is |J| whatever is drawn."""
     _, query, reference = problem(9)
     vectors = torch.zeros(NODES, WIDTH, dtype=torch.float64)
-    found = run(vectors, query, reference, ImportanceSampling(draws=7), ComplEx(), everyone())[0]
+    found = run(vectors, query, reference, ImportanceSampling(draws=7), ComplEx(WIDTH), everyone())[
+        0
+    ]
     allowed = [n for n in range(NODES) if n not in EXCLUDED]
     counts = [len([n for n in allowed if n not in known]) for known in ANSWERS]
     torch.testing.assert_close(found.exp(), torch.tensor(counts, dtype=torch.float64))
@@ -367,13 +371,13 @@ def test_draws_take_only_negatives_and_count_them() -> None:
 
 def test_draws_depend_on_the_generator_only() -> None:
     vectors, query, reference = problem(10)
-    given = (vectors, query, reference, ImportanceSampling(draws=5), ComplEx(), everyone())
+    given = (vectors, query, reference, ImportanceSampling(draws=5), ComplEx(WIDTH), everyone())
     first, same, other = run(*given), run(*given), run(*given, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(first, same, strict=True))
     assert not torch.equal(first[0], other[0])
 
 
-@pytest.mark.parametrize("scorer", [ComplEx(), TransE(), RotatE()], ids=label)
+@pytest.mark.parametrize("scorer", [ComplEx(WIDTH), TransE(WIDTH), RotatE(WIDTH)], ids=label)
 @pytest.mark.parametrize("budget", [1, 1 << 20])
 def test_draws_have_the_gradient_of_what_was_drawn(scorer: Scorer, budget: int) -> None:
     """The gradient is that of log sum over draws of e^s, whatever was drawn."""
@@ -490,13 +494,18 @@ def test_settings_out_of_range_are_refused(wrong: Callable[[], object]) -> None:
 def test_a_product_in_bfloat16_is_near_the_exact_one() -> None:
     vectors, query, reference = problem(12)
     exact = run(
-        vectors.float(), query.float(), reference.float(), UniformWeighting(), ComplEx(), everyone()
+        vectors.float(),
+        query.float(),
+        reference.float(),
+        UniformWeighting(),
+        ComplEx(WIDTH),
+        everyone(),
     )
     source = vectors.float().requires_grad_()
     rows = GradientBuffer(source, low=True)
     asked = query.float().requires_grad_()
     _, result = score_batch(
-        asked, rows, everyone(), pairs(), UniformWeighting(), ComplEx(), torch.Generator()
+        asked, rows, everyone(), pairs(), UniformWeighting(), ComplEx(WIDTH), torch.Generator()
     )
     (result * torch.linspace(0.5, 2.0, len(query))).sum().backward()
     rows.backward()
@@ -507,10 +516,10 @@ def test_a_product_in_bfloat16_is_near_the_exact_one() -> None:
 
 
 def test_tucker_is_compared_by_product() -> None:
-    assert TuckER().by_product
+    assert TuckER(WIDTH).by_product
 
 
-@pytest.mark.parametrize("scorer", [ComplEx(), TransE()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("scorer", [ComplEx(WIDTH), TransE(WIDTH)], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("budget", [1 << 20, 64], ids=["kept", "made again"])
 def test_answers_have_the_scores_and_gradients_of_pairs(scorer: Scorer, budget: int) -> None:
     """Taken from the kept blocks or pair by pair: the same numbers, in the order of the answers."""
