@@ -41,7 +41,7 @@ def counts_of(chance: Callable[[np.ndarray], np.ndarray], size: int, seed: int =
 
 
 def model_of(tiny: object) -> EmbeddingModel:
-    settings = Embedding(width=4, initial=0.7)
+    settings = Embedding(embedding_dim=4, init_std=0.7)
     return EmbeddingModel(settings, tiny.facts(), tiny.features.dense, 0).eval()
 
 

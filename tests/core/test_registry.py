@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import typing
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from mocme.core.registry import (
     ConfigError,
     Configurable,
+    Spec,
     build,
     construct,
     convert,
@@ -23,8 +26,9 @@ from mocme.core.registry import (
     settings,
 )
 from mocme.data.features.sources import Source
-from mocme.experts.embedding.model import ModelSettings
-from mocme.experts.embedding.trainer import TrainingSettings
+from mocme.experts.base import ExpertSettings
+from mocme.experts.embedding.settings import TrainingSettings
+from mocme.mixture.base import MixtureSettings
 from mocme.runs.config import DataSettings, EvaluationSettings
 
 
@@ -240,7 +244,7 @@ def test_a_default_part_with_arguments_is_refused() -> None:
         expand(Shape, {"kind": "Bad"}, "shape")
 
 
-ROOTS = (DataSettings, ModelSettings, TrainingSettings, EvaluationSettings)
+ROOTS = (DataSettings, TrainingSettings, EvaluationSettings)
 
 
 def families() -> list[type[Configurable]]:
@@ -254,12 +258,17 @@ def families() -> list[type[Configurable]]:
         for hint, default in settings(part).values():
             if isinstance(default, Configurable):
                 visit(type(default))
-            if isinstance(hint, type) and issubclass(hint, Configurable):
+            if typing.get_origin(hint) is Spec:
+                (hint,) = typing.get_args(hint)
+                for kind in hint.kinds or (hint,):
+                    visit(kind)
+            elif isinstance(hint, type) and issubclass(hint, Configurable):
                 for kind in hint.kinds:
                     visit(kind)
 
-    for root in (*ROOTS, *Source.kinds):
-        visit(root)
+    for root in (*ROOTS, *Source.kinds, *ExpertSettings.kinds, *MixtureSettings.kinds):
+        if not inspect.isabstract(root):
+            visit(root)
     return found
 
 
@@ -269,12 +278,17 @@ REQUIRED = {"path": "x.tsv", "paths": ["x.tsv"], "names": ["x.tsv"]}
 
 @pytest.mark.parametrize("part", REACHED, ids=lambda part: part.__name__)
 def test_every_part_of_the_package_is_written_out_and_built_again(part: type[Configurable]) -> None:
-    needed = {key: REQUIRED[key] for key in settings(part) if key in REQUIRED}
+    absent = inspect.Parameter.empty
+    needed = {
+        key: REQUIRED[key]
+        for key, (_, default) in settings(part).items()
+        if key in REQUIRED and (default is absent or not default)
+    }
     full = expand_settings(part, needed, "x")
     hints = settings(part)
     assert set(full) == {key for key, (_, default) in hints.items() if default is not None}
     assert expand_settings(part, full, "x") == full
-    again = construct(part, full, "x")
+    again = construct(part, full, "x", *part.trial)
     assert type(again) is part
     with pytest.raises(ConfigError, match=r"^x.no_such_setting: unknown setting"):
-        construct(part, {**full, "no_such_setting": 1}, "x")
+        construct(part, {**full, "no_such_setting": 1}, "x", *part.trial)

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 import mocme
+from mocme.core.registry import Spec
 from mocme.data.graph import Graph, Queries
 from mocme.data.reviewed import reviewed
 from mocme.data.reviews import ReviewError, Reviews
 from mocme.experts.embedding import Embedding
 from mocme.experts.embedding.gradient_buffer import GradientBuffer
+from mocme.experts.embedding.link_prediction import LinkPrediction
 from mocme.experts.embedding.model import EmbeddingModel
-from mocme.experts.embedding.objective import LinkPrediction, Objective
+from mocme.experts.embedding.objective import Objective
 from mocme.experts.embedding.scorers import ComplEx, Scorer, TransE
 from mocme.runs.run import Run
 
@@ -86,14 +88,14 @@ def test_decisions_that_do_not_fit_are_told(graph: Graph, file: Path) -> None:
         reviewed(graph, file)
 
 
-@pytest.mark.parametrize("scorer", [ComplEx(), TransE()], ids=["product", "distance"])
+@pytest.mark.parametrize("scorer", [ComplEx, TransE], ids=["product", "distance"])
 def test_rejected_facts_are_asked_to_be_as_unlikely_as_an_average_candidate(
     scorer: Scorer, tiny_graph: Callable
 ) -> None:
     tiny = tiny_graph()
     rejected = torch.tensor(absent(tiny.graph, 3))
     plain, facts = tiny.facts(), replace(tiny, graph=replace(tiny.graph, rejected=rejected)).facts()
-    settings = Embedding(width=4, initial=0.6, scorer=scorer)
+    settings = Embedding(embedding_dim=4, init_std=0.6, scorer=Spec(scorer))
     model = EmbeddingModel(settings, facts, tiny.features.dense, 1).double()
 
     def gradients(which: object, weight: float) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
@@ -146,7 +148,7 @@ def test_a_training_pushes_rejected_facts_down_and_suggests_them_no_more(
     assert torch.equal(Run.open(after.path).graph().rejected, corrected.rejected)
 
     def share(run: Run) -> float:
-        graph, model = run.graph(), run.predictor("cpu").model
+        graph, model = run.graph(), run.predictor("cpu").mixture
         question = Queries(
             torch.tensor([graph.entities.id(fact[0])]), torch.tensor([graph.relations.id(fact[1])])
         )

@@ -238,7 +238,9 @@ def test_progress_is_told_after_every_batch() -> None:
 def test_a_model_is_ranked_among_entities_only(tiny_graph: Callable) -> None:
     """Ranks of a model equal those of its own scores taken one question at a time."""
     tiny = tiny_graph()
-    model = EmbeddingModel(Embedding(width=4, initial=0.5), tiny.facts(), tiny.features.dense)
+    model = EmbeddingModel(
+        Embedding(embedding_dim=4, init_std=0.5), tiny.facts(), tiny.features.dense
+    )
     ranks = rank_split(model, tiny.graph, "test", 0.5)
     assert int(ranks.candidates.max()) <= tiny.graph.num_entities
     table: Table = {}

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,19 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 import mocme
+from mixtures import mixture_of, rules_of
 from mocme.cli import main
+from mocme.core.registry import Spec
 from mocme.data import paths
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Graph, Queries, UnknownName, Vocabulary
 from mocme.data.pairs.similarity import nearest_to, similar_vectors
 from mocme.data.paths import FactNetwork
 from mocme.experts.embedding import Embedding
-from mocme.experts.embedding.fusion import Fusion
+from mocme.experts.embedding.expert import EmbeddingExpert
+from mocme.experts.embedding.fusion import Fusion, MeanFusion
 from mocme.experts.embedding.gradient_buffer import GradientBuffer
+from mocme.experts.embedding.link_prediction import LinkPrediction
 from mocme.experts.embedding.losses import Softmax
 from mocme.experts.embedding.model import EmbeddingModel
 from mocme.experts.embedding.negative_weighting import (
@@ -36,17 +41,19 @@ from mocme.experts.embedding.negative_weighting import (
     SelfAdversarialWeighting,
     UniformWeighting,
 )
-from mocme.experts.embedding.objective import LinkPrediction, Objective
+from mocme.experts.embedding.objective import Objective
 from mocme.experts.embedding.scorers import Scorer
+from mocme.experts.rules import Rules
 from mocme.experts.rules.adjacency import Adjacency
 from mocme.experts.rules.leave_one_out import counted, losses
 from mocme.experts.rules.rule_mining import RuleBodies
-from mocme.experts.rules.rule_model import RuleModel, RuleSettings
+from mocme.experts.rules.rule_model import RuleModel
 from mocme.explanation import faithfulness
 from mocme.explanation import influence as supporting
 from mocme.explanation.context import FAITHFULNESS
-from mocme.explanation.influence import InfluenceEstimator, InfluenceFinder
+from mocme.explanation.influence import EmbeddingInfluence, InfluenceEstimator
 from mocme.explanation.schema import Explanation
+from mocme.mixture.weight_search import Weight
 from mocme.prediction.predictor import Predictor
 from mocme.runs.run import Run
 
@@ -114,9 +121,9 @@ def test_score_probability_and_ranks_are_those_of_the_predictor(
     ):
         what, given_id, relation = asked
         directed = relation + (graph.num_relations if what == "heads" else 0)
-        scores = predictor.model.score(Queries(torch.tensor([given_id]), torch.tensor([directed])))[
-            0
-        ]
+        scores = predictor.mixture.score(
+            Queries(torch.tensor([given_id]), torch.tensor([directed]))
+        )[0]
         known = set(
             predictor.known.lookup(Queries(torch.tensor([given_id]), torch.tensor([directed])))[
                 1
@@ -140,16 +147,16 @@ def test_every_field_serialises_as_the_contract_says(
     table = json.loads(json.dumps(asdict(found), allow_nan=False))
     assert list(table) == [
         *("head", "relation", "tail", "score", "probability", "known", "tail_rank", "head_rank"),
-        *("modalities", "weights", "patterns", "supports", "paths", "neighbours", "notes"),
+        *("modalities", "weights", "rules", "supports", "paths", "neighbours", "notes"),
     ]
-    assert {*table["modalities"][0]} == {"name", "of", "present", "weight", "experts", "without"}
+    assert {*table["modalities"][0]} == {"name", "of", "present", "weight", "views", "without"}
     assert {*table["weights"]} == {"correlation", "facts", "reasons", "text"}
-    for row in table["patterns"]:
+    for row in table["rules"]:
         assert {*row} == {"name", "relations", "paths", "share"}
     for row in table["supports"]:
-        parts = ("change", "by_vectors", "by_patterns")
+        parts = ("change", "by_vectors", "by_rules")
         assert {*row} == {"head", "relation", "tail", "kind", *parts}
-        assert row["change"] == pytest.approx(row["by_vectors"] + row["by_patterns"])
+        assert row["change"] == pytest.approx(row["by_vectors"] + row["by_rules"])
         assert row["change"] < 0
     for path in table["paths"]:
         for step in path:
@@ -186,16 +193,16 @@ def test_an_entity_without_facts_or_modalities_says_so(predictor: Predictor) -> 
 
 def test_words_act_through_training_and_show_as_tokens(predictor: Predictor) -> None:
     assert any("words act through training" in n for n in predictor.explain(*FACTS[0]).notes)
-    grounds = predictor.explainer.grounds
-    assert grounds is not None
+    context = predictor.explainer.context
+    assert context is not None
     kinds = {}
     for fact in FACTS:
-        found, _ = grounds.supports(*ids(predictor.graph, fact), 1000)
+        found, _ = context.supports(*ids(predictor.graph, fact), 1000)
         kinds |= {row.kind: row for row in found}
     token = kinds["token"]
     assert token.relation == "word"
     assert re.fullmatch(r"word\d", token.tail)
-    assert token.by_patterns == 0
+    assert token.by_rules == 0
     assert kinds["fact"].relation in predictor.graph.relations
 
 
@@ -217,7 +224,7 @@ def test_a_model_of_structure_alone(data: Graph, tmp_path: Path) -> None:
 
 
 def test_without_its_run_a_model_still_explains(predictor: Predictor) -> None:
-    found = Predictor(predictor.model, predictor.graph).explain(*FACTS[0])
+    found = Predictor(predictor.mixture, predictor.graph).explain(*FACTS[0])
     assert not found.supports
     assert any("without its run" in note for note in found.notes)
     assert found.modalities == predictor.explain(*FACTS[0]).modalities
@@ -230,9 +237,9 @@ def test_without_its_run_a_model_still_explains(predictor: Predictor) -> None:
 @pytest.mark.parametrize("kind", Fusion.kinds, ids=lambda kind: kind.__name__)
 def test_withheld_changes_equal_naive_recomputation(kind: Any, tiny_graph: Callable) -> None:
     tiny = tiny_graph(facts=50)
-    settings = Embedding(width=8, across=kind(), within=kind(), initial=0.5)
+    settings = Embedding(embedding_dim=8, across=Spec(kind), within=Spec(kind), init_std=0.5)
     model = EmbeddingModel(settings, tiny.facts(), tiny.features.dense).eval()
-    found = Predictor(model, tiny.graph).explain("e0", "r1", "e10")
+    found = Predictor(mixture_of(model), tiny.graph).explain("e0", "r1", "e10")
     whole = mean_score(model, (0, 1, 10), 3)
     assert any(share.without for share in found.modalities)
     for share in found.modalities:
@@ -249,14 +256,14 @@ def test_withheld_changes_equal_naive_recomputation(kind: Any, tiny_graph: Calla
         without = whole - mean_score(model, (0, 1, 10), 3, table)
         assert share.without == pytest.approx(without, abs=1e-5)
         assert share.weight == pytest.approx(float(model.frozen().weights[entity, place]))
-        if share.experts:
+        if share.views:
             rows = model.get_buffer(f"rows_{share.name}").tolist()
             expected = model.frozen().views[share.name][rows.index(entity)].tolist()
-            assert list(share.experts) == expected
+            assert list(share.views) == expected
 
 
 def test_tables_are_those_made_one_by_one(predictor: Predictor) -> None:
-    model = predictor.model
+    model = predictor.embedding().model
     mask = torch.zeros(model.num_entities, dtype=torch.bool)
     mask[3] = True
     hides: list[Any] = [(), ("shape",), {"shape": mask, "structure": mask}]
@@ -288,7 +295,9 @@ def test_falls_equal_withholding_from_one_answer_after_the_other(
 ) -> None:
     tiny = tiny_graph(facts=50, valid=20)
     model = EmbeddingModel(
-        Embedding(width=8, across=Spec(MeanFusion), initial=0.5), tiny.facts(), tiny.features.dense
+        Embedding(embedding_dim=8, across=Spec(MeanFusion), init_std=0.5),
+        tiny.facts(),
+        tiny.features.dense,
     ).eval()
     monkeypatch.setattr(faithfulness, "PART", 4)
     names = []
@@ -343,7 +352,7 @@ def make_evidence(facts: list[Any], links: int, entities: int, seed: int) -> Rul
     none = np.zeros(len(rows), np.int64)
     bodies = RuleBodies(relation, first, second, none, none.astype(np.float64))
     weight, bias = lots.normal(size=len(rows)), lots.normal(size=2 * links)
-    return RuleModel(known, bodies, weight, bias, strength=1.5, sharpness=20.0)
+    return RuleModel(known, bodies, weight, bias)
 
 
 @st.composite
@@ -363,20 +372,26 @@ def rebuilt(facts: list[tuple[int, int, int]], links: int, entities: int) -> Adj
 
 @given(evidences())
 @examples(max_examples=10)
-def test_by_patterns_equals_evidence_on_a_graph_without_the_fact(drawn: Any) -> None:
+def test_by_rules_equals_evidence_on_a_graph_without_the_fact(drawn: Any) -> None:
     facts, links, entities, seed = drawn
     evidence = make_evidence(facts, links, entities, seed)
     pairs = list(itertools.product(range(entities), range(2 * links)))
     queries = Queries(*torch.tensor(pairs).unbind(1))
 
-    def added(which: RuleModel) -> torch.Tensor:
-        return which.add_(torch.zeros(len(pairs), entities), queries)
+    def scores(which: RuleModel) -> torch.Tensor:
+        return mixture_of(rules=which, weight=Weight(1.5, 20.0)).score(queries)
 
-    whole = added(evidence)
-    changes = [[losses(evidence, *pair, answer) for answer in range(entities)] for pair in pairs]
+    whole = scores(evidence)
+    contribution = partial(
+        mixture_of(rules=evidence, weight=Weight(1.5, 20.0)).contribution, "rules"
+    )
+    changes = [
+        [losses(evidence, *pair, answer, contribution) for answer in range(entities)]
+        for pair in pairs
+    ]
     for fact in facts[:5]:
         left = [other for other in facts if other != fact]
-        without = added(replace(evidence, relations=rebuilt(left, links, entities)))
+        without = scores(replace(evidence, relations=rebuilt(left, links, entities)))
         found = torch.tensor([[own.get(fact, 0.0) for own in row] for row in changes])
         assert torch.allclose(found, without - whole, atol=2e-4)
 
@@ -396,15 +411,14 @@ def test_counted_paths_are_those_of_reasons(drawn: Any) -> None:
 
 
 def test_patterns_of_both_directions_are_told_from_head_to_tail(predictor: Predictor) -> None:
-    graph, evidence = predictor.graph, predictor.model.evidence
-    assert evidence is not None
+    graph, evidence = predictor.graph, rules_of(predictor.mixture)
     seen = 0
     for fact in [(h, "r0", t) for h in ("e0", "e1", "e2") for t in ("e3", "e4", "e5")]:
         h, r, t = ids(graph, fact)
         there = {reason.body: reason for reason in evidence.reasons(h, r, t)}
         back = evidence.reasons(t, r + graph.num_relations, h)
         turned = {tuple(int(evidence.relations.inverse[s]) for s in b.body[::-1]): b for b in back}
-        found = predictor.explain(*fact).patterns
+        found = predictor.explain(*fact).rules
         assert len(found) == len(there.keys() | turned.keys())
         best = [
             max(own.share for own in (there.get(body), turned.get(body)) if own is not None)
@@ -424,15 +438,14 @@ def ring(size: int = 12) -> tuple[Graph, RuleModel]:
     facts = torch.tensor([*near, *flags])
     graph = Graph(entities, Vocabulary(["near", "flag"], "relation"), {"train": facts})
     relations = Adjacency.of(facts, 2, 2 * size, {}, list(graph.relations))
-    return graph, RuleModel.fit(relations, RuleSettings(support=1, confidence=0.001))
+    return graph, RuleModel.fit(relations, Rules(support=1, confidence=0.001))
 
 
 def test_patterns_that_say_the_same_are_one() -> None:
     graph, evidence = ring()
     assert evidence.relations.told.tolist() == [0, 1, 0, 3]
-    model = EmbeddingModel(Embedding(width=4), TrainingFacts.of(graph, {}), {}).eval()
-    model.evidence = evidence
-    found = Predictor(model, graph).explain("e0", "flag", "e12").patterns
+    model = EmbeddingModel(Embedding(embedding_dim=4), TrainingFacts.of(graph, {}), {}).eval()
+    found = Predictor(mixture_of(model, evidence), graph).explain("e0", "flag", "e12").rules
     there = evidence.reasons(0, 1, 12)
     assert {reason.name for reason in there} >= {"near, then flag", "inverse of near, then flag"}
     assert "near, then flag" in {pattern.name for pattern in found}
@@ -455,7 +468,10 @@ def test_a_path_is_told_once_where_facts_say_the_same() -> None:
     # What may not be used leaves the other fact to be told.
     assert FactNetwork(graph, "train").paths(0, 1, (0, 0, 1)).paths[0] == ((1, 0, 0),)
     told = Predictor(
-        EmbeddingModel(Embedding(width=4), TrainingFacts.of(graph, {}), {}).eval(), graph
+        mixture_of(
+            EmbeddingModel(Embedding(embedding_dim=4), TrainingFacts.of(graph, {}), {}).eval()
+        ),
+        graph,
     )
     stops = [[(s.head, s.tail) for s in path] for path in told.explain("e0", "near", "e2").paths]
     assert [("e0", "e1"), ("e1", "e2")] in stops
@@ -528,11 +544,11 @@ def test_hubs_bound_the_work_and_are_told(
 
 
 def make_pull(
-    tiny: Any, objective: Objective, scorer: Scorer | None = None, double: bool = True
+    tiny: Any, objective: Objective, scorer: Spec[Scorer] | None = None, double: bool = True
 ) -> InfluenceEstimator:
     more = {} if scorer is None else {"scorer": scorer}
     model = EmbeddingModel(
-        Embedding(width=6, initial=0.5, **more), tiny.facts(), tiny.features.dense
+        Embedding(embedding_dim=6, init_std=0.5, **more), tiny.facts(), tiny.features.dense
     ).eval()
     return InfluenceEstimator(objective, model.double() if double else model, tiny.facts())
 
@@ -572,7 +588,7 @@ def test_losses_of_facts_sum_to_those_of_the_objective(
 @pytest.mark.parametrize("kind", Scorer.kinds, ids=lambda kind: kind.__name__)
 def test_gradients_equal_finite_differences(kind: Any, tiny_graph: Callable) -> None:
     tiny = tiny_graph(facts=40)
-    scorer = kind(relation_width=4) if kind.__name__ == "TuckER" else kind()
+    scorer = Spec(kind, relation_dim=4) if kind.__name__ == "TuckER" else Spec(kind)
     pull = make_pull(tiny, Objective(n3=0.1), scorer)
     own = pull.facts_of(3)
     vectors = pull.model.frozen().vectors[3].expand(len(own), -1).clone().requires_grad_()
@@ -592,7 +608,9 @@ def test_slopes_are_gradients_of_the_mean_score(tiny_graph: Callable) -> None:
     tiny = tiny_graph(facts=40)
     pull = make_pull(tiny, Objective())
     model, number = pull.model, tiny.graph.num_relations
-    found = InfluenceFinder(Objective(), model, tiny.facts(), tiny.graph, tiny.features)
+    found = EmbeddingInfluence(
+        EmbeddingExpert("embedding", (), model, Objective()), tiny.graph, tiny.features
+    )
     for fact in ((0, 1, 4), (2, 2, 2)):
         for entity, slope in found.slopes(*fact).items():
             for column in range(len(slope)):
@@ -711,7 +729,7 @@ def test_the_picture_is_the_same_every_time(predictor: Predictor, tmp_path: Path
     for file in files:
         odd.picture(file)
     assert files[0].read_bytes() == files[1].read_bytes()
-    bare = replace(found, modalities=(), supports=(), patterns=(), neighbours=())
+    bare = replace(found, modalities=(), supports=(), rules=(), neighbours=())
     bare.picture(tmp_path / "bare.png")
 
 

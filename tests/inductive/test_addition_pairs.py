@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from test_additions import everything
 
 import mocme
+from mixtures import embedding_of, rules_of
 from mocme import NewEntity, Run
 from mocme.cli import main
 from mocme.data.features.sources import read_features
@@ -32,7 +33,8 @@ SETTINGS = {
     "experts.embedding.training.epochs": 2,
     "experts.embedding.training.batch_size": 64,
     "experts.embedding.training.precision": "float32",
-    "experts.rules": {"support": 2, "confidence": 0.01, "strength": 2.0, "sharpness": 30.0},
+    "experts.rules": {"support": 2, "confidence": 0.01},
+    "mixture": {"strength": {"rules": 2.0}, "sharpness": {"rules": 30.0}},
 }
 FILM = NewEntity("new", (), "a quiet film directed by Dan Stone", names=["Night of Ada Roe"])
 MODALITIES = """
@@ -177,16 +179,16 @@ def test_old_pairs_stay_to_the_bit_and_old_answers_without_a_path(run: Run) -> N
         assert torch.equal(rows[(rows[:, 1:] < number).all(1)], old)
         assert grown.kinds == own.kinds
     old_questions = all_queries(before, number)
-    scores = [w.model.score(old_questions)[:, :number] for w in (before, after)]
-    evidence = [w.model.evidence for w in (before, after)]
+    scores = [w.mixture.score(old_questions)[:, :number] for w in (before, after)]
+    evidence = [rules_of(w.mixture) for w in (before, after)]
     chances = [own.chances(old_questions).toarray()[:, :number] for own in evidence if own]
     assert torch.equal(scores[0] != scores[1], torch.from_numpy(chances[0] != chances[1]))
-    by_vectors = [w.model.embedding_score(old_questions)[:, :number] for w in (before, after)]
+    by_vectors = [embedding_of(w.mixture).score(old_questions)[:, :number] for w in (before, after)]
     assert torch.equal(*by_vectors)
     run.remove("new")
     run.add("xq")  # paired with nobody
     assert not any(len(rows) for rows in run.additions().pairs.values())
-    assert torch.equal(run.contents("cpu").model.score(old_questions)[:, :number], scores[0])
+    assert torch.equal(run.contents("cpu").mixture.score(old_questions)[:, :number], scores[0])
 
 
 def test_the_order_of_additions_and_removals_does_not_matter(run: Run) -> None:
@@ -247,7 +249,7 @@ def test_a_mention_is_the_reason_for_an_answer(run: Run) -> None:
     director = found["predictions"][0]["tail"]
     why = run.predictor("cpu").explain("new", "by", director)
     assert "named: mentions, after directed by" in {
-        relation for pattern in why.patterns for relation in pattern.relations
+        relation for pattern in why.rules for relation in pattern.relations
     }
     args = ["--head", "new", "-r", "by", "--tail", director]
     assert "mentions, after directed by" in call("explain", path, *args)
@@ -283,7 +285,7 @@ def test_a_text_of_an_old_entity_names_a_new_one(data: Path, tmp_path: Path) -> 
     run = mocme.train(folder, "mocme", out=tmp_path / "run", settings=SETTINGS, device="cpu")
     run.add("person", names="Zoe Lake")
     predictor = run.predictor("cpu")
-    patterns = predictor.explain("f29", "by", "person").patterns
+    patterns = predictor.explain("f29", "by", "person").rules
     assert any("named: mentions, after directed by" in one.relations for one in patterns)
 
 
@@ -335,29 +337,23 @@ def test_a_control_has_no_pairs_of_new_entities(data: Path, tmp_path: Path) -> N
 
 
 def test_without_patterns_there_are_no_pairs(data: Path, tmp_path: Path) -> None:
-    settings = {name: own for name, own in SETTINGS.items() if name != "experts.rules"}
+    settings = {k: v for k, v in SETTINGS.items() if k not in ("experts.rules", "mixture")}
     run = mocme.train(data, "mocme", out=tmp_path / "run", settings=settings, device="cpu")
     made = run.add("new")
     assert not made.pairs
     assert not any("pairs" in note for note in made.notes)
 
 
-def test_additions_of_the_first_format_are_read(run: Run) -> None:
+def test_additions_of_another_format_are_refused(run: Run) -> None:
     run.add("new", [("new", "by", "p3")])
-    made = run.additions()
-    tensors = {k: v for k, v in run.folder.read_tensors(kept.FILE).items() if "pairs/" not in k}
+    tensors = run.folder.read_tensors(kept.FILE)
     metadata = run.folder.tensors_metadata(kept.FILE)
-    (about,) = json.loads(metadata["additions"])
-    for name in ("remarks", "names", "texts", "pairs"):
-        del about[name]
-    about["notes"] = ["as it was"]
-    older = {"format": "mocme additions 1", "additions": json.dumps([about])}
-    run.folder.write_tensors(kept.FILE, tensors, older)
-    (found,) = run.additions()
-    assert found.notes == ("as it was",)
-    assert found.row is not None
-    assert torch.equal(found.row, made[0].row)
-    assert run.predictor("cpu").tails("new", "by", k=1)
+    run.folder.write_tensors(kept.FILE, tensors, {**metadata, "format": "mocme additions 1"})
+    with pytest.raises(ValueError, match=r"additions.safetensors: is of another format"):
+        run.additions()
+    run.folder.write_tensors(kept.FILE, tensors, metadata)
+    assert run.additions().names == ["new"]
+    run.remove("new")
 
 
 @pytest.mark.parametrize(

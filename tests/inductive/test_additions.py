@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from mocme.inductive.extended_model import AddedEntities, ExtendedModel
-from mocme.inductive.fit_embedding import FrozenQuestions, RowObjective, fit_rows
 
 import mocme
+from mixtures import embedding_of, mixture_of, rules_of
 from mocme import NewEntity, Run
 from mocme.cli import main
 from mocme.data.features.numeric import scaled
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Queries, UnknownName
+from mocme.experts.embedding.extended_model import AddedEntities, ExtendedModel
+from mocme.experts.embedding.fit_rows import FrozenQuestions, RowObjective, fit_rows
 from mocme.experts.embedding.objective import Objective
 from mocme.experts.rules.adjacency import relations_of
 from mocme.inductive.extended_run import RunContents, extended_features, extended_graph
@@ -89,19 +90,19 @@ def test_old_entities_keep_vectors_weights_and_scores_to_the_bit(run: Run) -> No
     run.add("Cleo")
     after = run.contents("cpu")
     number = before.graph.num_entities
-    old, new = before.model.frozen(), after.model.frozen()
+    old, new = (*(embedding_of(w.mixture).frozen() for w in (before, after)),)
     assert torch.equal(new.vectors[:number], old.vectors[:number])
     assert torch.equal(new.weights[:number], old.weights)
     assert torch.equal(new.vectors[number + 3 :], old.vectors[number:])  # of tokens
     queries = all_queries(before, number)
-    by_vectors = [w.model.embedding_score(queries) for w in (before, after)]
+    by_vectors = [embedding_of(w.mixture).score(queries) for w in (before, after)]
     assert torch.equal(by_vectors[1][:, :number], by_vectors[0])
     for hide in (["shape"], {"sound": torch.arange(number) % 2 == 0}):
         grown = hide
         if isinstance(hide, dict):
             grown = {"sound": torch.cat([hide["sound"], torch.zeros(3).bool()])}
-        found = after.model.table(hide=grown).vectors[:number]
-        assert torch.equal(found, before.model.table(hide=hide).vectors[:number])
+        found = embedding_of(after.mixture).table(hide=grown).vectors[:number]
+        assert torch.equal(found, embedding_of(before.mixture).table(hide=hide).vectors[:number])
 
 
 def test_patterns_walk_over_new_facts_as_they_do_on_the_larger_graph(run: Run) -> None:
@@ -109,24 +110,25 @@ def test_patterns_walk_over_new_facts_as_they_do_on_the_larger_graph(run: Run) -
     run.add("Ada", FACTS)
     run.add("Bob")  # without facts there is no path
     after = run.contents("cpu")
-    assert before.model.evidence is not None
     items = run.additions()
     graph = extended_graph(before.graph, items)
     features = extended_features(before.features, items, before.graph.num_entities)
-    larger = replace(before.model.evidence, relations=relations_of(graph, features))
+    larger = replace(rules_of(before.mixture), relations=relations_of(graph, features))
     queries = all_queries(after, graph.num_entities)
-    expected = larger.add_(after.model.embedding_score(queries), queries)
-    assert torch.equal(after.model.score(queries), expected)
+    weight = before.mixture.weights["rules"]
+    alone = mixture_of(embedding_of(after.mixture), larger, weight=weight)
+    expected = alone.score(queries)
+    assert torch.equal(after.mixture.score(queries), expected)
     # Scores of old answers differ only where a path leads over an addition.
     old = all_queries(before, before.graph.num_entities)
     number = before.graph.num_entities
-    differ = after.model.score(old)[:, :number] != before.model.score(old)
-    chances = [w.model.evidence.chances(old).toarray()[:, :number] for w in (before, after)]
+    differ = after.mixture.score(old)[:, :number] != before.mixture.score(old)
+    chances = [rules_of(w.mixture).chances(old).toarray()[:, :number] for w in (before, after)]
     assert torch.equal(differ, torch.from_numpy(chances[0] != chances[1]))
     assert differ.any()
     run.remove("Ada")
-    only_bob = run.contents("cpu").model.score(old)[:, :number]
-    assert torch.equal(only_bob, before.model.score(old))
+    only_bob = run.contents("cpu").mixture.score(old)[:, :number]
+    assert torch.equal(only_bob, before.mixture.score(old))
 
 
 def test_evaluation_and_calibration_ignore_additions(run: Run) -> None:
@@ -157,8 +159,7 @@ def test_what_is_kept_is_what_was_made(run: Run) -> None:
     made = run.add("Ada", FACTS, content={"shape": np.arange(5.0), "word": {"word1"}})
     (found,) = Run.open(run.path).additions()
     assert found.as_dict() == made.as_dict()
-    assert found.row is not None
-    assert torch.equal(found.row, made.row)
+    assert torch.equal(found.rows["embedding"], made.rows["embedding"])
     assert torch.equal(found.vectors["shape"], torch.arange(5.0))
 
 
@@ -185,8 +186,8 @@ def test_an_addition_takes_part_in_every_question(run: Run) -> None:
 def test_one_of_which_nothing_is_known_is_the_average(run: Run) -> None:
     made = run.add("Cleo")
     assert any("nothing is known" in note for note in made.notes)
-    model = run.contents("cpu").model
-    base = run.contents("cpu", additions=False).model
+    model = embedding_of(run.contents("cpu").mixture)
+    base = embedding_of(run.contents("cpu", additions=False).mixture)
     trained = base.present[:, 0]
     mean = base.frozen().vectors[: base.num_entities][trained].mean(0)
     assert torch.equal(model.frozen().vectors[base.num_entities], mean)
@@ -205,7 +206,7 @@ def test_a_row_is_a_stationary_point(kind: str, data: Path, tmp_path: Path) -> N
     for _ in range(2):  # nothing random is in it
         run.remove("Ada")
         again = run.add("Ada", FACTS, content=content)
-        assert torch.equal(made.row, again.row)
+        assert torch.equal(made.rows["embedding"], again.rows["embedding"])
 
 
 def test_a_row_is_what_a_naive_optimiser_finds(data: Path, tmp_path: Path) -> None:
@@ -213,8 +214,8 @@ def test_a_row_is_what_a_naive_optimiser_finds(data: Path, tmp_path: Path) -> No
     run = mocme.train(data, "structure", out=tmp_path / "run", settings=SETTINGS, device="cpu")
     made = run.add("Ada", FACTS)
     world = run.contents("cpu", additions=False)
-    model, number = world.model, world.graph.num_relations
-    objective = run.experiment.parts()[2].objective
+    model, number = embedding_of(world.mixture), world.graph.num_relations
+    objective = run.experiment.components().experts["embedding"].training.objective
     facts = TrainingFacts.of(world.graph, {}, objective.candidates)
     held = model.frozen().vectors.double()[: facts.num_entities]
     allowed = [n for n in range(facts.num_entities) if n not in facts.excluded.tolist()]
@@ -244,7 +245,7 @@ def test_a_row_is_what_a_naive_optimiser_finds(data: Path, tmp_path: Path) -> No
             total = total + torch.logaddexp(rest, row @ query) - rest
         return total
 
-    row = torch.zeros(model.settings.width, dtype=torch.float64, requires_grad=True)
+    row = torch.zeros(model.settings.embedding_dim, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([row], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
@@ -254,11 +255,10 @@ def test_a_row_is_what_a_naive_optimiser_finds(data: Path, tmp_path: Path) -> No
         return value
 
     optimiser.step(closure)
-    assert made.row is not None
     least = float(loss(row.detach()))
-    assert float(loss(made.row.double())) == pytest.approx(least, rel=1e-5)
+    assert float(loss(made.rows["embedding"].double())) == pytest.approx(least, rel=1e-5)
     assert made.fit["loss"] == pytest.approx(least, rel=1e-5)
-    assert torch.allclose(made.row.double(), row.detach(), atol=5e-3)
+    assert torch.allclose(made.rows["embedding"].double(), row.detach(), atol=5e-3)
 
 
 @pytest.mark.parametrize("answers", ["together", "apart"])
@@ -272,7 +272,7 @@ def test_the_gradient_is_that_of_the_loss(
     }
     run = mocme.train(data, kind, out=tmp_path / "run", settings=settings, device="cpu")
     world = run.contents("cpu")
-    model = world.model
+    model = embedding_of(world.mixture)
     facts = TrainingFacts.of(world.graph, world.features.tokens)
     present = torch.zeros(2, len(model.modalities), dtype=torch.bool)
     present[:, 0] = True
@@ -282,7 +282,11 @@ def test_the_gradient_is_that_of_the_loss(
     first = facts.num_nodes
     new = torch.tensor([[first, 0, 1], [2, 1, first], [first, 2, first + 1], [first + 1, 0, 11]])
     problem = RowObjective(
-        FrozenQuestions(model, facts, run.experiment.parts()[2].objective), added, new
+        FrozenQuestions(
+            model, facts, run.experiment.components().experts["embedding"].training.objective
+        ),
+        added,
+        new,
     )
     rows = torch.randn(2, 8, generator=torch.Generator().manual_seed(1)) * 0.3
     _, gradient = problem(rows)
@@ -324,7 +328,7 @@ def test_an_entity_taken_out_and_added_ranks_its_other_facts_far_above_chance(
     def mean_rank(scores: torch.Tensor) -> float:
         return float((scores[0] > scores[0, answers].unsqueeze(1)).sum(1).double().mean())
 
-    base = run.contents("cpu", additions=False).model
+    base = embedding_of(run.contents("cpu", additions=False).mixture)
     size = float(base.structure.detach().norm(dim=1).mean()) / 4
     generator = torch.Generator().manual_seed(0)
     chance = []
@@ -332,7 +336,7 @@ def test_an_entity_taken_out_and_added_ranks_its_other_facts_far_above_chance(
         row = torch.randn(1, 16, generator=generator) * size
         added = AddedEntities(row, torch.ones(1, 1, dtype=torch.bool), {}, {})
         chance.append(mean_rank(ExtendedModel(base, added).score(query)))
-    assert mean_rank(world.model.score(query)) < 8  # three that are known are above
+    assert mean_rank(world.mixture.score(query)) < 8  # three that are known are above
     assert sum(chance) / 20 > 14
 
 
@@ -342,11 +346,11 @@ def test_rows_of_a_batch_do_not_depend_on_strangers_but_on_each_other(run: Run) 
     alone = run.add_all([ada])[0]
     run.remove("Ada")
     together = run.add_all([bob, ada])
-    assert torch.equal(together[1].row, alone.row)
+    assert torch.equal(together[1].rows["embedding"], alone.rows["embedding"])
     run.remove("Ada", "Bob")
     linked = run.add_all([replace(bob, facts=[*bob.facts, ("Bob", "r0", "Ada")]), ada])
     assert ("Bob", "r0", "Ada") in linked[1].facts
-    assert not torch.equal(linked[1].row, alone.row)
+    assert not torch.equal(linked[1].rows["embedding"], alone.rows["embedding"])
     with pytest.raises(ValueError, match=r"facts of 'Ada' name 'Bob'.*remove both together"):
         run.remove("Bob")
     run.add("Cleo", [("Cleo", "r1", "Ada")])
@@ -363,16 +367,13 @@ def test_what_is_kept_for_the_next_addition_changes_none(run: Run) -> None:
     (again,) = run.add_all([bob], loaded=loaded)
     run.remove("Bob")
     (fresh,) = run.add_all([bob], "cpu")
-    assert again.row is not None
-    assert fresh.row is not None
-    assert torch.equal(again.row, fresh.row)
+    assert torch.equal(again.rows["embedding"], fresh.rows["embedding"])
 
 
 def test_a_row_is_fitted_from_tokens_alone(data: Path, tmp_path: Path) -> None:
     settings = SETTINGS | {"data.only": ["word"]}
     run = mocme.train(data, "structure", out=tmp_path / "run", settings=settings, device="cpu")
     made = run.add("Ada", content={"word": {"word1", "word3", "strange"}})
-    assert made.row is not None
     assert made.tokens == {"word": ("word1", "word3")}
     assert "word: not in the run's vocabulary: strange" in made.notes
     world = run.contents("cpu")
@@ -382,7 +383,7 @@ def test_a_row_is_fitted_from_tokens_alone(data: Path, tmp_path: Path) -> None:
         own.vocabulary.index("word3"),
     ]
     unknown = run.add("Bob", content={"word": {"nothing"}})
-    assert unknown.row is None
+    assert not unknown.rows
     assert any("nothing of it is known" in note for note in unknown.notes)
 
 
@@ -570,8 +571,10 @@ def test_fit_rows_serves_an_old_entity_too(data: Path, tmp_path: Path) -> None:
     new = own.clone()
     new[:, 0] = facts.num_nodes
     added = AddedEntities(torch.zeros(1, 8), torch.ones(1, 1, dtype=torch.bool), {}, {})
-    frozen = FrozenQuestions(world.model, facts, Objective(n3=0.01), torch.tensor([entity]))
+    frozen = FrozenQuestions(
+        embedding_of(world.mixture), facts, Objective(n3=0.01), torch.tensor([entity])
+    )
     fitted = fit_rows(frozen, added, new, as_negatives=False)
-    row = world.model.structure[entity].detach()
+    row = embedding_of(world.mixture).structure[entity].detach()
     cosine = torch.cosine_similarity(fitted.rows[0], row, 0)
     assert cosine > 0.5

@@ -136,7 +136,7 @@ def test_wrong_limits_are_refused(predictor: Predictor) -> None:
     with pytest.raises(ValueError, match="limit must be 1 or more"):
         GraphCompletion(predictor, limit=0)
     with pytest.raises(ValueError, match="this run has none"):
-        GraphCompletion(Predictor(predictor.model, predictor.graph))
+        GraphCompletion(Predictor(predictor.mixture, predictor.graph))
 
 
 def test_what_was_mined_is_kept_and_gone_on_with(

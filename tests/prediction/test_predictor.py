@@ -13,6 +13,8 @@ import torch
 from pyarrow import parquet
 
 import mocme
+from mixtures import mixture_of
+from mocme.core.device import Interrupted
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Graph, Queries, UnknownName, Vocabulary
 from mocme.experts.embedding import Embedding
@@ -22,7 +24,6 @@ from mocme.prediction.predictor import Predictor
 from mocme.prediction.relation_prior import RelationPrior
 from mocme.prediction.schema import WIDTH, Predictions, Question
 from mocme.runs.run import Run
-from mocme.runs.train import Interrupted
 from mocme.storage import RunError
 
 SETTINGS = {
@@ -79,7 +80,7 @@ def test_predictions_are_those_of_the_model_best_first(
     ask = predictor.tails if asked == "tail" else lambda e, r, **more: predictor.heads(r, e, **more)
     marked, hidden = (ask(head, "r1", k=1000, known=known) for known in ("mark", "hide"))
     question = Queries(torch.tensor([graph.entities.id(head)]), torch.tensor([relation]))
-    scores = predictor.model.score(question)[0].tolist()
+    scores = predictor.mixture.score(question)[0].tolist()
     for found in (marked, hidden):
         assert [p.score for p in found] == sorted((p.score for p in found), reverse=True)
         for p in found:
@@ -111,7 +112,7 @@ def test_k_limits_and_is_limited(predictor: Predictor) -> None:
 
 
 def test_a_score_is_the_mean_of_both_directions(predictor: Predictor) -> None:
-    graph, model = predictor.graph, predictor.model
+    graph, model = predictor.graph, predictor.mixture
     for head, relation, tail in (("e0", "r0", "e3"), ("e4", "r2", "e4"), ("e11", "r1", "e0")):
         h, r, t = graph.entities.id(head), graph.relations.id(relation), graph.entities.id(tail)
         forward = model.score(Queries(torch.tensor([h]), torch.tensor([r])))[0, t].item()
@@ -199,8 +200,8 @@ def test_nobody_is_an_answer_to_a_question_about_itself(split: str, tiny_graph: 
     for rows, expected in (([], False), ([(2, 0, 2)], True)):
         graph = graph_with(rows, split)
         tiny = type(tiny_graph())(graph, mocme.Features())
-        model = EmbeddingModel(Embedding(width=4, initial=0.5), tiny.facts(), {})
-        predictor = Predictor(model, graph)
+        model = EmbeddingModel(Embedding(embedding_dim=4, init_std=0.5), tiny.facts(), {})
+        predictor = Predictor(mixture_of(model), graph)
         tails = {p.tail for p in predictor.tails("e3", "likes", k=5)}
         heads = {p.head for p in predictor.heads("likes", "e3", k=5)}
         assert ("e3" in tails) == ("e3" in heads) == expected
@@ -214,7 +215,9 @@ def test_nobody_is_an_answer_to_a_question_about_itself(split: str, tiny_graph: 
 def test_no_answer_left_is_no_prediction(tiny_graph: Callable) -> None:
     graph = graph_with([(0, 0, n) for n in range(2, 5)])
     tiny = type(tiny_graph())(graph, mocme.Features())
-    predictor = Predictor(EmbeddingModel(Embedding(width=4), tiny.facts(), {}), graph)
+    predictor = Predictor(
+        mixture_of(EmbeddingModel(Embedding(embedding_dim=4), tiny.facts(), {})), graph
+    )
     found = predictor.tails("e0", "likes")
     assert len(found) == 0
     assert repr(found).startswith("(e0, likes, ?):\nno answer is left; ask for")
@@ -246,9 +249,9 @@ def test_what_is_printed_has_a_bounded_width(tiny_graph: Callable) -> None:
     )
     graph = Graph(names, tiny.graph.relations, tiny.graph.splits)
     model = EmbeddingModel(
-        Embedding(width=4, initial=0.5), tiny.facts(), tiny.features.dense
+        Embedding(embedding_dim=4, init_std=0.5), tiny.facts(), tiny.features.dense
     ).eval()
-    predictor = Predictor(model, graph)
+    predictor = Predictor(mixture_of(model), graph)
     for found in (
         predictor.missing(names[11], k=30),
         predictor.tails(names[11], "r0", k=12, known="mark"),
@@ -265,8 +268,10 @@ def test_what_is_printed_has_a_bounded_width(tiny_graph: Callable) -> None:
 
 def test_an_entity_of_which_nothing_is_known_says_so(tiny_graph: Callable) -> None:
     tiny = tiny_graph(tokens={})
-    model = EmbeddingModel(Embedding(width=4, initial=0.5), tiny.facts(), tiny.features.dense)
-    predictor = Predictor(model, tiny.graph)
+    model = EmbeddingModel(
+        Embedding(embedding_dim=4, init_std=0.5), tiny.facts(), tiny.features.dense
+    )
+    predictor = Predictor(mixture_of(model), tiny.graph)
     by_name = {p.tail: p for p in predictor.tails("e0", "r0", k=12, known="mark")}
     assert by_name["e11"].note.startswith("nothing is known of this entity")
     assert by_name["e1"].note == ""
@@ -351,7 +356,7 @@ def interrupted(data: Graph, out: Path, *after: int) -> Run:
 
 def test_an_unfinished_run_says_how_to_go_on(data: Graph, tmp_path: Path) -> None:
     run = interrupted(data, tmp_path / "run", 2)
-    message = f"this training has not finished; go on with: mocme resume {run.path}"
+    message = f"this training has not finished; continue with: mocme resume {run.path}"
     for ask in (
         lambda: run.evaluate("test", device="cpu"),
         lambda: run.predictor("cpu"),
@@ -387,7 +392,7 @@ def test_damaged_weights_are_never_used(run: Run) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(RunError, match="model"):
+    with pytest.raises(RunError, match=r"experts/embedding\.safetensors"):
         run.predictor("cpu")
 
 
@@ -418,13 +423,20 @@ def test_the_code_of_a_part_of_ones_own_is_used(
     )
     monkeypatch.syspath_prepend(tmp_path)
     table = {
-        "model": {"width": 5, "scorer": {"kind": "my_parts:Mine"}},
-        "training": {"passes": 1, "precision": "float32"},
+        "experts": [
+            {
+                "kind": "embedding",
+                "embedding_dim": 5,
+                "scorer": {"kind": "my_parts:Mine"},
+                "training": {"epochs": 1, "precision": "float32"},
+            }
+        ],
         "data": {"only": []},
     }
     run = mocme.train(data, table, out=tmp_path / "run", device="cpu")
     assert (
-        type(Run.open(run.path, trust_code=True).predictor("cpu").model.scorer).__name__ == "Mine"
+        type(Run.open(run.path, trust_code=True).predictor("cpu").embedding().model.scorer).__name__
+        == "Mine"
     )
     with pytest.raises(RunError, match="my_parts:Mine"):
         Run.open(run.path)
@@ -528,8 +540,10 @@ def ring() -> Predictor:
     rejected = torch.tensor([[5, 0, 1]])
     relations = Vocabulary(["near", "likes"], "relation")
     graph = Graph(names, relations, splits, rejected=rejected)
-    model = EmbeddingModel(Embedding(width=4, initial=0.5), TrainingFacts.of(graph, {}), {}).eval()
-    return Predictor(model, graph)
+    model = EmbeddingModel(
+        Embedding(embedding_dim=4, init_std=0.5), TrainingFacts.of(graph, {}), {}
+    ).eval()
+    return Predictor(mixture_of(model), graph)
 
 
 def test_a_suggestion_says_what_links_the_two_already(ring: Predictor) -> None:
@@ -691,11 +705,11 @@ def test_a_notebook_shows_a_table_in_which_names_are_text(tiny_graph: Callable) 
     tiny = tiny_graph()
     names = Vocabulary(["<script>alert(1)</script>", *list(tiny.graph.entities)[1:]])
     graph = Graph(names, tiny.graph.relations, tiny.graph.splits)
-    model = EmbeddingModel(Embedding(width=4), tiny.facts(), tiny.features.dense).eval()
-    found = Predictor(model, graph).tails("e1", "r0", k=12, known="mark")
+    model = EmbeddingModel(Embedding(embedding_dim=4), tiny.facts(), tiny.features.dense).eval()
+    found = Predictor(mixture_of(model), graph).tails("e1", "r0", k=12, known="mark")
     shown = found._repr_html_()
     assert "<script>" not in shown
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
     assert shown.count("<tr>") == 1 + len(
-        Predictor(model, graph).tails("e1", "r0", k=12, known="mark")
+        Predictor(mixture_of(model), graph).tails("e1", "r0", k=12, known="mark")
     )

@@ -57,11 +57,15 @@ def test_there_are_experiments_and_the_default_is_one(
 
 
 def test_defaults_are_written_out() -> None:
-    table = Experiment.load({}).table()
+    table = Experiment.load({"experts": [{"kind": "embedding"}]}).table()
+    (embedding,) = table["experts"]
+    assert embedding["name"] == embedding["kind"] == "embedding"
+    assert table["seed"] == 0
+    assert table["mixture"]["kind"] == "Sum"
     assert table["evaluation"] == {"memory": 0.5}
     assert table["data"] == {"without": []}
-    assert table["model"]["scorer"]["kind"] == "ComplEx"
-    assert table["training"]["objective"]["loss"]["weighting"]["kind"]
+    assert embedding["scorer"]["kind"] == "ComplEx"
+    assert embedding["training"]["objective"]["loss"]["weighting"]["kind"]
     assert "expected" not in table
     assert "modalities" not in table
 
@@ -69,19 +73,25 @@ def test_defaults_are_written_out() -> None:
 def test_a_file_extends_another(tmp_path: Path) -> None:
     path = toml(
         tmp_path,
-        base='description = "base"\n[expected]\nmrr = 0.5\n[model]\nwidth = 8\n'
-        'scorer = {kind = "TuckER"}\n[training]\npasses = 3\n'
+        base='description = "base"\n[expected]\nmrr = 0.5\n[[experts]]\nkind = "embedding"\n'
+        'embedding_dim = 8\nscorer = {kind = "TuckER"}\n[experts.training]\nepochs = 3\n'
         '[modalities.x]\nkind = "words"\npaths = ["a"]\nat_least = 9',
-        middle='extends = "base.toml"\n[training]\nbatch = 7\n'
+        middle='extends = "base.toml"\n[[experts]]\nkind = "embedding"\n'
+        "[experts.training]\nbatch_size = 7\n"
         '[modalities.x]\nkind = "numbers"\npath = "n"',
-        leaf='extends = "middle.toml"\n[model.scorer]\nkind = "ComplEx"\n[expected]\nmrr = 0.6',
+        leaf='extends = "middle.toml"\n[[experts]]\nname = "embedding"\n'
+        'scorer = {kind = "ComplEx"}\n[expected]\nmrr = 0.6',
     )
     table = read(path)
     assert "extends" not in table
     assert "description" not in table
     assert table["expected"] == {"mrr": 0.6}
-    assert table["model"] == {"width": 8, "scorer": {"kind": "ComplEx"}}
-    assert table["training"] == {"passes": 3, "batch": 7}
+    assert table["experts"]["embedding"] == {
+        "kind": "embedding",
+        "embedding_dim": 8,
+        "scorer": {"kind": "ComplEx"},
+        "training": {"epochs": 3, "batch_size": 7},
+    }
     # Another kind replaces the table whole: `at_least` is no setting of numbers.
     assert table["modalities"]["x"] == {"kind": "numbers", "path": "n"}
     assert "expected" not in read(tmp_path / "middle.toml")
@@ -107,7 +117,7 @@ def test_merging_leaves_its_arguments_alone() -> None:
         ({"b": 'extends = "a.toml"', "a": 'extends = "b.toml"'}, "extends itself by way of b.toml"),
         ({"a": 'extends = "gone.toml"'}, "a.toml: extends 'gone.toml', which is neither"),
         ({"a": "extends = 3"}, "a.toml: extends 3, which is neither"),
-        ({"a": "[model\n"}, "a.toml: not valid TOML"),
+        ({"a": "[data\n"}, "a.toml: not valid TOML"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, files: dict[str, str], problem: str) -> None:
@@ -124,7 +134,8 @@ def test_unknown_experiments_suggest_near_ones(tmp_path: Path) -> None:
 
 
 def test_overrides_by_dotted_path() -> None:
-    table = {"training": {"passes": 3}, "model": {"scorer": {"kind": "ComplEx"}}}
+    own = {"kind": "embedding", "training": {"epochs": 3}, "scorer": {"kind": "ComplEx"}}
+    table = {"experts": [own]}
     changes = {
         "experts.embedding.training.epochs": 5,
         "experts.embedding.training.objective.n3": 1,
@@ -132,27 +143,30 @@ def test_overrides_by_dotted_path() -> None:
         "data.only": ["x"],
     }
     experiment = Experiment.load(table, changes)
-    assert experiment.training["passes"] == 5
-    assert experiment.training["objective"]["n3"] == 1.0
-    assert experiment.model["scorer"]["kind"] == "TuckER"
+    embedding = experiment.experts["embedding"]
+    assert embedding["training"]["epochs"] == 5
+    assert embedding["training"]["objective"]["n3"] == 1.0
+    assert embedding["scorer"]["kind"] == "TuckER"
     assert experiment.data["only"] == ["x"]
-    # The table of whoever asked stays as it was.
-    assert table == {"training": {"passes": 3}, "model": {"scorer": {"kind": "ComplEx"}}}
+    # The caller's table stays as it was.
+    assert table == {
+        "experts": [{"kind": "embedding", "training": {"epochs": 3}, "scorer": {"kind": "ComplEx"}}]
+    }
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (
-            {"experts.embedding.training.pases": 3},
-            "experts.embedding.training.pases: unknown setting; did you mean 'passes'?",
+            {"experts.embedding.training.epoch": 3},
+            "experts.embedding.training.epoch: unknown setting; did you mean 'epochs'?",
         ),
-        ({"trainin.passes": 3}, "trainin: unknown setting; did you mean 'training'?"),
+        ({"expert.embedding": 3}, "expert: unknown setting; did you mean 'experts'?"),
         (
             {"experts.embedding.training.epochs": "3"},
             "experts.embedding.training.epochs: must be a whole number, not '3'",
         ),
-        ({"experts.embedding.training.epochs": 0}, "training: passes and batch"),
+        ({"experts.embedding.training.epochs": 0}, "experts.embedding.training: epochs and batch"),
         (
             {"experts.embedding.training.epochs.x": 1},
             "experts.embedding.training.epochs: must be a whole number",
@@ -165,7 +179,21 @@ def test_overrides_by_dotted_path() -> None:
             {"experts.embedding.scorer": "ComplEx"},
             "experts.embedding.scorer: must be a table with a kind",
         ),
-        ({"model": 3}, "model: must be a table"),
+        (
+            {"experts.embedding.scorer": {"kind": "TuckER", "relation_dim": 0}},
+            "experts.embedding.scorer: relation_dim must be at least 1",
+        ),
+        (
+            {"experts.embedding.scorer": {"kind": "TuckER", "relation_dm": 2}},
+            "experts.embedding.scorer.relation_dm: unknown setting; did you mean 'relation_dim'?",
+        ),
+        ({"experts": 3}, "experts: must be a list of tables"),
+        ({"experts": [{"embedding_dim": 3}]}, r"experts\[0\]: needs a kind"),
+        ({"experts": [{"kind": "embedding"}] * 2}, "experts: two are named 'embedding'"),
+        ({"experts.words": {"embedding_dim": 3}}, "experts.words.kind: 'words' is none of"),
+        ({"mixture.experts": ["rules"]}, "mixture.experts: there is no expert 'rules'"),
+        ({"mixture.kind": "Product"}, "mixture.kind: 'Product' is none of: Sum"),
+        ({"seed": "x"}, "seed: must be a whole number"),
         ({"description": 3}, "description: must be a text"),
         ({"expected": 3}, "expected: must be a table"),
         ({"evaluation.memory": 0}, "evaluation: memory must be above 0"),
@@ -178,7 +206,49 @@ def test_overrides_by_dotted_path() -> None:
 )
 def test_wrong_settings_are_named_by_their_path(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}"):
-        Experiment.load({}, changes)
+        Experiment.load({"experts": [{"kind": "embedding"}]}, changes)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("model.width", "experts.embedding.embedding_dim"),
+        ("model.initial", "experts.embedding.init_std"),
+        ("model.experts.count", "experts.embedding.views.count"),
+        ("model.scorer.kind", "experts.embedding.scorer.kind"),
+        ("model.scorer.relation_width", "experts.embedding.scorer.relation_dim"),
+        ("model.patterns", "experts.rules"),
+        ("training.passes", "experts.embedding.training.epochs"),
+        ("training.batch", "experts.embedding.training.batch_size"),
+        ("training.seed", "seed"),
+        ("training.optimizer.tables", "experts.embedding.training.optimizer.embedding_lr"),
+        ("training.optimizer.dense", "experts.embedding.training.optimizer.dense_lr"),
+        ("training.objective.n3", "experts.embedding.training.objective.n3"),
+    ],
+)
+def test_a_setting_of_the_first_version_is_an_error_that_names_the_new_one(
+    old: str, new: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{old}: is now {new} "):
+        Experiment.load("structure", {old: 1})
+
+
+def test_an_experiment_without_an_expert_is_refused() -> None:
+    with pytest.raises(ConfigError, match="an experiment needs at least one"):
+        Experiment.load({})
+    with pytest.raises(ConfigError, match="an experiment needs at least one"):
+        Experiment.load("structure", {"mixture.experts": []})
+
+
+def test_experts_of_one_kind_have_names_of_their_own() -> None:
+    small = {"kind": "embedding", "name": "small", "embedding_dim": 4}
+    experiment = Experiment.load({"experts": [{"kind": "embedding"}, small]})
+    assert list(experiment.components().experts) == ["embedding", "small"]
+    changed = experiment.changed({"experts.small.embedding_dim": 6, "experts.rules": {}})
+    assert changed.experts["small"]["embedding_dim"] == 6
+    assert changed.experts["embedding"]["embedding_dim"] == 256
+    assert changed.experts["rules"]["kind"] == "rules"
+    assert list(changed.changed({"mixture.experts": ["small"]}).components().experts) == ["small"]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +284,14 @@ def test_modalities_are_chosen_by_name() -> None:
     tables = {"x": 1, "y": 2, "z": 3}
 
     def chosen(**data: Any) -> list[str]:
-        return list(Experiment.load({"data": data}).parts()[0].choose(tables))
+        return list(
+            Experiment.load(
+                "structure",
+                {"data.only": None} | {f"data.{key}": value for key, value in data.items()},
+            )
+            .components()
+            .data.choose(tables)
+        )
 
     assert chosen() == ["x", "y", "z"]
     assert chosen(without=["y"]) == ["x", "z"]
@@ -227,22 +304,28 @@ def test_modalities_are_chosen_by_name() -> None:
 
 def test_code_of_the_users_own_is_found_without_importing_it() -> None:
     kind = f"{__name__}:Own"
-    table = {"modalities": {"x": {"kind": kind}}}
+    table = {"modalities": {"x": {"kind": kind}}, "experts": [{"kind": "rules"}]}
     experiment = Experiment.load(table)
     assert experiment.modalities["x"] == {"kind": kind, "level": 3}
     assert experiment.custom_code() == custom_code(table) == [kind]
-    absent = {"model": {"scorer": {"kind": "absent_module:Scorer"}}, "list": [{"kind": "b:B"}]}
-    assert custom_code(absent) == ["absent_module:Scorer", "b:B"]
+    embedding = {"kind": "embedding", "scorer": {"kind": "absent_module:Scorer"}}
+    absent = {"experts": [embedding, {"kind": "scores", "function": "b:b"}]}
+    assert custom_code(absent) == ["absent_module:Scorer", "b:b"]
     with pytest.raises(
         ConfigError, match=r"experts.embedding.scorer.kind: 'absent_module:Scorer' cannot be"
     ):
-        Experiment.load({"model": absent["model"]})
+        Experiment.load({"experts": [embedding]})
 
 
 @pytest.mark.parametrize("base", ["mocme", "mocme.toml", "structure/mkg-y"])
 def test_a_file_anywhere_extends_a_shipped_experiment(tmp_path: Path, base: str) -> None:
-    path = toml(tmp_path, own=f'extends = "{base}"\n[training]\npasses = 7\n')
+    path = toml(
+        tmp_path,
+        own=f'extends = "{base}"\n[[experts]]\nkind = "embedding"\ntraining = {{epochs = 7}}\n',
+    )
     named = Experiment.load(base.removesuffix(".toml"))
     own = Experiment.load(path)
-    assert own.training["passes"] == 7
-    assert own.model == named.model
+    training = own.experts["embedding"]["training"]
+    assert training["epochs"] == 7
+    changed = {**named.experts["embedding"]["training"], "epochs": 7}
+    assert own.experts["embedding"] == {**named.experts["embedding"], "training": changed}

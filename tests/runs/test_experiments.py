@@ -22,7 +22,7 @@ ATLAS = Path(mocme.__file__).parent / "data" / "atlas" / "graph.toml"
 
 def named(experiment: Experiment) -> set[str]:
     """Modalities that an experiment speaks of without declaring them: those of its graph."""
-    data, dropout = experiment.data, experiment.model["dropout"]
+    data, dropout = experiment.data, experiment.experts["embedding"]["dropout"]
     names = {*data["without"], *(data.get("only") or ()), *dropout}
     return names - {"default", "structure", *experiment.modalities}
 
@@ -137,7 +137,9 @@ def test_a_shipped_experiment_trains_a_step(
     assert sorted(run.folder.about["modalities"]) == sorted(expected)
     result = run.evaluate("test", device="cpu")
     assert 0 < result["mrr"] <= 1
-    assert "structure" in run.model(graph, run.features(graph), torch.device("cpu")).modalities
+    mixture = run.mixture(graph, run.features(graph), torch.device("cpu"))
+    assert [expert.name for expert in mixture.experts] == list(experiment.experts)
+    assert all("structure" in expert.reads for expert in mixture.experts)
 
 
 @pytest.mark.parametrize(("name", "path"), shipped().items())
@@ -164,7 +166,7 @@ def test_a_modality_that_an_experiment_declares_and_leaves_out_is_noted(
     table = {"kind": "Words", "paths": ["t.tsv"], "at_least": 1, "at_most": 1.0}
     (folder / "t.tsv").write_text("".join(f"{e}\tword\n" for e in tiny.graph.entities.names))
     graph = mocme.load(folder)
-    small = {"model": {"width": 8}, "modalities": {"said": table}}
+    small = {"experts": [{"kind": "embedding"}], "modalities": {"said": table}}
     told = "said: the experiment declares it, and its [data] leaves it out"
     for data, noted in (({"only": []}, True), ({"without": ["said"]}, False), ({}, False)):
         found = read_inputs(graph, Experiment.load({**small, "data": data}))
