@@ -151,7 +151,8 @@ class Trainer:
         if not math.isfinite(sum(terms.values())):
             raise Diverged(
                 f"the loss is NaN or infinite at step {progress.step + 1} of epoch "
-                f"{progress.epoch + 1}: lower training.optimizer.embedding_lr or .dense_lr, or set .clip"
+                f"{progress.epoch + 1}: lower training.optimizer.embedding_lr or .dense_lr, or set "
+                f".clip"
             )
         if settings.optimizer.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.optimizer.clip)
