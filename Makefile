@@ -1,4 +1,4 @@
-# make demo   set up .venv and run the main job on the embedded data
+# make demo   set up .venv and run the demonstration on the embedded data
 # make test   set up .venv and run all tests
 # make check  lint, types, import rules
 # make wheel  build the wheel, install it into a clean environment and run it
@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: demo test check wheel clean
 
-# torch first and alone: its pinned build is then kept by everything that asks for a range of it.
+# Install torch first and alone: packages that need a range of versions then keep the pinned build.
 .venv/installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

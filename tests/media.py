@@ -1,4 +1,4 @@
-"""What the tests of encoders share: a graph of names, and a modality made for it."""
+"""What the tests of encoders share: a graph of names, and the encoding of one modality."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from safetensors import safe_open
 
 from mocme.data.graph import Graph, Vocabulary
-from mocme.encoders.base import Encoder, EncodingJob, EncodingReport
+from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
 
-# Of transformer models that are built for a test: as small as they can be.
+# Settings of the transformer models that tests build: as small as possible.
 TINY = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -25,48 +25,47 @@ TEXT = {**TINY, "vocab_size": 20, "eos_token_id": 1, "bos_token_id": 0, "pad_tok
 
 
 @dataclass(frozen=True)
-class Made:
-    """A modality that was made: its account, its metadata, and its vectors by entity."""
+class EncodedModality:
+    """An encoded modality: the report, the file's metadata, and the vectors by entity."""
 
-    outcome: EncodingReport
+    report: EncodingReport
     metadata: dict[str, str]
     vectors: dict[str, np.ndarray]
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why what failed failed, by file name."""
-        return {Path(f.place).name: f.reason for f in self.outcome.failures}
+        """The reason of each failure, by file name."""
+        return {Path(f.place).name: f.reason for f in self.report.failures}
 
 
 def named_graph(names: list[str]) -> Graph:
-    """A graph of these entities."""
+    """A graph of these entities with one fact."""
     facts = torch.tensor([[0, 0, 0]])
     return Graph(Vocabulary(names), Vocabulary(["r"], "relation"), {"train": facts}, name="tiny")
 
 
-def make(folder: Path, names: list[str], **table: Any) -> Made:
-    """Encode files of a folder, or of what `paths` names, and read what was written."""
-    encoder: Encoder = encoder_of(table, "encode.it")
+def encode_folder(folder: Path, names: list[str], **table: Any) -> EncodedModality:
+    """Encode the files that the `paths` of a table name, and read the result."""
     job = EncodingJob(named_graph(names), "it", folder, folder)
-    outcome = encoder.encode(job)
-    if not outcome.present:
-        return Made(outcome, {}, {})
+    report = encoder_of(table, "encode.it").encode(job)
+    if not report.present:
+        return EncodedModality(report, {}, {})
     with safe_open(job.path, "np") as file:
         rows, values = file.get_tensor("rows"), file.get_tensor("values")
         metadata = dict(file.metadata())
     vectors = {names[row]: value for row, value in zip(rows, values, strict=True)}
-    return Made(outcome, metadata, vectors)
+    return EncodedModality(report, metadata, vectors)
 
 
 def save_quietly(model: Any, folder: Path, *settings: Any) -> Path:
-    """Save a model of transformers and its settings as a folder to load it from."""
+    """Save a model of transformers and its settings to a folder, without progress bars."""
     from transformers.utils import logging
 
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     model.eval().save_pretrained(folder)
-    for one in settings:
-        one.save_pretrained(folder)
+    for setting in settings:
+        setting.save_pretrained(folder)
     if bars:
         logging.enable_progress_bar()
     return folder

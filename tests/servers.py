@@ -1,4 +1,4 @@
-"""A server on this machine that serves bytes well, badly, or not at all."""
+"""A local HTTP server that can misbehave in the ways that downloads must handle."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Served:
     """A file of the server, and how it misbehaves.
 
     Attributes:
-        statuses: sent instead of the file, one a request, until they are used up.
-        breaks: after how many bytes of its answer a connection is cut, one a request.
-        waits: how long an answer waits, in seconds, one a request.
+        statuses: sent instead of the file, one per request, until they are used up.
+        breaks: bytes of the response after which the connection is closed, one per request.
+        waits: seconds before a response, one per request.
     """
 
     data: bytes = b""
@@ -34,21 +34,21 @@ class Served:
     wrong_start: int = 0
     headers: Headers = field(default_factory=dict)
 
-    def named(self) -> str | None:
+    def etag(self) -> str | None:
         if self.tag == "content":
             return f'"{hashlib.md5(self.data, usedforsecurity=False).hexdigest()}"'
         return self.tag
 
 
 class Server(ThreadingHTTPServer):
-    """Keeps the requests it got in `asked`, as (path, headers)."""
+    """Records its requests in `requests`, as (path, headers)."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, Served] = {}
-        self.asked: list[tuple[str, Headers]] = []
+        self.requests: list[tuple[str, Headers]] = []
         self.stopping = threading.Event()
 
     def url(self, path: str) -> str:
@@ -59,7 +59,7 @@ class Server(ThreadingHTTPServer):
         return self.files[path]
 
     def handle_error(self, *_: object) -> None:
-        """A connection that the other side cut is part of the tests."""
+        """Ignore closed connections, which are part of the tests."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -70,8 +70,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.lstrip("/")
-        asked = {name.lower(): value for name, value in self.headers.items()}
-        self.server.asked.append((path, asked))
+        request = {name.lower(): value for name, value in self.headers.items()}
+        self.server.requests.append((path, request))
         served = self.server.files.get(path)
         if served is None:
             self.send_error(404)
@@ -83,8 +83,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             self._headers({**served.headers, "Content-Length": "0"})
             return
-        begin, status, headers = self._part(served, asked)
-        body = served.data[begin:]
+        offset, status, headers = self._range(served, request)
+        body = served.data[offset:]
         if status == 416:
             body = b""
         if served.sends_length:
@@ -94,21 +94,22 @@ class Handler(BaseHTTPRequestHandler):
         self._headers({**headers, **served.headers})
         self.wfile.write(body[: served.breaks.pop(0)] if served.breaks else body)
 
-    def _part(self, served: Served, asked: Headers) -> tuple[int, int, Headers]:
-        tag = served.named()
+    def _range(self, served: Served, request: Headers) -> tuple[int, int, Headers]:
+        """Offset, status and headers of the response to a request."""
+        tag = served.etag()
         headers = {"ETag": tag} if tag else {}
         if served.date:
             headers["Last-Modified"] = served.date
-        span = asked.get("range")
-        same = asked.get("if-range") in (None, tag, served.date)
-        if not (served.ranges and span and same):
+        span = request.get("range")
+        is_unchanged = request.get("if-range") in (None, tag, served.date)
+        if not (served.ranges and span and is_unchanged):
             return 0, 200, headers
-        begin = int(span.removeprefix("bytes=").removesuffix("-"))
-        whole = len(served.data)
-        if begin >= whole:
-            return whole, 416, {**headers, "Content-Range": f"bytes */{whole}"}
-        begin += served.wrong_start
-        return begin, 206, {**headers, "Content-Range": f"bytes {begin}-{whole - 1}/{whole}"}
+        offset = int(span.removeprefix("bytes=").removesuffix("-"))
+        total = len(served.data)
+        if offset >= total:
+            return total, 416, {**headers, "Content-Range": f"bytes */{total}"}
+        offset += served.wrong_start
+        return offset, 206, {**headers, "Content-Range": f"bytes {offset}-{total - 1}/{total}"}
 
     def _headers(self, headers: Headers) -> None:
         for name, value in headers.items():
@@ -118,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[Server]:
-    """A server that runs for as long as it is needed."""
+    """A server that runs until the end of the block."""
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -1,4 +1,4 @@
-"""The package from outside: its exports, the cost of importing it, the truth of its pages."""
+"""The package from outside: its exports, the cost of importing it, the examples on its pages."""
 
 import os
 import re
@@ -23,27 +23,51 @@ def test_public_names_exist_and_are_documented() -> None:
     assert len(mocme.__all__) <= 22
     for name in mocme.__all__:
         assert getattr(mocme, name).__doc__, name
+    assert set(mocme.__all__) <= set(dir(mocme))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        mocme.nonsense  # noqa: B018
 
 
-def test_the_reference_is_what_the_code_says() -> None:
+def test_public_names_are_those_of_their_modules() -> None:
+    from mocme.data.load import load
+    from mocme.runs.run import open_run
+
+    assert mocme.load is load
+    assert mocme.open is open_run
+
+
+def test_the_reference_is_up_to_date() -> None:
     script = ROOT / "scripts" / "api_reference.py"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
 
 
-def test_importing_runs_nothing_heavy() -> None:
+# Libraries that a single feature needs; before a public name is used, not even torch is imported.
+RARE = {"transformers", "PIL", "fastapi", "pyoxigraph", "matplotlib", "pandas", "rich"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import mocme", RARE | {"torch", "numpy", "scipy", "sklearn"}),
+        ("from mocme import *", RARE),
+    ],
+)
+def test_importing_imports_nothing_heavy(statement: str, heavy: set[str]) -> None:
     code = (
-        "import sys, mocme; "
-        "heavy = {'transformers', 'PIL', 'fastapi', 'pyoxigraph', 'matplotlib', 'pandas', 'rich'}; "
-        "sys.exit(repr(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+        f"import sys\n{statement}\n"
+        f"imported = {heavy} & set(sys.modules)\n"
+        "sys.exit(repr(imported) if imported else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
 
 
-# That of the page of questions runs in a test of its own.
+# The example of asking.md has a test of its own, which checks its output too.
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name != "asking.md"], ids=lambda p: p.name)
 def test_python_on_the_pages_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -53,21 +77,21 @@ def test_python_on_the_pages_runs(
         exec(compile(block, str(page), "exec"), {})
 
 
-def test_what_the_page_of_questions_shows_comes_out(
+def test_the_output_on_the_page_of_questions_is_reproduced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Figures differ between machines, and with them answers; the questions do not."""
+    """Scores, and with them answers, differ between machines; the other lines do not."""
     monkeypatch.chdir(tmp_path)
     page = ROOT / "docs" / "asking.md"
     (code,), (shown,) = blocks(page, "python"), blocks(page, "text")
     exec(compile(code, str(page), "exec"), {})
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
 
     def outline(text: str) -> list[str]:
         return [line for line in text.splitlines() if not re.search(r"\d", line)]
 
-    assert outline(told) == outline(shown)
-    assert len(told.splitlines()) == len(shown.splitlines())
+    assert outline(output) == outline(shown)
+    assert len(output.splitlines()) == len(shown.splitlines())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -77,7 +101,7 @@ def test_toml_on_the_pages_is_valid(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_links_on_the_pages_lead_somewhere(page: Path) -> None:
+def test_relative_links_on_the_pages_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
@@ -101,21 +125,28 @@ def test_the_versions_agree() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_no_page_holds_a_placeholder(page: Path) -> None:
+def test_no_page_has_a_placeholder(page: Path) -> None:
     assert not re.search(r"^[A-Z]{6,}$|to be filled|TODO|FIXME", page.read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("environment", "spin_count"),
     [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, "None")],
 )
-def test_waiting_threads_give_way_unless_told_otherwise(given: dict[str, str], found: str) -> None:
+def test_spin_waiting_is_limited_before_torch_is_imported(
+    environment: dict[str, str], spin_count: str
+) -> None:
     code = (
-        "import sys; sys.modules['torch'] = None; import os\n"
-        "try: import mocme\nexcept ImportError: print(os.environ.get('GOMP_SPINCOUNT'))"
+        "import os, sys, mocme\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(os.environ.get('GOMP_SPINCOUNT'))"
     )
-    free = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=free | given, capture_output=True, text=True, check=True
+    clean = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert done.stdout.strip() == found
+    assert process.stdout.strip() == spin_count

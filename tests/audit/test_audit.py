@@ -1,95 +1,56 @@
-"""Each kind of defect is found, exactly; repaired graphs audit clean; pages are harmless."""
+"""Audits: exact counts of each kind of defect, repaired benchmarks, pages of hostile names."""
 
 from __future__ import annotations
 
 import io
 import json
 import math
-import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
-from safetensors.torch import save_file
 
 from mocme.audit.audit import Audit, audit
 from mocme.audit.findings import findings, percent
 from mocme.audit.page import page, write_page
 from mocme.audit.table import overview
 from mocme.cli import main
-from mocme.data.features.sources import read_features
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.ingest.reader import settings_of
 from mocme.data.load import load
 from mocme.data.modality import Features, Modality, Tokens
-from mocme.data.quality import relation_overlap as pairs
+from mocme.data.quality import relation_overlap
 from mocme.data.quality.leakage import DEFECTS
-from mocme.data.quality.profile import PERCENTILES, component_labels
-from mocme.data.quality.raw_rows import RawGraph, numbered
-from mocme.data.quality.repair import ENOUGH, HOLDOUT, repair
+from mocme.data.quality.profile import PERCENTILES
+from mocme.data.quality.raw_rows import RawGraph
+from mocme.data.quality.repair import repair
 from mocme.evaluation.breakdown import cardinality
+from split_graphs import (
+    Fact,
+    Rows,
+    naive_components,
+    named,
+    noisy,
+    plant_in_train,
+    plant_repeated,
+    plant_shared,
+    put,
+    sound,
+)
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-Fact = tuple[str, str, str]
-Rows = dict[str, list[Fact]]
 
 
-def put(folder: Path, rows: Rows, **others: str) -> Path:
-    """Write splits as a folder; `graph_toml` is graph.toml."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, facts in rows.items():
-        text = "".join("\t".join(fact) + "\n" for fact in facts)
-        (folder / f"{split}.tsv").write_bytes(text.encode())
-    for name, text in others.items():
-        (folder / ".".join(name.rsplit("_", 1))).write_text(text, encoding="utf-8")
-    return folder
-
-
-def sound() -> Rows:
-    """A graph without any defect: every pair of entities has at most one fact."""
-    ring = [(f"e{n}", f"r{n % 3}", f"e{(n + 1) % 20}") for n in range(20)]
-    chords = [(f"e{n}", f"r{n % 3}", f"e{(n + 5) % 20}") for n in range(10)]
-    return {"train": ring + chords[:4], "valid": chords[4:7], "test": chords[7:]}
-
-
-def noisy(seed: int, entities: int = 9, relations: int = 3, facts: int = 60) -> Rows:
-    """Random rows with all defects at once."""
-    source = random.Random(seed)
-    names = [f"e{n}" for n in range(entities)]
-    kinds = [f"r{n}" for n in range(relations)]
-
-    def draw(count: int, known: int) -> list[Fact]:
-        return [
-            (source.choice(names[:known]), source.choice(kinds), source.choice(names[:known]))
-            for _ in range(count)
-        ]
-
-    rows = {"train": draw(facts, entities - 2), "valid": draw(20, entities)}
-    return {**rows, "test": draw(20, entities), "known": draw(5, entities)}
-
-
-def named(released: RawGraph, split: str) -> list[Fact]:
-    graph = released.graph
-    return [
-        (graph.entities[h], graph.relations[r], graph.entities[t])
-        for h, r, t in released.rows[split].tolist()
-    ]
-
-
-def found(audit: Audit) -> dict[tuple[str, str], int]:
-    """Rows by split and kind of defect, those that are there."""
-    result = {(d.split, d.kind): d.rows for d in audit.defects if d.rows}
+def defect_rows(audit: Audit) -> dict[tuple[str, str], int]:
+    """Numbers of rows by split and kind of defect, those above zero."""
+    rows = {(d.split, d.kind): d.rows for d in audit.defects if d.rows}
     repeated = {(s, "repeated"): c.repeated for s, c in audit.splits.items() if c.repeated}
-    return {**result, **repeated}
+    return {**rows, **repeated}
 
 
 # -- planted defects -----------------------------------------------------------------------------
@@ -97,7 +58,7 @@ def found(audit: Audit) -> dict[tuple[str, str], int]:
 
 def test_a_sound_graph_has_no_defect(tmp_path: Path) -> None:
     result = audit(put(tmp_path / "g", sound()))
-    assert found(result) == {}
+    assert defect_rows(result) == {}
     assert result.clean
     assert {(d.split, d.kind) for d in result.defects} == {
         *(("valid", kind) for kind in DEFECTS if kind != "in valid"),
@@ -106,22 +67,8 @@ def test_a_sound_graph_has_no_defect(tmp_path: Path) -> None:
     assert [f.weight for f in findings(result)] == ["good"]
 
 
-def plant_repeated(rows: Rows) -> None:
-    rows["train"] += rows["train"][:3] + rows["train"][:1]
-    rows["test"].insert(0, rows["test"][1])
-
-
-def plant_in_train(rows: Rows) -> None:
-    rows["valid"] += rows["train"][3:5]
-    rows["test"] += rows["train"][6:7]
-
-
 def plant_in_train_repeated(rows: Rows) -> None:
     rows["test"] += [rows["train"][0]] * 3
-
-
-def plant_shared(rows: Rows) -> None:
-    rows["test"] += rows["valid"][:2]
 
 
 def plant_pairs(rows: Rows) -> None:
@@ -131,27 +78,11 @@ def plant_pairs(rows: Rows) -> None:
 
 
 def plant_inverse(rows: Rows) -> None:
-    # 9 of 10 children have their parent, so a child gives its parent away, and so the other way.
+    # 9 of 10 facts have their inverse, so that each of the two relations implies the other.
     links = [(f"e{n}", f"e{n + 10}") for n in range(10)]
     rows["train"] += [(a, "child", b) for a, b in links]
     rows["train"] += [(b, "parent", a) for a, b in links[:7]]
     rows["test"] += [(b, "parent", a) for a, b in links[7:9]]
-
-
-@given(st.integers(0, 99), st.integers(5, 25), st.floats(0, 1))
-def test_what_is_taken_for_symmetric(seed: int, size: int, share: float) -> None:
-    generator = random.Random(seed)
-    node = range(6)
-    choose = generator.choice
-    drawn = ((choose(node), choose((0, 1)), choose(node)) for _ in range(size))
-    facts = set(drawn)
-    facts |= {(t, r, h) for h, r, t in sorted(facts) if generator.random() < share}
-    found = pairs.symmetric(np.array(sorted(facts)), 6, 2)
-    for relation in (0, 1):
-        own = [(h, t) for h, r, t in facts if r == relation and h != t]
-        turned = sum((t, h) in own for h, t in own)
-        assert (relation in found) == (len(own) >= 10 and 2 * turned >= len(own))
-    assert pairs.symmetric(np.empty((0, 3), np.int64), 6, 2) == frozenset()
 
 
 def plant_symmetric(rows: Rows) -> None:
@@ -167,7 +98,7 @@ def plant_unseen(rows: Rows) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "right"),
+    ("plant", "expected"),
     [
         (plant_repeated, {("train", "repeated"): 4, ("test", "repeated"): 1}),
         (plant_in_train, {("valid", "in train"): 2, ("test", "in train"): 1}),
@@ -179,16 +110,16 @@ def plant_unseen(rows: Rows) -> None:
         (plant_unseen, {("test", "unseen entity"): 2, ("valid", "unseen relation"): 1}),
     ],
 )
-def test_a_planted_defect_is_found_and_no_other(
-    tmp_path: Path, plant: Callable[[Rows], None], right: dict[tuple[str, str], int]
+def test_only_the_planted_defect_is_found(
+    tmp_path: Path, plant: Callable[[Rows], None], expected: dict[tuple[str, str], int]
 ) -> None:
     rows = sound()
     plant(rows)
     result = audit(put(tmp_path / "g", rows))
-    assert found(result) == right
-    wrong = any(kind in ("repeated", "in train", "in valid", "in test") for _, kind in right)
-    assert result.clean == (not wrong)
-    assert any(f.weight == "defect" for f in findings(result)) == wrong
+    assert defect_rows(result) == expected
+    unclean = any(kind in ("repeated", "in train", "in valid", "in test") for _, kind in expected)
+    assert result.clean == (not unclean)
+    assert any(f.weight == "defect" for f in findings(result)) == unclean
 
 
 def test_relations_name_their_inverse_and_their_twin(tmp_path: Path) -> None:
@@ -216,8 +147,8 @@ def test_relations_name_their_inverse_and_their_twin(tmp_path: Path) -> None:
 
 def naive_rule(facts: set[Fact], implies: str, implied: str) -> bool:
     """Whether at least 80 % of a relation's facts have their inverse under another one."""
-    own = [fact for fact in facts if fact[1] == implies and fact[0] != fact[2]]
-    return 5 * sum((t, implied, h) in facts for h, _, t in own) >= 4 * len(own) > 0
+    ends = [(h, t) for h, r, t in facts if r == implies and h != t]
+    return 5 * sum((t, implied, h) in facts for h, t in ends) >= 4 * len(ends) > 0
 
 
 def naive_defects(rows: Rows) -> dict[tuple[str, str], int]:
@@ -237,50 +168,50 @@ def naive_defects(rows: Rows) -> dict[tuple[str, str], int]:
             count[split, "inverse in train"] += h != t and bool(rules)
             count[split, "unseen entity"] += not {h, t} <= linked
             count[split, "unseen relation"] += r not in {s for _, s, _ in train}
-    repeated = {(s, "repeated"): len(found) - len(set(found)) for s, found in rows.items()}
+    repeated = {(s, "repeated"): len(split) - len(set(split)) for s, split in rows.items()}
     return {key: n for key, n in {**count, **repeated}.items() if n}
 
 
-def test_lines_that_are_no_facts_are_the_first_finding(tmp_path: Path) -> None:
+def test_lines_that_are_not_facts_are_the_first_finding(tmp_path: Path) -> None:
     lines = ["a\tr\tb", "b\tr\tc", "c\tr", "c\tr\td", "\tr\ta"]
     (tmp_path / "train.tsv").write_text("\n".join(lines) + "\n")
-    found = audit(tmp_path, ranked=False)
-    assert [one.line for one in next(iter(found.rejects.values()))] == [3, 5]
-    first, *others = findings(found)
+    result = audit(tmp_path, ranked=False)
+    assert [reject.line for reject in next(iter(result.rejects.values()))] == [3, 5]
+    first, *others = findings(result)
     assert first.weight == "defect"
-    assert first.text.startswith("2 lines of train.tsv are no facts and left out; the first is")
+    assert first.text.startswith("2 lines of train.tsv are not facts and were left out; the first:")
     assert "line 3: 2 columns where 3 are expected: 'c\\tr'" in first.text
-    assert not [one for one in others if one.weight == "defect"]
-    told = CliRunner().invoke(main, ["audit", str(tmp_path), "--no-floors"])
-    assert "2 lines of train.tsv are no facts" in " ".join(told.stdout.split())
-    assert json.loads(json.dumps(found.as_dict()))["rejects"]
+    assert not [finding for finding in others if finding.weight == "defect"]
+    command = CliRunner().invoke(main, ["audit", str(tmp_path), "--no-floors"])
+    assert "2 lines of train.tsv are not facts" in " ".join(command.stdout.split())
+    assert json.loads(json.dumps(result.as_dict()))["rejects"]
 
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("chunk", [1, 1 << 21])
-def test_counts_are_those_of_naive_loops(
+def test_counts_equal_those_of_naive_loops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, chunk: int
 ) -> None:
-    monkeypatch.setattr(pairs, "CHUNK", chunk)
+    monkeypatch.setattr(relation_overlap, "CHUNK", chunk)
     # Few relations and entities make strong inverses and shared pairs common.
     rows = noisy(seed, entities=6 + seed % 4, relations=1 + seed % 3, facts=40 + 10 * (seed % 5))
     released = RawGraph.read(put(tmp_path / "g", rows))
     assert {split: named(released, split) for split in rows} == rows
     result = audit(released, ranked=False)
-    assert found(result) == naive_defects(rows)
+    assert defect_rows(result) == naive_defects(rows)
     facts, train = {f for s in rows.values() for f in s}, set(rows["train"])
     classes = cardinality(released.graph)
     for r, relation in enumerate(result.relations):
-        own = [fact for fact in facts if fact[1] == relation.name]
-        ends = [(h, t) for h, _, t in own if h != t]
-        assert (relation.facts, relation.train) == (len(own), len(train.intersection(own)))
-        assert (relation.loops, relation.cardinality) == (len(own) - len(ends), classes[r])
+        members = [fact for fact in facts if fact[1] == relation.name]
+        ends = [(h, t) for h, _, t in members if h != t]
+        assert (relation.facts, relation.train) == (len(members), len(train.intersection(members)))
+        assert (relation.loops, relation.cardinality) == (len(members) - len(ends), classes[r])
         symmetric = sum((t, relation.name, h) in facts for h, t in ends)
         assert relation.symmetric == pytest.approx(symmetric / len(ends) if ends else 0)
         for partner, turned in ((relation.inverse, True), (relation.twin, False)):
             shared = Counter(
                 other.name
-                for h, _, t in own
+                for h, _, t in members
                 for other in result.relations
                 if other.name != relation.name
                 and (
@@ -293,34 +224,7 @@ def test_counts_are_those_of_naive_loops(
             assert (partner.facts if partner else 0) == most
             if partner:
                 assert shared[partner.name] == most
-                assert partner.share == pytest.approx(most / len(ends if turned else own))
-
-
-def naive_components(facts: list[list[int]], entities: int) -> list[int]:
-    label = list(range(entities))
-    for h, _, t in facts:
-        low, high = sorted((label[h], label[t]))
-        label = [low if mark == high else mark for mark in label]
-    return label
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_components_are_those_of_a_naive_union(seed: int) -> None:
-    draw = np.random.default_rng(seed)
-    entities = 40
-    facts = draw.integers(0, entities, (3 * seed, 3))
-    assert component_labels(facts, entities).tolist() == naive_components(facts.tolist(), entities)
-
-
-def test_components_of_hard_shapes() -> None:
-    """A long path in a shuffled order, and a star whose centre has the largest id."""
-    order = np.random.default_rng(0).permutation(5000)
-    zeros = np.zeros(4999, np.int64)
-    path = np.stack([order[:-1], zeros, order[1:]], 1)
-    assert not component_labels(path, 5000).any()
-    star = np.stack([np.full(4999, 4999), zeros, np.arange(4999)], 1)
-    assert not component_labels(star, 5000).any()
-    assert component_labels(path[:0], 3).tolist() == [0, 1, 2]
+                assert partner.share == pytest.approx(most / len(ends if turned else members))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -331,8 +235,8 @@ def test_degrees_components_and_unseen_names(tmp_path: Path, seed: int) -> None:
     train = set(rows["train"])
     degree = Counter(e for h, _, t in train for e in (h, t))
     values = sorted(degree[f"e{n}"] for n in range(33))
-    right = {str(p): values[max(0, math.ceil(p / 100 * 33) - 1)] for p in PERCENTILES}
-    assert result.degrees.percentiles == right
+    percentiles = {str(p): values[max(0, math.ceil(p / 100 * 33) - 1)] for p in PERCENTILES}
+    assert result.degrees.percentiles == percentiles
     assert result.degrees.mean == pytest.approx(2 * len(train) / 33)
     for span, count in result.degrees.histogram.items():
         low, _, high = span.partition("-")
@@ -350,46 +254,47 @@ def test_degrees_components_and_unseen_names(tmp_path: Path, seed: int) -> None:
     assert result.components.largest_share == pytest.approx(max(sizes.values()) / len(degree))
 
 
-def naive_floor(rows: Rows, split: str, names: list[str], floor: str) -> tuple[float, float]:
+def naive_baseline(rows: Rows, split: str, names: list[str], baseline: str) -> tuple[float, float]:
     """MRR of distinct facts and of rows, with realistic ties, over both directions."""
-    train, several = set(rows["train"]), Counter(rows[split])
+    train, counts = set(rows["train"]), Counter(rows[split])
     hidden = ("train", "valid") if split == "valid" else tuple(rows)
     known = {fact for s in hidden for fact in rows[s]} | set(rows[split])
     of_facts: list[float] = []
     of_rows: list[float] = []
-    for asked in several:
-        for place in (2, 0):
+    for asked in counts:
+        for side in (2, 0):
             scores = {}
             for name in names:
-                fact = (*asked[:place], name, *asked[place + 1 :])
-                times = sum(f[1] == asked[1] and f[place] == name for f in train)
-                scores[name] = (floor == "lookup" and fact in train, times)
+                fact = (*asked[:side], name, *asked[side + 1 :])
+                times = sum(f[1] == asked[1] and f[side] == name for f in train)
+                scores[name] = (baseline == "lookup" and fact in train, times)
                 if fact in known and fact != asked:
                     del scores[name]
-            own = scores.pop(asked[place])
-            above = sum(score > own for score in scores.values())
-            ties = sum(score == own for score in scores.values())
+            answer = scores.pop(asked[side])
+            above = sum(score > answer for score in scores.values())
+            ties = sum(score == answer for score in scores.values())
             of_facts.append(1 / (1 + above + ties / 2))
-            of_rows += of_facts[-1:] * several[asked]
+            of_rows += of_facts[-1:] * counts[asked]
     return sum(of_facts) / len(of_facts), sum(of_rows) / len(of_rows)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_floors_are_those_of_a_naive_ranking(tmp_path: Path, seed: int) -> None:
+def test_baselines_equal_those_of_a_naive_ranking(tmp_path: Path, seed: int) -> None:
     rows = noisy(seed, entities=8, facts=30)
     result = audit(put(tmp_path / "g", rows))
     names = load(tmp_path / "g").entities.names
     assert set(result.floors) == {"valid", "test"}
-    for split, values in result.floors.items():
-        for name, floor in values.items():
-            right = naive_floor(rows, split, list(names), name)
-            assert (floor.facts["mrr"], floor.rows["mrr"]) == pytest.approx(right), (split, name)
+    for split, baselines in result.floors.items():
+        for name, baseline in baselines.items():
+            mrr = baseline.facts["mrr"], baseline.rows["mrr"]
+            expected = naive_baseline(rows, split, list(names), name)
+            assert mrr == pytest.approx(expected), (split, name)
 
 
 # -- modalities ----------------------------------------------------------------------------------
 
 
-def test_values_that_look_filled_in_are_counted() -> None:
+def test_suspected_fillers_are_counted() -> None:
     entities = 40
     values = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
     values[3:7] = values[3]
@@ -414,22 +319,22 @@ def test_values_that_look_filled_in_are_counted() -> None:
     assert (sets.sizes["0"], sets.sizes["100"]) == (1, 3)
     half = Features({"x": Modality(values.bfloat16(), rows, entities)})
     assert audit(graph, half).coverage.dense["x"].groups == 2
-    said = [f.text for f in findings(audit(graph, features))]
-    assert any("5 of 30 vectors of 'x' are all zero" in text for text in said)
+    texts = [f.text for f in findings(audit(graph, features))]
+    assert any("5 of 30 vectors of 'x' are all zero" in text for text in texts)
 
 
 def test_lengths_of_texts(tmp_path: Path) -> None:
     texts = "e0\tone two three\ne1\tone\ne2\t\nstrange\tone two\ne0\tfour\n"
-    toml = '[modalities.said]\nkind = "words"\npaths = ["t.tsv"]\nat_least = 1\nat_most = 1.0\n'
+    toml = '[modalities.notes]\nkind = "words"\npaths = ["t.tsv"]\nat_least = 1\nat_most = 1.0\n'
     folder = put(tmp_path / "g", sound(), graph_toml=toml, t_tsv=texts)
     for result in (
         audit(folder, ranked=False),
         audit(folder, tmp_path / "elsewhere", ranked=False),
     ):
-        measured = result.coverage.texts["said"]
+        measured = result.coverage.texts["notes"]
         assert (measured.present, measured.share) == (2, 0.1)
         assert (measured.words["0"], measured.words["100"]) == (1, 4)
-        assert result.coverage.tokens["said"].present == 2
+        assert result.coverage.tokens["notes"].present == 2
 
 
 def test_pairs_of_entities_are_counted_and_shown(tmp_path: Path) -> None:
@@ -440,173 +345,18 @@ def test_pairs_of_entities_are_counted_and_shown(tmp_path: Path) -> None:
     )
     names = "e3\tBob\ne4\tAnn\n"
     folder = put(tmp_path / "g", sound(), graph_toml=toml, t_tsv=texts, n_tsv=names)
-    found = audit(folder, ranked=False)
-    held = found.coverage.pairs["named"]
-    assert (held.present, held.pairs, held.kinds) == (5, 4, 1)
-    assert held.share == 5 / found.entities
-    assert (held.sizes["0"], held.sizes["100"]) == (1, 3)
+    result = audit(folder, ranked=False)
+    pairs = result.coverage.pairs["named"]
+    assert (pairs.present, pairs.pairs, pairs.kinds) == (5, 4, 1)
+    assert pairs.share == 5 / result.entities
+    assert (pairs.sizes["0"], pairs.sizes["100"]) == (1, 3)
     console = Console(width=200, file=io.StringIO())
-    console.print(overview(found))
+    console.print(overview(result))
     assert "named" in console.file.getvalue()
-    assert "4 pairs of 1 kinds" in page(found)
+    assert "4 pairs of 1 kinds" in page(result)
 
 
-# -- repair --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_a_repaired_graph_is_clean_and_repaired_for_good(tmp_path: Path, seed: int) -> None:
-    # With many facts among few entities, validation is nearly or wholly in train.
-    rows = noisy(seed, entities=5 + seed % 3, relations=2, facts=50 * (1 + seed % 4))
-    before = RawGraph.read(put(tmp_path / "g", rows))
-    changes = repair(tmp_path / "g", tmp_path / "out")
-    after = RawGraph.read(tmp_path / "out")
-    result = audit(after, ranked=False)
-    assert result.clean
-    assert after.graph.entities.names == before.graph.entities.names
-    assert after.graph.relations.names == before.graph.relations.names
-    # No fact is lost and none is made; what is asked for was asked for, or held out of train.
-    kept = {split: set(named(after, split)) for split in after.rows}
-    assert set().union(*kept.values()) == set().union(*map(set, rows.values()))
-    assert sum(map(len, kept.values())) == len(set().union(*kept.values()))
-    train, valid, test = (set(rows[split]) for split in ("train", "valid", "test"))
-    assert kept.get("test", set()) == test - train
-    left = valid - train - test
-    size = max(1, round(HOLDOUT * len(train)))
-    held_out = len(left) < ENOUGH * size
-    if held_out:
-        assert kept["valid"] < train
-        assert len(kept["valid"]) == size
-        assert kept["train"] == train - kept["valid"]
-        assert left <= kept.get("known", set())
-    else:
-        assert (kept["train"], kept["valid"]) == (train, left)
-    assert any("hold-out" in change.what for change in changes) == held_out
-    assert repair(tmp_path / "out", tmp_path / "again") == []
-    again = load(tmp_path / "again")
-    assert again.digest() == after.graph.digest()
-    assert again.name == after.graph.name == "g (repaired)"
-
-
-def test_every_change_is_stated_with_its_count(tmp_path: Path) -> None:
-    rows = sound()
-    plant_repeated(rows)
-    plant_in_train(rows)
-    plant_shared(rows)
-    rows["known"] = [rows["train"][0], ("e0", "r0", "e9"), ("e0", "r0", "e9")]
-    changes = repair(put(tmp_path / "g", rows), tmp_path / "out")
-    assert [(c.split, c.rows, c.left) for c in changes] == [
-        ("train", 4, 24),
-        ("test", 1, 6),
-        ("known", 1, 2),
-        ("valid", 2, 3),
-        ("test", 1, 5),
-        ("valid", 2, 1),
-        ("known", 1, 1),
-    ]
-    record = json.loads((tmp_path / "out" / "changes.json").read_text(encoding="utf-8"))
-    assert [entry["text"] for entry in record["changes"]] == [str(change) for change in changes]
-    assert record["rows before"] == {split: len(facts) for split, facts in rows.items()}
-    assert record["rows after"] == {"train": 24, "valid": 1, "test": 5, "known": 1}
-    assert (
-        record["inputs"]["train.tsv"] == load(tmp_path / "g").inputs[str(tmp_path / "g/train.tsv")]
-    )
-    for split, count in record["rows after"].items():
-        moved = sum(c.rows for c in changes if c.split == split)
-        assert record["rows before"][split] - moved == count
-
-
-def test_a_sound_graph_stays_as_it_is(tmp_path: Path) -> None:
-    rows = sound()
-    assert repair(put(tmp_path / "g", rows), tmp_path / "out") == []
-    assert load(tmp_path / "out").digest() == load(tmp_path / "g").digest()
-    assert load(tmp_path / "out").name == "g"
-    for split, facts in rows.items():
-        assert named(RawGraph.read(tmp_path / "out"), split) == facts
-
-
-def test_a_graph_without_validation_gets_none(tmp_path: Path) -> None:
-    rows = sound()
-    del rows["valid"]
-    repair(put(tmp_path / "g", rows), tmp_path / "out")
-    assert list(load(tmp_path / "out").splits) == ["train", "test"]
-
-
-def test_the_hold_out_is_the_same_whatever_was_drawn_before(tmp_path: Path) -> None:
-    rows = sound()
-    rows["valid"] = rows["train"][:2]
-    put(tmp_path / "g", rows)
-    drawn = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        repair(tmp_path / "g", tmp_path / f"out{seed}")
-        drawn.append((tmp_path / f"out{seed}" / "valid.tsv").read_bytes())
-    assert drawn[0] == drawn[1] != b""
-
-
-def test_modalities_of_a_repaired_graph_are_found(tmp_path: Path) -> None:
-    toml = 'licence = "mine"\n[modalities.words]\nkind = "words"\npaths = ["t.tsv"]\nat_least = 1\n'
-    toml += "at_most = 1.0\n[pictures]\npath = 'words'\n"
-    texts = "".join(f"e{n}\tword{n % 3}\n" for n in range(20))
-    folder = put(tmp_path / "a" / "g", sound(), graph_toml=toml, t_tsv=texts)
-    # A file that is called like a kind is no path where the kind stands.
-    (folder / "words").write_text("")
-    repair(folder, tmp_path / "b" / "out")
-    assert "../../a/g/words" in (tmp_path / "b" / "out" / "graph.toml").read_text()
-    first, second = (audit(f, ranked=False) for f in (folder, tmp_path / "b" / "out"))
-    assert first.coverage == second.coverage
-    assert second.coverage.tokens["words"].present == 20
-
-
-def test_what_is_encoded_comes_with_a_repaired_graph(tmp_path: Path) -> None:
-    toml = "[encode.photo]\nkind = 'image'\npaths = ['photos']\n"
-    toml += "[encode.later]\nkind = 'image'\npaths = ['photos']\n"
-    folder = put(tmp_path / "g", sound(), graph_toml=toml)
-    (folder / "photos").mkdir()
-    (folder / "encoded").mkdir()
-    graph = load(folder)
-    photo = Modality(torch.randn(5, 2), torch.arange(5), graph.num_entities)
-    tensors, metadata = photo.packed()
-    metadata["entities"] = graph.entities.digest()
-    metadata["settings"] = settings_of(graph.encode["photo"])
-    save_file(tensors, folder / "encoded" / "photo.safetensors", metadata)
-    repair(folder, tmp_path / "out")
-    repaired = load(tmp_path / "out")
-    found = read_features(repaired, {"photo": repaired.modalities["photo"]})
-    assert found.dense["photo"].digest() == photo.digest()
-    assert "../g/photos" in (tmp_path / "out" / "graph.toml").read_text()
-    notes = audit(tmp_path / "out", ranked=False).notes
-    assert any(note.startswith("later: is not encoded yet") for note in notes)
-
-
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    folder = put(tmp_path / "g", sound())
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(ValueError, match="is there already"):
-        repair(folder, folder)
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match="is there already"):
-        repair(folder, tmp_path / "file")
-    with pytest.raises(ValueError, match="cannot be written"):
-        repair(folder, tmp_path / "file" / "out")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    (tmp_path / "empty").mkdir()
-    assert repair(folder, tmp_path / "empty") == []
-    assert {path.name for path in tmp_path.iterdir()} == {"g", "file", "empty"}
-
-
-@pytest.mark.parametrize("name", ["", "a\tb", "a\nb", "a\r", "\ufeffa"])
-def test_names_that_a_tsv_file_cannot_hold_are_refused(tmp_path: Path, name: str) -> None:
-    for entities, relations in (([name, "x"], ["r"]), (["y", "x"], [name])):
-        try:
-            vocabularies = Vocabulary(entities), Vocabulary(relations, "relation")
-        except ValueError:
-            continue
-        graph = Graph(*vocabularies, {"train": torch.tensor([[0, 0, 1]])})
-        with pytest.raises(ValueError, match="TSV file cannot hold") as caught:
-            repair(RawGraph.of(graph), tmp_path / "out")
-        assert repr(name) in str(caught.value)
-        assert not list(tmp_path.iterdir())
+# -- repeated rows ------------------------------------------------------------------------------
 
 
 def test_one_file_keeps_its_repeated_rows(tmp_path: Path) -> None:
@@ -623,7 +373,7 @@ def test_one_file_keeps_its_repeated_rows(tmp_path: Path) -> None:
 
 def test_other_formats_keep_their_repeated_rows(tmp_path: Path) -> None:
     rows = noisy(0)
-    right = found(audit(put(tmp_path / "tsv", rows), ranked=False))
+    expected = defect_rows(audit(put(tmp_path / "tsv", rows), ranked=False))
     (tmp_path / "csv").mkdir()
     (tmp_path / "openke").mkdir()
     graph = load(tmp_path / "tsv")
@@ -640,29 +390,13 @@ def test_other_formats_keep_their_repeated_rows(tmp_path: Path) -> None:
         names = graph.entities if kind == "entity" else graph.relations
         text = "".join(f"{name}\t{n}\n" for n, name in enumerate(names))
         (tmp_path / "openke" / f"{kind}2id.txt").write_text(f"{len(names)}\n{text}")
-    assert found(audit(tmp_path / "csv", ranked=False)) == right
+    assert defect_rows(audit(tmp_path / "csv", ranked=False)) == expected
     del rows["known"]
-    right = found(audit(put(tmp_path / "without", rows), ranked=False))
-    assert found(audit(tmp_path / "openke", ranked=False)) == right
+    expected = defect_rows(audit(put(tmp_path / "without", rows), ranked=False))
+    assert defect_rows(audit(tmp_path / "openke", ranked=False)) == expected
 
 
-class Vast(Vocabulary):
-    """Names that are too many for one number a fact."""
-
-    def __len__(self) -> int:
-        return 2**40
-
-
-@pytest.mark.parametrize("kind", [Vocabulary, Vast])
-def test_equal_facts_have_equal_numbers(kind: type[Vocabulary]) -> None:
-    train = torch.tensor([[0, 0, 1], [1, 0, 0], [1, 1, 0]])
-    graph = Graph(kind(["a", "b"]), Vocabulary(["r", "s"], "relation"), {"train": train})
-    one, other = numbered([train.numpy(), train.flip(0)[:2].numpy()], graph)
-    assert len(set(one.tolist())) == 3
-    assert other.tolist() == [one[2], one[1]]
-
-
-# -- what is shown -------------------------------------------------------------------------------
+# -- page and terminal ---------------------------------------------------------------------------
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -752,7 +486,7 @@ def test_hostile_names_are_harmless_in_the_terminal(tmp_path: Path) -> None:
         assert word in text
 
 
-def test_the_page_says_what_the_audit_counted(tmp_path: Path) -> None:
+def test_the_page_shows_all_counts(tmp_path: Path) -> None:
     rows = noisy(3, entities=30, facts=1500)
     reader = Reader()
     result = audit(put(tmp_path / "g", rows))
@@ -767,6 +501,29 @@ def test_the_page_says_what_the_audit_counted(tmp_path: Path) -> None:
     assert json.loads(json.dumps(result.as_dict())) == result.as_dict()
 
 
+def test_parts_of_an_audit_are_data_frames(tmp_path: Path) -> None:
+    rows = sound()
+    plant_inverse(rows)
+    plant_repeated(rows)
+    result = audit(put(tmp_path / "g", rows))
+    defects = result.to_pandas()
+    assert list(defects) == ["split", "kind", "rows", "distinct", "share"]
+    assert defects["rows"].tolist() == [defect.rows for defect in result.defects]
+    relations = result.to_pandas("relations").set_index("name")
+    assert list(relations.index) == [relation.name for relation in result.relations]
+    assert relations.loc["child", "inverse"] == "parent"
+    assert relations.loc["child", "inverse_facts"] == 9
+    assert relations["twin"].isna().sum() == sum(r.twin is None for r in result.relations)
+    splits = result.to_pandas("splits").set_index("split")
+    assert splits.loc["train", "repeated"] == 4
+    floors = result.to_pandas("floors").set_index(["split", "floor", "over"])
+    assert (
+        floors.loc[("test", "lookup", "rows"), "mrr"] == result.floors["test"]["lookup"].rows["mrr"]
+    )
+    assert len(floors) == 2 * 2 * 2
+    assert audit(put(tmp_path / "h", sound()), ranked=False).to_pandas("floors").empty
+
+
 @pytest.mark.parametrize(
     ("share", "text"),
     [(0, "0.0 %"), (0.0001, "< 0.1 %"), (0.5, "50.0 %"), (0.9999, "> 99.9 %"), (1, "100.0 %")],
@@ -775,10 +532,10 @@ def test_shares_do_not_round_to_all_or_nothing(share: float, text: str) -> None:
     assert percent(share) == text
 
 
-def test_graphs_with_little_in_them(tmp_path: Path) -> None:
+def test_tiny_graphs(tmp_path: Path) -> None:
     """One fact; an empty split; the embedded graph."""
     result = audit(put(tmp_path / "g", {"train": [("a", "r", "a")], "test": []}))
-    assert found(result) == {}
+    assert defect_rows(result) == {}
     assert result.floors == {}
     assert page(result)
     atlas = audit("atlas", ranked=False)
@@ -790,7 +547,7 @@ def test_graphs_with_little_in_them(tmp_path: Path) -> None:
 # -- published benchmarks ------------------------------------------------------------------------
 
 needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the benchmarks do not lie beside the checkout"
+    not DATA.is_dir(), reason="the benchmarks are not next to the checkout"
 )
 
 
@@ -823,7 +580,7 @@ def test_known_defects_of_published_benchmarks(
         assert result.splits["valid"].distinct == 7481
         assert overlaps["valid", "in train"].distinct == 6584
         assert overlaps["valid", "in test"].distinct == 824
-        # Test is clean but for the rows that valid repeats of it.
+        # Test is clean except for its rows that valid has too.
         assert set(overlaps) == {("valid", "in train"), ("valid", "in test"), ("test", "in valid")}
         assert set(repeated) == {"valid"}
     elif name == "TIVA":

@@ -301,7 +301,7 @@ def test_a_bench_killed_between_and_within_runs_goes_on(home: Path) -> None:
         '"experts.embedding.training.epochs" = 3', '"experts.embedding.training.epochs" = 60'
     )
     (home / "small.toml").write_text(text)
-    words = ["bench", home / "small.toml", "--threads", "1", "--runs", home / "runs"]
+    words = ["benchmark", home / "small.toml", "--threads", "1", "--runs", home / "runs"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mocme.cli", *map(str, words)],
         stdout=subprocess.PIPE,
@@ -347,7 +347,7 @@ def test_a_result_of_another_configuration_is_refused_before_anything_is_trained
     with pytest.raises(results.ResultError, match=r"seed-1\.json: holds .*model.width is 16"):
         do(home)
     assert files(home) == before
-    dry = call("bench", home / "small.toml", "--dry-run")
+    dry = call("benchmark", home / "small.toml", "--dry-run")
     assert dry.exit_code == 0, dry.output
     assert "seed 1: in conflict" in dry.stdout
     assert "seed 2: to train" in dry.stdout
@@ -387,7 +387,7 @@ def test_a_precision_that_the_machine_chose_counts_as_asked_for(home: Path) -> N
     )
     for precision, code in (("float32", 0), ("bfloat16", 1)):
         (home / "small.toml").write_text(text.replace("PRECISION", precision))
-        result = call("bench", home / "small.toml", "--render", page_of(home))
+        result = call("benchmark", home / "small.toml", "--render", page_of(home))
         assert result.exit_code == code, result.output
     assert "experts.embedding.training.precision is bfloat16, there" in result.stderr
 
@@ -415,7 +415,7 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(
     monkeypatch.setattr(running, "in_own_process", running.here)
     text = TEXT.replace('graphs = ["tiny"]', 'graphs = ["absent", "tiny"]')
     (home / "small.toml").write_text(text)
-    words = ("bench", home / "small.toml", "--runs", home / "runs", "--threads", 1)
+    words = ("benchmark", home / "small.toml", "--runs", home / "runs", "--threads", 1)
     result = call(*words)
     assert result.exit_code == 1, result.output
     assert "8 runs: 4 done now, 0 there already, 4 failed" in result.stdout
@@ -443,7 +443,7 @@ def test_a_training_that_diverges_is_a_failure(home: Path) -> None:
 
 def test_rows_can_be_chosen(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "in_own_process", running.here)
-    words = ("bench", home / "small.toml", "--runs", home / "runs", "--threads", 1, "--only")
+    words = ("benchmark", home / "small.toml", "--runs", home / "runs", "--threads", 1, "--only")
     assert "2 runs: 2 done now" in call(*words, "tokens").stdout
     assert not (home / "results/structure-only").exists()
     wrong = call(*words, "token")
@@ -549,7 +549,7 @@ def page_of(home: Path) -> Path:
 def test_a_page_is_rendered_from_results_again_and_again(home: Path) -> None:
     do(home)
     page = page_of(home)
-    words = ("bench", home / "small.toml", "--render", page)
+    words = ("benchmark", home / "small.toml", "--render", page)
     assert call(*words, "--check").exit_code == 1
     assert call(*words).exit_code == 0
     text = page.read_text()
@@ -629,7 +629,7 @@ def test_a_page_without_markers_is_refused(tmp_path: Path) -> None:
 def test_rendering_shows_no_results_of_another_configuration(home: Path) -> None:
     do(home)
     (home / "small.toml").write_text(TEXT.replace(" 8,", " 16,"))
-    result = call("bench", home / "small.toml", "--render", page_of(home))
+    result = call("benchmark", home / "small.toml", "--render", page_of(home))
     assert result.exit_code == 1
     assert "experts.embedding.embedding_dim is 16, there 8" in result.stderr
 

@@ -1,4 +1,4 @@
-"""From raw files to predictions by the commands of the README, and what graph.toml says after."""
+"""`mocme encode`: from raw files to predictions, and the tables that it adds to graph.toml."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = [row for row in rows(ATLAS / "pictures.tsv") if row[0] < "D"]
     names = {name for name, _ in pictures}
 
-    def put(file: str, found: list[list[str]]) -> None:
-        (folder / file).write_text("".join("\t".join(row) + "\n" for row in found))
+    def put(file: str, table: list[list[str]]) -> None:
+        (folder / file).write_text("".join("\t".join(row) + "\n" for row in table))
 
     for split in SPLITS:
         facts = [r for r in rows(ATLAS / f"{split}.tsv") if r[0] in names and r[2] in names]
@@ -54,7 +54,7 @@ def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def ran(*arguments: object, fails: bool = False) -> str:
+def call(*arguments: object, fails: bool = False) -> str:
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert (result.exit_code != 0) == fails, result.output
     return result.output
@@ -62,12 +62,12 @@ def ran(*arguments: object, fails: bool = False) -> str:
 
 def test_raw_files_to_predictions_in_three_commands(part: Path, tmp_path: Path) -> None:
     raw, run = tmp_path / "raw", tmp_path / "run"
-    ran("export", part, raw, "--raw")
+    call("export", part, raw, "--raw")
     assert not (raw / "encoded").exists()
     assert {"names.tsv", "numbers.tsv", "image.tsv", "image"} <= {p.name for p in raw.iterdir()}
-    said = ran("encode", "all", raw, "--threads", 1)
-    assert "0 unusable" in said
-    ran(
+    output = call("encode", "all", raw, "--threads", 1)
+    assert "0 unusable" in output
+    call(
         "train",
         "default",
         "--data",
@@ -77,83 +77,81 @@ def test_raw_files_to_predictions_in_three_commands(part: Path, tmp_path: Path) 
         "--set",
         "experts.embedding.training.epochs=1",
     )
-    asked = ["predict", str(run), "--head", "Chad", "-r", "borders", "--json"]
-    found = json.loads(CliRunner().invoke(main, asked).stdout)
-    assert len(found["predictions"]) == 10
-    assert set(found["predictions"][0]["weights"]) == {"structure", "text", "image", "number"}
-    # What comes of the copies is what comes of the originals, and of the shipped encoder's work.
+    question = ["predict", str(run), "--head", "Chad", "-r", "borders", "--json"]
+    answers = json.loads(CliRunner().invoke(main, question).stdout)["predictions"]
+    assert len(answers) == 10
+    assert set(answers[0]["weights"]) == {"structure", "text", "image", "number"}
+    # The copies of the raw files have the same features as the originals.
     encode(part)
     for name in ("text", "image"):
-        one, two = (load_file(p / "encoded" / f"{name}.safetensors") for p in (part, raw))
-        assert all(one[key].equal(two[key]) for key in one)
-        assert len(one["rows"]) == len(rows(part / "entities.txt"))
+        original, copy = (load_file(p / "encoded" / f"{name}.safetensors") for p in (part, raw))
+        assert all(original[key].equal(copy[key]) for key in original)
+        assert len(original["rows"]) == len(rows(part / "entities.txt"))
     again = encode(raw)
     assert [(o.encoded, o.reused) for o in again] == [(0, o.items) for o in again]
     report = json.loads((raw / "encoded" / "image.json").read_text())
     assert report["present"] == again[1].present
 
 
-def test_atlas_ships_what_its_raw_files_give(part: Path) -> None:
+def test_the_features_of_atlas_are_those_of_its_raw_files(part: Path) -> None:
     encode(part)
-    whole, names = mocme.load("atlas"), [name for (name,) in rows(part / "entities.txt")]
-    shipped = read_features(whole, {n: whole.modalities[n] for n in ("text", "image")})
-    here = mocme.load(part)
-    fresh = read_features(here, {n: here.modalities[n] for n in ("text", "image")})
+    atlas, names = mocme.load("atlas"), [name for (name,) in rows(part / "entities.txt")]
+    shipped = read_features(atlas, {n: atlas.modalities[n] for n in ("text", "image")})
+    graph = mocme.load(part)
+    fresh = read_features(graph, {n: graph.modalities[n] for n in ("text", "image")})
     for name in ("text", "image"):
         old, new = shipped.dense[name], fresh.dense[name]
-        places = {entity: place for place, entity in enumerate(old.rows.tolist())}
-        want = old.values[[places[whole.entities.id(name)] for name in names]].float()
-        cosines = (want * new.values.float()).sum(1)
-        cosines /= want.norm(dim=1) * new.values.float().norm(dim=1)
+        row_of = {entity: row for row, entity in enumerate(old.rows.tolist())}
+        expected = old.values[[row_of[atlas.entities.id(name)] for name in names]].float()
+        cosines = (expected * new.values.float()).sum(1)
+        cosines /= expected.norm(dim=1) * new.values.float().norm(dim=1)
         assert float(cosines.min()) > 0.999
 
 
-def test_one_modality_is_declared_where_it_was_made(part: Path, tmp_path: Path) -> None:
+def test_an_encoded_modality_is_declared_in_graph_toml(part: Path, tmp_path: Path) -> None:
     folder = tmp_path / "graph"
     folder.mkdir()
     for file in ("train.tsv", "entities.txt", "names.tsv"):
         shutil.copyfile(part / file, folder / file)
     comment = "# written by hand\nname = 'mine'"
     (folder / "graph.toml").write_text(comment)
-    said = ran(
+    output = call(
         "encode", "text", folder, "--from", folder / "names.tsv", "--name", "label",
         "--set", "windows=2", "--threads", 1,
     )  # fmt: skip
-    assert "label (text)" in said
+    assert "label (text)" in output
     text = (folder / "graph.toml").read_text()
     assert text.startswith(comment)
     table = {"kind": "text", "paths": ["names.tsv"], "windows": 2}
     assert tomllib.loads(text)["encode"] == {"label": table}
     assert list(mocme.load(folder).modalities) == ["label"]
     # The same again changes nothing; other settings under that name are refused before any work.
-    ran("encode", "text", folder, "--from", folder / "names.tsv", "--name", "label", "--set",
-        "windows=2")  # fmt: skip
+    call("encode", "text", folder, "--from", folder / "names.tsv", "--name", "label", "--set",
+         "windows=2")  # fmt: skip
     assert (folder / "graph.toml").read_text() == text
-    said = ran("encode", "text", folder, "--from", folder / "names.tsv", "--name", "label",
-               fails=True)  # fmt: skip
-    assert "[encode.label] is there with other settings" in said
+    output = call("encode", "text", folder, "--from", folder / "names.tsv", "--name", "label",
+                  fails=True)  # fmt: skip
+    assert "[encode.label] is there with other settings" in output
 
 
 def test_a_graph_without_a_folder_of_its_own_needs_one(part: Path, tmp_path: Path) -> None:
-    said = ran("encode", "all", "atlas", fails=True)
-    assert "--out" in said
+    output = call("encode", "all", "atlas", fails=True)
+    assert "--out" in output
     out = tmp_path / "features"
-    said = ran("encode", "text", part / "train.tsv", "--from", part / "names.tsv", fails=True)
-    assert "--out" in said
-    said = ran(
+    output = call("encode", "text", part / "train.tsv", "--from", part / "names.tsv", fails=True)
+    assert "--out" in output
+    output = call(
         "encode", "image", part, "--from", part / "pictures.tsv", "--name", "flag", "--out", out,
         "--threads", 1, "--json",
     )  # fmt: skip
-    assert json.loads(said)[0]["present"] == len(rows(part / "pictures.tsv"))
+    assert json.loads(output)[0]["present"] == len(rows(part / "pictures.tsv"))
     assert (out / "encoded" / "flag.safetensors").is_file()
     assert "[encode.flag]" not in (part / "graph.toml").read_text()
     tables = {"flag": {"kind": "encoded", "path": "encoded/flag.safetensors"}}
     assert read_features(mocme.load(part), tables, out).names == ["flag"]
 
 
-def test_nothing_is_written_into_the_package_nor_into_a_file_that_would_break(
-    part: Path, tmp_path: Path
-) -> None:
+def test_neither_the_package_nor_an_inline_table_is_changed(part: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no folder of its own"):
         encode(mocme.load("atlas"))
     folder = tmp_path / "graph"
@@ -168,17 +166,17 @@ def test_nothing_is_written_into_the_package_nor_into_a_file_that_would_break(
     assert (folder / "encoded" / "b.safetensors").is_file()
 
 
-def test_what_is_not_encoded_yet_says_how(part: Path, tmp_path: Path) -> None:
+def test_a_modality_that_is_not_encoded_names_the_command(part: Path, tmp_path: Path) -> None:
     folder = tmp_path / "raw"
-    ran("export", part, folder, "--raw")
-    said = ran("train", "default", "--data", folder, "--out", tmp_path / "run", fails=True)
-    assert f"mocme encode all {folder}" in said.replace("\n", "")
-    assert "is not encoded yet" in ran("audit", folder, "--no-floors", "--json")
+    call("export", part, folder, "--raw")
+    output = call("train", "default", "--data", folder, "--out", tmp_path / "run", fails=True)
+    assert f"mocme encode all {folder}" in output.replace("\n", "")
+    assert "is not encoded yet" in call("audit", folder, "--no-floors", "--json")
 
 
 def test_features_of_another_list_of_entities_are_refused(part: Path, tmp_path: Path) -> None:
     folder = tmp_path / "raw"
-    ran("export", part, folder, "--raw")
+    call("export", part, folder, "--raw")
     encode(folder, {"label": {"kind": "text", "paths": ["names.tsv"]}})
     names = (folder / "entities.txt").read_text().splitlines()
     (folder / "entities.txt").write_text("".join(f"{name}\n" for name in reversed(names)))
@@ -189,7 +187,7 @@ def test_features_of_another_list_of_entities_are_refused(part: Path, tmp_path: 
 
 def test_wrong_tables_are_refused_before_any_work(part: Path, tmp_path: Path) -> None:
     folder = tmp_path / "raw"
-    ran("export", part, folder, "--raw")
+    call("export", part, folder, "--raw")
     with pytest.raises(ConfigError, match=r"encode\.b\.modle: unknown setting"):
         encode(folder, {
             "a": {"kind": "text", "paths": ["names.tsv"]},
@@ -207,7 +205,7 @@ def test_wrong_tables_are_refused_before_any_work(part: Path, tmp_path: Path) ->
         mocme.load(folder)
 
 
-def test_a_recipe_says_how_its_files_are_encoded(part: Path, tmp_path: Path) -> None:
+def test_a_recipe_declares_how_its_files_are_encoded(part: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     (tmp_path / "facts.csv").write_text("head,relation,tail\nChad,borders,Cameroon\n")
     (tmp_path / "countries.csv").write_text(
@@ -233,19 +231,19 @@ kind = "image"
 fit = "whole"
 """)
     out = tmp_path / "graph"
-    assert f"next: mocme encode all {out}" in ran("import", recipe, "--out", out)
-    made = encode(out)
-    assert [(o.name, o.present) for o in made] == [("about", 2), ("flag", 1)]
+    assert f"next: mocme encode all {out}" in call("import", recipe, "--out", out)
+    reports = encode(out)
+    assert [(r.name, r.present) for r in reports] == [("about", 2), ("flag", 1)]
     assert list(mocme.load(out).modalities) == ["about", "flag"]
     recipe.write_text(recipe.read_text().replace('fit = "whole"', 'fit = "some"'))
-    said = ran("import", recipe, "--out", tmp_path / "other", fails=True)
-    assert "encode.flag.fit" in said
+    output = call("import", recipe, "--out", tmp_path / "other", fails=True)
+    assert "encode.flag.fit" in output
     assert not (tmp_path / "other").exists()
 
 
-def test_one_that_cannot_be_made_leaves_the_others(part: Path, tmp_path: Path) -> None:
+def test_a_modality_that_fails_does_not_stop_the_others(part: Path, tmp_path: Path) -> None:
     folder = tmp_path / "raw"
-    ran("export", part, folder, "--raw")
+    call("export", part, folder, "--raw")
     (folder / "empty").mkdir()
     (folder / "graph.toml").write_text(
         (folder / "graph.toml")
@@ -267,36 +265,36 @@ paths = ["empty"]
         encode(folder)
     assert [outcome.name for outcome in caught.value.made] == ["text", "image"]
     assert set(caught.value.faults) == {"gone", "hollow"}
-    said = ran("encode", "all", folder, "--threads", 1, fails=True)
-    assert "text (text)" in said
-    assert "gone: " in said
+    output = call("encode", "all", folder, "--threads", 1, fails=True)
+    assert "text (text)" in output
+    assert "gone: " in output
 
 
-def test_what_another_folder_holds_is_trained_with(part: Path, tmp_path: Path) -> None:
+def test_features_of_another_folder_are_used_in_training(part: Path, tmp_path: Path) -> None:
     out = tmp_path / "features"
-    ran("encode", "words", part, "--from", part / "names.tsv", "--name", "w", "--out", out,
+    call("encode", "words", part, "--from", part / "names.tsv", "--name", "w", "--out", out,
         "--set", "at_most=1.0")  # fmt: skip
     encode(part)
-    ran("train", "default", "--data", part, "--features", out, "--out", tmp_path / "a",
+    call("train", "default", "--data", part, "--features", out, "--out", tmp_path / "a",
         "--set", "experts.embedding.training.epochs=1")  # fmt: skip
     about = json.loads((tmp_path / "a" / "run.json").read_text())
     assert set(about["modalities"]) == {"text", "image", "number", *PAIRS, "w"}
-    ran("train", "structure", "--data", part, "--features", out, "--out", tmp_path / "b",
+    call("train", "structure", "--data", part, "--features", out, "--out", tmp_path / "b",
         "--set", "experts.embedding.training.epochs=1")  # fmt: skip
     assert json.loads((tmp_path / "b" / "run.json").read_text())["modalities"] == []
     experiment = tmp_path / "own.toml"
     experiment.write_text(
         'extends = "default"\n[modalities.number]\nkind = "numbers"\npath = "numbers.tsv"\n'
     )
-    ran("train", experiment, "--data", part, "--features", out, "--out", tmp_path / "c",
+    call("train", experiment, "--data", part, "--features", out, "--out", tmp_path / "c",
         "--set", "experts.embedding.training.epochs=1")  # fmt: skip
     notes = json.loads((tmp_path / "c" / "run.json").read_text())["notes"]
     assert any("w is not used" in note for note in notes)
 
 
-def test_settings_that_changed_since_are_noticed(part: Path, tmp_path: Path) -> None:
+def test_changed_settings_are_detected(part: Path, tmp_path: Path) -> None:
     folder = tmp_path / "raw"
-    ran("export", part, folder, "--raw")
+    call("export", part, folder, "--raw")
     encode(folder)
     text = (folder / "graph.toml").read_text()
     (folder / "graph.toml").write_text(text.replace('fit = "whole"', 'fit = "crop"'))
@@ -304,31 +302,34 @@ def test_settings_that_changed_since_are_noticed(part: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"made with other settings than graph\.toml has now"):
         read_features(graph, graph.modalities)
     encode(folder)
-    found = read_features(graph, graph.modalities)
-    assert (list(found.dense), set(found.pairs)) == (["text", "image", "number"], PAIRS)
+    features = read_features(graph, graph.modalities)
+    assert (list(features.dense), set(features.pairs)) == (["text", "image", "number"], PAIRS)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "structure", "\N{CAT FACE}", "x" * 41, "a b"])
-def test_names_that_no_modality_can_have_are_refused(part: Path, tmp_path: Path, name: str) -> None:
+def test_invalid_names_of_modalities_are_refused(part: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"encode\."):
         encode(part, {name: {"kind": "text", "paths": ["names.tsv"]}}, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_what_the_command_line_needs_is_said_in_its_own_words(part: Path) -> None:
-    for arguments, said in (
-        (["image", part], "say what to encode, with --from"),
+def test_missing_options_are_explained(part: Path) -> None:
+    for arguments, message in (
+        (["image", part], "name the files to encode, with --from"),
         (["codes", part], "--set of=NAME"),
-        (["text", part, "--from", "a", "--entity", "b", "--entity", "c"], "one for all tables"),
+        (
+            ["text", part, "--from", "a", "--entity", "b", "--entity", "c"],
+            "the same column for all tables",
+        ),
         (["text", part, "--from", part / "names.tsv", "--set", "model="], "model is the folder"),
     ):
-        assert said in ran("encode", *arguments, fails=True)
-    assert "fit: " in ran("encode", "image", "--help")
+        assert message in call("encode", *arguments, fails=True)
+    assert "fit: " in call("encode", "image", "--help")
 
 
 def test_a_tab_as_the_delimiter(part: Path, tmp_path: Path) -> None:
     table = tmp_path / "t.tsv"
     table.write_text("name\tabout\nChad\ta country\n")
-    said = ran("encode", "text", part, "--from", table, "--entity", "name", "--column", "about",
-               "--delimiter", r"\t", "--out", tmp_path / "out", "--json")  # fmt: skip
-    assert json.loads(said)[0]["present"] == 1
+    output = call("encode", "text", part, "--from", table, "--entity", "name", "--column", "about",
+                  "--delimiter", r"\t", "--out", tmp_path / "out", "--json")  # fmt: skip
+    assert json.loads(output)[0]["present"] == 1

@@ -1,4 +1,4 @@
-"""Archives unpack into their folder, or not at all."""
+"""Archives are unpacked into their folder, or not at all."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FILES = {"train.txt": b"a\tr\tb\n" * 1000, "deep/er/x.txt": b"", "deep/y.txt": b
 
 def tar(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
     sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as made:
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for member, data in members:
             member.size = len(data) if member.isreg() else 0
-            made.addfile(member, io.BytesIO(data))
+            archive.addfile(member, io.BytesIO(data))
     return sink.getvalue()
 
 
@@ -39,9 +39,9 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
 
 def zipped(*members: tuple[str | zipfile.ZipInfo, bytes]) -> bytes:
     sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as made:
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members:
-            made.writestr(name, data)
+            archive.writestr(name, data)
     return sink.getvalue()
 
 
@@ -70,7 +70,7 @@ def put(folder: Path, data: bytes) -> Path:
 
 
 def refused(folder: Path, data: bytes, why: str, **limits: float) -> None:
-    """Unpacking fails for a reason and leaves nothing, in its folder or beside it."""
+    """Check that unpacking fails for a reason and leaves nothing in or next to its folder."""
     room = folder / "room"
     room.mkdir(exist_ok=True)
     with pytest.raises(ValueError, match=why):
@@ -84,8 +84,8 @@ def test_every_kind_unpacks(tmp_path: Path, name: str) -> None:
     names = unpack(put(tmp_path, GOOD[name]()), tmp_path / "new" / "out")
     assert sorted(names) == sorted(FILES)
     out = tmp_path / "new" / "out"
-    found = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    assert found == FILES
+    files = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert files == FILES
     assert not any(path.stat().st_mode & 0o7111 for path in out.rglob("*") if path.is_file())
     assert list((tmp_path / "new").iterdir()) == [out]
     assert is_archive(name)
@@ -100,19 +100,30 @@ def test_zstandard_unpacks(tmp_path: Path) -> None:
     refused(tmp_path / "other", data[:-20], "cannot be unpacked")
 
 
-OUT = ["/etc/x", "../x", "a/../../x", "a/..", "\\x", "..\\x", "a\\..\\x", "C:x", "c:/x", "a/C:x"]
-ODD = ["a\nb", "a\x1b[2J", "//host/x"]
+OUTSIDE = [
+    "/etc/x",
+    "../x",
+    "a/../../x",
+    "a/..",
+    "\\x",
+    "..\\x",
+    "a\\..\\x",
+    "C:x",
+    "c:/x",
+    "a/C:x",
+]
+CONTROL = ["a\nb", "a\x1b[2J", "//host/x"]
 
 
-@pytest.mark.parametrize("name", [*OUT, *ODD])
+@pytest.mark.parametrize("name", [*OUTSIDE, *CONTROL])
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
-    why = "could lead out of its folder|a name with a drive"
+    why = "could lead out of its folder|a name with a drive letter"
     refused(tmp_path, tar((member("ok"), b"1"), (member(name), b"x")), why)
     refused(tmp_path, tar((member(name, tarfile.DIRTYPE), b"")), why)
     refused(tmp_path, zipped(("ok", b"1"), (name, b"x")), why)
 
 
-def test_a_name_with_a_zero_byte_is_refused(tmp_path: Path) -> None:
+def test_a_name_with_a_null_byte_is_refused(tmp_path: Path) -> None:
     data = zipped(("evil_x", b"1")).replace(b"evil_x", b"evil\0x")
     refused(tmp_path, data, "could lead out|cannot be unpacked")
 
@@ -132,7 +143,9 @@ def test_a_name_with_a_zero_byte_is_refused(tmp_path: Path) -> None:
 )
 def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes, target: str) -> None:
     data = tar((member("ok"), b"1"), (member("x", kind, target), b""), (member("x/y"), b"2"))
-    refused(tmp_path, data, "a link, device or sparse file|could not|cannot be unpacked|two things")
+    refused(
+        tmp_path, data, "a link, device or sparse file|could not|cannot be unpacked|two members"
+    )
 
 
 @pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
@@ -150,8 +163,8 @@ def test_a_zip_with_a_password_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [("x", "x"), ("x", "./x"), ("x", "x/y"), ("x/y", "x")])
-def test_two_things_under_one_name_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
-    why = "holds two things under the name"
+def test_two_members_with_one_name_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    why = "holds two members named"
     refused(tmp_path, tar(*((member(name), b"1") for name in names)), why)
     if "./x" not in names and names[0] != names[1]:
         refused(tmp_path, zipped(*((name, b"1") for name in names)), why)
@@ -168,7 +181,7 @@ def test_size_is_limited_while_unpacking(tmp_path: Path) -> None:
 def test_the_ratio_is_limited_while_unpacking(tmp_path: Path) -> None:
     zeros = bytes(8 << 20)
     bombs = [zipped(("a", zeros)), gzip.compress(tar((member("a"), zeros)))]
-    # Behind the end of the archive, where nothing of it is a member any more.
+    # After the end of the tar archive, so the content is not a member.
     bombs.append(gzip.compress(tar((member("a"), b"1")) + zeros))
     for bomb in bombs:
         refused(tmp_path, bomb, "more than 100 times its own size", limit_files=10)
@@ -203,11 +216,11 @@ def test_a_truncated_archive_leaves_nothing(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", GOOD)
 def test_damage_is_an_error_or_harmless(tmp_path: Path, name: str) -> None:
     good = GOOD[name]()
-    chance = random.Random(name)
+    source = random.Random(name)
     for number in range(30):
         data = bytearray(good)
-        for _ in range(chance.randint(1, 4)):
-            data[chance.randrange(len(data))] = chance.randrange(256)
+        for _ in range(source.randint(1, 4)):
+            data[source.randrange(len(data))] = source.randrange(256)
         out = tmp_path / "room" / str(number)
         try:
             unpack(put(tmp_path, bytes(data)), out)
@@ -216,13 +229,13 @@ def test_damage_is_an_error_or_harmless(tmp_path: Path, name: str) -> None:
         assert {path.name for path in tmp_path.iterdir()} == {"archive", "room"}
 
 
-def test_what_is_no_archive_is_said_to_be_none(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_an_error(tmp_path: Path) -> None:
     refused(tmp_path, b"<html>", "neither a zip nor a tar")
     refused(tmp_path, b"", "neither a zip nor a tar")
     refused(tmp_path, gzip.compress(b"text"), "cannot be unpacked")
 
 
-def test_a_folder_that_is_there_is_kept(tmp_path: Path) -> None:
+def test_an_existing_folder_is_kept(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(ValueError, match="out: exists"):
         unpack(put(tmp_path, good_zip()), tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Benchmarks by name: what is known of them, where they are looked for, how they are fetched."""
+"""Benchmarks by name: their descriptions, their folders and their download."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def openke() -> dict[str, bytes]:
 
 def packed() -> bytes:
     sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w:gz") as made:
+    with tarfile.open(fileobj=sink, mode="w:gz") as archive:
         for split, rows in SPLITS.items():
             info = tarfile.TarInfo(f"./inside/{split}.txt")
             info.size = len(text(rows))
-            made.addfile(info, io.BytesIO(text(rows)))
+            archive.addfile(info, io.BytesIO(text(rows)))
     return sink.getvalue()
 
 
@@ -76,11 +76,11 @@ def running() -> Iterator[Server]:
 
 @pytest.fixture
 def server(running: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """A server with a small benchmark; nothing of this machine's own cache is touched."""
+    """A server with a small benchmark; the cache of this machine is not used."""
     monkeypatch.setenv("MOCME_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MOCME_DATA", raising=False)
     running.files.clear()
-    running.asked.clear()
+    running.requests.clear()
     for name, data in {**openke(), "small.tar.gz": packed()}.items():
         running.put(name, data)
     return running
@@ -96,15 +96,15 @@ def small(server: Server, *names: str, layout: str = "openke", **changes: Any) -
 
 
 def record(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder.parent / "fetched.json").read_bytes())
-    return found
+    content: dict[str, Any] = json.loads((folder.parent / "fetched.json").read_bytes())
+    return content
 
 
-def got(benchmark: Benchmark, **settings: Any) -> Path:
+def fetched(benchmark: Benchmark, **settings: Any) -> Path:
     return fetch(benchmark, pause=0.0, timeout=5.0, **settings)
 
 
-def test_the_list_is_whole() -> None:
+def test_the_list_is_complete() -> None:
     assert list(known()) == NAMES
     for benchmark in known().values():
         assert benchmark.citation
@@ -112,7 +112,7 @@ def test_the_list_is_whole() -> None:
         assert benchmark.defects
         assert set(benchmark.facts) == {"train", "valid", "test"}
         for remote in benchmark.files:
-            # A commit, not a branch: what is described here cannot change there.
+            # A commit, not a branch, so the files cannot change.
             start = r"https://raw\.githubusercontent\.com/[\w-]+/[\w-]+/[0-9a-f]{40}/"
             assert re.match(start, remote.url), remote
         for total in benchmark.converted.values():
@@ -121,12 +121,12 @@ def test_the_list_is_whole() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_are_found_however_they_are_written(name: str) -> None:
+def test_names_are_found_in_any_spelling(name: str) -> None:
     for written in (name, name.lower(), name.replace("-", "_"), name.replace("-", "")):
         assert find(written).name == name
 
 
-def test_near_names_are_suggested() -> None:
+def test_similar_names_are_suggested() -> None:
     assert find("Kuai16K").name == "KVC16K"
     assert suggest("FB15k-273")[0] == "FB15k-237"
     with pytest.raises(ValueError, match=r"no benchmark named 'MKG-X'; did you mean MKG-[WY] or"):
@@ -150,7 +150,7 @@ def test_a_benchmark_that_is_not_here(server: Server, tmp_path: Path) -> None:
         locate("mkg-w", "best")  # type: ignore[arg-type]
 
 
-def test_a_folder_of_benchmarks_comes_before_the_cache(
+def test_a_folder_of_benchmarks_has_priority_over_the_cache(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, cached = tmp_path / "data", tmp_path / "cache" / "benchmarks" / "MKG-W" / "as-published"
@@ -163,11 +163,11 @@ def test_a_folder_of_benchmarks_comes_before_the_cache(
     (data / "MKG-W" / "train.tsv").unlink()
     assert locate("MKG-W", "as-published") == cached
     monkeypatch.setenv("MOCME_DATA", str(tmp_path / "absent"))
-    with pytest.raises(ValueError, match=r"MOCME_DATA is .*absent, which is no folder"):
+    with pytest.raises(ValueError, match=r"MOCME_DATA is .*absent, which is not a folder"):
         locate("MKG-W", "as-published")
 
 
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_folder_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.delenv("MOCME_CACHE", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -184,7 +184,7 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def test_files_of_ids_are_fetched_and_converted(server: Server) -> None:
     seen: dict[str, list[int]] = {}
-    folder = got(
+    folder = fetched(
         small(server), advance=lambda name: lambda done, _: seen.setdefault(name, []).append(done)
     )
     for split, rows in SPLITS.items():
@@ -196,10 +196,10 @@ def test_files_of_ids_are_fetched_and_converted(server: Server) -> None:
     assert {name: counts[-1] for name, counts in seen.items()} == {
         name: len(data) for name, data in openke().items()
     }
-    noted = record(folder)["files"]["train2id.txt"]
-    assert noted["sha256"] == hashlib.sha256(openke()["train2id.txt"]).hexdigest()
-    assert noted["sha256_from"] == "the first download"
-    assert (noted["bytes"], noted["asked"]) == (
+    entry = record(folder)["files"]["train2id.txt"]
+    assert entry["sha256"] == hashlib.sha256(openke()["train2id.txt"]).hexdigest()
+    assert entry["sha256_from"] == "the first download"
+    assert (entry["bytes"], entry["asked"]) == (
         len(openke()["train2id.txt"]), server.url("train2id.txt")
     )  # fmt: skip
 
@@ -207,7 +207,7 @@ def test_files_of_ids_are_fetched_and_converted(server: Server) -> None:
 def test_an_archive_is_fetched_and_converted(server: Server) -> None:
     total = hashlib.sha256(packed()).hexdigest()
     files = (Remote("small.tar.gz", server.url("small.tar.gz"), sha256=total),)
-    folder = got(small(server, layout="tsv", files=files))
+    folder = fetched(small(server, layout="tsv", files=files))
     for split, rows in SPLITS.items():
         assert (folder / f"{split}.tsv").read_bytes() == text(rows)
     assert record(folder)["files"]["small.tar.gz"]["sha256_from"] == "the list of benchmarks"
@@ -216,47 +216,47 @@ def test_an_archive_is_fetched_and_converted(server: Server) -> None:
     }  # fmt: skip
 
 
-def test_what_is_there_is_not_fetched_again(server: Server) -> None:
+def test_existing_files_are_not_fetched_again(server: Server) -> None:
     benchmark = small(server)
-    folder = got(benchmark)
-    server.asked.clear()
-    assert got(benchmark) == folder
-    # Damaged by somebody: made again of the downloads, without asking for them.
+    folder = fetched(benchmark)
+    server.requests.clear()
+    assert fetched(benchmark) == folder
+    # A damaged file is converted again from the downloads, without a request.
     (folder / "train.tsv").write_text("x\ty\tz\n")
-    got(benchmark)
+    fetched(benchmark)
     assert (folder / "train.tsv").read_bytes() == text(SPLITS["train"])
-    assert server.asked == []
+    assert server.requests == []
     (folder.parent / "downloads" / "test2id.txt").write_bytes(b"damaged")
     (folder / "train.tsv").unlink()
-    got(benchmark)
-    assert [name for name, _ in server.asked] == ["test2id.txt"]
-    got(benchmark, force=True)
-    assert len(server.asked) == 6
+    fetched(benchmark)
+    assert [name for name, _ in server.requests] == ["test2id.txt"]
+    fetched(benchmark, force=True)
+    assert len(server.requests) == 6
 
 
 def test_a_file_that_changed_since_its_first_download_is_refused(server: Server) -> None:
     benchmark = small(server)
-    folder = got(benchmark)
+    folder = fetched(benchmark)
     server.put("valid2id.txt", numbers(SPLITS["valid"][::-1]))
     with pytest.raises(
         ValueError, match=r"valid2id.txt: the file has .* is expected.*first download"
     ):
-        got(benchmark, force=True)
+        fetched(benchmark, force=True)
     assert (folder / "valid.tsv").read_bytes() == text(SPLITS["valid"])
 
 
-def test_fetching_goes_on_where_it_broke_off(server: Server) -> None:
+def test_an_interrupted_fetch_is_resumed(server: Server) -> None:
     benchmark = small(server)
     server.put("train2id.txt", openke()["train2id.txt"], breaks=[4])
     with pytest.raises(ValueError, match=r"train2id.txt: the connection ended after 4 of"):
-        got(benchmark, tries=1)
+        fetched(benchmark, tries=1)
     with pytest.raises(ValueError, match="not here"):
         locate("MKG-W", "as-published")
-    server.asked.clear()
-    folder = got(benchmark)
-    asked = {name: headers.get("range") for name, headers in server.asked}
-    assert asked["train2id.txt"] == "bytes=4-"
-    assert "entity2id.txt" not in asked
+    server.requests.clear()
+    folder = fetched(benchmark)
+    ranges = {name: headers.get("range") for name, headers in server.requests}
+    assert ranges["train2id.txt"] == "bytes=4-"
+    assert "entity2id.txt" not in ranges
     assert (folder / "train.tsv").read_bytes() == text(SPLITS["train"])
 
 
@@ -269,40 +269,40 @@ def test_fetching_goes_on_where_it_broke_off(server: Server) -> None:
         ({"converted": {"test.tsv": "0" * 64}}, "test.tsv as converted has SHA-256"),
     ],
 )
-def test_another_content_than_described_is_refused(
+def test_content_that_differs_from_its_description_is_refused(
     server: Server, changes: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(ValueError, match=problem):
-        got(small(server, **changes))
+        fetched(small(server, **changes))
     home = cache_folder() / "benchmarks" / "small"
     assert not (home / "as-published").exists()
     assert {p.name for p in home.iterdir()} == {"downloads", "fetched.json", "lock"}
 
 
-def test_two_at_once_do_not_meet(server: Server) -> None:
-    folder = got(small(server))
-    with (folder.parent / "lock").open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+def test_only_one_process_fetches_at_a_time(server: Server) -> None:
+    folder = fetched(small(server))
+    with (folder.parent / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match="another process is fetching small; wait"):
-            got(small(server))
-    got(small(server))
+            fetched(small(server))
+    fetched(small(server))
 
 
-def test_a_damaged_record_says_what_to_do(server: Server) -> None:
-    folder = got(small(server))
+def test_a_damaged_record_is_an_error_with_a_remedy(server: Server) -> None:
+    folder = fetched(small(server))
     for damage in (b"{", b"[]", b'{"files": {"x": 1}}', b'{"files": []}'):
         (folder.parent / "fetched.json").write_bytes(damage)
         with pytest.raises(ValueError, match=r"fetched.json: damaged .*; delete it"):
-            got(small(server))
+            fetched(small(server))
 
 
-def test_a_cache_that_cannot_be_written(
+def test_an_unwritable_cache_is_an_error(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MOCME_CACHE", str(tmp_path / "file"))
     with pytest.raises(ValueError, match=r"cannot be written .*; set MOCME_CACHE to a folder"):
-        got(small(server))
+        fetched(small(server))
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_a_cache_that_cannot_be_written(
         ("relation2id.txt", b"2\nis 0\nat 0\n"),
     ],
 )
-def test_wrong_files_of_ids_are_refused(tmp_path: Path, file: str, data: bytes) -> None:
+def test_invalid_files_of_ids_are_refused(tmp_path: Path, file: str, data: bytes) -> None:
     (tmp_path / "raw").mkdir()
     for name, content in {**openke(), file: data}.items():
         (tmp_path / "raw" / name).write_bytes(content)
@@ -325,7 +325,7 @@ def test_wrong_files_of_ids_are_refused(tmp_path: Path, file: str, data: bytes) 
         from_openke(tmp_path / "raw", tmp_path)
 
 
-def test_wrong_files_of_facts_are_refused(tmp_path: Path) -> None:
+def test_invalid_files_of_facts_are_refused(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
     for split, rows in SPLITS.items():
@@ -350,28 +350,28 @@ def test_a_repaired_copy_is_made_once_and_again_when_its_source_changes(
     (folder / "valid.tsv").write_bytes(text(rows[28:36]))
     (folder / "test.tsv").write_bytes(text(rows[34:]))
     (folder / "names.tsv").write_text("e0\tzero\n")
-    made = locate("MKG-W")
-    splits = {split: load(made).splits[split].tolist() for split in ("train", "valid", "test")}
+    repaired = locate("MKG-W")
+    splits = {split: load(repaired).splits[split].tolist() for split in ("train", "valid", "test")}
     assert {split: len(facts) for split, facts in splits.items()} == {
         "train": 30, "valid": 4, "test": 6
     }  # fmt: skip
-    assert (made / "names.tsv").read_text() == "e0\tzero\n"
-    notes = find("MKG-W").notes(made)
-    assert any("train: removed, for they repeat a row of the split: 3 rows" in n for n in notes)
+    assert (repaired / "names.tsv").read_text() == "e0\tzero\n"
+    notes = find("MKG-W").notes(repaired)
+    assert any("train: removed because they repeat a row of the split: 3 rows" in n for n in notes)
     assert any("do not compare with published ones" in note for note in notes)
-    stamp = (made / "train.tsv").stat().st_mtime_ns
-    assert locate("MKG-W") == made
-    assert (made / "train.tsv").stat().st_mtime_ns == stamp
+    stamp = (repaired / "train.tsv").stat().st_mtime_ns
+    assert locate("MKG-W") == repaired
+    assert (repaired / "train.tsv").stat().st_mtime_ns == stamp
     (folder / "test.tsv").write_bytes(text(rows[37:]))
-    assert locate("MKG-W") != made
-    for split, found in zip(
+    assert locate("MKG-W") != repaired
+    for split, facts in zip(
         ("train", "valid", "test"), (rows[:30], rows[30:35], rows[35:]), strict=True
     ):
-        (folder / f"{split}.tsv").write_bytes(text(found))
+        (folder / f"{split}.tsv").write_bytes(text(facts))
     clean = locate("MKG-W")
     assert (clean / "valid.tsv").read_bytes() == (folder / "valid.tsv").read_bytes()
     assert any("nothing to repair" in note for note in find("MKG-W").notes(clean))
-    assert (made / "test.tsv").read_bytes() == text(rows[34:])
+    assert (repaired / "test.tsv").read_bytes() == text(rows[34:])
 
 
 @needs_data
@@ -386,14 +386,14 @@ def test_stated_checksums_and_counts_are_those_of_the_files(name: str, tmp_path:
     for what, file in (("entity", "entities.txt"), ("relation", "relations.txt")):
         names = (source / file).read_text(encoding="utf-8").split("\n")[:-1]
         (raw / f"{what}2id.txt").write_bytes(ids(names))
-        lists.append({entry: place for place, entry in enumerate(names)})
+        lists.append({entry: index for index, entry in enumerate(names)})
     entities, relations = lists
     rows = {}
     for split in ("train", "valid", "test"):
         lines = (source / f"{split}.tsv").read_text(encoding="utf-8").split("\n")[:-1]
         rows[split] = [tuple(line.split("\t")) for line in lines]
-        found = [f"{entities[h]} {entities[t]} {relations[r]}" for h, r, t in rows[split]]
-        (raw / f"{split}2id.txt").write_text("\n".join([str(len(found)), *found, ""]))
+        id_lines = [f"{entities[h]} {entities[t]} {relations[r]}" for h, r, t in rows[split]]
+        (raw / f"{split}2id.txt").write_text("\n".join([str(len(id_lines)), *id_lines, ""]))
         remote = next(r for r in benchmark.files if r.name == f"{split}2id.txt")
         if remote.size is not None:
             assert (raw / remote.name).stat().st_size == remote.size

@@ -1,4 +1,4 @@
-"""Downloads arrive whole and right, or say why not; against a real server on this machine."""
+"""Downloads are complete and verified, or fail with the reason; from a server on this machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def running() -> Iterator[Server]:
 @pytest.fixture
 def server(running: Server) -> Server:
     running.files.clear()
-    running.asked.clear()
+    running.requests.clear()
     return running
 
 
@@ -44,20 +44,20 @@ def left(folder: Path) -> set[str]:
 def test_a_file_arrives(server: Server, tmp_path: Path) -> None:
     server.put("file", DATA)
     seen: list[tuple[int, int | None]] = []
-    got = get(
+    received = get(
         server,
         tmp_path / "deep" / "x",
         sha256=SUM,
         size=len(DATA),
         advance=lambda *n: seen.append(n),
     )
-    assert (got.url, got.bytes, got.sha256) == (server.url("file"), len(DATA), SUM)
+    assert (received.url, received.bytes, received.sha256) == (server.url("file"), len(DATA), SUM)
     assert (tmp_path / "deep" / "x").read_bytes() == DATA
     assert left(tmp_path / "deep") == {"x"}
     assert seen[-1] == (len(DATA), len(DATA))
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
     get(server, tmp_path / "deep" / "x", sha256=SUM)
-    assert len(server.asked) == 1  # what is there and right is not asked for
+    assert len(server.requests) == 1  # an existing file with this checksum is not requested again
 
 
 def test_an_empty_file_and_one_without_a_length_arrive(server: Server, tmp_path: Path) -> None:
@@ -69,57 +69,57 @@ def test_an_empty_file_and_one_without_a_length_arrive(server: Server, tmp_path:
     assert seen[-1] == (len(DATA), None)
 
 
-def test_what_breaks_off_goes_on(server: Server, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(server: Server, tmp_path: Path) -> None:
     server.put("file", DATA, breaks=[100_000, 50_000])
     assert get(server, tmp_path / "x").sha256 == SUM
-    ranges = [headers.get("range") for _, headers in server.asked]
+    ranges = [headers.get("range") for _, headers in server.requests]
     assert ranges == [None, "bytes=100000-", "bytes=150000-"]
-    assert server.asked[1][1]["if-range"] == server.files["file"].named()
+    assert server.requests[1][1]["if-range"] == server.files["file"].etag()
     assert left(tmp_path) == {"x"}
 
 
-def test_it_goes_on_at_the_next_call(server: Server, tmp_path: Path) -> None:
+def test_it_is_resumed_by_the_next_call(server: Server, tmp_path: Path) -> None:
     server.put("file", DATA, breaks=[100_000, 0])
     with pytest.raises(ValueError, match=r"ended after 100,000 of 300,000 bytes; tried 2 times"):
         get(server, tmp_path / "x", tries=2)
     assert left(tmp_path) == {"x.part", "x.part.json"}
     assert get(server, tmp_path / "x").sha256 == SUM
-    assert server.asked[-1][1]["range"] == "bytes=100000-"
+    assert server.requests[-1][1]["range"] == "bytes=100000-"
 
 
-def test_it_goes_on_by_date_where_there_is_no_strong_tag(server: Server, tmp_path: Path) -> None:
+def test_it_is_resumed_by_date_without_a_strong_tag(server: Server, tmp_path: Path) -> None:
     date = "Sun, 01 Nov 2020 10:00:00 GMT"
     server.put("file", DATA, breaks=[100_000], tag=None, date=date)
     assert get(server, tmp_path / "x").sha256 == SUM
-    assert server.asked[1][1]["if-range"] == date
+    assert server.requests[1][1]["if-range"] == date
     # Equal weak tags do not promise equal bytes.
     server.put("weak", DATA, breaks=[100_000], tag='W/"1"', date=date)
     assert get(server, tmp_path / "y", "weak").sha256 == SUM
-    assert "range" not in server.asked[-1][1]
+    assert "range" not in server.requests[-1][1]
 
 
-def test_without_tag_and_date_it_starts_anew(server: Server, tmp_path: Path) -> None:
+def test_without_tag_and_date_it_starts_again(server: Server, tmp_path: Path) -> None:
     server.put("file", DATA, breaks=[100_000], tag=None)
     assert get(server, tmp_path / "x").sha256 == SUM
-    assert "range" not in server.asked[-1][1]
+    assert "range" not in server.requests[-1][1]
 
 
 def test_a_server_that_ignores_ranges_sends_the_whole(server: Server, tmp_path: Path) -> None:
     server.put("file", DATA, breaks=[100_000], ranges=False)
     assert get(server, tmp_path / "x").sha256 == SUM
-    assert server.asked[1][1]["range"] == "bytes=100000-"
+    assert server.requests[1][1]["range"] == "bytes=100000-"
 
 
-def test_a_file_that_changed_between_is_not_mixed(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_changed_is_not_mixed(server: Server, tmp_path: Path) -> None:
     server.put("file", b"old" * 100_000, breaks=[100_000])
     with pytest.raises(ValueError, match="tried 1 times"):
         get(server, tmp_path / "x", tries=1)
     server.put("file", DATA)
     assert get(server, tmp_path / "x").sha256 == SUM
-    assert server.asked[-1][1]["range"] == "bytes=100000-"
+    assert server.requests[-1][1]["range"] == "bytes=100000-"
 
 
-def test_a_part_of_another_address_is_not_gone_on_with(server: Server, tmp_path: Path) -> None:
+def test_a_part_from_another_address_is_not_resumed(server: Server, tmp_path: Path) -> None:
     server.put("other", b"old" * 100_000, breaks=[100_000], tag='"same"')
     with pytest.raises(ValueError, match="tried"):
         get(server, tmp_path / "x", "other", tries=1)
@@ -128,36 +128,36 @@ def test_a_part_of_another_address_is_not_gone_on_with(server: Server, tmp_path:
 
 
 @pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"url": 1}', b'{"url": "x"}', b"\xff"])
-def test_a_damaged_note_costs_only_a_new_start(server: Server, tmp_path: Path, note: bytes) -> None:
+def test_with_a_damaged_note_it_starts_again(server: Server, tmp_path: Path, note: bytes) -> None:
     server.put("file", DATA)
     (tmp_path / "x.part").write_bytes(b"rubbish")
     (tmp_path / "x.part.json").write_bytes(note)
     assert get(server, tmp_path / "x", sha256=SUM).bytes == len(DATA)
 
 
-def test_a_part_that_is_whole_already(server: Server, tmp_path: Path) -> None:
+def test_a_part_that_is_already_complete(server: Server, tmp_path: Path) -> None:
     served = server.put("file", DATA)
-    noted = {"url": server.url("file"), "validator": served.named()}
+    noted = {"url": server.url("file"), "validator": served.etag()}
     (tmp_path / "x.part.json").write_text(json.dumps(noted))
     (tmp_path / "x.part").write_bytes(DATA)
     assert get(server, tmp_path / "x").sha256 == SUM
-    # Longer than the file can be: only a new start helps.
+    # Longer than the file, so it must start again.
     (tmp_path / "y.part.json").write_text(json.dumps(noted))
     (tmp_path / "y.part").write_bytes(DATA + b"more")
     assert get(server, tmp_path / "y").sha256 == SUM
 
 
-def test_a_part_that_was_not_asked_for_is_not_appended(server: Server, tmp_path: Path) -> None:
+def test_a_part_that_was_not_requested_is_not_appended(server: Server, tmp_path: Path) -> None:
     served = server.put("file", DATA, breaks=[100_000], wrong_start=7)
     assert get(server, tmp_path / "x", sha256=SUM).bytes == len(DATA)
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
     assert served.breaks == []
 
 
-def test_a_wrong_checksum_is_kept_aside(server: Server, tmp_path: Path) -> None:
+def test_a_file_with_a_wrong_checksum_is_kept(server: Server, tmp_path: Path) -> None:
     server.put("file", b"other")
-    found = hashlib.sha256(b"other").hexdigest()
-    with pytest.raises(ValueError, match=f"SHA-256 {found}, but {SUM} is expected.*x.wrong"):
+    digest = hashlib.sha256(b"other").hexdigest()
+    with pytest.raises(ValueError, match=f"SHA-256 {digest}, but {SUM} is expected.*x.wrong"):
         get(server, tmp_path / "x", sha256=SUM)
     assert left(tmp_path) == {"x.wrong"}
     assert (tmp_path / "x.wrong").read_bytes() == b"other"
@@ -173,10 +173,10 @@ def test_a_good_file_survives_a_bad_download(server: Server, tmp_path: Path) -> 
     assert (tmp_path / "x").read_bytes() == b"mine"
 
 
-def test_redirects_are_followed_as_far_as_they_may_be(server: Server, tmp_path: Path) -> None:
-    for place in range(REDIRECTS + 1):
-        target = f"/hop{place + 1}" if place < REDIRECTS else "/file"
-        server.put(f"hop{place}", statuses=[302] * 9, headers={"Location": target})
+def test_redirects_are_followed_up_to_a_limit(server: Server, tmp_path: Path) -> None:
+    for hop in range(REDIRECTS + 1):
+        target = f"/hop{hop + 1}" if hop < REDIRECTS else "/file"
+        server.put(f"hop{hop}", statuses=[302] * 9, headers={"Location": target})
     server.put("file", DATA)
     assert get(server, tmp_path / "x", "hop1").url == server.url("file")
     with pytest.raises(ValueError, match=rf"hop0: redirected more than {REDIRECTS} times"):
@@ -200,7 +200,7 @@ def test_redirects_are_followed_as_far_as_they_may_be(server: Server, tmp_path: 
 )
 def test_redirects_elsewhere_are_refused(server: Server, tmp_path: Path, target: str) -> None:
     server.put("file", statuses=[302], headers={"Location": target})
-    with pytest.raises(ValueError, match=r"leads to '.*', which is (not https|no address)"):
+    with pytest.raises(ValueError, match=r"leads to '.*', which is (not https|not an address)"):
         get(server, tmp_path / "x")
     assert left(tmp_path) == set()
 
@@ -218,7 +218,7 @@ def test_https_never_becomes_http() -> None:
         "https://[x/",
         "http://a:b/",
     ):
-        with pytest.raises(ValueError, match="is no address"):
+        with pytest.raises(ValueError, match="is not an address"):
             _check_address(address)
     with pytest.raises(ValueError, match="is not https"):
         _check_address("http://a.example/x")
@@ -228,15 +228,15 @@ def test_https_never_becomes_http() -> None:
     ("status", "remedy"),
     [(404, "no longer there"), (410, "no longer there"), (403, "by hand"), (400, "the address")],
 )
-def test_refusals_are_final(server: Server, tmp_path: Path, status: int, remedy: str) -> None:
+def test_a_refusal_is_not_retried(server: Server, tmp_path: Path, status: int, remedy: str) -> None:
     server.put("file", DATA, statuses=[status])
     with pytest.raises(ValueError, match=f"file: the server answers {status} .*{remedy}"):
         get(server, tmp_path / "x")
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
-def test_passing_trouble_is_waited_for(server: Server, tmp_path: Path, status: int) -> None:
+def test_a_temporary_failure_is_retried(server: Server, tmp_path: Path, status: int) -> None:
     server.put("file", DATA, statuses=[status, status], headers={"Retry-After": "0"})
     assert get(server, tmp_path / "x", tries=3).sha256 == SUM
     server.put("file", DATA, statuses=[status] * 3)
@@ -244,7 +244,7 @@ def test_passing_trouble_is_waited_for(server: Server, tmp_path: Path, status: i
         get(server, tmp_path / "y", tries=3)
 
 
-def test_pauses_grow_and_obey_the_server(
+def test_pauses_grow_and_follow_the_server(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
@@ -258,7 +258,7 @@ def test_pauses_grow_and_obey_the_server(
     assert slept == [0.5, 1.0, 2.0, 7.0, 60.0]
 
 
-def test_a_slow_server_is_given_up_and_asked_again(server: Server, tmp_path: Path) -> None:
+def test_a_request_to_a_slow_server_is_repeated(server: Server, tmp_path: Path) -> None:
     server.put("file", DATA, waits=[30.0])
     assert get(server, tmp_path / "x", timeout=0.1).sha256 == SUM
     server.put("file", DATA, waits=[30.0, 30.0])
@@ -266,7 +266,7 @@ def test_a_slow_server_is_given_up_and_asked_again(server: Server, tmp_path: Pat
         get(server, tmp_path / "y", timeout=0.1, tries=2)
 
 
-def test_nobody_there(tmp_path: Path) -> None:
+def test_no_server(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(ValueError, match=r"connection failed \(Connection refused\); tried 2"):
@@ -285,7 +285,7 @@ def test_a_stated_length_that_is_wrong(server: Server, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-def test_too_large_is_refused_before_and_while_it_comes(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_refused_early(server: Server, tmp_path: Path) -> None:
     server.put("file", DATA)
     server.put("long", DATA, sends_length=False)
     seen: list[int] = []
@@ -298,13 +298,13 @@ def test_too_large_is_refused_before_and_while_it_comes(server: Server, tmp_path
     assert left(tmp_path) == set()
 
 
-def test_packed_content_is_refused(server: Server, tmp_path: Path) -> None:
+def test_encoded_content_is_refused(server: Server, tmp_path: Path) -> None:
     server.put("file", DATA, headers={"Content-Encoding": "gzip"})
-    with pytest.raises(ValueError, match="comes packed by gzip"):
+    with pytest.raises(ValueError, match="the content is encoded as gzip"):
         get(server, tmp_path / "x")
 
 
-def test_a_place_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
+def test_an_unwritable_path_is_an_error(server: Server, tmp_path: Path) -> None:
     server.put("file", DATA)
     (tmp_path / "taken").write_text("")
     with pytest.raises(ValueError, match=r"taken/x: cannot be written"):
@@ -312,27 +312,25 @@ def test_a_place_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_whatever_happens_the_file_is_the_one_that_is_served(
-    server: Server, tmp_path: Path, seed: int
-) -> None:
+def test_the_file_is_always_the_served_one(server: Server, tmp_path: Path, seed: int) -> None:
     """Broken connections, changed files, other addresses, servers without ranges: never a mix."""
-    chance = random.Random(seed)
-    versions = [chance.randbytes(chance.randint(1, 3000)) for _ in range(3)]
+    source = random.Random(seed)
+    versions = [source.randbytes(source.randint(1, 3000)) for _ in range(3)]
     for _ in range(8):
-        served = chance.choice(versions)
-        name = chance.choice(["one", "two"])
+        served = source.choice(versions)
+        name = source.choice(["one", "two"])
         server.put(
             name,
             served,
-            ranges=chance.random() < 0.7,
-            tag=chance.choice(["content", "content", None]),
-            breaks=[chance.randrange(len(served)) for _ in range(chance.randint(0, 2))],
-            statuses=[500] * chance.randint(0, 1),
+            ranges=source.random() < 0.7,
+            tag=source.choice(["content", "content", None]),
+            breaks=[source.randrange(len(served)) for _ in range(source.randint(0, 2))],
+            statuses=[500] * source.randint(0, 1),
             sends_length=True,
         )
         failed = None
         try:
-            get(server, tmp_path / "x", name, tries=chance.randint(1, 3))
+            get(server, tmp_path / "x", name, tries=source.randint(1, 3))
         except ValueError as error:
             failed = str(error)
         assert "tried" in failed if failed else (tmp_path / "x").read_bytes() == served

@@ -1,4 +1,4 @@
-"""Names, facts and known answers against naive dictionaries."""
+"""Vocabularies, facts and known answers, compared with naive dictionaries."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def graph_of(splits: dict[str, Facts], entities: int = 6, relations: int = 3) ->
     )
 
 
-def random_splits(source: random.Random, entities: int, relations: int) -> dict[str, Facts]:
+def random_splits(rng: random.Random, entities: int, relations: int) -> dict[str, Facts]:
     def fact() -> tuple[int, int, int]:
         return (
-            source.randrange(entities),
-            source.randrange(relations),
-            source.randrange(entities),
+            rng.randrange(entities),
+            rng.randrange(relations),
+            rng.randrange(entities),
         )
 
-    chosen = [split for split in SPLITS if source.random() < 0.8]
-    return {split: [fact() for _ in range(source.randrange(12))] for split in chosen}
+    chosen = [split for split in SPLITS if rng.random() < 0.8]
+    return {split: [fact() for _ in range(rng.randrange(12))] for split in chosen}
 
 
 def naive_answers(graph: Graph, *splits: str) -> dict[tuple[int, int], set[int]]:
@@ -53,61 +53,61 @@ def naive_answers(graph: Graph, *splits: str) -> dict[tuple[int, int], set[int]]
     return known
 
 
-def test_answers_are_those_of_a_dictionary() -> None:
-    source = random.Random(0)
+def test_answers_equal_those_of_a_dictionary() -> None:
+    rng = random.Random(0)
     for _ in range(300):
-        entities, relations = source.randint(1, 9), source.randint(1, 4)
-        graph = graph_of(random_splits(source, entities, relations), entities, relations)
-        wanted = tuple(source.sample(SPLITS, source.randint(0, 4)))
-        known, index = naive_answers(graph, *wanted), graph.answers(*wanted)
-        # Every question there is, and some of heads and relations beyond any.
-        asked = [(h, r) for h in range(entities + 3) for r in range(2 * relations + 2)]
-        source.shuffle(asked)
-        heads, kinds = torch.tensor(asked).unbind(1)
-        place, answers = index.lookup(Queries(heads, kinds))
-        assert (place.diff() >= 0).all()
-        found = defaultdict(list)
-        for where, answer in zip(place.tolist(), answers.tolist(), strict=True):
-            found[asked[where]].append(answer)
-        assert dict(found) == {q: sorted(known[q]) for q in found}
-        assert set(found) == {q for q, a in known.items() if a}
-        # The index lists its own questions once each, with the same answers.
-        assert len(index) == len(found)
-        place, answers = index.rows(torch.arange(len(index)))
+        entities, relations = rng.randint(1, 9), rng.randint(1, 4)
+        graph = graph_of(random_splits(rng, entities, relations), entities, relations)
+        splits = tuple(rng.sample(SPLITS, rng.randint(0, 4)))
+        known, index = naive_answers(graph, *splits), graph.answers(*splits)
+        # All queries, and some with ids of heads and relations beyond the largest.
+        queries = [(h, r) for h in range(entities + 3) for r in range(2 * relations + 2)]
+        rng.shuffle(queries)
+        heads, relation_ids = torch.tensor(queries).unbind(1)
+        positions, answers = index.lookup(Queries(heads, relation_ids))
+        assert (positions.diff() >= 0).all()
+        looked_up = defaultdict(list)
+        for position, answer in zip(positions.tolist(), answers.tolist(), strict=True):
+            looked_up[queries[position]].append(answer)
+        assert dict(looked_up) == {query: sorted(known[query]) for query in looked_up}
+        assert set(looked_up) == {query for query, answers in known.items() if answers}
+        # The index has each of its queries once, with the same answers.
+        assert len(index) == len(looked_up)
+        positions, answers = index.rows(torch.arange(len(index)))
         pairs = list(zip(index.queries.head.tolist(), index.queries.relation.tolist(), strict=True))
-        listed = defaultdict(list)
-        for where, answer in zip(place.tolist(), answers.tolist(), strict=True):
-            listed[pairs[where]].append(answer)
-        assert dict(listed) == dict(found)
+        indexed = defaultdict(list)
+        for position, answer in zip(positions.tolist(), answers.tolist(), strict=True):
+            indexed[pairs[position]].append(answer)
+        assert dict(indexed) == dict(looked_up)
 
 
-def test_questions_may_repeat_and_be_none() -> None:
+def test_queries_may_repeat_or_be_empty() -> None:
     index = graph_of({"train": [(0, 0, 1), (0, 0, 2), (5, 2, 1)]}).answers()
     twice = Queries(torch.tensor([0, 4, 0]), torch.tensor([0, 0, 0]))
-    place, answers = index.lookup(twice)
-    assert (place.tolist(), answers.tolist()) == ([0, 0, 2, 2], [1, 2, 1, 2])
+    positions, answers = index.lookup(twice)
+    assert (positions.tolist(), answers.tolist()) == ([0, 0, 2, 2], [1, 2, 1, 2])
     none = Queries(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
     for empty in (index.lookup(none), graph_of({}).answers().lookup(twice)):
         assert [part.tolist() for part in empty] == [[], []]
     assert len(graph_of({"train": []}).answers()) == 0
 
 
-def test_a_head_beyond_the_index_is_not_taken_for_another_relation() -> None:
+def test_a_head_beyond_the_index_is_not_mistaken_for_another_relation() -> None:
     # With keys relation * span + head, head 2 of relation 0 would be head 0 of relation 1.
     index = AnswerIndex(torch.tensor([[0, 1, 7], [1, 0, 8]]))
-    place, _ = index.lookup(Queries(torch.tensor([2, 3]), torch.tensor([0, 0])))
-    assert place.tolist() == []
+    positions, _ = index.lookup(Queries(torch.tensor([2, 3]), torch.tensor([0, 0])))
+    assert positions.tolist() == []
 
 
-def test_directed_facts_stand_in_both_directions() -> None:
-    source = random.Random(1)
+def test_directed_facts_have_both_directions() -> None:
+    rng = random.Random(1)
     for _ in range(50):
-        graph = graph_of(random_splits(source, 5, 3), 5, 3)
-        right = {f for facts in graph.splits.values() for f in map(tuple, facts.tolist())}
-        assert list(map(tuple, graph.facts().tolist())) == sorted(right)
+        graph = graph_of(random_splits(rng, 5, 3), 5, 3)
+        forward = {f for facts in graph.splits.values() for f in map(tuple, facts.tolist())}
+        assert list(map(tuple, graph.facts().tolist())) == sorted(forward)
         both = list(map(tuple, graph.directed().tolist()))
-        assert len(both) == len(set(both)) == 2 * len(right)
-        assert set(both) == right | {(t, r + 3, h) for h, r, t in right}
+        assert len(both) == len(set(both)) == 2 * len(forward)
+        assert set(both) == forward | {(t, r + 3, h) for h, r, t in forward}
         linked = {e for h, _, t in graph.facts("train").tolist() for e in (h, t)}
         assert set(graph.linked().nonzero().flatten().tolist()) == linked
 
@@ -123,7 +123,7 @@ def test_a_training_sees_neither_test_nor_known() -> None:
     assert (view.name, view.notes) == (graph.name, graph.notes)
 
 
-def test_digest_follows_content_and_nothing_else() -> None:
+def test_the_digest_depends_on_the_content_only() -> None:
     splits: dict[str, Facts] = {"train": [(0, 0, 1), (2, 1, 3)], "test": [(1, 0, 2)]}
     digest = graph_of(splits).digest()
     again = {"test": [(1, 0, 2)] * 2, "train": [(2, 1, 3), (0, 0, 1), (2, 1, 3)]}
@@ -143,7 +143,7 @@ def test_digest_follows_content_and_nothing_else() -> None:
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n")), unique=True))
-def test_ids_are_places(names: list[str]) -> None:
+def test_ids_are_positions(names: list[str]) -> None:
     vocabulary = Vocabulary(names)
     assert [vocabulary.id(name) for name in names] == list(range(len(names)))
     assert [vocabulary[n] for n in range(len(vocabulary))] == names == list(vocabulary)
@@ -151,14 +151,14 @@ def test_ids_are_places(names: list[str]) -> None:
     assert "\n" not in vocabulary
 
 
-def test_digest_of_names_is_that_of_the_file() -> None:
+def test_the_digest_of_names_is_that_of_the_file() -> None:
     names = ["b", "a", "é"]
     assert Vocabulary(names).digest() == hashlib.sha256("b\na\né\n".encode()).hexdigest()
     assert Vocabulary(sorted(names)).digest() != Vocabulary(names).digest()
 
 
 @pytest.mark.parametrize("limit", [3, 40, 2**40])
-def test_distinct_facts_are_those_of_a_set_in_order(limit: int) -> None:
+def test_distinct_facts_equal_a_sorted_set(limit: int) -> None:
     generator = torch.Generator().manual_seed(limit)
     for size in (0, 1, 2, 30, 300):
         facts = torch.randint(limit, (size, 3), generator=generator)
@@ -166,7 +166,7 @@ def test_distinct_facts_are_those_of_a_set_in_order(limit: int) -> None:
         assert [tuple(fact) for fact in distinct(facts).tolist()] == expected
 
 
-def test_unknown_names_suggest_near_ones() -> None:
+def test_unknown_names_suggest_similar_names() -> None:
     vocabulary = Vocabulary(["Chad", "Chile", "China", "United States", "Lake Chad", "!?"])
     assert vocabulary.suggest("chad")[0] == "Chad"
     assert vocabulary.suggest("Untied States")[0] == "United States"
@@ -178,12 +178,12 @@ def test_unknown_names_suggest_near_ones() -> None:
     assert Vocabulary([]).suggest("a") == []
 
 
-def test_a_name_twice_is_refused() -> None:
+def test_a_repeated_name_is_refused() -> None:
     with pytest.raises(ValueError, match="relation name 'a' occurs twice"):
         Vocabulary(["a", "b", "c", "b", "a"], "relation")
 
 
-def test_lists_of_names_with_line_feeds_have_digests_of_their_own() -> None:
+def test_names_with_line_feeds_have_distinct_digests() -> None:
     lists = [["a\nb"], ["a", "b"], ["a\n", "b"], ["a", "\nb"], ["", "a", "b"], ["a\nb\n"], []]
     assert len({Vocabulary(names).digest() for names in lists}) == len(lists)
     assert Vocabulary(["a", "b"]).digest() == hashlib.sha256(b"a\nb\n").hexdigest()
@@ -199,14 +199,14 @@ def test_lists_of_names_with_line_feeds_have_digests_of_their_own() -> None:
         (torch.tensor([[-1, 0, 0]]), "outside"),
     ],
 )
-def test_a_graph_refuses_facts_that_are_none(facts: torch.Tensor, problem: str) -> None:
+def test_a_graph_refuses_malformed_facts(facts: torch.Tensor, problem: str) -> None:
     good = graph_of({})
-    # Whichever looks first, the check of shapes or the graph's own.
+    # Either beartype or the graph itself refuses the wrong shape first.
     with pytest.raises(Exception, match=problem if facts.shape[1] == 3 else "."):
         Graph(good.entities, good.relations, {"train": facts})
 
 
-def test_a_split_has_one_of_four_names() -> None:
+def test_a_split_has_one_of_the_four_names() -> None:
     good = graph_of({})
     with pytest.raises(ValueError, match="train, valid, test, known, not 'dev'"):
         Graph(good.entities, good.relations, {"dev": torch.zeros(0, 3, dtype=torch.int64)})

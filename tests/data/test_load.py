@@ -1,4 +1,4 @@
-"""Folders and files become graphs, or errors that say what to do."""
+"""Folders and files become graphs, or errors with a remedy."""
 
 from __future__ import annotations
 
@@ -131,11 +131,11 @@ def test_lists_of_names_give_ids(tmp_path: Path) -> None:
         ({"entities_txt": ""}, r"train.tsv: line 1: 'a' is not listed in entities.txt"),
         ({"relations_txt": "q\n"}, r"train.tsv: line 1: 'r' is not listed in relations.txt"),
         ({"entities_txt": "a\n\nb\n"}, r"entities.txt: line 2: blank"),
-        ({"relations_txt": "r\nr\n"}, r"relations.txt: line 2: 'r' stands already in line 1"),
+        ({"relations_txt": "r\nr\n"}, r"relations.txt: line 2: 'r' is already in line 1"),
         ({"entities_txt": "a\nb\t2\n"}, r"(?s)entities.txt.*line 2: 2 columns"),
     ],
 )
-def test_lists_of_names_that_do_not_fit(
+def test_invalid_lists_of_names_are_errors(
     tmp_path: Path, files: dict[str, str], problem: str
 ) -> None:
     folder = put(tmp_path, train_tsv="a\tr\ta\n\na\tr\tb\n", **files)
@@ -143,7 +143,7 @@ def test_lists_of_names_that_do_not_fit(
         load(folder)
 
 
-def test_folders_that_are_no_graph(tmp_path: Path) -> None:
+def test_folders_without_a_graph_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="it holds nothing"):
         load(tmp_path)
     with pytest.raises(ValueError, match=r"no train.tsv \(or train.txt\) .* train.xlsx"):
@@ -166,16 +166,16 @@ def test_folders_that_are_no_graph(tmp_path: Path) -> None:
         ("a\tr\tb\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
     ],
 )
-def test_a_file_without_a_single_fact_says_what_it_seems_to_be(
+def test_a_file_without_facts_is_an_error_that_says_what_it_seems_to_be(
     tmp_path: Path, data: bytes, remedy: str
 ) -> None:
     folder = put(tmp_path, train_tsv=data)
-    for place in (folder, folder / "train.tsv"):
+    for path in (folder, folder / "train.tsv"):
         with pytest.raises(ValueError, match=r"train.tsv: not one line is a fact") as caught:
-            load(place)
+            load(path)
         assert remedy in str(caught.value)
         assert "line 1:" in str(caught.value)
-    # The same holds for a split that is only asked for.
+    # The same applies to a split that is only evaluated.
     put(tmp_path, train_tsv="a\tr\tb\n", valid_tsv=data)
     with pytest.raises(ValueError, match=r"valid.tsv: not one line is a fact"):
         load(folder)
@@ -208,7 +208,7 @@ def test_rejects_and_headers_are_noted(tmp_path: Path) -> None:
         ("[modalities]\ntext = 3", r"\[modalities.NAME\] must be tables"),
     ],
 )
-def test_a_wrong_graph_toml(tmp_path: Path, text: str, problem: str) -> None:
+def test_an_invalid_graph_toml_is_an_error(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=rf"graph.toml: .*{problem}"):
         load(put(tmp_path, train_tsv="a\tr\tb\n", graph_toml=text))
 
@@ -232,9 +232,9 @@ def test_one_file_is_split_by_seed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "ratios", [(0.8, 0.1, 0.2), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1), (float("nan"), 0.5, 0.5)]
 )
-def test_ratios_are_shares(tmp_path: Path, ratios: tuple[float, float, float]) -> None:
+def test_ratios_are_fractions(tmp_path: Path, ratios: tuple[float, float, float]) -> None:
     path = put(tmp_path, facts_tsv="a\tr\tb\n") / "facts.tsv"
-    with pytest.raises(ValueError, match="three shares that sum to 1"):
+    with pytest.raises(ValueError, match="three fractions that sum to 1"):
         load(path, ratios=ratios)
     with pytest.raises(ValueError, match="1 facts leave none to train on"):
         load(path, ratios=(0.1, 0.5, 0.4))
@@ -247,9 +247,9 @@ def test_the_embedded_graph_is_read_without_rejects() -> None:
     assert all(" 0 duplicates" in note and " 0 rejects" in note for note in graph.notes)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the benchmarks do not lie beside the checkout")
+@pytest.mark.skipif(not DATA.is_dir(), reason="the benchmarks are not next to the checkout")
 def test_published_benchmarks_have_their_counts() -> None:
-    """Rows as published; distinct valid facts of DB15K are fewer, for it repeats some."""
+    """Rows as published; DB15K has fewer distinct valid facts, because it repeats some."""
     started = time.process_time()
     sets = {
         "MKG-Y": (15000, 28, (21310, 2665, 2663), (21310, 2665, 2663)),

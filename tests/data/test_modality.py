@@ -1,4 +1,4 @@
-"""Modalities refuse what they are not, and come back from a file as they went."""
+"""Checks of modalities, their digests, and the round trip through a file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sets(**changes: object) -> Tokens:
     return Tokens(**{**settings, **changes})
 
 
-def test_a_modality_knows_who_has_it() -> None:
+def test_a_modality_knows_which_entities_have_it() -> None:
     modality = dense()
     assert modality.present().tolist() == [True, False, True, False, False, True]
     assert modality.width == 2
@@ -52,12 +52,15 @@ def test_a_modality_knows_who_has_it() -> None:
         ({"rows": torch.tensor([0, 2, 2])}, "ascend within 0 .. 5"),
         ({"rows": torch.tensor([2, 0, 5])}, "ascend within 0 .. 5"),
         ({"rows": torch.tensor([0, 2, 5], dtype=torch.int32)}, "int32"),
-        ({"values": torch.tensor([[0.0], [float("nan")], [1.0]])}, "1 vectors hold NaN.*entity 2"),
-        ({"values": torch.tensor([[float("inf")]] * 3)}, "3 vectors hold NaN or inf.*entity 0"),
+        (
+            {"values": torch.tensor([[0.0], [float("nan")], [1.0]])},
+            "1 vectors contain NaN.*entity 2",
+        ),
+        ({"values": torch.tensor([[float("inf")]] * 3)}, "3 vectors contain NaN or inf.*entity 0"),
         ({"values": torch.tensor([[1e300]] * 3, dtype=torch.float64)}, "in float32"),
     ],
 )
-def test_vectors_that_are_none(changes: dict[str, torch.Tensor], problem: str) -> None:
+def test_malformed_vectors_are_refused(changes: dict[str, torch.Tensor], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         dense(**changes)
 
@@ -65,8 +68,8 @@ def test_vectors_that_are_none(changes: dict[str, torch.Tensor], problem: str) -
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"vocabulary": ("a", "b", "a")}, "one of them twice"),
-        ({"vocabulary": ("a", "b")}, "token ids must lie within 0 .. 1"),
+        ({"vocabulary": ("a", "b", "a")}, "contains a token twice"),
+        ({"vocabulary": ("a", "b")}, "token ids must be within 0 .. 1"),
         ({"token": torch.tensor([0, -1, 1])}, "token ids"),
         ({"token": torch.tensor([0, 0, 1])}, "each pair once"),
         ({"token": torch.tensor([2, 0, 1])}, "each pair once"),
@@ -74,15 +77,15 @@ def test_vectors_that_are_none(changes: dict[str, torch.Tensor], problem: str) -
         ({"entity": torch.tensor([0, 0, 6])}, "ascend within 0 .. 5"),
     ],
 )
-def test_tokens_that_are_none(changes: dict[str, torch.Tensor], problem: str) -> None:
+def test_malformed_tokens_are_refused(changes: dict[str, torch.Tensor], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         sets(**changes)
 
 
-def test_shapes_are_checked_without_a_checker_of_types_too() -> None:
+def test_shapes_are_checked_without_beartype_too() -> None:
     modality = dense()
     object.__setattr__(modality, "rows", torch.tensor([0, 2]))
-    with pytest.raises(ValueError, match=r"needed are \(n, F\) and \(n,\)"):
+    with pytest.raises(ValueError, match=r"required are \(n, F\) and \(n,\)"):
         modality.__post_init__()
     tokens = sets()
     object.__setattr__(tokens, "token", torch.tensor([0, 2]))
@@ -91,34 +94,34 @@ def test_shapes_are_checked_without_a_checker_of_types_too() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_vectors_come_back_from_a_file(tmp_path: Path, dtype: torch.dtype) -> None:
-    # What a source says of itself must not be taken for what the file says of itself.
-    told = {"source": "here", "vocabulary": "of the encoder", "format": "x", "entities": "y"}
-    modality = dense(values=torch.randn(3, 4).to(dtype), provenance=told)
+def test_vectors_survive_a_file(tmp_path: Path, dtype: torch.dtype) -> None:
+    # Provenance must not replace the metadata that describes the file.
+    provenance = {"source": "here", "vocabulary": "of the encoder", "format": "x", "entities": "y"}
+    modality = dense(values=torch.randn(3, 4).to(dtype), provenance=provenance)
     tensors, metadata = modality.packed()
     assert metadata == {"source": "here", "format": FORMAT}
     save_file(tensors, tmp_path / "m.safetensors", metadata)
-    found = unpacked(*read_safetensors(tmp_path / "m.safetensors"), 6)
-    assert isinstance(found, Modality)
-    assert found.digest() == modality.digest()
-    assert found.values.dtype == dtype
-    assert torch.equal(found.values, modality.values)
-    assert torch.equal(found.rows, modality.rows)
-    assert dict(found.provenance) == {"source": "here"}
+    restored = unpacked(*read_safetensors(tmp_path / "m.safetensors"), 6)
+    assert isinstance(restored, Modality)
+    assert restored.digest() == modality.digest()
+    assert restored.values.dtype == dtype
+    assert torch.equal(restored.values, modality.values)
+    assert torch.equal(restored.rows, modality.rows)
+    assert dict(restored.provenance) == {"source": "here"}
 
 
-def test_tokens_come_back_from_a_file(tmp_path: Path) -> None:
+def test_tokens_survive_a_file(tmp_path: Path) -> None:
     tokens = sets(vocabulary=('"', "\u2028é", "c"), provenance={"source": "here"})
     tensors, metadata = tokens.packed()
     save_file(tensors, tmp_path / "t.safetensors", metadata)
-    found = unpacked(load_file(tmp_path / "t.safetensors"), metadata, 6)
-    assert isinstance(found, Tokens)
-    assert found.vocabulary == tokens.vocabulary
-    assert found.digest() == tokens.digest()
-    assert dict(found.provenance) == {"source": "here"}
+    restored = unpacked(load_file(tmp_path / "t.safetensors"), metadata, 6)
+    assert isinstance(restored, Tokens)
+    assert restored.vocabulary == tokens.vocabulary
+    assert restored.digest() == tokens.digest()
+    assert dict(restored.provenance) == {"source": "here"}
 
 
-def test_digests_follow_content() -> None:
+def test_digests_depend_on_the_content_only() -> None:
     different = [
         dense(),
         dense(values=torch.arange(6.0).reshape(3, 2) + 1),
@@ -143,16 +146,16 @@ def test_a_file_is_memory_mapped(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     save_file({"values": torch.randn(50, 8), "rows": torch.arange(50)}, path)
     tensors, _ = read_safetensors(path)
-    # One mapping of the whole file stands behind every tensor of it.
+    # All tensors share one mapping of the whole file.
     assert tensors["values"].untyped_storage().nbytes() >= 50 * 8 * 4
     maps = Path("/proc/self/maps")
     if not maps.exists():
-        pytest.skip("this system does not tell what is mapped")
+        pytest.skip("this system does not list what is mapped")
     assert str(path) in maps.read_text()
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 100, b"\x10\0\0\0\0\0\0\0{}"])
-def test_a_damaged_file_is_named(tmp_path: Path, data: bytes) -> None:
+def test_the_error_about_a_damaged_file_names_it(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"m.safetensors: cannot be read as safetensors"):

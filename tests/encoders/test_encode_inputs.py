@@ -1,4 +1,4 @@
-"""What is encoded, and whose it is: tables of any format, lists of files, files named by entity."""
+"""Raw inputs by entity: tables of any format, lists of files, files named after entities."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from media import named_graph
 from mocme.core.registry import ConfigError
-from mocme.data.graph import Graph, Vocabulary
+from mocme.data.graph import Graph
 from mocme.encoders.base import EncodingJob, EncodingReport, UnusableItem
+from mocme.encoders.catalog import encoder_of
 from mocme.encoders.inputs import escaped, read_file, unescaped
 from mocme.encoders.kinds.image import ImageEncoder
 from mocme.encoders.kinds.text import TextEncoder
@@ -22,20 +24,17 @@ NAMES = ["Ada", "Bob / Co", "Dr. No", "100%", ".hidden", "naïve", "x.png"]
 
 @pytest.fixture
 def graph() -> Graph:
-    import torch
-
-    facts = {"train": torch.zeros(1, 3).long()}
-    return Graph(Vocabulary(NAMES), Vocabulary(["r"], "relation"), facts)
+    return named_graph(NAMES)
 
 
 def gathered(
     encoder: TextEncoder | ImageEncoder, graph: Graph, folder: Path
 ) -> tuple[list[RawItem], EncodingReport]:
-    outcome = EncodingReport("m", "test")
+    report = EncodingReport("m", "test")
     with FeatureStore(folder / "out" / "m.safetensors") as store:
-        encoder.gather(EncodingJob(graph, "m", folder, folder), store, outcome)
-        store.settle()
-        return [item for window in store.windows(3) for item in window], outcome
+        encoder.gather(EncodingJob(graph, "m", folder, folder), store, report)
+        store.sort_items()
+        return [item for window in store.windows(3) for item in window], report
 
 
 @given(st.text(min_size=1, max_size=60))
@@ -45,7 +44,7 @@ def gathered(
 @example("CON.")
 @example("%41")
 @example("\x00\x1f\x7f")
-def test_a_name_comes_back_from_its_file_name(name: str) -> None:
+def test_a_name_is_recovered_from_its_file_name(name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -57,25 +56,24 @@ def test_a_name_comes_back_from_its_file_name(name: str) -> None:
     assert not text.startswith(".")
 
 
-def test_a_name_that_is_too_long_for_a_file_is_refused() -> None:
+def test_a_name_too_long_for_a_file_is_an_error() -> None:
     with pytest.raises(ValueError, match="too long for a file name; list its files in a table"):
         escaped("é" * 200)
 
 
-def test_files_that_are_named_by_entity(graph: Graph, tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
+def test_files_named_after_entities(graph: Graph, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
     (folder / escaped("Bob / Co")).mkdir(parents=True)
     files = ["Ada.JPG", "Dr. No.png", "100%25.png", "%2Ehidden.gif", "naïve.webp", "x.png"]
     files += ["Bob %2F Co/2.png", "Bob %2F Co/1.jpg", "Nobody.png", ".DS_Store"]
-    # What the format is, the content tells.
+    # An unknown ending is accepted: the content decides the format.
     files += ["Ada.jfif", "Bob %2F Co/.secret.png"]
     (folder / escaped("Bob / Co") / "more").mkdir()
     for name in files:
         (folder / name).write_bytes(b"x")
-    items, outcome = gathered(ImageEncoder(paths=["pictures"]), graph, tmp_path)
-    found = [(NAMES[item.entity], Path(item.source).name) for item in items]
-    # "x.png" is the picture of an entity named x, of which there is none.
-    assert found == [
+    items, report = gathered(ImageEncoder(paths=["images"]), graph, tmp_path)
+    # "x.png" is the image of an entity named x, which is not in the graph.
+    assert [(NAMES[item.entity], Path(item.source).name) for item in items] == [
         ("Ada", "Ada.JPG"),
         ("Ada", "Ada.jfif"),
         ("Bob / Co", "1.jpg"),
@@ -85,27 +83,27 @@ def test_files_that_are_named_by_entity(graph: Graph, tmp_path: Path) -> None:
         (".hidden", "%2Ehidden.gif"),
         ("naïve", "naïve.webp"),
     ]
-    assert outcome.unknown == 2
-    assert outcome.strange == ["Nobody", "x"]
-    assert outcome.counts == {
-        "hidden files, passed over": 2,
-        "folders in an entity's folder, passed over": 1,
+    assert report.unknown == 2
+    assert report.strange == ["Nobody", "x"]
+    assert report.counts == {
+        "hidden files, skipped": 2,
+        "folders in an entity's folder, skipped": 1,
     }
 
 
-def test_a_list_of_files_starts_in_its_own_folder(graph: Graph, tmp_path: Path) -> None:
+def test_paths_in_a_table_are_relative_to_its_folder(graph: Graph, tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     rows = [("Ada", "a.png"), ("Ada", "sub/b.png"), ("Who", "c.png"), ("Dr. No", "")]
     rows.append(("naïve", "https://example.org/x.png"))
     text = "".join(f"{name}\t{path}\n" for name, path in rows)
-    (tmp_path / "lists" / "pictures.tsv").write_text(text)
-    items, outcome = gathered(ImageEncoder(paths=["lists/pictures.tsv"]), graph, tmp_path)
+    (tmp_path / "lists" / "images.tsv").write_text(text)
+    items, report = gathered(ImageEncoder(paths=["lists/images.tsv"]), graph, tmp_path)
     base = tmp_path / "lists"
     assert [item.source for item in items] == [
         str(base / "a.png"), str(base / "sub/b.png"), "", "https://example.org/x.png",
     ]  # fmt: skip
-    assert items[0].place.endswith("pictures.tsv, line 1")
-    assert outcome.unknown == 1
+    assert items[0].origin.endswith("images.tsv, line 1")
+    assert report.unknown == 1
     (base / "a.png").write_bytes(b"1234")
     assert read_file(items[0], 4) == b"1234"
     for item, limit, reason in (
@@ -118,7 +116,7 @@ def test_a_list_of_files_starts_in_its_own_folder(graph: Graph, tmp_path: Path) 
             read_file(item, limit)
 
 
-def test_tables_of_every_format_say_the_same(graph: Graph, tmp_path: Path) -> None:
+def test_every_format_gives_the_same_items(graph: Graph, tmp_path: Path) -> None:
     rows = [("Ada", "a text, with a comma"), ("Dr. No", 'a "quoted" one'), ("Ada", "more")]
     (tmp_path / "t.tsv").write_text("".join(f"{n}\t{t}\n" for n, t in rows))
     quoted = "".join('"{}","{}"\n'.format(n, t.replace('"', '""')) for n, t in rows)
@@ -129,10 +127,10 @@ def test_tables_of_every_format_say_the_same(graph: Graph, tmp_path: Path) -> No
     pyarrow = pytest.importorskip("pyarrow", reason="a Parquet file is written with pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
-    want = [(0, rows[0][1]), (0, rows[2][1]), (2, rows[1][1])]
+    expected = [(0, rows[0][1]), (0, rows[2][1]), (2, rows[1][1])]
     for name in ("t.tsv", "t.csv", "t.jsonl", "t.parquet"):
         items, _ = gathered(TextEncoder(paths=[name]), graph, tmp_path)
-        assert [(item.entity, item.source) for item in items] == want, name
+        assert [(item.entity, item.source) for item in items] == expected, name
 
 
 def test_columns_of_several_tables(graph: Graph, tmp_path: Path) -> None:
@@ -154,9 +152,7 @@ def test_columns_of_several_tables(graph: Graph, tmp_path: Path) -> None:
         gathered(TextEncoder(paths=["c.jsonl"], entity="who", columns=["what"]), graph, tmp_path)
 
 
-def test_wrong_settings_and_missing_files(graph: Graph, tmp_path: Path) -> None:
-    from mocme.encoders.catalog import encoder_of
-
+def test_wrong_settings_and_missing_files_are_errors(graph: Graph, tmp_path: Path) -> None:
     for table, problem in (
         ({"kind": "text"}, "encode.x.paths: is missing"),
         ({"kind": "text", "paths": "names.tsv"}, "encode.x.paths: must be a list"),

@@ -1,4 +1,4 @@
-"""Tables of numbers become vectors and bins, by the arithmetic of a naive reference."""
+"""Vectors and bins of numbers in tables, compared with a naive computation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Modality, Tokens, read_safetensors, unpacked
 from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
-from mocme.encoders.kinds import numeric
+from mocme.encoders.kinds import numeric as numeric_kind
 
 NAMES = ["nan", "007", " b", "c.d", "é", "f"]
 LONG = [
@@ -45,22 +45,22 @@ def graph() -> Graph:
 
 @pytest.fixture
 def encode(tmp_path: Path, graph: Graph) -> Encode:
-    def made(kind: str, *paths: str, **settings: Any) -> tuple[EncodingReport, Modality | Tokens]:
+    def run(kind: str, *paths: str, **settings: Any) -> tuple[EncodingReport, Modality | Tokens]:
         table = {"kind": kind, "paths": list(paths), **settings}
         job = EncodingJob(graph, f"my-{kind}", tmp_path, tmp_path / "out")
-        outcome = encoder_of(table, "x").encode(job)
+        report = encoder_of(table, "x").encode(job)
         tensors, metadata = read_safetensors(job.path)
         assert metadata["entities"] == graph.entities.digest()
-        assert outcome.items == outcome.encoded + len(outcome.failures)
-        found = unpacked(tensors, metadata, graph.num_entities)
-        assert outcome.present == int(found.present().sum())
-        return outcome, found
+        assert report.items == report.encoded + len(report.failures)
+        modality = unpacked(tensors, metadata, graph.num_entities)
+        assert report.present == int(modality.present().sum())
+        return report, modality
 
-    return made
+    return run
 
 
 def put(path: Path, rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:
-    """Write cells without a tab, a comma or a quote in the format that the ending says."""
+    """Write cells, none with a tab, comma or quote, in the format of the path's ending."""
     cells = [list(row) for row in rows]
     if path.suffix == ".tsv":
         path.write_text("".join("\t".join(row) + "\n" for row in cells), encoding="utf-8")
@@ -76,16 +76,16 @@ def put(path: Path, rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -
     return path.name
 
 
-# -- the arithmetic ------------------------------------------------------------------------------
+# -- the computation -----------------------------------------------------------------------------
 
 
 def quantile(numbers: Sequence[float], share: float) -> float:
     """By linear interpolation between the sorted numbers."""
     ranked = sorted(numbers)
-    place = share * (len(ranked) - 1)
-    low = math.floor(place)
+    position = share * (len(ranked) - 1)
+    low = math.floor(position)
     high = min(low + 1, len(ranked) - 1)
-    return ranked[low] + (place - low) * (ranked[high] - ranked[low])
+    return ranked[low] + (position - low) * (ranked[high] - ranked[low])
 
 
 few = st.lists(
@@ -94,14 +94,14 @@ few = st.lists(
 
 
 @given(few, st.sampled_from([0, 2, 5]))
-def test_columns_are_those_of_a_naive_computation(numbers: list[float], bins: int) -> None:
-    found = scaled(torch.tensor(numbers, dtype=torch.float64), bins)
-    assert found.shape == (len(numbers), 2 + bins)
+def test_columns_equal_those_of_a_naive_computation(numbers: list[float], bins: int) -> None:
+    columns = scaled(torch.tensor(numbers, dtype=torch.float64), bins)
+    assert columns.shape == (len(numbers), 2 + bins)
     mean = math.fsum(numbers) / len(numbers)
     spread = quantile(numbers, 0.75) - quantile(numbers, 0.25)
     spread = spread or math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / len(numbers)) or 1.0
     edges = [quantile(numbers, n / bins) for n in range(bins + 1)] if bins else []
-    for row, number in zip(found.tolist(), numbers, strict=True):
+    for row, number in zip(columns.tolist(), numbers, strict=True):
         expected = math.asinh((number - quantile(numbers, 0.5)) / spread)
         assert row[0] == pytest.approx(expected, rel=1e-6, abs=1e-6)
         assert row[1] == 1
@@ -113,21 +113,21 @@ def test_columns_are_those_of_a_naive_computation(numbers: list[float], bins: in
 
 
 @given(few, st.integers(2, 5))
-def test_bins_are_those_of_a_naive_count(numbers: list[float], bins: int) -> None:
+def test_bins_equal_those_of_a_naive_count(numbers: list[float], bins: int) -> None:
     columns = {"a": (list(range(len(numbers))), torch.tensor(numbers, dtype=torch.float64))}
     edges = [quantile(numbers, n / bins) for n in range(1, bins)]
-    # Two ways to compute one edge may round to either side of a number, or of each other.
+    # Two computations of an edge may round to different sides of a number, or of another edge.
     between = sorted({*edges, *numbers})
     assume(all(high - low > 1e-6 for low, high in pairwise(between)))
-    found = bin_sets(columns, bins)
-    for place, number in enumerate(numbers):
-        assert found[place] == [f"a#{sum(edge <= number for edge in set(edges))}"]
+    sets = bin_sets(columns, bins)
+    for entity, number in enumerate(numbers):
+        assert sets[entity] == [f"a#{sum(edge <= number for edge in set(edges))}"]
 
 
-def test_the_modality_numbers_is_what_it_was_to_the_bit(tmp_path: Path, graph: Graph) -> None:
-    """The arithmetic as it stood in the source before encoders shared it."""
-
-    def before(numbers: torch.Tensor, bins: int) -> torch.Tensor:
+def test_the_modality_numbers_equals_a_dense_computation_to_the_bit(
+    tmp_path: Path, graph: Graph
+) -> None:
+    def dense(numbers: torch.Tensor, bins: int) -> torch.Tensor:
         low, middle, high = numbers.quantile(torch.tensor([0.25, 0.5, 0.75]).double())
         spread = float(high - low) or float(numbers.std(correction=0)) or 1.0
         first = ((numbers - middle) / spread).asinh()
@@ -137,12 +137,12 @@ def test_the_modality_numbers_is_what_it_was_to_the_bit(tmp_path: Path, graph: G
         return torch.cat([first.unsqueeze(1), torch.ones(len(numbers), 1), filled], 1).float()
 
     put(tmp_path / "n.tsv", LONG)
-    found, _ = Numbers(path="n.tsv", bins=3).load(graph, tmp_path)
+    modality, _ = Numbers(path="n.tsv", bins=3).load(graph, tmp_path)
     expected = torch.zeros(6, 10)
-    expected[[0, 1, 4, 5], :5] = before(torch.tensor([1, 2.5, -3e2, 4]).double(), 3)
-    expected[[5, 0], 5:] = before(torch.tensor([1900.0, 1850]).double(), 3)
-    assert isinstance(found, Modality)
-    assert torch.equal(found.values, expected[[0, 1, 4, 5]])
+    expected[[0, 1, 4, 5], :5] = dense(torch.tensor([1, 2.5, -3e2, 4]).double(), 3)
+    expected[[5, 0], 5:] = dense(torch.tensor([1900.0, 1850]).double(), 3)
+    assert isinstance(modality, Modality)
+    assert torch.equal(modality.values, expected[[0, 1, 4, 5]])
 
 
 # -- numeric -------------------------------------------------------------------------------------
@@ -150,23 +150,25 @@ def test_the_modality_numbers_is_what_it_was_to_the_bit(tmp_path: Path, graph: G
 
 @pytest.mark.parametrize("bins", [0, 4])
 @pytest.mark.parametrize("page", [1, 2, 100])
-def test_vectors_are_those_of_the_modality_numbers_to_the_bit(
+def test_vectors_equal_those_of_the_modality_numbers_to_the_bit(
     tmp_path: Path, graph: Graph, encode: Encode, bins: int, page: int, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(numeric, "PAGE", page)
+    monkeypatch.setattr(numeric_kind, "PAGE", page)
     put(tmp_path / "n.tsv", LONG)
     expected, _ = Numbers(path="n.tsv", bins=bins).load(graph, tmp_path)
-    outcome, found = encode("numeric", "n.tsv", bins=bins)
-    assert isinstance(found, Modality)
+    report, modality = encode("numeric", "n.tsv", bins=bins)
+    assert isinstance(modality, Modality)
     assert isinstance(expected, Modality)
-    assert found.digest() == expected.digest()
-    assert found.values.dtype == torch.float32
-    assert json.loads(found.provenance["attributes"]) == ["height", "born"]
-    assert (outcome.width, outcome.items, outcome.entities) == (2 * (2 + bins), 6, 6)
+    assert modality.digest() == expected.digest()
+    assert modality.values.dtype == torch.float32
+    assert json.loads(modality.provenance["attributes"]) == ["height", "born"]
+    assert (report.width, report.items, report.entities) == (2 * (2 + bins), 6, 6)
 
 
 @pytest.mark.parametrize("kind", ["numeric", "bins"])
-def test_every_format_and_shape_gives_the_same(tmp_path: Path, encode: Encode, kind: str) -> None:
+def test_every_format_and_shape_of_table_gives_the_same_modality(
+    tmp_path: Path, encode: Encode, kind: str
+) -> None:
     digests = set()
     for suffix in (".tsv", ".csv", ".jsonl", ".parquet"):
         header = ("entity", "attribute", "value")
@@ -178,16 +180,16 @@ def test_every_format_and_shape_gives_the_same(tmp_path: Path, encode: Encode, k
         rows = [[entity, *cells] for entity, cells in wide.items()]
         columns = ("entity", "height", "born")
         name = put(tmp_path / f"wide{suffix}", rows, columns)
-        if suffix != ".tsv":  # where columns have no names, attributes are called by their numbers
-            outcome, found = encode(kind, name, attributes=["height", "born"])
-            digests.add(found.digest())
-        else:
-            outcome, found = encode(kind, name, attributes=["2", "3"])
-        assert outcome.counts["empty cells, where a number is missing"] == 2
+        if suffix != ".tsv":
+            report, modality = encode(kind, name, attributes=["height", "born"])
+            digests.add(modality.digest())
+        else:  # columns have no names, so attributes are named by the numbers of their columns
+            report, _ = encode(kind, name, attributes=["2", "3"])
+        assert report.counts["empty cells, where a number is missing"] == 2
     assert len(digests) == 1
 
 
-def test_typed_cells_count_as_they_stand(tmp_path: Path, encode: Encode) -> None:
+def test_cells_of_typed_formats_are_numbers(tmp_path: Path, encode: Encode) -> None:
     text = '{"entity": "f", "a": 1.50}\n{"entity": "é", "a": null}\n{"entity": "nan", "a": 3}\n'
     (tmp_path / "n.jsonl").write_text(text, encoding="utf-8")
     frame = pyarrow.table({"entity": ["f", "é", "nan"], "a": [1.5, None, 3]})
@@ -197,38 +199,38 @@ def test_typed_cells_count_as_they_stand(tmp_path: Path, encode: Encode) -> None
     assert one.rows.tolist() == [0, 5]  # type: ignore[union-attr]
 
 
-def test_what_is_no_number_is_listed_and_the_rest_goes_on(tmp_path: Path, encode: Encode) -> None:
+def test_unusable_cells_are_listed_and_skipped(tmp_path: Path, encode: Encode) -> None:
     rows = [
         ("f", "a", "1"),
         ("f", "a", "many"),
         ("nan", "a", "nan"),
         ("é", "a", "-inf"),
         ("é", "", "1"),
-        ("stranger", "a", "1"),
+        ("unknown", "a", "1"),
         ("007", "a", "5"),
         ("f", "a", "3"),
         ("é", "a", ""),
         ("", "a", "2"),
     ]
     put(tmp_path / "n.csv", rows, ("entity", "attribute", "value"))
-    outcome, found = encode("numeric", "n.csv")
-    assert isinstance(found, Modality)
-    assert found.rows.tolist() == [1, 5]
-    assert found.values[:, 0].tolist() == pytest.approx([math.asinh(1), -math.asinh(1)])
-    listed = [(f.entity, f.place.split(", ")[1], f.reason) for f in outcome.failures]
+    report, modality = encode("numeric", "n.csv")
+    assert isinstance(modality, Modality)
+    assert modality.rows.tolist() == [1, 5]
+    assert modality.values[:, 0].tolist() == pytest.approx([math.asinh(1), -math.asinh(1)])
+    listed = [(f.entity, f.place.split(", ")[1], f.reason) for f in report.failures]
     assert listed == [
         ("f", "line 3", "'many' is not a finite number"),
         ("nan", "line 4", "'nan' is not a finite number"),
         ("é", "line 5", "'-inf' is not a finite number"),
         ("é", "line 6", "the number's attribute has no name"),
     ]
-    assert (outcome.unknown, outcome.strange) == (2, ["stranger", ""])
-    assert outcome.counts == {
+    assert (report.unknown, report.strange) == (2, ["unknown", ""])
+    assert report.counts == {
         "empty cells, where a number is missing": 1,
-        "earlier values of an attribute that has several; the last one counts": 1,
+        "earlier values of an attribute with several values; the last one counts": 1,
         "attributes": 1,
     }
-    assert (outcome.items, outcome.encoded) == (6, 2)
+    assert (report.items, report.encoded) == (6, 2)
 
 
 def test_several_tables_make_one_modality(tmp_path: Path, encode: Encode) -> None:
@@ -255,18 +257,21 @@ def test_a_second_run_makes_the_same_bytes(tmp_path: Path, encode: Encode, kind:
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        ([("x", "a", "1")], r"not one finite number belongs to an entity .* \(1 rows name none"),
-        ([("f", "a", "x")], "1 cells are no number"),
+        (
+            [("x", "a", "1")],
+            r"not one finite number belongs to an entity .* \(1 rows name no entity",
+        ),
+        ([("f", "a", "x")], "1 cells are not a number"),
         ([("f", "a", "")], "not one finite number"),
         ([], "not one finite number"),
-        ([("f", "2")], "has 2 columns; column 3 is asked for"),
+        ([("f", "2")], "has 2 columns, but column 3 is needed"),
         (
             [("f", "a", "-1.7e308"), ("é", "a", "1.7e308")],
-            "'a' lie from -1.7e.308 .* too far apart",
+            "'a' range from -1.7e.308 to 1.7e.308, which is too far apart",
         ),
     ],
 )
-def test_tables_without_use_are_named(
+def test_unusable_tables_are_named(
     tmp_path: Path, encode: Encode, kind: str, rows: list[Any], problem: str
 ) -> None:
     put(tmp_path / "n.tsv", rows)
@@ -289,12 +294,12 @@ def test_tables_without_use_are_named(
     ],
 )
 @pytest.mark.parametrize("kind", ["numeric", "bins"])
-def test_settings_in_range(kind: str, table: dict[str, Any], problem: str) -> None:
+def test_a_setting_out_of_range_is_an_error(kind: str, table: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=rf"x.*{problem}"):
         encoder_of({"kind": kind, "paths": ["n.tsv"], **table}, "x")
 
 
-def test_it_stops_when_asked(tmp_path: Path, graph: Graph) -> None:
+def test_a_job_can_be_stopped(tmp_path: Path, graph: Graph) -> None:
     put(tmp_path / "n.tsv", LONG)
     job = EncodingJob(graph, "n", tmp_path, tmp_path)
     job.stopped.set()
@@ -305,10 +310,12 @@ def test_it_stops_when_asked(tmp_path: Path, graph: Graph) -> None:
 # -- bins ----------------------------------------------------------------------------------------
 
 
-def test_bins_are_those_of_the_modality_bins(tmp_path: Path, graph: Graph, encode: Encode) -> None:
+def test_tokens_equal_those_of_the_modality_bins(
+    tmp_path: Path, graph: Graph, encode: Encode
+) -> None:
     put(tmp_path / "n.tsv", LONG)
     expected, _ = Bins(path="n.tsv", bins=3).load(graph, tmp_path)
-    outcome, found = encode("bins", "n.tsv", bins=3)
-    assert found.digest() == expected.digest()
-    assert outcome.width == 0
-    assert outcome.counts["tokens of entities"] == 6
+    report, tokens = encode("bins", "n.tsv", bins=3)
+    assert tokens.digest() == expected.digest()
+    assert report.width == 0
+    assert report.counts["tokens of entities"] == 6

@@ -1,7 +1,8 @@
-"""The sentence encoder: windows, batches, models by folder."""
+"""The text encoder: windows, batches, models by folder."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,55 +27,56 @@ def engine() -> SentenceEngine:
 
 
 def vectors(engine: SentenceEngine, texts: list[str]) -> np.ndarray:
-    ready = [engine.prepare(text.encode(), EncodingReport("m", "text")) for text in texts]
+    prepared = [engine.prepare(text.encode(), EncodingReport("m", "text")) for text in texts]
     result = np.zeros((len(texts), engine.width), np.float32)
-    for places in engine.batches(ready):
-        result[places] = engine.encode([ready[place] for place in places])
+    for batch in engine.batches(prepared):
+        result[batch] = engine.encode([prepared[index] for index in batch])
     return result
 
 
-def test_short_texts_are_what_the_library_makes_of_them(engine: SentenceEngine) -> None:
+def test_vectors_of_short_texts_equal_those_of_the_library(engine: SentenceEngine) -> None:
     want = engine.model.encode(TEXTS, normalize_embeddings=True, show_progress_bar=False)
     assert np.allclose(vectors(engine, TEXTS), want, atol=1e-5)
 
 
-def test_a_long_text_is_the_mean_of_its_windows(engine: SentenceEngine) -> None:
+def test_the_vector_of_a_long_text_is_the_mean_of_its_windows(engine: SentenceEngine) -> None:
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     words += ["eleven", "twelve"]
-    outcome = EncodingReport("m", "text")
-    ready = engine.prepare(" ".join(words + words[:8]).encode(), outcome)
+    report = EncodingReport("m", "text")
+    text = engine.prepare(" ".join(words + words[:8]).encode(), report)
     # 14 words fit between the two special tokens of a window of 16.
-    assert [len(ids) for ids in ready.ids] == [16, 8]
+    assert [len(ids) for ids in text.ids] == [16, 8]
     first, second = " ".join(words + words[:2]), " ".join(words[2:8])
     parts = engine.model.encode([first, second], normalize_embeddings=True, show_progress_bar=False)
     want = parts[0] * 16 + parts[1] * 8
-    assert np.allclose(engine.encode([ready])[0], want / np.linalg.norm(want), atol=1e-5)
-    assert outcome.counts == {"texts of more than 16 tokens, split": 1}
+    assert np.allclose(engine.encode([text])[0], want / np.linalg.norm(want), atol=1e-5)
+    assert report.counts == {"texts of more than 16 tokens, split": 1}
 
 
-def test_what_is_beyond_the_last_window_is_cut_and_counted(engine: SentenceEngine) -> None:
-    outcome = EncodingReport("m", "text")
-    long = engine.prepare(("word " * 100).encode(), outcome)
+def test_text_beyond_the_last_window_is_cut_and_counted(engine: SentenceEngine) -> None:
+    report = EncodingReport("m", "text")
+    long = engine.prepare(("word " * 100).encode(), report)
     assert len(long.ids) == 2
-    assert outcome.counts["texts cut after 2 windows"] == 1
-    same = engine.prepare(("word " * 28).encode(), outcome)
+    assert report.counts["texts cut after 2 windows"] == 1
+    same = engine.prepare(("word " * 28).encode(), report)
     assert np.allclose(engine.encode([long]), engine.encode([same]), atol=1e-6)
 
 
-def test_batches_hold_everything_once_and_little_padding(engine: SentenceEngine) -> None:
+def test_batches_contain_each_text_once_with_little_padding(engine: SentenceEngine) -> None:
     texts = [("word " * (1 + n % 14)).strip() for n in range(300)]
-    ready = [engine.prepare(text.encode(), EncodingReport("m", "text")) for text in texts]
-    batches = list(engine.batches(ready))
-    assert sorted(place for batch in batches for place in batch) == list(range(300))
+    prepared = [engine.prepare(text.encode(), EncodingReport("m", "text")) for text in texts]
+    batches = list(engine.batches(prepared))
+    assert sorted(index for batch in batches for index in batch) == list(range(300))
+    padded = 0
     for batch in batches:
-        longest = max(ready[place].longest for place in batch)
-        assert len(batch) * longest <= 1024
-    used = sum(len(ids) for text in ready for ids in text.ids)
-    padded = sum(len(b) * max(ready[place].longest for place in b) for b in batches)
-    assert padded <= used * 1.25  # unsorted, it would be 1.7
+        tokens = len(batch) * max(prepared[index].longest for index in batch)
+        assert tokens <= 1024
+        padded += tokens
+    used = sum(len(ids) for text in prepared for ids in text.ids)
+    assert padded <= used * 1.25  # 1.7 without sorting
 
 
-def test_a_graph_of_texts(tmp_path: Path) -> None:
+def test_texts_of_a_table_are_encoded(tmp_path: Path) -> None:
     names = ["France", "Apple", "nothing", "empty", "Fruit"]
     rows = [("Apple", "a red apple"), ("France", "a country"), ("Apple", "on a table")]
     rows += [("empty", " "), ("Mars", "a planet"), ("Fruit", "a country")]
@@ -82,19 +84,19 @@ def test_a_graph_of_texts(tmp_path: Path) -> None:
     graph = Graph(
         Vocabulary(names), Vocabulary(["r"], "relation"), {"train": torch.zeros(1, 3).long()}
     )
-    outcome = TextEncoder(paths=["t.tsv"]).encode(EncodingJob(graph, "about", tmp_path, tmp_path))
-    assert (outcome.items, outcome.encoded, outcome.shared, outcome.unknown) == (4, 2, 1, 1)
-    assert [(f.entity, f.reason) for f in outcome.failures] == [("empty", "an empty text")]
-    assert outcome.counts == {"entities with several texts, joined": 1}
-    found = load_file(tmp_path / "encoded" / "about.safetensors")
-    assert found["rows"].tolist() == [0, 1, 4]
+    report = TextEncoder(paths=["t.tsv"]).encode(EncodingJob(graph, "about", tmp_path, tmp_path))
+    assert (report.items, report.encoded, report.shared, report.unknown) == (4, 2, 1, 1)
+    assert [(f.entity, f.reason) for f in report.failures] == [("empty", "an empty text")]
+    assert report.counts == {"entities with several texts, joined": 1}
+    tensors = load_file(tmp_path / "encoded" / "about.safetensors")
+    assert tensors["rows"].tolist() == [0, 1, 4]
     engine = SentenceEngine(TextEncoder(paths=["x"]), CPU, False)
     want = vectors(engine, ["a country", "a red apple. on a table", "a country"])
-    assert np.allclose(found["values"].float().numpy(), want, atol=2e-3)
+    assert np.allclose(tensors["values"].float().numpy(), want, atol=2e-3)
 
 
 def tiny_bert(folder: Path) -> Path:
-    """A random language model of transformers, as somebody might have on disk."""
+    """A language model of transformers with random weights, saved to a folder."""
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     folder.mkdir()
@@ -111,7 +113,7 @@ def tiny_bert(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_any_language_model_by_its_folder(tmp_path: Path, pooling: str) -> None:
+def test_a_language_model_is_loaded_from_its_folder(tmp_path: Path, pooling: str) -> None:
     from transformers import AutoModel, AutoTokenizer
 
     folder = tiny_bert(tmp_path / "bert")
@@ -124,26 +126,24 @@ def test_any_language_model_by_its_folder(tmp_path: Path, pooling: str) -> None:
     with torch.inference_mode():
         states = AutoModel.from_pretrained(folder).eval()(**inputs).last_hidden_state[0]
     want = (states.mean(0) if pooling == "mean" else states[0]).numpy()
-    found = vectors(engine, ["a b c", "a"])[0]
-    assert np.allclose(found, want / np.linalg.norm(want), atol=1e-5)
+    vector = vectors(engine, ["a b c", "a"])[0]
+    assert np.allclose(vector, want / np.linalg.norm(want), atol=1e-5)
 
 
-def test_a_model_that_is_not_here_is_not_fetched() -> None:
+def test_a_model_is_not_downloaded_unless_allowed() -> None:
     with pytest.raises(ValueError, match=r"'nobody/nothing' cannot be loaded.*--allow-download"):
         SentenceEngine(TextEncoder(paths=["x"], model="nobody/nothing"), CPU, False)
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
+def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ValueError, match=r'pip install "mocme\[text\]"'):
         SentenceEngine(TextEncoder(paths=["x"]), CPU, False)
 
 
 @pytest.mark.parametrize(("setting", "value"), [("windows", 0), ("tokens", -1)])
-def test_wrong_settings(setting: str, value: int) -> None:
+def test_a_setting_out_of_range_is_an_error(setting: str, value: int) -> None:
     with pytest.raises(ValueError, match="windows must be at least 1"):
         TextEncoder(paths=["x"], **{setting: value})
-    with pytest.raises(ValueError, match="tokens must lie within 3 and the model's 256"):
+    with pytest.raises(ValueError, match="tokens must be within 3 and the model's 256"):
         SentenceEngine(TextEncoder(paths=["x"], tokens=300), CPU, False)

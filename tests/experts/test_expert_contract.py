@@ -14,7 +14,7 @@ from torch import Tensor
 
 import mocme
 from interrupts import Stop
-from mocme.core.device import Interrupted
+from mocme.core.interrupts import Interrupted
 from mocme.data.graph import Queries
 from mocme.experts.base import (
     DenseExpert,
@@ -265,7 +265,7 @@ def test_unpacking_for_another_graph_is_refused(
     other = tiny_graph(entities=9, facts=20)
     task = world.task(case, graph=other.graph.training_view(), features=other.features)
     with pytest.raises(
-        ValueError, match="do not fit this graph|fitted on other facts|not those of"
+        ValueError, match=r"do not fit this graph|fitted on other facts|not those of"
     ):
         case.settings.unpacked(packed, task)
 

@@ -243,7 +243,7 @@ def test_a_mention_is_the_reason_for_an_answer(run: Run) -> None:
     """From the command to the explanation: the text names a director, and nothing else does."""
     path, before = str(run.path), everything(run)
     words = ["--text", str(FILM.text), "--name", "Night of Ada Roe"]
-    assert "1 mentions, after directed by" in call("add", path, "new", *words)
+    assert "1 mentions, after directed by" in call("entities", "add", path, "new", *words)
     found = json.loads(call("predict", path, "--head", "new", "-r", "by", "--json", "-k", "1"))
     assert found["predictions"][0]["tail"] == f"p{PEOPLE.index('Dan Stone')}"
     director = found["predictions"][0]["tail"]
@@ -253,10 +253,10 @@ def test_a_mention_is_the_reason_for_an_answer(run: Run) -> None:
     }
     args = ["--head", "new", "-r", "by", "--tail", director]
     assert "mentions, after directed by" in call("explain", path, *args)
-    (listed,) = json.loads(call("additions", path, "--json"))
+    (listed,) = json.loads(call("entities", "list", path, "--json"))
     assert listed["names"] == ["Night of Ada Roe"]
     assert listed["pairs"]["named"]["mentions, after directed by"] == 1
-    call("remove", path, "new")
+    call("entities", "remove", path, "new")
     assert {k: v for k, v in everything(run).items() if k in before} == before
     assert not run.additions()
 
@@ -265,7 +265,7 @@ def test_names_and_texts_of_pairs_come_from_a_file_too(run: Run, tmp_path: Path)
     alike = {"alike": ["a quiet film", "by Dan Stone"]}
     line = {"name": "new", "text": FILM.text, "names": list(FILM.names), "content": alike}
     (tmp_path / "new.jsonl").write_text(json.dumps(line))
-    call("add", str(run.path), "--from", str(tmp_path / "new.jsonl"))
+    call("entities", "add", str(run.path), "--from", str(tmp_path / "new.jsonl"))
     (found,) = run.additions()
     assert found.names == tuple(FILM.names)
     assert found.texts == {"named": (FILM.text,), "alike": tuple(alike["alike"])}
@@ -311,7 +311,7 @@ def test_runs_of_before_say_that_pairs_are_not_made(run: Run) -> None:
         strip(run, name)
     made = run.add("new", [("new", "by", "p3")])
     for name in ("named", "alike", "look-alike"):
-        note = "pairs of a new entity are not made, so patterns over them do not speak of it"
+        note = "pairs of a new entity are not made, so rules over them do not reach it"
         assert f"{name}: {note}" in made.notes
     assert not run.additions().pairs
     run.remove("new")

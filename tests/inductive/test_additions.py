@@ -452,7 +452,7 @@ def test_a_text_through_the_encoder_is_what_it_is_with_the_rest(tmp_path: Path) 
         (NewEntity("Bob", content={"taste": "sweet"}), "no modality 'taste'.*shape, sound, number"),
         (NewEntity("Bob", content={"shape": [1.0, 2.0]}), r"shape \(2,\).*width 5"),
         (NewEntity("Bob", content={"shape": [1.0, 2.0, 3.0, 4.0, np.nan]}), "NaN or infinity"),
-        (NewEntity("Bob", content={"shape": "round"}), "does not say how.*a vector of width 5"),
+        (NewEntity("Bob", content={"shape": "round"}), "does not record how.*a vector of width 5"),
         (NewEntity("Bob", content={"number": {"weight": 1.0}}), "no attribute 'weight'.*size"),
         (NewEntity("Bob", numbers={"weight": 1.0}), "has the attribute 'weight'; there are size"),
         (NewEntity("Bob", numbers={"size": float("inf")}), "not a finite number"),
@@ -511,16 +511,16 @@ def test_the_commands_add_list_ask_and_remove(run: Run, tmp_path: Path) -> None:
     np.save(tmp_path / "shape.npy", np.ones(5))
     words = ["--fact", "Ada\tr0\te1", "--facts", str(tmp_path / "facts.tsv"), "--number", "size=9"]
     words += ["--vectors", f"shape={tmp_path / 'shape.npy'}", "--tokens", "word=word1"]
-    assert "Ada: 2 facts" in call("add", path, "Ada", *words)
-    (listed,) = json.loads(call("additions", path, "--json"))
+    assert "Ada: 2 facts" in call("entities", "add", path, "Ada", *words)
+    (listed,) = json.loads(call("entities", "list", path, "--json"))
     assert listed["name"] == "Ada"
     assert listed["given"]["number"] == "size = 9"
     assert listed["modalities"] == ["shape", "number", "word", "bin"]
-    assert "Ada" in call("additions", path)
+    assert "Ada" in call("entities", "list", path)
     found = json.loads(call("predict", path, "--about", "Ada", "--json"))
     assert found["predictions"]
-    call("remove", path, "Ada")
-    assert "no additions" in call("additions", path)
+    call("entities", "remove", path, "Ada")
+    assert "no additions" in call("entities", "list", path)
     assert everything(run) == before
 
 
@@ -535,14 +535,14 @@ def test_a_file_of_many_is_added_as_a_whole_or_not_at_all(run: Run, tmp_path: Pa
     ]
     file = tmp_path / "new.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    call("add", str(run.path), "--from", str(file))
+    call("entities", "add", str(run.path), "--from", str(file))
     assert run.additions().names == ["Ada", "Bob"]
     assert run.additions()[1].facts == (("Ada", "r0", "Bob"),)
     file.write_text('{"name": "Cleo"}\n{"name": "Dan", "colour": 1}\n')
     with pytest.raises(ValueError, match=r"new.jsonl: line 2: unknown key 'colour'"):
         read_entities(file)
     file.write_text('{"name": "Cleo"}\n{"name": "Bob"}\n')
-    result = CliRunner().invoke(main, ["add", str(run.path), "--from", str(file)])
+    result = CliRunner().invoke(main, ["entities", "add", str(run.path), "--from", str(file)])
     assert result.exit_code == 1
     assert "'Bob' is an addition already" in result.stderr
     assert run.additions().names == ["Ada", "Bob"]

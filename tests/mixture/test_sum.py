@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import mocme
+from mocme.core.console import mixture_lines, rules_line
 from mocme.data.graph import AnswerIndex, Graph, Queries, Vocabulary
 from mocme.data.modality import Features, Pairs
 from mocme.evaluation import metrics
@@ -251,6 +252,8 @@ def test_the_run_records_what_was_chosen_and_by_what(run: Run) -> None:
     assert [weight["strength"], weight["sharpness"], best] in rules["tried"]
     assert record["weights"]["embedding"]["strength"] == 1.0
     assert run.evaluate("valid")["mrr"] == pytest.approx(best, abs=1e-9)
+    (line,) = mixture_lines(record)
+    assert f"chosen on valid: MRR {best:.4f} ({rules['without']:.4f} without)" in line
 
 
 def test_a_planted_rule_helps(run: Run) -> None:
@@ -385,7 +388,9 @@ def test_the_predictor_gives_reasons(run: Run) -> None:
 
 def test_a_run_without_any_rule_says_so(tmp_path: Path) -> None:
     run = mocme.train(graph(), experiment(support=1000), out=tmp_path / "run")
-    assert run.folder.about["fits"]["rules"]["rules"] == 0
+    fit = run.folder.about["fits"]["rules"]
+    assert fit["rules"] == 0
+    assert "none was found" in rules_line("rules", fit)
     record = run.folder.read_json("mixture.json")["experts"]["rules"]
     assert {row[2] for row in record["tried"]} == {record["without"]}
     assert run.predictor().reasons("e1", "r0", "e2") == []

@@ -73,7 +73,7 @@ def brute_force(predictor: Predictor) -> list[tuple[float, tuple[int, int, int]]
 def mined(miner: GraphCompletion) -> list[tuple[float, tuple[int, ...]]]:
     while miner.done < len(miner.relations):
         miner.step()
-    pairs = zip(miner.found.chance.tolist(), miner.found.facts.tolist(), strict=True)
+    pairs = zip(miner.facts.chance.tolist(), miner.facts.facts.tolist(), strict=True)
     return [(chance, tuple(fact)) for chance, fact in pairs]
 
 
@@ -97,14 +97,14 @@ def test_numbers_are_those_of_a_check(predictor: Predictor) -> None:
     graph = predictor.graph
     facts = [
         (graph.entities[h], graph.relations[r], graph.entities[t])
-        for h, r, t in miner.found.facts.tolist()
+        for h, r, t in miner.facts.facts.tolist()
     ]
     checked = predictor.score_facts(facts)
     assert not any(item.known for item in checked)
-    assert miner.found.probability.tolist() == pytest.approx(
+    assert miner.facts.probability.tolist() == pytest.approx(
         [p.probability for p in checked], rel=1e-4
     )
-    assert miner.found.score.tolist() == pytest.approx([p.score for p in checked], abs=1e-4)
+    assert miner.facts.score.tolist() == pytest.approx([p.score for p in checked], abs=1e-4)
 
 
 def test_some_relations_only(predictor: Predictor) -> None:
@@ -142,7 +142,7 @@ def test_wrong_limits_are_refused(predictor: Predictor) -> None:
 def test_what_was_mined_is_kept_and_gone_on_with(
     run: Path, predictor: Predictor, tmp_path: Path
 ) -> None:
-    from mocme.cli.mine import _State
+    from mocme.cli.complete import _State
 
     out = tmp_path / "new.tsv"
     miner = GraphCompletion(predictor, limit=30, least=0.001)
@@ -166,7 +166,7 @@ def test_what_was_mined_is_kept_and_gone_on_with(
 @pytest.mark.parametrize("ending", [".tsv", ".csv", ".jsonl", ".parquet", ".csv.gz"])
 def test_files_hold_the_mined_facts(run: Path, tmp_path: Path, ending: str) -> None:
     out = tmp_path / f"new{ending}"
-    done = call("mine", run, "-o", out, "--min-probability", 0.01, "--limit", 12, "--json")
+    done = call("complete", run, "-o", out, "--min-probability", 0.01, "--limit", 12, "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["facts"] == 12
     rows = read(out)
@@ -175,9 +175,9 @@ def test_files_hold_the_mined_facts(run: Path, tmp_path: Path, ending: str) -> N
     chances = [float(row["chance"]) for row in rows]
     assert chances == sorted(chances, reverse=True)
     assert not list(tmp_path.glob(".*"))
-    refused = call("mine", run, "-o", out)
-    assert "is there already" in refused.stderr
-    assert call("mine", run, "-o", out, "--force", "--min-probability", 0.01).exit_code == 0
+    refused = call("complete", run, "-o", out)
+    assert "exists already" in refused.stderr
+    assert call("complete", run, "-o", out, "--force", "--min-probability", 0.01).exit_code == 0
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -197,7 +197,7 @@ def read(path: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize("ending", [".nt", ".cypher"])
 def test_formats_without_columns_hold_the_facts(run: Path, tmp_path: Path, ending: str) -> None:
     out = tmp_path / f"new{ending}"
-    assert call("mine", run, "-o", out, "--min-probability", 0.01, "--limit", 5).exit_code == 0
+    assert call("complete", run, "-o", out, "--min-probability", 0.01, "--limit", 5).exit_code == 0
     text = out.read_text()
     assert text.count("\n") >= 5
     assert "chance" not in text
@@ -234,27 +234,27 @@ def test_a_name_that_tsv_cannot_hold_is_refused_and_nothing_written(tmp_path: Pa
 
 
 def test_judging_counts_facts_of_the_valid_split(run: Path, predictor: Predictor) -> None:
-    found = json.loads(call("mine", run, "--judge", "--min-probability", 0.01, "--json").stdout)
+    found = json.loads(call("complete", run, "--judge", "--min-probability", 0.01, "--json").stdout)
     valid = len(predictor.graph.facts("valid"))
     assert found["recall"] == pytest.approx(found["of valid"] / valid)
     assert sum(row["facts"] for row in found["by chance"]) == found["facts"]
     assert 0 < found["of valid"] <= valid
-    table = call("mine", run, "--judge", "--min-probability", 0.01).stdout
-    assert "mined with the valid split unknown" in " ".join(table.split())
+    table = call("complete", run, "--judge", "--min-probability", 0.01).stdout
+    assert "new facts with the valid split unknown" in " ".join(table.split())
 
 
 def test_the_cost_is_told_first(run: Path) -> None:
-    told = json.loads(call("mine", run, "--estimate", "--json").stdout)
+    told = json.loads(call("complete", run, "--estimate", "--json").stdout)
     assert told["questions"] >= 0
-    assert "questions, about" in call("mine", run, "--estimate").stdout
-    assert call("mine", run).exit_code == 2
+    assert "questions, about" in call("complete", run, "--estimate").stdout
+    assert call("complete", run).exit_code == 2
 
 
 def test_ctrl_c_keeps_what_was_mined(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
-    words = ("mine", tmp_path / "run", "-o", tmp_path / "new.csv", "--min-probability", 0.01)
+    words = ("complete", tmp_path / "run", "-o", tmp_path / "new.csv", "--min-probability", 0.01)
     step = GraphCompletion.step
 
     def stopping(miner: GraphCompletion, advance: object = None) -> None:
@@ -268,7 +268,7 @@ def test_ctrl_c_keeps_what_was_mined(
     monkeypatch.setattr(GraphCompletion, "step", stopping)
     stopped = call(*words)
     assert stopped.exit_code == 130, stopped.output
-    assert "the same command goes on" in stopped.stderr
+    assert "the same command resumes" in stopped.stderr
     assert (tmp_path / ".new.csv.mining").is_file()
     monkeypatch.setattr(GraphCompletion, "step", step)
     assert call(*words).exit_code == 0

@@ -571,7 +571,7 @@ def test_a_suggestion_says_what_links_the_two_already(ring: Predictor) -> None:
 
 def test_of_a_symmetric_relation_one_of_two_facts_is_missing(ring: Predictor) -> None:
     graph = ring.graph
-    assert ring.linking.symmetric == {0}
+    assert ring.existing_links.symmetric == {0}
     known = {tuple(fact) for fact in graph.facts().tolist()}
     for own, entity in enumerate(graph.entities):
         found = ring.missing(entity, k=1000)

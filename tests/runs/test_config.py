@@ -164,12 +164,12 @@ def test_overrides_by_dotted_path() -> None:
         ({"expert.embedding": 3}, "expert: unknown setting; did you mean 'experts'?"),
         (
             {"experts.embedding.training.epochs": "3"},
-            "experts.embedding.training.epochs: must be a whole number, not '3'",
+            "experts.embedding.training.epochs: must be an integer, not '3'",
         ),
         ({"experts.embedding.training.epochs": 0}, "experts.embedding.training: epochs and batch"),
         (
             {"experts.embedding.training.epochs.x": 1},
-            "experts.embedding.training.epochs: must be a whole number",
+            "experts.embedding.training.epochs: must be an integer",
         ),
         (
             {"experts.embedding.training.objective.loss.weighting.kind": "X"},
@@ -193,15 +193,15 @@ def test_overrides_by_dotted_path() -> None:
         ({"experts.words": {"embedding_dim": 3}}, "experts.words.kind: 'words' is none of"),
         ({"mixture.experts": ["rules"]}, "mixture.experts: there is no expert 'rules'"),
         ({"mixture.kind": "Product"}, "mixture.kind: 'Product' is none of: Sum"),
-        ({"seed": "x"}, "seed: must be a whole number"),
-        ({"description": 3}, "description: must be a text"),
+        ({"seed": "x"}, "seed: must be an integer"),
+        ({"description": 3}, "description: must be a string"),
         ({"expected": 3}, "expected: must be a table"),
         ({"evaluation.memory": 0}, "evaluation: memory must be above 0"),
         ({"data.only": "x"}, "data.only: must be a list"),
         ({"modalities.x": 3}, "modalities.x: must be a table with a kind"),
         ({"modalities.x.paths": ["a"]}, "modalities.x: must be a table with a kind"),
         ({"modalities.x": {"kind": "words"}}, "modalities.x.paths: is missing"),
-        ({"modalities.x": {"kind": "words", "paths": []}}, "modalities.x: paths is a list"),
+        ({"modalities.x": {"kind": "words", "paths": []}}, "modalities.x: paths must be a list"),
     ],
 )
 def test_wrong_settings_are_named_by_their_path(changes: dict[str, Any], message: str) -> None:

@@ -377,7 +377,7 @@ def test_a_folder_that_is_used_is_refused(folder: Path) -> None:
         ("= 3", "not valid TOML"),
         (BOTH.replace("trials", "trialls"), "trialls: unknown setting; did you mean 'trials'"),
         (BOTH.replace("trials = 5", "trials = 0"), "trials is at least 1"),
-        (BOTH.replace("trials = 5", 'trials = "5"'), "trials: must be a whole number"),
+        (BOTH.replace("trials = 5", 'trials = "5"'), "trials: must be an integer"),
         (BOTH.replace('experiment = "structure"', ""), "experiment: is missing"),
         (BOTH.replace('"structure"', '"strucure"'), "did you mean structure"),
         (HEAD + "[ranges]", "ranges is empty"),
@@ -398,7 +398,7 @@ def test_a_folder_that_is_used_is_refused(folder: Path) -> None:
         (BOTH.replace("low = 2", "low = 4"), r"passes: low \(4\) must be below high \(4\)"),
         (
             BOTH.replace("low = 2", "low = 2.5"),
-            "experts.embedding.training.epochs: must be a whole number, not 2.5",
+            "experts.embedding.training.epochs: must be an integer, not 2.5",
         ),
         (BOTH.replace("low = 2", "low = 0"), "ranges: training: passes"),
         (BOTH.replace("high = 4", "high = 4, step = 3"), "steps of 3 lead from 2 to 2, not"),
@@ -409,7 +409,7 @@ def test_a_folder_that_is_used_is_refused(folder: Path) -> None:
         (BOTH.replace("high = 1,", "high = inf,"), "must be finite"),
         (BOTH.replace("low = 2, high = 4", "choices = []"), "choices is empty"),
         (BOTH.replace("low = 2, high = 4", "choices = [2, 2]"), "names a value twice"),
-        (BOTH.replace("low = 2, high = 4", "choices = [2, true]"), "must be a whole number"),
+        (BOTH.replace("low = 2, high = 4", "choices = [2, true]"), "must be an integer"),
         (BOTH.replace("low = 2, high = 4", ""), "needs low and high, or choices"),
         (
             BOTH.replace("experts.embedding.training.epochs", "seed"),

@@ -1,1 +1,1 @@
-"""What is wrong with a graph, before anyone trusts a number: counts, defects, floors; a page."""
+"""The audit of a graph before it is used: counts, defects, baselines; in a terminal and a page."""

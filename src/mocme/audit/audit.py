@@ -1,12 +1,13 @@
-"""The audit of a graph: everything that is counted, as plain numbers."""
+"""The audit of a graph: counts of rows, defects, relations and modalities."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from mocme.core.table import data_frame
 from mocme.data.features.sources import not_encoded, read_features
 from mocme.data.formats.report import Reject
 from mocme.data.graph import Graph
@@ -21,22 +22,26 @@ from mocme.data.quality.relation_overlap import inverses, twins
 from mocme.evaluation.baselines import Baseline, floors
 from mocme.evaluation.breakdown import cardinality
 
+if TYPE_CHECKING:
+    import pandas
+
 
 @dataclass(frozen=True)
 class Audit:
-    """What was counted in a graph as released.
+    """Counts of a graph as released.
 
     Attributes:
-        entities: how many there are, of facts or not.
-        splits: rows by split.
-        defects: of the rows of valid and test, with zeros where nothing is wrong.
-        unseen: names that no training fact holds.
+        entities: number of entities, with or without facts.
+        splits: counts of rows by split.
+        defects: of the rows of valid and test, also those that no row has.
+        unseen: counts of names that are in no training fact.
         degrees, components: of the training facts.
-        relations: a record each, in the order of ids.
-        coverage: which entities have which modality.
-        floors: by split, then ``frequency`` and ``lookup``; empty if not asked for.
-        notes: what reading the graph and its modalities reported.
-        rejects: by file, lines that were left out because they are no facts.
+        relations: a record for each, in the order of ids.
+        coverage: how many entities have each modality.
+        floors: baselines without learning, by split, then ``frequency`` and ``lookup``; empty if
+            they were not asked for.
+        notes: of reading the graph and its modalities.
+        rejects: by file, lines that were left out because they are not facts.
     """
 
     name: str
@@ -53,25 +58,54 @@ class Audit:
     rejects: dict[str, list[Reject]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything in dicts, lists, texts and numbers, as JSON holds them."""
+        """Return the audit as JSON values."""
         return asdict(self)
 
+    def to_pandas(
+        self, part: Literal["defects", "relations", "splits", "floors"] = "defects"
+    ) -> pandas.DataFrame:
+        """A data frame of one part of the audit, with a row for each record.
+
+        ``defects``: counts by split and kind. ``relations``: their profiles, with name, facts and
+        share of the inverse and the twin. ``splits``: counts of rows. ``floors``: the metrics of
+        each baseline by split, over distinct facts and over rows.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        records: list[dict[str, Any]]
+        if part == "defects":
+            records = [asdict(defect) for defect in self.defects]
+        elif part == "relations":
+            records = [_relation_record(relation) for relation in self.relations]
+        elif part == "splits":
+            records = [{"split": name, **asdict(counts)} for name, counts in self.splits.items()]
+        else:
+            records = [
+                {"split": split, "floor": name, "over": over, **metrics}
+                for split, baselines in self.floors.items()
+                for name, baseline in baselines.items()
+                for over, metrics in asdict(baseline).items()
+            ]
+        names = records[0] if records else ()
+        return data_frame({name: [record[name] for record in records] for name in names})
+
     def defect(self, split: str, kind: str) -> Defect:
-        """A defect of a split; nothing where the graph has no such split."""
-        for found in self.defects:
-            if (found.split, found.kind) == (split, kind):
-                return found
+        """A defect of a split; with zero rows if the graph has no such split."""
+        for defect in self.defects:
+            if (defect.split, defect.kind) == (split, kind):
+                return defect
         return Defect(split, kind, 0, 0, 0.0)
 
     @property
     def clean(self) -> bool:
-        """Whether rows are distinct and no row of valid or test is given away by another split.
+        """Whether rows are distinct and no row of valid or test is in another split.
 
-        This is what `mocme.data.quality.repair` brings about. Names unseen in train and inverse
-        facts are no part of it: they are properties of the graph, and no row is wrong.
+        `mocme.data.quality.repair` makes a graph clean. Names unseen in train and inverse facts do
+        not count: they are properties of the graph, and no row is wrong.
         """
         repeated = any(split.repeated for split in self.splits.values())
-        leaked = any(found.rows for found in self.defects if found.kind in leakage.LEAKS)
+        leaked = any(defect.rows for defect in self.defects if defect.kind in leakage.LEAKS)
         return not repeated and not leaked
 
 
@@ -82,39 +116,42 @@ def audit(
     modalities: Mapping[str, Mapping[str, Any]] | None = None,
     ranked: bool = True,
 ) -> Audit:
-    """Count everything that can be wrong with a graph.
+    """Count the defects of a graph, and describe its facts and modalities.
 
     Args:
-        data: what `load` takes; rows that were read already; or a graph in memory, whose facts
-            are distinct, so that repeated rows of its files are not seen.
-        features: modalities as they are, or the folder that their paths start from (the graph's
-            own by default).
+        data: an argument of `load`; rows that were read already; or a graph in memory, whose facts
+            are distinct, so that repeated rows of its files are not counted.
+        features: the modalities, or the folder that their paths are relative to (by default the
+            graph's own).
         modalities: settings by modality name, instead of those that the graph declares.
-        ranked: whether to rank valid and test for the floors, which takes most of the time.
+        ranked: whether to rank valid and test by the baselines, which takes most of the time.
 
     Raises:
-        ValueError: an input is wrong, with the file, the line and the remedy.
+        ValueError: an input is invalid; the message has the file, the line and the remedy.
     """
     if isinstance(data, Graph):
         data = RawGraph.of(data)
     released = data if isinstance(data, RawGraph) else load_raw(data)
     graph, facts = released.graph, released.distinct()
-    reversed_ = inverses(facts, graph.num_entities, graph.num_relations)
-    same = twins(facts, graph.num_entities, graph.num_relations)
-    covered, notes = _modalities(graph, features, modalities)
+    inverse_pairs = inverses(facts, graph.num_entities, graph.num_relations)
+    twin_pairs = twins(facts, graph.num_entities, graph.num_relations)
+    modality_coverage, notes = _modalities(graph, features, modalities)
     return Audit(
         graph.name,
         graph.num_entities,
         leakage.splits(released),
-        leakage.defects(released, reversed_),
+        leakage.defects(released, inverse_pairs),
         leakage.unseen(released),
         profile.degrees(released),
         profile.components(released),
-        profile.relations(released, cardinality(graph), reversed_, same),
-        covered,
+        profile.relations(released, cardinality(graph), inverse_pairs, twin_pairs),
+        modality_coverage,
         floors(released) if ranked else {},
         [*graph.notes, *notes],
-        {name: sorted(own, key=lambda one: one.line) for name, own in released.rejects.items()},
+        {
+            name: sorted(rejects, key=lambda reject: reject.line)
+            for name, rejects in released.rejects.items()
+        },
     )
 
 
@@ -123,15 +160,24 @@ def _modalities(
     features: str | Path | Features | None,
     tables: Mapping[str, Mapping[str, Any]] | None,
 ) -> tuple[Coverage, list[str]]:
+    """Coverage of the modalities, and notes of reading them; those not encoded yet have a note."""
     tables = graph.modalities if tables is None else tables
     if isinstance(features, Features):
         return coverage(features), list(features.notes)
     folder = None if features is None else Path(features)
-    waiting = [name for name, table in tables.items() if not_encoded(table, graph, folder)]
-    tables = {name: table for name, table in tables.items() if name not in waiting}
-    found = read_features(graph, tables, folder)
+    raw = [name for name, table in tables.items() if not_encoded(table, graph, folder)]
+    tables = {name: table for name, table in tables.items() if name not in raw}
+    loaded = read_features(graph, tables, folder)
     texts = text_lengths(graph, tables, folder)
-    notes = [
-        f"{name}: is not encoded yet; run: mocme encode all {graph.folder}" for name in waiting
-    ]
-    return replace(coverage(found), texts=texts), [*found.notes, *notes]
+    notes = [f"{name}: is not encoded yet; run: mocme encode all {graph.folder}" for name in raw]
+    return replace(coverage(loaded), texts=texts), [*loaded.notes, *notes]
+
+
+def _relation_record(relation: RelationProfile) -> dict[str, Any]:
+    """The profile of a relation, the fields of its inverse and its twin included."""
+    record = asdict(relation)
+    for key, partner in (("inverse", relation.inverse), ("twin", relation.twin)):
+        record[key] = partner.name if partner else None
+        record[f"{key}_facts"] = partner.facts if partner else 0
+        record[f"{key}_share"] = partner.share if partner else 0.0
+    return record

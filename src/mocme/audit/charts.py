@@ -1,4 +1,4 @@
-"""Pictures as inline SVG, drawn with the page's own colours, so that they follow light and dark."""
+"""Charts as inline SVG, in the colours of the page, so that they follow its light or dark mode."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mocme.audit.html import Markup, short, tag
 
+# Lengths are in SVG units.
 WIDTH = 760
 LABEL, VALUE = 190, 190
 ROW = 26
@@ -19,7 +20,7 @@ class Bar:
 
     Attributes:
         parts: (share, colour class) from left to right.
-        text: shown at its right.
+        text: shown to the right of the bar.
     """
 
     name: str
@@ -28,69 +29,69 @@ class Bar:
 
 
 def bars(title: str, rows: Sequence[Bar]) -> Markup:
-    """Horizontal bars, one below the other, on a scale from 0 to 1."""
-    room = WIDTH - LABEL - VALUE
+    """Draw horizontal bars, one below the other, on a scale from 0 to 1."""
+    scale = WIDTH - LABEL - VALUE
     shapes: list[str] = []
-    for place, row in enumerate(rows):
-        top = place * ROW
-        middle = top + 16
-        shapes.append(_text(LABEL - 10, middle, row.name, text_anchor="end"))
-        shapes.append(_box(LABEL, top + 4, room, 16, "track"))
+    for position, row in enumerate(rows):
+        top = position * ROW
+        baseline = top + 16
+        shapes.append(_text(LABEL - 10, baseline, row.name, text_anchor="end"))
+        shapes.append(_box(LABEL, top + 4, scale, 16, "track"))
         left = float(LABEL)
         for share, colour in row.parts:
-            # What is there must be seen, however little it is.
-            width = max(share * room, 2.0) if share else 0.0
-            shapes.append(_box(left, top + 4, min(width, LABEL + room - left), 16, colour))
-            left = min(left + width, LABEL + room)
-        shapes.append(_text(LABEL + room + 10, middle, row.text, class_="value"))
-    return _picture(title, ROW * len(rows) + 4, shapes)
+            # At least 2 units wide, so that a small share is visible.
+            width = max(share * scale, 2.0) if share else 0.0
+            shapes.append(_box(left, top + 4, min(width, LABEL + scale - left), 16, colour))
+            left = min(left + width, LABEL + scale)
+        shapes.append(_text(LABEL + scale + 10, baseline, row.text, class_="value"))
+    return _chart(title, ROW * len(rows) + 4, shapes)
 
 
-def columns(title: str, heights: Mapping[str, int], axis: str) -> Markup:
-    """Upright columns with their numbers, and what they stand for below."""
-    height, low = 170, 190
-    top = max(heights.values(), default=0) or 1
-    step = WIDTH / max(1, len(heights))
-    shapes: list[str] = [_line(0, low, WIDTH, low)]
-    for place, (name, count) in enumerate(heights.items()):
-        middle = (place + 0.5) * step
-        tall = max(count / top * (height - 20), 1.0) if count else 0.0
-        shapes.append(_box(middle - 0.4 * step, low - tall, 0.8 * step, tall, "one"))
-        shapes.append(_text(middle, low - tall - 5, f"{count:,}", text_anchor="middle"))
-        shapes.append(_text(middle, low + 16, name, text_anchor="middle", class_="value"))
-    shapes.append(_text(WIDTH / 2, low + 38, axis, text_anchor="middle", class_="value"))
-    return _picture(title, low + 46, shapes)
+def columns(title: str, counts: Mapping[str, int], axis: str) -> Markup:
+    """Draw vertical columns with their counts above and their names below."""
+    height, bottom = 170, 190
+    largest = max(counts.values(), default=0) or 1
+    step = WIDTH / max(1, len(counts))
+    shapes: list[str] = [_line(0, bottom, WIDTH, bottom)]
+    for position, (name, count) in enumerate(counts.items()):
+        middle = (position + 0.5) * step
+        tall = max(count / largest * (height - 20), 1.0) if count else 0.0
+        shapes.append(_box(middle - 0.4 * step, bottom - tall, 0.8 * step, tall, "one"))
+        shapes.append(_text(middle, bottom - tall - 5, f"{count:,}", text_anchor="middle"))
+        shapes.append(_text(middle, bottom + 16, name, text_anchor="middle", class_="value"))
+    shapes.append(_text(WIDTH / 2, bottom + 38, axis, text_anchor="middle", class_="value"))
+    return _chart(title, bottom + 46, shapes)
 
 
 def strips(title: str, groups: Mapping[str, Sequence[tuple[str, int]]], axis: str) -> Markup:
-    """A strip for each group with a dot for each (name, number), on a logarithmic scale."""
-    left, right, high = 120, WIDTH - 30, 46
+    """Draw a strip for each group, with a dot for each (name, count) on a logarithmic scale."""
+    left, right, height = 120, WIDTH - 30, 46
     largest = max((n for members in groups.values() for _, n in members), default=1)
     powers = max(1, math.ceil(math.log10(max(largest, 1))))
-    bottom = high * len(groups)
+    bottom = height * len(groups)
     shapes: list[str] = []
     for power in range(powers + 1):
         x = left + (right - left) * power / powers
         shapes.append(_line(x, 0, x, bottom + 4))
         shapes.append(_text(x, bottom + 18, f"{10**power:,}", text_anchor="middle", class_="value"))
-    for place, (group, members) in enumerate(groups.items()):
-        middle = place * high + high / 2
+    for position, (group, members) in enumerate(groups.items()):
+        middle = position * height + height / 2
         shapes.append(_text(0, middle - 3, group))
         shapes.append(_text(0, middle + 13, f"{len(members):,} relations", class_="value"))
         for number, (name, count) in enumerate(members):
             x = left + (right - left) * math.log10(max(count, 1)) / powers
-            # Side by side in a fixed order, so that dots of one size do not hide each other.
+            # Seven heights in a fixed order, so that dots of the same count do not overlap.
             y = middle + (number * 5 % 7 - 3) * 4
             hint = tag("title", short(name) or "(empty)", f": {count:,}")
             shapes.append(tag("circle", hint, cx=_n(x), cy=_n(y), r=4, class_="dot"))
     shapes.append(
         _text((left + right) / 2, bottom + 38, axis, text_anchor="middle", class_="value")
     )
-    return _picture(title, bottom + 46, shapes)
+    return _chart(title, bottom + 46, shapes)
 
 
-def _picture(title: str, height: float, shapes: Sequence[str]) -> Markup:
-    drawing = tag(
+def _chart(title: str, height: float, shapes: Sequence[str]) -> Markup:
+    svg = tag(
         "svg",
         tag("title", title),
         *shapes,
@@ -98,7 +99,7 @@ def _picture(title: str, height: float, shapes: Sequence[str]) -> Markup:
         role="img",
         aria_label=title,
     )
-    return tag("figure", drawing, class_="picture")
+    return tag("figure", svg, class_="picture")
 
 
 def _text(x: float, y: float, text: str, **attributes: object) -> Markup:

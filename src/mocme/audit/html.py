@@ -1,4 +1,4 @@
-"""HTML from parts: every text is escaped unless it was made here."""
+"""HTML elements from parts; every text is escaped unless it is `Markup`."""
 
 from __future__ import annotations
 
@@ -8,53 +8,53 @@ from html import escape
 LONGEST = 80
 # Marks that change the direction of the text after them, and so of the page around a name.
 DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# Elements that have no content and no end.
+# Elements that have no content and no end tag.
 VOID = frozenset({"meta", "br"})
 
 
 class Markup(str):
-    """Markup, as `tag` makes it; every other text is escaped where it is put into a tag."""
+    """Markup made by `tag`; every other text is escaped when it is put into an element."""
 
     __slots__ = ()
 
 
 def tag(name: str, /, *content: str, **attributes: object) -> Markup:
-    """An element.
+    """Make an element.
 
     Args:
         content: elements, or texts to be escaped.
-        attributes: ``_`` stands for ``-`` and one at the end is dropped (``class_``); an
+        attributes: ``_`` stands for ``-``, and a trailing one is dropped (``class_``); an
             attribute that is None is left out.
     """
-    given = "".join(
+    attribute_text = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(visible(str(value)))}"'
         for key, value in attributes.items()
         if value is not None
     )
     if name in VOID:
-        return Markup(f"<{name}{given}>")
-    return Markup(f"<{name}{given}>{join(*content)}</{name}>")
+        return Markup(f"<{name}{attribute_text}>")
+    return Markup(f"<{name}{attribute_text}>{join(*content)}</{name}>")
 
 
 def join(*content: str) -> Markup:
-    """Elements and texts one after the other."""
+    """Concatenate elements and texts."""
     return Markup("".join(c if isinstance(c, Markup) else escape(visible(c)) for c in content))
 
 
 def visible(text: str) -> str:
-    """A text with marks in place of what cannot be seen, ends a line or turns the direction."""
-    return "".join(_mark(character) if _hidden(character) else character for character in text)
+    """Replace characters that are invisible, end a line or change the direction by their code."""
+    return "".join(_code(character) if _hidden(character) else character for character in text)
 
 
 def short(text: str, longest: int = LONGEST) -> str:
-    """The beginning of a long text, with how many characters were left out."""
+    """Cut a long text, and append the number of characters that were left out."""
     if len(text) <= longest:
         return text
     return f"{text[:longest]}... ({len(text) - longest:,} more characters)"
 
 
 def label(name: str) -> Markup:
-    """A name of the data, apart from the direction of the text around it."""
+    """Make an element for a name of the data, isolated from the text direction around it."""
     full = visible(name)[:1000] if len(name) > LONGEST else None
     return tag("bdi", short(name) or "(empty)", title=full)
 
@@ -63,5 +63,5 @@ def _hidden(character: str) -> bool:
     return character in DIRECTION or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
-def _mark(character: str) -> str:
+def _code(character: str) -> str:
     return f"\\u{{{ord(character):x}}}"

@@ -1,4 +1,4 @@
-"""The audit as one HTML page that needs nothing else: no script, no address, no file."""
+"""The audit as one self-contained HTML page: no scripts, no links, no other files."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mocme.audit import charts as pictures
+from mocme.audit import charts
 from mocme.audit.audit import Audit
 from mocme.audit.charts import Bar
 from mocme.audit.findings import COMMON, findings, percent
 from mocme.audit.html import Markup, join, label, tag
 from mocme.data.formats.writers import written
+from mocme.data.quality.coverage import PairCoverage, TokenCoverage
 from mocme.data.quality.leakage import DEFECTS, Defect
 from mocme.data.quality.profile import Partner, RelationProfile
 from mocme.data.quality.relation_overlap import STRONG
 from mocme.evaluation.breakdown import CARDINALITIES
 
-# Relations that are shown at once; the others are one click away.
+# Relations in the visible table; the others are in a folded one.
 SHOWN = 20
 SIGNS = {"defect": "\u2715", "caution": "!", "good": "\u2713"}
-FLOORS = {"frequency": "commonest answers", "lookup": "facts of train"}
+FLOORS = {"frequency": "most frequent answers", "lookup": "lookup table"}
 STYLE = """
 :root { color-scheme: light dark; --page: #fbfbfa; --card: #fff; --ink: #1d232a; --soft: #5d6773;
   --edge: #dfe3e8; --one: #2f6fb0; --two: #c2641a; --bad: #b3261e; --warn: #8a5a00;
@@ -69,12 +70,12 @@ dt { font-weight: 600; margin-top: .5rem } dd { margin: 0; color: var(--soft) }
 pre { background: var(--card); border: 1px solid var(--edge); border-radius: 6px; padding: .8rem;
   overflow-x: auto; font-size: .8rem; white-space: pre-wrap; overflow-wrap: anywhere }
 """
-# Nothing may be fetched or run, whatever a name holds.
+# Nothing may be loaded or run, whatever a name contains.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(audit: Audit) -> str:
-    """The page of an audit."""
+    """Render the page of an audit."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -86,7 +87,7 @@ def page(audit: Audit) -> str:
     body = tag(
         "main",
         tag("h1", "Audit of ", label(audit.name)),
-        tag("p", "What the files of this graph hold, as they were released.", class_="soft"),
+        tag("p", "The contents of this graph's files, as they were released.", class_="soft"),
         _tiles(audit),
         _findings(audit),
         _splits(audit),
@@ -94,14 +95,14 @@ def page(audit: Audit) -> str:
         _entities(audit),
         _relations(audit),
         _modalities(audit),
-        _words(),
+        _glossary(),
         _notes(audit),
     )
     return "<!doctype html>\n" + tag("html", head, tag("body", body), lang="en") + "\n"
 
 
 def write_page(audit: Audit, path: str | Path) -> None:
-    """Write the page of an audit, in place of what stands there.
+    """Write the page of an audit; an existing file is replaced.
 
     Raises:
         ValueError: the file cannot be written.
@@ -111,7 +112,7 @@ def write_page(audit: Audit, path: str | Path) -> None:
 
 
 def _bar(defect: Defect) -> Bar:
-    """The share of a split's rows that suffer from a defect."""
+    """The share of a split's rows that have a defect."""
     return Bar(
         f"{defect.split}: {defect.kind}",
         [(defect.share, "two" if defect.split == "test" else "one")],
@@ -123,8 +124,8 @@ def _tiles(audit: Audit) -> Markup:
     counts = {"entities": audit.entities, "relations": len(audit.relations)}
     counts |= {f"rows of {name}": split.rows for name, split in audit.splits.items()}
     tiles = [
-        tag("div", tag("b", f"{n:,}"), tag("span", what), class_="tile")
-        for what, n in counts.items()
+        tag("div", tag("b", f"{n:,}"), tag("span", name), class_="tile")
+        for name, n in counts.items()
     ]
     return tag("div", *tiles, class_="tiles")
 
@@ -134,7 +135,7 @@ def _findings(audit: Audit) -> Markup:
         tag("li", tag("b", SIGNS[f.weight], title=f.weight), tag("span", f.text), class_=f.weight)
         for f in findings(audit)
     ]
-    return _section("What to know first", tag("ul", *items, class_="findings"))
+    return _section("Findings", tag("ul", *items, class_="findings"))
 
 
 def _splits(audit: Audit) -> Markup:
@@ -143,65 +144,67 @@ def _splits(audit: Audit) -> Markup:
         for name, split in audit.splits.items()
     ]
     parts: list[str] = [_table(("split", "rows", "distinct", "repeat another"), rows)]
-    found = [defect for defect in audit.defects if not defect.kind.startswith("unseen")]
-    if found:
+    leaks = [defect for defect in audit.defects if not defect.kind.startswith("unseen")]
+    if leaks:
         parts.append(
             tag(
                 "p",
-                "Rows of valid and of test that other rows give away. Rows that stand in another "
-                "split are errors of the splits. An inverse, or another relation between the same "
-                "two entities, is a property of the graph, which simple rules exploit.",
+                "Rows of valid and test whose answer other rows give away. Rows that are in "
+                "another split are errors of the splits. An inverse, or another relation between "
+                "the same two entities, is a property of the graph, which simple rules exploit.",
             )
         )
-        drawn = [_bar(defect) for defect in found]
-        parts.append(pictures.bars("Share of the rows of valid and test that leak", drawn))
+        bars = [_bar(defect) for defect in leaks]
+        parts.append(charts.bars("Share of the rows of valid and test that leak", bars))
     return _section("Splits and leakage", *parts)
 
 
 def _floors(audit: Audit) -> Markup:
     if not audit.floors:
         return Markup("")
-    drawn = [
+    bars = [
         Bar(
             f"{split}: {FLOORS[name]}",
             [(floor.facts["mrr"], "two" if split == "test" else "one")],
             f"MRR {floor.facts['mrr']:.3f} (rows {floor.rows['mrr']:.3f})",
         )
-        for split, found in audit.floors.items()
-        for name, floor in found.items()
+        for split, baselines in audit.floors.items()
+        for name, floor in baselines.items()
     ]
-    said = (
-        "What needs no learning: candidates ranked by how often they answer the relation in "
-        "train, and a table of the facts of train that falls back on that. Filtered ranks, "
+    text = (
+        "Baselines without learning: candidates ranked by how often they answer the relation in "
+        "train, and a lookup table of the facts of train that falls back on that. Filtered ranks, "
         "realistic ties, both directions; each distinct fact counts once, or, in brackets, every "
-        "released row. A model has to be judged by what it adds to these."
+        "released row. Judge a model by what it adds to these."
     )
-    return _section("Floors", tag("p", said), pictures.bars("MRR of the floors", drawn))
+    return _section("Baselines", tag("p", text), charts.bars("MRR of the baselines", bars))
 
 
 def _entities(audit: Audit) -> Markup:
-    unseen, whole = audit.unseen, audit.components
+    unseen, components = audit.unseen, audit.components
     degree = audit.degrees.percentiles
-    said = (
-        f"An entity stands in {audit.degrees.mean:.1f} training facts on average; half of them in "
-        f"at most {degree.get('50', 0):,}, one in a hundred in more than {degree.get('99', 0):,}. "
-        f"{unseen.entities:,} are in none; valid or test ask about {unseen.entities_asked:,} of "
-        f"these, and {unseen.entities_nowhere:,} are in no split at all."
+    degrees_text = (
+        f"An entity is in {audit.degrees.mean:.1f} training facts on average; half of them are in "
+        f"at most {degree.get('50', 0):,}, one in a hundred is in more than "
+        f"{degree.get('99', 0):,}. {unseen.entities:,} are in none; valid or test ask about "
+        f"{unseen.entities_asked:,} of these, and {unseen.entities_nowhere:,} are in no split."
     )
-    parts = (
-        f"The training facts fall into {whole.count:,} connected part"
-        f"{'s' if whole.count != 1 else ''}; the largest has {whole.largest:,} entities "
-        f"({percent(whole.largest_share)})."
+    components_text = (
+        f"The training facts have {components.count:,} connected component"
+        f"{'s' if components.count != 1 else ''}; the largest has {components.largest:,} entities "
+        f"({percent(components.largest_share)})."
     )
-    drawn = pictures.columns(
+    histogram = charts.columns(
         "Entities by number of training facts",
-        # A span reads "2+", for both of its ends would not fit below a column.
+        # "2+" instead of "2-3": both ends would not fit below a column.
         {re.sub(r"-\d+", "+", span): n for span, n in audit.degrees.histogram.items()},
         "training facts of an entity, up to those of the next column",
     )
-    touched = [_bar(defect) for defect in audit.defects if defect.kind.startswith("unseen")]
-    rows = pictures.bars("Rows with a name unseen in train", touched) if touched else ""
-    return _section("Entities", tag("p", said), drawn, tag("p", parts), rows)
+    bars = [_bar(defect) for defect in audit.defects if defect.kind.startswith("unseen")]
+    unseen_chart = charts.bars("Rows with a name unseen in train", bars) if bars else ""
+    return _section(
+        "Entities", tag("p", degrees_text), histogram, tag("p", components_text), unseen_chart
+    )
 
 
 def _relations(audit: Audit) -> Markup:
@@ -210,13 +213,13 @@ def _relations(audit: Audit) -> Markup:
         kind: [(r.name, r.facts) for r in ordered if r.cardinality == kind and r.facts]
         for kind in CARDINALITIES
     }
-    drawn = pictures.strips(
+    chart = charts.strips(
         "Relations by cardinality class", groups, "facts of a relation (a dot each)"
     )
-    parts: list[str] = [drawn, _relation_table(ordered[:SHOWN])]
-    if rest := ordered[SHOWN:]:
-        summary = tag("summary", f"{len(rest):,} smaller relations")
-        parts.append(tag("details", summary, _relation_table(rest)))
+    parts: list[str] = [chart, _relation_table(ordered[:SHOWN])]
+    if smaller := ordered[SHOWN:]:
+        summary = tag("summary", f"{len(smaller):,} smaller relations")
+        parts.append(tag("details", summary, _relation_table(smaller)))
     return _section("Relations", *parts)
 
 
@@ -243,48 +246,57 @@ def _partner(partner: Partner | None) -> str:
 
 
 def _modalities(audit: Audit) -> Markup:
-    covered = audit.coverage
-    drawn = []
-    for name, vectors in covered.dense.items():
-        shared = vectors.in_groups if vectors.largest_share >= COMMON else 0
-        odd = (vectors.zeros + shared) / max(1, audit.entities)
-        text = f"{vectors.present:,}, {percent(vectors.share)}"
-        drawn.append(Bar(_cut(name), [(vectors.share - odd, "one"), (odd, "bad")], text))
-    for name, sets in covered.tokens.items():
-        text = f"{sets.present:,}, {percent(sets.share)}"
-        drawn.append(Bar(_cut(name), [(sets.share, "two")], text))
-    for name, pairs in covered.pairs.items():
-        text = f"{pairs.present:,}, {percent(pairs.share)}"
-        drawn.append(Bar(_cut(name), [(pairs.share, "two")], text))
-    if not drawn:
+    bars = _coverage_bars(audit)
+    if not bars:
         return _section("Modalities", tag("p", "The graph declares none.", class_="soft"))
-    said = (
+    text = (
         "Entities that have each modality. Blue: vectors; orange: sets of tokens, and pairs of "
         f"entities; red: vectors that are all zero, or shared where one belongs to {COMMON:.0%} "
         "of its entities or more, which may stand for missing values."
     )
+    table = _table(("modality", "values"), _modality_rows(audit), numbers=())
+    chart = charts.bars("Share of the entities that have each modality", bars)
+    return _section("Modalities", tag("p", text), chart, table)
+
+
+def _coverage_bars(audit: Audit) -> list[Bar]:
+    """A bar for each modality; suspected fillers among vectors have a colour of their own."""
+    bars = []
+    for name, vectors in audit.coverage.dense.items():
+        shared = vectors.in_groups if vectors.largest_share >= COMMON else 0
+        fillers = (vectors.zeros + shared) / max(1, audit.entities)
+        parts = [(vectors.share - fillers, "one"), (fillers, "bad")]
+        bars.append(Bar(_cut(name), parts, f"{vectors.present:,}, {percent(vectors.share)}"))
+    sparse: list[tuple[str, TokenCoverage | PairCoverage]]
+    sparse = [*audit.coverage.tokens.items(), *audit.coverage.pairs.items()]
+    for name, sets in sparse:
+        text = f"{sets.present:,}, {percent(sets.share)}"
+        bars.append(Bar(_cut(name), [(sets.share, "two")], text))
+    return bars
+
+
+def _modality_rows(audit: Audit) -> list[Sequence[str]]:
+    """A row with the values of each modality."""
     rows: list[Sequence[str]] = []
-    for name, vectors in covered.dense.items():
-        several = f"{vectors.groups:,} vectors shared by {vectors.in_groups:,} entities"
-        largest = f"the commonest by {vectors.largest:,} ({percent(vectors.largest_share)})"
+    for name, vectors in audit.coverage.dense.items():
+        shared = f"{vectors.groups:,} vectors shared by {vectors.in_groups:,} entities"
+        largest = f"the most common by {vectors.largest:,} ({percent(vectors.largest_share)})"
         rows.append(
-            (label(name), f"{vectors.width:,} wide; {vectors.zeros:,} zero; {several}; {largest}")
+            (label(name), f"{vectors.width:,} wide; {vectors.zeros:,} zero; {shared}; {largest}")
         )
-    for name, sets in covered.tokens.items():
+    for name, sets in audit.coverage.tokens.items():
         rows.append(
             (label(name), f"{sets.vocabulary:,} tokens; of an entity: {_spread(sets.sizes)}")
         )
-    for name, pairs in covered.pairs.items():
+    for name, pairs in audit.coverage.pairs.items():
         kinds = f"{pairs.pairs:,} pairs of {pairs.kinds:,} kinds"
         rows.append((label(name), f"{kinds}; of an entity: {_spread(pairs.sizes)}"))
-    for name, texts in covered.texts.items():
+    for name, texts in audit.coverage.texts.items():
         rows.append((label(name), f"{texts.present:,} texts; words in one: {_spread(texts.words)}"))
-    table = _table(("modality", "values"), rows, numbers=())
-    chart = pictures.bars("Share of the entities that have each modality", drawn)
-    return _section("Modalities", tag("p", said), chart, table)
+    return rows
 
 
-def _words() -> Markup:
+def _glossary() -> Markup:
     meanings = {
         "repeat another": "A row whose fact stands in an earlier row of the same split.",
         **{kind: f"{text[0].upper()}{text[1:]}." for kind, text in DEFECTS.items()},
@@ -295,23 +307,23 @@ def _words() -> Markup:
         "symmetric": "Share of the relation's facts whose inverse is a fact of the same relation.",
         "inverse": "The other relation that holds most of its inverses, with the share.",
         "same pairs": "The other relation that links most of the same pairs in the same order, "
-        "with the share: near 100 % it says the same, or is more special.",
+        "with the share: near 100 % it has the same meaning, or is more specific.",
     }
     items = [
         tag(kind, text)
         for pair in meanings.items()
         for kind, text in zip(("dt", "dd"), pair, strict=True)
     ]
-    return tag("details", tag("summary", "What the words mean"), tag("dl", *items))
+    return tag("details", tag("summary", "Glossary"), tag("dl", *items))
 
 
 def _notes(audit: Audit) -> Markup:
     if not audit.notes:
         return Markup("")
-    # A note is text for people with line ends of its own, which stay.
+    # Notes may have several lines; their line ends stay.
     lines = [line for note in audit.notes for line in note.split("\n")]
     text = Markup("\n").join(join(line) for line in lines)
-    return tag("details", tag("summary", "How the files were read"), tag("pre", Markup(text)))
+    return tag("details", tag("summary", "Notes on reading the files"), tag("pre", Markup(text)))
 
 
 def _section(title: str, *content: str) -> Markup:
@@ -321,21 +333,23 @@ def _section(title: str, *content: str) -> Markup:
 def _table(
     head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] | None = None
 ) -> Markup:
-    """A table; columns of numbers are set to the right (all but the first by default)."""
+    """Make a table; columns of numbers (all but the first by default) are aligned right."""
     right = range(1, len(head)) if numbers is None else numbers
-    sides = ["n" if place in right else None for place in range(len(head))]
-    top = tag("tr", *(tag("th", text, class_=s) for text, s in zip(head, sides, strict=True)))
-    body = [
-        tag("tr", *(tag("td", cell, class_=s) for cell, s in zip(row, sides, strict=True)))
-        for row in rows
-    ]
-    return tag("div", tag("table", tag("thead", top), tag("tbody", *body)), class_="wide")
+    classes = ["n" if column in right else None for column in range(len(head))]
+
+    def table_row(element: str, cells: Sequence[str]) -> Markup:
+        pairs = zip(cells, classes, strict=True)
+        return tag("tr", *(tag(element, cell, class_=name) for cell, name in pairs))
+
+    body = [table_row("td", row) for row in rows]
+    table = tag("table", tag("thead", table_row("th", head)), tag("tbody", *body))
+    return tag("div", table, class_="wide")
 
 
 def _spread(values: dict[str, int]) -> str:
     if not values:
         return "none"
-    return f"{values['50']:,} in the middle, {values['0']:,} to {values['100']:,}"
+    return f"median {values['50']:,}, {values['0']:,} to {values['100']:,}"
 
 
 def _cut(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The audit in a terminal."""
+"""The audit as tables in a terminal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from rich.table import Table
 from mocme.audit.audit import Audit
 from mocme.audit.findings import findings, percent
 from mocme.audit.html import short, visible
+from mocme.data.quality.coverage import PairCoverage, TokenCoverage
 from mocme.evaluation.breakdown import CARDINALITIES
 
 COLOURS = {"defect": "red", "caution": "yellow", "good": "green"}
 
 
 def overview(audit: Audit) -> RenderableType:
-    """Findings first, then splits, defects, floors, relations and modalities."""
+    """Tables of findings, splits, defects, baselines, relations and modalities, in this order."""
     parts: list[RenderableType] = [_findings(audit), _splits(audit)]
     if audit.defects:
         parts.append(_defects(audit))
@@ -28,12 +29,13 @@ def overview(audit: Audit) -> RenderableType:
 
 
 def _findings(audit: Audit) -> Table:
-    whole = audit.components
+    components = audit.components
     table = _table(
         f"{_name(audit.name)}: {audit.entities:,} entities, {len(audit.relations):,} relations",
         "",
         "finding",
-        caption=f"{whole.count:,} connected parts of train, the largest of {whole.largest:,} "
+        caption=f"{components.count:,} connected components of train, the largest of "
+        f"{components.largest:,} "
         f"entities; {audit.unseen.entities:,} entities are in no training fact",
     )
     for finding in findings(audit):
@@ -51,19 +53,19 @@ def _splits(audit: Audit) -> Table:
 
 def _defects(audit: Audit) -> Table:
     table = _table("rows of valid and test", "split", "defect", "rows", "distinct", "share")
-    for found in audit.defects:
-        cells = (f"{found.rows:,}", f"{found.distinct:,}", percent(found.share))
-        table.add_row(found.split, found.kind, *cells)
+    for defect in audit.defects:
+        cells = (f"{defect.rows:,}", f"{defect.distinct:,}", percent(defect.share))
+        table.add_row(defect.split, defect.kind, *cells)
     return table
 
 
 def _floors(audit: Audit) -> Table:
     metrics = ("mrr", "hits@1", "hits@10")
-    heads = ("MRR", "hits@1", "hits@10", "MRR of rows")
-    table = _table("floors, without learning", "split", "floor", *heads)
-    for split, found in audit.floors.items():
-        for name, floor in found.items():
-            values = (*(floor.facts[metric] for metric in metrics), floor.rows["mrr"])
+    titles = ("MRR", "hits@1", "hits@10", "MRR of rows")
+    table = _table("baselines, without learning", "split", "baseline", *titles)
+    for split, baselines in audit.floors.items():
+        for name, baseline in baselines.items():
+            values = (*(baseline.facts[metric] for metric in metrics), baseline.rows["mrr"])
             table.add_row(split, name, *(f"{value:.4f}" for value in values))
     return table
 
@@ -77,25 +79,25 @@ def _relations(audit: Audit) -> Table:
 
 
 def _modalities(audit: Audit) -> Table:
-    table = _table("modalities", "modality", "entities", "share", "looks filled in")
+    table = _table("modalities", "modality", "entities", "share", "suspected fillers")
     for name, vectors in audit.coverage.dense.items():
-        odd = f"{vectors.zeros:,} zero, {vectors.in_groups:,} not alone"
-        table.add_row(_name(name), f"{vectors.present:,}", percent(vectors.share), odd)
-    for name, sets in audit.coverage.tokens.items():
+        fillers = f"{vectors.zeros:,} zero, {vectors.in_groups:,} shared"
+        table.add_row(_name(name), f"{vectors.present:,}", percent(vectors.share), fillers)
+    sparse: list[tuple[str, TokenCoverage | PairCoverage]]
+    sparse = [*audit.coverage.tokens.items(), *audit.coverage.pairs.items()]
+    for name, sets in sparse:
         table.add_row(_name(name), f"{sets.present:,}", percent(sets.share), "")
-    for name, pairs in audit.coverage.pairs.items():
-        table.add_row(_name(name), f"{pairs.present:,}", percent(pairs.share), "")
     return table
 
 
 def _table(title: str, *columns: str, caption: str | None = None) -> Table:
     table = Table(title=title, caption=caption, title_justify="left")
-    for place, column in enumerate(columns):
-        words = place == 0 or column in ("finding", "defect", "floor", "looks filled in")
+    for position, column in enumerate(columns):
+        words = position == 0 or column in ("finding", "defect", "baseline", "suspected fillers")
         table.add_column(column, justify="left" if words else "right")
     return table
 
 
 def _name(name: str) -> str:
-    """A name of the data without anything that a terminal or the table would act on."""
+    """A name of the data without control characters and markup."""
     return escape(visible(short(name)))

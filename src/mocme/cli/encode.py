@@ -1,10 +1,10 @@
-"""`mocme encode`: modalities of raw files."""
+"""`mocme encode`: modalities from raw files."""
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +12,59 @@ import click
 
 from mocme.cli.options import OrderedGroup, common, echo_json
 from mocme.core.console import bar, moving
-from mocme.core.device import use_threads
 from mocme.core.registry import Configurable, settings
-from mocme.encoders import encode as making
-from mocme.encoders.base import Advance, Encoder
 
 
-@click.group(cls=OrderedGroup)
+class EncodeGroup(OrderedGroup):
+    """`encode all`, then a command for each kind of encoder.
+
+    The kinds are looked up when this group runs or shows its help: importing the encoders imports
+    torch, which other commands and the help of `mocme` do not need.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *_encoders()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is None and (encoder := _encoders().get(cmd_name)) is not None:
+            command = _command_of(encoder)
+        return command
+
+
+@click.group(cls=EncodeGroup)
 def encode() -> None:
-    """Make modalities of raw files: texts, pictures, sounds, videos, numbers.
+    """Encode raw files as modalities: texts, pictures, sounds, videos, numbers.
 
-    `mocme encode all DATA` makes what DATA/graph.toml declares under [encode.NAME]; the other
-    commands make one modality and declare it there. What is there already is not made again.
+    `mocme encode all DATA` encodes what DATA/graph.toml declares under [encode.NAME]; the other
+    commands encode one modality and declare it there. Results that exist are not encoded again.
     """
 
 
-class _OneKind(click.Command):
+class _EncoderCommand(click.Command):
     """A command whose help ends with the settings of its encoder."""
 
-    part: type[Configurable]
+    encoder: type[Configurable]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        described = inspect.cleandoc(self.part.__doc__ or "").partition("Args:\n")[2]
-        formatter.write(f"\nSettings, with --set:\n{described.rstrip()}\n")
+        # Settings that have an option of their own.
+        options = ("paths", "entity", "columns", "attributes", "delimiter")
+        from mocme.encoders.catalog import setting_docs
+
+        docs = setting_docs(self.encoder)
+        names = [name for name in settings(self.encoder) if name not in options]
+        lines = "".join(f"    {name}: {docs[name]}\n" for name in names)
+        formatter.write(f"\nSettings, with --set:\n{lines}")
 
 
 def _options(command: Any) -> Any:
     command = click.option(
         "--out",
         type=click.Path(file_okay=False, path_type=Path),
-        help="Folder for the results, where DATA is no folder of yours; train with --features.",
+        help="Folder for the results, if DATA is not a folder of yours; train with --features.",
     )(command)
     command = click.option(
-        "--allow-download", is_flag=True, help="Fetch a pretrained model from a hub."
+        "--allow-download", is_flag=True, help="Download a pretrained model from a hub."
     )(command)
     return common("device", "threads", "json")(command)
 
@@ -52,8 +72,8 @@ def _options(command: Any) -> Any:
 @encode.command("all")
 @click.argument("data")
 @_options
-def everything(data: str, **options: Any) -> None:
-    """Make everything that DATA declares."""
+def encode_all(data: str, **options: Any) -> None:
+    """Encode everything that DATA declares."""
     _encode(data, None, **options)
 
 
@@ -66,35 +86,53 @@ def _encode(
     threads: int | None,
     as_json: bool,
 ) -> None:
+    from mocme.core.device import use_threads
+    from mocme.encoders.encode import NotEncoded
+    from mocme.encoders.encode import encode as encode_modalities
+
     use_threads(threads)
     with bar("encode", quiet=as_json) as (progress, task):
 
-        def watch(name: str) -> Advance:
+        def start_modality(name: str) -> Callable[[int, int], None]:
             progress.reset(task, description=name, total=None)
             return moving(progress, task)
 
-        fault: making.NotEncoded | None = None
+        failure: NotEncoded | None = None
         try:
-            made = making.encode(
-                data, tables, out=out, device=device, allow_download=allow_download, observer=watch
+            reports = encode_modalities(
+                data,
+                tables,
+                out=out,
+                device=device,
+                allow_download=allow_download,
+                watch=start_modality,
             )
-        except making.NotEncoded as error:
-            made, fault = error.made, error
+        except NotEncoded as error:
+            reports, failure = error.made, error
     if as_json:
-        echo_json([outcome.as_dict() for outcome in made])
+        echo_json([report.as_dict() for report in reports])
     else:
-        for outcome in made:
-            click.echo(str(outcome))
-    if fault is not None:
-        raise fault
+        for report in reports:
+            click.echo(str(report))
+    if failure is not None:
+        raise failure
     if as_json:
         return
     where = f" --features {out}" if out is not None else ""
     click.echo(f"next: mocme train --data {data}{where} --out runs/{Path(data).name}")
 
 
-def _one_kind(part: type[Configurable]) -> click.Command:
-    kind, known = part.kind_name(), settings(part)
+def _encoders() -> dict[str, type[Configurable]]:
+    """The encoders by kind."""
+    import mocme.encoders.catalog  # noqa: F401  (it registers the kinds)
+    from mocme.encoders.base import Encoder
+
+    return {encoder.kind_name(): encoder for encoder in Encoder.kinds}
+
+
+def _command_of(encoder: type[Configurable]) -> click.Command:
+    """The command that encodes one modality by an encoder."""
+    kind, known = encoder.kind_name(), settings(encoder)
 
     @click.argument("data")
     @click.option(
@@ -102,19 +140,20 @@ def _one_kind(part: type[Configurable]) -> click.Command:
         "paths",
         multiple=True,
         metavar="PATH",
-        help="A table (TSV, CSV, JSON lines, Parquet), or a folder of files named by entity; from "
-        "here or from DATA.",
+        help="A table (TSV, CSV, JSON lines, Parquet), or a folder of files named by entity; "
+        "relative to this folder or to DATA.",
     )
-    @click.option("--name", help=f"Of the modality; {kind} by default.")
+    @click.option("--name", help=f"Name of the modality; default: {kind}.")
     @click.option(
         "--entity", "entities", multiple=True, help="Column of the entity's name, in every table."
     )
-    @click.option("--delimiter", help=r"Reads tables as CSV with it; \t for a tab.")
+    @click.option("--delimiter", help=r"Read tables as CSV with this delimiter; \t for a tab.")
     @click.option(
         "--column",
         "columns",
         multiple=True,
-        help="Column of the content, one or one a table; of numbers, one an attribute.",
+        help="Column of the content, one for all tables or one for each; of numbers, one for each "
+        "attribute.",
     )
     @click.option(
         "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Another setting of the encoder."
@@ -134,41 +173,39 @@ def _one_kind(part: type[Configurable]) -> click.Command:
 
         table: dict[str, Any] = {"kind": kind}
         if paths:
-            table["paths"] = [_from_graph(data, path) for path in paths]
+            table["paths"] = [_relative_to_graph(data, path) for path in paths]
         elif "paths" in known:
-            raise click.UsageError("say what to encode, with --from")
+            raise click.UsageError("name the files to encode, with --from")
         if len(entities) > 1:
-            raise click.UsageError("--entity is one for all tables; encode them one by one")
+            raise click.UsageError(
+                "--entity is the same column for all tables; encode the tables one by one"
+            )
         if entities:
             table["entity"] = entities[0]
         if delimiter is not None:
             table["delimiter"] = delimiter.replace("\\t", "\t")
         if columns:
-            # Each is an attribute where the content is numbers.
+            # Encoders of numbers have attributes instead: each column is one.
             table["columns" if "columns" in known else "attributes"] = list(columns)
         table.update(parse_override(text) for text in sets)
         if "of" in known and "of" not in table:
-            raise click.UsageError("say of which modality, with --set of=NAME")
+            raise click.UsageError("name the modality to encode, with --set of=NAME")
         _encode(data, {name or kind: table}, **options)
 
-    about = inspect.cleandoc(part.__doc__ or "").partition("\n")[0]
-    command.__doc__ = f"{about}\n\nDATA is a graph: its folder, its file, or its name."
-    made = click.command(kind, cls=_OneKind)(command)
-    made.part = part
-    return made
+    summary = inspect.cleandoc(encoder.__doc__ or "").partition("\n")[0]
+    command.__doc__ = f"{summary}\n\nDATA is a graph: its folder, its file, or its name."
+    result = click.command(kind, cls=_EncoderCommand)(command)
+    result.encoder = encoder
+    return result
 
 
-def _from_graph(data: str, path: str) -> str:
-    """A path as graph.toml has it: from the graph's folder, where it lies there.
+def _relative_to_graph(data: str, path: str) -> str:
+    """A path for graph.toml: relative to the graph's folder if the file is in there.
 
-    What is not found from here is left as it is: it is looked for in the graph's folder.
+    A path that does not exist here stays unchanged: it is looked up in the graph's folder.
     """
     if not os.path.exists(path):
         return path
     folder, full = os.path.realpath(data), os.path.realpath(path)
     inside = os.path.isdir(data) and full.startswith(folder + os.sep)
     return os.path.relpath(full, folder) if inside else full
-
-
-for _part in Encoder.kinds:
-    encode.add_command(_one_kind(_part))

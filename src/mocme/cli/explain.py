@@ -1,4 +1,4 @@
-"""`mocme explain`: what speaks for a fact."""
+"""`mocme explain`: the evidence for a fact."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 
 import click
 
-from mocme.cli.ask import opened
 from mocme.cli.options import common, echo_json
-from mocme.core.console import explanation_tables, notes, show
+from mocme.cli.predict import open_predictor
+from mocme.core.console import echo_notes, show
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--head", required=True)
-@click.option("--relation", "-r", required=True)
-@click.option("--tail", required=True)
+@click.option("--head", required=True, help="Head of the fact.")
+@click.option("--relation", "-r", required=True, help="Relation of the fact.")
+@click.option("--tail", required=True, help="Tail of the fact.")
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw it to this file too (.png, .svg, .pdf).",
+    help="Draw a plot to this file too (.png, .svg, .pdf).",
 )
 @common("device", "threads", "json", "trust")
 def explain(
@@ -34,24 +34,24 @@ def explain(
     as_json: bool,
     trust_code: bool,
 ) -> None:
-    """What speaks for a fact: modalities, training facts, patterns, paths, neighbours.
+    """Explain a fact by modalities, training facts, rules, paths and neighbours.
 
-    Whether the weights of modalities tell what matters is measured when a run first explains, and
-    kept in it.
+    Whether the weights of modalities are faithful is measured when a run first explains a fact, and
+    stored in the run.
     """
     from mocme.core.device import use_threads
 
     use_threads(threads)
-    with opened(run, device, trust_code, as_json) as predictor:
-        found = predictor.explain(head, relation, tail)
+    with open_predictor(run, device, trust_code, as_json) as predictor:
+        explanation = predictor.explain(head, relation, tail)
     if picture is not None:
-        found.picture(picture)
+        explanation.picture(picture)
     if as_json:
-        echo_json(asdict(found))
+        echo_json(asdict(explanation))
         return
-    click.echo(f"{found.title}: {found.summary}")
-    for table in explanation_tables(found):
+    click.echo(f"{explanation.title}: {explanation.summary}")
+    for table in explanation.tables():
         show(table)
-    click.echo("\n".join(found.remarks()))
+    click.echo("\n".join(explanation.remarks()))
     if picture is not None:
-        notes([f"picture written to {picture}"])
+        echo_notes([f"plot written to {picture}"])

@@ -1,4 +1,4 @@
-"""What commands share: their order, their errors, their options."""
+"""Groups, options and helpers that the commands share."""
 
 from __future__ import annotations
 
@@ -9,15 +9,26 @@ from typing import Any
 
 import click
 
+# The commands that have another name now.
+RENAMED = {
+    "check": "score",
+    "mine": "complete",
+    "vectors": "export-embeddings",
+    "bench": "benchmark",
+    "add": "entities add",
+    "additions": "entities list",
+    "remove": "entities remove",
+}
+
 
 class OrderedGroup(click.Group):
-    """Commands in the order of their use; errors a user can act on, without a trace."""
+    """A group that lists its commands in the order of use, and reports errors without a trace."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        from mocme.core.device import Interrupted
+        from mocme.core.interrupts import Interrupted
 
         try:
             return super().invoke(ctx)
@@ -29,33 +40,48 @@ class OrderedGroup(click.Group):
             ctx.exit(1)
 
 
-def facts_in(path: Path) -> tuple[list[tuple[str, str, str]], Sequence[int]]:
-    """The facts of a TSV file (head, relation, tail), and the line of each.
+class MainGroup(OrderedGroup):
+    """The group of all commands; an old name of a command is an error that gives the new one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in RENAMED:
+            ctx.fail(f"mocme {args[0]} is now: mocme {RENAMED[args[0]]}")
+        return super().resolve_command(ctx, args)
+
+
+def read_facts(path: Path) -> tuple[list[tuple[str, str, str]], Sequence[int]]:
+    """Read the facts (head, relation, tail) of a TSV file, and their line numbers.
 
     Raises:
-        ValueError: a line is no such fact; all of them are told.
+        ValueError: some lines are not facts; the message lists them.
     """
     from mocme.data.formats import tsv
 
     table = tsv.read(path, 3)
     if table.report.rejects:
-        raise ValueError(f"every line must be a fact of three names; correct these\n{table.report}")
+        raise ValueError(
+            f"every line must be a fact of three names; correct these lines\n{table.report}"
+        )
     return [(h, r, t) for h, r, t in table.rows], table.lines
 
 
 def common(*names: str) -> Callable[[Any], Any]:
-    """Options that several commands share."""
+    """Add options that several commands share, by name."""
     options = {
         "features": click.option(
             "--features",
             type=click.Path(exists=True, file_okay=False, path_type=Path),
-            help="Folder of encoded modalities, where they do not lie beside the data.",
+            help="Folder of encoded modalities, if they are not next to the data.",
         ),
         "device": click.option(
             "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
         ),
         "threads": click.option(
-            "--threads", type=int, help="Threads for arithmetic; all cores by default."
+            "--threads",
+            type=int,
+            help="Number of threads for tensor operations; default: all cores.",
         ),
         "json": click.option(
             "--json", "as_json", is_flag=True, help="Print JSON instead of a table."
@@ -63,18 +89,18 @@ def common(*names: str) -> Callable[[Any], Any]:
         "trust": click.option(
             "--trust-code",
             is_flag=True,
-            help="Import code that the run's maker named in its configuration.",
+            help="Import the code that the run's configuration names.",
         ),
     }
 
-    def add(command: Any) -> Any:
+    def add_options(command: Any) -> Any:
         for name in reversed(names):
             command = options[name](command)
         return command
 
-    return add
+    return add_options
 
 
-def echo_json(found: Any) -> None:
-    """Print as JSON, for programs."""
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+def echo_json(value: Any) -> None:
+    """Print a value as JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -16,31 +16,31 @@ from mocme.core.console import bar, moving
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
-@click.option("--port", default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, help="Port to listen on; 0: a free one.")
 @click.option(
     "--token-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file with the token that requests must bring; or the variable MOCME_TOKEN.",
+    help="File with the token that requests must carry; or set the variable MOCME_TOKEN.",
 )
 @click.option(
-    "--allow-host", "hosts", multiple=True, help="A further name this server is called by."
+    "--allow-host", "hosts", multiple=True, help="Another host name that requests may use."
 )
 @click.option(
     "--reviews",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File of the decisions; reviews.sqlite in the first run's folder by default.",
+    help="File of the decisions; default: reviews.sqlite in the first run's folder.",
 )
+@click.option("--additions", is_flag=True, help="Let clients add entities to the runs.")
 @click.option(
-    "--additions", is_flag=True, help="Entities may be added to the runs, and taken back."
+    "--workers", default=1, show_default=True, help="Number of processes; they share memory."
 )
-@click.option("--workers", default=1, show_default=True, help="Processes, which share memory.")
-@click.option("--seconds", default=20.0, show_default=True, help="Time for one request.")
-@click.option("--queue", default=128, show_default=True, help="Questions that may wait.")
+@click.option("--seconds", default=20.0, show_default=True, help="Time limit of a request.")
+@click.option("--queue", default=128, show_default=True, help="Number of questions that may wait.")
 @click.option(
     "--logs",
     type=click.Choice(["text", "json", "none"]),
-    help="A line a request; by default text on a terminal and JSON elsewhere.",
+    help="Format of the request log; default: text in a terminal, else JSON.",
 )
 @common("threads", "trust")
 def serve(
@@ -58,9 +58,9 @@ def serve(
     threads: int | None,
     trust_code: bool,
 ) -> None:
-    """Serve RUNS over HTTP, with a page to ask them and to review what they suggest.
+    """Serve RUNS over HTTP, with a page to ask them and to review what they predict.
 
-    Only this machine can reach it, unless another --host and a token are given.
+    Only this machine can connect, unless another --host and a token are given.
     """
     from mocme.core.device import use_threads
     from mocme.serving.limits import Limits
@@ -68,7 +68,7 @@ def serve(
     from mocme.serving.server import serve as run_server
 
     for library in ("fastapi", "prometheus_client", "uvicorn"):
-        # Found, but not imported: several processes prepare for metrics before that.
+        # Not imported yet: with several processes, the server first sets up their shared metrics.
         if find_spec(library) is None:
             raise ValueError(
                 f"mocme serve needs {library}, which is not installed; pip install 'mocme[serve]'"
@@ -78,7 +78,7 @@ def serve(
     if token_file is not None:
         token = token_file.read_text(encoding="utf-8").strip()
     address = Address(host, port, token, hosts)
-    how: Any = logs or ("text" if sys.stderr.isatty() else "json")
+    log_format: Any = logs or ("text" if sys.stderr.isatty() else "json")
     with bar("opening", quiet=not sys.stderr.isatty()) as (progress, task):
 
         def started(url: str, notes: list[str]) -> None:
@@ -94,7 +94,7 @@ def serve(
             reviews=reviews,
             additions=additions,
             workers=workers,
-            logs=how,
+            logs=log_format,
             trust_code=trust_code,
             started=started,
             advance=moving(progress, task),

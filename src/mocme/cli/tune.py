@@ -1,26 +1,29 @@
-"""`mocme tune`: search for settings on validation."""
+"""`mocme tune`: search for settings on the valid split."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mocme.cli.options import common, echo_json
-from mocme.core.console import bar, notes, show
-from mocme.core.device import use_threads
+from mocme.core.console import bar, echo_notes, show
+
+if TYPE_CHECKING:
+    from mocme.tuning.plan import Plan
+    from mocme.tuning.trials import SearchFolder, Trial
 
 
-class _Live:
-    """A search as it goes on: a bar for the trial, and a line for each that is over."""
+class _SearchDisplay:
+    """The progress of a search: a bar for the current trial, a line for each finished one."""
 
     def __init__(self, total: int) -> None:
         self.total, self.bar = total, bar("reading")
 
-    def __enter__(self) -> _Live:
+    def __enter__(self) -> _SearchDisplay:
         self.progress, self.task = self.bar.__enter__()
         return self
 
@@ -28,8 +31,8 @@ class _Live:
         self.bar.__exit__(*error)
 
     def inputs(self, lines: Sequence[str]) -> None:
-        """Say what was read."""
-        notes(lines)
+        """Print notes on the inputs."""
+        echo_notes(lines)
 
     def begin(self, number: int, settings: Mapping[str, Any]) -> None:
         """Start the bar of a trial."""
@@ -39,16 +42,16 @@ class _Live:
         """Move the bar."""
         self.progress.update(self.task, completed=done, total=total)
 
-    def end(self, trial: Any, best: Any) -> None:
-        """Print the line of a trial."""
+    def end(self, trial: Trial, best: Trial | None) -> None:
+        """Print the line of a finished trial."""
         from mocme.tuning.table import settings_line
 
         if trial.mrr is not None:
-            what = f"valid MRR {trial.mrr:.4f}"
+            outcome = f"valid MRR {trial.mrr:.4f}"
         else:
-            what = f"{trial.state}: {trial.reason}"
+            outcome = f"{trial.state}: {trial.reason}"
         same = f" (as trial {trial.same_as})" if trial.same_as else ""
-        line = f"trial {trial.number:3d} of {self.total}  {what}{same}  {trial.seconds:.1f} s"
+        line = f"trial {trial.number:3d} of {self.total}  {outcome}{same}  {trial.seconds:.1f} s"
         if best is not None and best.number != trial.number:
             line += f"  best {best.mrr:.4f} (trial {best.number})"
         self.progress.console.print(
@@ -61,19 +64,20 @@ class _Live:
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the search; runs/ and the name of FILE by default. One that was begun is "
-    "gone on with.",
+    help="Folder of the search; default: runs/ and the name of FILE. A search that exists is "
+    "resumed.",
 )
-@click.option("--show", "shown", is_flag=True, help="Print the trials there are; train nothing.")
+@click.option("--show", "show_only", is_flag=True, help="Print the existing trials; train nothing.")
 @common("device", "threads", "json")
 def tune(
-    file: Path, out: Path | None, shown: bool, device: str, threads: int | None, as_json: bool
+    file: Path, out: Path | None, show_only: bool, device: str, threads: int | None, as_json: bool
 ) -> None:
-    """Search for the best settings, as FILE (TOML) says, by the valid split alone.
+    """Search for the best settings on the valid split alone, as FILE (TOML) describes.
 
-    Every trial is recorded, and the best one is written as an experiment. Stopped at any time, the
-    same command goes on.
+    Every trial is recorded, and the best one is written as an experiment. The same command resumes
+    after an interruption.
     """
+    from mocme.core.device import use_threads
     from mocme.tuning.plan import Plan
     from mocme.tuning.search import tune as search
     from mocme.tuning.trials import SearchFolder
@@ -81,19 +85,19 @@ def tune(
     use_threads(threads)
     plan = Plan.read(file)
     out = out or Path("runs") / file.stem
-    if shown:
+    if show_only:
         folder = SearchFolder.open(out, plan.about())
     else:
-        with _Live(plan.trials) as live:
-            folder = search(plan, out=out, device=device, observer=live)
+        with _SearchDisplay(plan.trials) as display:
+            folder = search(plan, out=out, device=device, watch=display)
     if as_json:
         echo_json([asdict(trial) for trial in folder.trials()])
         return
     _report(plan, folder)
 
 
-def _report(plan: Any, folder: Any) -> None:
-    """The table of trials, the importance of settings, a picture, and what to do next."""
+def _report(plan: Plan, folder: SearchFolder) -> None:
+    """Print the trials, the importance of settings and the next command, and draw a plot."""
     from mocme.tuning.plots import draw
     from mocme.tuning.study import Study
     from mocme.tuning.table import importance_lines, trials_table
@@ -101,16 +105,16 @@ def _report(plan: Any, folder: Any) -> None:
 
     trials = folder.trials()
     show(trials_table(f"{plan.file.name}: {len(trials)} of {plan.trials} trials", trials))
-    for make in (
+    for lines in (
         lambda: importance_lines(Study(plan, trials).importance()),
-        lambda: [f"picture written to {draw(folder.path, plan, trials)}"],
+        lambda: [f"plot written to {draw(folder.path, plan, trials)}"],
     ):
         try:
-            click.echo("\n".join(make()))
-        except ValueError as error:  # a library that only this needs
+            click.echo("\n".join(lines()))
+        except ValueError as error:  # an optional library is missing
             click.echo(str(error), err=True)
-    if (folder.path / BEST).exists():
-        best = folder.path / BEST
+    best = folder.path / BEST
+    if best.exists():
         data = f"--data {plan.graph}" + (f" --splits {plan.version}" if plan.version else "")
         data += f" --features {plan.features}" if plan.features else ""
         click.echo(f"next: mocme train {best} {data} --out runs/{folder.path.name}-best")

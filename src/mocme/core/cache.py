@@ -1,4 +1,4 @@
-"""Where downloads lie, and how only one process at a time writes there."""
+"""The folder for downloads, and a lock that admits one writing process at a time."""
 
 from __future__ import annotations
 
@@ -11,25 +11,35 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where downloads lie: ``MOCME_CACHE``, or the place for such on this system."""
+    """Return the folder for downloads: ``MOCME_CACHE``, or the system's default location."""
     if chosen := os.environ.get("MOCME_CACHE"):
         return Path(chosen)
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "mocme"
-    # The XDG rules ignore a path that is not absolute.
+    # The XDG Base Directory Specification ignores paths that are not absolute.
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "mocme"
 
 
 @contextmanager
 def locked(home: Path, name: str, wait: bool = False) -> Iterator[None]:
-    """Be the only one that writes here; the system frees it when the process ends."""
+    """Hold an exclusive lock on a folder; the system releases it when the process ends.
+
+    Args:
+        home: the folder, created if it does not exist.
+        name: what is being downloaded, for the error message.
+        wait: wait for another process instead of raising an error.
+
+    Raises:
+        ValueError: the folder cannot be written, or another process holds the lock.
+    """
     try:
         home.mkdir(parents=True, exist_ok=True)
         file = (home / "lock").open("a")
     except OSError as error:
         raise ValueError(
-            f"{home}: cannot be written ({error.strerror}); set MOCME_CACHE to a folder that can"
+            f"{home}: cannot be written ({error.strerror}); set MOCME_CACHE to a folder with "
+            f"write permission"
         ) from error
     with file:
         try:

@@ -1,33 +1,30 @@
-"""The machine a training runs on: device, threads, precision, signals."""
+"""The device of a training: processor or GPU, threads, precision, memory."""
 
 from __future__ import annotations
 
 import os
 import platform
 import resource
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-
-class Interrupted(RuntimeError):
-    """Work was asked to stop, and can go on later."""
+from mocme.core.interrupts import Interrupted as Interrupted
+from mocme.core.interrupts import stop_signal as stop_signal
 
 
 def find_device(device: str) -> torch.device:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:1`` as a device.
+    """Return the device named ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        ValueError: CUDA is asked for and not there.
+        ValueError: the name is unknown, or CUDA is not available.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -39,7 +36,11 @@ def find_device(device: str) -> torch.device:
 
 
 def use_threads(count: int | None) -> None:
-    """Use this many threads for arithmetic (all cores by default)."""
+    """Set the number of threads for tensor operations; None leaves it at all cores.
+
+    Raises:
+        ValueError: the number is below 1.
+    """
     if count is not None:
         if count < 1:
             raise ValueError("threads must be at least 1")
@@ -47,9 +48,9 @@ def use_threads(count: int | None) -> None:
 
 
 def give_way() -> None:
-    """Let other threads of this process pass the one that calls: it computes, they answer people.
+    """Lower the priority of the calling thread, so that threads that answer requests run first.
 
-    On Linux, where threads have priorities of their own; elsewhere nothing happens.
+    Only Linux has a priority for each thread; elsewhere this does nothing.
     """
     if sys.platform == "linux":
         thread = threading.get_native_id()
@@ -58,13 +59,13 @@ def give_way() -> None:
 
 
 def environment() -> dict[str, Any]:
-    """What the numbers of a run may depend on."""
+    """Versions and hardware that the numbers of a run may depend on."""
     try:
-        own = version("mocme")
+        package_version = version("mocme")
     except PackageNotFoundError:
-        own = "unknown"
+        package_version = "unknown"
     return {
-        "mocme": own,
+        "mocme": package_version,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -74,20 +75,20 @@ def environment() -> dict[str, Any]:
 
 
 def checkout() -> dict[str, Any] | None:
-    """The git commit of this package, and whether its files were changed since.
+    """The git commit of this package, and whether its files have changed since.
 
-    None where the package does not lie in a checkout, or git is not there.
+    None if the package is not in a checkout, or git is not installed.
     """
-    home = Path(__file__).parents[1]
+    package = Path(__file__).parents[1]
 
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(home), *words], capture_output=True, text=True, check=True
+    def git(*arguments: str) -> str:
+        process = subprocess.run(
+            ["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True
         )
-        return done.stdout.strip()
+        return process.stdout.strip()
 
     try:
-        # An installed package may lie within the checkout of something else.
+        # An installed package may be inside the checkout of another project.
         git("ls-files", "--error-unmatch", "__init__.py")
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "-s", "."))}
     except (OSError, subprocess.CalledProcessError):
@@ -95,14 +96,14 @@ def checkout() -> dict[str, Any] | None:
 
 
 def peak_memory(process: int | None = None) -> int:
-    """The most memory that a process ever held, in bytes.
+    """Peak resident memory of a process in bytes.
 
-    From the kernel's own line on Linux: there, ``ru_maxrss`` of a new program starts with what the
-    program that started it held.
+    On Linux it is read from /proc: there, ``ru_maxrss`` of a new program starts with the peak of
+    the program that started it.
 
     Args:
-        process: one that is running, by its number, 0 where the kernel does not say; this one by
-            default.
+        process: id of a running process, this one by default. The result is 0 where the kernel
+            does not report it.
     """
     try:
         lines = Path(f"/proc/{process or 'self'}/status").read_text().splitlines()
@@ -110,53 +111,31 @@ def peak_memory(process: int | None = None) -> int:
     except (OSError, StopIteration):
         if process is not None:
             return 0
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most << 10
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # Bytes on macOS, KiB elsewhere.
+        return peak if sys.platform == "darwin" else peak << 10
 
 
 def faster_precision(device: torch.device, width: int) -> str:
-    """Which of float32 and bfloat16 multiplies faster here, by a short measurement.
+    """Return "float32" or "bfloat16", whichever multiplies matrices faster on a device.
 
-    Some processors have bfloat16 instructions at four times the rate of float32, some at half.
+    A short measurement decides: some processors have bfloat16 instructions at four times the rate
+    of float32, some at half. bfloat16 must be at least 1.2 times as fast.
+
+    Args:
+        width: inner dimension of the product.
     """
     generator = torch.Generator().manual_seed(0)
     left = torch.randn(1024, width, generator=generator).to(device)
     right = torch.randn(2048, width, generator=generator).to(device)
-    best = {}
+    seconds = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         pair = left.to(dtype), right.to(dtype).T
         times = []
         for _ in range(4):
             started = time.perf_counter()
-            result = pair[0] @ pair[1]
-            float(result[0, 0])
+            product = pair[0] @ pair[1]
+            float(product[0, 0])  # waits for the device
             times.append(time.perf_counter() - started)
-        best[name] = min(times[1:])
-    return "bfloat16" if best["bfloat16"] * 1.2 < best["float32"] else "float32"
-
-
-@contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-    """Ctrl-C sets an event instead of breaking a step in two; a second one stops at once.
-
-    Inside another `stop_signal` it sets both events: a training may be over before it looks at
-    its own, and then the work around it is what has to stop.
-    """
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    old = signal.getsignal(signal.SIGINT)
-
-    def stop(number: int, frame: Any) -> None:
-        stopped.set()
-        signal.signal(signal.SIGINT, old)
-        if callable(old) and getattr(old, "sets_an_event", False):
-            old(number, frame)
-
-    stop.sets_an_event = True  # type: ignore[attr-defined]
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, old)
+        seconds[name] = min(times[1:])  # the first product warms up
+    return "bfloat16" if seconds["bfloat16"] * 1.2 < seconds["float32"] else "float32"

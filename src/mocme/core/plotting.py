@@ -1,4 +1,4 @@
-"""Pictures by matplotlib: imported when one is drawn, and the same picture makes the same file."""
+"""Plots by matplotlib: it is imported when a plot is drawn, and equal plots are equal files."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 
 
 def new_figure(out: Path, **settings: Any) -> Any:
-    """A figure for a file, with the settings of matplotlib's `Figure`.
+    """Create a figure for a file, with the settings of matplotlib's `Figure`.
 
     Raises:
-        ImportError: matplotlib is not installed, with how to install it.
+        ImportError: matplotlib is not installed; the message says how to install it.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            f"{out}: pictures need matplotlib; install it with: pip install 'mocme[pictures]'"
+            f"{out}: plots need matplotlib; install it with: pip install 'mocme[pictures]'"
         ) from error
     return Figure(**settings)
 
 
 def save(figure: Any, out: Path, salt: str, **settings: Any) -> None:
-    """Write a figure; its folder is made.
+    """Write a figure, and create its folder.
 
     Args:
-        salt: of the names that a vector graphic gives its parts: the picture's own name.
+        salt: seed for the ids of elements in an SVG; the name of the plot, for instance.
         settings: of matplotlib's `savefig`.
     """
     import matplotlib

@@ -1,9 +1,11 @@
-"""Parts from tables: a constructor's keyword-only arguments are the schema of its settings.
+"""Build objects from configuration tables: the settings of a class are its schema.
 
-A part is written ``{kind = "ComplEx", ...}``. Its family (an abstract class) lists its kinds in
-``kinds``; ``kind = "package.module:Class"`` names a part of the user's own. An argument whose
-annotation is a family is a part again. Unknown keys, missing keys and wrong types are errors that
-name their path.
+A component is written ``{kind = "ComplEx", ...}``. Its family (an abstract class) lists the classes
+to choose from in ``kinds``; ``kind = "package.module:Class"`` names a class of the user. The other
+keys are the settings of that class: the keyword-only fields of a dataclass, inherited ones
+included, or else the keyword-only arguments of its constructor. A setting whose annotation is a
+family is itself a component. Unknown keys, missing keys and values of the wrong type are errors
+that begin with the path of the setting.
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ C = TypeVar("C", bound="Configurable", covariant=True)
 
 
 class ConfigError(ValueError):
-    """A setting that is not right; the message begins with its path."""
+    """A setting is wrong; the message begins with the path of the setting."""
 
 
-class Configurable(ABC):  # noqa: B024 (a family adds what is abstract)
-    """Something that a configuration can choose and set up.
+class Configurable(ABC):  # noqa: B024 (the families add abstract methods)
+    """A class that a configuration can choose and set up.
 
-    A part that is the default of an argument takes no arguments itself: its class is what
-    `expand` writes out.
+    A component that is the default of a setting is constructed without arguments, because `expand`
+    writes out the defaults of its class.
     """
 
     kinds: ClassVar[tuple[type[Configurable], ...]] = ()
@@ -41,7 +43,7 @@ class Configurable(ABC):  # noqa: B024 (a family adds what is abstract)
 
     @classmethod
     def kind_name(cls) -> str:
-        """What `kind` says in a table to choose this class: by default the name of the class."""
+        """Return the `kind` that chooses this class in a table: by default the class name."""
         return cls.__name__
 
 
@@ -75,16 +77,16 @@ class Spec(Generic[C]):
 
 
 def modules(package: types.ModuleType) -> list[types.ModuleType]:
-    """The modules and packages of a package, imported, in alphabetical order."""
-    names = sorted(found.name for found in pkgutil.iter_modules(package.__path__))
+    """Import the modules and packages in a package, in alphabetical order."""
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
 
 
 def discover(family: type[P], package: types.ModuleType) -> tuple[type[P], ...]:
-    """The concrete classes of a family that the modules of a package define.
+    """Find the concrete classes of a family that the modules of a package define.
 
-    A new kind is a new module: no list has to be changed for it. Names that begin with an
-    underscore and abstract classes are left out.
+    A new kind is a new module; no list needs an entry. Abstract classes and names that begin with
+    an underscore are left out.
     """
     return tuple(
         value
@@ -99,48 +101,58 @@ def discover(family: type[P], package: types.ModuleType) -> tuple[type[P], ...]:
 
 
 def resolve(family: type[P], kind: object, path: str) -> type[P]:
-    """The class that `kind` names within a family (importing a user's own where it has a colon)."""
+    """Find the class that `kind` names; a name with a colon is imported.
+
+    Raises:
+        ConfigError: `kind` is unknown, cannot be imported, or is not a concrete class of `family`.
+    """
     if not isinstance(kind, str):
-        raise ConfigError(f"{path}: needs a kind, one of {_names(family)}")
-    for part in family.kinds:
-        if part.kind_name() == kind:
-            return typing.cast("type[P]", part)
+        raise ConfigError(f"{path}: needs a kind, one of {_kind_names(family)}")
+    for component in family.kinds:
+        if component.kind_name() == kind:
+            return typing.cast("type[P]", component)
     if ":" in kind:
         module, _, name = kind.partition(":")
         try:
-            part = getattr(importlib.import_module(module), name)
-        except Exception as error:  # a module of the user's own may fail in any way
+            component = getattr(importlib.import_module(module), name)
+        except Exception as error:  # importing a module of the user can raise anything
             raise ConfigError(f"{path}.kind: {kind!r} cannot be imported: {error}") from error
-        if not (isinstance(part, type) and issubclass(part, family)):
+        if not (isinstance(component, type) and issubclass(component, family)):
             raise ConfigError(f"{path}.kind: {kind!r} is not a {family.__name__}")
-        if inspect.isabstract(part):
-            missing = ", ".join(sorted(part.__abstractmethods__))
+        if inspect.isabstract(component):
+            missing = ", ".join(sorted(component.__abstractmethods__))
             raise ConfigError(f"{path}.kind: {kind!r} is abstract; it does not define {missing}")
-        return part
-    raise ConfigError(f"{path}.kind: {kind!r} is none of: {_names(family)}")
+        return component
+    raise ConfigError(f"{path}.kind: {kind!r} is none of: {_kind_names(family)}")
 
 
 def build(family: type[P], table: Mapping[str, Any], path: str, *context: Any) -> P:
-    """Make the part that a table describes; `context` are its positional arguments.
+    """Build the component that a table describes.
+
+    Args:
+        context: positional arguments of the constructor, which no table gives.
 
     Raises:
-        ConfigError: with the path of the setting that is wrong.
+        ConfigError: a setting is wrong; the message begins with its path.
     """
-    part = resolve(family, table.get("kind"), path)
-    rest = {key: value for key, value in table.items() if key != "kind"}
-    return construct(part, rest, path, *context)
+    component = resolve(family, table.get("kind"), path)
+    return construct(component, _without_kind(table), path, *context)
 
 
-def construct(part: type[P], table: Mapping[str, Any], path: str, *context: Any) -> P:
-    """Make a part of a known class from its settings."""
-    hints = settings(part)
+def construct(component: type[P], table: Mapping[str, Any], path: str, *context: Any) -> P:
+    """Build an object of a known class from the table of its settings.
+
+    Raises:
+        ConfigError: a setting is wrong, or the constructor raised a ValueError.
+    """
+    hints = settings(component)
     check_keys(table, hints, path)
     arguments = {k: convert(v, hints[k][0], f"{path}.{k}") for k, v in table.items()}
     for key, (_, default) in hints.items():
         if default is inspect.Parameter.empty and key not in arguments:
             raise ConfigError(f"{path}.{key}: is missing")
     try:
-        return part(*context, **arguments)
+        return component(*context, **arguments)
     except ConfigError:
         raise
     except ValueError as error:
@@ -161,39 +173,44 @@ def specify(family: type[P], table: Mapping[str, Any], path: str) -> Spec[P]:
     return Spec(part, **{k: convert(v, hints[k][0], f"{path}.{k}") for k, v in rest.items()})
 
 
-def settings(part: type) -> dict[str, tuple[Any, Any]]:
-    """Settings of a class: name to (annotation, default).
+def settings(component: type) -> dict[str, tuple[Any, Any]]:
+    """Return the settings of a class: name to (annotation, default).
 
-    They are the keyword-only fields of a dataclass, inherited ones first, or else the keyword-only
-    arguments of the constructor.
+    They are the keyword-only arguments of the constructor; for a dataclass that is its keyword-only
+    fields, inherited ones first. A setting without a default has `inspect.Parameter.empty`.
     """
-    if dataclasses.is_dataclass(part):
-        hints = typing.get_type_hints(part)
-        return {
-            field.name: (hints[field.name], _default(field))
-            for field in dataclasses.fields(part)
-            if field.init and field.kw_only
-        }
-    constructor = inspect.getattr_static(part, "__init__")
-    hints = typing.get_type_hints(constructor)
-    signature = inspect.signature(constructor)
-    return {
-        name: (hints.get(name, Any), parameter.default)
-        for name, parameter in signature.parameters.items()
+    # A plain class may inherit from a dataclass and have a constructor of its own; then
+    # `dataclasses.fields` does not describe it, although `is_dataclass` is true.
+    owner = next(base for base in component.__mro__ if "__init__" in vars(base))
+    constructor = vars(owner)["__init__"]
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(constructor).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    fields = {field.name: field for field in vars(owner).get("__dataclass_fields__", {}).values()}
+    # A generated constructor has the annotations of inherited fields as text that only the modules
+    # of their own classes can resolve, so the hints are those of the class.
+    generated = bool(fields) and parameters.keys() <= fields.keys()
+    hints = typing.get_type_hints(owner if generated else constructor)
+    return {
+        name: (hints.get(name, Any), _default(parameter, fields.get(name)))
+        for name, parameter in parameters.items()
     }
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default is not dataclasses.MISSING:
-        return field.default
-    if field.default_factory is not dataclasses.MISSING:
+def _default(parameter: inspect.Parameter, field: dataclasses.Field[Any] | None) -> Any:
+    if field is not None and field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
-    return inspect.Parameter.empty
+    return parameter.default
 
 
 def check_keys(table: Mapping[str, Any], known: Mapping[str, Any], path: str) -> None:
-    """Refuse keys that nothing knows, naming the nearest known one."""
+    """Refuse unknown keys.
+
+    Raises:
+        ConfigError: with the nearest known key, or all of them if none is near.
+    """
     import difflib
 
     for key in table:
@@ -204,10 +221,14 @@ def check_keys(table: Mapping[str, Any], known: Mapping[str, Any], path: str) ->
 
 
 def convert(value: Any, hint: Any, path: str) -> Any:
-    """Check a value of a configuration against an annotation; whole numbers serve as floats.
+    """Check a value of a configuration against an annotation; integers are accepted as floats.
+
+    Returns:
+        The value. Lists become tuples, integers become floats where a float is needed, and tables
+        become objects where a component is needed.
 
     Raises:
-        ConfigError: with `path`, what is needed and what was given.
+        ConfigError: with `path`, the expected type and the value.
     """
     if hint is Any:
         return value
@@ -215,11 +236,7 @@ def convert(value: Any, hint: Any, path: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(value, typing.get_args(hint), path)
     if origin is Literal:
-        choices = typing.get_args(hint)
-        # The type too, for True equals 1.
-        if any(value == choice and type(value) is type(choice) for choice in choices):
-            return value
-        raise ConfigError(f"{path}: {value!r} is none of {', '.join(map(str, choices))}")
+        return _convert_literal(value, typing.get_args(hint), path)
     if origin is Spec:
         family = typing.get_args(hint)[0]
         if isinstance(value, Spec):
@@ -233,29 +250,16 @@ def convert(value: Any, hint: Any, path: str) -> Any:
         inner = typing.get_args(hint)[1]
         return {key: convert(item, inner, f"{path}.{key}") for key, item in value.items()}
     if origin is not None and issubclass(origin, Sequence):
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{path}: must be a list")
-        inner, *others = typing.get_args(hint)
-        if origin is tuple and others != [...]:
-            if len(value) != 1 + len(others):
-                raise ConfigError(f"{path}: must be a list of {1 + len(others)}, not {value!r}")
-            pairs = zip(value, (inner, *others), strict=True)
-        else:
-            pairs = zip(value, [inner] * len(value), strict=True)
-        return tuple(convert(item, h, f"{path}[{n}]") for n, (item, h) in enumerate(pairs))
+        return _convert_sequence(value, hint, path)
     if isinstance(hint, type) and issubclass(hint, Configurable):
-        if isinstance(value, hint):
-            return value
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{path}: must be a table{_needs(hint)}")
-        return build(hint, value, path) if hint.kinds else construct(hint, value, path)
+        return _convert_component(value, hint, path)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, float) and math.isnan(value):
-        raise ConfigError(f"{path}: must be {_word(hint)}, not NaN")
+        raise ConfigError(f"{path}: must be {_type_name(hint)}, not NaN")
     if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
         return value
-    raise ConfigError(f"{path}: must be {_word(hint)}, not {value!r}")
+    raise ConfigError(f"{path}: must be {_type_name(hint)}, not {value!r}")
 
 
 def _convert_union(value: Any, choices: tuple[Any, ...], path: str) -> Any:
@@ -270,21 +274,57 @@ def _convert_union(value: Any, choices: tuple[Any, ...], path: str) -> Any:
             errors.append(error)
     if len(errors) == 1:
         raise errors[0]
-    raise ConfigError(f"{path}: must be {' or '.join(map(_word, choices))}, not {value!r}")
+    raise ConfigError(f"{path}: must be {' or '.join(map(_type_name, choices))}, not {value!r}")
+
+
+def _convert_literal(value: Any, choices: tuple[Any, ...], path: str) -> Any:
+    # The type is compared too, because True equals 1.
+    if any(value == choice and type(value) is type(choice) for choice in choices):
+        return value
+    raise ConfigError(f"{path}: {value!r} is none of {', '.join(map(str, choices))}")
+
+
+def _convert_sequence(value: Any, hint: Any, path: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{path}: must be a list")
+    inner, *others = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple and others != [...]:
+        if len(value) != 1 + len(others):
+            raise ConfigError(f"{path}: must be a list of {1 + len(others)}, not {value!r}")
+        inner_hints = [inner, *others]
+    else:
+        inner_hints = [inner] * len(value)
+    pairs = enumerate(zip(value, inner_hints, strict=True))
+    return tuple(convert(item, item_hint, f"{path}[{n}]") for n, (item, item_hint) in pairs)
+
+
+def _convert_component(value: Any, family: type[Configurable], path: str) -> Configurable:
+    if isinstance(value, family):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path}: must be a table{_needs(family)}")
+    return build(family, value, path) if family.kinds else construct(family, value, path)
 
 
 def expand(family: type[Configurable], table: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The table of a part with every default written out. Absent optional settings stay absent."""
+    """Write out every default in the table of a component; unset optional settings stay absent.
+
+    Raises:
+        ConfigError: a setting is wrong; the message begins with its path.
+    """
     if not family.kinds:
         return expand_settings(family, table, path)
-    part = resolve(family, table.get("kind"), path)
-    rest = {key: value for key, value in table.items() if key != "kind"}
-    return {"kind": table["kind"], **expand_settings(part, rest, path)}
+    component = resolve(family, table.get("kind"), path)
+    return {"kind": table["kind"], **expand_settings(component, _without_kind(table), path)}
 
 
-def expand_settings(part: type, table: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Every setting of a part of a known class, defaults included."""
-    hints = settings(part)
+def expand_settings(component: type, table: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Write out every default in the table of a known class.
+
+    Raises:
+        ConfigError: a setting is wrong; the message begins with its path.
+    """
+    hints = settings(component)
     check_keys(table, hints, path)
     full: dict[str, Any] = {}
     for key, (hint, default) in hints.items():
@@ -297,10 +337,7 @@ def expand_settings(part: type, table: Mapping[str, Any], path: str) -> dict[str
         if isinstance(value, Spec):
             value = value.table()
         if isinstance(value, Configurable):
-            if _plain(value) != _plain(type(value)()):
-                raise ConfigError(f"{path}.{key}: a default part must be made without arguments")
-            named = {"kind": type(value).kind_name()} if type(value).kinds else {}
-            value = {**named, **expand_settings(type(value), {}, f"{path}.{key}")}
+            value = _expand_default(value, f"{path}.{key}")
         elif family is not None and isinstance(value, Mapping):
             value = expand(family, value, f"{path}.{key}")
         else:
@@ -309,7 +346,20 @@ def expand_settings(part: type, table: Mapping[str, Any], path: str) -> dict[str
     return full
 
 
+def _expand_default(component: Configurable, path: str) -> dict[str, Any]:
+    """Write out a component that is the default of a setting."""
+    kind = type(component)
+    if _plain_attributes(component) != _plain_attributes(kind()):
+        raise ConfigError(f"{path}: a default component must be constructed without arguments")
+    return {**({"kind": kind.kind_name()} if kind.kinds else {}), **expand_settings(kind, {}, path)}
+
+
+def _without_kind(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key != "kind"}
+
+
 def _family(hint: Any) -> type[Configurable] | None:
+    """Return the family in an annotation, which may be one choice of a union."""
     if typing.get_origin(hint) is Spec:
         return _family(typing.get_args(hint)[0])
     for choice in (hint, *typing.get_args(hint)):
@@ -318,20 +368,20 @@ def _family(hint: Any) -> type[Configurable] | None:
     return None
 
 
-def _plain(part: Configurable) -> dict[str, Any]:
-    """Attributes of plain types, enough to tell a part with arguments from one without."""
+def _plain_attributes(component: Configurable) -> dict[str, Any]:
+    """Return attributes of plain types, enough to see that a constructor had arguments."""
     plain = (bool, int, float, str, tuple)
-    return {key: value for key, value in vars(part).items() if isinstance(value, plain)}
+    return {key: value for key, value in vars(component).items() if isinstance(value, plain)}
 
 
 def _needs(family: type[Configurable]) -> str:
-    return f" with a kind, one of {_names(family)}" if family.kinds else " of settings"
+    return f" with a kind, one of {_kind_names(family)}" if family.kinds else " of settings"
 
 
-def _names(family: type[Configurable]) -> str:
-    return ", ".join(part.kind_name() for part in family.kinds)
+def _kind_names(family: type[Configurable]) -> str:
+    return ", ".join(component.kind_name() for component in family.kinds)
 
 
-def _word(hint: Any) -> str:
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    return words.get(hint, str(getattr(hint, "__name__", hint)))
+def _type_name(hint: Any) -> str:
+    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+    return names.get(hint, str(getattr(hint, "__name__", hint)))

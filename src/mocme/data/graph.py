@@ -1,8 +1,7 @@
-"""Facts as integers: vocabularies, questions, known answers and the graph itself.
+"""Facts as integer ids: vocabularies, queries, known answers and the graph.
 
-A fact is (head, relation, tail). With R relations, ``r + R`` is the inverse of ``r``; a question
-for a head is therefore a question for a tail of the inverse relation, and only that direction
-exists.
+A fact is (head, relation, tail). With R relations, ``r + R`` is the inverse of ``r``. A query for
+heads is a query for tails of the inverse relation, so there is only one direction of queries.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ SPLITS = ("train", "valid", "test", "known")
 
 
 class UnknownName(ValueError):
-    """A name that a vocabulary does not hold; the message suggests near ones.
+    """A name is not in the vocabulary; the message suggests similar names.
 
     Attributes:
-        near: names that look like it, best first.
-        field: which part of what was asked holds it, where that is told.
+        near: similar names, best first.
+        field: the field of the request that gave the name, empty if unknown.
     """
 
     def __init__(self, message: str, near: Sequence[str] = ()) -> None:
@@ -33,7 +32,10 @@ class UnknownName(ValueError):
 
 
 class Vocabulary:
-    """Names and their ids: the id of a name is its place in the sequence.
+    """Names and their ids: the id of a name is its position.
+
+    Args:
+        what: what a name denotes, for error messages.
 
     Raises:
         ValueError: a name occurs twice.
@@ -44,9 +46,9 @@ class Vocabulary:
         self.what = what
         self._ids = {name: index for index, name in enumerate(self.names)}
         if len(self._ids) != len(self.names):
-            places = enumerate(self.names)
-            double = next(name for place, name in places if self._ids[name] != place)
-            raise ValueError(f"the {what} name {double!r} occurs twice in a vocabulary")
+            positions = enumerate(self.names)
+            repeated = next(name for index, name in positions if self._ids[name] != index)
+            raise ValueError(f"the {what} name {repeated!r} occurs twice in a vocabulary")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,31 +63,31 @@ class Vocabulary:
         return name in self._ids
 
     def get(self, name: str) -> int | None:
-        """The id of a name, or None."""
+        """Return the id of a name, or None if it is unknown."""
         return self._ids.get(name)
 
     def find(self, names: Iterable[str]) -> list[int | None]:
-        """The ids of many names, None where there is none."""
+        """Return the ids of several names, None for each unknown name."""
         return list(map(self._ids.get, names))
 
     def id(self, name: str) -> int:
-        """The id of a name.
+        """Return the id of a name.
 
         Raises:
-            UnknownName: naming up to three near matches.
+            UnknownName: with up to three similar names.
         """
-        found = self._ids.get(name)
-        if found is None:
+        index = self._ids.get(name)
+        if index is None:
             near = self.suggest(name)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise UnknownName(f"there is no {self.what} named {name!r} in the graph{hint}", near)
-        return found
+        return index
 
     def suggest(self, name: str, count: int = 3) -> list[str]:
-        """Up to `count` names that look most like `name`, best first."""
+        """Return up to `count` names most similar to `name`, best first."""
         from rapidfuzz import fuzz, process, utils
 
-        found = process.extract(
+        matches = process.extract(
             name,
             self.names,
             scorer=fuzz.WRatio,
@@ -93,13 +95,13 @@ class Vocabulary:
             limit=count,
             score_cutoff=60,
         )
-        return [match for match, _, _ in found]
+        return [match for match, _, _ in matches]
 
     def digest(self) -> str:
-        """SHA-256 of the names in order, each ended by a line feed (as in entities.txt).
+        """Return the SHA-256 of the names in order, each followed by a line feed (entities.txt).
 
-        Where a name holds a line feed itself, two lists could share that digest. Then each name is
-        preceded by its length instead, after an empty name, which no file of names can hold.
+        If a name contains a line feed, that would not be unique. Then each name is preceded by its
+        length instead, after an empty name, which a file of names cannot contain.
         """
         total = hashlib.sha256()
         if any("\n" in name for name in self.names):
@@ -115,7 +117,7 @@ class Vocabulary:
 
 @dataclass(frozen=True, eq=False)
 class Queries:
-    """B questions (head, relation, ?); relations may be inverse ones."""
+    """B queries (head, relation, ?); a relation may be an inverse one."""
 
     head: Int[Tensor, " B"]
     relation: Int[Tensor, " B"]
@@ -127,35 +129,39 @@ class Queries:
         return Queries(self.head[index], self.relation[index])
 
     def to(self, device: torch.device | str) -> Queries:
-        """The same questions on another device."""
+        """Copy the queries to another device."""
         return Queries(self.head.to(device), self.relation.to(device))
 
 
 def distinct(facts: Int[Tensor, "n 3"]) -> Int[Tensor, "m 3"]:
-    """Distinct facts in ascending order of head, relation and tail.
-
-    Sorting one number a fact takes a twentieth of the time that sorting rows takes.
-    """
+    """Return the distinct facts in ascending order of head, relation and tail."""
     if not len(facts):
         return facts
+    # One key per fact sorts about twenty times as fast as rows do, but must fit into 63 bits.
     _, relations, tails = (facts.max(0).values + 1).tolist()
     if int(facts[:, 0].max() + 1) * relations * tails >= 2**63:
         rows: Tensor = torch.unique(facts, dim=0)
         return rows
     keys = torch.unique((facts[:, 0] * relations + facts[:, 1]) * tails + facts[:, 2])
-    pairs = keys // tails
-    return torch.stack([pairs // relations, pairs % relations, keys % tails], 1)
+    queries = keys // tails
+    return torch.stack([queries // relations, queries % relations, keys % tails], 1)
 
 
 class AnswerIndex:
-    """Distinct questions, sorted, and the answers of each (compressed sparse rows)."""
+    """The distinct queries of some facts, sorted, with their answers as compressed sparse rows.
+
+    Attributes:
+        queries: Q distinct queries, ascending by relation, then head.
+        answers: the answers of all queries, ascending within each query.
+        offsets: (Q + 1,) where the answers of each query begin in `answers`.
+    """
 
     def __init__(self, facts: Int[Tensor, "n 3"]) -> None:
-        """Index directed facts (head, relation, tail); repeated ones count once."""
+        """Index directed facts (head, relation, tail); duplicates count once."""
         facts = distinct(facts)
         self._span = int(facts[:, 0].max()) + 1 if len(facts) else 1
         keys = facts[:, 1] * self._span + facts[:, 0]
-        # Stable, so that the answers of a question stay in ascending order.
+        # A stable sort keeps the answers of each query in ascending order.
         keys, order = torch.sort(keys, stable=True)
         self._keys, counts = torch.unique_consecutive(keys, return_counts=True)
         self.answers = facts[order, 2].contiguous()
@@ -167,47 +173,49 @@ class AnswerIndex:
         return len(self._keys)
 
     def rows(self, index: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
-        """Answers of the questions at `index`, as pairs.
+        """Return the answers of the queries at `index`, as pairs.
 
         Returns:
-            place (n,), which position of `index` an answer belongs to, ascending; answers (n,).
+            positions (n,) in `index`, ascending, and the answers (n,) that belong to them.
         """
         start = self.offsets[index]
         counts = self.offsets[index + 1] - start
-        place = torch.repeat_interleave(torch.arange(len(index)), counts)
+        positions = torch.repeat_interleave(torch.arange(len(index)), counts)
         first = torch.cumsum(counts, 0) - counts
-        within = torch.arange(len(place)) - first[place]
-        return place, self.answers[start[place] + within]
+        rank = torch.arange(len(positions)) - first[positions]
+        return positions, self.answers[start[positions] + rank]
 
     def lookup(self, queries: Queries) -> tuple[Tensor, Tensor]:
-        """Known answers of any questions, as pairs (place in `queries`, answer)."""
+        """Return the known answers of any queries, as pairs (position in `queries`, answer)."""
         if not len(self):
             return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
         keys = queries.relation * self._span + queries.head
-        spot = torch.searchsorted(self._keys, keys).clamp_(max=len(self) - 1)
-        found = (self._keys[spot] == keys) & (queries.head < self._span)
-        where = found.nonzero().flatten()
-        place, answers = self.rows(spot[where])
-        return where[place], answers
+        index = torch.searchsorted(self._keys, keys).clamp_(max=len(self) - 1)
+        # A head beyond the span would have the key of another relation.
+        known = (self._keys[index] == keys) & (queries.head < self._span)
+        asked = known.nonzero().flatten()
+        positions, answers = self.rows(index[asked])
+        return asked[positions], answers
 
 
-def _none() -> Int[Tensor, "0 3"]:
+def _no_facts() -> Int[Tensor, "0 3"]:
     return torch.empty(0, 3, dtype=torch.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A multi-modal knowledge graph: names, facts by split, and where its modalities lie.
+    """A multi-modal knowledge graph: names, facts by split, and declarations of its modalities.
 
     Attributes:
-        splits: split name to (n, 3) int64 distinct facts. `known` holds facts that are true but
-            neither trained on nor asked for: they only hide right answers from a ranking.
-        modalities: what the graph declares of its modalities (a table per name, see
-            `mocme.data.modality`), read when a training asks for them.
-        encode: which of them `mocme encode` makes of raw files, and how.
-        listed: whether a list of names gave the entities their ids, not the order of facts.
-        notes: what a reader should know of how it was read (rejects, duplicates), a line each.
-        rejected: facts that reviewers found wrong (`mocme.data.reviewed`).
+        splits: split name to (n, 3) int64 distinct facts. `known` has true facts that are neither
+            trained on nor ranked; they only filter correct answers out of a ranking.
+        modalities: the ``[modalities.NAME]`` tables of the graph, one per name (see
+            `mocme.data.features.sources`); the files are read when a training needs them.
+        encode: the ``[encode.NAME]`` tables: modalities that `mocme encode` makes from raw files.
+        inputs: the files that were read, with their digests.
+        listed: whether the entity ids come from a list of names, not from the order of the facts.
+        notes: notes on how the graph was read (rejects, duplicates), one line each.
+        rejected: facts that reviewers rejected (`mocme.data.reviews.apply_reviews`).
     """
 
     entities: Vocabulary
@@ -220,7 +228,7 @@ class Graph:
     inputs: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     listed: bool = False
-    rejected: Int[Tensor, "x 3"] = field(default_factory=_none)
+    rejected: Int[Tensor, "x 3"] = field(default_factory=_no_facts)
 
     def __post_init__(self) -> None:
         for split, facts in (*self.splits.items(), ("rejected", self.rejected)):
@@ -229,11 +237,11 @@ class Graph:
             if facts.ndim != 2 or facts.shape[1] != 3:
                 raise ValueError(f"split {split!r} has shape {tuple(facts.shape)}, not (n, 3)")
             if facts.dtype != torch.int64:
-                raise ValueError(f"split {split!r} holds {facts.dtype}, not int64 ids")
+                raise ValueError(f"split {split!r} has the type {facts.dtype}, not int64 ids")
             limit = torch.tensor([self.num_entities, self.num_relations, self.num_entities])
             if bool(((facts < 0) | (facts >= limit)).any()):
                 raise ValueError(
-                    f"split {split!r} holds ids outside the {self.num_entities} entities and "
+                    f"split {split!r} has ids outside the {self.num_entities} entities and "
                     f"{self.num_relations} relations"
                 )
 
@@ -253,50 +261,50 @@ class Graph:
         return len(self.relations)
 
     def facts(self, *splits: str) -> Int[Tensor, "n 3"]:
-        """Distinct facts of some splits together (of all, when none is named)."""
+        """Return the distinct facts of the union of some splits (by default, of all)."""
         chosen = [self.splits[s] for s in splits or tuple(self.splits) if s in self.splits]
         if not chosen:
-            return torch.empty(0, 3, dtype=torch.int64)
+            return _no_facts()
         return distinct(torch.cat(chosen))
 
     def directed(self, *splits: str) -> Int[Tensor, "n 3"]:
-        """Facts of some splits in both directions: (h, r, t) and (t, r + R, h)."""
-        return self._both(self.facts(*splits))
+        """Return the facts of some splits in both directions: (h, r, t) and (t, r + R, h)."""
+        return self._both_directions(self.facts(*splits))
 
     def refusals(self) -> Int[Tensor, "n 3"]:
-        """What is rejected, in both directions."""
-        return self._both(distinct(self.rejected))
+        """Return the rejected facts in both directions."""
+        return self._both_directions(distinct(self.rejected))
 
-    def _both(self, facts: Int[Tensor, "n 3"]) -> Int[Tensor, "m 3"]:
+    def _both_directions(self, facts: Int[Tensor, "n 3"]) -> Int[Tensor, "m 3"]:
         head, relation, tail = facts.unbind(1)
         inverse = torch.stack([tail, relation + self.num_relations, head], 1)
         return torch.cat([facts, inverse])
 
     def answers(self, *splits: str) -> AnswerIndex:
-        """Known answers of every question that some splits answer."""
+        """Index the answers that some splits (by default, all) give to their queries."""
         return AnswerIndex(self.directed(*splits))
 
     def linked(self) -> Bool[Tensor, " N"]:
-        """Which entities occur in a training fact."""
-        seen = torch.zeros(self.num_entities, dtype=torch.bool)
+        """Return a mask of the entities that occur in a training fact."""
+        linked = torch.zeros(self.num_entities, dtype=torch.bool)
         train = self.facts("train")
-        seen[train[:, 0]] = True
-        seen[train[:, 2]] = True
-        return seen
+        linked[train[:, 0]] = True
+        linked[train[:, 2]] = True
+        return linked
 
     def reflexive(self) -> Int[Tensor, " r"]:
-        """Relations of which some fact, of any split, is between an entity and itself."""
+        """Return the relations with a fact, in any split, between an entity and itself."""
         head, relation, tail = self.facts().unbind(1)
-        found: Tensor = torch.unique(relation[head == tail])
-        return found
+        relations: Tensor = torch.unique(relation[head == tail])
+        return relations
 
     def training_view(self) -> Graph:
-        """The same graph without anything that a training may not see."""
-        kept = {s: facts for s, facts in self.splits.items() if s in ("train", "valid")}
-        return replace(self, splits=kept)
+        """Return the graph with train and valid only: the splits that a training may see."""
+        visible = {s: facts for s, facts in self.splits.items() if s in ("train", "valid")}
+        return replace(self, splits=visible)
 
     def digest(self) -> str:
-        """SHA-256 over names and facts, the same for the same graph however it was stored."""
+        """Return the SHA-256 of names and facts; it does not depend on the storage format."""
         total = hashlib.sha256()
         total.update((self.entities.digest() + self.relations.digest()).encode())
         for split in SPLITS:

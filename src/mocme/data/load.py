@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from mocme.data.benchmarks import registry
+from mocme.data.benchmarks.registry import Benchmark, Version
 from mocme.data.graph import Graph
 from mocme.data.ingest.reader import RATIOS, read_path
 from mocme.data.quality.raw_rows import RawGraph
-from mocme.data.reviewed import reviewed
-
-Version = Literal["repaired", "as-published"]
+from mocme.data.reviews import apply_reviews
 
 
 def load(
@@ -27,60 +25,64 @@ def load(
 
     Args:
         data: ``"atlas"`` (the embedded data set); the name of a published benchmark that has been
-            fetched (or lies in the folder ``MOCME_DATA``); a folder with ``train.tsv`` and, where
-            there are any, ``valid.tsv``, ``test.tsv``, ``known.tsv``, ``entities.txt``,
-            ``relations.txt`` and ``graph.toml``; an OpenKE folder; or one file of facts, split here
-            by `ratios`. Facts may be in any known format (`mocme.data.formats.registry`). A file
-            that holds lines but not one fact is an error, and so is a train split without a fact.
-        ratios: shares of train, valid and test, for a single file only.
+            fetched (or is in the folder ``MOCME_DATA``); a folder with ``train.tsv`` and,
+            optionally, ``valid.tsv``, ``test.tsv``, ``known.tsv``, ``entities.txt``,
+            ``relations.txt`` and ``graph.toml``; an OpenKE folder; or one file of facts, which is
+            split by `ratios`. Facts may be in any known format (`mocme.data.formats.registry`). A
+            file with lines but without a fact is an error, and so is a train split without a fact.
+        ratios: fractions of train, valid and test, for a single file only.
         seed: of that split.
         version: of a benchmark by name: ``repaired``, without the defects of its splits (the
             default), or ``as-published``.
-        reviews: decisions of ``mocme serve``: accepted facts join train, rejected ones become hard
-            negatives (see `mocme.data.reviewed`).
+        reviews: decisions of ``mocme serve``: accepted facts are added to train, rejected ones
+            become hard negatives (see `mocme.data.reviews`).
 
     Raises:
         ValueError: with the file, the line and the remedy.
     """
-    if version is not None and _is_path(data):
-        raise ValueError(f"{data}: has no versions; version is for a benchmark that is named")
     if _is_path(data):
-        graph = read_path(data, ratios, seed)[0]
+        if version is not None:
+            raise ValueError(f"{data}: has no versions; version is for a benchmark by name")
+        graph, _ = read_path(data, ratios, seed)
     else:
-        benchmark, folder = _benchmark(str(data), version or "repaired")
-        graph = _titled(read_path(folder)[0], benchmark, folder)
-    return graph if reviews is None else reviewed(graph, reviews)
+        benchmark, folder = _find_benchmark(str(data), version or "repaired")
+        graph = _with_notes(read_path(folder)[0], benchmark, folder)
+    return graph if reviews is None else apply_reviews(graph, reviews)
 
 
 def load_raw(data: str | Path) -> RawGraph:
-    """Read what `load` reads and keep repeated rows; a benchmark is read as published.
+    """Read a graph as `load` does and keep repeated rows; a benchmark is read as published.
 
     Raises:
         ValueError: as `load` does.
     """
     if _is_path(data):
         return RawGraph.read(data)
-    benchmark, folder = _benchmark(str(data), "as-published")
-    released = RawGraph.read(folder)
-    return replace(released, graph=_titled(released.graph, benchmark, folder))
+    benchmark, folder = _find_benchmark(str(data), "as-published")
+    raw = RawGraph.read(folder)
+    return replace(raw, graph=_with_notes(raw.graph, benchmark, folder))
 
 
 def _is_path(data: str | Path) -> bool:
     return data == "atlas" or Path(data).exists()
 
 
-def _benchmark(name: str, version: str) -> tuple[registry.Benchmark, Path]:
-    """A benchmark and its folder, where neither a folder nor a file has this name."""
+def _find_benchmark(name: str, version: Version) -> tuple[Benchmark, Path]:
+    """The benchmark of a name, and its folder.
+
+    Raises:
+        ValueError: there is none, or it is not on this machine.
+    """
     benchmark = registry.get(name)
     if benchmark is None:
-        near = registry.suggest(name)
-        hint = f", or a benchmark: {', '.join(near)}" if near else ""
+        similar = registry.suggest(name)
+        hint = f", or a benchmark: {', '.join(similar)}" if similar else ""
         raise ValueError(
             f"{name}: there is no such folder or file; give a folder with train.tsv in it{hint}"
         )
     return benchmark, registry.locate(benchmark.name, version)
 
 
-def _titled(graph: Graph, benchmark: registry.Benchmark, folder: Path) -> Graph:
-    """The graph of a benchmark, with its published name and its notes."""
+def _with_notes(graph: Graph, benchmark: Benchmark, folder: Path) -> Graph:
+    """The graph with the published name and the notes of its benchmark."""
     return replace(graph, name=benchmark.name, notes=[*benchmark.notes(folder), *graph.notes])

@@ -1,8 +1,8 @@
 """Modalities: what entities have besides links, as data by name.
 
-A modality is dense (`Modality`: one vector for each entity that has it), a set of tokens
-(`Tokens`: words, bins, codes) or a set of pairs (`Pairs`: which entity's text names which other).
-Code never asks what a modality is called.
+A modality is dense (`Modality`: one vector for each entity that has it), sets of tokens (`Tokens`:
+words, bins, codes) or pairs of entities (`Pairs`: whose text names whom). No code depends on the
+name of a modality.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from mocme.core.registry import ConfigError
 from mocme.data.strings import EntityTexts
 
 FORMAT = "mocme-modality-1"
-# Where what `mocme encode` makes lies, below the graph's folder or one that is named instead.
+# The folder of encoded modalities, below the folder of the graph or of `--features`.
 ENCODED = "encoded"
-# What a file of a modality says of itself; the rest of its metadata is provenance.
+# Metadata that describes the file itself; the other metadata is provenance.
 RESERVED = ("format", "vocabulary", "entities", "basis")
 
-# A name becomes part of a file's name and of a parameter's name.
+# A name becomes part of file names and of parameter names.
 NAME = re.compile(r"[\w-]{1,40}")
 TAKEN = {"structure": "is the modality every graph has", "default": "stands for all modalities"}
 
 
 def check_name(name: str, path: str) -> None:
-    """Refuse what cannot be the name of a modality.
+    """Check the name of a modality.
 
     Raises:
-        ConfigError: with `path`.
+        ConfigError: the name is reserved or has other characters; the message begins with `path`.
     """
     if name in TAKEN:
         raise ConfigError(f"{path}: {name} {TAKEN[name]}; choose another name")
@@ -47,18 +47,22 @@ def check_name(name: str, path: str) -> None:
 
 
 def encoded_path(name: str) -> str:
-    """The file of an encoded modality, from the folder that holds all of them."""
+    """Return the path of an encoded modality, relative to the folder of the graph."""
     return f"{ENCODED}/{name}.safetensors"
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Modality:
-    """One vector for each of the n entities that have it, out of N.
+    """Dense vectors of n entities out of N.
 
     Attributes:
+        values: one vector of width F per entity.
         rows: ids of these entities, ascending.
-        provenance: where the values come from, for people; no part of the digest.
+        provenance: where the values come from, for people; not part of the digest.
+
+    Raises:
+        ValueError: shapes, types or ids are wrong, or a value is NaN or infinite in float32.
     """
 
     values: Float[Tensor, "n F"]
@@ -69,17 +73,17 @@ class Modality:
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.rows.ndim != 1 or len(self.values) != len(self.rows):
             shapes = f"{tuple(self.values.shape)} with rows of shape {tuple(self.rows.shape)}"
-            raise ValueError(f"values of shape {shapes}; needed are (n, F) and (n,)")
+            raise ValueError(f"values of shape {shapes}; required are (n, F) and (n,)")
         if not self.values.is_floating_point():
             raise ValueError(f"values are {self.values.dtype}; they must be floating point")
         _check_ids(self.rows, self.num_entities, "entity rows", distinct=True)
-        # In float32, because that is how a model reads them.
+        # In float32, the type in which a model reads them.
         finite = torch.isfinite(self.values.float()).all(1)
         if not bool(finite.all()):
             bad = int((~finite).sum())
             raise ValueError(
-                f"{bad} vectors hold NaN or infinity (in float32), the first that of entity "
-                f"{int(self.rows[int(finite.int().argmin())])}; leave those entities out instead"
+                f"{bad} vectors contain NaN or infinity (in float32), first that of entity "
+                f"{int(self.rows[int(finite.int().argmin())])}; leave these entities out instead"
             )
 
     @property
@@ -87,20 +91,18 @@ class Modality:
         return self.values.shape[1]
 
     def present(self) -> Bool[Tensor, " N"]:
-        """Which entities have it."""
-        mask = torch.zeros(self.num_entities, dtype=torch.bool)
-        mask[self.rows] = True
-        return mask
+        """Return a mask of the entities that have a vector."""
+        return entity_mask(self.num_entities, self.rows)
 
     def digest(self) -> str:
-        """SHA-256 of ids and values."""
+        """Return the SHA-256 of ids and values."""
         total = hashlib.sha256(self.rows.numpy().tobytes())
         total.update(str((self.values.dtype, tuple(self.values.shape))).encode())
         total.update(self.values.contiguous().view(torch.uint8).numpy().tobytes())
         return total.hexdigest()
 
     def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Tensors and metadata, as a safetensors file holds them."""
+        """Return tensors and metadata for a safetensors file."""
         tensors = {"values": self.values.contiguous(), "rows": self.rows.contiguous()}
         return tensors, {**described(self.provenance), "format": FORMAT}
 
@@ -108,11 +110,15 @@ class Modality:
 @final
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """A set of tokens for each entity, as pairs sorted by entity, then token.
+    """A set of tokens for each entity, as n pairs sorted by entity, then token.
 
     Attributes:
-        vocabulary: the tokens; the id of a token is its place.
-        entity, token: the pairs, distinct.
+        vocabulary: the tokens; the id of a token is its position.
+        entity, token: the ids of the distinct pairs.
+        provenance: where the tokens come from, for people; not part of the digest.
+
+    Raises:
+        ValueError: shapes or ids are wrong, or a token is twice in the vocabulary.
     """
 
     vocabulary: tuple[str, ...]
@@ -124,30 +130,28 @@ class Tokens:
     def __post_init__(self) -> None:
         if self.entity.ndim != 1 or self.entity.shape != self.token.shape:
             shapes = f"{tuple(self.entity.shape)} and {tuple(self.token.shape)}"
-            raise ValueError(f"pairs of shapes {shapes}; an entity belongs to each token")
+            raise ValueError(f"pairs of shapes {shapes}; each token needs one entity")
         if len(set(self.vocabulary)) != len(self.vocabulary):
-            raise ValueError("a vocabulary of tokens holds one of them twice")
+            raise ValueError("a vocabulary contains a token twice")
         size = len(self.vocabulary)
         if len(self.token) and not 0 <= int(self.token.min()) <= int(self.token.max()) < size:
-            raise ValueError(f"token ids must lie within 0 .. {size - 1}")
+            raise ValueError(f"token ids must be within 0 .. {size - 1}")
         _check_ids(self.entity, self.num_entities, "entities of tokens")
         if bool(((self.entity * size + self.token).diff() <= 0).any()):
             raise ValueError("pairs of entity and token must ascend, each pair once")
 
     def present(self) -> Bool[Tensor, " N"]:
-        """Which entities have a token."""
-        mask = torch.zeros(self.num_entities, dtype=torch.bool)
-        mask[self.entity] = True
-        return mask
+        """Return a mask of the entities that have a token."""
+        return entity_mask(self.num_entities, self.entity)
 
     def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Tensors and metadata, as a safetensors file holds them."""
+        """Return tensors and metadata for a safetensors file."""
         vocabulary = json.dumps(self.vocabulary)
         metadata = {**described(self.provenance), "format": FORMAT, "vocabulary": vocabulary}
         return {"entity": self.entity.contiguous(), "token": self.token.contiguous()}, metadata
 
     def digest(self) -> str:
-        """SHA-256 of vocabulary and pairs."""
+        """Return the SHA-256 of vocabulary and pairs."""
         total = hashlib.sha256(json.dumps(self.vocabulary).encode())
         total.update(self.entity.numpy().tobytes() + self.token.numpy().tobytes())
         return total.hexdigest()
@@ -156,60 +160,66 @@ class Tokens:
 @final
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """What pairs were made of, and how, so that those of another entity are made alike.
+    """How pairs were built and from what, so that pairs of new entities can be built alike.
 
     Attributes:
-        way: one of `mocme.data.pairs.build.WAYS`.
-        settings: of the way; a JSON value each.
-        texts: what was read of entities, by what it was read as (``names``, ``texts``).
-        vectors: what was compared, where that is vectors of no dense modality beside the pairs.
-        modality: the dense modality beside the pairs whose vectors were compared.
+        method: a key of `mocme.data.pairs.build.METHODS`.
+        settings: settings of the method, JSON values by name.
+        texts: the names and texts that were read, by role (``names``, ``texts``).
+        vectors: the vectors that were compared, if no dense modality has them.
+        modality: the dense modality with the vectors that were compared.
     """
 
-    way: str
+    method: str
     settings: Mapping[str, Any]
     texts: Mapping[str, EntityTexts] = field(default_factory=dict)
     vectors: Modality | None = None
     modality: str | None = None
 
     def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Tensors and metadata, to lie beside those of the pairs."""
+        """Return tensors and metadata to store with those of the pairs."""
         tensors: dict[str, Tensor] = {}
-        for name, own in self.texts.items():
-            tensors |= own.packed(f"basis/{name}/")
+        for role, texts in self.texts.items():
+            tensors |= texts.packed(f"basis/{role}/")
         if self.vectors is not None:
-            tensors |= {f"basis/{name}": own for name, own in self.vectors.packed()[0].items()}
-        about = {"way": self.way, "settings": dict(self.settings), "modality": self.modality}
-        return tensors, {"basis": json.dumps({**about, "texts": list(self.texts)})}
+            packed, _ = self.vectors.packed()
+            tensors |= {f"basis/{name}": tensor for name, tensor in packed.items()}
+        fields = {"way": self.method, "settings": dict(self.settings), "modality": self.modality}
+        return tensors, {"basis": json.dumps({**fields, "texts": list(self.texts)})}
 
     @staticmethod
     def unpacked(
         tensors: Mapping[str, Tensor], metadata: Mapping[str, str], num_entities: int
     ) -> Basis | None:
-        """What `packed` gave; None where it is not kept."""
+        """Restore what `packed` returned; None if the file has no basis."""
         if "basis" not in metadata:
             return None
-        about, vectors = json.loads(metadata["basis"]), None
+        fields, vectors = json.loads(metadata["basis"]), None
         if "basis/values" in tensors:
             values, rows = tensors["basis/values"], tensors["basis/rows"]
             vectors = Modality(values, rows, num_entities, described(metadata))
-        texts = {name: EntityTexts.unpacked(tensors, f"basis/{name}/") for name in about["texts"]}
-        return Basis(about["way"], about["settings"], texts, vectors, about["modality"])
+        texts = {role: EntityTexts.unpacked(tensors, f"basis/{role}/") for role in fields["texts"]}
+        return Basis(fields["way"], fields["settings"], texts, vectors, fields["modality"])
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pairs of entities that their content connects: no facts, but a ground to expect some.
+    """Pairs of entities that their content connects: evidence for facts, not facts themselves.
 
-    A pair has a kind, for instance "mentions" (the head's text holds the tail's name) or "similar".
+    A pair has a kind, for instance "mentions" (the head's text contains the tail's name) or
+    "similar".
 
     Attributes:
-        kinds: what connects a pair; the id of a kind is its place.
-        kind, head, tail: the pairs, distinct, ascending by kind, then head, then tail; no entity
-            is paired with itself.
-        basis: what they were made of; None where that is not known, or is not what they are made
-            of any more (a control). No part of the digest.
+        kinds: names of the kinds; the id of a kind is its position.
+        kind, head, tail: ids of n distinct pairs, ascending by kind, then head, then tail; no
+            entity is paired with itself.
+        provenance: where the pairs come from, for people; not part of the digest.
+        basis: how the pairs were built; None if that is unknown or no longer true (after an
+            ablation). Not part of the digest.
+
+    Raises:
+        ValueError: shapes, types, ids or their order are wrong, or a kind is named twice.
     """
 
     kinds: tuple[str, ...]
@@ -223,41 +233,38 @@ class Pairs:
     def __post_init__(self) -> None:
         if self.kind.ndim != 1 or not self.kind.shape == self.head.shape == self.tail.shape:
             shapes = ", ".join(str(tuple(x.shape)) for x in (self.kind, self.head, self.tail))
-            raise ValueError(f"kinds, heads and tails of shapes {shapes}; needed is (n,) for all")
+            raise ValueError(f"kinds, heads and tails of shapes {shapes}; all must be (n,)")
         if len(set(self.kinds)) != len(self.kinds):
-            raise ValueError("a kind of pairs is given twice")
+            raise ValueError("a kind of pairs is named twice")
         _check_ids(self.kind, len(self.kinds), "kinds of pairs")
         size = self.num_entities
         for ids, what in ((self.head, "heads"), (self.tail, "tails")):
             if ids.dtype != torch.int64:
                 raise ValueError(f"{what} of pairs are {ids.dtype}; they must be int64 ids")
             if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < size:
-                raise ValueError(f"{what} of pairs must lie within 0 .. {size - 1}")
+                raise ValueError(f"{what} of pairs must be within 0 .. {size - 1}")
         if bool((((self.kind * size + self.head) * size + self.tail).diff() <= 0).any()):
             raise ValueError("pairs must ascend by kind, head and tail, each pair once")
         if bool((self.head == self.tail).any()):
             raise ValueError("an entity is paired with itself")
 
     def present(self) -> Bool[Tensor, " N"]:
-        """Which entities are in a pair."""
-        mask = torch.zeros(self.num_entities, dtype=torch.bool)
-        mask[self.head] = True
-        mask[self.tail] = True
-        return mask
+        """Return a mask of the entities that are in a pair."""
+        return entity_mask(self.num_entities, self.head, self.tail)
 
     def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Tensors and metadata, as a safetensors file holds them."""
+        """Return tensors and metadata for a safetensors file."""
         kinds = json.dumps(self.kinds)
         metadata = {**described(self.provenance), "format": FORMAT, "vocabulary": kinds}
         columns = {"kind": self.kind, "head": self.head, "tail": self.tail}
         tensors = {name: ids.contiguous() for name, ids in columns.items()}
         if self.basis is None:
             return tensors, metadata
-        more, about = self.basis.packed()
-        return tensors | more, metadata | about
+        basis_tensors, basis_metadata = self.basis.packed()
+        return tensors | basis_tensors, metadata | basis_metadata
 
     def digest(self) -> str:
-        """SHA-256 of kinds and pairs."""
+        """Return the SHA-256 of kinds and pairs."""
         total = hashlib.sha256(json.dumps(self.kinds).encode())
         for ids in (self.kind, self.head, self.tail):
             total.update(ids.numpy().tobytes())
@@ -269,7 +276,11 @@ AnyModality = Modality | Tokens | Pairs
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """All modalities of a graph, each by name: dense ones, token sets and pairs of entities."""
+    """All modalities of a graph by name: dense ones, token sets and pairs of entities.
+
+    Attributes:
+        notes: notes on how the modalities were read, one line each.
+    """
 
     dense: Mapping[str, Modality] = field(default_factory=dict)
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
@@ -277,12 +288,12 @@ class Features:
     notes: Sequence[str] = ()
 
     @staticmethod
-    def of(found: Mapping[str, AnyModality], notes: Sequence[str] = ()) -> Features:
-        """Modalities by name, sorted into the three sorts."""
+    def of(modalities: Mapping[str, AnyModality], notes: Sequence[str] = ()) -> Features:
+        """Group modalities into the three types."""
         return Features(
-            {name: m for name, m in found.items() if isinstance(m, Modality)},
-            {name: m for name, m in found.items() if isinstance(m, Tokens)},
-            {name: m for name, m in found.items() if isinstance(m, Pairs)},
+            {name: m for name, m in modalities.items() if isinstance(m, Modality)},
+            {name: m for name, m in modalities.items() if isinstance(m, Tokens)},
+            {name: m for name, m in modalities.items() if isinstance(m, Pairs)},
             notes,
         )
 
@@ -291,42 +302,42 @@ class Features:
         return list(self.all())
 
     def present(self) -> dict[str, Bool[Tensor, " N"]]:
-        """Presence by modality name."""
+        """Return the mask of the entities that have each modality, by name."""
         return {name: modality.present() for name, modality in self.all().items()}
 
     def digest(self) -> str:
-        """SHA-256 over all of them by name."""
-        found = self.all()
-        parts = [f"{name}:{found[name].digest()}" for name in sorted(found)]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        """Return the SHA-256 of the digests of all modalities by name."""
+        modalities = self.all()
+        lines = [f"{name}:{modalities[name].digest()}" for name in sorted(modalities)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def all(self) -> dict[str, AnyModality]:
-        """Every modality by name."""
+        """Return every modality by name."""
         return {**self.dense, **self.tokens, **self.pairs}
 
 
 def unpacked(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], num_entities: int
 ) -> AnyModality:
-    """The modality whose `packed` these are."""
-    rest = described(metadata)
+    """Restore the modality of which `packed` returned these tensors and metadata."""
+    provenance = described(metadata)
     if "tail" in tensors:
         kinds = tuple(json.loads(metadata["vocabulary"]))
         kind, head, tail = tensors["kind"], tensors["head"], tensors["tail"]
         basis = Basis.unpacked(tensors, metadata, num_entities)
-        return Pairs(kinds, kind, head, tail, num_entities, rest, basis)
-    # The tensors decide: a dense file may well describe a vocabulary of its own.
+        return Pairs(kinds, kind, head, tail, num_entities, provenance, basis)
+    # The tensors decide the type, because a dense file may have metadata called "vocabulary".
     if "token" in tensors:
         vocabulary = tuple(json.loads(metadata["vocabulary"]))
-        return Tokens(vocabulary, tensors["entity"], tensors["token"], num_entities, rest)
-    return Modality(tensors["values"], tensors["rows"], num_entities, rest)
+        return Tokens(vocabulary, tensors["entity"], tensors["token"], num_entities, provenance)
+    return Modality(tensors["values"], tensors["rows"], num_entities, provenance)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file; the tensors are memory-mapped, private to this process.
+    """Read tensors and metadata; the tensors are memory-mapped, copy on write.
 
     Raises:
-        ValueError: the file is absent, truncated or not safetensors.
+        ValueError: the file is missing, truncated or not safetensors.
     """
     from safetensors import SafetensorError
 
@@ -338,8 +349,20 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path}: cannot be read as safetensors: {error}") from error
 
 
+def entity_mask(num_entities: int, *ids: Int[Tensor, " n"]) -> Bool[Tensor, " N"]:
+    """Return a mask of N entities that is true at the given ids."""
+    mask = torch.zeros(num_entities, dtype=torch.bool)
+    for index in ids:
+        mask[index] = True
+    return mask
+
+
 def check_entities(path: Path, metadata: Mapping[str, str], digest: str) -> None:
-    """Refuse features that were made for another list of entities."""
+    """Check that features belong to the list of entities with this digest.
+
+    Raises:
+        ValueError: they were made for another list of entities.
+    """
     if metadata.get("entities", digest) != digest:
         raise ValueError(
             f"{path}: was made for another list of entities (another entities.txt, or another "
@@ -348,7 +371,7 @@ def check_entities(path: Path, metadata: Mapping[str, str], digest: str) -> None
 
 
 def described(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Metadata without what only the file itself is described by."""
+    """Return the metadata that is provenance, without the keys that describe the file."""
     return {key: value for key, value in metadata.items() if key not in RESERVED}
 
 
@@ -356,6 +379,6 @@ def _check_ids(ids: Tensor, limit: int, what: str, distinct: bool = False) -> No
     if ids.dtype != torch.int64:
         raise ValueError(f"{what} are {ids.dtype}; they must be int64 ids")
     steps = ids.diff()
-    falls = bool((steps <= 0).any() if distinct else (steps < 0).any())
-    if len(ids) and (falls or int(ids[0]) < 0 or int(ids[-1]) >= limit):
+    unordered = bool((steps <= 0).any() if distinct else (steps < 0).any())
+    if len(ids) and (unordered or int(ids[0]) < 0 or int(ids[-1]) >= limit):
         raise ValueError(f"{what} must ascend within 0 .. {limit - 1}")

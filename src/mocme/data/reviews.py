@@ -1,4 +1,4 @@
-"""Decisions of reviewers on predicted facts, kept in SQLite."""
+"""Decisions of reviewers on facts: a SQLite file of them, and a graph with them applied."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
 from mocme.core.text import guarded
+from mocme.data.graph import Graph, UnknownName, distinct
 
 Decision = Literal["accept", "reject", "skip"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 FORMATS = ("tsv", "csv", "jsonl")
 VERSION = 1
 _COLUMNS = ("id", "head", "relation", "tail", "decision", "reviewer", "note", "time")
-_MORE = ("probability", "score")
+_OPTIONAL_COLUMNS = ("probability", "score")
 _SCHEMA = """
 CREATE TABLE review (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -37,16 +42,16 @@ Fact = tuple[str, str, str]
 
 
 class ReviewError(ValueError):
-    """Decisions cannot be kept or read; the message names the file and a remedy."""
+    """Decisions cannot be stored or read; the message names the file and a remedy."""
 
 
 @dataclass(frozen=True)
 class Review:
-    """A decision on a fact.
+    """The decision of a reviewer on a fact.
 
     Attributes:
-        time: when, in UTC (ISO 8601).
-        probability, score: of the fact as it was shown.
+        time: time of the decision in UTC (ISO 8601).
+        probability, score: those of the fact when it was shown to the reviewer.
     """
 
     id: int
@@ -62,16 +67,19 @@ class Review:
 
     @property
     def fact(self) -> Fact:
-        """Head, relation and tail."""
+        """Return head, relation and tail."""
         return self.head, self.relation, self.tail
 
 
 @final
 class Reviews:
-    """A file of decisions; several threads and processes may use one file at a time.
+    """A file of decisions; several threads and processes may use it at the same time.
 
-    Every decision stays; of several on one fact by one reviewer the last counts (`standing`). A
-    decision is on disk when `add` returns, also if the power fails then.
+    All decisions are kept. If a reviewer decides several times on a fact, the last decision counts
+    (`verdicts`). When `add` returns, the decision is on disk and survives a power failure.
+
+    Raises:
+        ReviewError: the file cannot be opened or created, or has the format of another version.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -81,14 +89,14 @@ class Reviews:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version not in (0, VERSION):
                 raise ReviewError(
-                    f"{self.path}: decisions of format {version}; this version knows {VERSION}; "
-                    f"use the version of mocme that wrote them"
+                    f"{self.path}: has format {version} of decisions, but this version of mocme "
+                    f"reads format {VERSION}; use the version that wrote the file"
                 )
         if version == 0:
-            self._begin()
+            self._create_tables()
 
-    def _begin(self) -> None:
-        """Make the tables, unless another process has just made them."""
+    def _create_tables(self) -> None:
+        """Create the tables, unless another process has just created them."""
         with self._open() as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")
@@ -100,23 +108,23 @@ class Reviews:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection; errors of SQLite become errors that name the file."""
+        """Yield the connection of this thread; turn errors of SQLite into a `ReviewError`."""
         try:
             connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
             if connection is None:
                 connection = sqlite3.connect(self.path, timeout=10, isolation_level=None)
-                # A decision outlives a power failure; without it only a crash of the process.
+                # FULL makes a decision survive a power failure, not only a crash of the process.
                 connection.execute("PRAGMA synchronous = FULL")
                 self._local.connection = connection
             yield connection
         except sqlite3.Error as error:
             raise ReviewError(
-                f"{self.path}: decisions cannot be kept there ({error}); name a file in a folder "
-                f"that may be written to (--reviews FILE), or mend this one"
+                f"{self.path}: decisions cannot be stored there ({error}); repair the file, or "
+                f"name a file in a writable folder (--reviews FILE)"
             ) from error
 
     def close(self) -> None:
-        """Close this thread's connection."""
+        """Close the connection of this thread."""
         connection = getattr(self._local, "connection", None)
         if connection is not None:
             connection.close()
@@ -132,11 +140,11 @@ class Reviews:
         probability: float | None = None,
         score: float | None = None,
     ) -> Review:
-        """Keep a decision.
+        """Store a decision.
 
         Raises:
-            ValueError: the decision is none of the three, or no reviewer is named.
-            ReviewError: the file cannot be written to.
+            ValueError: the decision is not one of `DECISIONS`, or the reviewer has no name.
+            ReviewError: the file cannot be written.
         """
         if decision not in DECISIONS:
             raise ValueError(f"a decision is one of {', '.join(DECISIONS)}, not {decision!r}")
@@ -145,22 +153,23 @@ class Reviews:
         time = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         values = (*fact, decision, reviewer.strip(), note, time, probability, score)
         with self._open() as connection:
-            names = ", ".join((*_COLUMNS[1:], *_MORE))
+            columns = ", ".join((*_COLUMNS[1:], *_OPTIONAL_COLUMNS))
             marks = ", ".join("?" * len(values))
-            made = connection.execute(f"INSERT INTO review ({names}) VALUES ({marks})", values)
-        return Review(int(made.lastrowid or 0), *values)
+            insertion = f"INSERT INTO review ({columns}) VALUES ({marks})"
+            review_id = connection.execute(insertion, values).lastrowid
+        return Review(int(review_id or 0), *values)
 
     def remove(self, id: int) -> bool:
-        """Take a decision back; whether there was one."""
+        """Delete a decision; return whether it existed."""
         with self._open() as connection:
             return connection.execute("DELETE FROM review WHERE id = ?", (id,)).rowcount > 0
 
     def count(self) -> dict[Decision, int]:
-        """How many decisions of each sort there are."""
+        """Count the decisions of each type."""
         with self._open() as connection:
             rows = connection.execute("SELECT decision, count(*) FROM review GROUP BY decision")
-            found = dict(rows.fetchall())
-        return {decision: int(found.get(decision, 0)) for decision in DECISIONS}
+            counts = dict(rows.fetchall())
+        return {decision: int(counts.get(decision, 0)) for decision in DECISIONS}
 
     def find(
         self,
@@ -170,69 +179,71 @@ class Reviews:
         offset: int = 0,
         limit: int = -1,
     ) -> tuple[int, list[Review]]:
-        """Decisions, the newest first, and how many there are in all.
+        """Return the total number of matching decisions, and a page of them, newest first.
 
         Args:
-            name: only on facts of this head or tail.
+            name: only facts with this head or tail.
+            offset, limit: the page; a limit of -1 is no limit.
         """
-        where, values = ["1"], list[Any]()
+        conditions, values = ["1"], list[Any]()
         if name is not None:
-            where.append("(head = ? OR tail = ?)")
+            conditions.append("(head = ? OR tail = ?)")
             values += [name, name]
         if decision is not None:
-            where.append("decision = ?")
+            conditions.append("decision = ?")
             values.append(decision)
-        rule = " AND ".join(where)
+        condition = " AND ".join(conditions)
         with self._open() as connection:
             (total,) = connection.execute(
-                f"SELECT count(*) FROM review WHERE {rule}", values
+                f"SELECT count(*) FROM review WHERE {condition}", values
             ).fetchone()
             rows = connection.execute(
-                f"SELECT {', '.join((*_COLUMNS, *_MORE))} FROM review WHERE {rule} "
+                f"SELECT {', '.join((*_COLUMNS, *_OPTIONAL_COLUMNS))} FROM review "
+                f"WHERE {condition} "
                 f"ORDER BY id DESC LIMIT ? OFFSET ?",
                 [*values, limit, offset],
             ).fetchall()
         return int(total), [Review(*row) for row in rows]
 
-    def standing(self) -> dict[Fact, Decision]:
-        """What holds of each fact: skips aside, each reviewer's last word.
+    def verdicts(self) -> dict[Fact, Decision]:
+        """Return the decision on each fact: the last one of each reviewer, skips left out.
 
         Raises:
-            ReviewError: reviewers disagree on a fact, which is named.
+            ReviewError: reviewers disagree on a fact; the message names it.
         """
         last: dict[Fact, dict[str, Decision]] = {}
         _, reviews = self.find()
         for review in reversed(reviews):
             if review.decision != "skip":
                 last.setdefault(review.fact, {})[review.reviewer] = review.decision
-        for fact, words in last.items():
-            if len(set(words.values())) > 1:
-                says = ", ".join(f"{who}: {word}" for who, word in sorted(words.items()))
+        for fact, by_reviewer in last.items():
+            if len(set(by_reviewer.values())) > 1:
+                votes = ", ".join(f"{name}: {vote}" for name, vote in sorted(by_reviewer.items()))
                 raise ReviewError(
-                    f"{self.path}: reviewers disagree on {fact} ({says}); let one of them decide "
+                    f"{self.path}: reviewers disagree on {fact} ({votes}); let one of them decide "
                     f"again"
                 )
-        return {fact: next(iter(words.values())) for fact, words in last.items()}
+        return {fact: next(iter(by_reviewer.values())) for fact, by_reviewer in last.items()}
 
 
 def exported(reviews: Iterable[Review], format: str) -> Iterator[str]:
-    """Decisions as text, piece by piece: ``tsv``, ``csv`` (both with a header) or ``jsonl``.
+    """Yield the lines of a file of decisions: ``tsv``, ``csv`` (both with a header) or ``jsonl``.
 
-    In TSV, tabs, line feeds and backslashes of names are written with a backslash, as in C.
+    In TSV, tabs, line ends and backslashes are escaped with a backslash, as in C.
 
     Raises:
-        ValueError: another format.
+        ValueError: the format is not one of `FORMATS`.
     """
-    names = (*_COLUMNS, *_MORE)
+    columns = (*_COLUMNS, *_OPTIONAL_COLUMNS)
     if format == "jsonl":
         for review in reviews:
             yield json.dumps(asdict(review), ensure_ascii=False) + "\n"
     elif format == "csv":
-        yield _csv_line(names)
+        yield _csv_line(columns)
         for review in reviews:
-            yield _csv_line(["" if v is None else v for v in asdict(review).values()])
+            yield _csv_line(["" if value is None else value for value in asdict(review).values()])
     elif format == "tsv":
-        yield "\t".join(names) + "\n"
+        yield "\t".join(columns) + "\n"
         for review in reviews:
             yield "\t".join(_cell(value) for value in asdict(review).values()) + "\n"
     else:
@@ -240,7 +251,7 @@ def exported(reviews: Iterable[Review], format: str) -> Iterator[str]:
 
 
 def export_name(graph: str, format: str) -> str:
-    """What a file of decisions on a graph is called: "atlas-decisions-2025-06-01.tsv" (in UTC)."""
+    """Return the name of an exported file, as "atlas-decisions-2025-06-01.tsv" (date in UTC)."""
     name = re.sub(r"[^a-z0-9._-]+", "-", graph.lower()).strip("-.")[:60] or "graph"
     return f"{name}-decisions-{datetime.now(UTC):%Y-%m-%d}.{format}"
 
@@ -248,13 +259,69 @@ def export_name(graph: str, format: str) -> str:
 def _csv_line(values: Sequence[object]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(
-        [guarded(v) if isinstance(v, str) else v for v in values]
+        [guarded(value) if isinstance(value, str) else value for value in values]
     )
     return line.getvalue()
 
 
 def _cell(value: object) -> str:
     text = "" if value is None else str(value)
-    for plain, written in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
-        text = text.replace(plain, written)
+    for character, escape in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
+        text = text.replace(character, escape)
     return text
+
+
+def apply_reviews(graph: Graph, path: str | Path) -> Graph:
+    """Apply the decisions in a file (`Reviews.verdicts`) to a graph.
+
+    Accepted facts join the train split, except facts of valid or test, which stay there; a note
+    counts those. Rejected facts become hard negatives of a training, and are not suggested again.
+
+    Raises:
+        ValueError: the file does not exist, a decision has a name that the graph does not have,
+            a fact of the graph is rejected, or reviewers disagree.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: there is no such file of decisions; mocme serve creates one")
+    accepted, rejected = _decided(graph, path)
+    split_of = {tuple(f): name for name, facts in graph.splits.items() for f in facts.tolist()}
+    for fact in rejected.tolist():
+        if split := split_of.get(tuple(fact)):
+            head, relation, tail = fact
+            raise ValueError(
+                f"{path}: ({graph.entities[head]}, {graph.relations[relation]}, "
+                f"{graph.entities[tail]}) is rejected, but is a fact of the {split} split; remove "
+                f"it there, or undo the decision"
+            )
+    new = [fact for fact in accepted.tolist() if tuple(fact) not in split_of]
+    train = torch.cat([graph.facts("train"), _fact_tensor(new)])
+    notes = [f"{path}: {len(new):,} accepted facts join train, {len(rejected):,} are rejected"]
+    if others := sum(split_of.get(tuple(f), "train") != "train" for f in accepted.tolist()):
+        notes.append(f"{path}: {others:,} accepted facts are in another split, and stay there")
+    return replace(
+        graph,
+        splits={**graph.splits, "train": distinct(train)},
+        rejected=rejected,
+        notes=[*graph.notes, *notes],
+    )
+
+
+def _decided(graph: Graph, path: str | Path) -> tuple[Int[Tensor, "a 3"], Int[Tensor, "r 3"]]:
+    """Return the distinct accepted and rejected facts as ids of the graph."""
+    facts: dict[str, list[tuple[int, int, int]]] = {"accept": [], "reject": []}
+    for (head, relation, tail), decision in Reviews(path).verdicts().items():
+        try:
+            ids = (graph.entities.id(head), graph.relations.id(relation), graph.entities.id(tail))
+        except UnknownName as error:
+            raise ValueError(
+                f"{path}: a decision on ({head}, {relation}, {tail}): {error}; the decisions "
+                f"belong to another graph, the name was changed, or it was added to a run and is "
+                f"not in the data: add it to the data, or undo the decision (mocme serve RUN "
+                f"--reviews {path}, view Decisions, Undo)"
+            ) from error
+        facts[decision].append(ids)
+    return distinct(_fact_tensor(facts["accept"])), distinct(_fact_tensor(facts["reject"]))
+
+
+def _fact_tensor(facts: Sequence[Sequence[int]]) -> Int[Tensor, "n 3"]:
+    return torch.tensor(facts, dtype=torch.int64).reshape(-1, 3)

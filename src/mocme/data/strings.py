@@ -1,4 +1,4 @@
-"""Texts by entity as tensors, so that a file of tensors can hold them."""
+"""Texts by entity as tensors, to store them in a safetensors file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor
 @final
 @dataclass(frozen=True, eq=False)
 class EntityTexts:
-    """Texts of entities, an entity as often as it has texts.
+    """n texts of entities; an entity may have several.
 
     Attributes:
-        entity: ids, ascending.
-        end: where each text ends in `utf8`; it begins where the one before ends.
-        utf8: all texts, one after the other.
+        entity: the id of the entity of each text, ascending.
+        end: the end of each text in `utf8`; it starts at the end of the previous one.
+        utf8: the bytes of all texts, concatenated.
     """
 
     entity: Int[Tensor, " n"]
@@ -28,28 +28,28 @@ class EntityTexts:
 
     @staticmethod
     def of(texts: Mapping[int, Sequence[str]]) -> EntityTexts:
-        """Texts by entity; one without texts is left out."""
+        """Encode texts by entity; entities without texts are left out."""
         entities = [entity for entity in sorted(texts) for _ in texts[entity]]
         parts = [text.encode() for entity in sorted(texts) for text in texts[entity]]
         size = torch.tensor([len(part) for part in parts], dtype=torch.int64)
-        whole = bytearray(b"".join(parts))
-        utf8 = torch.frombuffer(whole, dtype=torch.uint8) if whole else torch.zeros(0).byte()
+        data = bytearray(b"".join(parts))
+        utf8 = torch.frombuffer(data, dtype=torch.uint8) if data else torch.zeros(0).byte()
         return EntityTexts(torch.tensor(entities, dtype=torch.int64), size.cumsum(0), utf8)
 
     def by_entity(self) -> dict[int, list[str]]:
-        """The texts by entity, ids ascending."""
-        whole, first = self.utf8.numpy().tobytes(), 0
-        found: dict[int, list[str]] = {}
+        """Return the texts by entity, ids ascending."""
+        data, start = self.utf8.numpy().tobytes(), 0
+        texts: dict[int, list[str]] = {}
         for entity, end in zip(self.entity.tolist(), self.end.tolist(), strict=True):
-            found.setdefault(entity, []).append(whole[first:end].decode())
-            first = end
-        return found
+            texts.setdefault(entity, []).append(data[start:end].decode())
+            start = end
+        return texts
 
     def packed(self, prefix: str) -> dict[str, Tensor]:
-        """Tensors of names that begin with `prefix`."""
-        return {f"{prefix}{name}": own for name, own in vars(self).items()}
+        """Return the tensors by name, each name with `prefix`."""
+        return {f"{prefix}{name}": tensor for name, tensor in vars(self).items()}
 
     @staticmethod
     def unpacked(tensors: Mapping[str, Tensor], prefix: str) -> EntityTexts:
-        """What `packed` gave."""
+        """Restore what `packed` returned."""
         return EntityTexts(*(tensors[f"{prefix}{name}"] for name in ("entity", "end", "utf8")))

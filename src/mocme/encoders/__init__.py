@@ -1,1 +1,1 @@
-"""From raw files to modalities: text, pictures, sound, video, numbers, tokens."""
+"""Encoders make modalities from raw files: texts, images, sounds, videos, numbers, tokens."""

@@ -1,4 +1,4 @@
-"""What every encoder shares: its settings, a job to do, and an account of what became of it."""
+"""What every encoder shares: its settings, a job, and the report of a job."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from mocme.data.graph import Graph
 from mocme.data.modality import encoded_path
 
 CPU = torch.device("cpu")
+# A callback that receives (items done, items in total).
 Advance = Callable[[int, int], None]
-# Unknown names that a report holds.
-STRANGE = 1000
-# Threads prepare items and count what they meet.
-_COUNTING = threading.Lock()
+# Unknown names that a report lists.
+MAX_UNKNOWN_NAMES = 1000
+# Several threads prepare items and count into the same report.
+_COUNTS_LOCK = threading.Lock()
 
 
 def encoded_file(base: Path, name: str) -> Path:
@@ -30,11 +31,11 @@ def encoded_file(base: Path, name: str) -> Path:
 
 @dataclass(frozen=True)
 class EncodingFailure:
-    """Something that could not be encoded.
+    """An item that could not be encoded.
 
     Attributes:
-        entity: whose it is.
-        place: the file, or the line of a table.
+        entity: the entity that it belongs to.
+        place: the file, or the table and line, that it comes from.
     """
 
     entity: str
@@ -43,22 +44,35 @@ class EncodingFailure:
 
 
 class UnusableItem(ValueError):
-    """A text, picture or sound that cannot be encoded; its entity goes without."""
+    """A text or file that cannot be encoded; the message gives the reason."""
+
+
+def check_size(size: int, max_bytes: int) -> None:
+    """Refuse files of more than `max_bytes` bytes.
+
+    Raises:
+        UnusableItem: `size` is more.
+    """
+    if size > max_bytes:
+        raise UnusableItem(f"has {size / 1e6:,.1f} MB; the limit is {max_bytes / 1e6:,.0f} MB")
 
 
 @dataclass
 class EncodingReport:
-    """What became of everything that a modality was to be made from.
+    """The result of encoding a modality, with an account of every item.
 
     ``items == encoded + reused + shared + len(failures)``.
 
     Attributes:
-        items: texts, pictures, ... that belong to an entity of the graph.
-        encoded: made now; `reused`: made by an earlier call; `shared`: the same content as another.
-        unknown: items of names that are no entity of the graph; `strange` has these names, of many
-            the first `STRANGE`.
-        present: entities that have the modality now.
-        counts: further numbers worth knowing, by what they count.
+        width: number of features; 0 for sets of tokens.
+        items: texts, images, ... that belong to an entity of the graph.
+        encoded: items encoded by this call.
+        reused: items encoded by an earlier call.
+        shared: items with the same content as another item.
+        unknown: items whose name is not an entity of the graph.
+        strange: these names, at most `MAX_UNKNOWN_NAMES`.
+        present: entities that have the modality.
+        counts: further numbers worth reporting, by description.
     """
 
     name: str
@@ -79,26 +93,32 @@ class EncodingReport:
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and texts, for JSON."""
+        """Plain numbers and strings, for JSON."""
         return asdict(self)
 
-    def count(self, what: str, number: int = 1) -> None:
-        """Add to one of the counts."""
-        with _COUNTING:
-            self.counts[what] = self.counts.get(what, 0) + number
+    def count(self, description: str, number: int = 1) -> None:
+        """Add to one of the counts; safe to call from several threads."""
+        with _COUNTS_LOCK:
+            self.counts[description] = self.counts.get(description, 0) + number
+
+    def count_unknown(self, name: str) -> None:
+        """Count an item whose name is not an entity of the graph."""
+        self.unknown += 1
+        if len(self.strange) < MAX_UNKNOWN_NAMES:
+            self.strange.append(name)
 
     def __str__(self) -> str:
         size = f"{self.width:,} wide" if self.width else "sets of tokens"
         lines = [
             f"{self.name} ({self.kind}): {self.present:,} of {self.entities:,} entities have it, "
-            f"{size}; {self.encoded:,} encoded, {self.reused:,} as before, {self.shared:,} alike, "
-            f"{len(self.failures):,} unusable"
+            f"{size}; {self.encoded:,} encoded, {self.reused:,} reused, {self.shared:,} "
+            f"duplicates, {len(self.failures):,} unusable"
         ]
-        lines += [f"  {what}: {number:,}" for what, number in self.counts.items()]
+        lines += [f"  {description}: {number:,}" for description, number in self.counts.items()]
         lines += [f"  {note}" for note in self.notes]
         if self.unknown:
-            some = ", ".join(map(repr, self.strange[:3])) + (", ..." if self.strange[3:] else "")
-            lines.append(f"  {self.unknown:,} of names that are no entity of the graph: {some}")
+            names = ", ".join(map(repr, self.strange[:3])) + (", ..." if self.strange[3:] else "")
+            lines.append(f"  {self.unknown:,} with a name that is not in the graph: {names}")
         for failure in self.failures[:5]:
             lines.append(f"  {failure.entity!r}: {failure.place}: {failure.reason}")
         if len(self.failures) > 5:
@@ -109,15 +129,15 @@ class EncodingReport:
 
 @dataclass(frozen=True)
 class EncodingJob:
-    """A modality to be made.
+    """A modality to encode.
 
     Attributes:
-        folder: where the paths in an encoder's settings start.
-        base: where results go, see `encoded_file`.
-        settings: those of the encoder as they are declared, see `loading.settings_of`.
-        allow_download: whether a pretrained model may be fetched from a hub.
-        advance: called with (items done, items in all).
-        stopped: set when the user wants to stop; work ends at the next batch.
+        folder: the folder that paths in an encoder's settings are relative to.
+        base: the folder for the results, see `encoded_file`.
+        settings: the encoder's settings as declared, see `mocme.data.ingest.reader.settings_of`.
+        allow_download: whether a pretrained model may be downloaded from a hub.
+        progress: called with (items done, items in total).
+        stopped: set when the user asks to stop; the job ends before its next batch.
     """
 
     graph: Graph
@@ -127,20 +147,33 @@ class EncodingJob:
     settings: str = ""
     device: torch.device = CPU
     allow_download: bool = False
-    advance: Advance = lambda done, total: None
+    progress: Advance = lambda done, total: None
     stopped: threading.Event = field(default_factory=threading.Event)
 
     @property
     def path(self) -> Path:
+        """The file of the modality."""
         return encoded_file(self.base, self.name)
 
-    def bound(self, described: Mapping[str, str]) -> dict[str, str]:
-        """Metadata of the file: what describes it, and the list of entities that it is made for."""
-        return {**described, "entities": self.graph.entities.digest(), "settings": self.settings}
+    def bound(self, metadata: Mapping[str, str]) -> dict[str, str]:
+        """The file's metadata, with the settings and the digest of the graph's list of entities."""
+        return {**metadata, "entities": self.graph.entities.digest(), "settings": self.settings}
 
 
 class Encoder(Configurable):
-    """How one modality is made; `encode` makes it and writes it."""
+    """One way to make a modality from raw data.
+
+    An encoder is a frozen dataclass whose keyword-only fields are its settings. The docstring of
+    the class that declares a setting describes it under ``Args:``, see
+    `mocme.encoders.catalog.setting_docs`.
+    """
+
+    def __post_init__(self) -> None:
+        """Check the settings, those of the parent class first.
+
+        Raises:
+            ValueError: a setting is out of range.
+        """
 
     @classmethod
     def kind_name(cls) -> str:
@@ -149,13 +182,13 @@ class Encoder(Configurable):
 
     @abstractmethod
     def encode(self, job: EncodingJob) -> EncodingReport:
-        """Make the modality and write its file.
+        """Encode the modality and write its file.
 
         Raises:
-            ValueError: an input cannot be read at all, with the file and the remedy.
-            Interrupted: it was stopped; the same call goes on.
+            ValueError: an input cannot be read at all; with the file and the remedy.
+            Interrupted: the job was stopped; the same call resumes it.
         """
 
     def needs(self) -> Sequence[str]:
-        """Encoded modalities that have to be there first."""
+        """Names of the encoded modalities that this one is made from."""
         return ()

@@ -1,4 +1,4 @@
-"""Centroids of vectors, by k-means (scikit-learn), for whole vectors or for their parts."""
+"""Codebooks: centroids of vectors by k-means (scikit-learn), of whole vectors or of their parts."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from jaxtyping import Float, Int
 
 from mocme.encoders.pretrained import extra
 
-Scale = Literal["unit", "none"]
-# Vectors of a step of k-means.
+Scaling = Literal["unit", "none"]
+# Vectors in one step of mini-batch k-means.
 BATCH = 4096
 Rows = Float[np.ndarray, "n F"]
 
 
 class FewVectors(ValueError):
-    """There are fewer distinct vectors than codes are asked for."""
+    """There are fewer distinct vectors than codes."""
 
 
 class Codebook(NamedTuple):
     """Centroids of one or several parts of vectors of width F.
 
     Attributes:
-        mean: of the sample, taken from each vector first. That changes no distance, but keeps the
-            vectors near 0, where float32 can tell them apart.
-        centroids: (codes, width of the part) for each part, the parts side by side.
+        mean: the mean of the sample, which is subtracted from each vector first. That changes no
+            distance, but keeps vectors near 0, where float32 resolves their differences.
+        centroids: (codes, width of the part) for each part, in the order of the columns.
     """
 
-    scale: Scale
+    scale: Scaling
     mean: Float[np.ndarray, " F"]
     centroids: tuple[Float[np.ndarray, "codes _"], ...]
 
     @staticmethod
-    def fitted(sample: Rows, codes: int, parts: int, scale: Scale, seed: int) -> Codebook:
-        """Centroids by mini-batch k-means (Sculley, WWW 2010), started by k-means++.
+    def fit(sample: Rows, codes: int, parts: int, scale: Scaling, seed: int) -> Codebook:
+        """Fit centroids by mini-batch k-means (Sculley, WWW 2010), initialised by k-means++.
 
-        One thread computes them, since sums by several depend on how many there are.
+        It runs in one thread: sums computed by several depend on their number.
 
         Args:
             sample: (n, F) in float32, finite.
@@ -50,11 +50,11 @@ class Codebook(NamedTuple):
             from threadpoolctl import threadpool_limits
         mean = sample.mean(0, dtype=np.float64).astype(np.float32)
         centroids = []
-        for number, part in enumerate(_cut(_scaled(sample, scale, mean), parts), 1):
-            if (distinct := _distinct(part, codes)) < codes:
+        for number, part in enumerate(_split(_scaled(sample, scale, mean), parts), 1):
+            if (distinct := _count_distinct(part, codes)) < codes:
                 where = f"part {number} of {parts} of them has" if parts > 1 else "there are"
                 raise FewVectors(f"{where} only {distinct:,} distinct vectors for {codes:,} codes")
-            fit = MiniBatchKMeans(
+            model = MiniBatchKMeans(
                 codes,
                 init="k-means++",
                 n_init=1,
@@ -64,45 +64,47 @@ class Codebook(NamedTuple):
                 random_state=seed,
             )
             with threadpool_limits(1):
-                fit.fit(part)
-            centroids.append(np.ascontiguousarray(fit.cluster_centers_, np.float32))
+                model.fit(part)
+            centroids.append(np.ascontiguousarray(model.cluster_centers_, np.float32))
         return Codebook(scale, mean, tuple(centroids))
 
     def codes(self, vectors: Rows) -> Int[np.ndarray, "n parts"]:
-        """The nearest centroid of each part of each vector, the first of equally near ones."""
+        """The nearest centroid of each part of each vector; the first of equally near ones."""
         scaled = _scaled(vectors, self.scale, self.mean)
-        found = []
-        for part, centroids in zip(_cut(scaled, len(self.centroids)), self.centroids, strict=True):
-            # The square of a distance, less that of the vector's own length.
+        codes = []
+        for part, centroids in zip(
+            _split(scaled, len(self.centroids)), self.centroids, strict=True
+        ):
+            # |x - c|^2 = |x|^2 + |c|^2 - 2 x.c; |x|^2 is the same for all centroids.
             lengths = (centroids.astype(np.float64) ** 2).sum(1)
-            far = lengths.astype(np.float32) - 2 * (part @ centroids.T)
-            found.append(far.argmin(1))
-        return np.stack(found, 1)
+            distances = lengths.astype(np.float32) - 2 * (part @ centroids.T)
+            codes.append(distances.argmin(1))
+        return np.stack(codes, 1)
 
     def packed(self) -> tuple[Mapping[str, np.ndarray], dict[str, str]]:
         """Arrays and metadata, as a safetensors file holds them."""
-        parts = {f"centroids.{number}": held for number, held in enumerate(self.centroids)}
+        parts = {f"centroids.{number}": array for number, array in enumerate(self.centroids)}
         return {"mean": self.mean, **parts}, {"format": "mocme-codebook-1", "scale": self.scale}
 
 
-def _scaled(vectors: Rows, scale: Scale, mean: Float[np.ndarray, " F"]) -> Rows:
-    moved: Rows = vectors - mean
+def _scaled(vectors: Rows, scale: Scaling, mean: Float[np.ndarray, " F"]) -> Rows:
+    centred: Rows = vectors - mean
     if scale == "none":
-        return moved
-    moved /= np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)
-    return moved
+        return centred
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    return centred
 
 
-def _cut(vectors: Rows, parts: int) -> list[Float[np.ndarray, "n _"]]:
+def _split(vectors: Rows, parts: int) -> list[Float[np.ndarray, "n _"]]:
     return [np.ascontiguousarray(part) for part in np.array_split(vectors, parts, axis=1)]
 
 
-def _distinct(vectors: Rows, enough: int) -> int:
-    """How many different vectors there are, counted no further than `enough`."""
+def _count_distinct(vectors: Rows, limit: int) -> int:
+    """The number of distinct vectors, counted up to `limit`."""
     seen: set[bytes] = set()
     for row in vectors:
-        # Adding 0 makes -0 the same as 0.
+        # Adding 0 turns -0 into 0.
         seen.add((row + np.float32(0)).tobytes())
-        if len(seen) >= enough:
+        if len(seen) >= limit:
             break
     return len(seen)

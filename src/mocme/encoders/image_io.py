@@ -1,4 +1,4 @@
-"""Picture files to arrays of one size, whatever they are, and a reason where they are nothing."""
+"""Read image files as RGB arrays of one size, with a reason for files that cannot be used."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from mocme.encoders.base import EncodingReport, UnusableItem
+from mocme.encoders.base import EncodingReport, UnusableItem, check_size
 from mocme.encoders.pretrained import extra
 
-BYTES, PIXELS = 20_000_000, 50_000_000
-# What a picture may be. Not among them are formats that run a program to be read (EPS).
+# Limits of a file.
+BYTES = 20_000_000
+PIXELS = 50_000_000
+# Supported formats. Formats whose decoding runs a program (EPS) are not among them.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 ENDINGS = (
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif",
 )  # fmt: skip
-# A large picture takes hundreds of megabytes while it is read: only one at a time.
+# An image of more pixels takes hundreds of megabytes while it is decoded: one at a time.
 LARGE = 8_000_000
-_LARGE_ONE = threading.Lock()
+_LARGE_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
 class ImageShape:
-    """What a network wants its pictures to look like.
+    """The size of a network's input images, and how an image is brought to it.
 
     Attributes:
-        side: height and width.
-        fit: ``crop``: the shorter side becomes `before` pixels, of which the middle `side` are
-            taken, and as many of the longer one; ``stretch``: the same, but both sides become
-            `before` pixels; ``whole``: all of the picture on a square that is `ground` elsewhere.
+        side: height and width in pixels.
+        fit: ``crop`` resizes the shorter side to `before` pixels and takes the middle `side` pixels
+            of both sides; ``stretch`` resizes both sides to `before` pixels and takes the middle;
+            ``whole`` shows the whole image on a square of the grey value `ground`.
         before: at least `side`.
-        resample: as Pillow calls it, in small letters.
+        resample: Pillow's name of the resampling filter, in lower case.
 
     Raises:
         ValueError: `before` is less than `side`.
@@ -50,8 +52,8 @@ class ImageShape:
         if self.fit != "whole" and not 0 < self.side <= self.before:
             raise ValueError(f"{self.side} pixels cannot be cut from {self.before}")
 
-    def described(self) -> str:
-        """In words, for the identity of an encoder."""
+    def describe(self) -> str:
+        """A description for the identity of an encoder."""
         how = {
             "crop": f"from the middle of {self.before}",
             "whole": f"whole on {self.ground}",
@@ -60,10 +62,10 @@ class ImageShape:
         return f"{self.side} px, {how}, {self.resample}"
 
     def box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of a picture that is taken: left, top, right, bottom, in its own pixels.
+        """The part of an image to take: left, top, right, bottom, in pixels of the image.
 
-        Its corners lie where whole pixels of the resized picture begin, as they do for those who
-        first resize and then cut; the result is the same but for rounding.
+        Its corners are where whole pixels of the resized image begin. Resizing this box gives the
+        same as resizing the image and then cutting, except for rounding.
         """
         across = down = self.before
         if self.fit == "crop":
@@ -76,97 +78,98 @@ class ImageShape:
 
 
 def read_picture(
-    data: bytes, shape: ImageShape, outcome: EncodingReport | None = None
+    data: bytes, shape: ImageShape, report: EncodingReport | None = None
 ) -> UInt8[np.ndarray, "side side 3"]:
-    """A picture as RGB of one size.
+    """Read an image as RGB in one size.
 
-    The format is told from the content. Of an animation the first frame counts. It is turned as its
-    metadata says, transparency becomes white, and 16 bits become 8.
+    The content decides the format. An animation is represented by its first frame. The image is
+    rotated as its metadata says, transparency becomes white, and 16 bits become 8.
 
     Args:
-        outcome: counts what was special.
+        report: counts animations.
 
     Raises:
-        Unusable: it is no picture, broken, too large, or of another format; with the reason.
+        UnusableItem: the data is not an image, is broken or too large, or has another format; with
+            the reason.
     """
     with extra("pillow", "image"):
         from PIL import Image, UnidentifiedImageError
     if not data:
         raise UnusableItem("an empty file")
-    if len(data) > BYTES:
-        raise UnusableItem(f"has {len(data) / 1e6:,.1f} MB; the limit is {BYTES / 1e6:,.0f} MB")
+    check_size(len(data), BYTES)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            pixels = picture.width * picture.height
-            _check_size(pixels)
-            if getattr(picture, "is_animated", False) and outcome is not None:
-                outcome.count("animations, of which the first frame counts")
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            pixels = image.width * image.height
+            _check_pixels(pixels)
+            if getattr(image, "is_animated", False) and report is not None:
+                report.count("animations, of which the first frame is used")
             if pixels <= LARGE:
-                return shaped(picture, shape)
-            with _LARGE_ONE:
-                return shaped(picture, shape)
+                return fit_image(image, shape)
+            with _LARGE_LOCK:
+                return fit_image(image, shape)
     except UnusableItem:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnusableItem(_too_many("far more")) from error
+        raise UnusableItem(_too_large("far more")) from error
     except UnidentifiedImageError as error:
-        raise UnusableItem("is no picture of a known format") from error
-    except Exception as error:  # decoders of broken files fail in any way
+        raise UnusableItem("holds no picture of a known format") from error
+    except Exception as error:  # decoders raise any exception for broken files
         reason = str(error).partition("\n")[0][:120] or type(error).__name__
         raise UnusableItem(f"is broken ({reason})") from error
 
 
-def _check_size(pixels: int) -> None:
+def _check_pixels(pixels: int) -> None:
     if pixels > PIXELS:
-        raise UnusableItem(_too_many(f"{pixels / 1e6:,.0f}"))
+        raise UnusableItem(_too_large(f"{pixels / 1e6:,.0f}"))
     if not pixels:
         raise UnusableItem("has no pixels")
 
 
-def _too_many(count: str) -> str:
-    return f"has {count} megapixels; the limit is {PIXELS / 1e6:,.0f}"
+def _too_large(count: str) -> str:
+    limit = PIXELS / 1e6
+    return f"has {count} megapixels; the limit is {limit:,.0f}"
 
 
-def shaped(picture: Any, shape: ImageShape) -> UInt8[np.ndarray, "side side 3"]:
-    """An opened picture as RGB of one size."""
+def fit_image(image: Any, shape: ImageShape) -> UInt8[np.ndarray, "side side 3"]:
+    """Bring an opened Pillow image to RGB and to one size."""
     from PIL import Image, ImageOps
 
-    # A JPEG can be read at half or a quarter of its size: a quarter of the time. Twice what is
-    # needed stays, so that the rest of the reduction is done well.
+    # A JPEG can be decoded at 1/2 or 1/4 of its size, which takes a quarter of the time. At least
+    # twice the needed size is kept, so that the final reduction uses the filter that is asked for.
     wanted = 2 * (shape.side if shape.fit == "whole" else shape.before)
-    picture.draft(None, (wanted, wanted))
-    picture.load()
-    picture = _colours(ImageOps.exif_transpose(picture))
+    image.draft(None, (wanted, wanted))
+    image.load()
+    image = _to_rgb(ImageOps.exif_transpose(image))
     resample = Image.Resampling[shape.resample.upper()]
-    width, height = picture.size
+    width, height = image.size
     side = (shape.side, shape.side)
     if shape.fit != "whole":
         box = shape.box(width, height)
-        return np.asarray(picture.resize(side, resample, box=box, reducing_gap=3.0))
+        return np.asarray(image.resize(side, resample, box=box, reducing_gap=3.0))
     scale = shape.side / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     result = Image.new("RGB", side, (shape.ground,) * 3)
     corner = ((shape.side - size[0]) // 2, (shape.side - size[1]) // 2)
-    result.paste(picture.resize(size, resample, reducing_gap=3.0), corner)
+    result.paste(image.resize(size, resample, reducing_gap=3.0), corner)
     return np.asarray(result)
 
 
-def _colours(picture: Any) -> Any:
-    """RGB from whatever mode."""
+def _to_rgb(image: Any) -> Any:
+    """Convert any mode of Pillow to RGB."""
     from PIL import Image
 
-    if picture.mode == "RGB" and "transparency" not in picture.info:
-        return picture
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("I", "F"):
-        values = np.asarray(picture, dtype=np.float64)
-        # 32 bits hold anything; what is beyond 8 bits is brought into them by its own range.
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        values = np.asarray(image, dtype=np.float64)
+        # Values of 32 bits have no fixed range: those beyond 0 .. 255 are scaled by the image's.
         low, high = min(0.0, np.nanmin(values)), max(255.0, np.nanmax(values))
         scaled = (np.nan_to_num(values) - low) * (255 / (high - low))
         return Image.fromarray(scaled.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        paper = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(paper, picture).convert("RGB")
-    return picture.convert("RGB")
+    if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(background, image).convert("RGB")
+    return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""Encoding by a network: what is new is prepared by threads, encoded in batches, and kept."""
+"""Encoding with a network: new items are prepared by threads, encoded in batches, and stored."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,19 +23,19 @@ from mocme.encoders.inputs import RawEncoder
 from mocme.encoders.pretrained import sha256
 from mocme.encoders.store import FeatureStore, RawItem
 
-# What is told of an encoder in the file that it makes; it decides whether vectors may be reused.
+# Description of an encoder in the metadata of its file; stored vectors are reused if it is equal.
 Identity = Mapping[str, str]
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """A network that is loaded, and how its input is made.
+    """A loaded network together with the preparation of its inputs.
 
     Attributes:
         identity: model, revision, and every setting that changes a vector.
         width: F.
-        window: items that are looked at together; batches do not reach beyond them.
-        unit: vectors have length 1.
+        window: number of items prepared together; batches do not span several windows.
+        unit: whether vectors have length 1.
     """
 
     identity: Identity
@@ -42,37 +43,39 @@ class Engine(Protocol):
     window: int
     unit: bool
 
-    def prepare(self, content: Any, outcome: EncodingReport) -> Any:
-        """Input for the network, made in a thread.
+    def prepare(self, content: Any, report: EncodingReport) -> Any:
+        """Make the network's input for an item; called from a thread.
 
         Args:
-            content: what `run` was told to get of an item, bytes or a path.
+            content: the bytes of the item, or the path of its file, see `NeuralEncoder.content`.
 
         Raises:
-            Unusable: with the reason.
+            UnusableItem: with the reason.
         """
 
-    def batches(self, ready: Sequence[Any]) -> Iterator[list[int]]:
-        """Places of what goes together, in an order that depends on nothing but their content."""
+    def batches(self, prepared: Sequence[Any]) -> Iterator[list[int]]:
+        """Divide inputs into batches of indices, in an order that depends on the inputs only."""
 
     def encode(self, batch: Sequence[Any]) -> Float[np.ndarray, "n F"]:
-        """The vectors of a batch."""
+        """The vectors of a batch of inputs."""
 
 
 class PreparedItem(NamedTuple):
-    """An item that was looked at.
+    """An item that is ready for encoding.
 
     Attributes:
-        row: of its vector, where there is one already; then `ready` is None.
+        digest: SHA-256 of the item's content.
+        row: the row of its vector, if it is stored already; then `content` is None.
+        content: the network's input.
     """
 
     digest: bytes
     row: int | None
-    ready: Any
+    content: Any
 
 
 def in_chunks(count: int, size: int) -> Iterator[list[int]]:
-    """The places 0 .. count - 1, `size` at a time."""
+    """The indices 0 .. count - 1, at most `size` at a time."""
     for first in range(0, count, size):
         yield list(range(first, min(first + size, count)))
 
@@ -82,58 +85,74 @@ def run(
     store: FeatureStore,
     engine: Engine,
     content: Callable[[RawItem], bytes | Path],
-    outcome: EncodingReport,
+    report: EncodingReport,
 ) -> None:
-    """Encode the items of a store that it has no vectors for, and write the modality.
+    """Encode the items of a store that have no vector yet.
 
     Args:
-        content: the bytes of an item, by which it is known again; or the path of its file, where
-            that is too large to be held.
+        content: see `NeuralEncoder.content`.
 
     Raises:
-        Interrupted: it was stopped; all whole batches are kept.
+        Interrupted: the job was stopped; all complete batches are stored.
     """
     started = time.perf_counter()
     identity = json.dumps(engine.identity, sort_keys=True)
-    if store.begin(identity, engine.width):
-        outcome.notes.append("the encoder or its settings changed, so all is encoded anew")
-    outcome.items, outcome.width = len(store), engine.width
-    done, before = 0, store.rows
-    job.advance(0, outcome.items)
-    for window, futures in _looked_at(store, engine, content, outcome):
-        keep: list[tuple[int, bytes]] = []
-        new: dict[bytes, Any] = {}
-        for item, future in zip(window, futures, strict=True):
-            try:
-                found = future.result()
-            except UnusableItem as error:
-                name = job.graph.entities[item.entity]
-                outcome.failures.append(EncodingFailure(name, item.place, str(error)))
-                continue
-            keep.append((item.id, found.digest))
-            # The window before may have encoded the same content after this was looked at.
-            row = store.row(found.digest) if found.row is None else found.row
-            if row is not None and row < before:
-                outcome.reused += 1
-            elif row is not None or found.digest in new:
-                outcome.shared += 1
-            else:
-                new[found.digest] = found.ready
-        store.bind(keep)
+    if store.open_vectors(identity, engine.width):
+        report.notes.append("the encoder or its settings changed, so everything is encoded anew")
+    report.items, report.width = len(store), engine.width
+    done, rows_before = 0, store.rows
+    job.progress(0, report.items)
+    for window, futures in _prepared_windows(store, engine, content, report):
+        new = _new_contents(job, store, window, futures, rows_before, report)
         done += len(window) - len(new)
-        digests, ready = list(new), list(new.values())
-        for places in engine.batches(ready):
+        digests, contents = list(new), list(new.values())
+        for batch in engine.batches(contents):
             if job.stopped.is_set():
                 raise Interrupted(
-                    f"stopped after {done:,} of {outcome.items:,}; the same command goes on"
+                    f"stopped after {done:,} of {report.items:,}; the same command resumes"
                 )
-            vectors = engine.encode([ready[place] for place in places])
-            store.add([digests[place] for place in places], vectors)
-            outcome.encoded += len(places)
-            done += len(places)
-            job.advance(done, outcome.items)
-        job.advance(done, outcome.items)
-    outcome.seconds = time.perf_counter() - started
+            vectors = engine.encode([contents[index] for index in batch])
+            store.add_vectors([digests[index] for index in batch], vectors)
+            report.encoded += len(batch)
+            done += len(batch)
+            job.progress(done, report.items)
+        job.progress(done, report.items)
+    report.seconds = time.perf_counter() - started
+
+
+def _new_contents(
+    job: EncodingJob,
+    store: FeatureStore,
+    window: Sequence[RawItem],
+    futures: Sequence[Future[PreparedItem]],
+    rows_before: int,
+    report: EncodingReport,
+) -> dict[bytes, Any]:
+    """The inputs of a window that have no vector yet, by digest; records the others.
+
+    Args:
+        rows_before: number of vectors that earlier calls stored.
+    """
+    digests: list[tuple[int, bytes]] = []
+    new: dict[bytes, Any] = {}
+    for item, future in zip(window, futures, strict=True):
+        try:
+            prepared = future.result()
+        except UnusableItem as error:
+            name = job.graph.entities[item.entity]
+            report.failures.append(EncodingFailure(name, item.origin, str(error)))
+            continue
+        digests.append((item.id, prepared.digest))
+        # The previous window may have encoded the same content after this item was prepared.
+        row = store.row(prepared.digest) if prepared.row is None else prepared.row
+        if row is not None and row < rows_before:
+            report.reused += 1
+        elif row is not None or prepared.digest in new:
+            report.shared += 1
+        else:
+            new[prepared.digest] = prepared.content
+    store.set_digests(digests)
+    return new
 
 
 def _digest(content: bytes | Path) -> bytes:
@@ -145,46 +164,47 @@ def _digest(content: bytes | Path) -> bytes:
         raise UnusableItem(f"{content}: cannot be read ({error.strerror})") from error
 
 
-def _looked_at(
+def _prepared_windows(
     store: FeatureStore,
     engine: Engine,
     content: Callable[[RawItem], bytes | Path],
-    outcome: EncodingReport,
+    report: EncodingReport,
 ) -> Iterator[tuple[Sequence[RawItem], list[Future[PreparedItem]]]]:
-    """Windows of items; threads prepare the next one while this one is encoded."""
+    """Windows of items; threads prepare the next window while this one is encoded."""
 
-    def look(item: RawItem) -> PreparedItem:
+    def prepare(item: RawItem) -> PreparedItem:
         data = content(item)
         digest = _digest(data)
         row = store.row(digest)
-        return PreparedItem(digest, row, engine.prepare(data, outcome) if row is None else None)
+        return PreparedItem(digest, row, engine.prepare(data, report) if row is None else None)
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        ahead: tuple[Sequence[RawItem], list[Future[PreparedItem]]] | None = None
+        previous: tuple[Sequence[RawItem], list[Future[PreparedItem]]] | None = None
         try:
             for window in store.windows(engine.window):
-                futures = [pool.submit(look, item) for item in window]
-                if ahead is not None:
-                    yield ahead
-                ahead = window, futures
-            if ahead is not None:
-                yield ahead
+                futures = [pool.submit(prepare, item) for item in window]
+                if previous is not None:
+                    yield previous
+                previous = window, futures
+            if previous is not None:
+                yield previous
         finally:
             pool.shutdown(cancel_futures=True)
 
 
+@dataclass(frozen=True, kw_only=True)
 class NeuralEncoder(RawEncoder):
-    """Encoders whose vectors a network makes, one text or file at a time.
+    """An encoder whose vectors come from a network, one for each text or file.
 
     Attributes:
-        several: what is said of entities that have more than one.
+        several: description of the entities with more than one item, in the report's counts.
     """
 
-    several = "entities with several files, averaged"
+    several: ClassVar[str] = "entities with several files, averaged"
 
     @abstractmethod
     def engine(self, device: torch.device, allow_download: bool) -> Engine:
-        """The network of these settings.
+        """Load the network of these settings.
 
         Raises:
             ValueError: a library is missing, or the model cannot be loaded; with the remedy.
@@ -192,26 +212,28 @@ class NeuralEncoder(RawEncoder):
 
     @abstractmethod
     def content(self, item: RawItem) -> bytes | Path:
-        """What an item is known by, see `run`.
+        """The content of an item, whose digest identifies it between runs.
+
+        It is the bytes, or the path of a file that is too large to hold in memory.
 
         Raises:
-            Unusable: there is nothing.
+            UnusableItem: the item has no content.
         """
 
     def separator(self) -> str | None:
-        """What joins all texts of an entity to one; None where each counts by itself."""
+        """What joins all texts of an entity to one item; None to encode items separately."""
         return None
 
     def encode(self, job: EncodingJob) -> EncodingReport:
-        outcome = EncodingReport(job.name, self.kind_name(), str(job.path))
+        report = EncodingReport(job.name, self.kind_name(), str(job.path))
         with FeatureStore(job.path) as store:
-            sources = self.gather(job, store, outcome)
-            if several := store.settle(self.separator()):
-                outcome.counts[self.several] = several
-            if not len(store):  # then no network is needed to say so
-                return outcome
+            sources = self.gather(job, store, report)
+            if several := store.sort_items(self.separator()):
+                report.counts[self.several] = several
+            if not len(store):  # nothing to encode: do not load the network
+                return report
             engine = self.engine(job.device, job.allow_download)
-            run(job, store, engine, self.content, outcome)
+            run(job, store, engine, self.content, report)
             metadata = job.bound({**engine.identity, **sources})
-            outcome.present = store.write(job.path, metadata, unit=engine.unit)
-        return outcome
+            report.present = store.write(job.path, metadata, unit=engine.unit)
+        return report

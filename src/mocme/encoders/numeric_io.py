@@ -1,105 +1,97 @@
-"""Numbers of entities in tables, long or wide, of any format: what `numeric` and `bins` read."""
+"""Numbers of entities in long or wide tables of any format: the input of `numeric` and `bins`."""
 
 from __future__ import annotations
 
 import json
 import math
-from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from mocme.core.device import Interrupted
-from mocme.data.features.numeric import Columns
+from mocme.data.features.numeric import ColumnBuilder, Columns, finite_number
 from mocme.data.formats import tables
 from mocme.data.formats.report import Block, Report
 from mocme.encoders.base import Encoder, EncodingFailure, EncodingJob, EncodingReport
-from mocme.encoders.inputs import count_unknown
 
 
+@dataclass(frozen=True, kw_only=True)
 class NumberEncoder(Encoder):
     """An encoder of numbers.
 
-    A long table has an attribute and a value in each row, a wide one a column an attribute. An
-    attribute of several tables is one attribute. An empty cell is a missing number. A cell that is
-    no finite number is listed with its line, and passed over. Of several values of an attribute of
-    an entity the last one counts, as in the modality `numbers`; the others are counted.
+    A long table has one attribute and its value in each row, a wide table has one column for each
+    attribute. An attribute that occurs in several tables is one attribute. An empty cell is a
+    missing number. A cell that is not a finite number is listed with its line and skipped. Of
+    several values of an attribute of an entity the last one counts, as in the modality `numbers`;
+    the earlier ones are counted.
 
     Args:
         paths: tables (TSV, CSV, JSON lines, Parquet), all long or all wide.
-        entity: the column of the entity's name; in TSV a number from 1. By default ``1`` in TSV and
-            ``entity`` elsewhere.
-        attribute, value: the columns of a long table. By default ``2`` and ``3`` in TSV, and
-            ``attribute`` and ``value`` elsewhere.
-        attributes: the columns of a wide table; then the attributes are called as the columns are.
-            A TSV of (entity, value) is one with ``["2"]``.
+        entity: the column with the entity's name, in TSV its number from 1. Default: ``1`` in TSV,
+            ``entity`` in other formats.
+        attribute: the column with the attribute's name in long tables. Default: ``2`` in TSV,
+            ``attribute`` in other formats.
+        value: the column with the value in long tables. Default: ``3`` in TSV, ``value`` in other
+            formats.
+        attributes: the columns of wide tables; each attribute has the name of its column. A TSV of
+            (entity, value) is a wide table with ``["2"]``.
         delimiter: reads tables as CSV with this delimiter.
     """
 
-    def __init__(
-        self,
-        *,
-        paths: Sequence[str],
-        entity: str | None = None,
-        attribute: str | None = None,
-        value: str | None = None,
-        attributes: Sequence[str] = (),
-        delimiter: str | None = None,
-    ) -> None:
-        if not paths or isinstance(paths, str):
-            raise ValueError("paths is a list of files, at least one")
-        if isinstance(attributes, str) or len(set(attributes)) != len(attributes):
-            raise ValueError("attributes is a list of columns, each once")
-        if attributes and (attribute is not None or value is not None):
+    paths: Sequence[str]
+    entity: str | None = None
+    attribute: str | None = None
+    value: str | None = None
+    attributes: Sequence[str] = ()
+    delimiter: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.paths or isinstance(self.paths, str):
+            raise ValueError("paths must be a list of files, at least one")
+        if isinstance(self.attributes, str) or len(set(self.attributes)) != len(self.attributes):
+            raise ValueError("attributes must be a list of columns, each once")
+        if self.attributes and (self.attribute is not None or self.value is not None):
             raise ValueError(
-                "attributes are the columns of a wide table, attribute and value those of a long "
-                "one; give one or the other"
+                "attributes are the columns of wide tables, attribute and value those of long "
+                "tables; give one or the other"
             )
-        self.paths, self.entity, self.delimiter = tuple(paths), entity, delimiter
-        self.attribute, self.value, self.attributes = attribute, value, tuple(attributes)
 
-    def read(self, job: EncodingJob, outcome: EncodingReport) -> tuple[Columns, dict[str, str]]:
-        """All numbers by attribute, and what was read, for the provenance.
+    def read(self, job: EncodingJob, report: EncodingReport) -> tuple[Columns, dict[str, str]]:
+        """Read all numbers by attribute.
 
-        Memory grows with the numbers (some 50 bytes each), not with the tables.
+        Memory grows with the numbers (about 50 bytes each), not with the size of the tables.
+
+        Returns:
+            The numbers, and the sources, their digests and the attributes for the provenance.
 
         Raises:
-            ValueError: a table cannot be read, or not one number belongs to an entity.
-            Interrupted: it was stopped.
+            ValueError: a table cannot be read, or no number belongs to an entity.
+            Interrupted: the job was stopped.
         """
-        outcome.entities = job.graph.num_entities
-        found: dict[str, tuple[array[int], array[float]]] = {}
+        report.entities = job.graph.num_entities
+        builder = ColumnBuilder()
         digests = []
         for name in self.paths:
             path = job.folder / name
             if not path.is_file():
                 raise ValueError(f"{path}: there is no such file; check the path")
-            report = Report(str(path))
-            for block in tables.cells(path, report, self._wanted(path), self.delimiter):
+            table_report = Report(str(path))
+            for block in tables.cells(path, table_report, self._wanted(path), self.delimiter):
                 if job.stopped.is_set():
                     raise Interrupted("stopped; the same command starts again")
-                self._take(path, block, job, found, outcome)
-            outcome.notes.append(str(report))
-            digests.append(report.sha256)
-        if not found:
-            raise ValueError(
-                f"{job.folder / self.paths[0]}: not one finite number belongs to an entity of the "
-                f"graph ({outcome.unknown:,} rows name none, {len(outcome.failures):,} cells are "
-                f"no number); check the columns, and that names are spelt as in the facts"
+                self._add(path, block, job, builder, report)
+            report.notes.append(str(table_report))
+            digests.append(table_report.sha256)
+        columns, replaced = builder.columns()
+        self._check(job.folder / self.paths[0], columns, report)
+        if replaced:
+            report.count(
+                "earlier values of an attribute with several values; the last one counts", replaced
             )
-        columns = {attribute: _last(*cells, outcome) for attribute, cells in found.items()}
-        for attribute, (_, numbers) in columns.items():
-            if not math.isfinite(float(numbers.max() - numbers.min())):
-                raise ValueError(
-                    f"{job.folder / self.paths[0]}: the numbers of {attribute!r} lie from "
-                    f"{float(numbers.min()):g} to {float(numbers.max()):g}, too far apart to be "
-                    f"compared; correct or remove them"
-                )
-        outcome.encoded = sum(len(numbers) for _, numbers in columns.values())
-        outcome.items = outcome.encoded + len(outcome.failures)
-        outcome.count("attributes", len(columns))
+        report.encoded = sum(len(numbers) for _, numbers in columns.values())
+        report.items = report.encoded + len(report.failures)
+        report.count("attributes", len(columns))
         return columns, {
             "sources": "\t".join(self.paths),
             "sources_sha256": "\t".join(digests),
@@ -107,64 +99,64 @@ class NumberEncoder(Encoder):
         }
 
     def _wanted(self, path: Path) -> list[str]:
+        """The columns to read of a table."""
         numbered = tables.numbered(path, self.delimiter)
         entity = self.entity or ("1" if numbered else "entity")
         if self.attributes:
             return [entity, *self.attributes]
-        usual = ("2", "3") if numbered else ("attribute", "value")
-        return [entity, self.attribute or usual[0], self.value or usual[1]]
+        default = ("2", "3") if numbered else ("attribute", "value")
+        return [entity, self.attribute or default[0], self.value or default[1]]
 
-    def _take(
+    def _add(
         self,
         path: Path,
         block: Block,
         job: EncodingJob,
-        found: dict[str, tuple[array[int], array[float]]],
-        outcome: EncodingReport,
+        builder: ColumnBuilder,
+        report: EncodingReport,
     ) -> None:
-        """Take up the numbers of some rows."""
+        """Add the numbers of some rows."""
         names, *columns = block.columns
         ids = job.graph.entities.find(names)
         for row, (name, id, line) in enumerate(zip(names, ids, block.lines, strict=True)):
             if id is None:
-                count_unknown(outcome, name)
+                report.count_unknown(name)
                 continue
-            own = [column[row] for column in columns]
-            cells = zip(self.attributes, own, strict=True) if self.attributes else [tuple(own)]
+            values = [column[row] for column in columns]
+            # Wide: one value for each attribute. Long: a single pair (attribute, value).
+            cells = zip(self.attributes, values, strict=True) if self.attributes else [values]
             for attribute, cell in cells:
                 if not cell:
-                    outcome.count("empty cells, where a number is missing")
+                    report.count("empty cells, where a number is missing")
                     continue
-                number, problem = _number(attribute, cell)
-                if problem:
-                    place = f"{path}, line {line}"
-                    outcome.failures.append(EncodingFailure(name, place, problem))
-                    continue
-                entities, numbers = found.setdefault(attribute, (array("q"), array("d")))
-                entities.append(id)
-                numbers.append(number)
+                number, problem = finite_number(cell), ""
+                if not attribute:
+                    problem = "the number's attribute has no name"
+                elif number is None:
+                    problem = f"{cell[:40]!r} is not a finite number"
+                if problem or number is None:
+                    origin = f"{path}, line {line}"
+                    report.failures.append(EncodingFailure(name, origin, problem))
+                else:
+                    builder.add(attribute, id, number)
 
+    @staticmethod
+    def _check(path: Path, columns: Columns, report: EncodingReport) -> None:
+        """Refuse numbers that cannot be encoded.
 
-def _number(attribute: str, cell: str) -> tuple[float, str]:
-    """The number in a cell, and what is wrong with it."""
-    if not attribute:
-        return math.nan, "the number's attribute has no name"
-    try:
-        number = float(cell)
-    except ValueError:
-        number = math.nan
-    return number, "" if math.isfinite(number) else f"{cell[:40]!r} is not a finite number"
-
-
-def _last(
-    entities: array[int], numbers: array[float], outcome: EncodingReport
-) -> tuple[list[int], torch.Tensor]:
-    """Each entity once, in the order of first coming, with its last number."""
-    ids, cells = np.array(entities), np.array(numbers)
-    _, first = np.unique(ids, return_index=True)
-    _, back = np.unique(ids[::-1], return_index=True)
-    order = np.argsort(first)
-    if again := len(ids) - len(first):
-        outcome.count("earlier values of an attribute that has several; the last one counts", again)
-    last = (len(ids) - 1 - back)[order]
-    return ids[first[order]].tolist(), torch.from_numpy(cells[last])
+        Raises:
+            ValueError: there are none, or those of an attribute are too far apart.
+        """
+        if not columns:
+            raise ValueError(
+                f"{path}: not one finite number belongs to an entity of the graph "
+                f"({report.unknown:,} rows name no entity, {len(report.failures):,} cells are not "
+                f"a number); check the columns, and that names are spelt as in the facts"
+            )
+        for attribute, (_, numbers) in columns.items():
+            low, high = float(numbers.min()), float(numbers.max())
+            if not math.isfinite(float(numbers.max() - numbers.min())):
+                raise ValueError(
+                    f"{path}: the numbers of {attribute!r} range from {low:g} to {high:g}, which "
+                    f"is too far apart to compare them; correct or remove them"
+                )

@@ -1,4 +1,4 @@
-"""Pretrained models by name or folder: nothing comes from the network unless it is allowed."""
+"""Pretrained models by name or folder; nothing is downloaded unless it is allowed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 @contextmanager
 def extra(package: str, name: str) -> Iterator[None]:
-    """Turns a missing package into an error that names the extra that brings it.
+    """Turn a missing package into an error that names the extra to install.
 
     Raises:
         ValueError: `package` is not installed.
@@ -30,19 +30,25 @@ def extra(package: str, name: str) -> Iterator[None]:
         ) from error
 
 
-def named(model: str) -> None:
-    """Refuse the name of a model that is none.
+def check_model_name(model: str) -> None:
+    """Refuse an empty model name.
 
     Raises:
         ValueError: it is empty.
     """
     if not model.strip():
-        raise ValueError("model is the folder of a model, or its name on a hub")
+        raise ValueError(
+            "model is the folder of a model or its name on a hub, and must not be empty"
+        )
 
 
 @contextmanager
 def loading(model: str, allow_download: bool) -> Iterator[None]:
-    """Turns what goes wrong while a model is loaded into an error with a remedy."""
+    """Turn an error while a model is loaded into one with a remedy.
+
+    Raises:
+        ValueError: the model cannot be loaded.
+    """
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
@@ -50,63 +56,67 @@ def loading(model: str, allow_download: bool) -> Iterator[None]:
         if Path(model).exists():
             remedy = "check the files in that folder"
         elif allow_download:
-            remedy = "check its name, and whether the hub can be reached"
+            remedy = "check its name, and that the hub can be reached"
         else:
             remedy = "name a folder that holds it, or allow the download with --allow-download"
         raise ValueError(f"the model {model!r} cannot be loaded: {reason}; {remedy}") from error
 
 
-# Weights that a checkpoint may lack: an output layer that is then not used, what is only needed in
-# training, and tables that follow from the sizes.
-_POOLER, _SPARE = "pooler", ("mask", "position_ids", "num_batches_tracked")
+# Weights that a checkpoint may lack: an output layer that is then not used, parts that only
+# training needs, and tables that follow from the sizes.
+_POOLER, _OPTIONAL = "pooler", ("mask", "position_ids", "num_batches_tracked")
 
 
-def load_settings(kind: Any, model: str, allow_download: bool, **more: Any) -> Any:
-    """What a class of transformers (AutoConfig, AutoFeatureExtractor, ...) reads of a model.
+def load_settings(kind: Any, model: str, allow_download: bool, **options: Any) -> Any:
+    """Load a model's settings with a class of transformers (AutoConfig, AutoFeatureExtractor, ...).
 
     Raises:
-        ValueError: it cannot be loaded; with the remedy.
+        ValueError: they cannot be loaded; with the remedy.
     """
     if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
         raise ValueError(f"the model {model!r} cannot be loaded: there is no such folder")
     with loading(model, allow_download), _quiet():
         return kind.from_pretrained(
-            model, local_files_only=not allow_download, trust_remote_code=False, **more
+            model, local_files_only=not allow_download, trust_remote_code=False, **options
         )
 
 
 def load_network(kind: Any, model: str, allow_download: bool) -> tuple[Any, bool]:
-    """A network of a class of transformers, in float32, ready to be asked.
+    """Load a network with a class of transformers, in float32 and evaluation mode.
 
     Returns:
-        It, and whether its pooler (if it has one) has weights; a checkpoint for another purpose
-        may lack them, and then they are random.
+        The network, and whether the weights of its pooler, if it has one, were loaded. A checkpoint
+        for another task may lack them; they are random then.
 
     Raises:
-        ValueError: it cannot be loaded, or lacks other weights; with the remedy.
+        ValueError: it cannot be loaded, or other weights are missing; with the remedy.
     """
-    report: Any
+    info: Any
     with loading(model, allow_download), _quiet():
-        network, report = kind.from_pretrained(
+        network, info = kind.from_pretrained(
             model,
             local_files_only=not allow_download,
             trust_remote_code=False,
             dtype=torch.float32,
             output_loading_info=True,
         )
-    lacking = sorted(report["missing_keys"])
-    needed = [key for key in lacking if _POOLER not in key and not any(s in key for s in _SPARE)]
-    if needed:
+    missing = sorted(info["missing_keys"])
+    required = [
+        key
+        for key in missing
+        if _POOLER not in key and not any(optional in key for optional in _OPTIONAL)
+    ]
+    if required:
         raise ValueError(
-            f"the model {model!r} has no weights for {len(needed):,} parts of the network, such as "
-            f"{needed[0]}; name a model whose files are complete"
+            f"the model {model!r} has no weights for {len(required):,} parts of the network, such "
+            f"as {required[0]}; name a model whose files are complete"
         )
-    return network.eval(), not any(_POOLER in key for key in lacking)
+    return network.eval(), not any(_POOLER in key for key in missing)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the bars, tables and warnings of transformers; what matters becomes an error."""
+    """Silence progress bars, tables and warnings of transformers; errors are raised anyway."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -122,20 +132,20 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def revision(model: str, loaded: Any = None) -> str:
-    """What tells one version of a model's weights from another: a digest, or the hub's commit."""
+def revision(model: str, network: Any = None) -> str:
+    """The version of a model's weights: a digest of its folder, or the hub's commit."""
     folder = Path(model)
     if folder.is_dir():
         files = sorted(path for path in folder.rglob("*") if path.suffix in _WEIGHTS)
-        total = hashlib.sha256()
+        digest = hashlib.sha256()
         for path in files:
-            total.update(sha256(path).encode())
-        return f"sha256 {total.hexdigest()}"
-    commit = getattr(getattr(loaded, "config", None), "_commit_hash", None)
+            digest.update(sha256(path).encode())
+        return f"sha256 {digest.hexdigest()}"
+    commit = getattr(getattr(network, "config", None), "_commit_hash", None)
     return f"commit {commit}" if commit else "unknown"
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file's bytes."""
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

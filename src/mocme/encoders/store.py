@@ -1,9 +1,8 @@
-"""Encoded vectors on disk, by the digest of their content, and the items they are made from.
+"""Vectors on disk, keyed by the SHA-256 of their content, and the items they are made from.
 
-Nothing here grows in memory with the number of entities but their ids, 8 bytes each: items and
-digests lie in an SQLite file, vectors in a file of rows. A batch is there whole or not at all,
-whatever happens in between, so that an encoding that was stopped goes on with the batches it would
-have made anyway.
+Memory grows with the number of entities only by their ids, 8 bytes each: items and digests are in
+an SQLite file, vectors in a file of rows. A batch is stored as a whole or not at all, so an
+encoding that was stopped resumes with exactly the batches that it would have made otherwise.
 """
 
 from __future__ import annotations
@@ -22,45 +21,46 @@ from jaxtyping import Float
 from mocme.encoders.writer import write_vectors
 
 TYPE = np.dtype("<f2")
-# Rows that are fetched or written at a time.
+# Rows that are read or written at a time.
 PAGE = 2048
 
+# `about` has one row, which identifies the encoder. Temporary tables belong to this run.
 _TABLES = """
 create table if not exists about (identity text not null, width integer not null);
 create table if not exists vectors (digest blob primary key, row integer not null) without rowid;
 create temp table listed (
-    id integer primary key, entity integer not null, source text not null, place text not null
+    id integer primary key, entity integer not null, source text not null, origin text not null
 );
 create temp table items (
-    id integer primary key, entity integer not null, source text not null, place text not null,
+    id integer primary key, entity integer not null, source text not null, origin text not null,
     digest blob
 );
 """
 
 
 class RawItem(NamedTuple):
-    """A text, or the path of a file, that says something of an entity.
+    """A text or a file that belongs to an entity.
 
     Attributes:
-        source: the text itself, or the path.
-        place: where it is listed, for people.
+        source: the text itself, or the path of the file.
+        origin: the file, or the table and line, that lists the item.
     """
 
     id: int
     entity: int
     source: str
-    place: str
+    origin: str
 
 
 class FeatureStore:
-    """The vectors of one modality, across runs, and the items of this run.
+    """The vectors of one modality, kept between runs, and the items of this run.
 
     Raises:
-        ValueError: the file is no store, or another process is writing it.
+        ValueError: the file is not a store, or another process is writing to it.
     """
 
     def __init__(self, path: Path) -> None:
-        """The store beside a modality's file."""
+        """Open or create the store of the modality whose file is `path`."""
         folder, name = path.parent / "cache", path.stem
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self.lock = folder / f"{name}.sqlite", threading.Lock()
@@ -71,7 +71,7 @@ class FeatureStore:
             )
         except sqlite3.Error as error:
             raise ValueError(
-                f"{self.path}: cannot be opened ({error}); check the rights of its folder"
+                f"{self.path}: cannot be opened ({error}); check the permissions of its folder"
             ) from error
         try:
             self.db.execute("pragma locking_mode = exclusive")
@@ -79,7 +79,7 @@ class FeatureStore:
             self.db.executescript(f"begin exclusive; {_TABLES} commit;")
         except sqlite3.Error as error:
             self.db.close()
-            remedy = "delete it, and the modality is encoded from its beginning"
+            remedy = "delete it to encode the modality from the beginning"
             if "locked" in str(error):
                 remedy = "another process is encoding this modality; wait for it"
             raise ValueError(f"{self.path}: cannot be used ({error}); {remedy}") from error
@@ -96,15 +96,19 @@ class FeatureStore:
 
     # -- vectors ---------------------------------------------------------------------------------
 
-    def begin(self, identity: str, width: int) -> bool:
-        """Take up the vectors of an encoder; those of another one are forgotten.
+    def open_vectors(self, identity: str, width: int) -> bool:
+        """Open the vectors of an encoder, and delete those of any other.
+
+        Args:
+            identity: the encoder's identity, as text.
+            width: F.
 
         Returns:
-            Whether there were some to forget.
+            Whether vectors of another encoder were deleted.
         """
-        found = self.db.execute("select identity, width from about").fetchone()
-        other = found is not None and found != (identity, width)
-        if found is None or other:
+        about = self.db.execute("select identity, width from about").fetchone()
+        replaced = about is not None and about != (identity, width)
+        if about is None or replaced:
             self.db.execute("begin")
             self.db.execute("delete from vectors")
             self.db.execute("delete from about")
@@ -113,33 +117,35 @@ class FeatureStore:
         self.width = width
         (self.rows,) = self.db.execute("select coalesce(max(row) + 1, 0) from vectors").fetchone()
         self.values = self.values_path.open("r+b" if self.values_path.exists() else "w+b")
-        held = os.fstat(self.values.fileno()).st_size // (width * TYPE.itemsize)
-        if held < self.rows:  # somebody cut or deleted it
+        written = os.fstat(self.values.fileno()).st_size // (width * TYPE.itemsize)
+        if written < self.rows:  # the file was truncated or deleted
             self.db.execute("delete from vectors")
             self.rows = 0
-        # A batch that was cut short is not listed, and goes.
+        # Vectors of a batch that was interrupted are not in the table yet; drop them.
         self.values.truncate(self.rows * width * TYPE.itemsize)
-        return other
+        return replaced
 
     def row(self, digest: bytes) -> int | None:
-        """Where the vector of some content lies."""
+        """The row of the vector for some content; None if it is not encoded yet."""
         with self.lock:
-            found = self.db.execute("select row from vectors where digest = ?", (digest,))
-            row = found.fetchone()
+            cursor = self.db.execute("select row from vectors where digest = ?", (digest,))
+            row = cursor.fetchone()
         return None if row is None else int(row[0])
 
-    def add(self, digests: Sequence[bytes], vectors: Float[np.ndarray, "n F"]) -> None:
-        """Keep a batch of vectors.
+    def add_vectors(self, digests: Sequence[bytes], vectors: Float[np.ndarray, "n F"]) -> None:
+        """Store a batch of vectors.
+
+        The values are on disk before the table lists them, see `open_vectors`.
 
         Raises:
-            ValueError: one is not finite in float16.
+            ValueError: a vector is not finite in float16.
         """
         assert self.values is not None
         with np.errstate(over="ignore"):
             rows = np.ascontiguousarray(vectors, dtype=TYPE)
         if not np.isfinite(rows).all():
             raise ValueError(
-                "the encoder gave a vector that holds NaN or is beyond 65,504; use another model"
+                "the encoder returned a vector with NaN or a value beyond 65,504; use another model"
             )
         self.values.seek(self.rows * self.width * TYPE.itemsize)
         self.values.write(rows.tobytes())
@@ -154,32 +160,32 @@ class FeatureStore:
 
     # -- items -----------------------------------------------------------------------------------
 
-    def enlist(self, items: Iterable[tuple[int, str, str]]) -> None:
-        """Add what is to be encoded: (entity, source, place)."""
+    def add_items(self, items: Iterable[tuple[int, str, str]]) -> None:
+        """Add items to encode: (entity, source, origin)."""
         self.db.execute("begin")
-        self.db.executemany("insert into listed (entity, source, place) values (?, ?, ?)", items)
+        self.db.executemany("insert into listed (entity, source, origin) values (?, ?, ?)", items)
         self.db.execute("commit")
 
-    def settle(self, separator: str | None = None) -> int:
-        """Put what is listed in the order of entities, and of their coming for each.
+    def sort_items(self, separator: str | None = None) -> int:
+        """Sort the added items by entity, those of an entity in the order of addition.
 
         Args:
-            separator: makes one item of all texts of an entity.
+            separator: joins all texts of an entity to one item; the default keeps them apart.
 
         Returns:
-            how many entities have several.
+            The number of entities with several items.
         """
-        select = "select entity, source, place from listed order by entity, id"
-        insert = "insert into items (entity, source, place) values (?, ?, ?)"
+        select = "select entity, source, origin from listed order by entity, id"
+        insert = "insert into items (entity, source, origin) values (?, ?, ?)"
         several = 0
         self.db.execute("begin")
-        for entity, rows in groupby(self.db.execute(select), lambda row: row[0]):
-            found = [*rows]
-            several += len(found) > 1
+        for entity, group in groupby(self.db.execute(select), lambda row: row[0]):
+            rows = [*group]
+            several += len(rows) > 1
             if separator is not None:
-                text = separator.join(source for _, source, _ in found if source.strip())
-                found = [(entity, text, found[0][2])]
-            self.db.executemany(insert, found)
+                text = separator.join(source for _, source, _ in rows if source.strip())
+                rows = [(entity, text, rows[0][2])]
+            self.db.executemany(insert, rows)
         self.db.execute("delete from listed")
         self.db.execute("commit")
         return several
@@ -189,9 +195,9 @@ class FeatureStore:
         return int(count)
 
     def windows(self, size: int) -> Iterator[Sequence[RawItem]]:
-        """Items, some at a time, in their order."""
+        """Items in their order, at most `size` at a time."""
         last = 0
-        select = "select id, entity, source, place from items where id > ? order by id limit ?"
+        select = "select id, entity, source, origin from items where id > ? order by id limit ?"
         while True:
             with self.lock:
                 rows = self.db.execute(select, (last, size)).fetchall()
@@ -200,8 +206,8 @@ class FeatureStore:
             yield [RawItem(*row) for row in rows]
             last = rows[-1][0]
 
-    def bind(self, pairs: Sequence[tuple[int, bytes]]) -> None:
-        """Say which content items have: (id, digest)."""
+    def set_digests(self, pairs: Sequence[tuple[int, bytes]]) -> None:
+        """Record the digests of items: (item's id, digest of its content)."""
         with self.lock:
             self.db.execute("begin")
             self.db.executemany(
@@ -218,30 +224,30 @@ class FeatureStore:
             unit: scale each mean to length 1.
 
         Returns:
-            how many entities have it.
+            The number of entities with a vector.
         """
-        found = self.db.execute(
+        cursor = self.db.execute(
             "select distinct entity from items where digest in (select digest from vectors) "
             "order by entity"
         )
-        entities = np.fromiter((entity for (entity,) in found), np.int64)
+        entities = np.fromiter((entity for (entity,) in cursor), np.int64)
         if len(entities):
-            write_vectors(path, entities, self.width, self._pooled(unit), metadata, TYPE)
+            write_vectors(path, entities, self.width, self._entity_vectors(unit), metadata, TYPE)
         return len(entities)
 
-    def _pooled(self, unit: bool) -> Iterator[Float[np.ndarray, "n F"]]:
-        """The vectors of entities, some at a time, in ascending order of the entities."""
+    def _entity_vectors(self, unit: bool) -> Iterator[Float[np.ndarray, "n F"]]:
+        """The vectors of all entities in ascending order, a page at a time."""
         cursor = self.db.execute(
             "select entity, row from items join vectors using (digest) order by id"
         )
         groups = groupby(cursor, lambda pair: pair[0])
-        while page := [[row for _, row in rows] for _, rows in islice(groups, PAGE)]:
+        while page := [[row for _, row in pairs] for _, pairs in islice(groups, PAGE)]:
             yield self._means(page, unit)
 
     def _means(self, groups: Sequence[Sequence[int]], unit: bool) -> Float[np.ndarray, "n F"]:
-        held = np.memmap(self.values_path, TYPE, "r", shape=(self.rows, self.width))
-        flat = np.concatenate([np.asarray(rows) for rows in groups])
-        means = group_means(held[flat].astype(np.float32), [len(rows) for rows in groups])
+        values = np.memmap(self.values_path, TYPE, "r", shape=(self.rows, self.width))
+        rows = np.concatenate([np.asarray(group) for group in groups])
+        means = group_means(values[rows].astype(np.float32), [len(group) for group in groups])
         if unit:
             means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-8)
         return means
@@ -252,17 +258,17 @@ def group_means(
     sizes: Sequence[int],
     weights: Sequence[int] | None = None,
 ) -> Float[np.ndarray, "groups F"]:
-    """Means of vectors that follow each other in groups.
+    """Means of consecutive groups of vectors.
 
     Args:
-        sizes: of the groups, none of them 0.
-        weights: of the vectors; all alike by default.
+        sizes: number of vectors in each group, none of them 0.
+        weights: weight of each vector; equal weights by default.
     """
     starts = np.cumsum([0, *sizes[:-1]])
     if weights is None:
-        whole = np.array(sizes, np.float32)[:, None]
+        totals = np.array(sizes, np.float32)[:, None]
     else:
         each = np.array(weights, np.float32)[:, None]
-        vectors, whole = vectors * each, np.add.reduceat(each, starts)
-    means: Float[np.ndarray, "groups F"] = np.add.reduceat(vectors, starts) / whole
+        vectors, totals = vectors * each, np.add.reduceat(each, starts)
+    means: Float[np.ndarray, "groups F"] = np.add.reduceat(vectors, starts) / totals
     return means

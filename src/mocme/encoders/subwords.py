@@ -1,4 +1,4 @@
-"""Texts to the pieces of a tokenizer, which is given or trained here (library tokenizers)."""
+"""Split texts into subwords with a tokenizer that is given or trained here (library tokenizers)."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any
 from mocme.data.formats.writers import written
 from mocme.encoders.pretrained import extra
 
-# A piece that starts a word starts with it.
+# Marks the subword that starts a word.
 START = "\u2581"
-# A word as `mocme.data.words.words` has it.
+# A word as defined by `mocme.data.words.words`, in the syntax of the library.
 _WORD = r"[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}]|[\u200c\u200d]+(?=[\p{L}\p{N}\p{M}]))*"
 
 
-class Subwords:
-    """A tokenizer that is loaded.
+class SubwordTokenizer:
+    """A loaded tokenizer.
 
-    Only byte pair encoding is trained here: the library's training of unigram models gives another
-    model each time, for it goes through hash tables in their random order. Pieces inside words are
-    unmarked for the same reason (those with a prefix are numbered in such an order).
+    Only byte pair encoding is trained here, because the library's training of unigram models is not
+    reproducible: it iterates over hash tables in random order. Subwords inside words have no prefix
+    for the same reason: the library numbers those with a prefix in such an order.
 
     Attributes:
-        size: pieces.
-        described: what it is, for provenance.
+        size: number of subwords.
+        description: of the tokenizer, for the provenance.
         sha256: of its file.
     """
 
-    def __init__(self, tokenizer: Any, content: bytes, described: str) -> None:
-        self.tokenizer, self.content, self.described = tokenizer, content, described
+    def __init__(self, tokenizer: Any, content: bytes, description: str) -> None:
+        self.tokenizer, self.content, self.description = tokenizer, content, description
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.sha256 = hashlib.sha256(content).hexdigest()
@@ -38,17 +38,17 @@ class Subwords:
         added = tokenizer.get_added_tokens_decoder().values()
         unknown = getattr(tokenizer.model, "unk_token", None)
         special = [str(token.content) for token in added if token.special]
-        # They say nothing of a text.
-        empty = {START, *special, *([unknown] if unknown else [])}
-        named = tokenizer.get_vocab(with_added_tokens=True).items()
-        self.pieces = {id: piece for piece, id in named if piece not in empty}
+        # These carry no information about a text.
+        excluded = {START, *special, *([unknown] if unknown else [])}
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True).items()
+        self.subwords = {id: subword for subword, id in vocabulary if subword not in excluded}
 
     @staticmethod
-    def read(path: Path) -> Subwords:
-        """A ``tokenizer.json``.
+    def read(path: Path) -> SubwordTokenizer:
+        """Read a ``tokenizer.json``.
 
         Raises:
-            ValueError: there is none, or it is none.
+            ValueError: the file cannot be read, or is not a tokenizer.
         """
         with extra("tokenizers", "tokens"):
             from tokenizers import Tokenizer
@@ -60,16 +60,21 @@ class Subwords:
                 f"tokenizer to train one"
             ) from error
         try:
-            return Subwords(Tokenizer.from_buffer(content), content, f"tokenizer {path.name}")
-        except Exception as error:  # the library raises no other type
+            tokenizer = Tokenizer.from_buffer(content)
+            return SubwordTokenizer(tokenizer, content, f"tokenizer {path.name}")
+        except Exception as error:  # the library raises Exception itself
             reason = str(error).partition("\n")[0][:200]
             raise ValueError(
-                f"{path}: is no tokenizer.json of the library tokenizers ({reason})"
+                f"{path}: is not a tokenizer.json of the library tokenizers ({reason})"
             ) from error
 
     @staticmethod
-    def trained(texts: Iterable[str], vocabulary: int) -> Subwords:
-        """A tokenizer by byte pair encoding of lower-case words; equal texts give an equal one."""
+    def train(texts: Iterable[str], size: int) -> SubwordTokenizer:
+        """Train byte pair encoding on the lower-case words of texts; deterministic.
+
+        Args:
+            size: number of subwords.
+        """
         with extra("tokenizers", "tokens"):
             from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
         tokenizer: Any = Tokenizer(models.BPE())
@@ -77,20 +82,23 @@ class Subwords:
         words = pre_tokenizers.Split(Regex(_WORD), "removed", invert=True)
         start = pre_tokenizers.Metaspace(replacement=START, split=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, start])
-        trainer = trainers.BpeTrainer(vocab_size=vocabulary, show_progress=False)
+        trainer = trainers.BpeTrainer(vocab_size=size, show_progress=False)
         tokenizer.train_from_iterator(texts, trainer)
         content = tokenizer.to_str(pretty=True).encode() + b"\n"
-        described = f"byte pair encoding trained on these texts, {vocabulary} pieces asked for"
-        return Subwords(tokenizer, content, described)
+        description = f"byte pair encoding trained on these texts, {size} pieces asked for"
+        return SubwordTokenizer(tokenizer, content, description)
 
     def write(self, path: Path) -> None:
-        """Keep it as a ``tokenizer.json``."""
+        """Write the ``tokenizer.json``."""
         with written(path) as file:
             file.write(self.content)
 
     def __call__(self, texts: Sequence[str]) -> list[list[str]]:
-        """The distinct pieces of each text."""
-        found = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        # The fast way makes ids only.
-        named = self.pieces
-        return [[named[id] for id in dict.fromkeys(own.ids) if id in named] for own in found]
+        """The distinct subwords of each text."""
+        # The fast variant returns ids only.
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        subwords = self.subwords
+        return [
+            [subwords[id] for id in dict.fromkeys(encoding.ids) if id in subwords]
+            for encoding in encodings
+        ]

@@ -1,4 +1,4 @@
-"""Video files to a few of their frames, whatever they are, and a reason where they are nothing."""
+"""Read a few frames of video files, with a reason for files that cannot be used."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mocme.encoders.base import EncodingReport, UnusableItem
-from mocme.encoders.image_io import PIXELS, ImageShape, shaped
+from mocme.encoders.image_io import PIXELS, ImageShape, fit_image
 from mocme.encoders.pretrained import extra
 
-BYTES = 500_000_000
+MAX_BYTES = 500_000_000
 ENDINGS = (
     ".mp4", ".m4v", ".mov", ".3gp", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".ogv",
     ".wmv", ".flv",
 )  # fmt: skip
-# The containers that are read. Not among them are lists that name other files or addresses.
+# Supported containers. Playlists that name other files or addresses are not among them.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,ogg,asf,flv"
 
 
-class Times(NamedTuple):
-    """When something is seen, in the stream's own units.
+class FrameTimes(NamedTuple):
+    """Presentation times of the frames that a file holds, in the stream's time base.
 
     Attributes:
-        shown: of all frames that the file holds, ascending.
-        keys: of those at which decoding can start, ascending.
+        shown: of all frames, ascending.
+        keys: of the key frames, where decoding can start, ascending.
     """
 
     shown: list[int]
@@ -37,44 +37,45 @@ class Times(NamedTuple):
 
 
 def read_frames(
-    path: Path, frames: int, shape: ImageShape, outcome: EncodingReport | None = None
+    path: Path, frames: int, shape: ImageShape, report: EncodingReport | None = None
 ) -> list[UInt8[np.ndarray, "side side 3"]]:
-    """Frames of a video that are evenly spaced in time, in their order.
+    """Read evenly spaced frames of a video, in their order.
 
-    The format is told from the content. Of a broken video those frames count that can be decoded.
-    The file is read piece by piece and never held as a whole.
+    The content decides the format. Of a broken video, the frames that can be decoded are used. The
+    file is read piece by piece, never as a whole.
 
     Args:
-        frames: so many, or fewer where it has no more.
-        outcome: counts what was special.
+        frames: number of frames; fewer are returned if the video has no more.
+        report: counts videos with frames that cannot be decoded.
 
     Raises:
-        Unusable: it is no video, of another format, or not one of the frames can be decoded.
+        UnusableItem: the file is not a video, has another format, or none of the frames can be
+            decoded.
     """
     with extra("av", "video"):
         import av  # noqa: F401
     try:
-        # Opened twice: not every container leads back to its beginning.
-        with path.open("rb") as file, _opened(file) as container:
-            times = _times(container, _stream(container))
-        wanted = spread(times.shown, frames)
-        with path.open("rb") as file, _opened(file) as container:
-            found = list(_decoded(container, _stream(container), times, wanted, shape))
+        # Opened twice, because not every container can return to its beginning.
+        with path.open("rb") as file, _open(file) as container:
+            times = _frame_times(container, _video_stream(container))
+        wanted = evenly_spaced(times.shown, frames)
+        with path.open("rb") as file, _open(file) as container:
+            images = list(_decode_at(container, _video_stream(container), times, wanted, shape))
     except UnusableItem:
         raise
-    except Exception as error:  # decoders of broken files fail in any way
-        raise UnusableItem(f"is no video, or is broken ({_reason(error)})") from error
-    if not found:
-        raise UnusableItem("not one of its frames can be decoded")
-    if len(found) < len(wanted) and outcome is not None:
-        outcome.count("videos of which not all frames could be decoded")
-    return found
+    except Exception as error:  # decoders raise any exception for broken files
+        raise UnusableItem(f"holds no video, or is broken ({_reason(error)})") from error
+    if not images:
+        raise UnusableItem("none of its frames can be decoded")
+    if len(images) < len(wanted) and report is not None:
+        report.count("videos with frames that cannot be decoded")
+    return images
 
 
-def _opened(file: IO[bytes]) -> Any:
+def _open(file: IO[bytes]) -> Any:
     import av
 
-    # A file object and these options keep FFmpeg from opening anything else.
+    # A file object and these options keep FFmpeg from opening other files or addresses.
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
     return av.open(file, container_options=options)
 
@@ -84,23 +85,25 @@ def _reason(error: Exception) -> str:
     return text.partition("\n")[0][:120] or type(error).__name__
 
 
-def _stream(container: Any) -> Any:
+def _video_stream(container: Any) -> Any:
     if not container.streams.video:
-        raise UnusableItem("holds no video")
+        raise UnusableItem("holds no video stream")
     stream = container.streams.video[0]
     pixels = stream.codec_context.width * stream.codec_context.height
     if pixels > PIXELS:
-        limit = f"{PIXELS / 1e6:,.0f}"
-        raise UnusableItem(f"has frames of {pixels / 1e6:,.0f} megapixels; the limit is {limit}")
-    # Several videos are decoded at a time, each by one thread.
+        limit = PIXELS / 1e6
+        raise UnusableItem(
+            f"has frames of {pixels / 1e6:,.0f} megapixels; the limit is {limit:,.0f}"
+        )
+    # Several videos are decoded at the same time, each in one thread.
     stream.codec_context.thread_count = 1
     return stream
 
 
-def _times(container: Any, stream: Any) -> Times:
-    """When the frames that the file holds are seen; nothing is decoded for it.
+def _frame_times(container: Any, stream: Any) -> FrameTimes:
+    """The times of all frames that the file holds, from its packets; nothing is decoded.
 
-    What the header says of the length is not asked: of a truncated file it is not true.
+    The duration in the header is not used: it is wrong for a truncated file.
     """
     import av
 
@@ -113,54 +116,62 @@ def _times(container: Any, stream: Any) -> Times:
             shown.append(time)
             if packet.is_keyframe:
                 keys.append(time)
-    except av.FFmpegError:  # the rest is missing
+    except av.FFmpegError:  # the file ends here
         pass
     if not shown:
         raise UnusableItem("holds no frames")
-    return Times(sorted(shown), sorted(keys))
+    return FrameTimes(sorted(shown), sorted(keys))
 
 
-def spread(shown: Sequence[int], frames: int) -> list[int]:
-    """Of ascending times of frames, those that are seen in the middle of equal parts of time."""
+def evenly_spaced(shown: Sequence[int], frames: int) -> list[int]:
+    """The times of the frames that are shown in the middle of each of `frames` equal time spans.
+
+    Args:
+        shown: times of all frames, ascending.
+    """
     first, last = shown[0], shown[-1]
-    # The last frame is seen for as long as a frame is in the mean.
-    whole = (last - first) * len(shown) / max(1, len(shown) - 1)
-    places = []
-    for part in range(frames):
-        middle = first + whole * (part + 0.5) / frames
-        places.append(max(0, bisect_right(shown, middle) - 1))
-    return [shown[place] for place in sorted(set(places))]
+    # The last frame is shown for the mean duration of a frame.
+    duration = (last - first) * len(shown) / max(1, len(shown) - 1)
+    indices = []
+    for span in range(frames):
+        middle = first + duration * (span + 0.5) / frames
+        indices.append(max(0, bisect_right(shown, middle) - 1))
+    return [shown[index] for index in sorted(set(indices))]
 
 
-def _decoded(
-    container: Any, stream: Any, times: Times, wanted: Sequence[int], shape: ImageShape
+def _decode_at(
+    container: Any, stream: Any, times: FrameTimes, wanted: Sequence[int], shape: ImageShape
 ) -> Iterator[UInt8[np.ndarray, "side side 3"]]:
-    """The frames of some times, shaped; those that cannot be decoded are left out."""
-    decoder = _frames(container, stream)
-    # Up to which time decoding has come; without a key frame since then it has to go on.
+    """The frames at some times, fitted to a shape; those that cannot be decoded are left out."""
+    decoder = _decode_rest(container, stream)
+    # The time that decoding has reached. It continues from there unless a key frame lies between
+    # this time and the next wanted one.
     reached = times.keys[0] if times.keys else times.shown[0]
     seen = False
     for time in wanted:
         if seen and reached >= time:
-            continue  # it was lost, for decoding went beyond it
+            continue  # this frame was lost: decoding went beyond it
         keys = times.keys[: bisect_right(times.keys, time)]
         if keys and keys[-1] > reached:
-            decoder = _from(container, stream, keys, time) or decoder
+            decoder = _seek(container, stream, keys, time) or decoder
         for frame in decoder:
             now = frame.dts if frame.pts is None else frame.pts
             if now is None:
                 continue
             reached, seen = now, True
             if now >= time:
-                yield _picture(frame, shape)
+                yield _fit_frame(frame, shape)
                 break
 
 
-def _from(container: Any, stream: Any, keys: Sequence[int], time: int) -> Iterator[Any] | None:
-    """Frames from the last of the keys on; containers without an index may need an earlier one.
+def _seek(container: Any, stream: Any, keys: Sequence[int], time: int) -> Iterator[Any] | None:
+    """Decode from the last of some key frames on.
+
+    Containers without an index may need an earlier key frame, so that the first decoded frame is
+    not later than `time`.
 
     Returns:
-        None where the container cannot be sought in.
+        The frames; None if the container does not support seeking.
     """
     import av
 
@@ -169,31 +180,31 @@ def _from(container: Any, stream: Any, keys: Sequence[int], time: int) -> Iterat
             container.seek(start, stream=stream)
         except av.FFmpegError:
             return None
-        decoder = _frames(container, stream)
+        decoder = _decode_rest(container, stream)
         first = next(decoder, None)
         if first is not None and (first.pts or first.dts or 0) <= time:
             return chain([first], decoder)
     return iter(()) if first is None else chain([first], decoder)
 
 
-def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Whatever can be decoded from here on."""
+def _decode_rest(container: Any, stream: Any) -> Iterator[Any]:
+    """All frames from the current position on that can be decoded."""
     import av
 
     try:
         for packet in container.demux(stream):
             try:
-                decoded = packet.decode()
-            except av.FFmpegError:  # this one is broken, a later one may not be
+                frames = packet.decode()
+            except av.FFmpegError:  # later packets may be intact
                 continue
-            yield from decoded
-    except av.FFmpegError:  # the rest is missing
+            yield from frames
+    except av.FFmpegError:  # the file ends here
         return
 
 
-def _picture(frame: Any, shape: ImageShape) -> UInt8[np.ndarray, "side side 3"]:
-    picture = frame.to_image()
-    # Telephones write how they were held; both count counter-clockwise.
+def _fit_frame(frame: Any, shape: ImageShape) -> UInt8[np.ndarray, "side side 3"]:
+    image = frame.to_image()
+    # The rotation in which the video was recorded; both count counter-clockwise.
     if frame.rotation:
-        picture = picture.rotate(frame.rotation, expand=True)
-    return shaped(picture, shape)
+        image = image.rotate(frame.rotation, expand=True)
+    return fit_image(image, shape)

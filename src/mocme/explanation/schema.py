@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from mocme.core.text import html_cells
+from mocme.core.table import TextTable, columns, data_frame
 from mocme.explanation.faithfulness import Faithfulness
+
+if TYPE_CHECKING:
+    import pandas
 
 Side = Literal["head", "tail"]
 
@@ -166,26 +170,18 @@ class Explanation:
 
     def __repr__(self) -> str:
         lines = [self.title, self.summary]
-        for title, head, rows in self.tables():
-            lines += ["", title]
-            made = [head, *rows]
-            widths = [max(len(row[place]) for row in made) for place in range(len(head))]
-            for row in made:
-                cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-                lines.append("  " + "  ".join(cells).rstrip())
+        for table in self.tables():
+            title, *rows = table.text().splitlines()
+            lines += ["", title, *(f"  {row}" for row in rows)]
         lines += ["", *(f"- {note}" for note in self.remarks())]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        """As a notebook shows it."""
-        made = [f"<p><b>{html.escape(self.title)}</b><br>{html.escape(self.summary)}</p>"]
-        for title, head, rows in self.tables():
-            body = "".join(f"<tr>{html_cells('td', row)}</tr>" for row in rows)
-            head_row = f"<tr>{html_cells('th', head)}</tr>"
-            caption = f"<caption>{html.escape(title)}</caption>"
-            made.append(f"<table>{caption}{head_row}{body}</table>")
+        """Render as HTML for a notebook."""
+        heading = f"<p><b>{html.escape(self.title)}</b><br>{html.escape(self.summary)}</p>"
+        tables = "".join(table.html() for table in self.tables())
         remarks = "".join(f"<li>{html.escape(note)}</li>" for note in self.remarks())
-        return "".join([*made, f"<ul>{remarks}</ul>"])
+        return f"{heading}{tables}<ul>{remarks}</ul>"
 
     def picture(self, path: str | Path) -> None:
         """Draw it; the ending names the format (png, svg, pdf).
@@ -201,29 +197,63 @@ class Explanation:
         """What a reader should know: of weights, then the notes."""
         return [self.weights.text, *self.notes]
 
-    def tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-        """Title, names of columns and rows of each part that has something to show."""
+    def tables(self) -> Iterator[TextTable]:
+        """A table for each part of the explanation that is not empty."""
         if self.modalities:
-            head = ["modality", "of", "fall of the score without it", "weight", "experts"]
             title = "What each modality adds"
             if not self.weights.reasons:
                 title += " (weights are not reasons)"
-            yield title, head, [_share(row) for row in self.modalities]
+            numbers = ["fall of the score without it", "weight"]
+            rows = [_share(row) for row in self.modalities]
+            yield _table(title, ["modality", "of", *numbers, "experts"], rows, numbers)
         if self.supports:
-            head = ["training fact", "change without it", "by vectors", "by rules"]
-            yield "Training facts that support it", head, [_support(row) for row in self.supports]
+            numbers = ["change without it", "by vectors", "by rules"]
+            rows = [_support(row) for row in self.supports]
+            yield _table(
+                "Training facts that support it", ["training fact", *numbers], rows, numbers
+            )
         if self.rules:
+            numbers = ["paths", "log odds"]
             rows = [[p.name, f"{p.paths:,}", f"{p.share:+.2f}"] for p in self.rules]
-            yield "Rules that lead there", ["rule", "paths", "log odds"], rows
+            yield _table("Rules that lead there", ["rule", *numbers], rows, numbers)
         if self.paths:
             rows = [[" | ".join(fact(step) for step in path)] for path in self.paths]
-            yield "Short paths in the graph", ["facts"], rows
+            yield _table("Short paths in the graph", ["facts"], rows)
         if self.neighbours:
             rows = [
                 [self.head if own.of == "head" else self.tail, own.by, near(own.entities)]
                 for own in self.neighbours
             ]
-            yield "Nearest entities", ["of", "by", "cosine"], rows
+            yield _table("Nearest entities", ["of", "by", "cosine"], rows)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A data frame with a row for each piece of evidence.
+
+        Columns: ``part`` (modality, fact, token, rule, path or neighbour), ``of`` (head or
+        tail), ``by`` (what is compared for neighbours), ``name``, and ``value``: the fall of the
+        score without the modality, the change of the score without the training fact or token, the
+        log odds of the rule, the cosine of the neighbour. Paths have none (NaN).
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        evidence: list[tuple[str, str, str, str, float | None]] = [
+            *(("modality", row.of, "", row.name, row.without) for row in self.modalities),
+            *((row.kind, "", "", fact(row), row.change) for row in self.supports),
+            *(("rule", "", "", row.name, row.share) for row in self.rules),
+            *(("path", "", "", " | ".join(map(fact, path)), None) for path in self.paths),
+        ]
+        for near_to in self.neighbours:
+            evidence += [
+                ("neighbour", near_to.of, near_to.by, entity.name, entity.similarity)
+                for entity in near_to.entities
+            ]
+        names = ("part", "of", "by", "name", "value")
+        values: dict[str, list[Any]] = {
+            name: [row[n] for row in evidence] for n, name in enumerate(names)
+        }
+        values["value"] = [math.nan if value is None else value for value in values["value"]]
+        return data_frame(values)
 
 
 def fact(step: Step | Support) -> str:
@@ -234,6 +264,12 @@ def fact(step: Step | Support) -> str:
 def near(entities: Sequence[Neighbour]) -> str:
     """Neighbours as text."""
     return ", ".join(f"{entity.name} {entity.similarity:.2f}" for entity in entities)
+
+
+def _table(
+    title: str, titles: Sequence[str], rows: list[list[str]], numbers: Sequence[str] = ()
+) -> TextTable:
+    return TextTable(columns(*titles, right=numbers), rows, title=title, title_align="left")
 
 
 def _share(row: ModalityShare) -> list[str]:

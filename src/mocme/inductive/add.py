@@ -1,4 +1,4 @@
-"""Adding entities to a trained run: all is checked, rows are fitted, and only then it is kept."""
+"""Add entities to a trained run: check everything, fit rows, return the additions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Vocabulary
 from mocme.experts.embedding.expert import EmbeddingExpert, added_entities
 from mocme.experts.embedding.fit_rows import FittedRows, FrozenQuestions, fit_rows
-from mocme.inductive import content as contents
+from mocme.inductive.content import FILES, attributes, encode_content, takes
 from mocme.inductive.extended_run import RunContents
 from mocme.inductive.new_entity import Content, EncodedContent, InvalidEntity, NewEntity, part
-from mocme.inductive.pairs import growing, known, remarks
+from mocme.inductive.pairs import accepted_modalities, extendable_pairs, remarks
 from mocme.inductive.store import Addition, Additions, Fact
 
 Advance = Callable[[int, int], None]
@@ -26,7 +26,7 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Adder:
-    """A trained run, ready for new entities.
+    """Adds new entities to a trained run.
 
     Attributes:
         trained: graph, modalities and model as they were trained.
@@ -40,44 +40,44 @@ class Adder:
     as_negatives: bool = True
     fits: RowFits | None = None
 
-    def add(self, asked: Sequence[NewEntity], advance: Advance | None = None) -> list[Addition]:
-        """The additions that entities become, without their pairs (`related`); nothing is written.
+    def add(self, entities: Sequence[NewEntity], advance: Advance | None = None) -> list[Addition]:
+        """Compute additions without their pairs (see `related`); nothing is written.
 
-        Entities with facts among each other are fitted together, all others each by itself, so that
-        it does not matter with which others an entity is added.
+        Entities with facts among each other are fitted together, all others separately, so the
+        result for an entity does not depend on unrelated entities of the batch.
 
         Args:
-            advance: is told (entities done, entities in all).
+            advance: receives (entities done, entities in all).
 
         Raises:
-            ValueError: anything of any entity is wrong; it names the entity and the remedy.
+            ValueError: an entity is wrong; the message names it and the remedy.
         """
-        self._check_names(asked)
-        facts = self._facts(asked)
-        contents_of = self._contents(asked)
+        self._check_names(entities)
+        facts = self._facts(entities)
+        contents_of = self._encoded(entities)
         drafts = [
-            self._draft(entity, facts[entity.name], contents_of[entity.name]) for entity in asked
+            self._draft(entity, facts[entity.name], contents_of[entity.name]) for entity in entities
         ]
-        tell, done = advance or (lambda done, total: None), 0
+        report, done = advance or (lambda done, total: None), 0
         fits = self.fits or RowFits(self.trained)
-        found: dict[str, Addition] = {}
+        additions: dict[str, Addition] = {}
         for group in _groups(drafts):
             links = [item for item in group if item.facts or any(item.tokens.values())]
             if links:
                 group = [item for item in group if item not in links]
                 group += self._fitted(links, fits)
-            found |= {item.name: item for item in group}
+            additions |= {item.name: item for item in group}
             done += len(group)
-            tell(done, len(drafts))
-        return [found[item.name] for item in drafts]
+            report(done, len(drafts))
+        return [additions[item.name] for item in drafts]
 
     # -- checks ----------------------------------------------------------------------------------
 
-    def _check_names(self, asked: Sequence[NewEntity]) -> None:
-        if not asked:
+    def _check_names(self, entities: Sequence[NewEntity]) -> None:
+        if not entities:
             raise ValueError("no entity is given; give one with a name at least")
         taken = {item.name for item in self.present}
-        for entity in asked:
+        for entity in entities:
             if not entity.name.strip():
                 raise InvalidEntity("an entity's name is empty; give it one", "name")
             if entity.name in self.trained.graph.entities:
@@ -93,15 +93,15 @@ class Adder:
                     "name",
                 )
             taken.add(entity.name)
-            self._check_called(entity)
+            self._check_names_of(entity)
 
-    def _check_called(self, entity: NewEntity) -> None:
+    def _check_names_of(self, entity: NewEntity) -> None:
         names = _listed(entity.names)
         if not all(isinstance(name, str) and name.strip() for name in names):
             raise InvalidEntity(
                 f"{entity.name!r}: one of its names is empty; leave it out", "names"
             )
-        bases = [own.basis for own in growing(self.trained).values()]
+        bases = [own.basis for own in extendable_pairs(self.trained).values()]
         if names and not any(basis is not None and "names" in basis.texts for basis in bases):
             raise InvalidEntity(
                 f"{entity.name!r}: names are given, and no pairs of the run are made of names; "
@@ -109,64 +109,64 @@ class Adder:
                 "names",
             )
 
-    def _facts(self, asked: Sequence[NewEntity]) -> dict[str, list[Fact]]:
-        """By new entity all facts of the batch that name it."""
+    def _facts(self, entities: Sequence[NewEntity]) -> dict[str, list[Fact]]:
+        """All facts of the batch by the new entity that they contain."""
         graph = self.trained.graph
-        there = [item.name for item in self.present]
-        everyone = Vocabulary([*graph.entities, *there, *(entity.name for entity in asked)])
-        found: dict[str, dict[Fact, None]] = {entity.name: {} for entity in asked}
-        for entity in asked:
+        present = [item.name for item in self.present]
+        vocabulary = Vocabulary([*graph.entities, *present, *(entity.name for entity in entities)])
+        facts: dict[str, dict[Fact, None]] = {entity.name: {} for entity in entities}
+        for entity in entities:
             for number, fact in enumerate(entity.facts):
                 with part(f"facts.{number}"):
                     _check_fact(entity.name, fact)
                     head, relation, tail = fact
                     graph.relations.id(relation)
                     for name in (head, tail):
-                        everyone.id(name)
-                        if name in found:
-                            found[name][(head, relation, tail)] = None
-        return {name: list(own) for name, own in found.items()}
+                        vocabulary.id(name)
+                        if name in facts:
+                            facts[name][(head, relation, tail)] = None
+        return {name: list(kept) for name, kept in facts.items()}
 
-    def _contents(self, asked: Sequence[NewEntity]) -> dict[str, dict[str, EncodedContent]]:
-        """What each modality gets, by entity; a modality's encoder is loaded once for all."""
-        known_of = known(self.trained)
-        given: dict[str, dict[str, Content]] = {name: {} for name in known_of}
-        for entity in asked:
+    def _encoded(self, entities: Sequence[NewEntity]) -> dict[str, dict[str, EncodedContent]]:
+        """Encoded content by entity and modality; each encoder is loaded once."""
+        accepted = accepted_modalities(self.trained)
+        given: dict[str, dict[str, Content]] = {name: {} for name in accepted}
+        for entity in entities:
             for name, content in self._spread(entity).items():
                 given[name][entity.name] = content
         device = self.trained.mixture.device
-        found: dict[str, dict[str, EncodedContent]] = {entity.name: {} for entity in asked}
-        for name, own in given.items():
-            if not own:
+        encoded: dict[str, dict[str, EncodedContent]] = {entity.name: {} for entity in entities}
+        for name, contents in given.items():
+            if not contents:
                 continue
             with part(f"content.{name}"):
-                made = contents.made(name, known_of[name], own, device)
-            for entity_name, result in made.items():
-                found[entity_name][name] = result
-        return found
+                results = encode_content(name, accepted[name], contents, device)
+            for entity_name, result in results.items():
+                encoded[entity_name][name] = result
+        return encoded
 
     def _spread(self, entity: NewEntity) -> dict[str, Content]:
-        """Content by modality: what is given for one, and texts and numbers for all others."""
-        known_of = known(self.trained)
+        """Content by modality: what is given for it, else the texts and numbers of the entity."""
+        accepted = accepted_modalities(self.trained)
         content = dict(entity.content)
         for name in content:
-            if name in self.trained.features.pairs and name not in known_of:
+            if name in self.trained.features.pairs and name not in accepted:
                 raise InvalidEntity(
                     f"{entity.name!r}: {name} holds pairs of entities, which this run does not "
                     f"make for a new one; leave it out",
                     f"content.{name}",
                 )
-            if name not in known_of:
+            if name not in accepted:
                 raise InvalidEntity(
                     f"{entity.name!r}: the run has no modality {name!r} to give content for; it "
-                    f"has {', '.join(known_of) or 'structure only'}",
+                    f"has {', '.join(accepted) or 'structure only'}",
                     f"content.{name}",
                 )
-        kinds = {name: contents.takes(own)[0] for name, own in known_of.items()}
-        for name, own in content.items():
-            if kinds[name] in contents.FILES:
-                content[name] = _at(entity.home, own)
-        free = [name for name in known_of if name not in content]
+        kinds = {name: takes(modality)[0] for name, modality in accepted.items()}
+        for name, value in content.items():
+            if kinds[name] in FILES:
+                content[name] = _at(entity.home, value)
+        free = [name for name in accepted if name not in content]
         if entity.text is not None:
             reading = [name for name in free if kinds[name] == "texts"]
             if not reading:
@@ -181,33 +181,35 @@ class Adder:
         return content
 
     def _numbers(self, entity: NewEntity, reading: Sequence[str]) -> dict[str, Content]:
-        """To each modality the numbers whose attributes it has."""
-        known_of = known(self.trained)
-        has = {name: contents.attributes(known_of[name]) for name in reading}
+        """For each modality the numbers of its attributes."""
+        accepted = accepted_modalities(self.trained)
+        has = {name: attributes(accepted[name]) for name in reading}
         assert entity.numbers is not None
         for attribute in entity.numbers:
-            if not any(attribute in own for own in has.values()):
-                every = sorted({name for own in has.values() for name in own})
+            if not any(attribute in names for names in has.values()):
+                every = sorted({name for names in has.values() for name in names})
                 raise InvalidEntity(
                     f"{entity.name!r}: no modality of the run has the attribute {attribute!r}; "
                     f"there are {', '.join(every) or 'none'}",
                     "numbers",
                 )
-        found: dict[str, Content] = {}
-        for name, own in has.items():
-            if numbers := {key: n for key, n in entity.numbers.items() if key in own}:
-                found[name] = numbers
-        return found
+        numbers_of: dict[str, Content] = {}
+        for name, names in has.items():
+            if numbers := {key: n for key, n in entity.numbers.items() if key in names}:
+                numbers_of[name] = numbers
+        return numbers_of
 
     # -- rows ------------------------------------------------------------------------------------
 
     def _draft(
         self, entity: NewEntity, facts: Sequence[Fact], content: Mapping[str, EncodedContent]
     ) -> Addition:
-        """The addition without a row."""
-        notes = [f"{name}: {note}" for name, own in content.items() for note in own.notes]
-        vectors = {name: own.vector for name, own in content.items() if own.vector is not None}
-        tokens = {name: own.tokens for name, own in content.items() if own.tokens}
+        """The addition without rows."""
+        notes = [f"{name}: {note}" for name, encoded in content.items() for note in encoded.notes]
+        vectors = {
+            name: encoded.vector for name, encoded in content.items() if encoded.vector is not None
+        }
+        tokens = {name: encoded.tokens for name, encoded in content.items() if encoded.tokens}
         dense = [name for name in vectors if name in self.trained.reads]
         if not facts and not dense and not tokens:
             notes.append("nothing is known of it: its vector is the mean of all others")
@@ -217,12 +219,12 @@ class Adder:
             {},
             vectors,
             tokens,
-            {name: own.given for name, own in content.items()},
+            {name: encoded.given for name, encoded in content.items()},
             tuple(notes),
             {},
             datetime.now(UTC).isoformat(timespec="seconds"),
             _listed(entity.names),
-            {name: own.texts for name, own in content.items() if own.texts is not None},
+            {name: encoded.texts for name, encoded in content.items() if encoded.texts is not None},
         )
         return replace(draft, remarks=(*notes, *remarks(self.trained, draft)))
 
@@ -243,8 +245,8 @@ class Adder:
                 replace(
                     item,
                     rows={**item.rows, expert.name: row.cpu().clone()},
-                    fit={**item.fit, **_told(fitted, prefix)},
-                    remarks=_noted(item, fitted),
+                    fit={**item.fit, **_fit_record(fitted, prefix)},
+                    remarks=_with_fit_note(item, fitted),
                 )
                 for item, row in zip(items, fitted.rows, strict=True)
             ]
@@ -265,10 +267,10 @@ class Adder:
     def _numbered(
         self, group: Sequence[Addition], facts: TrainingFacts, later: Sequence[str]
     ) -> Int[Tensor, "k 3"]:
-        """Facts and tokens as `fit_rows` numbers them."""
+        """Facts and tokens in the numbering of `fit_rows`."""
         graph, features = self.trained.graph, self.trained.features
         names = [*later, *(item.name for item in group)]
-        ids = {name: facts.num_nodes + place for place, name in enumerate(names)}
+        ids = {name: facts.num_nodes + position for position, name in enumerate(names)}
 
         def node(name: str) -> int:
             return ids[name] if name in ids else graph.entities.id(name)
@@ -276,11 +278,11 @@ class Adder:
         rows = [
             (node(h), graph.relations.id(r), node(t)) for item in group for h, r, t in item.facts
         ]
-        for number, (name, own) in enumerate(features.tokens.items()):
+        for number, (name, vocabulary) in enumerate(features.tokens.items()):
             says, first = 2 * graph.num_relations + 2 * number, facts.spans[number + 1][0]
-            places = {token: first + place for place, token in enumerate(own.vocabulary)}
+            nodes = {token: first + index for index, token in enumerate(vocabulary.vocabulary)}
             rows += [
-                (ids[item.name], says, places[token])
+                (ids[item.name], says, nodes[token])
                 for item in group
                 for token in item.tokens.get(name, ())
             ]
@@ -313,9 +315,9 @@ class RowFits:
 
 
 def _check_fact(name: str, fact: Fact) -> None:
-    """Refuse what is no fact of a new entity."""
-    if len(fact) != 3 or not all(isinstance(own, str) for own in fact):
-        raise ValueError(f"{name!r}: {fact!r} is no fact; give (head, relation, tail)")
+    """Refuse a fact that is malformed or does not contain the new entity."""
+    if len(fact) != 3 or not all(isinstance(name, str) for name in fact):
+        raise ValueError(f"{name!r}: {fact!r} is not a fact; give (head, relation, tail)")
     head, relation, tail = fact
     if name not in (head, tail):
         raise ValueError(
@@ -325,7 +327,7 @@ def _check_fact(name: str, fact: Fact) -> None:
 
 
 def _at(home: Path, content: Content) -> Content:
-    """Relative paths from where they begin."""
+    """Resolve relative paths."""
     if isinstance(content, str | Path):
         return home / content
     if isinstance(content, Sequence) and all(isinstance(one, str | Path) for one in content):
@@ -334,7 +336,7 @@ def _at(home: Path, content: Content) -> Content:
 
 
 def _groups(drafts: Sequence[Addition]) -> list[list[Addition]]:
-    """Entities that facts of the batch connect, together."""
+    """Group entities that facts of the batch connect."""
     group = {item.name: [item] for item in drafts}
     for item in drafts:
         for head, _, tail in item.facts:
@@ -349,7 +351,7 @@ def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _told(fitted: FittedRows, prefix: str) -> dict[str, float]:
+def _fit_record(fitted: FittedRows, prefix: str) -> dict[str, float]:
     return {
         f"{prefix}loss": fitted.loss,
         f"{prefix}gradient": fitted.gradient,
@@ -358,7 +360,7 @@ def _told(fitted: FittedRows, prefix: str) -> dict[str, float]:
     }
 
 
-def _noted(item: Addition, fitted: FittedRows) -> tuple[str, ...]:
+def _with_fit_note(item: Addition, fitted: FittedRows) -> tuple[str, ...]:
     if fitted.settled:
         return item.remarks
     return (

@@ -1,8 +1,8 @@
-"""From what a user gives of a new entity to what a model takes: as its modalities were made.
+"""Content of a new entity, encoded like the modalities of the run.
 
-A run's files say how each modality was made (`mocme.data.modality`, provenance): by an encoder
-with settings, by the scales of numbers, by a vocabulary of words. Where they do not, only what is
-ready is taken: a vector of the right width, or tokens.
+The files of a run record how each modality was computed (`mocme.data.modality`, provenance): by an
+encoder with settings, by the scales of numbers, by a vocabulary of words. Without such a record
+only encoded content is accepted: a vector of the right dimension, or tokens.
 """
 
 from __future__ import annotations
@@ -29,46 +29,46 @@ from mocme.data.words import UNITS
 from mocme.inductive.new_entity import Content, EncodedContent
 
 Takes = Literal["texts", "pictures", "sounds", "videos", "numbers", "nothing"]
-# Of these it takes paths of files.
+# Given as paths of files.
 FILES: AbstractSet[Takes] = {"pictures", "sounds", "videos"}
-# Kinds of `mocme encode` whose network is asked again; no other code is named by a run's files.
+# Kinds of encoders that are run again for new content; the files of a run name no other code.
 NETWORKS: Mapping[str, Takes] = {
     "text": "texts",
     "image": "pictures",
     "audio": "sounds",
     "video": "videos",
 }
-# What differs from one making of a modality to another of the same kind.
+# Provenance that differs between modalities of the same encoder.
 _OWN = ("sources", "sources_sha256", "source", "sha256", "settings", "entities", "format")
-# Words of a text that are told one by one.
-_TOLD = 20
+# Words that a note lists one by one.
+_MOST_LISTED = 20
 
 
 def takes(modality: AnyModality) -> tuple[Takes, str]:
-    """What a modality is made of, and where that is nothing, why only what is ready is taken."""
-    told = modality.provenance
-    if "replaced" in told:
-        return "nothing", f"it is a control ({told['replaced']})"
+    """What a modality is computed from; if unknown, the reason why only vectors are accepted."""
+    provenance = modality.provenance
+    if "replaced" in provenance:
+        return "nothing", f"it is a control ({provenance['replaced']})"
     if isinstance(modality, Pairs):
         return _takes_for_pairs(modality)
     if isinstance(modality, Tokens):
-        if "edges" in told:
+        if "edges" in provenance:
             return "numbers", ""
-        if told.get("unit") in UNITS:
+        if provenance.get("unit") in UNITS:
             return "texts", ""
-        return "nothing", "the run does not say how its tokens are made of a text or a number"
-    if "scales" in told:
+        return "nothing", "the run does not record how its tokens were computed"
+    if "scales" in provenance:
         return "numbers", ""
-    kind = _settings(told).get("kind")
+    kind = _settings(provenance).get("kind")
     if isinstance(kind, str) and kind in NETWORKS:
         return NETWORKS[kind], ""
-    return "nothing", "the run does not say how its vectors are made"
+    return "nothing", "the run does not record how its vectors were computed"
 
 
 def _takes_for_pairs(pairs: Pairs) -> tuple[Takes, str]:
     basis = pairs.basis
     if basis is None:
-        return "nothing", "the run does not say what its pairs are made of; leave it out"
+        return "nothing", "the run does not record how its pairs were found; leave it out"
     if basis.modality is not None:
         return "nothing", f"its pairs are made of what {basis.modality} has; give that content"
     if "texts" in basis.texts:
@@ -76,47 +76,48 @@ def _takes_for_pairs(pairs: Pairs) -> tuple[Takes, str]:
     return "nothing", "its pairs are made of names; give names instead"
 
 
-def _settings(told: Mapping[str, str]) -> dict[str, Any]:
+def _settings(provenance: Mapping[str, str]) -> dict[str, Any]:
     try:
-        found = json.loads(told.get("settings", "") or "{}")
+        settings = json.loads(provenance.get("settings", "") or "{}")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return settings if isinstance(settings, dict) else {}
 
 
-def made(
+def encode_content(
     name: str, modality: AnyModality, given: Mapping[str, Content], device: torch.device
 ) -> dict[str, EncodedContent]:
-    """What a modality gets for each of some new entities.
+    """Encode the content of a modality for new entities.
 
     Args:
         name: of the modality.
         given: by name of the entity.
 
     Raises:
-        ValueError: what is given does not fit the modality, naming entity, modality and remedy.
+        ValueError: the content does not fit the modality; the message names entity, modality and
+            remedy.
     """
-    found: dict[str, EncodedContent] = {}
+    encoded: dict[str, EncodedContent] = {}
     raw: dict[str, list[str]] = {}
     kind, why = takes(modality)
     for entity, content in given.items():
         where = f"{entity!r}, {name}"
         if isinstance(modality, Tokens):
-            found[entity] = _tokens(where, modality, content, kind, why)
+            encoded[entity] = _tokens(where, modality, content, kind, why)
         elif isinstance(modality, Pairs):
-            found[entity] = _for_pairs(where, modality, content, kind, why)
+            encoded[entity] = _for_pairs(where, modality, content, kind, why)
         elif _ready(content):
-            found[entity] = EncodedContent(_vector(where, modality, content), None, "a vector")
+            encoded[entity] = EncodedContent(_vector(where, modality, content), None, "a vector")
         elif isinstance(content, Mapping) and kind == "numbers":
-            found[entity] = _numbers(where, modality, content)
+            encoded[entity] = _numbers(where, modality, content)
         elif (texts := _texts(content)) is not None and (kind == "texts" or kind in FILES):
             raw[entity] = [str(text) for text in texts]
         else:
             raise _unfit(where, modality, kind, why)
     if raw:
         assert isinstance(modality, Modality)
-        found |= _encoded(name, modality, raw, kind, device)
-    return found
+        encoded |= _encoded(name, modality, raw, kind, device)
+    return encoded
 
 
 def _for_pairs(where: str, pairs: Pairs, content: Content, kind: Takes, why: str) -> EncodedContent:
@@ -125,8 +126,8 @@ def _for_pairs(where: str, pairs: Pairs, content: Content, kind: Takes, why: str
         raise _unfit(where, pairs, kind, why)
     if not any(text.strip() for text in texts):
         raise ValueError(f"{where}: an empty text; leave it out")
-    told = f"a text of {sum(map(len, texts)):,} characters"
-    return EncodedContent(None, None, told, (), tuple(texts))
+    description = f"a text of {sum(map(len, texts)):,} characters"
+    return EncodedContent(None, None, description, (), tuple(texts))
 
 
 def _unfit(where: str, modality: AnyModality, kind: Takes, why: str) -> ValueError:
@@ -142,7 +143,7 @@ def _unfit(where: str, modality: AnyModality, kind: Takes, why: str) -> ValueErr
 
 
 def _ready(content: Content) -> bool:
-    """Whether this is a vector."""
+    """Whether the content is a vector."""
     if isinstance(content, np.ndarray | Tensor):
         return True
     if isinstance(content, str | Path | Mapping | AbstractSet) or not len(content):
@@ -181,17 +182,17 @@ def _numbers(where: str, modality: Modality, content: Mapping[str, float]) -> En
     _check_numbers(where, content, scales)
     width = modality.width // len(scales)
     vector = torch.zeros(modality.width)
-    for place, (attribute, scale) in enumerate(scales.items()):
+    for position, (attribute, scale) in enumerate(scales.items()):
         if attribute in content:
             number = torch.tensor([float(content[attribute])], dtype=torch.float64)
-            vector[place * width : (place + 1) * width] = scale(number)[0].float()
-    return EncodedContent(vector, None, _told_numbers(content))
+            vector[position * width : (position + 1) * width] = scale(number)[0].float()
+    return EncodedContent(vector, None, _described(content))
 
 
 def attributes(modality: AnyModality) -> list[str]:
     """The attributes of a modality of numbers."""
-    told = modality.provenance
-    return list(json.loads(told.get("edges") or told.get("scales") or "{}"))
+    provenance = modality.provenance
+    return list(json.loads(provenance.get("edges") or provenance.get("scales") or "{}"))
 
 
 def _check_numbers(where: str, content: Mapping[str, float], known: Mapping[str, Any]) -> None:
@@ -206,7 +207,7 @@ def _check_numbers(where: str, content: Mapping[str, float], known: Mapping[str,
             raise ValueError(f"{where}: {attribute} = {number!r} is not a finite number")
 
 
-def _told_numbers(content: Mapping[str, float]) -> str:
+def _described(content: Mapping[str, float]) -> str:
     return ", ".join(f"{attribute} = {number:g}" for attribute, number in content.items())
 
 
@@ -216,28 +217,28 @@ def _told_numbers(content: Mapping[str, float]) -> str:
 def _tokens(
     where: str, modality: Tokens, content: Content, kind: Takes, why: str
 ) -> EncodedContent:
-    told = modality.provenance
+    provenance = modality.provenance
     texts = None
     if isinstance(content, AbstractSet):
         given = sorted(content)
         limit, what = 0, "tokens"
     elif isinstance(content, Mapping) and kind == "numbers":
-        edges = json.loads(told["edges"])
+        edges = json.loads(provenance["edges"])
         _check_numbers(where, content, edges)
         given = [bin_of(name, float(number), edges[name]) for name, number in content.items()]
-        limit, what = 0, _told_numbers(content)
+        limit, what = 0, _described(content)
     elif (texts := _texts(content)) is not None and kind == "texts":
         whole = "\n".join(map(str, texts))
-        given = UNITS[told["unit"]](whole)
-        limit, what = int(told["per_entity"]), f"a text of {len(whole):,} characters"
+        given = UNITS[provenance["unit"]](whole)
+        limit, what = int(provenance["per_entity"]), f"a text of {len(whole):,} characters"
     else:
         raise _unfit(where, modality, kind, why)
-    ids = {token: place for place, token in enumerate(modality.vocabulary)}
+    ids = {token: index for index, token in enumerate(modality.vocabulary)}
     known = [token for token in given if token in ids]
-    strange = [token for token in given if token not in ids]
-    notes = [f"not in the run's vocabulary: {_some(strange)}"] if strange else []
+    unknown = [token for token in given if token not in ids]
+    notes = [f"not in the run's vocabulary: {_some(unknown)}"] if unknown else []
     if limit and len(known) > limit:
-        frequency = json.loads(told["frequency"])
+        frequency = json.loads(provenance["frequency"])
         known.sort(key=lambda token: (frequency[ids[token]], token))
         notes.append(f"known, but not among the {limit} rarest: {_some(sorted(known[limit:]))}")
         known = known[:limit]
@@ -248,8 +249,8 @@ def _tokens(
 
 
 def _some(tokens: Sequence[str]) -> str:
-    more = f" and {len(tokens) - _TOLD:,} more" if len(tokens) > _TOLD else ""
-    return ", ".join(tokens[:_TOLD]) + more
+    more = f" and {len(tokens) - _MOST_LISTED:,} more" if len(tokens) > _MOST_LISTED else ""
+    return ", ".join(tokens[:_MOST_LISTED]) + more
 
 
 # -- networks ----------------------------------------------------------------------------------
@@ -262,7 +263,7 @@ def _encoded(
     kind: Takes,
     device: torch.device,
 ) -> dict[str, EncodedContent]:
-    """The vectors that the modality's own encoder makes, with its settings."""
+    """Vectors by the encoder of the modality, with its settings."""
     from mocme.encoders.base import EncodingJob
     from mocme.encoders.catalog import encoder_of
 
@@ -279,39 +280,39 @@ def _encoded(
             for text in texts
         ]
         rows = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        (folder / "given.jsonl").write_text(rows, encoding="utf-8")
-        encoder = encoder_of({**table, "paths": ["given.jsonl"]}, f"encode.{name}")
+        (folder / "content.jsonl").write_text(rows, encoding="utf-8")
+        encoder = encoder_of({**table, "paths": ["content.jsonl"]}, f"encode.{name}")
         job = EncodingJob(graph, name, folder, folder, device=device)
         try:
-            outcome = encoder.encode(job)
+            report = encoder.encode(job)
         except sqlite3.OperationalError as error:
-            # An encoder keeps its items there: of the disk, and not of what was given.
+            # The encoder stores its items in the folder: the disk failed, not the content.
             full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
             number = errno.ENOSPC if full else errno.EIO
             raise OSError(number, f"{os.strerror(number)} ({error})", str(folder)) from error
-        for failure in outcome.failures:
+        for failure in report.failures:
             raise ValueError(f"{failure.entity!r}, {name}: {failure.reason}")
         tensors, metadata = read_safetensors(job.path)
         values = tensors["values"].float().clone()
         rows_of = tensors["rows"].tolist()
     _check_same(name, modality.provenance, metadata)
     what = "file" if kind in FILES else "text"
-    found = {}
+    encoded = {}
     for row, vector in zip(rows_of, values, strict=True):
         entity = names[row]
         count = len(raw[entity])
-        told = f"a {what}" if count == 1 else f"{count} {what}s"
+        description = f"a {what}" if count == 1 else f"{count} {what}s"
         read = tuple(raw[entity]) if kind == "texts" else None
-        own = _vector(f"{entity!r}, {name}", modality, vector)
-        found[entity] = EncodedContent(own, None, told, (), read)
-    return found
+        checked = _vector(f"{entity!r}, {name}", modality, vector)
+        encoded[entity] = EncodedContent(checked, None, description, (), read)
+    return encoded
 
 
 def _check_same(name: str, old: Mapping[str, str], new: Mapping[str, str]) -> None:
-    """Refuse an encoder that is not the one that made the modality."""
+    """Refuse an encoder other than the one that computed the modality."""
     for key, value in new.items():
         if key not in _OWN and old.get(key) != value:
             raise ValueError(
-                f"{name}: was made with {key} {old.get(key)!r}, and the encoder here has "
-                f"{value!r}; install the one that made it, or give ready vectors"
+                f"{name}: was computed with {key} {old.get(key)!r}, and the encoder here has "
+                f"{value!r}; install the one that computed it, or give vectors"
             )

@@ -86,11 +86,13 @@ def extended_features(features: Features, items: Additions, first: int) -> Featu
 
 
 def _dense(old: Modality, name: str, items: Sequence[Addition], first: int) -> Modality:
-    own = [place for place, item in enumerate(items) if name in item.vectors]
-    values: list[Tensor] = [items[place].vectors[name].to(old.values.dtype) for place in own]
-    rows = torch.tensor(own, dtype=torch.int64) + first
+    having = [position for position, item in enumerate(items) if name in item.vectors]
+    values: list[Tensor] = [
+        items[position].vectors[name].to(old.values.dtype) for position in having
+    ]
+    rows = torch.tensor(having, dtype=torch.int64) + first
     return Modality(
-        torch.cat([old.values, torch.stack(values)]) if own else old.values,
+        torch.cat([old.values, torch.stack(values)]) if having else old.values,
         torch.cat([old.rows, rows]),
         first + len(items),
         old.provenance,
@@ -98,10 +100,10 @@ def _dense(old: Modality, name: str, items: Sequence[Addition], first: int) -> M
 
 
 def _tokens(old: Tokens, name: str, items: Sequence[Addition], first: int) -> Tokens:
-    ids = {token: place for place, token in enumerate(old.vocabulary)}
+    ids = {token: index for index, token in enumerate(old.vocabulary)}
     found = [
-        (first + place, token)
-        for place, item in enumerate(items)
+        (first + position, token)
+        for position, item in enumerate(items)
         for token in sorted(ids[word] for word in item.tokens.get(name, ()))
     ]
     more = torch.tensor(found, dtype=torch.int64).view(-1, 2)

@@ -1,4 +1,4 @@
-"""What is asked for: new entities with their content and facts, from Python or a file."""
+"""New entities with their content and facts, from Python or from a file."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Content = (
 
 
 class InvalidEntity(ValueError):
-    """Something of a new entity does not fit the run.
+    """A new entity does not fit the run.
 
     Attributes:
-        field: which part of a `NewEntity` it is: ``name``, ``names``, ``text``,
-            ``numbers``, ``content.MODALITY`` (also where a text or numbers went to it), or
-            ``facts.N``, numbered from 0; empty where it is none alone.
+        field: the part of `NewEntity` that is wrong: ``name``, ``names``, ``text``, ``numbers``,
+            ``content.MODALITY`` (also for a text or numbers that were passed on to it), or
+            ``facts.N``, counted from 0; empty where no single part is wrong.
     """
 
     def __init__(self, message: str, field: str = "") -> None:
@@ -46,7 +46,7 @@ class InvalidEntity(ValueError):
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """Errors are told to be of this part of a new entity; see `InvalidEntity`."""
+    """Attribute errors to this part of a new entity; see `InvalidEntity`."""
     try:
         yield
     except UnknownName as error:
@@ -59,9 +59,14 @@ def part(name: str) -> Iterator[None]:
 
 
 class EncodedContent(NamedTuple):
-    """What a modality gets for an entity: a vector or tokens; what was given; notes.
+    """The content of a modality for one entity.
 
-    `texts` are those that it is made of, for pairs or to be shown.
+    Attributes:
+        vector: of a dense modality.
+        tokens: of a modality of tokens.
+        given: what was given, in words.
+        notes: what a reader should know.
+        texts: that it was made of, for pairs and for display.
     """
 
     vector: Tensor | None
@@ -73,17 +78,18 @@ class EncodedContent(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class NewEntity:
-    """An entity to add to a run; all but its name may be left out.
+    """An entity to add to a run; only its name is required.
 
     Attributes:
-        facts: each names the entity; the other end is in the graph, an addition, or of its batch.
-        text: for every modality that is made of texts and not in `content`.
-        numbers: by attribute, for every modality that is made of numbers and not in `content`.
-        content: by modality. A string is a text, or for pictures, sounds and videos the path of a
-            file; a list of strings several of them; a mapping numbers by attribute; a set its
-            tokens; an array or a list of numbers a ready vector.
-        home: where relative paths begin.
-        names: what texts call it, for pairs that are made of names; its name by default.
+        facts: each contains the entity; the other end is in the graph, an addition, or in the same
+            batch.
+        text: for every modality that is computed from texts and is not in `content`.
+        numbers: by attribute, for every modality of numbers that is not in `content`.
+        content: by modality. A string is a text, or the path of a file for pictures, sounds and
+            videos; a list of strings is several of them; a mapping is numbers by attribute; a set
+            is tokens; an array or a list of numbers is a vector.
+        home: the folder that relative paths start from.
+        names: by which texts mention it, for pairs found by names; its name by default.
     """
 
     name: str
@@ -99,25 +105,25 @@ _KEYS = ("name", "facts", "text", "numbers", "content", "names")
 
 
 def read_entities(path: str | Path) -> list[NewEntity]:
-    """Entities of a file of JSON lines, an object each with the keys of `NewEntity`.
+    """Read entities from a file of JSON lines, one object with the keys of `NewEntity` each.
 
-    In `content`, ``{"tokens": [...]}`` is a set of tokens and ``{"vector": "file.npy"}`` a ready
-    vector; paths begin in the file's folder.
+    In `content`, ``{"tokens": [...]}`` is a set of tokens and ``{"vector": "file.npy"}`` a
+    vector; paths start from the folder of the file.
 
     Raises:
         ValueError: a line is not such an object, with its number.
     """
-    home, found = Path(path).parent, []
+    home, entities = Path(path).parent, []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:
-            found.append(_entity(json.loads(line), home))
+            entities.append(_entity(json.loads(line), home))
         except (ValueError, TypeError, OSError) as error:
             raise ValueError(f"{path}: line {number}: {error}") from error
-    if not found:
+    if not entities:
         raise ValueError(f"{path}: holds no entity; write an object with a name in each line")
-    return found
+    return entities
 
 
 def _entity(about: Any, home: Path) -> NewEntity:
@@ -133,7 +139,7 @@ def _entity(about: Any, home: Path) -> NewEntity:
         if not isinstance(fact, list) or len(fact) != 3:
             raise ValueError(f"{fact!r} is not a fact; write [head, relation, tail]")
         facts.append((fact[0], fact[1], fact[2]))
-    content = {name: _content(own, home) for name, own in (about.get("content") or {}).items()}
+    content = {name: _content(value, home) for name, value in (about.get("content") or {}).items()}
     numbers = None if about.get("numbers") is None else _numbers(about["numbers"])
     names = about.get("names") or ()
     if not isinstance(names, str | list | tuple) or not all(isinstance(n, str) for n in names):
@@ -148,16 +154,18 @@ def _numbers(given: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in given.items()}
 
 
-def _content(own: Any, home: Path) -> Content:
-    if isinstance(own, dict) and set(own) == {"tokens"}:
-        return frozenset(own["tokens"])
-    if isinstance(own, dict) and set(own) == {"vector"}:
-        return own["vector"] if isinstance(own["vector"], list) else vector(home / own["vector"])
-    if isinstance(own, dict):
-        return _numbers(own)
-    if not isinstance(own, str | list):
-        raise ValueError(f"{own!r} is no content")
-    return own
+def _content(value: Any, home: Path) -> Content:
+    if isinstance(value, dict) and set(value) == {"tokens"}:
+        return frozenset(value["tokens"])
+    if isinstance(value, dict) and set(value) == {"vector"}:
+        return (
+            value["vector"] if isinstance(value["vector"], list) else vector(home / value["vector"])
+        )
+    if isinstance(value, dict):
+        return _numbers(value)
+    if not isinstance(value, str | list):
+        raise ValueError(f"{value!r} is not content")
+    return value
 
 
 def vector(path: Path) -> np.ndarray:
@@ -167,7 +175,7 @@ def vector(path: Path) -> np.ndarray:
         ValueError: it cannot be read.
     """
     try:
-        found: np.ndarray = np.load(path, allow_pickle=False)
+        loaded: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as .npy ({error})") from error
-    return found
+    return loaded

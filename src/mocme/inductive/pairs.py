@@ -1,4 +1,4 @@
-"""Pairs of additions with each other and with all trained entities, as the training made pairs."""
+"""Pairs of additions with each other and with training entities, found as in the training."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from mocme.inductive.extended_run import RunContents
 from mocme.inductive.store import Addition, Additions
 
 
-def growing(world: RunContents) -> dict[str, Pairs]:
-    """The pairs that are made for additions: patterns read them, and they say how to make more."""
-    if not world.reads_pairs:
+def extendable_pairs(run: RunContents) -> dict[str, Pairs]:
+    """Modalities of pairs that some expert reads and that record how pairs are found."""
+    if not run.reads_pairs:
         return {}
-    return {name: own for name, own in world.features.pairs.items() if own.basis is not None}
+    return {name: own for name, own in run.features.pairs.items() if own.basis is not None}
 
 
-def known(world: RunContents) -> dict[str, AnyModality]:
-    """The modalities that a new entity can have; of pairs, the vectors that they compare."""
+def accepted_modalities(run: RunContents) -> dict[str, AnyModality]:
+    """Modalities that a new entity can have; for pairs, the vectors that they compare."""
     pairs: dict[str, AnyModality] = {}
-    for name, own in growing(world).items():
+    for name, own in extendable_pairs(run).items():
         assert own.basis is not None
         pairs[name] = own.basis.vectors or own
-    return {**world.features.dense, **world.features.tokens, **pairs}
+    return {**run.features.dense, **run.features.tokens, **pairs}
 
 
 def related(trained: RunContents, items: Sequence[Addition]) -> Additions:
-    """Additions with all their pairs, which depend on no order in which they came.
+    """Additions with all their pairs, which do not depend on the order of the additions.
 
-    An addition that comes or goes may change the pairs of another: it may be nearer than another
-    neighbour, or share a word that was rare enough.
+    Adding or removing one may change the pairs of another: it may be a nearer neighbour, or make a
+    shared word too frequent.
     """
     first = trained.graph.num_entities
     pairs: dict[str, Tensor] = {}
     counts: list[dict[str, Mapping[str, int]]] = [{} for _ in items]
-    for name, own in growing(trained).items() if items else ():
+    for name, own in extendable_pairs(trained).items() if items else ():
         assert own.basis is not None
         rows = grown(own, _given(name, own.basis, items, first), trained.features.dense)
         pairs[name] = rows
@@ -48,8 +48,8 @@ def related(trained: RunContents, items: Sequence[Addition]) -> Additions:
             for entity in (head, tail):
                 if entity >= first:
                     found[entity - first][own.kinds[kind]] += 1
-        for place, counted in enumerate(found):
-            counts[place][name] = dict(counted)
+        for position, counted in enumerate(found):
+            counts[position][name] = dict(counted)
     return Additions(
         [replace(item, pairs=own) for item, own in zip(items, counts, strict=True)], pairs
     )
@@ -70,18 +70,18 @@ def _given(name: str, basis: Basis, items: Sequence[Addition], first: int) -> Ne
     )
 
 
-def remarks(world: RunContents, item: Addition) -> list[str]:
-    """What is not known of an addition, or was not made, for pairs."""
-    if not world.reads_pairs:
+def remarks(run: RunContents, item: Addition) -> list[str]:
+    """What is unknown of an addition for finding pairs, or is not supported."""
+    if not run.reads_pairs:
         return []
     found = []
-    for name, own in world.features.pairs.items():
+    for name, own in run.features.pairs.items():
         basis = own.basis
         if basis is None:
             why = f" ({own.provenance['replaced']})" if "replaced" in own.provenance else ""
             found.append(
-                f"{name}{why}: pairs of a new entity are not made, so patterns over them do not "
-                f"speak of it"
+                f"{name}{why}: pairs of a new entity are not made, so rules over them do not "
+                f"reach it"
             )
             continue
         if "names" in basis.texts and not item.names:

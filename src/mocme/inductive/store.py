@@ -1,4 +1,4 @@
-"""What a run keeps of its additions, in one file beside what it was trained to."""
+"""Additions of a run, stored in one file of its folder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mocme.storage import RunError, RunFolder
 
 FILE = "additions.safetensors"
 FORMAT = "mocme additions 3"
-# Kinds of pairs that a note tells one by one.
-_TOLD = 8
+# Kinds of pairs that a note lists one by one.
+_MOST_LISTED = 8
 Fact = tuple[str, str, str]
 
 
 class NoAddition(ValueError):
-    """A run has no addition of this name."""
+    """The run has no addition of this name."""
 
 
 @final
@@ -29,17 +29,17 @@ class Addition:
     """An entity that was added to a trained run.
 
     Attributes:
-        facts: all that name it, those of other entities of its batch included.
+        facts: all that contain it, including those of other entities of its batch.
         rows: its structure row by name of an embedding, fitted from its facts and tokens; empty
             where it has neither.
-        vectors: by name of a modality of vectors, as they come from its encoder.
-        tokens: by name of a modality of tokens, those that its vocabulary knows.
-        given: by modality, in words, what was given.
-        remarks: what a reader should know: what is not known of it, and what was not made.
-        fit: how far the row's optimiser came; empty without a row.
+        vectors: by name of a dense modality, as its encoder returns them.
+        tokens: by name of a modality of tokens, those in its vocabulary.
+        given: what was given, in words, by modality.
+        remarks: what a reader should know, such as what is unknown of it.
+        fit: state of the optimiser at the end; empty without rows.
         time: when it was added, ISO 8601 in UTC.
-        names: what texts call it, where that is not its name.
-        texts: by name of a modality, the texts that it or, of pairs, they are made of.
+        names: by which texts mention it, where they differ from its name.
+        texts: by name of a modality, the texts that its content was computed from.
         pairs: by name of a modality of pairs and by kind, how many pairs it is in.
     """
 
@@ -58,13 +58,13 @@ class Addition:
 
     @property
     def modalities(self) -> list[str]:
-        """Those in which it has something."""
+        """Modalities in which it has content."""
         of_pairs = [name for name in self.texts if name in self.pairs]
         return list(dict.fromkeys([*self.vectors, *self.tokens, *of_pairs]))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The remarks, and how many pairs of which kind were made."""
+        """The remarks, and how many pairs of which kind were found."""
         return (*self.remarks, *(_counted(name, own) for name, own in self.pairs.items()))
 
     def __repr__(self) -> str:
@@ -94,14 +94,14 @@ class Addition:
 
 def _counted(name: str, kinds: Mapping[str, int]) -> str:
     ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-    told = [f"{count:,} {kind}" for kind, count in ranked[:_TOLD]]
-    told += [f"{len(ranked) - _TOLD:,} kinds more"] if len(ranked) > _TOLD else []
+    told = [f"{count:,} {kind}" for kind, count in ranked[:_MOST_LISTED]]
+    told += [f"{len(ranked) - _MOST_LISTED:,} kinds more"] if len(ranked) > _MOST_LISTED else []
     whole = f"{name}: {sum(kinds.values()):,} pairs"
     return f"{whole} ({'; '.join(told)})" if told else whole
 
 
 class Additions(Sequence[Addition]):
-    """Additions in the order they were made; prints as a list.
+    """Additions in the order in which they were made; prints as a list.
 
     Attributes:
         pairs: by name of a modality of pairs, rows (kind, head, tail) of those that an addition is
@@ -132,7 +132,7 @@ class Additions(Sequence[Addition]):
 
 
 def read(folder: RunFolder) -> Additions:
-    """Those of a run.
+    """Read the additions of a run.
 
     Raises:
         RunError: the file is damaged, or of a newer format.
@@ -141,7 +141,9 @@ def read(folder: RunFolder) -> Additions:
         return Additions()
     tensors, metadata = folder.read_tensors(FILE), folder.tensors_metadata(FILE)
     if metadata.get("format") != FORMAT:
-        raise RunError(f"{folder.path / FILE}: is of another format; upgrade mocme to read it")
+        raise RunError(
+            f"{folder.path / FILE}: is of another format; another version of mocme wrote it"
+        )
     items = []
     for number, about in enumerate(json.loads(metadata["additions"])):
         start = f"{number}:vector/"
@@ -171,7 +173,7 @@ def read(folder: RunFolder) -> Additions:
 
 
 def write(folder: RunFolder, items: Additions) -> None:
-    """Keep these and no others, at once; where there are none, nothing of them stays."""
+    """Replace the additions of a run atomically; without any, the file is removed."""
     if not items:
         folder.remove(FILE)
         return

@@ -1,12 +1,12 @@
-"""The best new facts of a whole graph, over all relations: exact, in bounded memory, resumable.
+"""The best new facts of a whole graph over all relations: exact, in bounded memory, resumable.
 
-The probability (`chance`) of a new fact (h, r, t) is the mean over its two questions of
+The `chance` of a new fact (h, r, t) is the mean over its two queries of
 
-    applies(asked entity, directed relation) * probability(answer within its question),
+    applies(query entity, directed relation) * probability(answer of the query),
 
-so that it is at least `least` only if one of the two terms is. For each relation all questions
-that can reach that are asked; of what they find the other direction is asked too. Nothing is
-sampled, and nothing that is left out could be among the best.
+so it can reach `least` only if one of the two terms does. For each relation, all queries that can
+reach it are scored, and their answers are scored in the other direction too. Nothing is sampled,
+and no fact that is left out could be among the best.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from mocme.prediction.predictor import Predictor
 from mocme.prediction.relation_prior import RelationPrior
 
-# Below this probability nothing is mined: the facts that reach it would be too many to hold.
+# Lower bound of `least`: below it too many facts would have to be held.
 LEAST = 0.001
 
 Advance = Callable[[int, int], None]
@@ -33,8 +33,8 @@ class CompletedFacts:
 
     Attributes:
         facts: head, relation and tail of each.
-        chance: probability of the fact, see the module.
-        probability: mean of both questions' probabilities, as `Predictor.check` gives it.
+        chance: of the fact, see the module.
+        probability: mean of both queries' probabilities, as `Predictor.score_facts` returns it.
         score: mean of both directions' scores.
     """
 
@@ -53,7 +53,7 @@ class CompletedFacts:
         return CompletedFacts(torch.empty(0, 3, dtype=torch.int64), empty, empty, empty)
 
     def best(self, limit: int) -> CompletedFacts:
-        """The first `limit`; equal probabilities in the order of head, relation and tail."""
+        """The best `limit`; equal ones in the order of head, relation and tail."""
         order = torch.arange(len(self))
         for column in (2, 1, 0):
             order = order[self.facts[order, column].argsort(stable=True)]
@@ -61,7 +61,7 @@ class CompletedFacts:
         return CompletedFacts(*(column[order] for column in self._columns()))
 
     def joined(self, other: CompletedFacts) -> CompletedFacts:
-        """Both together, in no order."""
+        """Both together, unordered."""
         both = zip(self._columns(), other._columns(), strict=True)
         return CompletedFacts(*(torch.cat(pair) for pair in both))
 
@@ -70,16 +70,20 @@ class CompletedFacts:
 
 
 class GraphCompletion:
-    """Mining that can be stopped between two relations.
+    """Completes a graph relation by relation; it can be stopped after each.
 
     Args:
-        relations: ids to mine; all by default.
+        predictor: with probabilities.
+        relations: ids to complete; all by default.
         limit: how many facts are kept.
-        least: probability (`chance`) that a fact must have.
+        least: least `chance` of a fact.
 
     Attributes:
-        done: how many relations are mined.
-        found: the best of them.
+        done: how many relations are done.
+        facts: the best facts of these.
+
+    Raises:
+        ValueError: the run has no probabilities, or a limit is out of range.
     """
 
     def __init__(
@@ -92,8 +96,8 @@ class GraphCompletion:
     ) -> None:
         if predictor.calibration is None:
             raise ValueError(
-                "mining goes by probability, and this run has none, for its graph has no valid "
-                "split; put a valid.tsv beside its train.tsv and train again"
+                "completion needs probabilities, and this run has none because its graph has no "
+                "valid split; put a valid.tsv beside its train.tsv and train again"
             )
         if not LEAST <= least <= 1:
             raise ValueError(f"the least probability must be between {LEAST} and 1, not {least}")
@@ -102,29 +106,29 @@ class GraphCompletion:
         self.predictor, self.limit, self.least = predictor, limit, least
         number = predictor.graph.num_relations
         self.relations = list(range(number)) if relations is None else list(relations)
-        self.applying = RelationPrior(predictor.graph)
-        self.done, self.found = 0, CompletedFacts.none()
+        self.prior = RelationPrior(predictor.graph)
+        self.done, self.facts = 0, CompletedFacts.none()
 
     @property
     def bar(self) -> float:
-        """What a fact must reach to be among the best so far."""
-        if len(self.found) < self.limit:
+        """The chance that a fact has to reach to be among the best so far."""
+        if len(self.facts) < self.limit:
             return self.least
-        return max(self.least, float(self.found.chance[-1]))
+        return max(self.least, float(self.facts.chance[-1]))
 
     def questions(self, relation: int) -> int:
-        """How many questions of a relation can reach the bar, at most: what mining it costs."""
+        """Upper bound of the queries of a relation that have to be scored."""
         return sum(len(self._worth(directed)) for directed in self._both(relation))
 
     def step(self, advance: Advance | None = None) -> None:
-        """Mine the next relation.
+        """Complete the next relation.
 
         Args:
-            advance: is told (questions asked, questions that were expected).
+            advance: receives (queries done, upper bound of the queries).
         """
         relation = self.relations[self.done]
-        found = self._relation(relation, advance or (lambda asked, expected: None))
-        self.found = self.found.joined(found).best(self.limit)
+        facts = self._relation(relation, advance or (lambda asked, expected: None))
+        self.facts = self.facts.joined(facts).best(self.limit)
         self.done += 1
 
     def _both(self, relation: int) -> tuple[int, int]:
@@ -134,21 +138,24 @@ class GraphCompletion:
         """Entities whose best possible answer reaches the bar."""
         assert self.predictor.calibration is not None
         most = float(self.predictor.calibration.curve(directed).y.max())
-        return (self.applying.to(directed) * most >= self.bar).nonzero().flatten()
+        return (self.prior.to(directed) * most >= self.bar).nonzero().flatten()
 
     def _relation(self, relation: int, advance: Advance) -> CompletedFacts:
-        there, back = self._both(relation)
+        forward_relation, inverse_relation = self._both(relation)
         total = self.questions(relation)
         size = self.predictor.graph.num_entities
-        # Pairs as head * N + tail, with their terms, of each direction's own questions.
+        # Pairs as head * N + tail, from the queries of each direction.
         keys = []
-        for directed in (there, back):
-            asked, answers = self._reaching(directed, self._worth(directed), advance, total)
-            keys.append(asked * size + answers if directed == there else answers * size + asked)
+        for directed in (forward_relation, inverse_relation):
+            entities, answers = self._reaching(directed, self._worth(directed), advance, total)
+            heads, tails = (
+                (entities, answers) if directed == forward_relation else (answers, entities)
+            )
+            keys.append(heads * size + tails)
         pairs = torch.unique(torch.cat(keys))
         head, tail = pairs // size, pairs % size
-        forward = self._terms(there, head, tail)
-        backward = self._terms(back, tail, head)
+        forward = self._terms(forward_relation, head, tail)
+        backward = self._terms(inverse_relation, tail, head)
         chance = (forward[0] + backward[0]) / 2
         kept = chance >= self.bar
         facts = torch.stack([head, torch.full_like(head, relation), tail], 1)[kept]
@@ -158,34 +165,34 @@ class GraphCompletion:
     def _reaching(
         self, directed: int, entities: Int[Tensor, " n"], advance: Advance, total: int
     ) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
-        """Questions and answers whose own term reaches the bar."""
-        applies = self.applying.to(directed)
-        asked, answers = [], []
+        """Query entities and answers whose own term reaches the bar."""
+        applies = self.prior.to(directed)
+        queries, answers = [], []
         for part in entities.split(self.predictor.block()) if len(entities) else ():
-            _, chances = self.predictor.unknown(part.tolist(), [directed] * len(part))
-            row, answer = (chances * applies[part, None] >= self.bar).nonzero().unbind(1)
-            asked.append(part[row])
+            _, probabilities = self.predictor.unknown(part.tolist(), [directed] * len(part))
+            row, answer = (probabilities * applies[part, None] >= self.bar).nonzero().unbind(1)
+            queries.append(part[row])
             answers.append(answer)
             advance(len(part), total)
         none = torch.empty(0, dtype=torch.int64)
-        return torch.cat([none, *asked]), torch.cat([none, *answers])
+        return torch.cat([none, *queries]), torch.cat([none, *answers])
 
     def _terms(
-        self, directed: int, asked: Int[Tensor, " n"], answers: Int[Tensor, " n"]
+        self, directed: int, entities_of_pairs: Int[Tensor, " n"], answers: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
         """`chance`, probability and score of given pairs in one direction."""
-        applies = self.applying.to(directed)
-        probability = torch.zeros(len(asked), dtype=torch.float64)
-        score = torch.zeros(len(asked), dtype=torch.float64)
-        entities, place = torch.unique(asked, return_inverse=True)
-        order = place.argsort(stable=True)
-        start = torch.searchsorted(place[order], torch.arange(len(entities) + 1))
+        applies = self.prior.to(directed)
+        probability = torch.zeros(len(entities_of_pairs), dtype=torch.float64)
+        score = torch.zeros(len(entities_of_pairs), dtype=torch.float64)
+        entities, group = torch.unique(entities_of_pairs, return_inverse=True)
+        order = group.argsort(stable=True)
+        start = torch.searchsorted(group[order], torch.arange(len(entities) + 1))
         first = 0
         for part in entities.split(self.predictor.block()) if len(entities) else ():
-            scores, chances = self.predictor.unknown(part.tolist(), [directed] * len(part))
-            own = order[int(start[first]) : int(start[first + len(part)])]
-            row = place[own] - first
-            probability[own] = chances[row, answers[own]]
-            score[own] = scores[row, answers[own]].double()
+            scores, probabilities = self.predictor.unknown(part.tolist(), [directed] * len(part))
+            rows_of_part = order[int(start[first]) : int(start[first + len(part)])]
+            row = group[rows_of_part] - first
+            probability[rows_of_part] = probabilities[row, answers[rows_of_part]]
+            score[rows_of_part] = scores[row, answers[rows_of_part]].double()
             first += len(part)
-        return probability * applies[asked], probability, score
+        return probability * applies[entities_of_pairs], probability, score

@@ -1,4 +1,4 @@
-"""Ask a trained run for missing facts."""
+"""Queries of a trained run by name: missing facts, scores of facts, explanations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mocme.prediction.schema import (
     check_range,
 )
 
-# Scores that are held at a time where a question has many parts.
+# Elements of a block of scores.
 CELLS = 1 << 24
 
 
@@ -60,12 +60,12 @@ class Predictor:
         self._known: AnswerIndex | None = None
         self._refused: AnswerIndex | None = None
         self._reflexive: frozenset[int] | None = None
-        self._applying: RelationPrior | None = None
-        self._linking: ExistingLinks | None = None
+        self._relation_prior: RelationPrior | None = None
+        self._existing_links: ExistingLinks | None = None
 
     @property
     def known(self) -> AnswerIndex:
-        """Answers that the graph holds in any split."""
+        """Answers that are facts of any split."""
         if self._known is None:
             self._known = self.graph.answers(*self.graph.splits)
         return self._known
@@ -79,17 +79,17 @@ class Predictor:
 
     @property
     def reflexive(self) -> frozenset[int]:
-        """Relations of which the graph holds a fact between an entity and itself."""
+        """Relations with a fact between an entity and itself in the graph."""
         if self._reflexive is None:
             self._reflexive = frozenset(self.graph.reflexive().tolist())
         return self._reflexive
 
     @property
-    def linking(self) -> ExistingLinks:
-        """How entities are linked already, and which relations are symmetric."""
-        if self._linking is None:
-            self._linking = ExistingLinks(self.graph)
-        return self._linking
+    def existing_links(self) -> ExistingLinks:
+        """Existing links between entities, and symmetric relations."""
+        if self._existing_links is None:
+            self._existing_links = ExistingLinks(self.graph)
+        return self._existing_links
 
     def tails(
         self,
@@ -103,15 +103,15 @@ class Predictor:
     ) -> Predictions:
         """The likeliest tails of (head, relation, ?), by score.
 
-        The head itself is no answer, unless the graph holds a fact of this relation between some
+        The head itself is not an answer, unless the graph has a fact of this relation between some
         entity and itself.
 
         Args:
-            k: how many, at most 1,000.
+            k: number of answers, at most 1,000.
             known: ``hide`` facts of the graph, or ``mark`` them.
             among: ``all`` entities; ``observed``: those that are a tail of this relation in the
                 graph; or names.
-            min_probability: leave out what is less probable; what is known stays.
+            min_probability: leave out less probable answers; known facts stay.
 
         Raises:
             UnknownName: with near matches.
@@ -152,33 +152,35 @@ class Predictor:
         return self.ask([question])[0]
 
     def ask(self, questions: Sequence[Question]) -> list[Predictions]:
-        """The answers to several questions, which are scored together: faster than one by one.
+        """Answer several questions together, which is faster than one by one.
 
         Raises:
             UnknownName: with near matches.
-            ValueError: a least probability is asked for, and the run has no probabilities.
+            ValueError: `min_probability` is given, and the run has no probabilities.
         """
         for question in questions:
             self._check(question.min_probability)
         found: dict[int, Predictions] = {}
         linked = []
-        for place, question in enumerate(questions):
+        for position, question in enumerate(questions):
             if question.relation is None:
-                found[place] = self._between(question)
+                found[position] = self._between(question)
             else:
-                linked.append((place, question, *self._directed(question)))
+                linked.append((position, question, *self._directed(question)))
         for first in range(0, len(linked), self.block()):
             part = linked[first : first + self.block()]
-            scores, held = self._scored([e for _, _, e, _ in part], [r for _, _, _, r in part])
-            new = scores.masked_fill(held, -torch.inf)
+            scores, known = self._scored([e for _, _, e, _ in part], [r for _, _, _, r in part])
+            new = scores.masked_fill(known, -torch.inf)
             totals = new.logsumexp(1)
-            for row, (place, question, entity, relation) in enumerate(part):
+            for row, (position, question, entity, relation) in enumerate(part):
                 order = new[row] if question.known == "hide" else scores[row]
-                found[place] = self._top(question, entity, relation, order, held[row], totals[row])
-        return [found[place] for place in range(len(questions))]
+                found[position] = self._top(
+                    question, entity, relation, order, known[row], totals[row]
+                )
+        return [found[position] for position in range(len(questions))]
 
     def missing(self, entity: str, k: int = 10, *, min_probability: float = 0.0) -> Predictions:
-        """What is missing about an entity: the likeliest new facts of it, over all relations.
+        """The likeliest new facts of an entity over all relations.
 
         Ordered by probability times how likely the entity is to have a fact, or one more, of the
         relation (`mocme.prediction.relation_prior`); without probabilities by share in the softmax.
@@ -187,32 +189,34 @@ class Predictor:
         """
         check_range(k, min_probability)
         self._check(min_probability)
-        if self._applying is None:
-            self._applying = RelationPrior(self.graph)
+        if self._relation_prior is None:
+            self._relation_prior = RelationPrior(self.graph)
         own = self.graph.entities.id(entity)
-        applies = self._applying.of(own)
+        priors = self._relation_prior.of(own)
         best: list[tuple[float, tuple[int, int, float, float, float]]] = []
         for block in torch.arange(2 * self.graph.num_relations).split(self.block()):
-            scores, chances = self.unknown([own] * len(block), block.tolist())
+            scores, probabilities = self.unknown([own] * len(block), block.tolist())
             for row, relation in enumerate(block.tolist()):
-                chance = float(applies[relation])
-                top = chances[row].topk(min(k, len(chances[row])))
+                prior = float(priors[relation])
+                top = probabilities[row].topk(min(k, len(probabilities[row])))
                 for value, answer in zip(top.values.tolist(), top.indices.tolist(), strict=True):
                     if value <= 0 or value < min_probability:
                         break
                     score = float(scores[row, answer])
-                    best.append((value * chance, (relation, answer, score, value, chance)))
+                    best.append((value * prior, (relation, answer, score, value, prior)))
         best.sort(key=lambda pair: -pair[0])
-        told: dict[tuple[int, int], tuple[int, int, float, float, float]] = {}
+        best_by_link: dict[tuple[int, int], tuple[int, int, float, float, float]] = {}
         for _, found in best:
             relation, answer = found[:2]
             link = relation % self.graph.num_relations
-            told.setdefault((link if link in self.linking.symmetric else relation, answer), found)
-        items = [self._item(own, *found) for found in islice(told.values(), k)]
+            best_by_link.setdefault(
+                (link if link in self.existing_links.symmetric else relation, answer), found
+            )
+        items = [self._item(own, *found) for found in islice(best_by_link.values(), k)]
         return Missing(f"what is missing about {entity}", items, "fact")
 
     def score_facts(self, triples: Sequence[tuple[str, str, str]]) -> Checked:
-        """Score and probability of given facts, in their order: means of both directions.
+        """Scores and probabilities of given facts, in their order: means of both directions.
 
         Raises:
             UnknownName: with near matches.
@@ -228,12 +232,12 @@ class Predictor:
             part = ids[first : first + max(1, self.block() // 2)]
             asked = [h for h, _, _ in part] + [t for _, _, t in part]
             relations = [r for _, r, _ in part] + [r + number for _, r, _ in part]
-            scores, chances, held = self.marked(asked, relations)
-            for place, (h, r, t) in enumerate(part):
-                back = len(part) + place
-                score = (float(scores[place, t]) + float(scores[back, h])) / 2
-                value = (float(chances[place, t]) + float(chances[back, h])) / 2
-                item = self._item(h, r, t, score, value, None, bool(held[place, t]))
+            scores, probabilities, known = self.scored(asked, relations)
+            for position, (h, r, t) in enumerate(part):
+                back = len(part) + position
+                score = (float(scores[position, t]) + float(scores[back, h])) / 2
+                value = (float(probabilities[position, t]) + float(probabilities[back, h])) / 2
+                item = self._item(h, r, t, score, value, None, bool(known[position, t]))
                 items.append(item)
                 order[(item.head, item.relation, item.tail)] = value
         return Checked("facts to check", items, "fact", order)
@@ -263,22 +267,22 @@ class Predictor:
         return sorted(reasons, key=lambda reason: -reason.share) if len(sparse) > 1 else reasons
 
     def explain(self, head: str, relation: str, tail: str) -> Explanation:
-        """What speaks for a fact, and what could not be shown; see docs/explaining.md.
+        """Evidence for a fact; see docs/explaining.md.
 
         Raises:
             UnknownName: with near matches.
         """
         h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
         r = self.graph.relations.id(relation)
-        scores, chances, mask = self.marked([h, t], [r, r + self.graph.num_relations])
+        scores, probabilities, mask = self.scored([h, t], [r, r + self.graph.num_relations])
         new = ~(scores.isneginf() | mask)
-        held = bool(mask[0, t])
-        chance = (float(chances[0, t]) + float(chances[1, h])) / 2
+        known = bool(mask[0, t])
+        mean = (float(probabilities[0, t]) + float(probabilities[1, h])) / 2
         if scores[0, t] == -torch.inf:
-            # No answer to a question; asked for by name it has a score all the same.
+            # Excluded as an answer; scored all the same when it is named.
             scores[0, t] = scores[1, h] = self.score(head, relation, tail)
-        probability = None if held or self.calibration is None else chance
-        return self.explainer.explain(FactQuery(h, r, t, scores, new, probability, held))
+        probability = None if known or self.calibration is None else mean
+        return self.explainer.explain(FactQuery(h, r, t, scores, new, probability, known))
 
     def embedding(self, name: str | None = None) -> EmbeddingExpert:
         """An embedding of the mixture.
@@ -339,18 +343,18 @@ class Predictor:
         return Queries(torch.tensor(heads, device=device), torch.tensor(relations, device=device))
 
     def block(self) -> int:
-        """Questions whose scores are held at a time."""
+        """Number of queries in a block of scores."""
         return max(1, CELLS // max(1, self.graph.num_entities))
 
     def _check(self, min_probability: float) -> None:
         if min_probability and self.calibration is None:
             raise ValueError(
-                "this run has no probabilities, for its graph has no valid split; put a valid.tsv "
-                "beside its train.tsv and train again, or leave min_probability out"
+                "this run has no probabilities, because its graph has no valid split; put a "
+                "valid.tsv next to its train.tsv and train again, or omit min_probability"
             )
 
     def _directed(self, question: Question) -> tuple[int, int]:
-        """The entity that is given, and the directed relation that leads from it."""
+        """The given entity, and the directed relation from it."""
         relation = self.graph.relations.id(str(question.relation))
         if question.head is None:
             return self.graph.entities.id(str(question.tail)), relation + self.graph.num_relations
@@ -359,7 +363,7 @@ class Predictor:
     def _scored(
         self, entities: list[int], relations: list[int]
     ) -> tuple[Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
-        """Scores, and which answers the graph holds; -inf for what can be no answer."""
+        """Scores (-inf for excluded answers), and which answers are known."""
         queries = self._queries(entities, relations)
         with torch.no_grad():
             scores = self.mixture.score(queries).float().cpu()
@@ -368,39 +372,44 @@ class Predictor:
             if relation % self.graph.num_relations not in self.reflexive:
                 scores[row, entity] = -torch.inf
         scores[self.refused.lookup(queries)] = -torch.inf
-        held = torch.zeros_like(scores, dtype=torch.bool)
-        held[self.known.lookup(queries)] = True
-        return scores, held
+        known = torch.zeros_like(scores, dtype=torch.bool)
+        known[self.known.lookup(queries)] = True
+        return scores, known
 
-    def _chances(
+    def _probabilities(
         self, scores: Float[Tensor, " n"], total: Float[Tensor, ""], relation: int
     ) -> Float[Tensor, " n"]:
-        """Probabilities of candidates of one question, from its total over unknown answers.
+        """Probabilities of candidates of one query.
 
-        Of a known answer, too, it is that of its score among the unknown ones. Without a
-        calibration shares of the softmax stand in.
+        A known answer gets the probability of its score among the unknown ones. Without a
+        calibration, shares of the softmax are returned.
+
+        Args:
+            scores: of the candidates.
+            total: log-sum-exp of the scores of unknown answers.
+            relation: directed.
         """
         shares = of_total(scores, total)
         if self.calibration is None:
             return shares.exp()
         return self.calibration.probability(shares, relation)
 
-    def marked(
+    def scored(
         self, entities: list[int], relations: list[int]
     ) -> tuple[Tensor, Tensor, Bool[Tensor, "B N"]]:
         """Scores (B, N), probabilities (B, N), and which answers are known."""
-        scores, held = self._scored(entities, relations)
-        totals = scores.masked_fill(held, -torch.inf).logsumexp(1)
+        scores, known = self._scored(entities, relations)
+        totals = scores.masked_fill(known, -torch.inf).logsumexp(1)
         rows = zip(scores, totals, relations, strict=True)
-        chances = torch.stack([self._chances(*row) for row in rows])
-        chances[scores.isneginf()] = 0.0
-        return scores, chances, held
+        probabilities = torch.stack([self._probabilities(*row) for row in rows])
+        probabilities[scores.isneginf()] = 0.0
+        return scores, probabilities, known
 
     def unknown(self, entities: list[int], relations: list[int]) -> tuple[Tensor, Tensor]:
-        """Scores and probabilities of unknown answers; those of known ones are -inf and 0."""
-        scores, chances, held = self.marked(entities, relations)
-        scores[held], chances[held] = -torch.inf, 0.0
-        return scores, chances
+        """Scores and probabilities of unknown answers; known ones get -inf and 0."""
+        scores, probabilities, known = self.scored(entities, relations)
+        scores[known], probabilities[known] = -torch.inf, 0.0
+        return scores, probabilities
 
     def _top(
         self,
@@ -408,31 +417,36 @@ class Predictor:
         entity: int,
         relation: int,
         order: Float[Tensor, " N"],
-        held: Bool[Tensor, " N"],
+        known: Bool[Tensor, " N"],
         total: Float[Tensor, ""],
     ) -> Predictions:
-        """The best of the candidates that compete."""
+        """The best candidates."""
         if question.min_probability:
-            chances = self._chances(order, total, relation)
-            order = order.masked_fill(~held & (chances < question.min_probability), -torch.inf)
+            probabilities = self._probabilities(order, total, relation)
+            order = order.masked_fill(
+                ~known & (probabilities < question.min_probability), -torch.inf
+            )
         if question.among != "all":
             order = order.masked_fill(~self._among(question.among, relation), -torch.inf)
         top = order.topk(min(question.k, len(order)))
-        chances = self._chances(top.values, total, relation)
+        probabilities = self._probabilities(top.values, total, relation)
         rows = zip(
-            *(part.tolist() for part in (top.values, top.indices, chances, held[top.indices])),
+            *(
+                part.tolist()
+                for part in (top.values, top.indices, probabilities, known[top.indices])
+            ),
             self._modality_weights[1][top.indices].tolist(),
             strict=True,
         )
         items = [
-            self._item(entity, relation, answer, score, chance, None, known, weights)
-            for score, answer, chance, known, weights in rows
+            self._item(entity, relation, answer, score, probability, None, known, weights)
+            for score, answer, probability, known, weights in rows
             if score != -torch.inf
         ]
         return Predictions(str(question), items, question.asked)
 
     def _between(self, question: Question) -> Predictions:
-        """The relations between two entities."""
+        """Relations between two entities, best first."""
         head, tail = str(question.head), str(question.tail)
         found = self.score_facts([(head, relation, tail) for relation in self.graph.relations])
         items = [
@@ -445,7 +459,7 @@ class Predictor:
         return Predictions(str(question), items[: question.k], question.asked)
 
     def _among(self, among: Among, relation: int) -> Tensor:
-        """A mask of the entities that may answer."""
+        """Mask of the entities that may be answers."""
         mask = torch.zeros(self.graph.num_entities, dtype=torch.bool)
         if among == "observed":
             facts = self.graph.directed(*self.graph.splits)
@@ -460,12 +474,12 @@ class Predictor:
         relation: int,
         answer: int,
         score: float,
-        chance: float,
+        probability: float,
         applies: float | None,
         known: bool = False,
         weights: Sequence[float] | None = None,
     ) -> Prediction:
-        """A prediction, of a directed relation; `weights` of the answer, where they are at hand."""
+        """A prediction for a directed relation; `weights` of the answer, if they are at hand."""
         names, number = self.graph.entities, self.graph.num_relations
         head, tail = (answer, entity) if relation >= number else (entity, answer)
         fact = (head, relation % number, tail)
@@ -478,8 +492,8 @@ class Predictor:
             self._weights(answer)
             if weights is None
             else self._named(self._modality_weights[0], weights),
-            None if known or self.calibration is None else chance,
+            None if known or self.calibration is None else probability,
             applies,
-            self.linking.others(fact),
-            not known and self.linking.both_ways(fact),
+            self.existing_links.others(fact),
+            not known and self.existing_links.both_ways(fact),
         )

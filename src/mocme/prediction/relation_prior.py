@@ -1,4 +1,4 @@
-"""Which relations an entity may have: whether it makes sense to ask a question at all."""
+"""How likely a relation applies to an entity at all."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from mocme.data.graph import Graph
 
 
 class RelationPrior:
-    """How likely an entity is to have (another) fact of each directed relation.
+    """The share of similar entities that have a fact, or one more, of a directed relation.
 
-    Where it has none yet: the largest confidence, over the directed relations it has, of "who has
-    that one has this one too" among the entities of the graph's facts; of an entity without facts,
-    the share of entities that have the relation. Where it has c answers already: how many of the
-    entities with at least c have more. Both with one success and two trials added.
+    For an entity without a fact of the relation: the largest share, over the directed relations
+    that it has, of entities with that relation that also have this one. For an entity without
+    facts: the share of all entities that have the relation. For an entity with c answers: the share
+    of entities with at least c answers that have more. One success and two trials are added to each
+    (Laplace smoothing).
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -32,7 +33,7 @@ class RelationPrior:
         self._together = self._pairs()
 
     def _pairs(self) -> Float[Tensor, "R2 R2"]:
-        """Of entities with one relation, the share that have another; rows are the condition."""
+        """Share of entities with one relation (row) that have another (column)."""
         from scipy.sparse import csr_matrix
 
         ones = np.ones(len(self._entity))
@@ -42,30 +43,30 @@ class RelationPrior:
         return (both + 1) / (self._having.unsqueeze(1) + 2)
 
     def to(self, relation: int) -> Float[Tensor, " N"]:
-        """For each entity, that it has a fact, or one more, of a directed relation."""
+        """For each entity, how likely it has a fact, or one more, of a directed relation."""
         size = len(self._start) - 1
         prior = float((self._having[relation] + 1) / (self._linked + 2))
-        chance = torch.full((size,), -1.0, dtype=torch.float64)
-        given = self._together[self._relation, relation]
-        chance = chance.scatter_reduce(0, self._entity, given, "amax")
-        chance[chance < 0] = prior
-        here = self._relation == relation
-        counts = self._count[here]
+        share = torch.full((size,), -1.0, dtype=torch.float64)
+        conditional = self._together[self._relation, relation]
+        share = share.scatter_reduce(0, self._entity, conditional, "amax")
+        share[share < 0] = prior
+        has_relation = self._relation == relation
+        counts = self._count[has_relation]
         ascending = counts.sort().values
         enough = len(counts) - torch.searchsorted(ascending, counts)
         more = len(counts) - torch.searchsorted(ascending, counts, right=True)
-        chance[self._entity[here]] = (more + 1).double() / (enough + 2)
-        return chance
+        share[self._entity[has_relation]] = (more + 1).double() / (enough + 2)
+        return share
 
     def of(self, entity: int) -> Float[Tensor, " R2"]:
-        """For each directed relation, that the entity has a fact, or one more, of it."""
-        own = slice(int(self._start[entity]), int(self._start[entity + 1]))
-        has, counts = self._relation[own], self._count[own]
+        """For each directed relation, how likely the entity has a fact, or one more, of it."""
+        rows = slice(int(self._start[entity]), int(self._start[entity + 1]))
+        has, counts = self._relation[rows], self._count[rows]
         if not len(has):
             return (self._having + 1) / (self._linked + 2)
-        chance = self._together[has].amax(0)
+        share = self._together[has].amax(0)
         for relation, count in zip(has.tolist(), counts.tolist(), strict=True):
             others = self._count[self._relation == relation]
             more, enough = int((others > count).sum()), int((others >= count).sum())
-            chance[relation] = (more + 1) / (enough + 2)
-        return chance
+            share[relation] = (more + 1) / (enough + 2)
+        return share

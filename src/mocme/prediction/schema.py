@@ -6,9 +6,13 @@ import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from mocme.core.text import html_cells, short
+from mocme.core.table import Column, TextTable, columns, data_frame
+from mocme.core.text import short
+
+if TYPE_CHECKING:
+    import pandas
 
 MAX_K = 1000
 # Columns of what is printed, and characters of a name in it.
@@ -164,48 +168,94 @@ class Predictions(Sequence[Prediction]):
     def __iter__(self) -> Iterator[Prediction]:
         return iter(self._items)
 
+    def table(self, longest: int | None = None) -> TextTable:
+        """A table with the weight of each modality in the answer's vector.
+
+        Args:
+            longest: cut names that have more characters.
+        """
+
+        def cut(text: str, most: int | None) -> str:
+            return text if most is None else short(text, most)
+
+        names = list(self._items[0].weights) if self._items else []
+        shares = [name for name in ("probability", "applies") if self._has(name)]
+        remarks = ["remark"] if any(item.remark for item in self._items) else []
+        rows = []
+        for position, item in enumerate(self._items, 1):
+            fact = (item.head, item.relation, item.tail)
+            cells = [str(position), *(cut(part, longest) for part in fact), f"{item.score:.3f}"]
+            for name in shares:
+                share = getattr(item, name)
+                cells.append("-" if share is None else f"{share:.1%}")
+            cells += [f"{item.weights[name]:.2f}" if item.weights[name] else "-" for name in names]
+            rows.append([*cells, *([item.remark] if remarks else [])])
+        numbers = [Column(name, "right") for name in ("score", *shares, *names)]
+        titles = [*columns("", "head", "relation", "tail"), *numbers, *columns(*remarks)]
+        return TextTable(titles, rows, title=cut(self.question, longest and WIDTH))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A data frame with a row for each prediction, and a column `weight_NAME` per modality.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        fields = ("head", "relation", "tail", "score", "probability", "applies", "known")
+        values: dict[str, Sequence[Any]] = {
+            name: [getattr(item, name) for item in self._items]
+            for name in (*fields, "linked", "symmetric", "note")
+        }
+        for name in ("probability", "applies"):
+            # None in every row would make a column of objects.
+            values[name] = [math.nan if v is None else v for v in values[name]]
+        for name in self._items[0].weights if self._items else ():
+            values[f"weight_{name}"] = [item.weights[name] for item in self._items]
+        return data_frame(values)
+
+    def _has(self, name: str) -> bool:
+        return any(getattr(item, name) is not None for item in self._items)
+
     def __repr__(self) -> str:
         question = short(self.question, WIDTH)
-        chances = any(item.probability is not None for item in self._items)
-        lines = [question] if self._items else [f"{question}:", self.nothing]
-        for place, item in enumerate(self._items, 1):
-            fact = (short(part, NAME) for part in (item.head, item.relation, item.tail))
-            whole = f"({', '.join(fact)})"
-            name = whole if self._asked == "fact" else short(getattr(item, self._asked), 2 * NAME)
-            shares = ", ".join(f"{m} {w:.2f}" for m, w in item.weights.items() if w)
-            mark = f"  ({item.mark})" if item.mark else ""
-            shares = shares or "nothing known"
-            numbers = "" if item.probability is None else f"{item.probability:7.1%}"
-            numbers = f"{numbers:7}" if chances else numbers
-            numbers += "" if item.applies is None else f", applies {item.applies:.1%}"
-            line = short(f"{place:3d}  {item.score:8.3f} {numbers}  {name}{mark}", WIDTH - 5)
-            # Weights are whole, or left to the item itself.
-            shares = shares if len(line) + len(shares) + 4 <= WIDTH else "…"
-            lines.append(f"{line}  [{shares}]")
-        return "\n".join(lines)
+        if not self._items:
+            return f"{question}:\n{self.nothing}"
+        numbers = self._number_cells()
+        # The answer gets what the columns before it, each with a gap of two, leave.
+        room = WIDTH - sum(max(map(len, column)) + 2 for column in zip(*numbers, strict=True))
+        rows = [
+            [*cells, self._answer(item, room)]
+            for cells, item in zip(numbers, self._items, strict=True)
+        ]
+        titles = [*[Column(align="right")] * len(numbers[0]), Column()]
+        return TextTable(titles, rows, title=question).text(header=False)
+
+    def _number_cells(self) -> list[list[str]]:
+        """Position, score and, if any item has one, probability of each item."""
+        cells = [[f"{n:3d}", f"{item.score:8.3f}"] for n, item in enumerate(self._items, 1)]
+        if self._has("probability"):
+            for row, item in zip(cells, self._items, strict=True):
+                share = "" if item.probability is None else f"{item.probability:6.1%}"
+                applies = "" if item.applies is None else f", applies {item.applies:.1%}"
+                row.append(share + applies)
+        return cells
+
+    def _answer(self, item: Prediction, room: int) -> str:
+        """The asked part of a fact, its mark and weights in at most `room` characters."""
+        fact = ", ".join(short(part, NAME) for part in (item.head, item.relation, item.tail))
+        whole = self._asked == "fact"
+        name = f"({fact})" if whole else short(getattr(item, self._asked), 2 * NAME)
+        mark = f"  ({item.mark})" if item.mark else ""
+        answer = short(f"{name}{mark}", room - len("  […]"))
+        shares = ", ".join(f"{m} {w:.2f}" for m, w in item.weights.items() if w) or "nothing known"
+        # Weights are shown completely or not at all; the item has them.
+        shares = shares if len(answer) + len(shares) + 4 <= room else "…"
+        return f"{answer}  [{shares}]"
 
     def _repr_html_(self) -> str:
-        """As a notebook shows it."""
-        question = short(self.question, WIDTH)
+        """Render as HTML for a notebook."""
         if not self._items:
-            return f"<p>{html.escape(question)}: {html.escape(self.nothing)}</p>"
-        chances = any(item.probability is not None for item in self._items)
-        modalities = list(self._items[0].weights)
-        head = ["", "head", "relation", "tail", "score"]
-        head += [*(["probability"] if chances else []), *modalities, ""]
-        rows = []
-        for place, item in enumerate(self._items, 1):
-            fact = [short(part, 2 * NAME) for part in (item.head, item.relation, item.tail)]
-            cells = [str(place), *fact, f"{item.score:.3f}"]
-            if chances:
-                cells.append("" if item.probability is None else f"{item.probability:.1%}")
-            cells += [
-                f"{item.weights[name]:.2f}" if item.weights[name] else "" for name in modalities
-            ]
-            rows.append([*cells, item.remark])
-        made = [html_cells("th", head), *(html_cells("td", row) for row in rows)]
-        body = "".join(f"<tr>{row}</tr>" for row in made)
-        return f"<table><caption>{html.escape(question)}</caption>{body}</table>"
+            return f"<p>{html.escape(short(self.question, WIDTH))}: {html.escape(self.nothing)}</p>"
+        return self.table(2 * NAME).html()
 
 
 class Missing(Predictions):

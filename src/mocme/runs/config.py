@@ -382,8 +382,8 @@ def _named_experts(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         name = expert.get("name", expert.get("kind"))
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,49}", name):
             raise ConfigError(
-                f"{prefix}experts[{position}]: needs a kind, and a name of letters, digits, - and "
-                f"_ where the kind is used twice"
+                f"{prefix}experts[{position}]: needs a kind, and a name of letters, digits, - "
+                f"and _ where the kind is used twice"
             )
         if name in experts:
             raise ConfigError(f"{prefix}experts: two are named {name!r}; give each its own name")

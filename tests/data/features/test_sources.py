@@ -1,11 +1,11 @@
-"""Files of modalities become vectors and tokens, or errors that name the file."""
+"""Reading modalities from files: vectors, tokens and pairs, or errors that name the file."""
 
 from __future__ import annotations
 
 import inspect
 import math
 import random
-from collections import Counter, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,18 @@ import torch
 from safetensors.torch import save_file
 
 from mocme.core.registry import ConfigError
-from mocme.data.features.ablations import Ablation
-from mocme.data.features.pair_sources import Mentions, Similar
-from mocme.data.features.sources import (
-    Bins,
-    Encoded,
-    Numbers,
-    Source,
-    Vectors,
-    Words,
-    read_features,
-)
+from mocme.data.features.base import FileSource, Source
+from mocme.data.features.kinds.bins import Bins
+from mocme.data.features.kinds.encoded import Encoded
+from mocme.data.features.kinds.mentions import Mentions
+from mocme.data.features.kinds.numbers import Numbers
+from mocme.data.features.kinds.similar import Similar
+from mocme.data.features.kinds.vectors import Vectors
+from mocme.data.features.kinds.words import Words
+from mocme.data.features.sources import read_features
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.load import load
-from mocme.data.modality import AnyModality, Modality, Pairs, Tokens
+from mocme.data.modality import Modality, Tokens
 
 NAMES = ["nan", "007", " b", "c.d", "é", "f"]
 
@@ -58,54 +56,54 @@ def test_an_array_with_a_list_of_names(tmp_path: Path, graph: Graph, dtype: str)
     array = (vectors(4).numpy() * 3).astype(dtype)
     np.save(tmp_path / "v.npy", array)
     lines(tmp_path / "names.txt", ["f", "stranger", "nan", "é"])
-    found, notes = Vectors(path="v.npy", entities="names.txt").load(graph, tmp_path)
-    assert found.rows.tolist() == [0, 4, 5]
+    modality, notes = Vectors(path="v.npy", entities="names.txt").load(graph, tmp_path)
+    assert modality.rows.tolist() == [0, 4, 5]
     expected = torch.from_numpy(array[[2, 3, 0]].astype("f8"))
-    assert torch.equal(found.values.double(), expected)
+    assert torch.equal(modality.values.double(), expected)
     assert any("1 rows name no entity of the graph, the first 'stranger'" in n for n in notes)
-    assert found.provenance["sha256"]
+    assert modality.provenance["sha256"]
 
 
 def test_an_array_in_the_order_of_the_graph_is_memory_mapped(tmp_path: Path, graph: Graph) -> None:
     np.save(tmp_path / "v.npy", vectors().numpy())
     lines(tmp_path / "names.txt", NAMES)
-    found, notes = Vectors(path="v.npy", entities="names.txt").load(graph, tmp_path)
-    assert torch.equal(found.values, vectors())
+    modality, notes = Vectors(path="v.npy", entities="names.txt").load(graph, tmp_path)
+    assert torch.equal(modality.values, vectors())
     assert notes == []
     maps = Path("/proc/self/maps")
     if not maps.exists():
-        pytest.skip("this system does not tell what is mapped")
-    where = found.values.data_ptr()
+        pytest.skip("this system does not list what is mapped")
+    address = modality.values.data_ptr()
     spans = [line.split() for line in maps.read_text().splitlines() if "v.npy" in line]
     spans = [[int(end, 16) for end in span[0].split("-")] for span in spans]
-    assert any(start <= where < stop for start, stop in spans)
-    # Private to this process: writing to it leaves the file alone.
-    found.values.zero_()
+    assert any(start <= address < stop for start, stop in spans)
+    # Copy on write: changing the tensor does not change the file.
+    modality.values.zero_()
     assert np.load(tmp_path / "v.npy").any()
 
 
-def test_one_vector_a_name(tmp_path: Path, graph: Graph) -> None:
+def test_one_vector_per_name(tmp_path: Path, graph: Graph) -> None:
     table = vectors()
     named = {NAMES[n]: table[n] for n in (4, 1, 3)} | {"stranger": table[0]}
     save_file(named, tmp_path / "v.safetensors", {"encoder": "hand"})
-    found, notes = Vectors(path="v.safetensors").load(graph, tmp_path)
-    assert found.rows.tolist() == [1, 3, 4]
-    assert torch.equal(found.values, table[[1, 3, 4]])
-    assert found.provenance["encoder"] == "hand"
+    modality, notes = Vectors(path="v.safetensors").load(graph, tmp_path)
+    assert modality.rows.tolist() == [1, 3, 4]
+    assert torch.equal(modality.values, table[[1, 3, 4]])
+    assert modality.provenance["encoder"] == "hand"
     assert len(notes) == 1
     assert "'stranger'" in notes[0]
 
 
-@pytest.mark.parametrize("width", [torch.int64, torch.int32, torch.uint8])
+@pytest.mark.parametrize("id_type", [torch.int64, torch.int32, torch.uint8])
 def test_values_with_rows_are_bound_to_the_list_of_entities(
-    tmp_path: Path, graph: Graph, width: torch.dtype
+    tmp_path: Path, graph: Graph, id_type: torch.dtype
 ) -> None:
     path = tmp_path / "v.safetensors"
-    tensors = {"values": vectors(2), "rows": torch.tensor([1, 5], dtype=width)}
+    tensors = {"values": vectors(2), "rows": torch.tensor([1, 5], dtype=id_type)}
     save_file(tensors, path, {"entities": graph.entities.digest(), "encoder": "hand"})
-    found, notes = Vectors(path="v.safetensors").load(graph, tmp_path)
-    assert torch.equal(found.values, vectors(2))
-    assert found.rows.tolist() == [1, 5]
+    modality, notes = Vectors(path="v.safetensors").load(graph, tmp_path)
+    assert torch.equal(modality.values, vectors(2))
+    assert modality.rows.tolist() == [1, 5]
     assert notes == []
     save_file(tensors, path)
     assert "does not say for which list" in Vectors(path=path.name).load(graph, tmp_path)[1][0]
@@ -123,19 +121,19 @@ def wrong(tensors: dict[str, torch.Tensor], problem: str) -> Any:
     [
         wrong({"values": vectors(2), "rows": torch.tensor([1])}, r"shape \(2, 3\) with rows"),
         wrong({"values": vectors(2)[0], "rows": torch.tensor([1])}, r"shape \(3,\) with rows"),
-        wrong({"values": vectors(2), "rows": torch.tensor([1.0, 2.0])}, "whole numbers"),
+        wrong({"values": vectors(2), "rows": torch.tensor([1.0, 2.0])}, "integers"),
         wrong({"values": vectors(2), "rows": torch.tensor([1, 6])}, "within 0 .. 5"),
         wrong({"values": vectors(2), "rows": torch.tensor([1, 1])}, "must ascend"),
-        wrong({"values": vectors(2) / 0, "rows": torch.tensor([1, 2])}, "2 vectors hold NaN"),
-        wrong({"values": vectors(0), "rows": torch.arange(0)}, "holds no vector"),
-        wrong({"values": vectors(2, 0), "rows": torch.arange(2)}, "holds no vector"),
+        wrong({"values": vectors(2) / 0, "rows": torch.tensor([1, 2])}, "2 vectors contain NaN"),
+        wrong({"values": vectors(0), "rows": torch.arange(0)}, "contains no vector"),
+        wrong({"values": vectors(2, 0), "rows": torch.arange(2)}, "contains no vector"),
         wrong({"nan": vectors()[0], "007": vectors()[0, :2]}, "one vector of the same length"),
         wrong({"nan": vectors()}, "one vector of the same length"),
         wrong({"x": vectors()[0]}, "none of its 1 names is an entity of the graph"),
         wrong({}, "one vector of the same length"),
     ],
 )
-def test_wrong_vectors_are_named(
+def test_errors_about_vectors_name_the_file(
     tmp_path: Path, graph: Graph, tensors: dict[str, torch.Tensor], problem: str
 ) -> None:
     save_file(tensors, tmp_path / "v.safetensors")
@@ -143,7 +141,7 @@ def test_wrong_vectors_are_named(
         Vectors(path="v.safetensors").load(graph, tmp_path)
 
 
-def test_vectors_of_nothing_but_zeros_are_noted(tmp_path: Path, graph: Graph) -> None:
+def test_zero_vectors_are_noted(tmp_path: Path, graph: Graph) -> None:
     tensors = {"values": torch.tensor([[0.0, 0.0], [0.0, 1.0]]), "rows": torch.tensor([1, 2])}
     metadata = {"entities": graph.entities.digest()}
     save_file(tensors, tmp_path / "v.safetensors", metadata)
@@ -156,17 +154,17 @@ def test_vectors_of_nothing_but_zeros_are_noted(tmp_path: Path, graph: Graph) ->
     [
         (np.zeros((2, 3)), ["nan", "f", "é"], r"shape \(2, 3\), but .*names.txt names 3 entities"),
         (np.zeros(3), ["nan", "f", "é"], r"shape \(3,\)"),
-        (np.zeros((3, 1)), ["nan", "f", "nan"], "line 3: 'nan' stands already in line 1"),
+        (np.zeros((3, 1)), ["nan", "f", "nan"], "line 3: 'nan' is already in line 1"),
         (np.zeros((3, 1)), ["nan", "", "f"], "line 2: blank"),
         (np.zeros((1, 1)), ["x"], "none of its 1 names"),
         (np.zeros((0, 1)), [], "none of its 0 names"),
-        (np.full((1, 1), np.nan), ["f"], "1 vectors hold NaN"),
+        (np.full((1, 1), np.nan), ["f"], "1 vectors contain NaN"),
         (np.array([["a"]]), ["f"], "not numbers"),
         (np.array([[1j]]), ["f"], "not numbers"),
         (np.array([[{}]], dtype=object), ["f"], "cannot be read as .npy"),
     ],
 )
-def test_wrong_arrays_are_named(
+def test_errors_about_arrays_name_the_file(
     tmp_path: Path, graph: Graph, array: np.ndarray, names: list[str], problem: str
 ) -> None:
     np.save(tmp_path / "v.npy", array)
@@ -176,7 +174,7 @@ def test_wrong_arrays_are_named(
     assert str(tmp_path) in str(caught.value)
 
 
-def test_absent_files_are_named_with_a_remedy(tmp_path: Path, graph: Graph) -> None:
+def test_missing_files_are_named_with_a_remedy(tmp_path: Path, graph: Graph) -> None:
     with pytest.raises(ValueError, match=r"v.npy: there is no such file; encode the modality"):
         Vectors(path="v.npy").load(graph, tmp_path)
     np.save(tmp_path / "v.npy", vectors().numpy())
@@ -208,24 +206,24 @@ CELLS = [
 
 def test_numbers_are_scaled_by_attribute(tmp_path: Path, graph: Graph) -> None:
     lines(tmp_path / "n.tsv", CELLS)
-    found, notes = Numbers(path="n.tsv").load(graph, tmp_path)
-    assert found.rows.tolist() == [0, 1, 4, 5]
+    modality, notes = Numbers(path="n.tsv").load(graph, tmp_path)
+    assert modality.rows.tolist() == [0, 1, 4, 5]
     height = np.array([1, 2.5, -300, 4])
     low, middle, high = np.quantile(height, [0.25, 0.5, 0.75])
     expected = np.arcsinh((height - middle) / (high - low))
-    assert np.allclose(found.values[:, 0], expected, atol=1e-6)
-    assert found.values[:, 1].tolist() == [1, 1, 1, 1]
-    assert found.values[:, 2:].tolist() == [[0, 0], [0, 0], [0, 0], [0, 1]]
+    assert np.allclose(modality.values[:, 0], expected, atol=1e-6)
+    assert modality.values[:, 1].tolist() == [1, 1, 1, 1]
+    assert modality.values[:, 2:].tolist() == [[0, 0], [0, 0], [0, 0], [0, 1]]
     assert any("'stranger'" in note for note in notes)
-    assert found.provenance["attributes"] == "height\tborn"
+    assert modality.provenance["attributes"] == "height\tborn"
 
 
 def test_numbers_of_two_columns_and_repeated_ones(tmp_path: Path, graph: Graph) -> None:
     lines(tmp_path / "n.tsv", [("nan", 1), ("f", 5), ("nan", 3)])
-    found, notes = Numbers(path="n.tsv").load(graph, tmp_path)
-    assert found.rows.tolist() == [0, 5]
-    assert found.values[:, 0].tolist() == pytest.approx([-math.asinh(1), math.asinh(1)])
-    assert any("1 entities have an attribute twice" in note for note in notes)
+    modality, notes = Numbers(path="n.tsv").load(graph, tmp_path)
+    assert modality.rows.tolist() == [0, 5]
+    assert modality.values[:, 0].tolist() == pytest.approx([-math.asinh(1), math.asinh(1)])
+    assert any("1 values repeat an attribute of an entity" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -235,17 +233,17 @@ def test_numbers_of_two_columns_and_repeated_ones(tmp_path: Path, graph: Graph) 
         ([("f", "1"), ("f", "nan")], "line 2: 'nan' is not a finite number"),
         ([("f", "-inf")], "not a finite number"),
         ([("f", "")], "not a finite number"),
-        ([("f",)], r"1 columns; \(entity, value\)"),
-        ([("f", "a", "1", "2")], "4 columns"),
+        ([("f",)], r"has 1 columns; needs \(entity, value\)"),
+        ([("f", "a", "1", "2")], "has 4 columns"),
         ([("x", "1")], "no number belongs to an entity"),
         ([], "no number belongs to an entity"),
         (
             [(name, "-1.7e308") for name in NAMES[:3]] + [(n, "1.7e308") for n in NAMES[3:5]],
-            "vectors hold NaN or infinity",
+            "vectors contain NaN or infinity",
         ),
     ],
 )
-def test_wrong_numbers_are_named(
+def test_errors_about_numbers_name_the_file(
     tmp_path: Path, graph: Graph, rows: list[Any], problem: str
 ) -> None:
     lines(tmp_path / "n.tsv", rows)
@@ -253,22 +251,22 @@ def test_wrong_numbers_are_named(
         Numbers(path="n.tsv").load(graph, tmp_path)
 
 
-def test_bins_hold_equal_shares(tmp_path: Path) -> None:
+def test_bins_have_equal_shares(tmp_path: Path) -> None:
     names = [f"e{n}" for n in range(40)]
     graph = Graph(Vocabulary(names), Vocabulary(["r"], "relation"), {})
-    source = random.Random(0)
-    ages = {name: source.choice([1, 1, 1, 2, 5, 9, 30, 31, 32]) for name in names[:30]}
-    sizes = {name: source.random() for name in names[10:]}
+    rng = random.Random(0)
+    ages = {name: rng.choice([1, 1, 1, 2, 5, 9, 30, 31, 32]) for name in names[:30]}
+    sizes = {name: rng.random() for name in names[10:]}
     rows = [(n, "age", v) for n, v in ages.items()] + [(n, "size", v) for n, v in sizes.items()]
     lines(tmp_path / "n.tsv", rows)
-    found, _ = Bins(path="n.tsv", bins=4).load(graph, tmp_path)
+    tokens, _ = Bins(path="n.tsv", bins=4).load(graph, tmp_path)
     expected = set()
     for attribute, cells in (("age", ages), ("size", sizes)):
         edges = sorted(set(np.quantile(list(cells.values()), [0.25, 0.5, 0.75])))
         for name, value in cells.items():
             expected.add((name, f"{attribute}#{sum(edge <= value for edge in edges)}"))
-    pairs = zip(found.entity.tolist(), found.token.tolist(), strict=True)
-    assert {(names[e], found.vocabulary[t]) for e, t in pairs} == expected
+    pairs = zip(tokens.entity.tolist(), tokens.token.tolist(), strict=True)
+    assert {(names[e], tokens.vocabulary[t]) for e, t in pairs} == expected
     with pytest.raises(ValueError, match="at least 2"):
         Bins(path="n.tsv", bins=1)
 
@@ -280,10 +278,10 @@ def test_words_of_several_files_and_columns(tmp_path: Path, graph: Graph) -> Non
     lines(tmp_path / "a.tsv", [("nan", "x", "red dog"), ("f", "y", "red cat"), ("z", "y", "red")])
     lines(tmp_path / "b.tsv", [("f", "Dog!"), ("é", ""), ("nan", "dog, sun")])
     source = Words(paths=["a.tsv", "b.tsv"], columns=[3, 2], at_least=2, at_most=1.0)
-    found, notes = source.load(graph, tmp_path)
-    assert found.vocabulary == ("dog", "red")
-    assert found.entity.tolist() == [0, 0, 5, 5]
-    assert found.token.tolist() == [0, 1, 0, 1]
+    tokens, notes = source.load(graph, tmp_path)
+    assert tokens.vocabulary == ("dog", "red")
+    assert tokens.entity.tolist() == [0, 0, 5, 5]
+    assert tokens.token.tolist() == [0, 1, 0, 1]
     assert any("a.tsv: 1 rows name no entity of the graph, the first 'z'" in n for n in notes)
     second = Words(paths=["a.tsv"], at_least=1, at_most=0.5, per_entity=1)
     assert second.load(graph, tmp_path)[0].vocabulary == ("x", "y")
@@ -294,20 +292,20 @@ def test_bigrams_instead_of_words(tmp_path: Path, graph: Graph) -> None:
     lines(tmp_path / "b.tsv", [("f", "sun")])
     limits = {"at_least": 1, "at_most": 1.0}
     source = Words(paths=["a.tsv", "b.tsv"], unit="bigrams", **limits)
-    found, _ = source.load(graph, tmp_path)
-    assert found.vocabulary == ("a red", "dog red", "red dog")
+    tokens, _ = source.load(graph, tmp_path)
+    assert tokens.vocabulary == ("a red", "dog red", "red dog")
     with pytest.raises(ValueError, match="no bigram occurs in 3 entities"):
         Words(paths=["a.tsv"], unit="bigrams").load(graph, tmp_path)
 
 
-def test_texts_that_give_no_tokens(tmp_path: Path, graph: Graph) -> None:
+def test_texts_without_tokens_are_errors(tmp_path: Path, graph: Graph) -> None:
     lines(tmp_path / "a.tsv", [("nan", "red dog"), ("f", "sun"), ("z", "red")])
     with pytest.raises(ValueError, match=r"a.tsv: no word occurs in 3 entities or more"):
         Words(paths=["a.tsv"]).load(graph, tmp_path)
-    with pytest.raises(ValueError, match=r"a.tsv: has 2 columns; column 3 is asked for"):
+    with pytest.raises(ValueError, match=r"a.tsv: has 2 columns, so there is no column 3"):
         Words(paths=["a.tsv"], columns=[3]).load(graph, tmp_path)
     lines(tmp_path / "a.tsv", ["nan"])
-    with pytest.raises(ValueError, match=r"a.tsv: has 1 columns; column 2 is asked for"):
+    with pytest.raises(ValueError, match=r"a.tsv: has 1 columns, so there is no column 2"):
         Words(paths=["a.tsv"]).load(graph, tmp_path)
     lines(tmp_path / "a.tsv", [])
     with pytest.raises(ValueError, match=r"a.tsv: no word"):
@@ -319,154 +317,16 @@ def test_texts_that_give_no_tokens(tmp_path: Path, graph: Graph) -> None:
     [
         ({"paths": []}, "at least one"),
         ({"columns": [1]}, "2 or more"),
-        ({"columns": [2, 2]}, "one or one a path"),
+        ({"columns": [2, 2]}, "one for all files or one per file of paths"),
         ({"per_entity": 0}, "1 or more"),
         ({"at_least": 0}, "1 or more"),
         ({"at_most": 0.0}, "a share"),
         ({"at_most": 1.5}, "a share"),
     ],
 )
-def test_settings_of_words_in_range(changes: dict[str, Any], problem: str) -> None:
+def test_settings_of_words_are_checked(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         Words(**{"paths": ["a.tsv"], **changes})
-
-
-# -- controls ------------------------------------------------------------------------------------
-
-
-def random_tokens(seed: int, entities: int, size: int, share: float) -> Tokens:
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.rand(entities, size, generator=generator) < share
-    chosen[::3] = False
-    entity, token = chosen.nonzero().unbind(1)
-    return Tokens(
-        tuple(f"t{n}" for n in range(size)), entity.contiguous(), token.contiguous(), entities
-    )
-
-
-def sizes(tokens: Tokens) -> dict[int, int]:
-    return dict(Counter(tokens.entity.tolist()))
-
-
-@pytest.mark.parametrize("replace", ["random", "shuffled"])
-def test_controls_of_vectors_keep_size_and_change_content(replace: Any) -> None:
-    rows = torch.arange(1, 90, 2)
-    modality = Modality(vectors(45, 4) * torch.tensor([1, 2, 3, 0.0]) + 5, rows, 90)
-    changed = Ablation(replace, seed=1)(modality)
-    assert torch.equal(changed.present(), modality.present())
-    assert changed.values.shape == modality.values.shape
-    assert changed.digest() != modality.digest()
-    assert changed.digest() == Ablation(replace, seed=1)(modality).digest()
-    assert changed.digest() != Ablation(replace, seed=2)(modality).digest()
-    assert changed.provenance["replaced"] == f"{replace}, seed 1"
-    # The last column does not vary, so neither does its control.
-    assert torch.equal(changed.values[:, 3], modality.values[:, 3])
-    if replace == "shuffled":
-        assert sorted(changed.values.tolist()) == sorted(modality.values.tolist())
-        assert (changed.values != modality.values).any(1).float().mean() > 0.8
-    else:
-        assert not (changed.values[:, :3] == modality.values[:, :3]).any()
-        assert torch.allclose(changed.values.mean(0), modality.values.mean(0), atol=1.5)
-
-
-@pytest.mark.parametrize("replace", ["random", "shuffled"])
-@pytest.mark.parametrize(("size", "share"), [(300, 0.02), (20, 0.3), (5, 0.8)])
-def test_controls_of_tokens_keep_size_and_change_content(
-    replace: Any, size: int, share: float
-) -> None:
-    tokens = random_tokens(0, 120, size, share)
-    changed = Ablation(replace, seed=1)(tokens)
-    assert torch.equal(changed.present(), tokens.present())
-    assert len(changed.token) == len(tokens.token)
-    assert sorted(changed.token.tolist()) == sorted(tokens.token.tolist())
-    assert changed.digest() not in (tokens.digest(), Ablation(replace, seed=2)(tokens).digest())
-    assert changed.digest() == Ablation(replace, seed=1)(tokens).digest()
-    if replace == "random":
-        assert sizes(changed) == sizes(tokens)
-    else:
-        assert sorted(sizes(changed).values()) == sorted(sizes(tokens).values())
-        assert sorted(contents(changed)) == sorted(contents(tokens))
-
-
-def contents(tokens: Tokens) -> list[list[int]]:
-    found = defaultdict(list)
-    for entity, token in zip(tokens.entity.tolist(), tokens.token.tolist(), strict=True):
-        found[entity].append(token)
-    return list(found.values())
-
-
-def some_of_each() -> list[AnyModality]:
-    """A dense modality, a set of tokens and pairs, of 60 entities each."""
-    head, tail = torch.arange(60).repeat_interleave(2), torch.arange(1, 121) % 59
-    apart = head != tail
-    head, tail = head[apart], tail[apart]
-    order = (head * 60 + tail).argsort()
-    return [
-        Modality(vectors(40, 4), torch.arange(0, 60).reshape(20, 3)[:, :2].flatten(), 60),
-        random_tokens(0, 60, 30, 0.2),
-        Pairs(("alike",), torch.zeros_like(head), head[order], tail[order], 60),
-    ]
-
-
-def of_entities(modality: AnyModality) -> dict[int, Any]:
-    """Content by entity (of pairs, by head)."""
-    if isinstance(modality, Modality):
-        return dict(zip(modality.rows.tolist(), modality.values.tolist(), strict=True))
-    if isinstance(modality, Pairs):
-        columns = (modality.head, modality.tail)
-    else:
-        columns = (modality.entity, modality.token)
-    found = defaultdict(list)
-    for entity, other in zip(*(c.tolist() for c in columns), strict=True):
-        found[entity].append(other)
-    return dict(found)
-
-
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_share_of_entities_is_hidden_and_a_larger_one_hides_them_too(place: int) -> None:
-    modality = some_of_each()[place]
-    whole, hidden = of_entities(modality), []
-    for share in (0.2, 0.4, 0.8):
-        left = of_entities(Ablation("hidden", share, seed=1)(modality))
-        assert all(whole[entity] == content for entity, content in left.items())
-        hidden.append(set(whole) - set(left))
-        assert len(hidden[-1]) == round(share * len(whole))
-    assert hidden[0] < hidden[1] < hidden[2]
-    other = of_entities(Ablation("hidden", 0.2, seed=2)(modality))
-    assert set(whole) - set(other) != hidden[0]
-
-
-@pytest.mark.parametrize("replace", ["random", "shuffled"])
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_share_of_entities_is_replaced_and_the_rest_is_as_it_was(
-    place: int, replace: Any
-) -> None:
-    modality = some_of_each()[place]
-    whole = of_entities(modality)
-    mixed = Ablation(replace, 0.5, seed=1)(modality)
-    chosen = set(whole) - set(of_entities(Ablation("hidden", 0.5, seed=1)(modality)))
-    found = of_entities(mixed)
-    assert {e: c for e, c in found.items() if e not in chosen} == {
-        e: c for e, c in whole.items() if e not in chosen
-    }
-    assert sum(found.get(e) != whole[e] for e in chosen) > len(chosen) / 2
-    assert mixed.provenance["replaced"] == f"{replace} for the share 0.5 of entities, seed 1"
-    assert Ablation(replace, 0.0)(modality) is modality
-    assert (
-        Ablation(replace, 1.0, 1)(modality).digest() == Ablation(replace, seed=1)(modality).digest()
-    )
-
-
-def test_shares_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"replace_share is a share in \[0, 1\]"):
-        Words(paths=["a"], replace="random", replace_share=1.5)
-    with pytest.raises(ValueError, match="leave it out"):
-        Words(paths=["a"], replace="hidden")
-
-
-def test_nothing_is_replaced_unasked() -> None:
-    tokens = random_tokens(0, 9, 3, 0.5)
-    assert Ablation("nothing", seed=0)(tokens) is tokens
 
 
 # -- all of a graph ------------------------------------------------------------------------------
@@ -493,9 +353,9 @@ def test_files_are_looked_for_in_both_folders(tmp_path: Path) -> None:
         "n": {"kind": "numbers", "path": "n.tsv"},
         "t": {"kind": "Words", "paths": ["both.tsv"], "at_least": 1, "at_most": 1.0},
     }
-    found = read_features(graph, tables, other)
-    assert found.dense["n"].rows.tolist() == [0]
-    assert found.tokens["t"].vocabulary == ("new",)
+    features = read_features(graph, tables, other)
+    assert features.dense["n"].rows.tolist() == [0]
+    assert features.tokens["t"].vocabulary == ("new",)
     assert read_features(graph, tables).tokens["t"].vocabulary == ("old",)
     with pytest.raises(ValueError, match=r"other.absent.tsv"):
         read_features(graph, {"x": {"kind": "numbers", "path": "absent.tsv"}}, other)
@@ -515,40 +375,66 @@ def test_files_are_looked_for_in_both_folders(tmp_path: Path) -> None:
     ],
     ids=lambda source: type(source).__name__,
 )
-def test_a_source_says_which_files_it_reads(source: Source) -> None:
-    """All that is a path in its settings, so that the folder they lie in is found."""
-    lists = [[v] if isinstance(v, str) else v for v in vars(source).values()]
-    named = {item for own in lists if isinstance(own, list) for item in own}
-    assert set(source.files()) == named & {"a", "b", "c"}
+def test_files_returns_every_path_in_the_settings(source: Source) -> None:
+    values = [[v] if isinstance(v, str) else v for v in vars(source).values()]
+    strings = {item for items in values if isinstance(items, list) for item in items}
+    assert set(source.files()) == strings & {"a", "b", "c"}
 
 
-def test_every_kind_of_source_is_tried_and_has_controls() -> None:
-    assert [kind.__name__ for kind in Source.kinds] == [
-        "Vectors",
-        "Encoded",
-        "Numbers",
-        "Words",
-        "Bins",
-        "Mentions",
-        "Similar",
-    ]
+def test_every_kind_of_source_is_discovered_tested_and_has_ablations() -> None:
+    assert Source.kinds == (Bins, Encoded, Mentions, Numbers, Similar, Vectors, Words)
     for kind in Source.kinds:
         assert {"replace", "replace_share", "seed"} <= set(inspect.signature(kind).parameters)
         assert kind.files is not Source.files
 
 
 class Ones(Source):
-    """A source of the user's own."""
+    """A source of the user without settings of its own."""
 
     def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
         rows = torch.arange(graph.num_entities)
         return Modality(torch.ones(len(rows), 1), rows, len(rows)), ["made up"]
 
 
-def test_a_source_of_the_users_own(graph: Graph) -> None:
-    found = read_features(graph, {"ones": {"kind": f"{__name__}:Ones"}})
-    assert found.dense["ones"].width == 1
-    assert list(found.notes) == ["made up"]
+@dataclass(frozen=True, kw_only=True)
+class Constant(FileSource):
+    """A source of the user with inherited settings."""
+
+    level: float = 2.0
+
+    def load(self, graph: Graph, folder: Path) -> tuple[Modality | Tokens, list[str]]:
+        rows = torch.arange(graph.num_entities)
+        values = self.level + torch.arange(len(rows)).float().unsqueeze(1)
+        return Modality(values, rows, len(rows)), [self.path]
+
+
+class Handwritten(Ones):
+    """A source of the user with a constructor, which decides what its settings are."""
+
+    def __init__(self, *, level: int = 3) -> None:
+        self.level = level
+
+
+def test_a_source_of_the_user(graph: Graph) -> None:
+    features = read_features(graph, {"ones": {"kind": f"{__name__}:Ones"}})
+    assert features.dense["ones"].width == 1
+    assert list(features.notes) == ["made up"]
+
+
+def test_a_source_of_the_user_inherits_paths_and_ablations(graph: Graph) -> None:
+    table = {"kind": f"{__name__}:Constant", "path": "x", "level": 3}
+    whole = read_features(graph, {"x": table}).dense["x"]
+    assert whole.values.flatten().tolist() == [3, 4, 5, 6, 7, 8]
+    half = read_features(graph, {"x": {**table, "replace": "hidden", "replace_share": 0.5}})
+    assert len(half.dense["x"].rows) == 3
+    assert list(half.notes) == ["x"]
+
+
+def test_a_source_of_the_user_may_have_a_constructor(graph: Graph) -> None:
+    table = {"kind": f"{__name__}:Handwritten", "level": 4}
+    assert read_features(graph, {"x": table}).dense["x"].width == 1
+    with pytest.raises(ConfigError, match=r"modalities.x.replace: unknown setting; known: level"):
+        read_features(graph, {"x": {**table, "replace": "random"}})
 
 
 @pytest.mark.parametrize(
@@ -558,7 +444,7 @@ def test_a_source_of_the_users_own(graph: Graph) -> None:
         ("default", {"kind": "numbers", "path": "x"}, "stands for all modalities"),
         ("../x", {"kind": "numbers", "path": "x"}, "letters, digits"),
         ("a.b", {"kind": "numbers", "path": "x"}, "letters, digits"),
-        ("x", {"path": "x"}, r"modalities.x: must be a table with a kind, one of Vectors"),
+        ("x", {"path": "x"}, r"modalities.x: must be a table with a kind, one of Bins, Encoded"),
         ("x", {"kind": 3}, "must be a table with a kind"),
         ("x", {"kind": "numbrs", "path": "x"}, r"modalities.x.kind: 'Numbrs' is none of"),
         ("x", {"kind": "numbers", "pth": "x"}, r"modalities.x.pth: unknown.*mean 'path'"),
@@ -567,7 +453,7 @@ def test_a_source_of_the_users_own(graph: Graph) -> None:
         ("x", {"kind": "bins", "path": "x", "bins": 1}, r"modalities.x: bins must be"),
     ],
 )
-def test_wrong_tables_are_named(
+def test_errors_about_tables_name_the_setting(
     graph: Graph, name: str, table: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(ConfigError, match=problem):
@@ -575,22 +461,22 @@ def test_wrong_tables_are_named(
 
 
 def test_bins_of_numbers_are_piecewise_linear(tmp_path: Path) -> None:
-    """Columns fill one after the other, and a sum of them gives the quantile's place back."""
+    """Columns fill up one after the other, and their sum is the position among the quantiles."""
     (tmp_path / "n.tsv").write_text("".join(f"e{i}\t{i * i}\n" for i in range(9)))
     facts = torch.tensor([[i, 0, (i + 1) % 9] for i in range(9)])
     graph = Graph(
         Vocabulary(f"e{i}" for i in range(9)), Vocabulary(["r"], "relation"), {"train": facts}
     )
-    found, _ = Numbers(path="n.tsv", bins=4).load(graph, tmp_path)
-    assert isinstance(found, Modality)
-    assert found.width == 6
-    filled = found.values[:, 2:]
+    modality, _ = Numbers(path="n.tsv", bins=4).load(graph, tmp_path)
+    assert isinstance(modality, Modality)
+    assert modality.width == 6
+    filled = modality.values[:, 2:]
     assert filled.min() == 0
     assert filled.max() == 1
-    # The squares 0, 4, 16, 36, 64 are the quantiles: every second entity lies on an edge.
+    # The squares 0, 4, 16, 36, 64 are the quantiles: every second entity is on an edge.
     torch.testing.assert_close(filled.sum(1)[::2], torch.tensor([0.0, 1, 2, 3, 4]))
-    # A later column holds something only where the earlier ones are full.
+    # A column is above 0 only if all earlier ones are 1.
     assert ((filled[:, 1:] == 0) | (filled[:, :-1] == 1)).all()
     plain, _ = Numbers(path="n.tsv").load(graph, tmp_path)
     assert isinstance(plain, Modality)
-    assert torch.equal(plain.values, found.values[:, :2])
+    assert torch.equal(plain.values, modality.values[:, :2])

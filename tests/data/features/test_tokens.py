@@ -1,4 +1,4 @@
-"""Words, the rarest of them, and the numbering of token facts, against naive references."""
+"""Words, the rarest tokens, and the ids of token facts, compared with naive references."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mocme.data.modality import Tokens
 from mocme.data.words import bigrams, word_pattern, words
 
 
-def read(tokens: Tokens) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
+def sets_of(tokens: Tokens) -> dict[int, list[str]]:
+    sets: dict[int, list[str]] = {}
     for entity, token in zip(tokens.entity.tolist(), tokens.token.tolist(), strict=True):
-        found.setdefault(entity, []).append(tokens.vocabulary[token])
-    return found
+        sets.setdefault(entity, []).append(tokens.vocabulary[token])
+    return sets
 
 
 def test_words_are_runs_of_letters_and_digits() -> None:
@@ -37,10 +37,10 @@ def test_a_word_keeps_its_combining_marks() -> None:
     assert words("مُحَمَّد، كتاب") == ["مُحَمَّد", "كتاب"]
     # Joiners belong to a word only between two of its letters.
     assert words("می\u200cخواهم \u200cکتاب\u200c") == ["می\u200cخواهم", "کتاب"]  # noqa: RUF001
-    # However accents are stored; and the small letter of "İ" is two characters.
+    # A word is the same however accents are stored; the lower case of "İ" has two characters.
     assert words("Cafe\u0301 CAFÉ") == ["café"]
     assert words("İlhan") == ["i\u0307lhan"]
-    # A mark alone is no word.
+    # A mark alone is not a word.
     assert words("\u0301 a_\u0301b") == ["a", "b"]
 
 
@@ -51,22 +51,22 @@ def test_every_combining_mark_is_known() -> None:
 
 
 @given(st.text(alphabet="aZé1_ ́\n-\u200dम्ि", max_size=12))
-def test_words_are_those_of_a_naive_walk(text: str) -> None:
-    found, word = [], ""
+def test_words_equal_those_of_a_naive_scan(text: str) -> None:
+    expected, word = [], ""
     text = unicodedata.normalize("NFC", text.lower())
-    for place, character in enumerate([*text, " "]):
+    for position, character in enumerate([*text, " "]):
         mark = unicodedata.category(character)[0] == "M"
-        after = text[place:].lstrip("\u200d\u200c")[:1]
+        after = text[position:].lstrip("\u200d\u200c")[:1]
         inner = bool(after) and (after.isalnum() or unicodedata.category(after)[0] == "M")
         if character.isalnum() or (word and (mark or (character == "\u200d" and inner))):
             word += character
         elif word:
-            found.append(word)
+            expected.append(word)
             word = ""
-    assert words(text) == list(dict.fromkeys(found))
+    assert words(text) == list(dict.fromkeys(expected))
 
 
-def test_bigrams_are_neighbours_within_a_line() -> None:
+def test_bigrams_are_adjacent_words_of_a_line() -> None:
     assert bigrams("Red dog, red DOG\nsun") == ["red dog", "dog red"]
     assert bigrams("one\n\ntwo") == bigrams("") == []
     assert bigrams("Zürich ist schön") == ["zürich ist", "ist schön"]
@@ -78,28 +78,28 @@ def test_bigrams_are_neighbours_within_a_line() -> None:
     st.integers(1, 4),
     st.sampled_from([0.2, 0.25, 0.5, 0.9, 1.0]),
 )
-def test_rarest_tokens_are_those_of_a_naive_count(
+def test_rarest_tokens_equal_those_of_a_naive_count(
     sets: Mapping[int, list[str]], per_entity: int, at_least: int, at_most: float
 ) -> None:
     tokens = rarest(
         sets, 10, per_entity=per_entity, at_least=at_least, at_most=at_most, provenance={}
     )
     expected = {}
-    for entity, own in sets.items():
+    for entity, tokens_of_entity in sets.items():
         ranked = []
-        for token in own:
-            having = sum(token in other for other in sets.values())
-            if at_least <= having <= at_most * len(sets) + 1e-9:
-                ranked.append((having, token))
+        for token in tokens_of_entity:
+            frequency = sum(token in other for other in sets.values())
+            if at_least <= frequency <= at_most * len(sets) + 1e-9:
+                ranked.append((frequency, token))
         if kept := [token for _, token in sorted(ranked)[:per_entity]]:
             expected[entity] = sorted(kept)
-    assert read(tokens) == expected
-    assert list(tokens.vocabulary) == sorted({t for own in expected.values() for t in own})
-    pairs = ((entity, iter(own)) for entity, own in sets.items())
+    assert sets_of(tokens) == expected
+    assert list(tokens.vocabulary) == sorted({t for kept in expected.values() for t in kept})
+    pairs = ((entity, iter(unread)) for entity, unread in sets.items())
     limits = {"at_least": at_least, "at_most": at_most, "provenance": {}}
     assert rarest(pairs, 10, per_entity=per_entity, **limits).digest() == tokens.digest()
-    whole = rarest(sets, 10, per_entity=None, **limits)
-    assert whole.digest() == rarest(sets, 10, per_entity=99, **limits).digest()
+    unlimited = rarest(sets, 10, per_entity=None, **limits)
+    assert unlimited.digest() == rarest(sets, 10, per_entity=99, **limits).digest()
 
 
 def test_a_share_is_exact_and_a_repeated_token_counts_once() -> None:
@@ -110,49 +110,49 @@ def test_a_share_is_exact_and_a_repeated_token_counts_once() -> None:
     assert not len(rarest(sets, 2, per_entity=1, at_least=2, at_most=1.0, provenance={}).token)
 
 
-def test_token_facts_stand_in_one_numbering(tiny_graph: Callable) -> None:
+def test_token_facts_and_links_have_common_ids(tiny_graph: Callable) -> None:
     for seed in range(20):
-        source = random.Random(seed)
-        sizes = {f"m{n}": source.randint(1, 7) for n in range(source.randint(0, 3))}
-        relations = source.randint(1, 4)
+        rng = random.Random(seed)
+        sizes = {f"m{n}": rng.randint(1, 7) for n in range(rng.randint(0, 3))}
+        relations = rng.randint(1, 4)
         tiny = tiny_graph(seed=seed, relations=relations, tokens=sizes)
         graph, facts = tiny.graph, tiny.facts()
-        right, first, base = set(), graph.num_entities, 2 * relations
+        expected, first, base = set(), graph.num_entities, 2 * relations
         for h, r, t in graph.splits["train"].tolist():
-            right |= {(h, r, t), (t, r + relations, h)}
+            expected |= {(h, r, t), (t, r + relations, h)}
         for number, (name, size) in enumerate(sizes.items()):
             tokens = tiny.features.tokens[name]
             for e, token in zip(tokens.entity.tolist(), tokens.token.tolist(), strict=True):
-                right.add((e, base + 2 * number, first + token))
-                right.add((first + token, base + 2 * number + 1, e))
+                expected.add((e, base + 2 * number, first + token))
+                expected.add((first + token, base + 2 * number + 1, e))
             assert facts.spans[number + 1] == (first, first + size)
             assert facts.relation_class[base + 2 * number] == number + 1
             assert facts.relation_class[base + 2 * number + 1] == 0
             first += size
-        found = list(map(tuple, facts.facts.tolist()))
-        assert len(found) == len(set(found))
-        assert set(found) == right
+        directed = list(map(tuple, facts.facts.tolist()))
+        assert len(directed) == len(set(directed))
+        assert set(directed) == expected
         assert facts.num_nodes == first
         assert facts.num_relations == base + 2 * len(sizes) == len(facts.inverse)
         assert facts.spans[0] == (0, graph.num_entities)
-        # An inverse is never the relation itself, and its inverse is.
+        # No relation is its own inverse; the inverse of the inverse is the relation.
         every = torch.arange(facts.num_relations)
         assert torch.equal(facts.inverse[facts.inverse], every)
         assert not (facts.inverse == every).any()
-        assert {(t, int(facts.inverse[r]), h) for h, r, t in found} == set(found)
-        # The answer of every question lies in the span of the relation's class.
-        for _, r, t in found:
+        assert {(t, int(facts.inverse[r]), h) for h, r, t in directed} == set(directed)
+        # The answer of every query is within the span of the candidate class.
+        for _, r, t in directed:
             start, stop = facts.spans[int(facts.relation_class[r])]
             assert start <= t < stop
-        occurring = {node for h, _, t in found for node in (h, t)}
+        occurring = {node for h, _, t in directed for node in (h, t)}
         assert set(facts.present.nonzero().flatten().tolist()) == occurring
-        # What a ranking asks and hides knows entities and links only.
-        asked = graph.directed()
-        assert int(asked[:, [0, 2]].max()) < graph.num_entities
-        assert int(asked[:, 1].max()) < base
+        # The queries and answers of a ranking have no tokens.
+        ranked = graph.directed()
+        assert int(ranked[:, [0, 2]].max()) < graph.num_entities
+        assert int(ranked[:, 1].max()) < base
 
 
-def test_candidates_of_a_training() -> None:
+def test_candidates_of_training() -> None:
     # 0 and 1 are linked, 2 has a token only, 3 is in test only, 4 has nothing.
     graph = Graph(
         Vocabulary("abcde"),

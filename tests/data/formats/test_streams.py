@@ -1,4 +1,4 @@
-"""Bytes are read the same in pieces of any size, compressed or not, and no loss goes unnoticed."""
+"""Streams give the same bytes in chunks of any size, compressed or not, and notice any loss."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ PACKERS: dict[str, Pack] = {"plain": bytes, "gzip": gz, "Zstandard": zstd}
 packed = pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
 
 
-def whole(path: Path | str) -> tuple[bytes, Report]:
+def content(path: Path | str) -> tuple[bytes, Report]:
     report = Report(str(path))
-    with streams.opened(path, report) as file:
+    with streams.open_stream(path, report) as file:
         data = file.read()
     return data, report
 
@@ -42,16 +42,16 @@ def whole(path: Path | str) -> tuple[bytes, Report]:
 def test_content_and_digest(tmp_path: Path, pack: Pack) -> None:
     path = tmp_path / "any name"
     path.write_bytes(pack(TEXT))
-    data, report = whole(path)
+    data, report = content(path)
     assert data == TEXT
     assert report.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("pack", [gz, zstd], ids=["gzip", "Zstandard"])
-def test_parts_one_after_the_other_are_one_file(tmp_path: Path, pack: Pack) -> None:
-    path = tmp_path / "parts"
+def test_consecutive_frames_are_one_file(tmp_path: Path, pack: Pack) -> None:
+    path = tmp_path / "frames"
     path.write_bytes(pack(TEXT) + pack(b"") + pack(b"last\tr\tt\n"))
-    assert whole(path)[0] == TEXT + b"last\tr\tt\n"
+    assert content(path)[0] == TEXT + b"last\tr\tt\n"
 
 
 @pytest.mark.parametrize("pack", [gz, zstd], ids=["gzip", "Zstandard"])
@@ -62,17 +62,17 @@ def test_a_compressed_file_that_ends_early_or_is_damaged_is_an_error(
     for keep in (len(data) // 2, len(data) - 1, 6):
         path.write_bytes(data[:keep])
         with pytest.raises(ValueError, match=r"facts.tsv: cannot be read to its end"):
-            whole(path)
+            content(path)
     path.write_bytes(data[: len(data) // 2] + bytes(40) + data[len(data) // 2 + 40 :])
     with pytest.raises(ValueError, match=r"facts.tsv: cannot be read to its end"):
-        whole(path)
+        content(path)
 
 
-def test_a_digest_covers_what_was_not_asked_for(tmp_path: Path) -> None:
+def test_the_digest_covers_bytes_that_were_not_requested(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(TEXT)
     report = Report("a")
-    with streams.opened(path, report) as file:
+    with streams.open_stream(path, report) as file:
         file.read(5)
     assert report.sha256 == hashlib.sha256(TEXT).hexdigest()
 
@@ -90,11 +90,11 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, pack: Pack) -> None:
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none.tsv: cannot be read .*; check the path"):
-        whole(tmp_path / "none.tsv")
+        content(tmp_path / "none.tsv")
 
 
 class Slow(io.BufferedIOBase):
-    """Gives a few bytes at a time, as a pipe does."""
+    """Returns a few bytes at a time, as a pipe does."""
 
     def __init__(self, data: bytes, most: int) -> None:
         self.data, self.most = data, most
@@ -104,37 +104,36 @@ class Slow(io.BufferedIOBase):
         return part
 
 
-def test_pieces_end_with_lines_and_lose_nothing() -> None:
+def test_chunks_end_with_lines_and_lose_nothing() -> None:
     source = random.Random(0)
     for trial in range(500):
         bom = streams.BOM if trial % 3 == 0 else b""
         data = b"".join(source.choices([b"\n", b"a", b"\r\n", b"\xef", b"bc"], k=trial % 40))
         file = Slow(bom + data, source.randrange(1, 9))
         report = Report("x")
-        pieces = list(streams.chunks(file, report, source.randrange(1, 9)))
-        assert b"".join(pieces) == data
+        chunks = list(streams.line_chunks(file, report, source.randrange(1, 9)))
+        assert b"".join(chunks) == data
         assert report.bom == bool(bom)
-        assert all(piece.endswith(b"\n") for piece in pieces[:-1])
-        assert all(pieces)
+        assert all(chunk.endswith(b"\n") for chunk in chunks[:-1])
+        assert all(chunks)
 
 
-def test_rows_and_rejects_do_not_depend_on_the_pieces(
+def test_rows_and_rejects_do_not_depend_on_the_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "facts.tsv"
     lines = TEXT.split(b"\n")
-    for number, odd in (
+    for number, inserted in (
         (7, b"only two\tcells"),
         (1500, b""),
         (1501, b"# note"),
         (2800, b"\xff\t\t"),
     ):
-        lines.insert(number, odd)
+        lines.insert(number, inserted)
     path.write_bytes(b"\n".join(lines))
     expected = tsv.read(path, 3)
     assert [reject.line for reject in expected.report.rejects] == [8, 2801]
     for size in (64, 1000, 30_000):
         monkeypatch.setattr(streams, "CHUNK", size)
-        monkeypatch.setattr(streams.chunks, "__defaults__", (size,))
-        found = tsv.read(path, 3)
-        assert found == expected
+        monkeypatch.setattr(streams.line_chunks, "__defaults__", (size,))
+        assert tsv.read(path, 3) == expected

@@ -1,4 +1,4 @@
-"""Published tensors are read as numbers, and never as code."""
+"""Published tensors are read as numbers, and code in them is never run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VALUES = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
 
 
 class Code:
-    """Writes a file when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -29,8 +29,8 @@ class Code:
         return (os.mkdir, (self.path,))
 
 
-def saved(folder: Path, what: object, name: str = "x.pth", zipped: bool = True) -> Path:
-    torch.save(what, folder / name, _use_new_zipfile_serialization=zipped)
+def saved(folder: Path, value: object, name: str = "x.pth", zipped: bool = True) -> Path:
+    torch.save(value, folder / name, _use_new_zipfile_serialization=zipped)
     return folder / name
 
 
@@ -68,13 +68,15 @@ def test_an_embedding_and_a_parameter(tmp_path: Path) -> None:
 def test_several_tensors_need_a_key(tmp_path: Path) -> None:
     state = OrderedDict(image=VALUES, model={"text": VALUES + 1}, epoch=3)
     path = saved(tmp_path, state)
-    with pytest.raises(ValueError, match=r"x.pth: holds 2 tensors; say which by key: image, model"):
+    with pytest.raises(
+        ValueError, match=r"x.pth: holds 2 tensors; choose one with key: image, model"
+    ):
         read(path)
     with pytest.raises(ValueError, match=r"holds no 'sound'; key is one of: image, model.text"):
         read(path, "sound")
     assert torch.equal(read(path, "model.text")[0], VALUES + 1)
     save_file({"a": VALUES, "b": VALUES + 1}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="holds 2 tensors; say which by key: a, b"):
+    with pytest.raises(ValueError, match="holds 2 tensors; choose one with key: a, b"):
         read(tmp_path / "x.safetensors")
     values, provenance = read(tmp_path / "x.safetensors", "b")
     assert torch.equal(values, VALUES + 1)
@@ -120,7 +122,7 @@ def test_hdf5(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(bytes(range(48)))
     with h5py.File(tmp_path / "outside.h5", "w") as file:
         file.create_dataset("x", (2, 3), "f8", external=[(str(tmp_path / "bytes"), 0, 48)])
-    with pytest.raises(ValueError, match="x lies in other files"):
+    with pytest.raises(ValueError, match="x is stored in other files"):
         read(tmp_path / "outside.h5")
     path.write_bytes(b"rubbish")
     with pytest.raises(ValueError, match="cannot be read as HDF5"):
@@ -128,11 +130,13 @@ def test_hdf5(tmp_path: Path) -> None:
 
 
 def test_code_is_never_run(tmp_path: Path) -> None:
-    trap = tmp_path / "ran"
+    trap = tmp_path / "executed"
     for name in ("x.pth", "x.pt"):
         for zipped in (True, False):
             path = saved(tmp_path, {"weight": VALUES, "more": Code(str(trap))}, name, zipped)
-            with pytest.raises(ValueError, match=rf"{name}: holds more than tensors.*numpy.save"):
+            with pytest.raises(
+                ValueError, match=rf"{name}: contains more than tensors.*numpy.save"
+            ):
                 read(path)
     sink = io.BytesIO()
     pickle.dump(Code(str(trap)), sink)
@@ -141,13 +145,13 @@ def test_code_is_never_run(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"pickles are not read.*torch.save"):
             read(tmp_path / name)
     np.save(tmp_path / "x.npy", np.array([[Code(str(trap))]], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="holds objects, perhaps code"):
+    with pytest.raises(ValueError, match="contains objects, perhaps code"):
         read(tmp_path / "x.npy")
     (tmp_path / "y.npy").write_bytes(sink.getvalue())
-    with pytest.raises(ValueError, match=r"is no .npy file, perhaps one that holds code"):
+    with pytest.raises(ValueError, match=r"is not an .npy file, perhaps a pickle with code"):
         read(tmp_path / "y.npy")
     assert not trap.exists()
-    with pytest.raises(ValueError, match="holds more than tensors"):
+    with pytest.raises(ValueError, match="contains more than tensors"):
         read(saved(tmp_path, torch.nn.Embedding(2, 2)))
 
 
@@ -155,13 +159,15 @@ def test_code_is_never_run(tmp_path: Path) -> None:
     ("value", "problem"),
     [
         (torch.zeros(3), r"has shape \(3,\); needed is \(n, F\)"),
-        (torch.zeros(3, 2, 2), "average them"),
+        (torch.zeros(3, 2, 2), "average several vectors per entity"),
         (torch.zeros(0, 2), r"has shape \(0, 2\)"),
         (torch.zeros(2, 2, dtype=torch.complex64), "make it dense and real"),
-        ([torch.zeros(2)], r"holds a list, not a tensor; write it by torch.save\(torch.stack"),
+        ([torch.zeros(2)], r"holds a list, not a tensor; write it with torch.save\(torch.stack"),
     ],
 )
-def test_what_is_no_table_is_refused(tmp_path: Path, value: object, problem: str) -> None:
+def test_values_that_are_not_a_table_are_refused(
+    tmp_path: Path, value: object, problem: str
+) -> None:
     with pytest.raises(ValueError, match=problem):
         read(saved(tmp_path, value))
 
@@ -184,6 +190,6 @@ def test_damaged_and_absent_files(tmp_path: Path, name: str) -> None:
             read(tmp_path / name)
 
 
-def test_other_endings_are_named(tmp_path: Path) -> None:
+def test_an_unknown_ending_is_an_error_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x.csv: its ending is none of .pth, .pt, .npy, .h5"):
         read(tmp_path / "x.csv")

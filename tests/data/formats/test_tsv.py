@@ -1,4 +1,4 @@
-"""Every line of a file is accounted for, and names are kept byte for byte."""
+"""Every line of a file is counted, and names are kept byte for byte."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mocme.data.formats import tsv
 from mocme.data.formats.streams import BOM
 
-ODD_NAMES = [
+HOSTILE_NAMES = [
     "nan",
     "None",
     "007",
@@ -47,40 +47,42 @@ def write(folder: Path, data: bytes) -> Path:
 
 
 def naive(data: bytes, columns: int) -> dict[str, list]:
-    """What the format says, line by line, by regular expressions."""
+    """The format line by line, by regular expressions."""
     data = re.sub(rb"\A\xef\xbb\xbf", b"", data)
     lines = [m[0] for m in re.finditer(rb"[^\n]*\n|[^\n]+\Z", data)]
-    found: dict[str, list] = {"rows": [], "blank": [], "comments": [], "rejects": []}
+    expected: dict[str, list] = {"rows": [], "blank": [], "comments": [], "rejects": []}
     for number, line in enumerate(lines, 1):
         line = re.sub(rb"\r?\n\Z", b"", line)
         tabs = line.count(b"\t")
         if not line:
-            found["blank"].append(number)
+            expected["blank"].append(number)
         elif line[:1] == b"#" and tabs != columns - 1:
-            found["comments"].append(number)
+            expected["comments"].append(number)
         else:
             try:
                 row = tuple(line.decode("utf-8").split("\t"))
             except UnicodeDecodeError:
                 row = ()
-            good = len(row) == columns and "" not in row
-            found["rows" if good else "rejects"].append((number, row) if good else number)
-    found["lines"] = lines
-    return found
+            is_row = len(row) == columns and "" not in row
+            expected["rows" if is_row else "rejects"].append((number, row) if is_row else number)
+    expected["lines"] = lines
+    return expected
 
 
 def check(data: bytes, columns: int) -> None:
-    table, right = tsv.parse(data, columns, "file.tsv"), naive(data, columns)
+    table, expected = tsv.parse(data, columns, "file.tsv"), naive(data, columns)
     report = table.report
-    assert list(zip(table.lines, table.rows, strict=True)) == right["rows"]
-    assert [reject.line for reject in report.rejects] == right["rejects"]
-    assert (report.blank, report.comments) == (len(right["blank"]), len(right["comments"]))
-    assert report.lines == len(right["lines"])
+    assert list(zip(table.lines, table.rows, strict=True)) == expected["rows"]
+    assert [reject.line for reject in report.rejects] == expected["rejects"]
+    assert (report.blank, report.comments) == (len(expected["blank"]), len(expected["comments"]))
+    assert report.lines == len(expected["lines"])
     assert report.lines == report.rows + report.blank + report.comments + len(report.rejects)
     assert report.bom == data.startswith(BOM)
-    said = re.findall(r"(\d+) (?:lines|rows|duplicates|blank|rejects)", str(report).split("\n")[0])
-    assert report.lines == int(said[0]) == sum(map(int, said[1:]))
-    assert len(said) == 5
+    counts = re.findall(
+        r"(\d+) (?:lines|rows|duplicates|blank|rejects)", str(report).split("\n")[0]
+    )
+    assert report.lines == int(counts[0]) == sum(map(int, counts[1:]))
+    assert len(counts) == 5
 
 
 def test_every_line_of_random_bytes_is_accounted_for() -> None:
@@ -98,11 +100,11 @@ def test_every_line_of_any_bytes_is_accounted_for(data: bytes, columns: int) -> 
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_names_are_kept_byte_for_byte(tmp_path: Path, name: str, end: str) -> None:
     rows = [(name, "r", "t"), ("h", name, "t"), ("h", "r", name + "!"), ("h", "r", "last")]
     text = "".join("\t".join(row) + end for row in rows)
-    # A name at the very start of a file that is a byte order mark is the mark.
+    # Not the first row, because a byte order mark at the start of a file is not part of a name.
     table = tsv.read(write(tmp_path, ("x\tr\tt" + end + text).encode()), 3)
     assert table.rows == [("x", "r", "t"), *rows]
     assert not table.report.rejects
@@ -118,7 +120,7 @@ def test_names_are_kept_byte_for_byte(tmp_path: Path, name: str, end: str) -> No
         max_size=8,
     )
 )
-def test_what_is_written_is_read(rows: list[list[str]]) -> None:
+def test_any_rows_survive_a_round_trip(rows: list[list[str]]) -> None:
     # A carriage return at the end of a line belongs to the line end.
     rows = [row if not row[-1].endswith("\r") else [*row[:-1], row[-1] + "."] for row in rows]
     data = BOM + "".join("\t".join(row) + "\n" for row in rows).encode()
@@ -159,7 +161,7 @@ def test_many_rejects_are_counted_and_some_shown(tmp_path: Path) -> None:
     assert "and 1,229 more" in text
 
 
-def test_first_row_decides_where_columns_are_open(tmp_path: Path) -> None:
+def test_the_first_row_determines_the_number_of_columns(tmp_path: Path) -> None:
     data = b"# made by hand\na\ttext\n\nb\t\nc\n#d\te\n# end\n"
     table = tsv.read(write(tmp_path, data), None)
     assert table.rows == [("a", "text"), ("b", ""), ("#d", "e")]
@@ -181,7 +183,7 @@ def test_lists_of_names_have_an_id_in_every_line(tmp_path: Path) -> None:
         (b"a\n\nb\n", "line 2: blank or a comment"),
         (b"\na\n", "line 1: blank or a comment"),
         (b"a\n#b\tc\nd\n", "line 2: blank or a comment"),
-        (b"a\nb\nb\n", "line 3: 'b' stands already in line 2"),
+        (b"a\nb\nb\n", "line 3: 'b' is already in line 2"),
         (b"a\nb\t1\n", "line 2: 2 columns"),
         (b"a\n\xff\n", "line 2: not valid UTF-8"),
     ]:

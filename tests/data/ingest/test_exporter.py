@@ -14,8 +14,8 @@ from mocme.data.ingest.exporter import export
 from mocme.data.load import load
 
 
-def graph(odd: str = "x\\y") -> Graph:
-    entities = Vocabulary(["unused", "a b", "007", '"q", r', "😀", odd])
+def graph(last: str = "x\\y") -> Graph:
+    entities = Vocabulary(["unused", "a b", "007", '"q", r', "😀", last])
     facts = torch.tensor([[1, 0, 2], [3, 1, 4], [5, 0, 1]])
     splits = {"train": facts, "test": facts[:1], "known": facts[1:2]}
     return Graph(entities, Vocabulary(["r 1", "=s"], "relation"), splits)
@@ -26,19 +26,20 @@ def graph(odd: str = "x\\y") -> Graph:
 )
 def test_a_folder_is_the_same_graph(tmp_path: Path, kind: str | None) -> None:
     export(graph(), tmp_path / "out", kind=kind)
-    found = load(tmp_path / "out")
-    assert found.listed
-    assert found.digest() == graph().digest()
-    assert found.entities.names == graph().entities.names
+    exported = load(tmp_path / "out")
+    assert exported.listed
+    assert exported.digest() == graph().digest()
+    assert exported.entities.names == graph().entities.names
 
 
 @pytest.mark.parametrize("name", ["f.csv", "f.jsonl.gz", "f.parquet", "f.nt.zst", "f.tsv"])
-def test_a_file_holds_the_splits_that_are_asked_for(tmp_path: Path, name: str) -> None:
-    odd = "x\\y" if name.endswith("tsv") else "x\ny\tz"
-    export(graph(odd), tmp_path / name, ["train"])
-    found = load(tmp_path / name, ratios=(1.0, 0.0, 0.0))
-    names = {tuple(found.entities[n] for n in (h, t)) for h, _, t in found.facts().tolist()}
-    assert names == {("a b", "007"), ('"q", r', "😀"), (odd, "a b")}
+def test_a_file_gets_the_requested_splits(tmp_path: Path, name: str) -> None:
+    last = "x\\y" if name.endswith("tsv") else "x\ny\tz"
+    export(graph(last), tmp_path / name, ["train"])
+    exported = load(tmp_path / name, ratios=(1.0, 0.0, 0.0))
+    facts = exported.facts().tolist()
+    names = {tuple(exported.entities[n] for n in (h, t)) for h, _, t in facts}
+    assert names == {("a b", "007"), ('"q", r', "😀"), (last, "a b")}
 
 
 def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -53,12 +54,12 @@ def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
         ("f.tsv", [], "csv", "its ending names the format"),
         ("f.xyz", [], None, "belongs to no known format"),
         ("f.nq", [], None, "not written as N-Quads; name it .nt"),
-        ("-", [], "xyz", "a format is one of tsv, csv"),
+        ("-", [], "xyz", "a format is one of csv, cypher"),
         ("folder", ["train"], None, "a folder gets all splits"),
-        ("full", [], None, "full: is there already"),
+        ("full", [], None, "full: already exists"),
     ],
 )
-def test_what_cannot_be_written(
+def test_an_invalid_export_is_an_error(
     tmp_path: Path, out: str, splits: list[str], kind: str | None, problem: str
 ) -> None:
     (tmp_path / "full").mkdir()
@@ -67,9 +68,9 @@ def test_what_cannot_be_written(
         export(graph(), out if out == "-" else tmp_path / out, splits, kind)
 
 
-def test_a_file_is_replaced_only_by_force(tmp_path: Path) -> None:
+def test_a_file_is_replaced_only_with_force(tmp_path: Path) -> None:
     (tmp_path / "f.tsv").write_text("mine")
-    with pytest.raises(ValueError, match=r"f.tsv: is there already"):
+    with pytest.raises(ValueError, match=r"f.tsv: already exists"):
         export(graph(), tmp_path / "f.tsv")
     assert (tmp_path / "f.tsv").read_text() == "mine"
     export(graph(), tmp_path / "f.tsv", force=True)

@@ -1,4 +1,4 @@
-"""A recipe makes one graph of many tables, and every line of them is accounted for."""
+"""A recipe makes one graph of many tables, and every line of them is counted."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def named(graph: Graph, split: str) -> set[tuple[str, str, str]]:
 
 
 def test_many_tables_become_one_graph(tmp_path: Path) -> None:
-    brought = bring_in(recipe(tmp_path), tmp_path / "out")
+    imported = bring_in(recipe(tmp_path), tmp_path / "out")
     graph = load(tmp_path / "out")
     assert graph.name == "films"
     assert named(graph, "train") == {
@@ -109,40 +109,40 @@ def test_many_tables_become_one_graph(tmp_path: Path) -> None:
         ("Alien", "http://x/part_of", "http://x/series"),
     }
     assert named(graph, "valid") == {("Solaris", "stars", "Banionis")}
-    # Known by its text alone.
+    # An entity that only has a text.
     assert not graph.linked()[graph.entities.id("Nameless")]
-    assert brought.repeated == {"pool": 1, "valid": 0}
-    assert brought.facts == {"train": 6, "valid": 1}
-    assert brought.values == {"numbers": 1, "texts": 1, "plot": 2, "figures": 3, "poster": 1}
-    assert brought.missing == {"plot": 1, "figures": 2, "poster": 1}
+    assert imported.repeated == {"pool": 1, "valid": 0}
+    assert imported.facts == {"train": 6, "valid": 1}
+    assert imported.values == {"numbers": 1, "texts": 1, "plot": 2, "figures": 3, "poster": 1}
+    assert imported.missing == {"plot": 1, "figures": 2, "poster": 1}
     assert "Solaris" in (tmp_path / "out" / "figures.tsv").read_text()
 
 
 def test_every_line_is_accounted_for(tmp_path: Path) -> None:
     seen = []
-    brought = bring_in(recipe(tmp_path), tmp_path / "out", lambda report: seen.append(report.path))
-    assert set(seen) == {report.path for report in brought.reports}
-    assert all(report.accounted for report in brought.reports)
+    imported = bring_in(recipe(tmp_path), tmp_path / "out", lambda file: seen.append(file.path))
+    assert set(seen) == {file.path for file in imported.reports}
+    assert all(file.accounted for file in imported.reports)
     rejects = {
-        (Path(report.path).name, reject.line, reject.reason)
-        for report in brought.reports
-        for reject in report.rejects
+        (Path(file.path).name, reject.line, reject.reason)
+        for file in imported.reports
+        for reject in file.rejects
     }
     assert {(name, line) for name, line, _ in rejects} == {
         ("roles.csv", 4),
         ("more.nt.gz", 4),
         ("posters.txt", 3),
     }
-    cells = [(cell.line, cell.reason) for report in brought.reports for cell in report.cells]
+    cells = [(cell.line, cell.reason) for file in imported.reports for cell in file.cells]
     assert [line for line, _ in cells] == [3]
     assert "year is 'soon'" in cells[0][1]
     assert any("no such file" in reason for _, _, reason in rejects)
-    told = json.loads((tmp_path / "out" / "import.json").read_text())
-    assert len(told["reports"]) == len(brought.reports) == 7
-    assert all(len(report["sha256"]) == 64 for report in told["reports"])
+    written = json.loads((tmp_path / "out" / "import.json").read_text())
+    assert len(written["reports"]) == len(imported.reports) == 7
+    assert all(len(file["sha256"]) == 64 for file in written["reports"])
 
 
-def test_what_is_declared_can_be_trained_on(tmp_path: Path) -> None:
+def test_declared_modalities_can_be_read_as_features(tmp_path: Path) -> None:
     bring_in(recipe(tmp_path), tmp_path / "out")
     graph = load(tmp_path / "out")
     assert set(graph.modalities) == {"numbers", "texts", "plot", "figures"}
@@ -156,15 +156,15 @@ def test_what_is_declared_can_be_trained_on(tmp_path: Path) -> None:
     assert "space" in read_features(graph, plot).tokens["plot"].vocabulary
 
 
-def test_facts_without_a_split_are_divided_by_seed(tmp_path: Path) -> None:
+def test_facts_without_a_split_are_split_by_seed(tmp_path: Path) -> None:
     lines = [f"e{n}\tr\te{n * 7 % 50}\n" for n in range(100)]
     (tmp_path / "all.tsv").write_text("".join(lines))
     text = '[[facts]]\npath = "all.tsv"\n[split]\nvalid = 0.1\ntest = 0.2\nseed = {}\n'
     graphs = []
     for number, seed in enumerate((0, 0, 1)):
         (tmp_path / "r.toml").write_text(text.format(seed))
-        brought = bring_in(tmp_path / "r.toml", tmp_path / f"out{number}")
-        assert brought.facts == {"train": 70, "valid": 10, "test": 20}
+        imported = bring_in(tmp_path / "r.toml", tmp_path / f"out{number}")
+        assert imported.facts == {"train": 70, "valid": 10, "test": 20}
         graphs.append(load(tmp_path / f"out{number}"))
     assert len(graphs[0].facts()) == 100
     assert graphs[0].digest() == graphs[1].digest()
@@ -173,10 +173,10 @@ def test_facts_without_a_split_are_divided_by_seed(tmp_path: Path) -> None:
 
 def test_entities_without_a_fact_may_be_left_out(tmp_path: Path) -> None:
     path = recipe(tmp_path, 'entities = "facts"\n' + RECIPE)
-    brought = bring_in(path, tmp_path / "out")
+    imported = bring_in(path, tmp_path / "out")
     assert "Nameless" not in load(tmp_path / "out").entities
-    assert brought.unknown == {"plot": 1, "figures": 1, "poster": 0}
-    assert all(report.accounted for report in brought.reports)
+    assert imported.unknown == {"plot": 1, "figures": 1, "poster": 0}
+    assert all(file.accounted for file in imported.reports)
 
 
 def test_only_some_predicates_of_a_dump(tmp_path: Path) -> None:
@@ -184,10 +184,10 @@ def test_only_some_predicates_of_a_dump(tmp_path: Path) -> None:
         '[[facts]]\npath = "old.tsv"\n[[facts]]\npath = "more.nt.gz"\n'
         'predicates = ["http://x/label"]\n'
     )
-    brought = bring_in(recipe(tmp_path, text), tmp_path / "out")
-    assert brought.values == {"texts": 1}
-    assert brought.facts == {"train": 1}
-    assert "2 statements of other predicates left out" in str(brought)
+    imported = bring_in(recipe(tmp_path, text), tmp_path / "out")
+    assert imported.values == {"texts": 1}
+    assert imported.facts == {"train": 1}
+    assert "2 statements of other predicates left out" in str(imported)
 
 
 @pytest.mark.parametrize(
@@ -210,12 +210,12 @@ def test_only_some_predicates_of_a_dump(tmp_path: Path) -> None:
         (
             "[[facts]]\npath = 'old.tsv'\n[[texts]]\nname = 'train'\npath = 'x'\nentity = '1'\n"
             "column = '2'",
-            "'train': is taken",
+            "'train': is reserved",
         ),
         (
             "[[facts]]\npath = 'old.tsv'\n[[texts]]\nname = 'a'\npath = 'old.tsv'\nentity = '1'\n"
             "column = '4'",
-            "has 3 columns; column 4",
+            "has 3 columns, but column 4 is needed",
         ),
         (
             "[[facts]]\npath = 'old.tsv'\n[[texts]]\nname = 'a'\npath = 'old.tsv'\nentity = 'x'\n"
@@ -224,7 +224,7 @@ def test_only_some_predicates_of_a_dump(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_recipe_leaves_nothing_behind(tmp_path: Path, text: str, problem: str) -> None:
+def test_an_invalid_recipe_leaves_nothing_behind(tmp_path: Path, text: str, problem: str) -> None:
     path = recipe(tmp_path, text)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ValueError, match=problem):
@@ -234,9 +234,9 @@ def test_a_wrong_recipe_leaves_nothing_behind(tmp_path: Path, text: str, problem
 
 def test_one_file_needs_no_recipe(tmp_path: Path) -> None:
     recipe(tmp_path)
-    brought = bring_in(Recipe.of_facts(str(tmp_path / "more.nt.gz")), tmp_path / "out")
-    assert brought.facts == {"train": 1}
-    assert brought.values == {"numbers": 1, "texts": 1}
+    imported = bring_in(Recipe.of_facts(str(tmp_path / "more.nt.gz")), tmp_path / "out")
+    assert imported.facts == {"train": 1}
+    assert imported.values == {"numbers": 1, "texts": 1}
 
 
 @pytest.mark.parametrize("kind", ["nt", "csv", "tsv", "jsonl"])
@@ -256,11 +256,11 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: s
     assert named(load(tmp_path / "out"), "train") == {("http://a", "http://b", "http://c")}
     with pytest.raises(ConfigError, match="standard input needs a format"):
         Recipe.of_facts("-")
-    with pytest.raises(ConfigError, match="a format is one of tsv"):
+    with pytest.raises(ConfigError, match="a format is one of csv, cypher, jsonl"):
         Recipe.of_facts("-", "xyz")
 
 
-def test_empty_parts_and_cells_are_no_facts_and_no_rejects(tmp_path: Path) -> None:
+def test_empty_parts_and_cells_are_neither_facts_nor_rejects(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("f,g\nA,Jazz|Rock|\nB,Jazz||Soul\nC,\nD,|\n,Pop\n")
     (tmp_path / "r.toml").write_text(
         '[[facts]]\npath = "s.csv"\nhead = "f"\ntail = "g"\nsays = "is"\nseparator = "|"\n'
@@ -305,7 +305,7 @@ def test_a_list_in_json_lines_is_several_tails(tmp_path: Path, separator: str) -
 
 
 def test_a_slice_of_a_dump_of_wikidata(tmp_path: Path) -> None:
-    """Links, labels, a quantity, a date and a place, and a last line that is cut."""
+    """Links, labels, a quantity, a date and a location, and an incomplete last line."""
     item, prop = "http://www.wikidata.org/entity/", "http://www.wikidata.org/prop/direct/"
     label, xsd = "http://www.w3.org/2000/01/rdf-schema#label", "http://www.w3.org/2001/XMLSchema#"
     lines = [
@@ -323,7 +323,7 @@ def test_a_slice_of_a_dump_of_wikidata(tmp_path: Path) -> None:
     (tmp_path / "slice.nt").write_text("\n".join(lines), encoding="utf-8")
     kept = [f"{prop}P31", f"{prop}P17", label, f"{prop}P1082", f"{prop}P571", f"{prop}P625"]
     (tmp_path / "r.toml").write_text(f'[[facts]]\npath = "slice.nt"\npredicates = {kept}\n')
-    brought = bring_in(tmp_path / "r.toml", tmp_path / "out")
+    imported = bring_in(tmp_path / "r.toml", tmp_path / "out")
     assert named(load(tmp_path / "out"), "train") == {
         (f"{item}Q64", f"{prop}P31", f"{item}Q515"),
         (f"{item}Q64", f"{prop}P17", f"{item}Q183"),
@@ -335,28 +335,28 @@ def test_a_slice_of_a_dump_of_wikidata(tmp_path: Path) -> None:
     }
     texts = (tmp_path / "out" / "texts.tsv").read_text(encoding="utf-8")
     assert f"{item}Q64\t{label}@es\tBerlín\n" in texts
-    (report,) = brought.reports
+    (report,) = imported.reports
     assert report.accounted
     assert [reject.line for reject in report.rejects] == [9]
-    assert "1 statements of other predicates left out" in str(brought)
+    assert "1 statements of other predicates left out" in str(imported)
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     path = recipe(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(ValueError, match="out: is there already"):
+    with pytest.raises(ValueError, match="out: already exists"):
         bring_in(path, tmp_path / "out")
     assert (tmp_path / "out" / "mine").read_text() == "x"
 
 
-def test_a_setting_that_is_wrong_is_a_config_error(tmp_path: Path) -> None:
+def test_an_invalid_setting_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be"):
         bring_in(recipe(tmp_path, "[[facts]]\npath = 3"), tmp_path / "out")
 
 
 def test_a_neo4j_export(tmp_path: Path) -> None:
-    """The layout of its bulk CSV: ids, labels divided by semicolons, typed relations."""
+    """The layout of its bulk CSV: ids, labels separated by semicolons, typed relations."""
     (tmp_path / "nodes.csv").write_text(
         "id:ID,name,born:int,:LABEL\np1,Keanu Reeves,1964,Person;Actor\nm1,The Matrix,,Movie\n"
     )
@@ -380,7 +380,7 @@ def test_a_neo4j_export(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "born.tsv").read_text() == "p1\tborn:int\t1964\n"
 
 
-def test_a_bad_number_takes_nothing_else_of_its_row_with_it(tmp_path: Path) -> None:
+def test_an_invalid_number_does_not_affect_the_rest_of_its_row(tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_text("head,relation,tail\nAda,knows,Bob\n")
     (tmp_path / "n.csv").write_text("who,height,born,score\nAda,168.1,1889,n/a\nBob,180,,2\n")
     (tmp_path / "r.toml").write_text("""
@@ -392,9 +392,9 @@ path = "n.csv"
 entity = "who"
 columns = ["height", "born", "score"]
 """)
-    brought = bring_in(tmp_path / "r.toml", tmp_path / "out")
+    imported = bring_in(tmp_path / "r.toml", tmp_path / "out")
     text = (tmp_path / "out" / "figures.tsv").read_text()
     assert text == "Ada\theight\t168.1\nAda\tborn\t1889\nBob\theight\t180\nBob\tscore\t2\n"
-    assert brought.values["figures"] == 4
-    assert brought.missing["figures"] == 1
-    assert "line 2: score is 'n/a'" in str(brought)
+    assert imported.values["figures"] == 4
+    assert imported.missing["figures"] == 1
+    assert "line 2: score is 'n/a'" in str(imported)

@@ -1,4 +1,4 @@
-"""Pairs of new entities, against those of a graph that has had them from the start."""
+"""Pairs of new entities equal those of a graph that had them from the start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from mocme.data.features.sources import read_features
 from mocme.data.load import load
 from mocme.data.modality import FORMAT, Basis, Modality, Pairs, unpacked
-from mocme.data.pairs.build import NewContent, grown, make, merged, of_texts, shared
+from mocme.data.pairs.build import NewContent, basis_of_texts, grown, make, merged, share_vectors
 from mocme.data.pairs.mentions import mentions
 from mocme.data.pairs.similarity import similar_vectors
 from mocme.data.strings import EntityTexts
@@ -39,7 +39,7 @@ Rows = list[tuple[str, int, int]]
 
 
 def phrases(seed: int, longest: int, number: int = OLD + NEW) -> dict[int, list[str]]:
-    """Texts of some words; some entities have two, some none."""
+    """Return random texts by entity; some entities have two, some none."""
     rng = random.Random(seed)
     return {
         entity: [
@@ -51,19 +51,19 @@ def phrases(seed: int, longest: int, number: int = OLD + NEW) -> dict[int, list[
     }
 
 
-def old_of(texts: Mapping[int, Sequence[str]]) -> dict[int, Sequence[str]]:
-    return {entity: own for entity, own in texts.items() if entity < OLD}
+def of_old(texts: Mapping[int, Sequence[str]]) -> dict[int, Sequence[str]]:
+    return {entity: lines for entity, lines in texts.items() if entity < OLD}
 
 
-def new_of(texts: Mapping[int, Sequence[str]]) -> dict[int, Sequence[str]]:
-    return {entity: own for entity, own in texts.items() if entity >= OLD}
+def of_new(texts: Mapping[int, Sequence[str]]) -> dict[int, Sequence[str]]:
+    return {entity: lines for entity, lines in texts.items() if entity >= OLD}
 
 
-def listed(pairs: Pairs, kinds: Sequence[str]) -> Rows:
-    """Rows of some kinds with a new entity."""
+def rows_with_new(pairs: Pairs, kinds: Sequence[str]) -> Rows:
+    """Return the rows of some kinds that have a new entity."""
     rows = zip(pairs.kind.tolist(), pairs.head.tolist(), pairs.tail.tolist(), strict=True)
-    found = [(pairs.kinds[k], h, t) for k, h, t in rows if max(h, t) >= OLD]
-    return sorted(row for row in found if row[0] in kinds)
+    named = [(pairs.kinds[k], h, t) for k, h, t in rows if max(h, t) >= OLD]
+    return sorted(row for row in named if row[0] in kinds)
 
 
 def named(pairs: Pairs, rows: torch.Tensor) -> Rows:
@@ -71,52 +71,52 @@ def named(pairs: Pairs, rows: torch.Tensor) -> Rows:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_mentions_of_new_entities_are_those_of_the_whole(seed: int) -> None:
+def test_mentions_of_new_entities_equal_those_of_the_whole_graph(seed: int) -> None:
     names, texts = phrases(seed, 2), phrases(seed + 100, 9)
     settings = {**LIMITS, "separator": None}
-    basis = of_texts("mentions", settings, names=old_of(names), texts=old_of(texts))
+    basis = basis_of_texts("mentions", settings, names=of_old(names), texts=of_old(texts))
     pairs = make(basis, OLD, {})
-    assert pairs.digest() == mentions(old_of(names), old_of(texts), OLD, **LIMITS).digest()
-    rows = grown(pairs, NewContent(NEW, new_of(names), new_of(texts)))
-    # Contexts are the training's, so that the reference takes every context and leaves out others.
+    assert pairs.digest() == mentions(of_old(names), of_old(texts), OLD, **LIMITS).digest()
+    rows = grown(pairs, NewContent(NEW, of_new(names), of_new(texts)))
+    # The contexts are those of the training, so the reference finds all contexts and keeps these.
     whole = mentions(names, texts, OLD + NEW, **{**LIMITS, "contexts": 1})
-    assert named(pairs, rows) == listed(whole, pairs.kinds)
+    assert named(pairs, rows) == rows_with_new(whole, pairs.kinds)
     assert len(rows)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_like_texts_of_new_entities_are_those_of_the_whole(seed: int) -> None:
+def test_similar_texts_of_new_entities_equal_those_of_the_whole_graph(seed: int) -> None:
     texts = phrases(seed, 7, OLD + NEW)
-    pairs = make(of_texts("like texts", {"nearest": 2}, texts=old_of(texts)), OLD, {})
-    rows = grown(pairs, NewContent(NEW, texts=new_of(texts)))
-    whole = make(of_texts("like texts", {"nearest": 2}, texts=texts), OLD + NEW, {})
-    assert named(pairs, rows) == listed(whole, pairs.kinds)
+    pairs = make(basis_of_texts("like texts", {"nearest": 2}, texts=of_old(texts)), OLD, {})
+    rows = grown(pairs, NewContent(NEW, texts=of_new(texts)))
+    whole = make(basis_of_texts("like texts", {"nearest": 2}, texts=texts), OLD + NEW, {})
+    assert named(pairs, rows) == rows_with_new(whole, pairs.kinds)
     assert {bool(h >= OLD) for _, h, t in named(pairs, rows) if t >= OLD} >= {False}
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_like_vectors_of_new_entities_are_those_of_the_whole(seed: int) -> None:
+def test_similar_vectors_of_new_entities_equal_those_of_the_whole_graph(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     rows = torch.arange(60)[torch.rand(60, generator=generator) < 0.8]
     values = torch.randn(len(rows), 4, generator=generator)
-    values[::7] = values[0]  # ties, and vectors that none is nearer to than another
+    values[::7] = values[0]  # ties
     values[5] = 0
     old = rows < 50
-    held = Modality(values[old], rows[old], 50)
-    pairs = make(Basis("like vectors", {"nearest": 3}, vectors=held), 50, {})
+    modality = Modality(values[old], rows[old], 50)
+    pairs = make(Basis("like vectors", {"nearest": 3}, vectors=modality), 50, {})
     vectors = dict(zip(rows[~old].tolist(), values[~old], strict=True))
-    found = {(h, t) for _, h, t in grown(pairs, NewContent(10, vectors=vectors)).tolist()}
+    new_pairs = {(h, t) for _, h, t in grown(pairs, NewContent(10, vectors=vectors)).tolist()}
     head, tail = similar_vectors(values, rows, 3)
     whole = set(zip(head.tolist(), tail.tolist(), strict=True))
-    assert found == {pair for pair in whole if max(pair) >= 50}
-    assert any(h < 50 for h, _ in found)
+    assert new_pairs == {pair for pair in whole if max(pair) >= 50}
+    assert any(h < 50 for h, _ in new_pairs)
     assert grown(pairs, NewContent(10)).shape == (0, 3)
 
 
-def test_old_pairs_stay_where_a_new_entity_is_nearer() -> None:
+def test_old_pairs_stay_although_a_new_entity_is_nearer() -> None:
     values = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
-    held = Modality(values, torch.arange(3), 3)
-    pairs = make(Basis("like vectors", {"nearest": 1}, vectors=held), 3, {})
+    modality = Modality(values, torch.arange(3), 3)
+    pairs = make(Basis("like vectors", {"nearest": 1}, vectors=modality), 3, {})
     rows = grown(pairs, NewContent(1, vectors={3: torch.tensor([1.0, 0.01])}))
     whole = merged(pairs, rows, 4)
     old = torch.stack([pairs.kind, pairs.head, pairs.tail], 1).tolist()
@@ -127,32 +127,32 @@ def test_old_pairs_stay_where_a_new_entity_is_nearer() -> None:
     assert whole.num_entities == 4
 
 
-def test_names_are_taken_apart_as_they_were() -> None:
+def test_names_of_new_entities_are_split_by_the_separator() -> None:
     names = {0: ["Lake Placid"], 1: ["Red Dog", "Hund"]}
-    basis = of_texts("mentions", {**LIMITS, "separator": ";"}, names=names, texts=None)
+    basis = basis_of_texts("mentions", {**LIMITS, "separator": ";"}, names=names, texts=None)
     pairs = make(basis, 2, {})
     assert not pairs.kinds
     known = Pairs(("named within",), *(torch.zeros(0).long(),) * 3, 2, basis=basis)
     rows = grown(known, NewContent(1, {2: ["Great Red Dog;Lake Placid Park"]}, {2: ["Hund"]}))
-    # No text was read in the training, so none is read now.
+    # The training read no texts, so the text of the new entity is not read.
     assert rows.tolist() == [[0, 2, 0], [0, 2, 1]]
 
 
-def test_without_a_basis_nothing_is_made() -> None:
+def test_pairs_without_a_basis_cannot_grow() -> None:
     empty = torch.zeros(0).long()
-    with pytest.raises(ValueError, match="do not say what they were made of"):
+    with pytest.raises(ValueError, match="do not say how they were built"):
         grown(Pairs(("similar",), empty, empty, empty, 3), NewContent(1))
 
 
-def test_texts_survive_being_tensors() -> None:
+def test_texts_survive_as_tensors() -> None:
     texts = {7: ["ü", "", "東京 und"], 2: ["a\nb"], 3: []}
     packed = EntityTexts.of(texts).packed("x/")
     assert EntityTexts.unpacked(packed, "x/").by_entity() == {2: ["a\nb"], 7: ["ü", "", "東京 und"]}
     assert EntityTexts.of({}).by_entity() == {}
 
 
-def test_a_basis_is_kept_with_the_pairs_and_no_part_of_their_digest() -> None:
-    basis = of_texts("like texts", {"nearest": 2}, texts={0: ["a dog"], 1: ["a dog"]})
+def test_a_basis_is_stored_with_the_pairs_but_not_in_their_digest() -> None:
+    basis = basis_of_texts("like texts", {"nearest": 2}, texts={0: ["a dog"], 1: ["a dog"]})
     pairs = make(basis, 3, {"source": "texts.tsv"})
     again = unpacked(*pairs.packed(), 3)
     assert isinstance(again, Pairs)
@@ -162,19 +162,19 @@ def test_a_basis_is_kept_with_the_pairs_and_no_part_of_their_digest() -> None:
     assert again.digest() == pairs.digest()
     older = {k: v for k, v in pairs.packed()[0].items() if not k.startswith("basis/")}
     metadata = {k: v for k, v in pairs.packed()[1].items() if k != "basis"}
-    found = unpacked(older, metadata, 3)
-    assert isinstance(found, Pairs)
-    assert found.basis is None
-    held = Modality(torch.randn(3, 2), torch.arange(3), 3, {"kind": "x"})
-    pairs = make(Basis("like vectors", {"nearest": 2}, vectors=held), 3, {"kind": "x"})
+    without = unpacked(older, metadata, 3)
+    assert isinstance(without, Pairs)
+    assert without.basis is None
+    modality = Modality(torch.randn(3, 2), torch.arange(3), 3, {"kind": "x"})
+    pairs = make(Basis("like vectors", {"nearest": 2}, vectors=modality), 3, {"kind": "x"})
     again = unpacked(*pairs.packed(), 3)
     assert isinstance(again, Pairs)
     assert again.basis is not None
     assert again.basis.vectors is not None
-    assert again.basis.vectors.digest() == held.digest()
+    assert again.basis.vectors.digest() == modality.digest()
 
 
-def test_vectors_of_a_modality_beside_the_pairs_are_not_kept_twice(tmp_path: Path) -> None:
+def test_vectors_that_are_a_modality_too_are_stored_once(tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_text("a\tr\tb\nb\tr\tc\n")
     graph = load(tmp_path)
     tensors = {"values": torch.randn(3, 4), "rows": torch.arange(3)}
@@ -182,15 +182,14 @@ def test_vectors_of_a_modality_beside_the_pairs_are_not_kept_twice(tmp_path: Pat
     save_file(tensors, tmp_path / "look.safetensors", metadata)
     alike = {"kind": "similar", "vectors": "look.safetensors", "nearest": 1}
     seen = {"kind": "encoded", "path": "look.safetensors"}
-    found = read_features(graph, {"alike": alike, "look": seen}).pairs["alike"]
-    assert found.basis is not None
-    assert (found.basis.vectors, found.basis.modality) == (None, "look")
-    # Beside a control, or alone, they are the pairs' own.
+    pairs = read_features(graph, {"alike": alike, "look": seen}).pairs["alike"]
+    assert pairs.basis is not None
+    assert (pairs.basis.vectors, pairs.basis.modality) == (None, "look")
+    # Without the modality, or with an ablation of it, the pairs have the vectors themselves.
     for more in ({}, {"look": {**seen, "replace": "shuffled", "seed": 1}}):
-        own = read_features(graph, {"alike": alike, **more})
-        basis = own.pairs["alike"].basis
-        assert basis is not None
-        assert basis.vectors is not None
-    assert shared(own.pairs["alike"], {}) is own.pairs["alike"]
+        pairs = read_features(graph, {"alike": alike, **more}).pairs["alike"]
+        assert pairs.basis is not None
+        assert pairs.basis.vectors is not None
+    assert share_vectors(pairs, {}) is pairs
     replaced = read_features(graph, {"alike": {**alike, "replace": "shuffled"}})
     assert replaced.pairs["alike"].basis is None

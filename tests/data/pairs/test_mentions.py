@@ -1,4 +1,4 @@
-"""Which text names whom, against a search over all n-grams; contexts on sentences by hand."""
+"""Mentions, compared with a search over all n-grams; contexts on handwritten sentences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mocme.audit.audit import audit
 from mocme.core.registry import ConfigError
 from mocme.data.features.ablations import Ablation
-from mocme.data.features.pair_sources import Mentions
+from mocme.data.features.kinds.mentions import Mentions
 from mocme.data.features.sources import read_features
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.ingest.exporter import export
@@ -28,22 +28,22 @@ from mocme.data.words import STOPS, running
 from mocme.encoders.export_raw import export_raw
 
 Texts = Mapping[int, Sequence[str]]
-Found = set[tuple[int, int]]
+IdPairs = set[tuple[int, int]]
 
 
-def by_kind(pairs: Pairs) -> dict[str, Found]:
-    found: dict[str, Found] = {kind: set() for kind in pairs.kinds}
+def by_kind(pairs: Pairs) -> dict[str, IdPairs]:
+    id_pairs: dict[str, IdPairs] = {kind: set() for kind in pairs.kinds}
     rows = zip(pairs.kind.tolist(), pairs.head.tolist(), pairs.tail.tolist(), strict=True)
     for kind, head, tail in rows:
-        found[pairs.kinds[kind]].add((head, tail))
-    return found
+        id_pairs[pairs.kinds[kind]].add((head, tail))
+    return id_pairs
 
 
-def read(names: Sequence[str], texts: Mapping[int, str], **limits: int) -> dict[str, Found]:
-    """Pairs among entities of one name each."""
-    named = {number: [name] for number, name in enumerate(names)}
-    wrapped = {head: [text] for head, text in texts.items()}
-    return by_kind(mentions(named, wrapped, len(names), **limits))
+def read(names: Sequence[str], texts: Mapping[int, str], **limits: int) -> dict[str, IdPairs]:
+    """Return the pairs of entities with one name and at most one text each."""
+    name_lists = {number: [name] for number, name in enumerate(names)}
+    text_lists = {head: [text] for head, text in texts.items()}
+    return by_kind(mentions(name_lists, text_lists, len(names), **limits))
 
 
 def without_stops(tokens: Sequence[str]) -> list[str]:
@@ -59,7 +59,7 @@ def stripped(tokens: Sequence[str]) -> list[str]:
 
 
 def forms(name: str) -> list[list[str]]:
-    """How a name may stand in a text; a trailing bracket, where there is one, is none of it."""
+    """Return the tokens of a name with and without stops, without a trailing bracket."""
     bare = name.rstrip()
     if bare.endswith(")") and "(" in bare and without_stops(running(bare[: bare.rindex("(")])):
         name = bare[: bare.rindex("(")]
@@ -73,34 +73,34 @@ def ngrams(text: str) -> list[tuple[int, list[str]]]:
     return [(a, tokens[a:b]) for a in range(size) for b in range(a + 1, size + 1)]
 
 
-def naive(names: Texts, texts: Texts, part: int, share: int, shortest: int) -> dict[str, Found]:
+def naive(names: Texts, texts: Texts, part: int, share: int, shortest: int) -> dict[str, IdPairs]:
     wanted, bearers = defaultdict(set), defaultdict(set)
-    for entity, own in names.items():
-        for form in (form for name in own for form in forms(name)):
+    for entity, entity_names in names.items():
+        for form in (form for name in entity_names for form in forms(name)):
             if form and (len(form) > 1 or len(form[0]) >= shortest):
                 wanted[tuple(form)].add(entity)
             for word in without_stops(form):
                 if len(word) >= shortest:
                     bearers[word].add(entity)
-    found: dict[str, Found] = defaultdict(set)
-    for head, text in ((head, text) for head, own in texts.items() for text in own):
+    pairs: dict[str, IdPairs] = defaultdict(set)
+    for head, text in ((head, text) for head, lines in texts.items() for text in lines):
         covered = set()
         for start, gram in ngrams(text):
             for tail in wanted.get(tuple(gram), ()):
-                found["mentions"].add((head, tail))
+                pairs["mentions"].add((head, tail))
                 covered |= set(range(start, start + len(gram)))
-        for place, word in enumerate(running(text, stops=True)):
-            if place not in covered and 0 < len(bearers[word]) <= part:
-                found["mentions a part"] |= {(head, tail) for tail in bearers[word]}
-    found["mentions a part"] -= found["mentions"]
+        for position, word in enumerate(running(text, stops=True)):
+            if position not in covered and 0 < len(bearers[word]) <= part:
+                pairs["mentions a part"] |= {(head, tail) for tail in bearers[word]}
+    pairs["mentions a part"] -= pairs["mentions"]
     for head, name in ((head, name) for head, own in names.items() for name in own):
         for _, gram in ngrams(name):
-            found["named within"] |= {(head, tail) for tail in wanted.get(tuple(gram), ())}
-    for own in bearers.values():
-        if len(own) <= share:
-            found["shares a name word"] |= set(permutations(own, 2))
-    clean = {kind: {(h, t) for h, t in pairs if h != t} for kind, pairs in found.items()}
-    return {kind: pairs for kind, pairs in clean.items() if pairs}
+            pairs["named within"] |= {(head, tail) for tail in wanted.get(tuple(gram), ())}
+    for entities in bearers.values():
+        if len(entities) <= share:
+            pairs["shares a name word"] |= set(permutations(entities, 2))
+    different = {kind: {(h, t) for h, t in of_kind if h != t} for kind, of_kind in pairs.items()}
+    return {kind: of_kind for kind, of_kind in different.items() if of_kind}
 
 
 WRITTEN = st.text(alphabet="ab &.(),", max_size=9).map(lambda t: t.replace("b", "bcd"))
@@ -108,10 +108,10 @@ WRITINGS = st.dictionaries(st.integers(0, 6), st.lists(WRITTEN, max_size=2), max
 
 
 @given(WRITINGS, WRITINGS, st.integers(0, 3), st.integers(0, 4), st.integers(1, 3))
-def test_every_mention_is_that_of_a_search_over_all_ngrams(
+def test_mentions_equal_those_of_a_search_over_all_ngrams(
     names: Texts, texts: Texts, part: int, share: int, shortest: int
 ) -> None:
-    # The reference knows brackets that are not nested.
+    # The reference handles only brackets that are not nested.
     names = {e: [n for n in own if n.count("(") <= 1 >= n.count(")")] for e, own in names.items()}
     limits = {"part": part, "share": share, "shortest": shortest}
     pairs = mentions(names, texts, 7, contexts=0, **limits)
@@ -122,23 +122,23 @@ def test_every_mention_is_that_of_a_search_over_all_ngrams(
 def test_the_order_of_entities_and_texts_does_not_matter(
     names: Texts, texts: Texts, order: random.Random
 ) -> None:
-    def mixed(given: Texts) -> Texts:
-        items = list(given.items())
+    def shuffled(texts: Texts) -> Texts:
+        items = list(texts.items())
         order.shuffle(items)
         return {entity: order.sample(own, len(own)) for entity, own in items}
 
     pairs = mentions(names, texts, 7, contexts=1)
-    assert mentions(mixed(names), mixed(texts), 7, contexts=1).digest() == pairs.digest()
+    assert mentions(shuffled(names), shuffled(texts), 7, contexts=1).digest() == pairs.digest()
     assert not (pairs.head == pairs.tail).any()
     assert set(pairs.kind.tolist()) == set(range(len(pairs.kinds)))
     shared = by_kind(pairs).get("shares a name word", set())
     assert shared == {(tail, head) for head, tail in shared}
-    for kind, found in by_kind(pairs).items():
+    for kind, of_kind in by_kind(pairs).items():
         if "after" in kind:
-            assert found <= by_kind(pairs)["mentions"]
+            assert of_kind <= by_kind(pairs)["mentions"]
 
 
-# -- what is a mention ---------------------------------------------------------------------------
+# -- mentions ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -177,49 +177,49 @@ def test_the_order_of_entities_and_texts_does_not_matter(
     ],
 )
 def test_a_name_in_a_text(name: str, text: str, is_named: bool) -> None:
-    found = read(["someone else", name], {0: text}, part=0)
-    assert found.get("mentions", set()) == ({(0, 1)} if is_named else set())
+    pairs = read(["someone else", name], {0: text}, part=0)
+    assert pairs.get("mentions", set()) == ({(0, 1)} if is_named else set())
 
 
-def test_a_short_name_is_found_if_it_is_asked_for() -> None:
+def test_shortest_sets_the_length_of_a_name() -> None:
     assert read(["x", "日本"], {0: "彼 は 日本 に"}) == {}
     assert read(["x", "日本"], {0: "彼 は 日本 に"}, shortest=2)["mentions"] == {(0, 1)}
 
 
-def test_names_within_names_and_several_of_one_name() -> None:
+def test_names_within_names_and_entities_with_the_same_name() -> None:
     names = ["New York City", "York", "york (UK)", "City Hall", "x y (York)"]
-    found = read(names, {3: "the New York City Hall"}, part=0, share=0)
-    # "City Hall" is the text's own name; the others within the longest one count too.
-    assert found["mentions"] == {(3, 0), (3, 1), (3, 2)}
-    # Within a bracket a name may stand, too.
-    assert found["named within"] == {(0, 1), (0, 2), (1, 2), (2, 1), (4, 1), (4, 2)}
+    pairs = read(names, {3: "the New York City Hall"}, part=0, share=0)
+    # "City Hall" is the name of the head; names within the longest one count too.
+    assert pairs["mentions"] == {(3, 0), (3, 1), (3, 2)}
+    # A name may occur within a bracket too.
+    assert pairs["named within"] == {(0, 1), (0, 2), (1, 2), (2, 1), (4, 1), (4, 2)}
 
 
-def test_other_names_count_for_their_entity() -> None:
+def test_an_entity_may_have_several_names() -> None:
     names = {0: ["Nile"], 1: ["Germany", "Deutschland", "Federal Republic"]}
     texts = {0: ["not in Deutschland", "but a Republic"]}
-    found = by_kind(mentions(names, texts, 2))
-    assert found["mentions"] == {(0, 1)}
-    assert "mentions a part" not in found
+    pairs = by_kind(mentions(names, texts, 2))
+    assert pairs["mentions"] == {(0, 1)}
+    assert "mentions a part" not in pairs
     texts = {0: ["but a Republic"]}
     assert by_kind(mentions(names, texts, 2)) == {"mentions a part": {(0, 1)}}
 
 
-def test_a_mention_stays_within_one_text() -> None:
+def test_a_mention_is_within_one_text() -> None:
     names = {0: ["x"], 1: ["New York"]}
     assert not len(mentions(names, {0: ["something New", "York"]}, 2, part=0).kind)
 
 
-def test_parts_are_words_of_few_names_outside_of_mentions() -> None:
+def test_parts_are_words_of_few_names_outside_mentions() -> None:
     names = ["Ann Lee", "Bob Lee", "Cat Lee", "Dan Roe", "nobody"]
-    found = read(names, {4: "Ann Lee met Roe and a Lee"}, part=3, share=0)
-    assert found["mentions"] == {(4, 0)}
-    assert found["mentions a part"] == {(4, 1), (4, 2), (4, 3)}
+    pairs = read(names, {4: "Ann Lee met Roe and a Lee"}, part=3, share=0)
+    assert pairs["mentions"] == {(4, 0)}
+    assert pairs["mentions a part"] == {(4, 1), (4, 2), (4, 3)}
     assert read(names, {4: "Roe and a Lee"}, part=2)["mentions a part"] == {(4, 3)}
     assert "mentions a part" not in read(names, {4: "Roe and a Lee"}, part=0)
 
 
-def test_shared_words_are_those_of_few_names() -> None:
+def test_shared_words_are_words_of_few_names() -> None:
     names = ["Ann Lee", "Bob Lee", "Cat Lee (Roe)", "Dan Roe", "Roe"]
     assert read(names, {}, share=2) == {
         "named within": {(2, 4), (3, 4)},
@@ -236,11 +236,11 @@ PEOPLE = ["Ann Lee", "Bob Roe", "Cat Fox", "film"]
 
 
 def after(text: str, at_least: int = 1) -> dict[str, set[int]]:
-    """The people that the film's text names after which words."""
-    found = read(PEOPLE, {3: text}, contexts=at_least, part=0, share=0)
-    found.pop("mentions", None)
+    """Return the people that the text of the film names, by the words before the name."""
+    by_context = read(PEOPLE, {3: text}, contexts=at_least, part=0, share=0)
+    by_context.pop("mentions", None)
     prefix = "mentions, after "
-    return {k.removeprefix(prefix): {t for _, t in pairs} for k, pairs in found.items()}
+    return {k.removeprefix(prefix): {t for _, t in pairs} for k, pairs in by_context.items()}
 
 
 @pytest.mark.parametrize(
@@ -270,31 +270,31 @@ def test_a_context_needs_enough_pairs() -> None:
 
 
 def test_a_context_is_that_of_the_longest_name() -> None:
-    found = read(["York", "New York", "x"], {2: "in New York"}, contexts=1, part=0, share=0)
-    assert found["mentions"] == {(2, 0), (2, 1)}
-    assert found["mentions, after in"] == {(2, 1)}
-    assert "mentions, after new" not in found
+    pairs = read(["York", "New York", "x"], {2: "in New York"}, contexts=1, part=0, share=0)
+    assert pairs["mentions"] == {(2, 0), (2, 1)}
+    assert pairs["mentions, after in"] == {(2, 1)}
+    assert "mentions, after new" not in pairs
 
 
 def test_a_name_with_a_stop_may_be_a_list() -> None:
     names = ["Lee, Iowa", "Lee", "Iowa", "x"]
-    found = read(names, {3: "located in Lee, Iowa"}, contexts=1, part=0, share=0)
-    assert found["mentions, after in"] == found["mentions"] == {(3, 0), (3, 1), (3, 2)}
-    # Of names without a stop, only the longest.
-    found = read(["Lee Iowa", "Lee", "Iowa", "x"], {3: "in Lee Iowa"}, contexts=1, part=0, share=0)
-    assert found["mentions, after in"] == {(3, 0)}
+    pairs = read(names, {3: "located in Lee, Iowa"}, contexts=1, part=0, share=0)
+    assert pairs["mentions, after in"] == pairs["mentions"] == {(3, 0), (3, 1), (3, 2)}
+    # Of names without a stop, only the longest has the context.
+    pairs = read(["Lee Iowa", "Lee", "Iowa", "x"], {3: "in Lee Iowa"}, contexts=1, part=0, share=0)
+    assert pairs["mentions, after in"] == {(3, 0)}
 
 
-# -- limits, controls, the source ----------------------------------------------------------------
+# -- limits, ablations, the source ---------------------------------------------------------------
 
 
-def test_nothing_gives_no_pairs() -> None:
+def test_empty_content_has_no_pairs() -> None:
     assert mentions({}, {}, 3).kinds == ()
     assert mentions({0: [""]}, {1: ["", "a b"]}, 3).kinds == ()
 
 
 @pytest.mark.parametrize("name", ["contexts", "part", "share", "shortest"])
-def test_limits_in_range(name: str) -> None:
+def test_limits_are_checked(name: str) -> None:
     with pytest.raises(ValueError, match=r"0 or more; shortest is 1 or more"):
         mentions({}, {}, 3, **{name: -1})
     with pytest.raises(ValueError, match=r"0 or more; shortest is 1 or more"):
@@ -302,21 +302,21 @@ def test_limits_in_range(name: str) -> None:
 
 
 @pytest.mark.parametrize("replace", ["random", "shuffled"])
-def test_controls_keep_kinds_and_nearly_all_pairs(replace: Any) -> None:
-    source = random.Random(0)
+def test_ablations_keep_kinds_and_nearly_all_pairs(replace: Any) -> None:
+    rng = random.Random(0)
     syllables = [a + b for a in "bdfgk" for b in "aeiou"]
-    names = {e: [" ".join("".join(source.sample(syllables, 2)) for _ in "ab")] for e in range(300)}
+    names = {e: [" ".join("".join(rng.sample(syllables, 2)) for _ in "ab")] for e in range(300)}
     texts = {
-        e: [" and ".join(f"by {names[t][0]}" for t in source.sample(range(300), 3))]
+        e: [" and ".join(f"by {names[t][0]}" for t in rng.sample(range(300), 3))]
         for e in range(200)
     }
     pairs = mentions(names, texts, 300)
-    changed = Ablation(replace, seed=1)(pairs)
-    assert changed.kinds == pairs.kinds
-    before, now = Counter(pairs.kind.tolist()), Counter(changed.kind.tolist())
-    assert all(0.95 * before[kind] <= now[kind] <= before[kind] for kind in before)
-    assert changed.digest() not in (pairs.digest(), Ablation(replace, seed=2)(pairs).digest())
-    assert changed.digest() == Ablation(replace, seed=1)(pairs).digest()
+    ablated = Ablation(replace, seed=1)(pairs)
+    assert ablated.kinds == pairs.kinds
+    before, after = Counter(pairs.kind.tolist()), Counter(ablated.kind.tolist())
+    assert all(0.95 * before[kind] <= after[kind] <= before[kind] for kind in before)
+    assert ablated.digest() not in (pairs.digest(), Ablation(replace, seed=2)(pairs).digest())
+    assert ablated.digest() == Ablation(replace, seed=1)(pairs).digest()
 
 
 @pytest.fixture
@@ -338,13 +338,13 @@ def test_a_graph_declares_mentions(home: Path) -> None:
     features = read_features(graph, graph.modalities)
     pairs = features.pairs["names"]
     ids = {name: number for number, name in enumerate(graph.entities)}
-    found = by_kind(pairs)
-    assert found["mentions"] == {
+    of_kind = by_kind(pairs)
+    assert of_kind["mentions"] == {
         (ids["Q1"], ids["Q3"]),
         (ids["Q2"], ids["Q1"]),
         (ids["Q2"], ids["Q3"]),
     }
-    assert found["mentions, after knew"] == {(ids["Q2"], ids["Q1"]), (ids["Q2"], ids["Q3"])}
+    assert of_kind["mentions, after knew"] == {(ids["Q2"], ids["Q1"]), (ids["Q2"], ids["Q3"])}
     assert any("first 'Q9'" in note for note in features.notes)
     assert any("texts of 2 of 2 entities name another, in 3" in note for note in features.notes)
     assert pairs.provenance["source"] == "names.tsv\tother.tsv\ttexts.tsv"
@@ -353,15 +353,15 @@ def test_a_graph_declares_mentions(home: Path) -> None:
     assert any("name another" in note for note in audit(graph).notes)
 
 
-def test_files_of_mentions_are_found_at_home(home: Path, tmp_path: Path) -> None:
+def test_files_of_mentions_are_found_in_the_folder_of_the_graph(home: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     graph = load(home)
-    here = read_features(graph, graph.modalities, elsewhere)
-    assert here.digest() == read_features(graph, graph.modalities).digest()
+    features = read_features(graph, graph.modalities, elsewhere)
+    assert features.digest() == read_features(graph, graph.modalities).digest()
 
 
-def test_an_exported_graph_mentions_the_same(home: Path, tmp_path: Path) -> None:
+def test_an_exported_graph_has_the_same_mentions(home: Path, tmp_path: Path) -> None:
     graph = load(home)
     export(graph, tmp_path / "out")
     export_raw(graph, tmp_path / "out")
@@ -390,14 +390,14 @@ def test_several_names_in_a_cell(home: Path) -> None:
     assert whole.kinds == ("mentions a part",)
 
 
-def test_names_that_nobody_mentions_are_an_error(home: Path) -> None:
+def test_names_without_mentions_are_an_error(home: Path) -> None:
     graph = load(home)
     source = Mentions(names=["names.tsv"], texts=["texts.tsv"], part=0)
     with pytest.raises(ValueError, match=r"names.tsv: of the 3 .* none is named.*name_columns"):
         source.load(graph, home)
     with pytest.raises(ValueError, match=r"absent.tsv: cannot be read"):
         Mentions(names=["absent.tsv"]).load(graph, home)
-    with pytest.raises(ValueError, match=r"texts.tsv: has 2 columns; column 4 is asked for"):
+    with pytest.raises(ValueError, match=r"texts.tsv: has 2 columns, so there is no column 4"):
         Mentions(names=["names.tsv"], texts=["texts.tsv"], columns=[4]).load(graph, home)
 
 
@@ -405,15 +405,15 @@ def test_names_that_nobody_mentions_are_an_error(home: Path) -> None:
     ("table", "problem"),
     [
         ({}, r"modalities.x.names: is missing"),
-        ({"names": []}, "names is a list of files, at least one"),
-        ({"names": ["n"], "name_columns": [1]}, "name_columns gives the text's column"),
-        ({"names": ["n"], "texts": ["a", "b", "c"], "columns": [2, 3]}, "one a path of texts"),
+        ({"names": []}, "names must be a list of at least one file"),
+        ({"names": ["n"], "name_columns": [1]}, "name_columns must give the text column"),
+        ({"names": ["n"], "texts": ["a", "b", "c"], "columns": [2, 3]}, "one per file of texts"),
         ({"names": ["n"], "part": -1}, "0 or more"),
-        ({"names": ["n"], "separator": ""}, "leave it out for none"),
+        ({"names": ["n"], "separator": ""}, "leave it out if a cell has one name"),
         ({"names": ["n"], "parts": 1}, "unknown.*mean 'part'"),
     ],
 )
-def test_wrong_tables_are_named(table: dict[str, Any], problem: str) -> None:
+def test_errors_about_tables_name_the_setting(table: dict[str, Any], problem: str) -> None:
     graph = Graph(
         Vocabulary(["a"]), Vocabulary(["r"], "relation"), {"train": torch.zeros(0, 3).long()}
     )

@@ -14,7 +14,8 @@ from torch import Tensor
 
 import mocme
 from interrupts import Stop
-from mocme.core.device import Interrupted, faster_precision
+from mocme.core.device import faster_precision
+from mocme.core.interrupts import Interrupted
 from mocme.data.features.sources import read_features
 from mocme.data.graph import Graph, Queries, Vocabulary
 from mocme.data.modality import Features, Modality

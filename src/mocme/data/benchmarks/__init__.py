@@ -1,1 +1,1 @@
-"""The published benchmarks: where they lie, how they are fetched, verified and unpacked."""
+"""The published benchmarks: where they are, how they are downloaded, verified and converted."""

@@ -1,4 +1,4 @@
-"""Archives from elsewhere: nothing of them leaves its folder, and none fills the disk."""
+"""Unpack untrusted archives: no file leaves the target folder, and size is limited."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
 LIMIT_BYTES = 1 << 30
 LIMIT_RATIO = 100.0
 LIMIT_FILES = 10_000
-# Up to here no ratio is suspicious: a short text of one letter packs a thousandfold.
+# Up to this size no ratio is suspicious: a short text of one letter compresses 1000:1.
 SMALL = 1 << 20
-PIECE = 1 << 16
+CHUNK = 1 << 16
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
 _DAMAGE = (
     OSError,
@@ -42,6 +42,8 @@ _DAMAGE = (
 
 
 class _Limits(NamedTuple):
+    """Limits of one archive; `packed` is its own size in bytes."""
+
     archive: Path
     packed: int
     bytes: int
@@ -49,7 +51,10 @@ class _Limits(NamedTuple):
     files: int
 
     def check(self, unpacked: int) -> None:
-        """Refuse what has become too much; counted as it comes, whatever the archive says."""
+        """Refuse too much content, by the bytes unpacked so far.
+
+        The sizes that the archive states are not trusted.
+        """
         if unpacked > self.bytes:
             _refuse(self.archive, f"holds more than the {self.bytes:,} bytes that are allowed")
         if unpacked > max(SMALL, self.ratio * self.packed):
@@ -57,7 +62,7 @@ class _Limits(NamedTuple):
 
 
 def is_archive(path: str | Path) -> bool:
-    """Whether a file's name says that it is an archive."""
+    """Whether a file's name has the ending of an archive."""
     return str(path).lower().endswith(ENDINGS)
 
 
@@ -71,18 +76,18 @@ def unpack(
 ) -> list[str]:
     """Unpack a zip or tar archive (also .gz, .xz, .bz2, .zst) into a new folder.
 
-    Only files and folders are unpacked, with plain permissions; an archive that holds anything
-    else, or a name that leads out of `folder`, is refused as a whole. The folder appears when
+    Only files and folders are unpacked, with default permissions. An archive with anything else,
+    or with a name that leads out of `folder`, is refused as a whole. The folder appears when
     everything is unpacked, and not at all otherwise.
 
     Args:
         folder: must not exist.
-        limit_bytes: of all content together, and of the stream that a tar archive is.
-        limit_ratio: of that to the archive's own size, from 1 MiB on.
-        limit_files: files and folders.
+        limit_bytes: maximum size of all content together, and of a tar stream.
+        limit_ratio: maximum ratio of that to the archive's own size, for more than 1 MiB.
+        limit_files: maximum number of files and folders.
 
     Returns:
-        The names of the files, in their order.
+        The names of the files, in the order of the archive.
 
     Raises:
         ValueError: the archive is damaged or refused, with the reason; or `folder` exists.
@@ -93,33 +98,34 @@ def unpack(
     try:
         limits = _Limits(archive, archive.stat().st_size, limit_bytes, limit_ratio, limit_files)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise ValueError(f"{archive}: cannot be unpacked ({error.strerror})") from error
     try:
         with archive.open("rb") as file:
-            names = _unpack(file, fresh, limits)
-        fresh.chmod(0o755)
-        os.rename(fresh, folder)
+            names = _unpack(file, temporary, limits)
+        temporary.chmod(0o755)
+        os.rename(temporary, folder)
         return names
     except _DAMAGE as error:
         raise ValueError(
             f"{archive}: cannot be unpacked ({error}); delete it and download it again"
         ) from error
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class _Entry(NamedTuple):
-    """A member of an archive: what it is called, what it is, and how to read it."""
+    """A member of an archive; `open` gives its content, `size` is what the archive states."""
 
     name: str
-    folder: bool
+    is_folder: bool
     size: int
-    opened: Callable[[], BufferedIOBase]
+    open: Callable[[], BufferedIOBase]
 
 
-def _unpack(file: BinaryIO, fresh: Path, limits: _Limits) -> list[str]:
+def _unpack(file: BinaryIO, folder: Path, limits: _Limits) -> list[str]:
+    # Long enough for the magic bytes of tar at offset 257.
     start = file.read(264)
     file.seek(0)
     names: list[str] = []
@@ -129,27 +135,31 @@ def _unpack(file: BinaryIO, fresh: Path, limits: _Limits) -> list[str]:
         for count, entry in enumerate(members, 1):
             if count > limits.files:
                 _refuse(limits.archive, f"holds more than {limits.files:,} files")
-            parts = _inside(entry.name, limits.archive)
+            parts = _safe_parts(entry.name, limits.archive)
             try:
-                written = _write(entry, fresh.joinpath(*parts), total, limits)
+                size = _write(entry, folder.joinpath(*parts), total, limits)
             except (FileExistsError, NotADirectoryError):
-                _refuse(limits.archive, f"holds two things under the name {entry.name!r}")
-            if not entry.folder:
-                total += written
+                _refuse(limits.archive, f"holds two members named {entry.name!r}")
+            if not entry.is_folder:
+                total += size
                 names.append("/".join(parts))
     return names
 
 
 def _write(entry: _Entry, target: Path, before: int, limits: _Limits) -> int:
-    """Put a member where it belongs; returns its bytes."""
-    if entry.folder:
+    """Write a member; return its size.
+
+    Args:
+        before: bytes unpacked so far.
+    """
+    if entry.is_folder:
         target.mkdir(parents=True, exist_ok=True)
         return 0
     target.parent.mkdir(parents=True, exist_ok=True)
     written = 0
-    # Never over a file that is there: two members of one name would hide one of them.
-    with entry.opened() as source, target.open("xb") as sink:
-        while data := source.read(PIECE):
+    # An existing file is never overwritten: of two members with one name, one would be lost.
+    with entry.open() as source, target.open("xb") as sink:
+        while data := source.read(CHUNK):
             written += len(data)
             limits.check(before + written)
             sink.write(data)
@@ -166,28 +176,30 @@ def _zip(file: BinaryIO, limits: _Limits) -> Generator[_Entry]:
                 _refuse(limits.archive, f"holds {member.filename!r}, a link or a device")
             if member.flag_bits & 1:
                 _refuse(limits.archive, f"holds {member.filename!r}, which needs a password")
-            # As it stands in the archive: the library cuts a name at a zero byte.
+            # The name as stored: zipfile cuts `filename` at a null byte.
             name = member.orig_filename
-            opened = cast("Callable[[], BufferedIOBase]", partial(members.open, member))
-            yield _Entry(name, member.is_dir(), member.file_size, opened)
+            open_member = cast("Callable[[], BufferedIOBase]", partial(members.open, member))
+            yield _Entry(name, member.is_dir(), member.file_size, open_member)
 
 
 def _tar(file: BinaryIO, start: bytes, limits: _Limits) -> Generator[_Entry]:
     with _decompressed(file, start, limits) as plain:
-        counted = _Counted(plain, limits)
-        with tarfile.open(fileobj=cast("BinaryIO", counted), mode="r|") as members:
+        limited = _LimitedReader(plain, limits)
+        with tarfile.open(fileobj=cast("BinaryIO", limited), mode="r|") as members:
             for member in members:
                 if not (member.isreg() or member.isdir()) or member.issparse():
                     _refuse(limits.archive, f"holds {member.name!r}, a link, device or sparse file")
-                opened = cast("Callable[[], BufferedIOBase]", partial(members.extractfile, member))
-                yield _Entry(member.name, member.isdir(), member.size, opened)
-        # To the end, so that its checksum is compared too.
-        while counted.read(PIECE):
+                open_member = cast(
+                    "Callable[[], BufferedIOBase]", partial(members.extractfile, member)
+                )
+                yield _Entry(member.name, member.isdir(), member.size, open_member)
+        # The rest is read, because the checksum of the compression is at the end.
+        while limited.read(CHUNK):
             pass
 
 
-class _Counted:
-    """A stream that ends with an error where it has become too long."""
+class _LimitedReader:
+    """A stream that raises an error when it exceeds the limits."""
 
     def __init__(self, plain: Any, limits: _Limits) -> None:
         self.plain, self.limits, self.count = plain, limits, 0
@@ -195,14 +207,14 @@ class _Counted:
     def read(self, size: int) -> bytes:
         data: bytes = self.plain.read(size)
         self.count += len(data)
-        # The headers of a tar archive need room beside what it holds.
+        # Allows 1 KiB per file for the headers of a tar archive.
         self.limits.check(self.count - 1024 * self.limits.files)
         return data
 
 
 @contextmanager
 def _decompressed(file: BinaryIO, start: bytes, limits: _Limits) -> Iterator[Any]:
-    """The content of a tar archive, told by its first bytes."""
+    """The tar stream of an archive, whose compression its first bytes show."""
     if start.startswith(b"\x1f\x8b"):
         with gzip.GzipFile(fileobj=file) as plain:
             yield plain
@@ -217,7 +229,7 @@ def _decompressed(file: BinaryIO, start: bytes, limits: _Limits) -> Iterator[Any
             import zstandard
         except ImportError as error:
             raise ValueError(
-                f"{limits.archive}: is compressed by Zstandard; to read it, "
+                f"{limits.archive}: is compressed with Zstandard; to read it, "
                 f"pip install 'mocme[tables]'"
             ) from error
         try:
@@ -231,24 +243,24 @@ def _decompressed(file: BinaryIO, start: bytes, limits: _Limits) -> Iterator[Any
         _refuse(limits.archive, "is neither a zip nor a tar archive")
 
 
-def _inside(name: str, archive: Path) -> list[str]:
+def _safe_parts(name: str, archive: Path) -> list[str]:
     """The parts of a member's name.
 
     Raises:
-        ValueError: it could lead out of the folder, here or on another system.
+        ValueError: it could lead out of the folder, on this or another operating system.
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
     try:
         name.encode()
-        odd = any(ord(c) < 32 or c == "\x7f" for c in name)
+        has_control = any(ord(c) < 32 or c == "\x7f" for c in name)
     except UnicodeEncodeError:
-        odd = True
-    if odd or "\\" in name or name.startswith("/") or ".." in parts:
+        has_control = True
+    if has_control or "\\" in name or name.startswith("/") or ".." in parts:
         _refuse(archive, f"holds {name!r}, a name that could lead out of its folder")
     if any(re.match(r"[A-Za-z]:", part) for part in parts):
-        _refuse(archive, f"holds {name!r}, a name with a drive in it")
+        _refuse(archive, f"holds {name!r}, a name with a drive letter")
     return parts
 
 
 def _refuse(archive: Path, why: str) -> NoReturn:
-    raise ValueError(f"{archive}: {why}; nothing of it was unpacked, check where it comes from")
+    raise ValueError(f"{archive}: {why}; nothing was unpacked; check where the archive is from")

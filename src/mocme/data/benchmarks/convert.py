@@ -1,4 +1,4 @@
-"""Downloaded files of a benchmark as the folder that `mocme.load` reads, row for row."""
+"""Convert the downloaded files of a benchmark to a folder for `mocme.load`, row for row."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from mocme.data.formats import openke, tsv
+from mocme.data.formats import openke
+from mocme.data.formats.kinds import tsv
 from mocme.data.formats.report import Report
-from mocme.data.formats.writers import Row, write_tsv
+from mocme.data.formats.writers import Row, write_names
+from mocme.data.ingest.reader import LISTS
 
 SPLITS = ("train", "valid", "test")
-LISTS = ("entities.txt", "relations.txt")
 FILES = (*LISTS, *(f"{split}.tsv" for split in (*SPLITS, "known")))
 
 
@@ -19,16 +20,15 @@ def from_openke(raw: Path, out: Path) -> None:
     """Convert files of ids (see `formats.openke`); rows keep their order and repetitions.
 
     Raises:
-        ValueError: a file is not so, with its line.
+        ValueError: a file is missing or malformed, with its line.
     """
     for name in (*openke.LISTS, *(openke.FILES[split] for split in SPLITS)):
-        _only(raw, name)
-    folder = openke.read(_only(raw, openke.FILES["train"]).parent)
+        _only_file(raw, name)
+    folder = openke.read(_only_file(raw, openke.FILES["train"]).parent)
     for file, names in zip(LISTS, (folder.entities, folder.relations), strict=True):
-        text = "".join(f"{name}\n" for name in names)
-        (out / file).write_text(text, encoding="utf-8", newline="")
+        write_names(out / file, names)
     for split in SPLITS:
-        write_tsv(out / f"{split}.tsv", _rows(folder, split))
+        tsv.write(out / f"{split}.tsv", _rows(folder, split))
 
 
 def _rows(folder: openke.Folder, split: str) -> Iterator[Row]:
@@ -41,13 +41,13 @@ def _rows(folder: openke.Folder, split: str) -> Iterator[Row]:
 
 
 def from_tsv(raw: Path, out: Path) -> None:
-    """Take ``train.txt``, ``valid.txt`` and ``test.txt`` as they are, if every line is a fact.
+    """Copy ``train.txt``, ``valid.txt`` and ``test.txt``, if every line is a fact.
 
     Raises:
-        ValueError: a line is none, with its number.
+        ValueError: a file is missing, or a line is not a fact, with its number.
     """
     for split in SPLITS:
-        path = _only(raw, f"{split}.txt")
+        path = _only_file(raw, f"{split}.txt")
         report = Report(str(path))
         for _ in tsv.facts(path, report):
             pass
@@ -59,13 +59,17 @@ def from_tsv(raw: Path, out: Path) -> None:
 CONVERTERS: Mapping[str, Callable[[Path, Path], None]] = {"openke": from_openke, "tsv": from_tsv}
 
 
-def _only(raw: Path, name: str) -> Path:
-    """The one file of a name, in whichever folder of what was downloaded."""
-    found = sorted(raw.rglob(name))
-    if len(found) != 1:
-        here = ", ".join(sorted(p.name for p in raw.rglob("*") if p.is_file())[:8])
+def _only_file(raw: Path, name: str) -> Path:
+    """The only file of a name, in any folder of the download.
+
+    Raises:
+        ValueError: there are none or several.
+    """
+    files = sorted(raw.rglob(name))
+    if len(files) != 1:
+        shown = ", ".join(sorted(p.name for p in raw.rglob("*") if p.is_file())[:8])
         raise ValueError(
-            f"{raw}: {len(found)} files are called {name}, not one; it holds {here}, so the "
-            f"download is not the one that was described"
+            f"{raw}: {len(files)} files are called {name}, not one; it holds {shown}, so the "
+            f"download is not the described one; check the address"
         )
-    return found[0]
+    return files[0]

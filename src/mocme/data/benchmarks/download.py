@@ -1,8 +1,7 @@
-"""Files from the network: resumed where they broke off, checked before they count as there."""
+"""Download files: interrupted downloads are resumed, and a file appears only when verified."""
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import json
 import os
@@ -19,20 +18,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-# Called with the bytes that are here and those that the whole has (None where nobody said).
+from mocme.core.digest import file_digest
+
+# Called with the bytes received and the size of the file (None if the server does not state it).
 Advance = Callable[[int, int | None], object]
 
 LIMIT = 1 << 30
-PIECE = 1 << 16
+CHUNK = 1 << 16
 REDIRECTS = 5
 LONGEST_PAUSE = 60.0
-MOVED = (301, 302, 303, 307, 308)
-PASSING = (408, 425, 429, 500, 502, 503, 504)
+REDIRECT_CODES = (301, 302, 303, 307, 308)
+TEMPORARY_CODES = (408, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
 class Received:
-    """What a download brought: the address that answered in the end, and what came from there."""
+    """A completed download; `url` is the address after all redirects."""
 
     url: str
     bytes: int
@@ -40,11 +41,11 @@ class Received:
 
 
 class WrongChecksum(ValueError):
-    """A file is not the one that was expected; the message names it and both checksums."""
+    """A file does not have the expected checksum; the message names it and both checksums."""
 
 
 class _Interrupted(Exception):
-    """Trouble that may be gone at the next try."""
+    """A temporary failure; `pause` is how long the server asks to wait, in seconds."""
 
     def __init__(self, reason: str, pause: float = 0.0) -> None:
         super().__init__(reason)
@@ -65,28 +66,28 @@ def download(
 ) -> Received:
     """Download a file.
 
-    Until it is whole and checked it lies in ``NAME.part``, with what is needed to go on
-    (``NAME.part.json``); the next call goes on there, provided that the server says by its ETag
-    or date that the file is still the same. A server that cannot send a part sends the whole, and
-    so does one whose file changed.
+    Until it is complete and verified, it is stored as ``NAME.part``, with the data needed to resume
+    it in ``NAME.part.json``. The next call resumes it if the server confirms by ETag or date that
+    the file is unchanged. A server that does not support ranges, or whose file has changed, sends
+    the whole file.
 
     Args:
         url: ``https://...``; ``http://...`` on this machine only.
-        sha256: that the file must have. A file that is there already and has it is left alone.
-        size: bytes that it must have.
-        limit: bytes that it may have at most.
-        timeout: seconds without a byte after which a try is given up.
-        tries: how often the server is asked at most.
-        pause: seconds before the second try; doubled before each further one.
-        advance: told of the progress.
+        sha256: the required checksum. An existing file with this checksum is not downloaded again.
+        size: the required size in bytes.
+        limit: the maximum size in bytes.
+        timeout: seconds without data after which an attempt fails.
+        tries: the maximum number of attempts.
+        pause: seconds before the second attempt; doubled before each further one.
+        advance: receives the progress.
 
     Raises:
-        WrongChecksum: the file has another one; it is kept beside `path` as ``NAME.wrong``.
-        ValueError: what else went wrong, and what to do.
+        WrongChecksum: the file has another checksum; it is kept next to `path` as ``NAME.wrong``.
+        ValueError: any other failure, with the remedy.
     """
     path = Path(path)
     _check_address(url)
-    if sha256 is not None and path.is_file() and _digest(path) == sha256:
+    if sha256 is not None and path.is_file() and file_digest(path) == sha256:
         return Received(url, path.stat().st_size, sha256)
     part = _Part(path, url, size, limit)
     try:
@@ -95,20 +96,20 @@ def download(
         raise _cannot_write(path, error) from error
     for attempt in range(1, tries + 1):
         try:
-            final = _attempt(part, timeout, advance)
+            final_url = _attempt(part, timeout, advance)
             break
-        except _Interrupted as trouble:
+        except _Interrupted as failure:
             if attempt == tries:
                 raise ValueError(
-                    f"{url}: {trouble}; tried {tries} times; try again later, it goes on at "
-                    f"{part.have:,} bytes"
-                ) from trouble
-            time.sleep(max(pause * 2 ** (attempt - 1), trouble.pause))
-    return part.accept(final, sha256)
+                    f"{url}: {failure}; tried {tries} times; try again later, it resumes at "
+                    f"{part.size_so_far:,} bytes"
+                ) from failure
+            time.sleep(max(pause * 2 ** (attempt - 1), failure.pause))
+    return part.accept(final_url, sha256)
 
 
 class _Part:
-    """A file that is not whole yet, and what it is the beginning of."""
+    """An incomplete file, with a note on the content that it is the beginning of."""
 
     def __init__(self, path: Path, url: str, size: int | None, limit: int) -> None:
         self.path, self.url, self.size, self.limit = path, url, size, limit
@@ -116,21 +117,21 @@ class _Part:
         self.note = path.with_name(f"{path.name}.part.json")
 
     @property
-    def have(self) -> int:
+    def size_so_far(self) -> int:
         return self.file.stat().st_size if self.file.is_file() else 0
 
-    def same(self) -> str | None:
-        """What the server calls the content that this is the beginning of, where it said."""
+    def validator(self) -> str | None:
+        """The ETag or date of the content that this is the beginning of, if it can be resumed."""
         try:
-            noted = json.loads(self.note.read_bytes())
-            known = noted["validator"] if noted["url"] == self.url else None
+            note = json.loads(self.note.read_bytes())
+            validator = note["validator"] if note["url"] == self.url else None
         except (OSError, ValueError, LookupError, TypeError):
             return None
-        return known if isinstance(known, str) and self.have else None
+        return validator if isinstance(validator, str) and self.size_so_far else None
 
     def start(self, validator: str | None) -> None:
-        """Begin anew."""
-        self.drop()
+        """Start from the beginning."""
+        self.discard()
         try:
             self.file.touch()
             if validator is not None:
@@ -138,92 +139,108 @@ class _Part:
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         self.file.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
-    def check_size(self, whole: int | None) -> None:
-        """Refuse what is too long or of another length than asked for, before it is here."""
-        if whole is None:
+    def check_size(self, total: int | None) -> None:
+        """Refuse a file whose size is over the limit or not the required one.
+
+        Args:
+            total: bytes of the file; None if unknown.
+        """
+        if total is None:
             return
-        if whole > self.limit:
-            self.drop()
+        if total > self.limit:
+            self.discard()
             raise ValueError(
-                f"{self.url}: has {whole:,} bytes or more, over the limit of {self.limit:,}; "
-                f"it is not what was expected there, check the address"
+                f"{self.url}: has {total:,} bytes or more, over the limit of {self.limit:,}; "
+                f"it is not the expected file, check the address"
             )
-        if self.size is not None and whole != self.size:
-            self.drop()
+        if self.size is not None and total != self.size:
+            self.discard()
             raise ValueError(
-                f"{self.url}: has {whole:,} bytes where {self.size:,} are expected; the file "
-                f"there has changed, check the address"
+                f"{self.url}: has {total:,} bytes where {self.size:,} are expected; the file "
+                f"has changed, check the address"
             )
 
     def accept(self, url: str, sha256: str | None) -> Received:
-        """Put the file in its place once it is what was asked for."""
-        found = _digest(self.file)
-        if sha256 is not None and found != sha256:
-            aside = self.path.with_name(f"{self.path.name}.wrong")
-            os.replace(self.file, aside)
+        """Move the complete file to its path if it has the required checksum.
+
+        Raises:
+            WrongChecksum: it has another one.
+        """
+        digest = file_digest(self.file)
+        if sha256 is not None and digest != sha256:
+            wrong = self.path.with_name(f"{self.path.name}.wrong")
+            os.replace(self.file, wrong)
             self.note.unlink(missing_ok=True)
             raise WrongChecksum(
-                f"{self.url}: the file has SHA-256 {found}, but {sha256} is expected; it is kept "
-                f"as {aside}; compare it, then try again or check the address"
+                f"{self.url}: the file has SHA-256 {digest}, but {sha256} is expected; it is kept "
+                f"as {wrong}; compare it, then try again or check the address"
             )
-        count = self.have
+        size = self.size_so_far
         with self.file.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(self.file, self.path)
         self.note.unlink(missing_ok=True)
-        return Received(url, count, found)
+        return Received(url, size, digest)
 
 
 def _attempt(part: _Part, timeout: float, advance: Advance | None) -> str:
-    """Ask once; returns the address that answered.
+    """Request the file, or the rest of it, once; return the address that answered.
 
     Raises:
-        _Interrupted: another try may help.
-        ValueError: none would.
+        _Interrupted: another attempt may succeed.
+        ValueError: no other attempt can succeed.
     """
-    validator = part.same()
+    validator = part.validator()
     headers = {"Accept-Encoding": "identity", "User-Agent": "mocme"}
     if validator is not None:
-        headers |= {"Range": f"bytes={part.have}-", "If-Range": validator}
-    with _ask(part.url, headers, timeout) as answer:
-        if isinstance(answer, urllib.error.HTTPError):
-            if _whole_of(answer.headers) == part.have:
-                return answer.url
-            part.drop()
-            raise _Interrupted("the server does not have the rest of the part that is here")
-        begins = _begins(answer, part)
-        length = answer.headers.get("Content-Length", "")
-        whole = begins + int(length) if length.isdecimal() else None
-        part.check_size(whole)
-        if not begins:
-            part.start(_validator(answer.headers))
-        _receive(answer, part, whole, advance)
-        part.check_size(part.have)
-        return answer.url
+        headers |= {"Range": f"bytes={part.size_so_far}-", "If-Range": validator}
+    with _request(part.url, headers, timeout) as response:
+        if isinstance(response, urllib.error.HTTPError):
+            # 416: there is nothing after the requested offset, so the part may be complete.
+            if _total_size(response.headers) == part.size_so_far:
+                return response.url
+            part.discard()
+            raise _Interrupted("the server does not have the rest of the partial file")
+        offset = _offset(response, part)
+        length = response.headers.get("Content-Length", "")
+        total = offset + int(length) if length.isdecimal() else None
+        part.check_size(total)
+        if not offset:
+            part.start(_validator(response.headers))
+        _receive(response, part, total, advance)
+        part.check_size(part.size_so_far)
+        return response.url
 
 
-def _begins(answer: HTTPResponse, part: _Part) -> int:
-    """The byte that an answer begins with."""
-    packed = answer.headers.get("Content-Encoding", "identity")
-    if packed != "identity":
-        raise ValueError(f"{part.url}: comes packed by {packed}, unasked; use another address")
-    if answer.status == 200:
+def _offset(response: HTTPResponse, part: _Part) -> int:
+    """The offset in the file at which the content of a response starts."""
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise ValueError(
+            f"{part.url}: the content is encoded as {encoding}, which was not requested; use "
+            f"another address"
+        )
+    if response.status == 200:
         return 0
-    span = answer.headers.get("Content-Range", "")
+    span = response.headers.get("Content-Range", "")
     match = re.fullmatch(r"bytes (\d+)-\d+/(?:\d+|\*)", span)
-    if answer.status != 206 or match is None or int(match[1]) != part.have:
-        part.drop()
-        raise _Interrupted(f"the server sent another part ({answer.status} {span!r}) than asked")
-    return part.have
+    if response.status != 206 or match is None or int(match[1]) != part.size_so_far:
+        part.discard()
+        raise _Interrupted(
+            f"the server sent another part ({response.status} {span!r}) than requested"
+        )
+    return part.size_so_far
 
 
-def _receive(answer: HTTPResponse, part: _Part, whole: int | None, advance: Advance | None) -> None:
-    """Append what comes to the part."""
-    done = part.have
+def _receive(
+    response: HTTPResponse, part: _Part, total: int | None, advance: Advance | None
+) -> None:
+    """Append the content of a response to the part."""
+    done = part.size_so_far
     try:
         file = part.file.open("ab")
     except OSError as error:
@@ -231,9 +248,9 @@ def _receive(answer: HTTPResponse, part: _Part, whole: int | None, advance: Adva
     with file:
         while True:
             try:
-                data = answer.read1(PIECE)
+                data = response.read1(CHUNK)
             except (OSError, HTTPException) as error:
-                raise _Interrupted(_said(error)) from error
+                raise _Interrupted(_failure(error)) from error
             if not data:
                 break
             done += len(data)
@@ -244,75 +261,91 @@ def _receive(answer: HTTPResponse, part: _Part, whole: int | None, advance: Adva
             except OSError as error:
                 raise _cannot_write(part.path, error) from error
             if advance is not None:
-                advance(done, whole)
+                advance(done, total)
     part.check_size(done if done > part.limit else None)
-    if whole is not None and done < whole:
-        raise _Interrupted(f"the connection ended after {done:,} of {whole:,} bytes")
+    if total is not None and done < total:
+        raise _Interrupted(f"the connection ended after {done:,} of {total:,} bytes")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Leaves it to the caller to follow a redirect."""
+    """Leaves redirects to the caller, which checks their addresses."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
-def _ask(
+def _request(
     url: str, headers: dict[str, str], timeout: float
 ) -> HTTPResponse | urllib.error.HTTPError:
-    """The answer of a server; redirects are followed. Of all errors only 416 is an answer."""
-    asked = url
+    """The response of a server after redirects; of all errors, only 416 is returned.
+
+    Raises:
+        _Interrupted: another attempt may succeed.
+        ValueError: the server refuses, its certificate is invalid, or a redirect leads to an
+            address that is not allowed.
+    """
+    requested = url
     for _ in range(REDIRECTS + 1):
         handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
-        if _is_here(url):
+        if _is_local(url):
             handlers.append(urllib.request.ProxyHandler({}))
         opener = urllib.request.build_opener(*handlers)
         try:
-            answer: HTTPResponse = opener.open(
+            response: HTTPResponse = opener.open(
                 urllib.request.Request(url, headers=headers), timeout=timeout
             )
-            return answer
+            return response
         except urllib.error.HTTPError as error:
             if error.code == 416:
                 return error
             with error:
-                url = _moved(error, asked, url)
+                url = _redirect_target(error, requested, url)
         except urllib.error.URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
                 raise ValueError(
                     f"{url}: the server's certificate is not valid ({error.reason.verify_message});"
-                    f" check the clock of this machine and what its network puts in between"
+                    f" check the clock of this machine and the proxies of its network"
                 ) from error
-            raise _Interrupted(_said(error.reason)) from error
+            raise _Interrupted(_failure(error.reason)) from error
         except (OSError, HTTPException) as error:
-            raise _Interrupted(_said(error)) from error
-    raise ValueError(f"{asked}: redirected more than {REDIRECTS} times; check the address")
+            raise _Interrupted(_failure(error)) from error
+    raise ValueError(f"{requested}: redirected more than {REDIRECTS} times; check the address")
 
 
-def _moved(error: urllib.error.HTTPError, asked: str, url: str) -> str:
-    """Where a redirect leads; every other refusal of a server is an error."""
-    if error.code in MOVED and (target := error.headers.get("Location")):
+def _redirect_target(error: urllib.error.HTTPError, requested: str, url: str) -> str:
+    """The address that a redirect leads to.
+
+    Args:
+        requested: the first address, which errors name; `url`: the one that answered.
+
+    Raises:
+        _Interrupted, ValueError: the response is not a redirect but a refusal.
+    """
+    if error.code in REDIRECT_CODES and (target := error.headers.get("Location")):
         target = urljoin(url, target)
         _check_address(target, before=url)
         return target
-    if error.code in PASSING:
+    if error.code in TEMPORARY_CODES:
         wait = error.headers.get("Retry-After", "")
         pause = min(float(wait), LONGEST_PAUSE) if wait.isdecimal() else 0.0
         raise _Interrupted(f"the server answers {error.code} ({error.reason})", pause)
     if error.code in (404, 410):
-        remedy = "the file is no longer there; look for its new place, or use another version"
+        remedy = "the file is no longer there; find its new address, or use another version"
     elif error.code in (401, 403, 407, 451):
-        remedy = "the server does not give it out; download it by hand as you are allowed to"
+        remedy = "the server denies access; download it by hand if you are permitted to"
     else:
         remedy = "check the address"
-    raise ValueError(f"{asked}: the server answers {error.code} ({error.reason}); {remedy}")
+    raise ValueError(f"{requested}: the server answers {error.code} ({error.reason}); {remedy}")
 
 
 def _check_address(url: str, before: str | None = None) -> None:
-    """Refuse what is neither https nor http on this machine; https stays https.
+    """Allow https, and http on this machine, but no redirect from https to http.
+
+    Args:
+        before: the address that redirects to `url`.
 
     Raises:
-        ValueError: naming the address, and the one that led there.
+        ValueError: the address is invalid or not allowed; with the one that led there.
     """
     what = f"{before}: leads to {url!r}, which" if before else repr(url)
     try:
@@ -320,18 +353,18 @@ def _check_address(url: str, before: str | None = None) -> None:
         scheme, host = parts.scheme, parts.hostname
         _ = parts.port
     except ValueError as error:
-        raise ValueError(f"{what} is no address ({error}); write https://HOST/FILE") from error
+        raise ValueError(f"{what} is not an address ({error}); write https://HOST/FILE") from error
     if not host or any(c.isspace() or ord(c) < 33 for c in url):
-        raise ValueError(f"{what} is no address; write https://HOST/FILE")
+        raise ValueError(f"{what} is not an address; write https://HOST/FILE")
     was_secure = before is not None and urlsplit(before).scheme == "https"
-    if scheme == "https" or (scheme == "http" and _is_here(url) and not was_secure):
+    if scheme == "https" or (scheme == "http" and _is_local(url) and not was_secure):
         return
     raise ValueError(
-        f"{what} is not https; nothing is read from there, because it could be changed on its way"
+        f"{what} is not https; it is not read, because its content could be changed in transit"
     )
 
 
-def _is_here(url: str) -> bool:
+def _is_local(url: str) -> bool:
     """Whether an address is on this machine."""
     host = urlsplit(url).hostname or ""
     try:
@@ -341,7 +374,7 @@ def _is_here(url: str) -> bool:
 
 
 def _validator(headers: Message) -> str | None:
-    """What tells by If-Range that a file is still the same: a strong ETag, or else its date."""
+    """The value for If-Range that identifies the content: a strong ETag, or else the date."""
     tag: str | None = headers.get("ETag")
     if tag is not None:
         return tag if tag.startswith('"') else None
@@ -349,12 +382,13 @@ def _validator(headers: Message) -> str | None:
     return date
 
 
-def _whole_of(headers: Message) -> int | None:
+def _total_size(headers: Message) -> int | None:
+    """The size of the file, from the Content-Range of a 416 response."""
     match = re.fullmatch(r"bytes \*/(\d+)", headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
-def _said(error: object) -> str:
+def _failure(error: object) -> str:
     if isinstance(error, TimeoutError):
         return "the server sent nothing for too long"
     reason = getattr(error, "strerror", None) or repr(error)
@@ -362,9 +396,6 @@ def _said(error: object) -> str:
 
 
 def _cannot_write(path: Path, error: OSError) -> ValueError:
-    return ValueError(f"{path}: cannot be written ({error.strerror}); make room or choose a place")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return ValueError(
+        f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
+    )

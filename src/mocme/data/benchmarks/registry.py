@@ -1,4 +1,4 @@
-"""The published benchmarks by name: what is known of them, where they lie, how they are fetched."""
+"""The published benchmarks by name: their description, their folder and their download."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import tomli_w
 
 from mocme.core.cache import cache_folder, locked
+from mocme.core.digest import file_digest
 from mocme.data.benchmarks.archive import is_archive, unpack
-from mocme.data.benchmarks.convert import CONVERTERS, FILES, LISTS
+from mocme.data.benchmarks.convert import CONVERTERS, FILES
 from mocme.data.benchmarks.download import Advance, WrongChecksum, download
-from mocme.data.formats import tsv
+from mocme.data.formats.kinds import tsv
 from mocme.data.formats.report import Report
+from mocme.data.formats.tsv import read_names
+from mocme.data.ingest.reader import LISTS
 from mocme.data.quality import repair
 
-VERSIONS = ("repaired", "as-published")
-RECORD, CHANGES = "fetched.json", "changes.json"
-# Far above every benchmark listed here; what is larger is not what was asked for.
+Version = Literal["repaired", "as-published"]
+VERSIONS: tuple[Version, ...] = get_args(Version)
+RECORD = "fetched.json"
+# Bytes, far above the files of every listed benchmark; a larger file is not the expected one.
 LIMIT = 1 << 28
 
 
@@ -35,8 +39,8 @@ class Remote:
     """A file to download.
 
     Attributes:
-        size: in bytes, where a copy was counted; for people and for the progress.
-        sha256: where those very bytes were read.
+        size: in bytes, if known; shown to users and for the progress only.
+        sha256: if the file itself was available; None accepts the first download.
     """
 
     name: str
@@ -47,13 +51,14 @@ class Remote:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is known of a benchmark.
+    """The description of a benchmark.
 
     Attributes:
-        layout: which of `converting.CONVERTERS` reads its files.
-        facts: rows of each split as released, repetitions counted.
-        converted: SHA-256 of the files that conversion makes, where they were read.
-        defects: of the files as published, a sentence each.
+        layout: key of the converter for its files, in `convert.CONVERTERS`.
+        facts: rows of each split as published, with repetitions.
+        converted: SHA-256 of the converted files, if known.
+        defects: of the files as published, one sentence each.
+        also: other names.
     """
 
     name: str
@@ -71,25 +76,25 @@ class Benchmark:
     also: tuple[str, ...] = ()
 
     def notes(self, folder: Path | None = None) -> list[str]:
-        """What a reader should know on loading it, a line each.
+        """What a user should know about the loaded benchmark, one line each.
 
         Args:
-            folder: that it is loaded from, as `locate` gives it; a repaired copy adds its changes.
+            folder: from which it is loaded, as `locate` gives it; a repaired copy adds its changes.
         """
         lines = [f"{self.name} as published: {defect}" for defect in self.defects]
-        if folder is not None and (folder / CHANGES).is_file():
-            changes = json.loads((folder / CHANGES).read_bytes())["changes"]
+        if folder is not None and (folder / repair.CHANGES).is_file():
+            changes = json.loads((folder / repair.CHANGES).read_bytes())["changes"]
             lines += [f"{self.name} repaired: {change['text']}" for change in changes]
             lines.append(
-                f"{self.name}: results on repaired splits do not compare with published ones; "
-                f"those are the version as-published"
+                f"{self.name}: results on repaired splits do not compare with published ones, "
+                f"which are for the version as-published"
                 if changes
                 else f"{self.name}: there was nothing to repair; the splits are as published"
             )
         return [*lines, f"{self.name}: licence: {self.licence}; source: {self.home}"]
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as JSON holds it."""
+        """All attributes, for JSON."""
         files = [vars(remote) for remote in self.files]
         return {**vars(self), "facts": dict(self.facts), "files": files}
 
@@ -102,33 +107,35 @@ def known() -> dict[str, Benchmark]:
 
 
 def find(name: str) -> Benchmark:
-    """A benchmark by its name; capitals, ``-``, ``_`` and blanks make no difference.
+    """A benchmark by its name, ignoring case, ``-``, ``_`` and spaces.
 
     Raises:
-        ValueError: there is none, with near names.
+        ValueError: there is none; with similar names.
     """
-    found = get(name)
-    if found is None:
-        near = suggest(name)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known())}"
+    benchmark = get(name)
+    if benchmark is None:
+        similar = suggest(name)
+        hint = (
+            f"did you mean {' or '.join(similar)}?" if similar else f"known: {', '.join(known())}"
+        )
         raise ValueError(f"there is no benchmark named {name!r}; {hint}")
-    return found
+    return benchmark
 
 
 def get(name: str) -> Benchmark | None:
-    """As `find`, or None."""
-    wanted = _plain(name)
+    """As `find`, but None if there is none."""
+    wanted = _normalized(name)
     for benchmark in known().values():
-        if wanted in map(_plain, (benchmark.name, *benchmark.also)):
+        if wanted in map(_normalized, (benchmark.name, *benchmark.also)):
             return benchmark
     return None
 
 
 def suggest(name: str, count: int = 3) -> list[str]:
-    """Up to `count` names of benchmarks that look most like `name`, best first."""
+    """Up to `count` names of benchmarks that are similar to `name`, best first."""
     from rapidfuzz import fuzz, process, utils
 
-    found = process.extract(
+    matches = process.extract(
         name,
         list(known()),
         scorer=fuzz.ratio,
@@ -136,18 +143,19 @@ def suggest(name: str, count: int = 3) -> list[str]:
         limit=count,
         score_cutoff=50,
     )
-    return [match for match, _, _ in found]
+    return [match for match, _, _ in matches]
 
 
 def locate(name: str, version: str = "repaired") -> Path:
-    """The folder of a benchmark, as `mocme.load` reads it.
+    """The folder of a benchmark, for `mocme.load`.
 
-    As published it lies in ``MOCME_DATA`` (a folder by its name there), where that is set and has
-    it, or else in the cache. The repaired copy is made at the first use and lies in the cache,
-    under the digest of what it was made from.
+    The version as published is in ``MOCME_DATA`` (in a folder with its name), if that is set and
+    has it, and otherwise in the cache. The repaired copy is made on first use and is in the cache,
+    under the digest of its sources.
 
     Raises:
-        ValueError: there is no such benchmark or version, or it is not here, with how to fetch it.
+        ValueError: there is no such benchmark or version, or it is not on this machine; with the
+            command that fetches it.
     """
     benchmark = find(name)
     if version not in VERSIONS:
@@ -163,111 +171,123 @@ def fetch(
     advance: Callable[[str], Advance] | None = None,
     **settings: Any,
 ) -> Path:
-    """Download a benchmark into the cache, check it and convert it; what is there is kept.
+    """Download a benchmark into the cache, verify it and convert it; existing files are kept.
 
-    What was downloaded from where and when stands in ``fetched.json``. A file whose checksum is
-    not known beforehand is accepted at the first download; its checksum is recorded then, and
-    every later download must have it.
+    ``fetched.json`` records the source and time of each download. A file without a known checksum
+    is accepted at the first download; its checksum is then recorded, and every later download must
+    have it.
 
     Args:
-        force: download again even what is there.
-        advance: told the name of each file, gives what is told of its progress.
-        settings: for `fetching.download` (timeout, tries, pause).
+        force: download existing files again.
+        advance: called with the name of each file; returns the callback for its progress.
+        settings: for `download.download` (timeout, tries, pause).
 
     Returns:
-        The folder, as published.
+        The folder of the version as published.
 
     Raises:
-        ValueError: what went wrong and what to do; the next call goes on where this one stopped.
+        ValueError: a download or the conversion failed, with the remedy; the next call resumes.
     """
     benchmark = name if isinstance(name, Benchmark) else find(name)
     home = _home(benchmark)
     folder = home / "as-published"
     with locked(home, benchmark.name):
         record = _read_record(home)
-        if not force and record.get("converted") and record["converted"] == _sums(folder):
+        if not force and record.get("converted") and record["converted"] == _checksums(folder):
             return folder
         for remote in benchmark.files:
-            noted = record["files"].get(remote.name, {})
-            noted = noted if noted.get("asked") == remote.url else {}
-            told = advance(remote.name) if advance else None
-            found = _get(remote, noted, home, force, {**settings, "advance": told})
-            record["files"][remote.name] = found
+            previous = record["files"].get(remote.name, {})
+            previous = previous if previous.get("asked") == remote.url else {}
+            progress = advance(remote.name) if advance else None
+            record["files"][remote.name] = _download(
+                remote, previous, home, force, {**settings, "advance": progress}
+            )
             _write_record(home, benchmark, record)
         record["converted"] = _convert(benchmark, home, folder)
         _write_record(home, benchmark, record)
     return folder
 
 
-def _get(
-    remote: Remote, noted: Mapping[str, Any], home: Path, force: bool, settings: Mapping[str, Any]
+def _download(
+    remote: Remote,
+    previous: Mapping[str, Any],
+    home: Path,
+    force: bool,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Download a file, unless it is there; returns what is noted of it."""
+    """Download a file unless it exists; return its record.
+
+    Args:
+        previous: the record of an earlier download from the same address.
+    """
     file = home / "downloads" / remote.name
     if force:
         file.unlink(missing_ok=True)
-    expected = remote.sha256 or noted.get("sha256")
+    expected = remote.sha256 or previous.get("sha256")
     try:
-        got = download(remote.url, file, sha256=expected, limit=LIMIT, **settings)
+        received = download(remote.url, file, sha256=expected, limit=LIMIT, **settings)
     except WrongChecksum as error:
         if remote.sha256 is not None:
             raise
         raise WrongChecksum(
-            f"{error} (expected is what the first download had; if the change is right, delete "
-            f"{home / RECORD})"
+            f"{error} (expected is the checksum of the first download; if the change is correct, "
+            f"delete {home / RECORD})"
         ) from error
     return {
         "asked": remote.url,
-        "answered": got.url if got.url != remote.url else noted.get("answered", got.url),
-        "bytes": got.bytes,
-        "sha256": got.sha256,
+        "answered": (
+            received.url if received.url != remote.url else previous.get("answered", received.url)
+        ),
+        "bytes": received.bytes,
+        "sha256": received.sha256,
         "sha256_from": "the list of benchmarks" if remote.sha256 else "the first download",
-        "first": noted.get("first", _now()),
+        "first": previous.get("first", _now()),
         "checked": _now(),
     }
 
 
 def _convert(benchmark: Benchmark, home: Path, folder: Path) -> dict[str, str]:
-    """Make `folder` of the downloads, or nothing; returns the checksums of its files."""
-    raw, fresh, old = (home / name for name in (".raw", ".fresh", ".old"))
-    for left in (raw, fresh, old):
-        shutil.rmtree(left, ignore_errors=True)
+    """Convert the downloads to `folder`, or leave it unchanged; return the files' checksums."""
+    raw, converted, old = (home / name for name in (".raw", ".fresh", ".old"))
+    for leftover in (raw, converted, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         raw.mkdir()
-        fresh.mkdir()
+        converted.mkdir()
         for remote in benchmark.files:
             file = home / "downloads" / remote.name
             if is_archive(file):
                 unpack(file, raw / file.name)
             else:
                 shutil.copyfile(file, raw / file.name)
-        CONVERTERS[benchmark.layout](raw, fresh)
-        _check(benchmark, fresh)
+        CONVERTERS[benchmark.layout](raw, converted)
+        _check(benchmark, converted)
         about = {"name": benchmark.name, "licence": benchmark.licence}
-        (fresh / "graph.toml").write_text(tomli_w.dumps(about), encoding="utf-8")
-        sums = _sums(fresh)
+        (converted / "graph.toml").write_text(tomli_w.dumps(about), encoding="utf-8")
+        checksums = _checksums(converted)
         if folder.exists():
             os.rename(folder, old)
-        os.rename(fresh, folder)
-        return sums
+        os.rename(converted, folder)
+        return checksums
     finally:
-        for left in (raw, fresh, old):
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in (raw, converted, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _check(benchmark: Benchmark, folder: Path) -> None:
-    """Compare a converted benchmark with what is known of it.
+    """Compare a converted benchmark with its description.
 
     Raises:
-        ValueError: it is not the one that was asked for, with what differs.
+        ValueError: they differ, with the difference.
     """
-    remedy = f"the files at {benchmark.home} have changed; name another version, or tell us"
+    remedy = f"the files at {benchmark.home} have changed; name another version, or report it"
     for file, expected in benchmark.converted.items():
-        if (found := _sums(folder).get(file)) != expected:
+        if (checksum := _checksums(folder).get(file)) != expected:
             raise ValueError(
-                f"{benchmark.name}: {file} as converted has SHA-256 {found}, but {expected} is "
+                f"{benchmark.name}: {file} as converted has SHA-256 {checksum}, but {expected} is "
                 f"expected; {remedy}"
             )
+    # Entities, then relations.
     names: tuple[set[str], set[str]] = (set(), set())
     for split, expected_rows in benchmark.facts.items():
         report = Report(str(folder / f"{split}.tsv"))
@@ -280,10 +300,10 @@ def _check(benchmark: Benchmark, folder: Path) -> None:
                 f"{benchmark.name}: {split} has {report.rows:,} rows, but {expected_rows:,} are "
                 f"expected; {remedy}"
             )
-    # Lists may name entities that have no fact.
-    for file, held in zip(LISTS, names, strict=True):
+    # The lists may have entities without a fact.
+    for file, names_of_kind in zip(LISTS, names, strict=True):
         if (folder / file).is_file():
-            held.update(name for (name,) in tsv.read_names(folder / file).rows)
+            names_of_kind.update(name for (name,) in read_names(folder / file).rows)
     if tuple(map(len, names)) != (benchmark.entities, benchmark.relations):
         raise ValueError(
             f"{benchmark.name}: has {len(names[0]):,} entities and {len(names[1]):,} relations, "
@@ -292,13 +312,17 @@ def _check(benchmark: Benchmark, folder: Path) -> None:
 
 
 def _published(benchmark: Benchmark) -> Path:
-    """Where a benchmark lies as published."""
+    """The folder of a benchmark as published.
+
+    Raises:
+        ValueError: it is not on this machine, or MOCME_DATA is not a folder.
+    """
     tried = []
     if chosen := os.environ.get("MOCME_DATA"):
         if not Path(chosen).is_dir():
             raise ValueError(
-                f"MOCME_DATA is {chosen}, which is no folder; let it name the folder that holds "
-                f"{benchmark.name}, or unset it"
+                f"MOCME_DATA is {chosen}, which is not a folder; set it to the folder that "
+                f"contains {benchmark.name}, or unset it"
             )
         tried.append(Path(chosen) / benchmark.name)
     tried.append(_home(benchmark) / "as-published")
@@ -306,17 +330,19 @@ def _published(benchmark: Benchmark) -> Path:
         if (folder / "train.tsv").is_file():
             return folder
     raise ValueError(
-        f"{benchmark.name} is not here (looked in {' and '.join(map(str, tried))}); get it by "
-        f"`mocme fetch {benchmark.name}`, or let MOCME_DATA name a folder that has it as "
+        f"{benchmark.name} is not here (looked in {' and '.join(map(str, tried))}); get it with "
+        f"`mocme fetch {benchmark.name}`, or set MOCME_DATA to a folder that has it as "
         f"{benchmark.name}/train.tsv"
     )
 
 
 def _repaired(benchmark: Benchmark, published: Path) -> Path:
-    """The repaired copy, made if it is not there yet; other files are linked to."""
-    made_by = Path(repair.__file__).read_bytes()
-    what = [str(published.resolve()), *(f"{n} {s}" for n, s in sorted(_sums(published).items()))]
-    digest = hashlib.sha256("\n".join(what).encode() + made_by).hexdigest()
+    """The folder of the repaired copy, which is made on first use with links to other files."""
+    # A change of the source or of the repair itself makes a new copy.
+    code = Path(repair.__file__).read_bytes()
+    checksums = sorted(_checksums(published).items())
+    sources = [str(published.resolve()), *(f"{name} {sha256}" for name, sha256 in checksums)]
+    digest = hashlib.sha256("\n".join(sources).encode() + code).hexdigest()
     home = _home(benchmark)
     folder = home / f"repaired-{digest[:16]}"
     if folder.is_dir():
@@ -324,17 +350,17 @@ def _repaired(benchmark: Benchmark, published: Path) -> Path:
     with locked(home, benchmark.name, wait=True):
         if folder.is_dir():
             return folder
-        fresh = home / ".repaired"
-        shutil.rmtree(fresh, ignore_errors=True)
+        temporary = home / ".repaired"
+        shutil.rmtree(temporary, ignore_errors=True)
         try:
-            repair.repair(published, fresh)
+            repair.repair(published, temporary)
             for file in published.iterdir():
-                # Modalities of the graph, which stay as they are.
-                if file.name not in FILES and not (fresh / file.name).exists():
-                    (fresh / file.name).symlink_to(file.resolve())
-            os.rename(fresh, folder)
+                # Files of modalities, which are unchanged.
+                if file.name not in FILES and not (temporary / file.name).exists():
+                    (temporary / file.name).symlink_to(file.resolve())
+            os.rename(temporary, folder)
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -344,46 +370,41 @@ def _read_record(home: Path) -> dict[str, Any]:
         return {"files": {}}
     try:
         record: dict[str, Any] = json.loads(path.read_bytes())
-        if not all(isinstance(noted, dict) for noted in record["files"].values()):
+        if not all(isinstance(entry, dict) for entry in record["files"].values()):
             raise TypeError("files are tables")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path}: damaged ({error}); delete it (checksums of first downloads are then "
-            f"recorded anew)"
+            f"{path}: damaged ({error}); delete it (the checksums of first downloads are then "
+            f"recorded again)"
         ) from error
     return record
 
 
 def _write_record(home: Path, benchmark: Benchmark, record: Mapping[str, Any]) -> None:
     about = {"name": benchmark.name, "licence": benchmark.licence, **record}
-    fresh = home / f".{RECORD}"
-    fresh.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(fresh, home / RECORD)
+    temporary = home / f".{RECORD}"
+    temporary.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, home / RECORD)
 
 
 def _benchmark(name: str, table: Mapping[str, Any]) -> Benchmark:
-    rest = {key: value for key, value in table.items() if key != "base"}
+    fields = {key: value for key, value in table.items() if key != "base"}
     files = [Remote(file, table["base"] + file, **about) for file, about in table["files"].items()]
-    rest |= {"name": name, "files": tuple(files)}
-    rest |= {key: tuple(table.get(key, ())) for key in ("defects", "also")}
-    return Benchmark(**rest)
+    fields |= {"name": name, "files": tuple(files)}
+    fields |= {key: tuple(table.get(key, ())) for key in ("defects", "also")}
+    return Benchmark(**fields)
 
 
 def _home(benchmark: Benchmark) -> Path:
     return cache_folder() / "benchmarks" / benchmark.name
 
 
-def _sums(folder: Path) -> dict[str, str]:
+def _checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of the files of facts and names in a folder."""
-    found = {}
-    for name in FILES:
-        if (path := folder / name).is_file():
-            with path.open("rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {name: file_digest(path) for name in FILES if (path := folder / name).is_file()}
 
 
-def _plain(name: str) -> str:
+def _normalized(name: str) -> str:
     return name.casefold().translate(str.maketrans("", "", "-_ "))
 
 

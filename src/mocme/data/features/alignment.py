@@ -1,4 +1,4 @@
-"""Vectors of a file, and whose they are: names matched to the entities of a graph."""
+"""Vectors of a file, matched by name to the entities of a graph."""
 
 from __future__ import annotations
 
@@ -10,68 +10,93 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mocme.data.features.tables import unknown
+from mocme.data.features.tables import unknown_note
 from mocme.data.formats import tsv
 from mocme.data.graph import Vocabulary
-from mocme.data.modality import check_entities
+from mocme.data.modality import Modality, check_entities
 
 
 def from_npy(
     path: Path, names: Path | None, entities: Vocabulary
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """Entity ids, their vectors and notes, of a ``.npy`` file and the file that names its rows."""
+    """Read a ``.npy`` file and the file that names its rows.
+
+    Returns:
+        Entity ids (n,) in ascending order, their vectors (n, F), and notes.
+
+    Raises:
+        ValueError: a file cannot be read, the files do not fit each other, or the array does not
+            contain numbers.
+    """
     if names is None:
-        raise ValueError(f"{path}: needs entities = FILE, one entity name a line in row order")
+        raise ValueError(f"{path}: needs entities = FILE, one entity name per line in row order")
     table = tsv.read_names(names)
     try:
-        # Copy on write: torch warns of memory that it may not write to.
+        # Copy on write, because torch warns about memory that it may not write to.
         array = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as .npy: {error}") from error
     if array.ndim != 2 or len(array) != len(table.rows):
         raise ValueError(
             f"{path}: has shape {array.shape}, but {table.report.path} names "
-            f"{len(table.rows)} entities; one row a name is needed"
+            f"{len(table.rows)} entities; one row per name is needed"
         )
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"{path}: holds {array.dtype}, not numbers")
+        raise ValueError(f"{path}: contains {array.dtype}, not numbers")
     if array.dtype.kind != "f" or not array.dtype.isnative or array.dtype.itemsize > 8:
         array = array.astype(np.float32)
-    rows, kept, notes = match(path, [name for (name,) in table.rows], entities)
-    return rows, take(torch.from_numpy(array), kept), notes
+    rows, positions, notes = match(path, [name for (name,) in table.rows], entities)
+    return rows, take(torch.from_numpy(array), positions), notes
 
 
 def match(
     path: Path, names: Sequence[str], entities: Vocabulary
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], list[str]]:
-    """Entity ids in ascending order, the places of their vectors, and notes."""
-    ids: dict[int, int] = {}
-    strange = []
-    for place, name in enumerate(names):
+    """Match the names of vectors to entities.
+
+    Returns:
+        Entity ids (n,) in ascending order, the positions of their vectors (n,), and notes.
+
+    Raises:
+        ValueError: an entity has two vectors, or no name is an entity.
+    """
+    position_of: dict[int, int] = {}
+    unknown = []
+    for position, name in enumerate(names):
         entity = entities.get(name)
         if entity is None:
-            strange.append(name)
-        elif entity in ids:
+            unknown.append(name)
+        elif entity in position_of:
             raise ValueError(f"{path}: {name!r} has two vectors; keep one")
         else:
-            ids[entity] = place
-    if not ids:
+            position_of[entity] = position
+    if not position_of:
         raise ValueError(
-            f"{path}: none of its {len(names)} names is an entity of the graph; names are compared "
-            f"byte for byte, as they stand in its facts"
+            f"{path}: none of its {len(names)} names is an entity of the graph; names must equal "
+            f"those in its facts byte for byte"
         )
-    rows = sorted(ids)
-    return torch.tensor(rows), torch.tensor([ids[r] for r in rows]), unknown(path, strange)
+    rows = sorted(position_of)
+    positions = torch.tensor([position_of[row] for row in rows])
+    return torch.tensor(rows), positions, unknown_note(path, unknown)
 
 
-def take(values: Tensor, kept: Int[Tensor, " n"]) -> Tensor:
-    """Some rows; all of them in their order stay where they are, perhaps in a mapped file."""
-    whole = len(kept) == len(values) and bool((kept == torch.arange(len(kept))).all())
-    return values if whole else values[kept]
+def take(values: Tensor, positions: Int[Tensor, " n"]) -> Tensor:
+    """Select rows; all rows in their order are returned as they are, so they stay memory-mapped."""
+    is_identity = len(positions) == len(values) and bool(
+        (positions == torch.arange(len(positions))).all()
+    )
+    return values if is_identity else values[positions]
 
 
 def stack(path: Path, tensors: Mapping[str, Tensor]) -> tuple[list[str], Float[Tensor, "n F"]]:
-    """Names and their vectors, of a file with a vector under each name."""
+    """Stack the tensors of a file with one vector per name.
+
+    Returns:
+        The names, and their vectors in float32.
+
+    Raises:
+        ValueError: the tensors are not vectors of the same length.
+    """
     shapes = {tuple(value.shape) for value in tensors.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
         raise ValueError(
@@ -81,15 +106,46 @@ def stack(path: Path, tensors: Mapping[str, Tensor]) -> tuple[list[str], Float[T
     return list(tensors), torch.stack([value.float() for value in tensors.values()])
 
 
-def ids(rows: Tensor) -> Tensor:
-    """Whole numbers of any width as int64; anything else stays and is refused later."""
-    whole = not rows.is_floating_point() and not rows.is_complex() and rows.dtype != torch.bool
-    return rows.long() if whole else rows
+def as_ids(rows: Tensor) -> Tensor:
+    """Convert integers of any width to int64; other types are returned as they are."""
+    is_integer = not rows.is_floating_point() and not rows.is_complex() and rows.dtype != torch.bool
+    return rows.long() if is_integer else rows
 
 
-def bound(path: Path, metadata: Mapping[str, str], entities: Vocabulary) -> list[str]:
-    """A note where a file does not say for which list of entities it is; refused if for another."""
+def check_binding(path: Path, metadata: Mapping[str, str], entities: Vocabulary) -> list[str]:
+    """Check that row ids belong to this list of entities.
+
+    Returns:
+        A note if the file does not say for which list of entities its rows are.
+
+    Raises:
+        ValueError: they are for another list of entities.
+    """
     check_entities(path, metadata, entities.digest())
     if "entities" in metadata:
         return []
-    return [f"{path}: does not say for which list of entities its rows are; taken as for this one"]
+    return [
+        f"{path}: does not say for which list of entities its rows are; they are taken as ids of "
+        f"this graph"
+    ]
+
+
+def checked_modality(
+    path: Path, values: Tensor, rows: Tensor, num_entities: int, provenance: Mapping[str, str]
+) -> Modality:
+    """Build a modality; errors about its content name the file.
+
+    Raises:
+        ValueError: values or rows do not make a modality.
+    """
+    if values.ndim != 2 or rows.shape != values.shape[:1] or rows.dtype != torch.int64:
+        raise ValueError(
+            f"{path}: values of shape {tuple(values.shape)} with rows of shape "
+            f"{tuple(rows.shape)} and type {rows.dtype}; required are (n, F) and (n,) integers"
+        )
+    if not values.numel():
+        raise ValueError(f"{path}: contains no vector (shape {tuple(values.shape)})")
+    try:
+        return Modality(values, rows, num_entities, provenance)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

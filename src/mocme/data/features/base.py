@@ -1,64 +1,71 @@
-"""What every source of a modality is, and how a modality that was encoded is read."""
+"""Base classes of the sources of modalities."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 
-from mocme.core.digest import file_digest
 from mocme.core.registry import Configurable
-from mocme.data.features.ablations import Ablation
+from mocme.data.features.ablations import Ablation, Replace
 from mocme.data.graph import Graph
-from mocme.data.modality import FORMAT, AnyModality, check_entities, read_safetensors, unpacked
+from mocme.data.modality import AnyModality
 
 
+@dataclass(frozen=True, kw_only=True)
 class Source(Configurable):
-    """One way to read a modality; `load` gives it and notes for the reader.
+    """A way to read a modality; its settings are keyword-only dataclass fields.
+
+    A subclass checks the range of its settings in ``__post_init__``, which calls that of this
+    class.
 
     Attributes:
-        control: what is replaced in it once it is read.
+        replace, replace_share, seed: the `replace`, `share` and `seed` of an `Ablation` of what was
+            read.
     """
 
-    control: Ablation = Ablation()
+    replace: Replace = "nothing"
+    replace_share: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.ablation()  # checks its settings
 
     @abstractmethod
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
-        """Read the modality for the entities of a graph; paths are relative to `folder`.
+        """Read the modality of the entities of a graph, before any ablation.
+
+        Args:
+            folder: where relative paths in the settings start.
+
+        Returns:
+            The modality, and notes for the user on how it was read.
 
         Raises:
-            ValueError: naming the file and the remedy.
+            ValueError: with the file and the remedy.
         """
 
     def files(self) -> list[str]:
-        """The files it reads, as its settings name them: they tell in which folder it reads."""
+        """Return the paths of all files that `load` reads, as the settings give them.
+
+        They decide in which folder the source is read.
+        """
         return []
 
+    def ablation(self) -> Ablation:
+        """Return the ablation that the settings describe.
 
-def read_encoded(path: Path, graph: Graph, settings: str | None = None) -> AnyModality:
-    """What `mocme encode` made.
+        Raises:
+            ValueError: `replace_share` is out of range.
+        """
+        return Ablation(self.replace, self.replace_share, self.seed)
 
-    Args:
-        settings: those of the encoder as graph.toml declares them, which must be the file's.
 
-    Raises:
-        ValueError: the file is absent, or was made otherwise or for another list of entities.
-    """
-    if not path.is_file():
-        raise ValueError(
-            f"{path}: there is no such file; make it with: mocme encode all "
-            f"{graph.folder or 'DATA'} (with --out and a folder, if --features names one)"
-        )
-    tensors, metadata = read_safetensors(path)
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path}: was not made by mocme encode; declare it as vectors")
-    check_entities(path, metadata, graph.entities.digest())
-    if settings is not None and metadata.get("settings") != settings:
-        raise ValueError(
-            f"{path}: was made with other settings than graph.toml has now; make it again "
-            f"with: mocme encode all {graph.folder or 'DATA'}"
-        )
-    provenance = {**metadata, "source": str(path), "sha256": file_digest(path)}
-    try:
-        return unpacked(tensors, metadata | provenance, graph.num_entities)
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path}: {error}; encode the modality again") from error
+@dataclass(frozen=True, kw_only=True)
+class FileSource(Source):
+    """A source that reads one file."""
+
+    path: str
+
+    def files(self) -> list[str]:
+        return [self.path]

@@ -1,14 +1,11 @@
-"""Columns of TSV files by entity: texts and numbers."""
+"""Read texts and numbers by entity from TSV files."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from mocme.data.features.numeric import Columns
+from mocme.data.features.numeric import ColumnBuilder, Columns, finite_number
 from mocme.data.formats import tsv
 from mocme.data.graph import Vocabulary
 
@@ -16,39 +13,51 @@ from mocme.data.graph import Vocabulary
 def read_texts(
     path: Path, column: int, entities: Vocabulary
 ) -> tuple[dict[int, str], list[str], str]:
-    """Texts by entity id, notes on names and lines left out, and the file's digest.
+    """Read one column of texts; column 1 names the entity.
 
-    Several texts of an entity become one, a line each; an empty text is none.
+    Several texts of an entity become one, one line each; empty texts are left out.
+
+    Returns:
+        Texts by entity id; notes on the rows, and on those that name no entity; the SHA-256 of the
+        file.
+
+    Raises:
+        ValueError: the file cannot be read, or has no such column.
     """
     table = tsv.read(path, None)
     if table.rows and len(table.rows[0]) < column:
-        raise ValueError(f"{path}: has {len(table.rows[0])} columns; column {column} is asked for")
+        raise ValueError(
+            f"{path}: has {len(table.rows[0])} columns, so there is no column {column}"
+        )
     texts: dict[int, str] = {}
-    strange: list[str] = []
+    unknown: list[str] = []
     for row in table.rows:
         entity = entities.get(row[0])
         if entity is None:
-            strange.append(row[0])
+            unknown.append(row[0])
         elif text := row[column - 1]:
             texts[entity] = f"{texts[entity]}\n{text}" if entity in texts else text
-    return texts, [str(table.report), *unknown(path, strange)], table.report.sha256
+    return texts, [str(table.report), *unknown_note(path, unknown)], table.report.sha256
 
 
-def check_columns(paths: Sequence[str], columns: Sequence[int], what: str) -> tuple[int, ...]:
-    """The text's column of each file, where one may stand for all.
-
-    Args:
-        what: the names of both settings, for instance ``"paths columns"``.
+def column_per_file(
+    paths: Sequence[str],
+    columns: Sequence[int],
+    *,
+    paths_setting: str = "paths",
+    columns_setting: str = "columns",
+) -> tuple[int, ...]:
+    """Return the text column of each file; a single column applies to all files.
 
     Raises:
-        ValueError: no list of files, or columns that do not fit it.
+        ValueError: there is no list of files, or the columns do not fit it.
     """
-    named, numbered = what.split()
     if not paths or isinstance(paths, str):
-        raise ValueError(f"{named} is a list of files, at least one")
+        raise ValueError(f"{paths_setting} must be a list of at least one file")
     if len(columns) not in (1, len(paths)) or min(columns) < 2:
         raise ValueError(
-            f"{numbered} gives the text's column (2 or more), one or one a path of {named}"
+            f"{columns_setting} must give the text column (2 or more), one for all files or one "
+            f"per file of {paths_setting}"
         )
     return tuple(columns) * (len(paths) if len(columns) == 1 else 1)
 
@@ -56,63 +65,75 @@ def check_columns(paths: Sequence[str], columns: Sequence[int], what: str) -> tu
 def gather(
     folder: Path, paths: Sequence[str], columns: Sequence[int], entities: Vocabulary
 ) -> tuple[dict[int, list[str]], list[str], list[str]]:
-    """Texts of several files by entity, in the order of the files; notes; digests of the files.
+    """Read the texts of several files.
+
+    Args:
+        folder: where relative paths start.
+        columns: the text column of each file.
+
+    Returns:
+        Texts by entity id, in the order of the files; notes; the SHA-256 of each file.
 
     Raises:
-        ValueError: a file cannot be read or lacks its column, named with the remedy.
+        ValueError: a file cannot be read or has no such column; the message names it.
     """
     texts: dict[int, list[str]] = {}
     notes: list[str] = []
     digests: list[str] = []
     for name, column in zip(paths, columns, strict=True):
-        found, said, digest = read_texts(folder / name, column, entities)
-        for entity, text in found.items():
+        file_texts, file_notes, digest = read_texts(folder / name, column, entities)
+        for entity, text in file_texts.items():
             texts.setdefault(entity, []).extend(text.split("\n"))
-        notes += said
+        notes += file_notes
         digests.append(digest)
     return texts, notes, digests
 
 
 def read_numbers(path: Path, entities: Vocabulary) -> tuple[Columns, list[str]]:
-    """Numbers by attribute and entity; the last of several values of one attribute counts."""
+    """Read (entity, value) or (entity, attribute, value) rows.
+
+    Of several values for an attribute of an entity, the last one counts.
+
+    Returns:
+        Numbers by attribute; notes on the rows, and on those that name no entity.
+
+    Raises:
+        ValueError: the file cannot be read, has another number of columns, a value that is not a
+            finite number, or no entity of the graph.
+    """
     table = tsv.read(path, None)
     width = len(table.rows[0]) if table.rows else 3
     if width not in (2, 3):
-        raise ValueError(f"{path}: {width} columns; (entity, value) or (entity, attribute, value)")
-    columns: dict[str, dict[int, float]] = {}
-    strange: list[str] = []
-    double = 0
+        raise ValueError(
+            f"{path}: has {width} columns; needs (entity, value) or (entity, attribute, value)"
+        )
+    builder = ColumnBuilder()
+    unknown: list[str] = []
     for row, line in zip(table.rows, table.lines, strict=True):
-        try:
-            number = float(row[-1])
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
+        number = finite_number(row[-1])
+        if number is None:
             raise ValueError(
-                f"{path}: line {line}: {row[-1]!r} is not a finite number; remove the line where "
-                f"the value is missing"
+                f"{path}: line {line}: {row[-1]!r} is not a finite number; remove the line if the "
+                f"value is missing"
             )
         entity = entities.get(row[0])
         if entity is None:
-            strange.append(row[0])
+            unknown.append(row[0])
             continue
-        cells = columns.setdefault(row[1] if width == 3 else "value", {})
-        double += entity in cells
-        cells[entity] = number
+        builder.add(row[1] if width == 3 else "value", entity, number)
+    columns, repeated = builder.columns()
     if not columns:
         raise ValueError(f"{path}: no number belongs to an entity of the graph")
-    notes = [str(table.report), *unknown(path, strange)]
-    if double:
-        notes.append(f"{path}: {double} entities have an attribute twice; the last value counts")
-    found = {
-        attribute: (list(cells), torch.tensor(list(cells.values()), dtype=torch.float64))
-        for attribute, cells in columns.items()
-    }
-    return found, notes
+    notes = [str(table.report), *unknown_note(path, unknown)]
+    if repeated:
+        notes.append(
+            f"{path}: {repeated} values repeat an attribute of an entity; the last value counts"
+        )
+    return columns, notes
 
 
-def unknown(path: Path, names: Sequence[str]) -> list[str]:
-    """A note on rows that name no entity, where there are any."""
+def unknown_note(path: Path, names: Sequence[str]) -> list[str]:
+    """Return a note on rows whose names are not entities of the graph, if there are any."""
     if not names:
         return []
     return [f"{path}: {len(names):,} rows name no entity of the graph, the first {names[0]!r}"]

@@ -1,1 +1,1 @@
-"""One module a file format: the only code that knows file names and layouts."""
+"""File formats for facts and tables: the only code that knows file names and layouts."""

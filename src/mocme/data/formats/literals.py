@@ -1,8 +1,8 @@
-"""Literals of RDF as columns: numbers and texts of entities, held apart from the facts.
+"""RDF literals as tables: numbers and texts of entities, separate from the facts.
 
-Numbers keep their digits as they stand. Dates become years with a fraction (`decimal_year`). Every
-other literal is a text, under its predicate with the language (``label@en``) or the datatype
-(``point^^http://...#wktLiteral``) behind it, as N-Triples writes them.
+Numbers keep their digits as written. Dates become years with a fraction (`decimal_year`). Every
+other literal is a text. Its attribute is the predicate followed by the language (``label@en``) or
+the datatype (``point^^http://...#wktLiteral``), as in N-Triples.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import IO
 from mocme.data.formats.rdf import XSD, Value
 from mocme.data.formats.writers import written
 
-HELD = 1 << 26  # bytes of numbers and of texts that stay in memory
-ROWS = 1 << 14  # rows that are joined at a time
+IN_MEMORY = 1 << 26  # bytes of numbers, and of texts, before a temporary file is used
+ROWS = 1 << 14  # rows that are encoded at a time
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
@@ -52,24 +52,24 @@ _BREAK = re.compile(r"[\t\n\r]|\A\ufeff")
 
 
 class Literals:
-    """Numbers and texts of entities, in the order in which they come.
+    """Numbers and texts of entities, in the order in which they are added.
 
-    Rows are held as the bytes of the TSV files that they become: in memory while they are few,
-    then in temporary files, which `close` (or the end of a ``with`` block) removes.
+    Rows are stored as the bytes of TSV files: in memory up to a limit, then in temporary files,
+    which `close` (or the end of a ``with`` block) removes.
 
     Attributes:
-        numbers, texts: how many rows there are.
-        changed: texts of which tabs, line feeds or carriage returns became a space each, because
+        numbers, texts: numbers of rows.
+        changed: texts whose tabs, line feeds or carriage returns were replaced by spaces, because
             a cell of TSV cannot hold them.
 
     Args:
         folder: for the temporary files; the system's by default.
-        held: bytes of numbers and of texts that stay in memory.
+        in_memory: bytes of numbers, and of texts, before a temporary file is used.
     """
 
-    def __init__(self, folder: str | Path | None = None, held: int = HELD) -> None:
+    def __init__(self, folder: str | Path | None = None, in_memory: int = IN_MEMORY) -> None:
         self.numbers = self.texts = self.changed = 0
-        self._numbers, self._texts = _Rows(folder, held), _Rows(folder, held)
+        self._numbers, self._texts = _Rows(folder, in_memory), _Rows(folder, in_memory)
 
     def __enter__(self) -> Literals:
         return self
@@ -83,7 +83,7 @@ class Literals:
         self.close()
 
     def close(self) -> None:
-        """Forget all rows."""
+        """Discard all rows."""
         self._numbers.file.close()
         self._texts.file.close()
 
@@ -91,13 +91,13 @@ class Literals:
         """Add a number or a text.
 
         Raises:
-            ValueError: the number is none, or not finite; a name cannot stand in a TSV file.
+            ValueError: the number is malformed or not finite, or a TSV file cannot hold a name.
         """
         for name in (entity, attribute):
             if not name.isprintable() and _BREAK.search(name):
                 raise ValueError(
-                    f"{name[:80]!r} has a literal, and a table of literals holds no name with a "
-                    f"tab, a line break or a byte order mark at its start; rename it"
+                    f"{name[:80]!r} has a literal, but a table of literals cannot hold a name with "
+                    f"a tab, a line break or a byte order mark at its start; rename it"
                 )
         text, language, datatype = value
         kind = datatype.removeprefix(XSD) if datatype.startswith(XSD) else ""
@@ -106,13 +106,13 @@ class Literals:
             self.numbers += 1
             return
         mark = f"@{language}" if language else f"^^{datatype}" if datatype else ""
-        plain = text if text.isprintable() else text.translate(_BREAKS)
-        self.changed += plain != text
-        self._texts.add(f"{entity}\t{attribute}{mark}\t{plain}\n")
+        cell = text if text.isprintable() else text.translate(_BREAKS)
+        self.changed += cell != text
+        self._texts.add(f"{entity}\t{attribute}{mark}\t{cell}\n")
         self.texts += 1
 
     def write_numbers(self, path: str | Path) -> int:
-        """Write rows entity, attribute, number as TSV; gives how many.
+        """Write rows entity, attribute, number as TSV; return their number.
 
         Raises:
             ValueError: the file cannot be written.
@@ -121,7 +121,7 @@ class Literals:
         return self.numbers
 
     def write_texts(self, path: str | Path) -> int:
-        """Write rows entity, attribute, text as TSV; gives how many.
+        """Write rows entity, attribute, text as TSV; return their number.
 
         Raises:
             ValueError: the file cannot be written.
@@ -137,27 +137,31 @@ class Literals:
 
 
 class _Rows:
-    """Lines on their way to a temporary file, many at a time."""
+    """Lines in a temporary file, to which many are written at a time."""
 
-    def __init__(self, folder: str | Path | None, held: int) -> None:
+    def __init__(self, folder: str | Path | None, in_memory: int) -> None:
         self.folder = str(folder or tempfile.gettempdir())
-        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(held, dir=self.folder)  # noqa: SIM115
-        self.waiting: list[str] = []
+        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(in_memory, dir=self.folder)  # noqa: SIM115
+        self.pending: list[str] = []
 
     def add(self, line: str) -> None:
-        self.waiting.append(line)
-        if len(self.waiting) >= ROWS:
+        self.pending.append(line)
+        if len(self.pending) >= ROWS:
             self.flush()
 
     def flush(self) -> None:
-        """Raises OSError, with the folder named, where there is no room."""
+        """Write the pending lines.
+
+        Raises:
+            OSError: the folder has no space; the message names it.
+        """
         try:
             self.file.seek(0, 2)
-            self.file.write("".join(self.waiting).encode())
+            self.file.write("".join(self.pending).encode())
         except OSError as error:
-            text = f"literals cannot be kept in {self.folder}: {error.strerror}"
+            text = f"literals cannot be stored in {self.folder}: {error.strerror}"
             raise OSError(error.errno, text) from error
-        self.waiting.clear()
+        self.pending.clear()
 
     def write(self, path: str | Path) -> None:
         with written(path) as file:
@@ -167,41 +171,41 @@ class _Rows:
 
 
 def number(text: str, kind: str) -> str:
-    """A number of an XSD type as it stands, or a date as a year with a fraction.
+    """A number of an XSD type as written, or a date as a year with a fraction.
 
     Args:
         kind: the type's name without its namespace.
 
     Raises:
-        ValueError: it is not written as that type is, or not finite.
+        ValueError: the text is not valid for that type, or the number is not finite.
     """
     text = text.strip(" \t\n\r")
     if kind in _DATES:
         return repr(decimal_year(text, kind))
     if not _FORMS[kind].fullmatch(text):
-        raise ValueError(f"{text[:80]!r} is no xsd:{kind}; correct it")
+        raise ValueError(f"{text[:80]!r} is not a valid xsd:{kind}; correct it")
     if not math.isfinite(float(text)):
-        raise ValueError(f"{text[:80]!r} is no finite number; leave the value out")
+        raise ValueError(f"{text[:80]!r} is not a finite number; leave the value out")
     return text
 
 
 def decimal_year(text: str, kind: str = "date") -> float:
-    """When a year, month, day or moment begins, in years: the year and the share of it passed.
+    """The start of a year, month, day or moment, in years: the year and the fraction that passed.
 
-    The calendar is Gregorian at all times, and years count as they are written (as in XSD 1.1:
-    0000 comes before 0001). A moment (dateTime) is taken to UTC where it has a time zone; what is
-    longer begins when it does at its place.
+    The calendar is Gregorian at all times, and years are numbered as written (as in XSD 1.1: 0000
+    comes before 0001). A moment (dateTime) with a time zone is converted to UTC; a longer period
+    starts when it does at its location.
 
     Args:
         kind: gYear, gYearMonth, date, dateTime or dateTimeStamp, of XSD.
 
     Raises:
-        ValueError: it is not written as that type is, or there is no such date.
+        ValueError: the text is not valid for that type, or there is no such date.
     """
-    found = _DATES[kind].fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text[:80]!r} is no xsd:{kind}; correct it")
-    part = {key: part for key, part in found.groupdict().items() if part}
+    match = _DATES[kind].fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:80]!r} is not a valid xsd:{kind}; correct it")
+    part = {key: value for key, value in match.groupdict().items() if value}
     year, month, day = (int(part.get(key, 1)) for key in ("year", "month", "day"))
     hour, minute, second = (float(part.get(key, 0)) for key in ("hour", "minute", "second"))
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)

@@ -1,10 +1,10 @@
 """OpenKE folders: lists of names with their ids, and facts as ids.
 
 Each file starts with the number of lines that follow. In ``entity2id.txt`` and ``relation2id.txt``
-a line is NAME, spaces or tabs, ID; the name goes up to the last such run, so that it may hold
-spaces and tabs itself. In ``train2id.txt``, ``valid2id.txt`` and ``test2id.txt`` a line is
-HEAD TAIL RELATION: the relation comes last. ``known2id.txt`` is our addition, for facts that are
-true and neither trained on nor asked for. Layout: https://github.com/thunlp/OpenKE.
+a line is NAME, spaces or tabs, ID; the name ends at the last run of them, so it may contain spaces
+and tabs. In ``train2id.txt``, ``valid2id.txt`` and ``test2id.txt`` a line is HEAD TAIL RELATION:
+the relation comes last. ``known2id.txt`` extends the layout with true facts that are neither
+trained on nor evaluated. Layout: https://github.com/thunlp/OpenKE.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from mocme.data.formats.report import Block, Report
-from mocme.data.formats.streams import chunks, opened, plain_lines
-from mocme.data.formats.writers import check, refusal, written
+from mocme.data.formats.streams import line_chunks, normalize_line_ends, open_stream
+from mocme.data.formats.writers import BATCH, check, refusal, written
 from mocme.data.graph import SPLITS, Graph
 
 LISTS = ("entity2id.txt", "relation2id.txt")
 FILES = {split: f"{split}2id.txt" for split in SPLITS}
-# So many digits fit into 64 bits.
+# 18 digits fit into 64 bits.
 ID = rb"([0-9]{1,18})"
 COUNT = re.compile(rb"[ \t]*" + ID + rb"[ \t]*")
 NAMED = re.compile(rb"(.*[^ \t])[ \t]+" + ID + rb"[ \t]*")
@@ -35,12 +35,12 @@ CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Folder:
-    """The names in an OpenKE folder, and where its facts lie.
+    """The names in an OpenKE folder, and the files of its facts.
 
     Attributes:
         entities, relations: names in the order of their ids.
-        files: by split, those that are there.
-        reports: of the two lists.
+        files: existing files by split.
+        reports: on the two lists.
     """
 
     entities: Sequence[str]
@@ -56,10 +56,10 @@ class Folder:
                 follow, or an id is in no list.
         """
         path = self.files[split]
-        with opened(path, report) as file:
+        with open_stream(path, report) as file:
             count = None
-            for data in chunks(file, report, CHUNK):
-                data = plain_lines(data)
+            for data in line_chunks(file, report, CHUNK):
+                data = normalize_line_ends(data)
                 if count is None:
                     first, _, data = data.partition(b"\n")
                     count = _count(first, path, report)
@@ -76,14 +76,14 @@ class Folder:
         ids = np.fromiter(map(int, data.split()), np.int64).reshape(-1, 3)
         limits = (len(self.entities), len(self.entities), len(self.relations))
         if (ids >= limits).any():
-            row, place = np.argwhere(ids >= limits)[0]
-            what = ("head", "tail", "relation")[place]
+            row, column = np.argwhere(ids >= limits)[0]
+            what = ("head", "tail", "relation")[column]
             raise ValueError(
-                f"{report.path}: line {numbers[row]}: the {what} {ids[row, place]} is not in "
-                f"{LISTS[int(place == 2)]}, which ends at {limits[place] - 1}; a line is HEAD TAIL "
-                f"RELATION"
+                f"{report.path}: line {numbers[row]}: the {what} {ids[row, column]} is not in "
+                f"{LISTS[int(column == 2)]}, which ends at {limits[column] - 1}; a line is HEAD "
+                f"TAIL RELATION"
             )
-        heads, tails, relations = (ids[:, place].tolist() for place in range(3))
+        heads, tails, relations = (ids[:, column].tolist() for column in range(3))
         columns = (
             list(map(self.entities.__getitem__, heads)),
             list(map(self.relations.__getitem__, relations)),
@@ -93,7 +93,7 @@ class Folder:
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether a folder holds facts in this layout."""
+    """Whether a folder has the layout of OpenKE."""
     return (Path(path) / FILES["train"]).is_file()
 
 
@@ -101,55 +101,61 @@ def read(folder: str | Path) -> Folder:
     """Read the lists of names; `Folder.facts` then reads the facts.
 
     Raises:
-        ValueError: a file is absent, or a list does not give each of n ids to one name; with the
-            file, the line and the remedy.
+        ValueError: a file is absent, or a list does not give each of the ids 0 to n - 1 to one
+            name.
     """
     folder = Path(folder)
-    (entities, one), (relations, two) = (_names(folder / name) for name in LISTS)
+    (entities, entity_report), (relations, relation_report) = (
+        _names(folder / name) for name in LISTS
+    )
     files = {s: path for s, name in FILES.items() if (path := folder / name).is_file()}
     if "train" not in files:
-        raise ValueError(f"{folder}: no {FILES['train']} in this folder; it holds the facts")
-    return Folder(entities, relations, files, (one, two))
+        raise ValueError(
+            f"{folder}: no {FILES['train']} in this folder, which holds the facts; add it"
+        )
+    return Folder(entities, relations, files, (entity_report, relation_report))
 
 
 def write(folder: str | Path, graph: Graph) -> None:
     """Write a graph as an OpenKE folder, with its ids. No file appears before all are written.
 
     Raises:
-        ValueError: a name is empty, holds a line feed, or ends with a space or a tab; the folder
-            cannot be written, or holds a split that the graph does not have.
+        ValueError: a name is empty, contains a line feed, or ends with a space or a tab; the
+            folder cannot be written, or contains a split that the graph does not have.
     """
     folder = Path(folder)
     for split, name in FILES.items():
         if split not in graph.splits and (folder / name).exists():
             raise ValueError(
-                f"{folder}: holds {name}, but this graph has no split {split!r}; remove the file "
-                f"or give another folder"
+                f"{folder}: contains {name}, but this graph has no split {split!r}; remove the "
+                f"file or give another folder"
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{folder}: cannot be made ({error.strerror}); check the path") from error
+        raise ValueError(
+            f"{folder}: cannot be created ({error.strerror}); check the path"
+        ) from error
     with ExitStack() as stack:
         for name, names in zip(LISTS, (graph.entities, graph.relations), strict=True):
             path = folder / name
             _check_names(names.names, path)
-            listed = "".join([f"{name}\t{place}\n" for place, name in enumerate(names)])
-            stack.enter_context(written(path)).write(f"{len(names)}\n{listed}".encode())
+            lines = "".join([f"{name}\t{index}\n" for index, name in enumerate(names)])
+            stack.enter_context(written(path)).write(f"{len(names)}\n{lines}".encode())
         for split, facts in graph.splits.items():
             file = stack.enter_context(written(folder / FILES[split]))
             file.write(b"%d\n" % len(facts))
-            for part in facts.split(1 << 16):
+            for part in facts.split(BATCH):
                 file.write("".join([f"{h}\t{t}\t{r}\n" for h, r, t in part.tolist()]).encode())
 
 
 def _names(path: Path) -> tuple[list[str], Report]:
-    """The names of a list in the order of their ids, and the account of its lines."""
+    """The names of a list in the order of their ids, and the report on its lines."""
     report, count = Report(str(path)), None
-    found: dict[str, tuple[int, int]] = {}
-    with opened(path, report) as file:
-        for data in chunks(file, report, CHUNK):
-            data = plain_lines(data)
+    entries: dict[str, tuple[int, int]] = {}  # id and line of each name
+    with open_stream(path, report) as file:
+        for data in line_chunks(file, report, CHUNK):
+            data = normalize_line_ends(data)
             if count is None:
                 first, _, data = data.partition(b"\n")
                 count = _count(first, path, report)
@@ -158,28 +164,28 @@ def _names(path: Path) -> tuple[list[str], Report]:
                 if not raw.strip(b" \t"):
                     report.blank += 1
                     continue
-                name, place = _name(raw, path, report.lines)
-                if name in found:
+                name, index = _name(raw, path, report.lines)
+                if name in entries:
                     raise ValueError(
-                        f"{path}: line {report.lines}: {name!r} stands already in line "
-                        f"{found[name][1]}; keep one"
+                        f"{path}: line {report.lines}: {name!r} is already in line "
+                        f"{entries[name][1]}; keep one"
                     )
-                found[name] = place, report.lines
-    report.rows = _check_count(count, len(found), path)
-    taken: dict[int, int] = {}
-    for name, (place, line) in found.items():
-        if place >= len(found):
+                entries[name] = index, report.lines
+    report.rows = _check_count(count, len(entries), path)
+    line_of_id: dict[int, int] = {}
+    for name, (index, line) in entries.items():
+        if index >= len(entries):
             raise ValueError(
-                f"{path}: line {line}: the id {place} of {name!r} is not below {len(found)}, the "
+                f"{path}: line {line}: the id {index} of {name!r} is not below {len(entries)}, the "
                 f"number of names; ids are 0, 1, 2 and so on"
             )
-        if place in taken:
+        if index in line_of_id:
             raise ValueError(
-                f"{path}: line {line}: the id {place} of {name!r} is given already in line "
-                f"{taken[place]}; ids are 0, 1, 2 and so on, each once"
+                f"{path}: line {line}: the id {index} of {name!r} is already used in line "
+                f"{line_of_id[index]}; ids are 0, 1, 2 and so on, each once"
             )
-        taken[place] = line
-    return sorted(found, key=lambda name: found[name][0]), report
+        line_of_id[index] = line
+    return sorted(entries, key=lambda name: entries[name][0]), report
 
 
 def _name(raw: bytes, path: Path, line: int) -> tuple[str, int]:
@@ -206,19 +212,19 @@ def _count(raw: bytes, path: Path, report: Report) -> int:
     return int(match[1])
 
 
-def _check_count(count: int | None, found: int, path: Path) -> int:
-    if count is None:
+def _check_count(stated: int | None, count: int, path: Path) -> int:
+    if stated is None:
         raise ValueError(f"{path}: is empty; line 1 is the number of lines that follow")
-    if count != found:
+    if stated != count:
         raise ValueError(
-            f"{path}: line 1: says that {count:,} lines follow, but {found:,} do; the file may be "
+            f"{path}: line 1: says that {stated:,} lines follow, but {count:,} do; the file may be "
             f"cut off: get it again, or correct the number"
         )
-    return found
+    return count
 
 
 def _fact_lines(data: bytes, report: Report) -> Sequence[int]:
-    """The numbers of the lines that are facts; others go into the report."""
+    """The numbers of the lines that are facts; the others are counted in the report."""
     first, total = report.lines + 1, data.count(b"\n")
     report.lines += total
     if len(FACT.findall(data)) == total:

@@ -1,8 +1,8 @@
-"""Terms of RDF as names of entities and relations, and names as terms; both ways exact.
+"""RDF terms as names of entities and relations, and names as terms; both conversions are exact.
 
-An IRI is a name without its angle brackets, a blank node a name like ``_:label``. A name that is
-neither is written as an IRI under `BASE`: its UTF-8 bytes, those outside ``A-Z a-z 0-9 - . _ ~``
-percent-encoded. Reading turns such an IRI, and no other, back into the name.
+An IRI is a name without its angle brackets, a blank node a name such as ``_:label``. A name that is
+neither is written as an IRI under `BASE`: its UTF-8 bytes, percent-encoded except ``A-Z a-z 0-9 - .
+_ ~``. Reading turns such an IRI, and no other, back into the name.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from urllib.parse import quote, unquote_to_bytes
 BASE = "urn:mocme:"
 XSD = "http://www.w3.org/2001/XMLSchema#"
 STRING = f"{XSD}string"
-# IRIs and labels of a shape that surely satisfies RFC 3987 and N-Triples: most of what is met, not
-# all that is allowed. Whatever does not match is pyoxigraph's to judge.
+# IRIs and labels of a shape that certainly satisfies RFC 3987 and N-Triples: most of those that
+# occur, but not all that are valid. pyoxigraph decides on the others.
 _RUN = r"[A-Za-z0-9._~!$&'()*+,;=:@/?\u00a1-\u1fff\u3001-\ud7ff-]*+"
 _RUNS = rf"{_RUN}(?:%[0-9A-Fa-f]{{2}}{_RUN})*+"
 PLAIN_IRI = (
@@ -26,13 +26,13 @@ PLAIN_IRI = (
 )
 PLAIN_LABEL = r"_:[A-Za-z0-9][A-Za-z0-9_-]*+"
 _PLAIN = re.compile(f"{PLAIN_IRI}>")
-_PLACE = re.compile(r"\AParser error [^:]*: ")
+_ERROR_POSITION = re.compile(r"\AParser error [^:]*: ")
 
 
 class Value(NamedTuple):
     """A literal: its text with its language or datatype; a plain text has neither.
 
-    A text whose direction is told has it behind its language, as in N-Triples (``ar--rtl``).
+    A text with a base direction has it after its language, as in N-Triples (``ar--rtl``).
     """
 
     text: str
@@ -42,7 +42,7 @@ class Value(NamedTuple):
 
 @cache
 def oxigraph() -> ModuleType:
-    """The package that reads RDF.
+    """The pyoxigraph package, which parses RDF.
 
     Raises:
         ValueError: it is not installed.
@@ -56,29 +56,29 @@ def oxigraph() -> ModuleType:
     return pyoxigraph
 
 
-def reason(error: SyntaxError) -> str:
-    """Why pyoxigraph refused something, with the column; the line is told elsewhere."""
+def error_reason(error: SyntaxError) -> str:
+    """Why pyoxigraph refused a text, with the column but without the line."""
     column = f" (column {error.offset})" if error.offset else ""
-    return _PLACE.sub("", error.msg) + column
+    return _ERROR_POSITION.sub("", error.msg) + column
 
 
-def parsed(text: str | bytes) -> list[Any]:
+def parse_ntriples(text: str | bytes) -> list[Any]:
     """The statements in some N-Triples.
 
     Raises:
-        SyntaxError: it is not N-Triples.
+        SyntaxError: the text is not N-Triples.
     """
     known = oxigraph()
     return list(known.parse(text, format=known.RdfFormat.N_TRIPLES))
 
 
 def statement(quad: Any) -> tuple[str, str, str | Value]:
-    """Subject, predicate and object of a statement that pyoxigraph read.
+    """Subject, predicate and object of a statement that pyoxigraph parsed.
 
-    IRIs are as they stand; `name` gives the name of one under `BASE`.
+    IRIs are unchanged; `name` gives the name of one under `BASE`.
 
     Raises:
-        ValueError: a term is a statement itself (RDF 1.2), which no name stands for.
+        ValueError: a term is a statement itself (RDF 1.2), which has no name.
     """
     subject, predicate, target, _ = quad
     if type(target) is not oxigraph().Literal:
@@ -86,8 +86,9 @@ def statement(quad: Any) -> tuple[str, str, str | Value]:
     language, datatype = target.language or "", target.datatype.value
     if direction := getattr(target, "direction", None):
         language += f"--{direction}"
-    plain = language or datatype == STRING
-    return _node(subject), predicate.value, Value(target.value, language, "" if plain else datatype)
+    is_plain = language or datatype == STRING
+    value = Value(target.value, language, "" if is_plain else datatype)
+    return _node(subject), predicate.value, value
 
 
 def _node(term: Any) -> str:
@@ -96,21 +97,21 @@ def _node(term: Any) -> str:
         return str(term.value)
     if kind is known.BlankNode:
         return f"_:{term.value}"
-    raise ValueError("a statement about a statement, which is no entity; give it an IRI")
+    raise ValueError("a statement about a statement, which is not an entity; give it an IRI")
 
 
-def line(head: str, relation: str, target: str | Value) -> str:
-    """A statement in N-Triples; characters of a text that need escapes are taken to have them."""
+def statement_line(head: str, relation: str, target: str | Value) -> str:
+    """A statement in N-Triples; a literal's text must already have the escapes it needs."""
     if isinstance(target, str):
-        last = written(target)
+        last = node_term(target)
     else:
         mark = f"@{target.language}" if target.language else ""
         mark += f"^^<{target.datatype}>" if target.datatype else ""
         last = f'"{target.text}"{mark}'
-    return f"{written(head)} <{relation}> {last} ."
+    return f"{node_term(head)} <{relation}> {last} ."
 
 
-def written(node: str) -> str:
+def node_term(node: str) -> str:
     """An IRI or a blank node as a term of N-Triples."""
     return node if node.startswith("_:") else f"<{node}>"
 
@@ -119,8 +120,8 @@ def name(node: str, relation: bool = False) -> str:
     """The name that an IRI or a blank node stands for.
 
     Raises:
-        ValueError: an IRI under `BASE` that `term` does not write, which might be taken for the
-            name of another term.
+        ValueError: an IRI under `BASE` that `term` does not write, which could be confused with
+            the name of another term.
     """
     return _decoded(node, relation) if node.startswith(BASE) else node
 
@@ -128,13 +129,13 @@ def name(node: str, relation: bool = False) -> str:
 @lru_cache(1 << 16)
 def _decoded(iri: str, relation: bool) -> str:
     try:
-        found = unquote_to_bytes(iri.removeprefix(BASE)).decode()
-        known = term(found, relation) == f"<{iri}>"
+        decoded = unquote_to_bytes(iri.removeprefix(BASE)).decode()
+        is_exact = term(decoded, relation) == f"<{iri}>"
     except ValueError:
-        known = False
-    if not known:
+        is_exact = False
+    if not is_exact:
         raise ValueError(f"no name is written as {iri[:80]!r}; use another namespace than {BASE}")
-    return found
+    return decoded
 
 
 @lru_cache(1 << 16)
@@ -142,33 +143,33 @@ def term(name: str, relation: bool = False) -> str:
     """A name as a term of N-Triples.
 
     Args:
-        relation: whether it stands as a predicate, which cannot be a blank node.
+        relation: whether it is a predicate, which cannot be a blank node.
 
     Raises:
-        ValueError: the name is empty or no Unicode text.
+        ValueError: the name is empty or not valid Unicode.
     """
     if not name:
         raise ValueError("an empty name cannot be written as RDF; give it a name")
     if name.startswith("_:"):
-        if not relation and _reads(name, name):
+        if not relation and _is_term_of(name, name):
             return name
     elif ":" in name and not name.startswith(BASE):
         iri = f"<{name}>"
-        if _PLAIN.fullmatch(f"{name}>") or _reads(iri, name):
+        if _PLAIN.fullmatch(f"{name}>") or _is_term_of(iri, name):
             return iri
     try:
         return f"<{BASE}{quote(name, safe='')}>"
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"{name[:80]!r} holds half a surrogate pair, which UTF-8 cannot write; correct it"
+            f"{name[:80]!r} contains half a surrogate pair, which UTF-8 cannot write; correct it"
         ) from error
 
 
-def _reads(node: str, name: str) -> bool:
-    """Whether some text is a term of N-Triples, and the one of that name."""
+def _is_term_of(node: str, name: str) -> bool:
+    """Whether a text is a term of N-Triples that reads as the given name."""
     try:
-        found = parsed(f"{node} <a:a> <a:a> .".encode())
+        quads = parse_ntriples(f"{node} <a:a> <a:a> .".encode())
     except (SyntaxError, UnicodeEncodeError, MemoryError):
-        # MemoryError: longer than pyoxigraph reads.
+        # MemoryError: the text is longer than pyoxigraph reads.
         return False
-    return len(found) == 1 and statement(found[0])[0] == name
+    return len(quads) == 1 and statement(quads[0])[0] == name

@@ -1,10 +1,13 @@
-"""What a reader of a file hands on: rows in blocks, and an account of every line."""
+"""What a reader gives back: rows in blocks, and a report that accounts for every line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+# Rejects that a report lists.
+LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,17 @@ class Reject:
 class Report:
     """What became of every line (or record) of a file.
 
-    ``lines + further == rows + empty + literals + blank + comments + len(rejects)``, and whoever
-    uses the rows divides ``rows`` into those used and `duplicates`. `further` are rows beyond the
-    first of a line that lists several tails. `empty` are rows whose cell for a value is empty;
-    `literals` rows that say a value of an entity instead of a link (RDF only). A header
-    counts as a comment. `first` is the first row, and `first_line` its line.
+    ``lines + further == rows + empty + literals + blank + comments + len(rejects)``. The consumer
+    of the rows divides ``rows`` into used ones and `duplicates`. A header counts as a comment.
+
+    Attributes:
+        further: rows after the first one of a line that lists several tails.
+        empty: rows whose value cell is empty.
+        literals: rows that state a value of an entity instead of a link (RDF only).
+        bom: whether a byte order mark was dropped.
+        sha256: of the file as stored, after reading to its end.
+        cells: unusable cells of rows that are otherwise used.
+        first: the first row; `first_line`: its line.
     """
 
     path: str
@@ -49,18 +58,18 @@ class Report:
 
     @property
     def accounted(self) -> bool:
-        """Whether every line became something."""
-        return self.lines + self.further == self._whole()
+        """Whether every line is counted."""
+        return self.lines + self.further == self._total()
 
-    def _whole(self) -> int:
+    def _total(self) -> int:
         other = self.empty + self.literals + self.blank + self.comments
         return self.rows + other + len(self.rejects)
 
     def reject(self, line: int, reason: str, raw: bytes | str) -> None:
-        """Note a line that is no row."""
-        text = raw[:80]
-        shown = text.decode(errors="replace") if isinstance(text, bytes) else text
-        self.rejects.append(Reject(line, reason, shown))
+        """Record a line that is not a row, with the first 80 bytes or characters of its text."""
+        start = raw[:80]
+        text = start.decode(errors="replace") if isinstance(start, bytes) else start
+        self.rejects.append(Reject(line, reason, text))
 
     def __str__(self) -> str:
         further = f" with {self.further:,} further tails" if self.further else ""
@@ -78,23 +87,24 @@ class Report:
         if self.bom:
             text += "; a byte order mark at its start was dropped"
         rejects = sorted(self.rejects, key=lambda reject: reject.line)
-        text += _some([f"line {r.line}: {r.reason}: {r.text!r}" for r in rejects], "more")
-        text += _some([f"line {c.line}: {c.reason}" for c in self.cells], "more cells")
+        text += _listed([f"line {r.line}: {r.reason}: {r.text!r}" for r in rejects], "more")
+        text += _listed([f"line {c.line}: {c.reason}" for c in self.cells], "more cells")
         return text
 
 
-def _some(faults: Sequence[str], more: str) -> str:
-    """The first five, a line each, and how many more there are."""
-    lines = "".join(f"\n  {fault}" for fault in faults[:5])
-    return lines + (f"\n  and {len(faults) - 5:,} {more}" if len(faults) > 5 else "")
+def _listed(problems: Sequence[str], more: str) -> str:
+    """The first problems, one per line, and the number of the others."""
+    lines = "".join(f"\n  {problem}" for problem in problems[:LISTED])
+    others = len(problems) - LISTED
+    return lines + (f"\n  and {others:,} {more}" if others > 0 else "")
 
 
 class Block(NamedTuple):
-    """Some rows of a file, a sequence for each column, all of the same length.
+    """Some rows of a file: one sequence per column, all of the same length.
 
     Attributes:
-        columns: (head, relation, tail) where the file holds facts.
-        lines: the number of each row's line, from 1.
+        columns: (head, relation, tail) if the file holds facts.
+        lines: the line number of each row, from 1.
     """
 
     columns: tuple[Sequence[str], ...]

@@ -1,4 +1,4 @@
-"""Where the statements of an RDF file go: facts to rows, literals to their tables."""
+"""Statements of an RDF file: facts become rows, literals go to their tables."""
 
 from __future__ import annotations
 
@@ -6,34 +6,37 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from mocme.data.formats.literals import Literals
-from mocme.data.formats.rdf import BASE, Value, line, name
+from mocme.data.formats.rdf import BASE, Value, name, statement_line
 from mocme.data.formats.report import Block, Report
 
 
 @dataclass
 class Selection(Report):
-    """The account of a file of which only the statements of some predicates are kept.
+    """The report on a file of which only the statements of some predicates are kept.
 
     Attributes:
-        left_out: statements of other predicates; with them, every line is accounted for.
+        left_out: statements of other predicates, which complete the count of lines.
     """
 
     left_out: int = 0
 
-    def _whole(self) -> int:
-        return super()._whole() + self.left_out
+    def _total(self) -> int:
+        return super()._total() + self.left_out
 
     def __str__(self) -> str:
         return f"{super().__str__()}\n  {self.left_out:,} statements of other predicates left out"
 
 
 class Statements:
-    """Takes the statements of a file one by one, in their order.
+    """Collects the statements of a file, in their order.
 
     Args:
-        report: a `Selection` where there are `predicates`.
-        literals: where literals go; None counts them only.
-        predicates: whose statements are kept; None for all.
+        report: a `Selection` if there are `predicates`.
+        literals: receives the literals; None only counts them.
+        predicates: the predicates to keep; None for all.
+
+    Raises:
+        ValueError: there are `predicates`, but `report` is not a `Selection`.
     """
 
     def __init__(
@@ -57,16 +60,17 @@ class Statements:
         self.numbers: list[int] = []
 
     def add(self, number: int, head: str, relation: str, target: str | Value) -> None:
-        """Take the statement of a line; its IRIs are as they stand."""
+        """Add the statement of a line, with its IRIs unchanged."""
         report = self.report
         try:
-            # Names of ours are rare, and looking takes less time than a call.
+            # Names under BASE are rare, and testing for them is faster than calling `name`.
             if head.startswith(BASE) or relation.startswith(BASE):
                 head, relation = name(head), name(relation, relation=True)
             if self.predicates is not None and relation not in self.predicates:
                 assert isinstance(report, Selection)
                 report.left_out += 1
             elif isinstance(target, str):
+                # The tail comes first: its conversion may fail, and then nothing is added.
                 self.tails.append(name(target) if target.startswith(BASE) else target)
                 self.heads.append(head)
                 self.relations.append(relation)
@@ -76,10 +80,10 @@ class Statements:
                     self.literals.add(head, relation, target)
                 report.literals += 1
         except ValueError as error:
-            report.reject(number, str(error), line(head, relation, target))
+            report.reject(number, str(error), statement_line(head, relation, target))
 
-    def wanted(self, relations: Sequence[str | None]) -> list[bool]:
-        """Which statements are kept, told by their predicates (None: not known yet); counts others.
+    def select(self, relations: Sequence[str | None]) -> list[bool]:
+        """Which statements to keep, by their predicates (None: unknown); counts the others.
 
         No predicate may be an IRI under `BASE`.
         """
@@ -91,7 +95,7 @@ class Statements:
 
     def block(self) -> Block:
         """The facts since the last block, which are counted in the report now."""
-        found = Block((self.heads, self.relations, self.tails), self.numbers)
+        block = Block((self.heads, self.relations, self.tails), self.numbers)
         self.report.rows += len(self.numbers)
         self._clear()
-        return found
+        return block

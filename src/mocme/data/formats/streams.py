@@ -1,4 +1,4 @@
-"""Bytes of a file or of standard input: decompressed, hashed and cut at line ends as they pass."""
+"""Byte streams of files and standard input: decompressed, hashed and cut at line ends."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from typing import Any
 
 from mocme.data.formats.report import Report
 
-# Bytes that are held at a time; a longer line is held whole.
+# Bytes that are held at a time; a longer line is held completely.
 CHUNK = 1 << 20
 BOM = b"\xef\xbb\xbf"
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 COMPRESSED = (".gz", ".zst")
 
 
-class _Hashed(io.RawIOBase):
+class _HashingReader(io.RawIOBase):
     """A file whose bytes are hashed as they are read."""
 
     def __init__(self, file: io.RawIOBase | BufferedIOBase) -> None:
-        self.file, self.total = file, hashlib.sha256()
+        self.file, self.sha256 = file, hashlib.sha256()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         count = self.file.readinto(buffer) or 0
-        self.total.update(memoryview(buffer)[:count])
+        self.sha256.update(memoryview(buffer)[:count])
         return count
 
 
 @contextmanager
-def opened(path: str | Path, report: Report) -> Iterator[BufferedIOBase]:
-    """The bytes of a file, of what it decompresses to (gzip, Zstandard), or of ``-``.
+def open_stream(path: str | Path, report: Report) -> Iterator[BufferedIOBase]:
+    """The bytes of a file, decompressed if it is gzip or Zstandard, or of standard input (``-``).
 
-    Compression is told from the first bytes, not from the name. At the end, the report has the
-    SHA-256 of the file as it is stored.
+    Compression is detected by the first bytes, not by the name. On exit, the rest of the file is
+    read and the report gets the SHA-256 of the file as stored.
 
     Raises:
-        ValueError: the file is absent, cannot be read, or ends within a compressed part.
+        ValueError: the file is absent, cannot be read, or ends within a compressed frame.
     """
     try:
         source = sys.stdin.buffer if str(path) == "-" else Path(path).open("rb", buffering=0)  # noqa: SIM115
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    hashed = _Hashed(source)  # type: ignore[arg-type]
-    plain = io.BufferedReader(hashed, 1 << 20)
+    hashing = _HashingReader(source)  # type: ignore[arg-type]
+    stored = io.BufferedReader(hashing, 1 << 20)
     try:
-        yield _decompressed(plain)
-        while plain.read(1 << 20):
+        yield _decompressed(stored)
+        while stored.read(1 << 20):
             pass
-        report.sha256 = hashed.total.hexdigest()
+        report.sha256 = hashing.sha256.hexdigest()
     except (EOFError, OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path}: cannot be read to its end ({reason})") from error
@@ -66,19 +66,19 @@ def opened(path: str | Path, report: Report) -> Iterator[BufferedIOBase]:
             source.close()
 
 
-def _decompressed(plain: io.BufferedReader[Any]) -> BufferedIOBase:
-    start = plain.peek(4)[:4]
+def _decompressed(stored: io.BufferedReader[Any]) -> BufferedIOBase:
+    start = stored.peek(4)[:4]
     if start.startswith(GZIP):
-        return gzip.GzipFile(fileobj=plain)
+        return gzip.GzipFile(fileobj=stored)
     if start.startswith(ZSTD):
-        return io.BufferedReader(_Zstandard(plain), 1 << 20)
-    return plain
+        return io.BufferedReader(_ZstandardReader(stored), 1 << 20)
+    return stored
 
 
-class _Zstandard(io.RawIOBase):
-    """The content of Zstandard frames, one after the other."""
+class _ZstandardReader(io.RawIOBase):
+    """The content of consecutive Zstandard frames."""
 
-    def __init__(self, plain: io.BufferedReader[Any]) -> None:
+    def __init__(self, stored: io.BufferedReader[Any]) -> None:
         try:
             import zstandard
         except ImportError as error:
@@ -86,24 +86,25 @@ class _Zstandard(io.RawIOBase):
                 "Zstandard files need zstandard, which is not installed; "
                 "pip install 'mocme[tables]'"
             ) from error
-        self.plain, self.error = plain, zstandard.ZstdError
-        self.make = zstandard.ZstdDecompressor().decompressobj
-        self.frame, self.begun, self.ready = self.make(), False, b""
+        self.stored, self.error = stored, zstandard.ZstdError
+        self.new_frame = zstandard.ZstdDecompressor().decompressobj
+        self.frame, self.started, self.ready = self.new_frame(), False, b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self.ready:
+            # Bytes after the end of a frame belong to the next frame.
             data = self.frame.unused_data if self.frame.eof else b""
-            data = data or self.plain.read(1 << 17)
+            data = data or self.stored.read(1 << 17)
             if self.frame.eof:
-                self.frame, self.begun = self.make(), False
+                self.frame, self.started = self.new_frame(), False
             if not data:
-                if self.begun:
+                if self.started:
                     raise EOFError("it ends within a compressed part")
                 return 0
-            self.begun = True
+            self.started = True
             try:
                 self.ready = self.frame.decompress(data)
             except self.error as error:
@@ -113,29 +114,36 @@ class _Zstandard(io.RawIOBase):
         return count
 
 
-def chunks(file: BufferedIOBase, report: Report, size: int = CHUNK) -> Iterator[bytes]:
-    """The bytes of a file in pieces that end with a line; a byte order mark is dropped, noted."""
-    held: list[bytes] = []
+def line_chunks(file: BufferedIOBase, report: Report, size: int = CHUNK) -> Iterator[bytes]:
+    """The bytes of a file in chunks that end with a line.
+
+    A byte order mark is dropped and recorded in the report.
+
+    Args:
+        size: bytes per read; a chunk is longer if a line is.
+    """
+    pending: list[bytes] = []
     started = False
     while data := file.read(size):
         if not started:
+            # A pipe may give fewer bytes than a byte order mark has.
             while len(data) < len(BOM) and (more := file.read(len(BOM))):
                 data += more
             report.bom, started = data.startswith(BOM), True
             data = data.removeprefix(BOM)
         cut = data.rfind(b"\n") + 1
         if cut:
-            yield b"".join([*held, data[:cut]])
-            held = [data[cut:]] if cut < len(data) else []
+            yield b"".join([*pending, data[:cut]])
+            pending = [data[cut:]] if cut < len(data) else []
         else:
-            held.append(data)
-    if rest := b"".join(held):
-        yield rest
+            pending.append(data)
+    if last := b"".join(pending):
+        yield last
 
 
-def plain_lines(data: bytes) -> bytes:
-    """Lines that end with LF, the last one too; they ended with LF, CRLF or the file."""
-    # Looking for one byte takes a fiftieth of the time that looking for two does.
+def normalize_line_ends(data: bytes) -> bytes:
+    """Whole lines with LF instead of CRLF, and with LF after the last line."""
+    # A search for one byte is 50 times as fast as a search for two.
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
     return data if data.endswith(b"\n") else data + b"\n"

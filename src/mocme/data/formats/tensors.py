@@ -1,12 +1,11 @@
-"""Published feature tensors: one row an entity, in the order of the published ids.
+"""Published feature tensors: one row per entity, in the order of the published ids.
 
-``.pth`` and ``.pt`` (without running what they hold), ``.npy``, ``.h5`` and ``.safetensors``.
-Pickles are not read, because reading one runs whatever its maker put into it.
+``.pth`` and ``.pt`` (without running code in them), ``.npy``, ``.h5`` and ``.safetensors``. Pickles
+are not read, because reading one runs any code that it contains.
 """
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,9 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mocme.core.digest import file_digest
+
 NUMPY = b"\x93NUMPY"
 CONVERT = (
-    "where you trust its maker, load it once as its maker says and write it as numbers only, by "
+    "if you trust its author, load it once as its author says and write it as numbers only, with "
     "numpy.save('features.npy', array) or torch.save(tensor, 'features.pth')"
 )
 
@@ -27,108 +28,111 @@ CONVERT = (
 def read(path: str | Path, key: str | None = None) -> tuple[Float[Tensor, "n F"], dict[str, str]]:
     """Read a table of vectors; row i belongs to the entity with the published id i.
 
-    Whole numbers become float32. `.npy` and newer `.pth` files are memory-mapped, so that changing
-    the values never changes the file.
+    Integers become float32. `.npy` and newer `.pth` files are memory-mapped copy-on-write, so
+    changing the values never changes the file.
 
     Args:
-        key: which tensor of a file that holds several; names within names are joined by ``.``
+        key: the tensor to read from a file that holds several; nested names are joined by ``.``
             (in ``.h5`` by ``/``).
 
     Returns:
-        The values, and where they come from.
+        The values and their provenance.
 
     Raises:
-        ValueError: the file is absent, damaged, holds code or several tensors, or no table of
-            real numbers; with the remedy.
+        ValueError: the file is absent or damaged, contains code or several tensors, or is not a
+            table of real numbers.
     """
     path = Path(path)
     reader = READERS.get(path.suffix.lower())
     if path.suffix.lower() in (".pkl", ".pickle"):
-        raise ValueError(f"{path}: pickles are not read, for they can hold code; {CONVERT}")
+        raise ValueError(f"{path}: pickles are not read, because they can contain code; {CONVERT}")
     if reader is None:
         raise ValueError(f"{path}: its ending is none of {', '.join(READERS)}; {CONVERT}")
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; download it, or correct the path")
+        raise ValueError(f"{path}: there is no such file; download it or correct the path")
     chosen, values = reader(path, key)
-    provenance = {"source": str(path), "sha256": _digest(path), "matched by": "row number"}
+    provenance = {"source": str(path), "sha256": file_digest(path), "matched by": "row number"}
     if chosen is not None:
         provenance["key"] = chosen
     return _table(path, values), provenance
 
 
-Read = tuple[str | None, Tensor]
+# A tensor and its key, None if the file holds one tensor without a name.
+KeyedTensor = tuple[str | None, Tensor]
 
 
-def _torch(path: Path, key: str | None) -> Read:
+def _torch(path: Path, key: str | None) -> KeyedTensor:
     mapped = zipfile.is_zipfile(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    # What torch raises for code is a class of pickle, which is not imported in this package.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    # For code, torch raises a class of the pickle module, which this package does not import.
     except Exception as error:
         reason = str(error).strip().splitlines()
         if "weights_only" in str(error) or "Weights only" in str(error):
-            raise ValueError(f"{path}: holds more than tensors, perhaps code; {CONVERT}") from error
+            raise ValueError(
+                f"{path}: contains more than tensors, perhaps code; {CONVERT}"
+            ) from error
         raise ValueError(
             f"{path}: cannot be read ({reason[0] if reason else type(error).__name__}); download "
             f"it again"
         ) from error
-    if isinstance(found, Tensor):
+    if isinstance(content, Tensor):
         _refuse_key(path, key)
-        return None, found
-    if not isinstance(found, Mapping):
+        return None, content
+    if not isinstance(content, Mapping):
         raise ValueError(
-            f"{path}: holds a {type(found).__name__}, not a tensor; write it by "
+            f"{path}: holds a {type(content).__name__}, not a tensor; write it with "
             f"torch.save(torch.stack(list(...)), 'features.pth')"
         )
-    return _chosen(path, _tensors(found), key)
+    return _choose(path, _flatten(content), key)
 
 
-def _tensors(found: Mapping[Any, Any], before: str = "") -> dict[str, Tensor]:
-    """All tensors of tables within tables, by their joined names."""
+def _flatten(tables: Mapping[Any, Any], prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of nested tables, by their joined names."""
     tensors: dict[str, Tensor] = {}
-    for name, value in found.items():
+    for name, value in tables.items():
         if isinstance(value, Tensor):
-            tensors[f"{before}{name}"] = value
+            tensors[f"{prefix}{name}"] = value
         elif isinstance(value, Mapping):
-            tensors |= _tensors(value, f"{before}{name}.")
+            tensors |= _flatten(value, f"{prefix}{name}.")
     return tensors
 
 
-def _npy(path: Path, key: str | None) -> Read:
+def _npy(path: Path, key: str | None) -> KeyedTensor:
     _refuse_key(path, key)
     with path.open("rb") as file:
         start = file.read(len(NUMPY))
     if start != NUMPY:
-        raise ValueError(f"{path}: is no .npy file, perhaps one that holds code; {CONVERT}")
+        raise ValueError(f"{path}: is not an .npy file, perhaps a pickle with code; {CONVERT}")
     try:
-        # Copy on write: torch warns of memory that it may not write to.
+        # Copy-on-write, because torch warns about read-only memory.
         array = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         if "Python objects" in str(error):
-            raise ValueError(f"{path}: holds objects, perhaps code; {CONVERT}") from error
+            raise ValueError(f"{path}: contains objects, perhaps code; {CONVERT}") from error
         raise ValueError(f"{path}: cannot be read as .npy ({error}); download it again") from error
     return None, _from_numpy(path, array)
 
 
-def _h5(path: Path, key: str | None) -> Read:
+def _h5(path: Path, key: str | None) -> KeyedTensor:
     try:
         import h5py
     except ImportError as error:
         raise ValueError(f"{path}: to read HDF5 files, pip install 'mocme[tensors]'") from error
-    found: dict[str, Any] = {}
+    datasets: dict[str, Any] = {}
 
-    def note(name: str, item: object) -> None:
+    def collect(name: str, item: object) -> None:
         if isinstance(item, h5py.Dataset):
-            found[name] = item
+            datasets[name] = item
 
     try:
         with h5py.File(path, "r") as file:
-            # Goes through what the file itself holds, not through links to other files.
-            file.visititems(note)
-            name = _name(path, list(found), key)
-            data = found[name]
+            # Visits the items of this file, without following links to other files.
+            file.visititems(collect)
+            name = _choose_name(path, list(datasets), key)
+            data = datasets[name]
             if data.external or data.is_virtual:
-                raise ValueError(f"{path}: {name} lies in other files; write it into one file")
+                raise ValueError(f"{path}: {name} is stored in other files; write it into one file")
             if data.dtype.kind not in "fiub":
                 raise ValueError(f"{path}: {name} holds {data.dtype}, not numbers")
             array = np.asarray(data[()])
@@ -137,14 +141,14 @@ def _h5(path: Path, key: str | None) -> Read:
     return name, _from_numpy(path, array)
 
 
-def _safetensors(path: Path, key: str | None) -> Read:
+def _safetensors(path: Path, key: str | None) -> KeyedTensor:
     from mocme.data.modality import read_safetensors
 
     tensors, _ = read_safetensors(path)
-    return _chosen(path, tensors, key)
+    return _choose(path, tensors, key)
 
 
-READERS: Mapping[str, Callable[[Path, str | None], Read]] = {
+READERS: Mapping[str, Callable[[Path, str | None], KeyedTensor]] = {
     ".pth": _torch,
     ".pt": _torch,
     ".npy": _npy,
@@ -154,20 +158,24 @@ READERS: Mapping[str, Callable[[Path, str | None], Read]] = {
 }
 
 
-def _chosen(path: Path, tensors: Mapping[str, Tensor], key: str | None) -> Read:
-    name = _name(path, list(tensors), key)
+def _choose(path: Path, tensors: Mapping[str, Tensor], key: str | None) -> KeyedTensor:
+    name = _choose_name(path, list(tensors), key)
     return name, tensors[name]
 
 
-def _name(path: Path, names: list[str], key: str | None) -> str:
-    """The tensor that is asked for, or the only one."""
+def _choose_name(path: Path, names: list[str], key: str | None) -> str:
+    """The name of the requested tensor, or of the only one.
+
+    Raises:
+        ValueError: there is no such tensor, none at all, or several and no `key`.
+    """
     listed = ", ".join(names[:12]) + (f" and {len(names) - 12:,} more" if len(names) > 12 else "")
     if key is not None and key not in names:
         raise ValueError(f"{path}: holds no {key!r}; key is one of: {listed or 'nothing'}")
     if key is None and len(names) != 1:
         if not names:
             raise ValueError(f"{path}: holds no tensor; check that it is the right file")
-        raise ValueError(f"{path}: holds {len(names):,} tensors; say which by key: {listed}")
+        raise ValueError(f"{path}: holds {len(names):,} tensors; choose one with key: {listed}")
     return names[0] if key is None else key
 
 
@@ -185,22 +193,17 @@ def _from_numpy(path: Path, array: np.ndarray) -> Tensor:
 
 
 def _table(path: Path, values: Tensor) -> Float[Tensor, "n F"]:
-    """The values as rows of floating point.
+    """The values as rows of floating point numbers.
 
     Raises:
-        ValueError: they are no table of real numbers.
+        ValueError: they are not a table of real numbers.
     """
     if values.layout != torch.strided or values.is_quantized or values.is_complex():
         raise ValueError(f"{path}: holds {values.layout} {values.dtype}; make it dense and real")
     if values.ndim != 2 or not values.numel():
-        more = "; with several vectors an entity, average them" if values.ndim == 3 else ""
+        more = "; average several vectors per entity" if values.ndim == 3 else ""
         raise ValueError(
-            f"{path}: has shape {tuple(values.shape)}; needed is (n, F), one row an entity{more}"
+            f"{path}: has shape {tuple(values.shape)}; needed is (n, F), one row per entity{more}"
         )
     values = values.detach()
     return values if values.is_floating_point() else values.float()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,8 @@
 """Tab-separated text, byte for byte: no quoting, no escapes, no header, no type guessing.
 
-A line ends with LF or CRLF. Every line is accounted for: a row, a blank line, a comment, or a
-reject with its number and reason. A comment is a line that starts with ``#`` and does not have the
-number of columns of a row (so that a name may start with ``#``).
+A line ends with LF or CRLF. Every line is counted: as a row, a blank line, a comment, or a reject
+with its number and reason. A comment is a line that starts with ``#`` and does not have the number
+of columns of a row (so a name may start with ``#``).
 """
 
 from __future__ import annotations
@@ -16,50 +16,39 @@ from pathlib import Path
 
 import numpy as np
 
-from mocme.data.formats.coded import ARROW, cut
+from mocme.data.formats.coded import split_columns
 from mocme.data.formats.report import Block, Report
-from mocme.data.formats.streams import CHUNK, chunks, opened, plain_lines
+from mocme.data.formats.streams import CHUNK, line_chunks, normalize_line_ends, open_stream
 
 TAB, LINE_FEED = 9, 10
-# Bytes of facts that are read at a time: the more, the oftener a name repeats among them.
-LARGE = 1 << 24 if ARROW else CHUNK
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of a file as tuples of names, their line numbers, and the account of the file."""
+    """Rows of a file as tuples of names, their line numbers, and the report on the file."""
 
     rows: list[tuple[str, ...]]
     lines: list[int]
     report: Report
 
 
-def facts(path: str | Path, report: Report) -> Iterator[Block]:
-    """Facts of a file, block by block; a row is head, relation, tail.
-
-    Raises:
-        ValueError: the file is absent or cannot be read, named with the remedy.
-    """
-    with opened(path, report) as file:
-        yield from blocks(file, 3, report, LARGE)
-
-
 def read(path: str | Path, columns: int | None) -> Table:
     """Read a whole file of `columns` non-empty columns.
 
-    With `columns` None the first row decides (a line of one column that starts with ``#`` is no
-    row), and every later row must agree; then columns after the first may be empty.
+    If `columns` is None, the first row determines the number (a line of one column that starts
+    with ``#`` is not a row), and later rows with another number are rejects; columns after the
+    first may then be empty.
 
     Raises:
-        ValueError: the file is absent or cannot be read, named with the remedy.
+        ValueError: the file is absent or cannot be read.
     """
     report = Report(str(path))
-    with opened(path, report) as file:
+    with open_stream(path, report) as file:
         return _table(blocks(file, columns, report), report)
 
 
 def parse(data: bytes, columns: int | None, path: str) -> Table:
-    """Read the bytes of a file as `read` does; `path` is for its report only."""
+    """Read the bytes of a file as `read` does; `path` is only for the report."""
     report = Report(path, sha256=hashlib.sha256(data).hexdigest())
     return _table(blocks(io.BytesIO(data), columns, report), report)
 
@@ -67,19 +56,25 @@ def parse(data: bytes, columns: int | None, path: str) -> Table:
 def blocks(
     file: BufferedIOBase, columns: int | None, report: Report, size: int = CHUNK
 ) -> Iterator[Block]:
-    """Rows of an open file, block by block; see `read` for `columns`, `coded.cut` for `size`."""
-    strict = columns is not None
-    for data in chunks(file, report, size):
-        data = plain_lines(data)
+    """Rows of an open file, block by block.
+
+    Args:
+        columns: as for `read`.
+        size: bytes per block. Names repeat more often within a larger block, which
+            `coded.split_columns` makes use of.
+    """
+    all_filled = columns is not None
+    for data in line_chunks(file, report, size):
+        data = normalize_line_ends(data)
         first = report.lines + 1
         if columns is None:
             columns = _width(data)
-        block = None if columns is None else _all_rows(data, columns, strict, first)
+        block = None if columns is None else _all_rows(data, columns, all_filled, first)
         if block is not None:
             report.lines += len(block.lines)
         else:
-            # Before the first row tells how many columns there are, no line is a row.
-            block = _line_by_line(data, columns or 0, strict, first, report)
+            # Without a row so far, the number of columns is unknown and no line is a row.
+            block = _line_by_line(data, columns or 0, all_filled, first, report)
         report.rows += len(block.lines)
         if block.lines:
             yield block
@@ -89,8 +84,8 @@ def read_names(path: str | Path) -> Table:
     """Read a list of names, in which the number of a line is an id: every line must be a name.
 
     Raises:
-        ValueError: a line is blank, a comment, a reject or a repetition, which would shift or blur
-            the ids, with its number.
+        ValueError: a line is blank, a comment, a reject or a repetition, which would shift the ids
+            or make them ambiguous.
     """
     table = read(path, 1)
     if table.report.rejects:
@@ -98,31 +93,31 @@ def read_names(path: str | Path) -> Table:
             f"a list of names has one name in every line; correct these\n{table.report}"
         )
     first: dict[str, int] = {}
-    for place, ((name,), line) in enumerate(zip(table.rows, table.lines, strict=True), 1):
-        if line != place:
+    for expected, ((name,), line) in enumerate(zip(table.rows, table.lines, strict=True), 1):
+        if line != expected:
             raise ValueError(
-                f"{path}: line {place}: blank or a comment, but the number of a line is an id "
+                f"{path}: line {expected}: blank or a comment, but the number of a line is an id "
                 f"here; remove the line"
             )
         if name in first:
             raise ValueError(
-                f"{path}: line {line}: {name!r} stands already in line {first[name]}; keep one"
+                f"{path}: line {line}: {name!r} is already in line {first[name]}; keep one"
             )
         first[name] = line
     return table
 
 
-def _table(found: Iterator[Block], report: Report) -> Table:
+def _table(row_blocks: Iterator[Block], report: Report) -> Table:
     rows: list[tuple[str, ...]] = []
     lines: list[int] = []
-    for block in found:
+    for block in row_blocks:
         rows.extend(zip(*block.columns, strict=True))
         lines.extend(block.lines)
     return Table(rows, lines, report)
 
 
 def _width(data: bytes) -> int | None:
-    """How many columns the first row has; None where there is no row."""
+    """The number of columns of the first row, or None if there is no row."""
     for raw in data.split(b"\n"):
         width = raw.count(b"\t") + 1
         if not raw or (width == 1 and raw.startswith(b"#")):
@@ -135,27 +130,29 @@ def _width(data: bytes) -> int | None:
     return None
 
 
-def _all_rows(data: bytes, columns: int, strict: bool, first: int) -> Block | None:
-    """Every line as a row, without looking at one by one; None where not every line is one."""
+def _all_rows(data: bytes, columns: int, all_filled: bool, first: int) -> Block | None:
+    """Every line as a row, by operations on the whole text; None if some line is not a row."""
+    # With tabs for line feeds, cell i ends at ends[i]. The lines are rows if exactly every
+    # `columns`-th of these ends was a line feed.
     cells = data.replace(b"\n", b"\t")
     ends = np.flatnonzero(np.frombuffer(cells, np.uint8) == TAB)
     if len(ends) % columns:
         return None
-    is_end = np.frombuffer(data, np.uint8)[ends].reshape(-1, columns) == LINE_FEED
-    if not is_end[:, -1].all() or is_end[:, :-1].any():
+    is_line_end = np.frombuffer(data, np.uint8)[ends].reshape(-1, columns) == LINE_FEED
+    if not is_line_end[:, -1].all() or is_line_end[:, :-1].any():
         return None
     filled = (np.diff(ends, prepend=-1) > 1).reshape(-1, columns)
-    if not (filled.all() if strict else filled[:, 0].all()):
+    if not (filled.all() if all_filled else filled[:, 0].all()):
         return None
     try:
-        rows = cut(cells, ends, columns)
+        rows = split_columns(cells, ends, columns)
     except UnicodeDecodeError:
         return None
-    return Block(rows, range(first, first + len(is_end)))
+    return Block(rows, range(first, first + len(is_line_end)))
 
 
-def _line_by_line(data: bytes, columns: int, strict: bool, first: int, report: Report) -> Block:
-    """The rows among some lines; every other line goes into the report."""
+def _line_by_line(data: bytes, columns: int, all_filled: bool, first: int, report: Report) -> Block:
+    """The rows among some lines; every other line is counted in the report."""
     rows: list[list[str]] = []
     numbers: list[int] = []
     lines = data.split(b"\n")
@@ -176,7 +173,7 @@ def _line_by_line(data: bytes, columns: int, strict: bool, first: int, report: R
         if len(row) != columns:
             reason = f"{len(row)} columns where {columns} are expected"
             report.reject(number, reason, raw)
-        elif not row[0] or (strict and not all(row)):
+        elif not row[0] or (all_filled and not all(row)):
             report.reject(number, "an empty name", raw)
         else:
             rows.append(row)

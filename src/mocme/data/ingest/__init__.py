@@ -1,1 +1,1 @@
-"""Import of raw tables and dumps by a recipe; export to other formats."""
+"""Reading of folders and files, import of tables and dumps by a recipe, export to other formats."""

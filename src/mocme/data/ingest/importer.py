@@ -1,6 +1,6 @@
-"""Import: what a recipe names becomes a folder that `mocme.data.ingest.reader` reads.
+"""Import by a recipe: its tables and dumps become a folder that `mocme.load` reads.
 
-Everything is read once, in pieces; what is held is the indexed graph.
+Every file is read once, in pieces. Memory holds the indexed facts.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ import torch
 from torch import Tensor
 
 from mocme.data.formats import tables, writers
+from mocme.data.formats.kinds import tsv
 from mocme.data.formats.literals import Literals
-from mocme.data.formats.report import Reject, Report
+from mocme.data.formats.report import Block, Reject, Report
 from mocme.data.graph import SPLITS
 from mocme.data.ingest.indexer import FactIndexer
+from mocme.data.ingest.reader import LISTS
 from mocme.data.ingest.recipe import Column, FileColumn, NumberColumns, Recipe
 
-# Facts of which the recipe does not say to which split they belong.
+# The split under which facts are indexed whose split the recipe does not determine.
 POOL = "pool"
+Advance = Callable[[Report], None]
 
 
 @dataclass
@@ -33,12 +36,13 @@ class ImportReport:
     """What became of everything that a recipe names.
 
     Attributes:
-        folder: where the graph lies.
-        facts: distinct facts by split; `repeated`: those that were there before.
+        folder: of the graph.
+        facts: distinct facts by split; `repeated`: repetitions that were dropped.
+        values: rows of texts, numbers and files, by modality.
         missing: empty cells of texts, numbers and files, by modality.
-        unknown: rows of texts, numbers and files about entities without a fact that were left
-            out (``entities = "facts"``), by modality.
-        reports: the account of each file.
+        unknown: rows of texts, numbers and files that were left out because their entity has no
+            fact (``entities = "facts"``), by modality.
+        reports: on each file.
     """
 
     folder: str
@@ -73,149 +77,179 @@ class ImportReport:
 
 
 def bring_in(
-    recipe: str | Path | Recipe, out: str | Path, advance: Callable[[Report], None] | None = None
+    recipe: str | Path | Recipe, out: str | Path, advance: Advance | None = None
 ) -> ImportReport:
     """Read everything that a recipe (or its file) names and write a folder of TSV files.
 
-    The folder appears when it is whole: ``train.tsv`` and the other splits, ``entities.txt``,
-    ``relations.txt``, a file a modality, ``graph.toml``, and ``import.json`` with the account of
-    every input. A text's tabs and line breaks become spaces; a *name* with one is refused.
+    The folder appears when it is complete: ``train.tsv`` and the other splits, ``entities.txt``,
+    ``relations.txt``, one file per modality, ``graph.toml``, and ``import.json`` with the report
+    on every input. Tabs and line breaks of a text become spaces; a *name* with one is refused.
 
     Args:
-        advance: called after each piece with the account of the file that is being read.
+        advance: called after each block with the report on the file that is being read.
 
     Raises:
-        ConfigError, ValueError: naming the file, the line where there is one, and the remedy.
+        ConfigError, ValueError: naming the file, the line if there is one, and the remedy.
     """
-    read = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target}: is there already; remove it or give another folder")
+        raise ValueError(f"{target}: already exists; remove it or give another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    brought = ImportReport(str(target))
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    report = ImportReport(str(target))
     try:
-        _fill(read, fresh, brought, advance or (lambda report: None))
+        _Import(recipe, temporary, report, advance or (lambda report: None)).run()
         if target.exists():
             target.rmdir()
-        os.replace(fresh, target)
+        os.replace(temporary, target)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return brought
+        shutil.rmtree(temporary, ignore_errors=True)
+    return report
 
 
-def _fill(
-    recipe: Recipe, folder: Path, brought: ImportReport, advance: Callable[[Report], None]
-) -> None:
-    collector = FactIndexer()
-    declared: dict[str, Any] = {"modalities": {}, "files": {}, "encode": recipe.encode}
-    with Literals(folder) as literals:
-        for part in recipe.facts:
-            report = part.report(recipe.folder)
-            brought.reports.append(report)
+class _Import:
+    """One import into a folder.
+
+    Attributes:
+        indexer: the facts so far; entities that only have values are added to its names.
+        declared: the tables of graph.toml.
+    """
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, report: ImportReport, advance: Advance
+    ) -> None:
+        self.recipe, self.folder, self.report, self.advance = recipe, folder, report, advance
+        self.indexer = FactIndexer()
+        self.declared: dict[str, Any] = {"modalities": {}, "files": {}, "encode": recipe.encode}
+
+    def run(self) -> None:
+        """Read all inputs and write all files."""
+        with Literals(self.folder) as literals:
+            self._read_facts(literals)
+            self._write_literals(literals)
+        for name in dict.fromkeys(part.name for part in self.recipe.columns):
+            self._write_modality(name)
+        self._write_splits()
+        for file_name, names in zip(LISTS, self.indexer.names, strict=True):
+            writers.write_names(self.folder / file_name, names)
+        self._write_graph_toml()
+        text = json.dumps(self.report.as_dict(), indent=1, ensure_ascii=False)
+        (self.folder / "import.json").write_text(text + "\n", encoding="utf-8")
+
+    def _read_facts(self, literals: Literals) -> None:
+        for part in self.recipe.facts:
+            report = part.report(self.recipe.folder)
+            self.report.reports.append(report)
             for block in part.blocks(report, literals):
-                collector.add(part.split or POOL, block, report)
-                advance(report)
-        _write_literals(literals, folder, declared, brought)
-    for name in dict.fromkeys(part.name for part in recipe.columns):
-        parts = [part for part in recipe.columns if part.name == name]
-        with writers.written(folder / f"{name}.tsv") as file:
-            for column in parts:
-                _write_column(column, recipe, collector, file, brought, advance)
+                self.indexer.add(part.split or POOL, block, report)
+                self.advance(report)
+
+    def _write_literals(self, literals: Literals) -> None:
+        values, modalities = self.report.values, self.declared["modalities"]
+        if literals.numbers:
+            values["numbers"] = literals.write_numbers(self.folder / "numbers.tsv")
+            modalities["numbers"] = {"kind": "numbers", "path": "numbers.tsv"}
+        if literals.texts:
+            values["texts"] = literals.write_texts(self.folder / "texts.tsv")
+            modalities["texts"] = {"kind": "words", "paths": ["texts.tsv"], "columns": [3]}
+
+    def _write_modality(self, name: str) -> None:
+        parts = [part for part in self.recipe.columns if part.name == name]
+        for counts in (self.report.values, self.report.missing, self.report.unknown):
+            counts.setdefault(name, 0)
+        with writers.written(self.folder / f"{name}.tsv") as file:
+            for part in parts:
+                self._write_column(part, file)
         section = "files" if isinstance(parts[0], FileColumn) else "modalities"
-        if name not in recipe.encode:
-            declared[section][name] = parts[0].declared()
-    splits: dict[str, list[Tensor]] = {}
-    for split in collector.facts:
-        facts, brought.repeated[split] = collector.split(split)
-        divided = recipe.split.divide(facts) if split == POOL else {split: facts}
-        for key, chosen in divided.items():
-            splits.setdefault(key, []).append(chosen)
-    entities, relations = (list(names) for names in collector.names)
-    brought.entities, brought.relations = len(entities), len(relations)
-    for split in SPLITS:
-        if not any(map(len, splits.get(split, []))):
-            continue
-        facts = torch.cat(splits[split])
-        brought.facts[split] = len(facts)
-        writers.write_tsv(folder / f"{split}.tsv", writers.named(facts, entities, relations))
-    if "train" not in brought.facts:
-        raise ValueError(f"{recipe.path}: leaves no fact to train on; check [[facts]] and [split]")
-    for file_name, names in (("entities.txt", entities), ("relations.txt", relations)):
-        with writers.written(folder / file_name) as file:
-            file.write("".join(f"{name}\n" for name in names).encode())
-    about = {"name": recipe.name, **({"licence": recipe.licence} if recipe.licence else {})}
-    full = {**about, **{key: table for key, table in declared.items() if table}}
-    (folder / "graph.toml").write_text(tomli_w.dumps(full), encoding="utf-8")
-    text = json.dumps(brought.as_dict(), indent=1, ensure_ascii=False)
-    (folder / "import.json").write_text(text + "\n", encoding="utf-8")
+        if name not in self.recipe.encode:
+            self.declared[section][name] = parts[0].declared()
 
+    def _write_column(self, part: Column, file: IO[bytes]) -> None:
+        path = self.recipe.folder / part.path
+        report = Report(str(path))
+        self.report.reports.append(report)
+        columns = [part.entity, *part.columns]
+        for block in tables.cells(path, report, columns, part.delimiter):
+            rows = self._rows(part, block, report)
+            text = "".join(["\t".join(row) + "\n" for row in rows])
+            tabs = 2 * len(rows) if isinstance(part, NumberColumns) else len(rows)
+            if (text.count("\t"), text.count("\n")) != (tabs, len(rows)):
+                name = next(cell for row in rows for cell in row if set("\t\n") & set(cell))
+                problem = "a tab or a line feed, which a table of values cannot"
+                raise writers.refusal(path, name, problem)
+            file.write(text.encode())
+            self.report.values[part.name] += len(rows)
+            self.advance(report)
 
-def _write_literals(
-    literals: Literals, folder: Path, declared: dict[str, Any], brought: ImportReport
-) -> None:
-    if literals.numbers:
-        brought.values["numbers"] = literals.write_numbers(folder / "numbers.tsv")
-        declared["modalities"]["numbers"] = {"kind": "numbers", "path": "numbers.tsv"}
-    if literals.texts:
-        brought.values["texts"] = literals.write_texts(folder / "texts.tsv")
-        table = {"kind": "words", "paths": ["texts.tsv"], "columns": [3]}
-        declared["modalities"]["texts"] = table
-
-
-def _write_column(
-    part: Column,
-    recipe: Recipe,
-    collector: FactIndexer,
-    file: IO[bytes],
-    brought: ImportReport,
-    advance: Callable[[Report], None],
-) -> None:
-    path = recipe.folder / part.path
-    report = Report(str(path))
-    brought.reports.append(report)
-    ids, name = collector.names[0], part.name
-    for count in (brought.values, brought.missing, brought.unknown):
-        count.setdefault(name, 0)
-    for block in tables.cells(path, report, [part.entity, *part.columns], part.delimiter):
+    def _rows(self, part: Column, block: Block, report: Report) -> list[tuple[str, ...]]:
+        """The rows to write for a block; unusable rows and cells go into the report."""
+        ids, folder = self.indexer.names[0], Path(report.path).parent
         rows: list[tuple[str, ...]] = []
-        for cells, line in zip(zip(*block.columns, strict=True), block.lines, strict=True):
-            entity, problem = cells[0], ""
-            if not entity:
-                problem = "an empty name"
-            elif recipe.only_facts and entity not in ids:
-                brought.unknown[name] += 1
+        for (entity, *cells), line in zip(
+            zip(*block.columns, strict=True), block.lines, strict=True
+        ):
+            if self.recipe.only_facts and entity and entity not in ids:
+                self.report.unknown[part.name] += 1
                 continue
-            made = []
-            for column, cell in zip(part.columns, cells[1:], strict=True):
-                if not cell or problem:
-                    continue
-                try:
-                    made.append(part.row(entity, cell, column, path.parent))
-                except ValueError as error:
-                    wrong = f"{column} is {cell[:40]!r}: {error}"
-                    if len(part.columns) == 1:
-                        problem = wrong
-                        continue
-                    # The row's other cells count.
-                    report.cells.append(Reject(line, wrong, ", ".join(cells)[:80]))
-            if problem:
+            text = ", ".join((entity, *cells))
+            if entity:
+                values, problems = _values(part, entity, cells, folder)
+            else:
+                values, problems = [], ["an empty name"]
+            if problems and (not entity or len(part.columns) == 1):
                 report.rows -= 1
-                report.reject(line, problem, ", ".join(cells))
+                report.reject(line, problems[0], text)
                 continue
-            brought.missing[name] += sum(not cell for cell in cells[1:])
-            # A name that is looked up becomes an entity of the graph.
-            if made:
+            # A row with several columns keeps its other cells.
+            report.cells += [Reject(line, reason, text[:80]) for reason in problems]
+            self.report.missing[part.name] += sum(not cell for cell in cells)
+            if values:
+                # Looking up a new name makes it an entity of the graph.
                 ids[entity]
-            rows += made
-        text = "".join(["\t".join(row) + "\n" for row in rows])
-        width = 2 * len(rows) if isinstance(part, NumberColumns) else len(rows)
-        if (text.count("\t"), text.count("\n")) != (width, len(rows)):
-            odd = next(row[0] for row in rows if set("\t\n") & set(row[0]))
-            problem = "a tab or a line feed, which a table of values cannot"
-            raise writers.refusal(path, odd, problem)
-        file.write(text.encode())
-        brought.values[name] += len(rows)
-        advance(report)
+            rows += values
+        return rows
+
+    def _write_splits(self) -> None:
+        entities, relations = (list(names) for names in self.indexer.names)
+        self.report.entities, self.report.relations = len(entities), len(relations)
+        parts: dict[str, list[Tensor]] = {}
+        for split in self.indexer.facts:
+            facts, self.report.repeated[split] = self.indexer.split(split)
+            divided = self.recipe.split.divide(facts) if split == POOL else {split: facts}
+            for name, part in divided.items():
+                parts.setdefault(name, []).append(part)
+        for split in SPLITS:
+            if not any(map(len, parts.get(split, []))):
+                continue
+            facts = torch.cat(parts[split])
+            self.report.facts[split] = len(facts)
+            tsv.write(self.folder / f"{split}.tsv", writers.named(facts, entities, relations))
+        if "train" not in self.report.facts:
+            raise ValueError(
+                f"{self.recipe.path}: leaves no fact to train on; check [[facts]] and [split]"
+            )
+
+    def _write_graph_toml(self) -> None:
+        recipe = self.recipe
+        about = {"name": recipe.name, **({"licence": recipe.licence} if recipe.licence else {})}
+        content = {**about, **{key: table for key, table in self.declared.items() if table}}
+        (self.folder / "graph.toml").write_text(tomli_w.dumps(content), encoding="utf-8")
+
+
+def _values(
+    part: Column, entity: str, cells: list[str], folder: Path
+) -> tuple[list[tuple[str, ...]], list[str]]:
+    """The rows for the cells of one entity, and what is wrong with the other cells."""
+    rows: list[tuple[str, ...]] = []
+    problems: list[str] = []
+    for column, cell in zip(part.columns, cells, strict=True):
+        if not cell:
+            continue
+        try:
+            rows.append(part.row(entity, cell, column, folder))
+        except ValueError as error:
+            problems.append(f"{column} is {cell[:40]!r}: {error}")
+    return rows, problems

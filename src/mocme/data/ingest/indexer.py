@@ -1,4 +1,4 @@
-"""Names to ids and facts to integers, block by block: what is held is the graph, not its text."""
+"""Names to ids, block by block: memory holds the indexed facts, not the text of the files."""
 
 from __future__ import annotations
 
@@ -11,29 +11,34 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mocme.data.formats.coded import CodedColumn, together
+from mocme.data.formats.coded import CodedColumn, unify_dictionaries
 from mocme.data.formats.report import Block, Report
 from mocme.data.graph import Vocabulary
 
 
 class FactIndexer:
-    """Collects facts of several splits from blocks of names.
+    """Indexes the facts of several splits from blocks of names.
 
-    Ids are given in the order in which names come (the head of a fact before its tail), unless a
-    list of names is given, which then fixes them.
+    Ids follow the order of first occurrence (the head of a fact before its tail), unless a list of
+    names determines them.
 
     Args:
-        entities, relations: all names there may be, in the order of their ids.
-        listed: what lists them, for the error about a name that they lack.
+        entities, relations: all allowed names, in the order of their ids.
+        lists: the files of these names, for the error about a name that is not listed.
+
+    Attributes:
+        names: ids by name, for entities and for relations.
+        facts: arrays of shape (n, 3) by split, one per block.
+        reports: by file.
     """
 
     def __init__(
         self,
         entities: Iterable[str] | None = None,
         relations: Iterable[str] | None = None,
-        listed: Sequence[str] = ("entities.txt", "relations.txt"),
+        lists: Sequence[str] = ("entities.txt", "relations.txt"),
     ) -> None:
-        self.listed = listed
+        self.lists = lists
         self.names = [_ids(names) for names in (entities, relations)]
         self.facts: dict[str, list[np.ndarray]] = {}
         self.reports: dict[str, Report] = {}
@@ -42,85 +47,94 @@ class FactIndexer:
         """Add the facts of a block, in the order of its lines.
 
         Raises:
-            ValueError: a fact names something that is not listed, with its line.
+            ValueError: a fact has a name that is not listed.
         """
         self.reports[report.path] = report
         heads, relations, tails = block.columns
-        found = np.empty((len(heads), 3), np.int64)
-        found[:, 0::2] = self._find(0, (heads, tails), block, report)
-        found[:, 1:2] = self._find(1, (relations,), block, report)
-        self.facts.setdefault(split, []).append(found)
+        facts = np.empty((len(heads), 3), np.int64)
+        facts[:, 0::2] = self._ids_of(0, (heads, tails), block, report)
+        facts[:, 1:2] = self._ids_of(1, (relations,), block, report)
+        self.facts.setdefault(split, []).append(facts)
 
-    def _find(
+    def _ids_of(
         self, which: int, columns: Sequence[Sequence[str]], block: Block, report: Report
     ) -> Int[np.ndarray, "n columns"]:
-        """The ids of names, which are looked up row by row."""
-        ids, each = self.names[which], len(columns)
+        """The ids of names, which are looked up row by row.
+
+        Args:
+            which: 0 for entities, 1 for relations.
+        """
+        ids, width = self.names[which], len(columns)
         coded = [column for column in columns if isinstance(column, CodedColumn)]
-        if len(coded) == each:
-            names, places = together(coded)
+        if len(coded) == width:
+            names, codes = unify_dictionaries(coded)
         else:
-            names = [""] * (each * len(columns[0]))
-            for place, column in enumerate(columns):
-                names[place::each] = column
-            places = np.arange(len(names)).reshape(-1, each)
+            names = [""] * (width * len(columns[0]))
+            for index, column in enumerate(columns):
+                names[index::width] = column
+            codes = np.arange(len(names)).reshape(-1, width)
         try:
-            found = np.fromiter(map(ids.__getitem__, names), np.int64, len(names))
+            ids_of_names = np.fromiter(map(ids.__getitem__, names), np.int64, len(names))
         except KeyError as error:
-            strange = next(place for place, name in enumerate(names) if name not in ids)
-            row = int(np.argwhere(places == strange)[0, 0])
+            unlisted = next(code for code, name in enumerate(names) if name not in ids)
+            row = int(np.argwhere(codes == unlisted)[0, 0])
             raise ValueError(
-                f"{report.path}: line {block.lines[row]}: {names[strange]!r} is not "
-                f"listed in {self.listed[which]}; add it there or remove that file (then the "
+                f"{report.path}: line {block.lines[row]}: {names[unlisted]!r} is not "
+                f"listed in {self.lists[which]}; add it there or remove that file (then the "
                 f"names are collected from the facts)"
             ) from error
-        ids_of_rows: Int[np.ndarray, "n columns"] = found[places]
+        ids_of_rows: Int[np.ndarray, "n columns"] = ids_of_names[codes]
         return ids_of_rows
 
     def vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
-        """Names of entities and of relations."""
+        """The entities and the relations."""
         entities, relations = self.names
         return Vocabulary(entities), Vocabulary(relations, "relation")
 
-    def rows(self, name: str) -> Int[np.ndarray, "n 3"]:
-        """Facts of a split in the order in which they came, repeated ones included."""
-        return np.concatenate([np.empty((0, 3), np.int64), *self.facts.get(name, ())])
+    def rows(self, split: str) -> Int[np.ndarray, "n 3"]:
+        """Facts of a split in the order in which they were added, with repetitions."""
+        return np.concatenate([np.empty((0, 3), np.int64), *self.facts.get(split, ())])
 
     def split(self, name: str) -> tuple[Tensor, int]:
-        """Distinct facts of a split in the order in which they came, and how many repeated one."""
+        """Distinct facts of a split, by first occurrence, and the number of repetitions."""
         facts = self.rows(name)
         entities, relations = map(len, self.names)
-        if entities * relations * entities < 2**63:
-            keys = (facts[:, 0] * relations + facts[:, 1]) * entities + facts[:, 2]
-            kept = _firsts(keys)
-        else:
-            _, kept = np.unique(facts, axis=0, return_index=True)
-            kept.sort()
-        distinct = facts[kept]
+        distinct = facts[_first_occurrences(fact_keys(facts, entities, relations))]
         return torch.from_numpy(distinct), len(facts) - len(distinct)
 
 
-def _firsts(keys: Int[np.ndarray, " n"]) -> slice | Bool[np.ndarray, " n"]:
-    """Which numbers are not those of an earlier place.
+def fact_keys(
+    facts: Int[np.ndarray, "n 3"], num_entities: int, num_relations: int
+) -> Int[np.ndarray, " n"]:
+    """One integer per fact, equal for equal facts only."""
+    if num_entities * num_relations * num_entities < 2**63:
+        keys: np.ndarray = (facts[:, 0] * num_relations + facts[:, 1]) * num_entities + facts[:, 2]
+    else:
+        keys = np.unique(facts, axis=0, return_inverse=True)[1].reshape(-1)
+    return keys
 
-    Few are repeated, as a rule, and to sort numbers takes an eighth of the time that sorting them
-    with their places takes.
+
+def _first_occurrences(keys: Int[np.ndarray, " n"]) -> slice | Bool[np.ndarray, " n"]:
+    """Which keys occur for the first time.
+
+    Few keys are repeated, and sorting keys takes an eighth of the time of sorting them with their
+    indices (`np.unique` with `return_index`). So only the repeated keys are treated with indices.
     """
     ordered = np.sort(keys)
     repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     if not len(repeated):
         return slice(None)
-    near = np.minimum(np.searchsorted(repeated, keys), len(repeated) - 1)
-    places = np.flatnonzero(repeated[near] == keys)
-    _, first = np.unique(keys[places], return_index=True)
+    nearest = np.minimum(np.searchsorted(repeated, keys), len(repeated) - 1)
+    indices = np.flatnonzero(repeated[nearest] == keys)
+    _, first = np.unique(keys[indices], return_index=True)
     kept = np.ones(len(keys), bool)
-    kept[places] = False
-    kept[places[first]] = True
+    kept[indices] = False
+    kept[indices[first]] = True
     return kept
 
 
 def _ids(names: Iterable[str] | None) -> dict[str, int]:
     if names is not None:
-        return {name: place for place, name in enumerate(names)}
-    # Looking a new name up gives it the next id.
+        return {name: index for index, name in enumerate(names)}
+    # Looking up a new name assigns it the next id.
     return defaultdict(count().__next__)

@@ -1,8 +1,8 @@
-"""Recipes: one TOML file that says how tables and dumps become a multi-modal graph.
+"""Recipes: one TOML file that describes how tables and dumps become a multi-modal graph.
 
-A recipe lists where facts stand (``[[facts]]``), and texts, numbers and files of entities
-(``[[texts]]``, ``[[numbers]]``, ``[[files]]``), and how they are encoded (``[encode.NAME]``);
-`mocme.data.ingest.importer` carries it out.
+A recipe lists tables of facts (``[[facts]]``), of texts, numbers and files of entities
+(``[[texts]]``, ``[[numbers]]``, ``[[files]]``), and how these are encoded (``[encode.NAME]``).
+`mocme.data.ingest.importer` runs it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ import torch
 from torch import Tensor
 
 from mocme.core.registry import ConfigError, Configurable, construct
-from mocme.data.formats import delimited, ntriples, tables, turtle
+from mocme.data.formats import tables
+from mocme.data.formats.columns import FactColumns
+from mocme.data.formats.kinds import delimited
 from mocme.data.formats.literals import Literals
-from mocme.data.formats.named import FactColumns
-from mocme.data.formats.registry import ending, format_named, format_of
+from mocme.data.formats.registry import FORMATS, find_format, format_named, format_of
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.statements import Selection
 from mocme.data.graph import SPLITS
 from mocme.data.modality import check_name
 
-_RDF = {
-    **dict.fromkeys(ntriples.ENDINGS, ntriples.facts),
-    **dict.fromkeys(turtle.ENDINGS, turtle.facts),
-}
+# A cell of TSV cannot hold a tab or a line break.
 BREAKS = str.maketrans("\t\n\r", "   ")
 
 
@@ -37,18 +35,19 @@ class FactTable(Configurable):
     """A table or dump of facts.
 
     Args:
-        path: of the file, from the recipe's folder; ``-`` for standard input.
-        format: of the file, where its ending does not tell (``tsv``, ``csv``, ``jsonl``, ``nt``,
-            ``ttl``, ``parquet``).
-        head, relation, tail: names of columns, where columns have names; by default those of the
+        path: of the file, relative to the recipe's folder; ``-`` for standard input.
+        format: of the file, if its ending does not determine it (``tsv``, ``csv``, ``jsonl``,
+            ``nt``, ``ttl``, ``parquet``).
+        head, relation, tail: names of columns, if columns have names; by default found in the
             header.
-        says: the relation of every row, for a table with columns for head and tail only.
-        separator: parts a tail that is text into several, each a fact of its own; with `says`
-            only. An empty part, or an empty cell, is no fact. (A list in JSON lines needs none.)
+        says: the relation of every row, for a table that has columns for head and tail only.
+        separator: splits the text of a tail into several tails, each a fact of its own; with
+            `says` only. An empty part or an empty cell is not a fact. (A list in JSON lines needs
+            no separator.)
         delimiter: reads the file as CSV with this delimiter, whatever its ending.
-        split: which split its facts belong to; by default ``[split]`` decides.
-        predicates: the only ones to keep of an RDF file; all by default.
-        literals: whether an RDF file's literals become modalities, or are only counted.
+        split: the split of its facts; by default, ``[split]`` divides them.
+        predicates: the predicates to keep of an RDF file; all by default.
+        literals: whether the literals of an RDF file become modalities or are only counted.
     """
 
     def __init__(
@@ -74,21 +73,21 @@ class FactTable(Configurable):
         if separator is not None and says is None:
             raise ValueError("separator is for tables with says (one relation for all rows)")
         if separator == "":
-            raise ValueError("separator is a character or more")
-        if format is not None:
-            format_named(format)
-        elif path == "-":
+            raise ValueError("separator is one character or more")
+        if format is None and path == "-":
             raise ValueError("standard input needs a format")
-        self.ending = f".{format}" if format else ending(path)
-        if predicates is not None and self.ending not in _RDF:
-            raise ValueError(f"predicates are for {', '.join(_RDF)} only")
-        self.path, self.format, self.split = path, format, split
+        # None if the ending belongs to no format, which a delimiter makes irrelevant.
+        self.format = find_format(path) if format is None else format_named(format)
+        if predicates is not None and not (self.format and self.format.statements):
+            endings = [ending for known in FORMATS if known.statements for ending in known.endings]
+            raise ValueError(f"predicates are for {', '.join(endings)} only")
+        self.path, self.split = path, split
         self.says, self.separator = says, separator
         self.head, self.relation, self.tail = head, relation, tail
         self.predicates, self.literals, self.delimiter = predicates, literals, delimiter
 
     def report(self, folder: Path) -> Report:
-        """An empty account of the file."""
+        """An empty report on the file."""
         kind = Report if self.predicates is None else Selection
         return kind("-" if self.path == "-" else str(folder / self.path))
 
@@ -98,47 +97,49 @@ class FactTable(Configurable):
         if self.says is not None:
             assert self.head is not None
             assert self.tail is not None
-            columns = [self.head, self.tail]
-            for block in tables.cells(path, report, columns, self.delimiter, self.tail):
-                yield self._said(block, report)
-        elif (reader := _RDF.get(self.ending)) is not None:
-            keep = None if self.predicates is None else frozenset(self.predicates)
-            yield from reader(path, report, literals if self.literals else None, keep)
+            names = [self.head, self.tail]
+            for block in tables.cells(path, report, names, self.delimiter, self.tail):
+                yield self._with_relation(block, report)
+        elif self.format is not None and self.format.statements is not None:
+            kept = None if self.predicates is None else frozenset(self.predicates)
+            table = literals if self.literals else None
+            yield from self.format.statements(path, report, table, kept)
         else:
-            named = None
+            columns = None
             if self.head is not None and self.relation is not None and self.tail is not None:
-                named = FactColumns(self.head, self.relation, self.tail)
+                columns = FactColumns(self.head, self.relation, self.tail)
             if self.delimiter is not None:
-                yield from delimited.facts(path, report, named, self.delimiter)
+                yield from delimited.facts(path, report, columns, self.delimiter)
             else:
-                known = format_named(self.format) if self.format else format_of(path)
-                yield from known.facts(path, report, named)
+                known = self.format or format_of(path)
+                yield from known.facts(path, report, columns)
 
-    def _said(self, block: Block, report: Report) -> Block:
+    def _with_relation(self, block: Block, report: Report) -> Block:
+        """The facts of a block of heads and tails, with the relation of the table."""
         assert self.says is not None
         heads: list[str] = []
         tails: list[str] = []
         lines: list[int] = []
         for head, cell, line in zip(*block.columns, block.lines, strict=True):
-            parts = [cell] if self.separator is None else cell.split(self.separator)
-            parts = [part for part in parts if part]
-            if not head or not parts:
+            cell_tails = [cell] if self.separator is None else cell.split(self.separator)
+            cell_tails = [tail for tail in cell_tails if tail]
+            if not head or not cell_tails:
                 report.rows -= 1
                 if head:
                     report.empty += 1
                 else:
                     report.reject(line, f"{self.head} is empty", f"{head}, {cell}")
                 continue
-            report.further += len(parts) - 1
-            report.rows += len(parts) - 1
-            heads += [head] * len(parts)
-            tails += parts
-            lines += [line] * len(parts)
+            report.further += len(cell_tails) - 1
+            report.rows += len(cell_tails) - 1
+            heads += [head] * len(cell_tails)
+            tails += cell_tails
+            lines += [line] * len(cell_tails)
         return Block((heads, [self.says] * len(heads), tails), lines)
 
 
 class ColumnPart(Configurable):
-    """A column of a table that says something of entities."""
+    """A column of a table that describes entities."""
 
     def __init__(
         self, *, name: str, path: str, entity: str, column: str, delimiter: str | None = None
@@ -148,10 +149,10 @@ class ColumnPart(Configurable):
 
 
 class TextColumn(ColumnPart):
-    """Texts of entities: a column of a table. Several tables may add to one modality."""
+    """Texts of entities: a column of a table. Several tables may contribute to one modality."""
 
     def row(self, entity: str, cell: str, column: str, base: Path) -> tuple[str, ...]:
-        """What is written of a cell."""
+        """The row to write for a cell."""
         return entity, cell.translate(BREAKS)
 
     def declared(self) -> dict[str, Any]:
@@ -160,7 +161,7 @@ class TextColumn(ColumnPart):
 
 
 class NumberColumns(Configurable):
-    """Numbers of entities: columns of a table, each an attribute. An empty cell is none."""
+    """Numbers of entities: columns of a table, each an attribute. An empty cell has no number."""
 
     def __init__(
         self,
@@ -177,7 +178,7 @@ class NumberColumns(Configurable):
         self.name, self.path, self.entity, self.columns = name, path, entity, tuple(columns)
 
     def row(self, entity: str, cell: str, column: str, base: Path) -> tuple[str, ...]:
-        """What is written of a cell.
+        """The row to write for a cell.
 
         Raises:
             ValueError: it is not a finite number.
@@ -192,21 +193,21 @@ class NumberColumns(Configurable):
 
 
 class FileColumn(ColumnPart):
-    """Files of entities (pictures, sounds): a column of paths, from the table's folder.
+    """Files of entities (pictures, sounds): a column of paths, relative to the table's folder.
 
-    They are listed under ``[files.NAME]`` for whoever encodes them.
+    graph.toml lists them under ``[files.NAME]``, for encoders.
     """
 
     def row(self, entity: str, cell: str, column: str, base: Path) -> tuple[str, ...]:
-        """What is written of a cell.
+        """The row to write for a cell.
 
         Raises:
             ValueError: there is no such file.
         """
-        found = base / cell
-        if not found.is_file():
+        file = base / cell
+        if not file.is_file():
             raise ValueError("no such file")
-        return entity, str(found.resolve())
+        return entity, str(file.resolve())
 
     def declared(self) -> dict[str, Any]:
         """The table in graph.toml."""
@@ -214,37 +215,42 @@ class FileColumn(ColumnPart):
 
 
 class SplitShares(Configurable):
-    """Shares of the facts that name no split of their own; the rest is train."""
+    """Fractions of the facts whose table has no split; the others go to train."""
 
     def __init__(self, *, valid: float = 0.0, test: float = 0.0, seed: int = 0) -> None:
         if min(valid, test) < 0 or valid + test >= 1:
-            raise ValueError("valid and test are shares of at least 0, together below 1")
+            raise ValueError("valid and test are fractions of at least 0, together below 1")
         self.valid, self.test, self.seed = valid, test, seed
 
     def divide(self, facts: Tensor) -> dict[str, Tensor]:
         """The facts of each split."""
         order = torch.randperm(len(facts), generator=torch.Generator().manual_seed(self.seed))
         valid, test = round(len(facts) * self.valid), round(len(facts) * self.test)
-        parts = {"valid": order[:valid], "test": order[valid : valid + test]}
-        parts["train"] = order[valid + test :]
-        return {split: facts[chosen.sort().values] for split, chosen in parts.items()}
+        indices = {"valid": order[:valid], "test": order[valid : valid + test]}
+        indices["train"] = order[valid + test :]
+        # Facts keep their order within a split.
+        return {split: facts[chosen.sort().values] for split, chosen in indices.items()}
 
 
-for _part in (FactTable, TextColumn, NumberColumns, FileColumn, SplitShares):
-    _part.kinds = ()
 Column = TextColumn | NumberColumns | FileColumn
 _SECTIONS = {"facts": FactTable, "texts": TextColumn, "numbers": NumberColumns, "files": FileColumn}
 
 
 class Recipe:
-    """A recipe as read.
+    """A parsed recipe.
+
+    Attributes:
+        folder: to which the paths in the recipe are relative.
+        only_facts: whether entities without a fact are left out.
+        facts, columns: the tables of facts, and the columns of texts, numbers and files.
+        encode: settings of encoders by modality.
 
     Args:
-        table: its content.
-        path: names it in errors; the paths in it start in its folder.
+        table: the content.
+        path: of the recipe, for errors and for `folder`.
 
     Raises:
-        ConfigError: a key is unknown, missing or wrong, with its path.
+        ConfigError: a key is unknown, missing or wrong.
     """
 
     @staticmethod
@@ -252,7 +258,7 @@ class Recipe:
         """Read a recipe.
 
         Raises:
-            ConfigError, ValueError: what it says is wrong; it is absent or no TOML.
+            ConfigError, ValueError: a setting is wrong; the file is absent or not TOML.
         """
         try:
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -273,52 +279,53 @@ class Recipe:
     def __init__(self, table: Mapping[str, Any], path: Path) -> None:
         self.path, self.folder = path, path.resolve().parent
         known = ("name", "licence", "entities", "split", "encode", *_SECTIONS)
-        if strange := [key for key in table if key not in known]:
-            raise ConfigError(f"{path}: {strange[0]}: unknown; known: {', '.join(known)}")
+        if unknown := [key for key in table if key not in known]:
+            raise ConfigError(f"{path}: {unknown[0]}: unknown; known: {', '.join(known)}")
         self.name = str(table.get("name", self.path.stem))
         self.licence = table.get("licence")
         self.only_facts = table.get("entities", "all") == "facts"
         if table.get("entities", "all") not in ("all", "facts"):
             raise ConfigError(f'{path}: entities: is "all" or "facts", not {table["entities"]!r}')
-        self.split = self._made(SplitShares, table.get("split", {}), "split")
-        parts = {key: self._list(table, key, part) for key, part in _SECTIONS.items()}
-        self.facts: list[FactTable] = parts.pop("facts")
-        self.columns: list[Column] = [part for found in parts.values() for part in found]
+        self.split = self._construct(SplitShares, table.get("split", {}), "split")
+        sections = {key: self._section(table, key, part) for key, part in _SECTIONS.items()}
+        self.facts: list[FactTable] = sections.pop("facts")
+        self.columns: list[Column] = [part for parts in sections.values() for part in parts]
         if not self.facts:
             raise ConfigError(f"{path}: facts: is missing; add a [[facts]] table with a path")
         self._check_names()
-        self.encode = self._encoded(table.get("encode", {}))
+        self.encode = self._encode_tables(table.get("encode", {}))
 
-    def _encoded(self, tables: object) -> dict[str, dict[str, Any]]:
-        """``[encode.NAME]``: of what the recipe brings in under that name, or of `paths`."""
+    def _encode_tables(self, tables: object) -> dict[str, dict[str, Any]]:
+        """``[encode.NAME]`` with its paths: the imported table of that name, or its own `paths`."""
         if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
             raise ConfigError(f"{self.path}: encode: write [encode.NAME] tables")
-        brought = {part.name for part in self.columns}
+        imported = {part.name for part in self.columns}
         result = {}
         for name, table in tables.items():
             check_name(name, f"{self.path}: encode.{name}")
-            if name in brought and "paths" in table:
+            if name in imported and "paths" in table:
                 raise ConfigError(
                     f"{self.path}: encode.{name}.paths: [[texts]], [[numbers]] or [[files]] of "
-                    f"that name say already what is encoded; leave paths out, or take another name"
+                    f"that name already define what is encoded; leave paths out, or choose another "
+                    f"name"
                 )
-            if name in brought:
+            if name in imported:
                 result[name] = {**table, "paths": [f"{name}.tsv"]}
                 continue
             paths = table.get("paths", [])
             if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
                 raise ConfigError(f"{self.path}: encode.{name}.paths: is a list of paths")
-            full = [str((self.folder / path).resolve()) for path in paths]
-            result[name] = {**table, **({"paths": full} if paths else {})}
+            absolute = [str((self.folder / path).resolve()) for path in paths]
+            result[name] = {**table, **({"paths": absolute} if paths else {})}
         return result
 
-    def _list(self, table: Mapping[str, Any], key: str, part: type) -> list[Any]:
-        found = table.get(key, [])
-        if not isinstance(found, list):
+    def _section(self, table: Mapping[str, Any], key: str, part: type) -> list[Any]:
+        items = table.get(key, [])
+        if not isinstance(items, list):
             raise ConfigError(f"{self.path}: {key}: write [[{key}]], with two brackets")
-        return [self._made(part, item, f"{key}[{n}]") for n, item in enumerate(found)]
+        return [self._construct(part, item, f"{key}[{n}]") for n, item in enumerate(items)]
 
-    def _made(self, part: type, table: object, key: str) -> Any:
+    def _construct(self, part: type, table: object, key: str) -> Any:
         if not isinstance(table, dict):
             raise ConfigError(f"{self.path}: {key}: must be a table")
         try:
@@ -335,6 +342,6 @@ class Recipe:
                     f"'_' and '-'"
                 )
             if part.name in (*SPLITS, "structure", "default"):
-                raise ConfigError(f"{self.path}: {part.name!r}: is taken; choose another name")
+                raise ConfigError(f"{self.path}: {part.name!r}: is reserved; choose another name")
             if kinds.setdefault(part.name, type(part)) is not type(part):
-                raise ConfigError(f"{self.path}: {part.name!r}: is of two kinds; rename one")
+                raise ConfigError(f"{self.path}: {part.name!r}: is used for two kinds; rename one")

@@ -1,1 +1,1 @@
-"""Pairs of entities found in content: name mentions, similar texts or vectors."""
+"""Pairs of entities found in their content: mentions of names, similar texts or vectors."""

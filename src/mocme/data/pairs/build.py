@@ -1,4 +1,8 @@
-"""How pairs of entities are made of what was read of them: once for all, and for new entities."""
+"""Build pairs of entities from their content, for all entities and later for new ones.
+
+A `Basis` names the method and keeps what it read. Each method has two functions: one builds all
+pairs, one builds the pairs that new entities are in.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mocme.data.modality import Basis, Modality, Pairs
-from mocme.data.pairs.mentions import mention_keys, paired
+from mocme.data.pairs.mentions import mention_keys, pairs_of_keys
 from mocme.data.pairs.similarity import IdPairs, similar_texts, similar_to_new, similar_vectors
 from mocme.data.strings import EntityTexts
 
@@ -21,12 +25,13 @@ Texts = Mapping[int, Sequence[str]]
 
 @dataclass(frozen=True)
 class NewContent:
-    """What is known of new entities, by id; ids follow those of the trained ones.
+    """The content of new entities by id; their ids follow those of the trained entities.
 
     Attributes:
-        names: what each is called, as a file of names would say it.
-        texts: texts of each.
-        vectors: a vector of each.
+        number: the number of new entities.
+        names: the cells that a file of names would have for each entity.
+        texts: the texts of each entity.
+        vectors: the vector of each entity.
     """
 
     number: int
@@ -41,50 +46,75 @@ def make(
     provenance: Mapping[str, str],
     dense: Mapping[str, Modality] | None = None,
 ) -> Pairs:
-    """All pairs between entities of which something was read.
+    """Build all pairs between the entities with content.
 
     Args:
-        dense: the dense modalities beside the pairs, where `basis` names one.
+        dense: the dense modalities by name; needed if `basis` names one.
     """
-    found = WAYS[basis.way][0](basis, num_entities, dense or {})
-    return replace(found, provenance=provenance, basis=basis)
+    build_all, _ = METHODS[basis.method]
+    return replace(build_all(basis, num_entities, dense or {}), provenance=provenance, basis=basis)
 
 
 def grown(
     pairs: Pairs, given: NewContent, dense: Mapping[str, Modality] | None = None
 ) -> Int[Tensor, "n 3"]:
-    """The pairs (kind, head, tail) that new entities are in, ascending, each once.
+    """Build the distinct pairs (kind, head, tail) that new entities are in, ascending.
 
-    They are those that `make` would make of all entities, old and new, if the kinds were the same:
-    kinds that `pairs` does not have are left out, and contexts that it has count however few pairs
-    have them. Pairs of two old entities are not looked at: where a new entity is among the nearest
-    of an old one, or its name is longer than one within it, the old pairs stand beside the new.
+    They are those that `make` would build from old and new entities together, restricted to the
+    kinds of `pairs`; a context among these kinds counts however few pairs have it. Pairs of two old
+    entities stay as they are, even if a new entity is now among the nearest of an old one, or has a
+    longer name that contains an old name.
 
     Raises:
-        ValueError: the pairs do not say what they were made of.
+        ValueError: the pairs have no basis.
     """
     if pairs.basis is None:
-        raise ValueError("the pairs do not say what they were made of; read them again")
-    found = WAYS[pairs.basis.way][1](pairs, pairs.basis, given, dense or {})
-    distinct: Tensor = found.unique(dim=0)
+        raise ValueError("the pairs do not say how they were built; read the modality again")
+    _, build_new = METHODS[pairs.basis.method]
+    distinct: Tensor = build_new(pairs, pairs.basis, given, dense or {}).unique(dim=0)
     return distinct
 
 
 def merged(pairs: Pairs, more: Int[Tensor, "n 3"], num_entities: int) -> Pairs:
-    """The pairs with those of new entities."""
+    """Add the pairs of new entities to the pairs of the old ones."""
     old = torch.stack([pairs.kind, pairs.head, pairs.tail], 1)
     kind, head, tail = (column.contiguous() for column in torch.cat([old, more]).unique(dim=0).T)
     return replace(pairs, kind=kind, head=head, tail=tail, num_entities=num_entities)
 
 
-def apart(cells: Sequence[str], separator: str | None) -> list[str]:
-    """The names that stand in cells."""
+def basis_of_texts(
+    method: str,
+    settings: Mapping[str, int | str | None],
+    **texts: Mapping[int, Sequence[str]] | None,
+) -> Basis:
+    """Build the basis of a method that reads texts by entity.
+
+    Args:
+        texts: texts by their role (``names``, ``texts``); None if the method reads none.
+    """
+    stored = {role: EntityTexts.of(own) for role, own in texts.items() if own is not None}
+    return Basis(method, settings, stored)
+
+
+def share_vectors(pairs: Pairs, dense: Mapping[str, Modality]) -> Pairs:
+    """Refer to a dense modality with the vectors that were compared, instead of a second copy."""
+    if pairs.basis is None or pairs.basis.vectors is None:
+        return pairs
+    digest = pairs.basis.vectors.digest()
+    for name, modality in dense.items():
+        if modality.digest() == digest:
+            return replace(pairs, basis=replace(pairs.basis, vectors=None, modality=name))
+    return pairs
+
+
+def split_names(cells: Sequence[str], separator: str | None) -> list[str]:
+    """Return the names in cells; with a separator, a cell may have several."""
     if separator is None:
         return list(cells)
     return [name for cell in cells for name in cell.split(separator)]
 
 
-# -- names that texts mention ------------------------------------------------------------------
+# -- mentions of names -------------------------------------------------------------------------
 
 _LIMITS = ("contexts", "part", "share", "shortest")
 
@@ -93,73 +123,77 @@ def _limits(basis: Basis) -> dict[str, Any]:
     return {name: int(basis.settings[name]) for name in _LIMITS}
 
 
-def _read(basis: Basis, what: str) -> dict[int, list[str]]:
-    return basis.texts[what].by_entity() if what in basis.texts else {}
+def _texts(basis: Basis, role: str) -> dict[int, list[str]]:
+    return basis.texts[role].by_entity() if role in basis.texts else {}
 
 
-def _mentions(basis: Basis, number: int, dense: Mapping[str, Modality]) -> Pairs:
-    names, texts = _read(basis, "names"), _read(basis, "texts")
-    return paired(mention_keys(names, texts, number, **_limits(basis)), number, {})
+def _mentions(basis: Basis, num_entities: int, dense: Mapping[str, Modality]) -> Pairs:
+    names, texts = _texts(basis, "names"), _texts(basis, "texts")
+    keys = mention_keys(names, texts, num_entities, **_limits(basis))
+    return pairs_of_keys(keys, num_entities, {})
 
 
 def _new_mentions(
     pairs: Pairs, basis: Basis, given: NewContent, dense: Mapping[str, Modality]
 ) -> Int[Tensor, "n 3"]:
-    first, number = pairs.num_entities, pairs.num_entities + given.number
+    first, num_entities = pairs.num_entities, pairs.num_entities + given.number
     separator = basis.settings["separator"]
-    names = {entity: apart(own, separator) for entity, own in given.names.items()}
-    texts = given.texts if "texts" in basis.texts else {}
-    columns = mention_keys(
-        {**_read(basis, "names"), **names},
-        {**_read(basis, "texts"), **texts},
-        number,
+    new_names = {entity: split_names(cells, separator) for entity, cells in given.names.items()}
+    new_texts = given.texts if "texts" in basis.texts else {}
+    keys_by_kind = mention_keys(
+        {**_texts(basis, "names"), **new_names},
+        {**_texts(basis, "texts"), **new_texts},
+        num_entities,
         **_limits(basis),
         kinds=frozenset(pairs.kinds),
     )
-    places = {kind: place for place, kind in enumerate(pairs.kinds)}
-    found = [np.zeros((0, 3), np.int64)]
-    for kind, keys in columns.items():
-        if kind in places:
-            own = np.stack([np.full(len(keys), places[kind]), keys // number, keys % number], 1)
-            found.append(own[(own[:, 1:] >= first).any(1)])
-    return torch.from_numpy(np.concatenate(found))
+    kind_ids = {kind: index for index, kind in enumerate(pairs.kinds)}
+    rows = [np.zeros((0, 3), np.int64)]
+    for kind, keys in keys_by_kind.items():
+        if kind in kind_ids:
+            kind_id = np.full(len(keys), kind_ids[kind])
+            of_kind = np.stack([kind_id, keys // num_entities, keys % num_entities], 1)
+            rows.append(of_kind[(of_kind[:, 1:] >= first).any(1)])
+    return torch.from_numpy(np.concatenate(rows))
 
 
-# -- neighbours --------------------------------------------------------------------------------
+# -- similar content ---------------------------------------------------------------------------
 
 
-def _of_one_kind(made: IdPairs, number: int) -> Pairs:
-    head, tail = made
-    return Pairs(("similar",), torch.zeros_like(head), head, tail, number)
+def _single_kind(ids: IdPairs, num_entities: int) -> Pairs:
+    head, tail = ids
+    return Pairs(("similar",), torch.zeros_like(head), head, tail, num_entities)
 
 
-def _columns(made: IdPairs) -> Int[Tensor, "n 3"]:
-    return torch.stack([torch.zeros_like(made[0]), *made], 1)
+def _rows(ids: IdPairs) -> Int[Tensor, "n 3"]:
+    return torch.stack([torch.zeros_like(ids[0]), *ids], 1)
 
 
-def _like_texts(basis: Basis, number: int, dense: Mapping[str, Modality]) -> Pairs:
-    made = similar_texts(_read(basis, "texts"), int(basis.settings["nearest"]))
-    return _of_one_kind(made, number)
+def _nearest(basis: Basis) -> int:
+    return int(basis.settings["nearest"])
+
+
+def _like_texts(basis: Basis, num_entities: int, dense: Mapping[str, Modality]) -> Pairs:
+    return _single_kind(similar_texts(_texts(basis, "texts"), _nearest(basis)), num_entities)
 
 
 def _new_like_texts(
     pairs: Pairs, basis: Basis, given: NewContent, dense: Mapping[str, Modality]
 ) -> Int[Tensor, "n 3"]:
-    texts = {**_read(basis, "texts"), **given.texts}
-    nearest = int(basis.settings["nearest"])
-    return _columns(similar_texts(texts, nearest, since=pairs.num_entities))
+    texts = {**_texts(basis, "texts"), **given.texts}
+    return _rows(similar_texts(texts, _nearest(basis), since=pairs.num_entities))
 
 
 def _compared(basis: Basis, dense: Mapping[str, Modality]) -> Modality:
-    found = basis.vectors if basis.modality is None else dense[basis.modality]
-    assert found is not None
-    return found
+    """Return the vectors that were compared."""
+    modality = basis.vectors if basis.modality is None else dense[basis.modality]
+    assert modality is not None
+    return modality
 
 
-def _like_vectors(basis: Basis, number: int, dense: Mapping[str, Modality]) -> Pairs:
-    held = _compared(basis, dense)
-    made = similar_vectors(held.values, held.rows, int(basis.settings["nearest"]))
-    return _of_one_kind(made, number)
+def _like_vectors(basis: Basis, num_entities: int, dense: Mapping[str, Modality]) -> Pairs:
+    old = _compared(basis, dense)
+    return _single_kind(similar_vectors(old.values, old.rows, _nearest(basis)), num_entities)
 
 
 def _new_like_vectors(
@@ -167,42 +201,24 @@ def _new_like_vectors(
 ) -> Int[Tensor, "n 3"]:
     if not given.vectors:
         return torch.zeros(0, 3, dtype=torch.int64)
-    held = _compared(basis, dense)
-    more = [given.vectors[entity].to(held.values.dtype) for entity in sorted(given.vectors)]
-    made = similar_to_new(
-        torch.cat([held.values, torch.stack(more)]),
-        torch.cat([held.rows, torch.tensor(sorted(given.vectors))]),
+    old = _compared(basis, dense)
+    new_rows = sorted(given.vectors)
+    new_values = [given.vectors[entity].to(old.values.dtype) for entity in new_rows]
+    ids = similar_to_new(
+        torch.cat([old.values, torch.stack(new_values)]),
+        torch.cat([old.rows, torch.tensor(new_rows)]),
         pairs.num_entities,
         (pairs.head, pairs.tail),
-        int(basis.settings["nearest"]),
+        _nearest(basis),
     )
-    return _columns(made)
+    return _rows(ids)
 
 
-Make = Callable[[Basis, int, Mapping[str, Modality]], Pairs]
-Grow = Callable[[Pairs, Basis, NewContent, Mapping[str, Modality]], Tensor]
-# What a way reads of entities tells what a new one needs: names and texts, texts, or a vector.
-WAYS: Mapping[str, tuple[Make, Grow]] = {
+BuildAll = Callable[[Basis, int, Mapping[str, Modality]], Pairs]
+BuildNew = Callable[[Pairs, Basis, NewContent, Mapping[str, Modality]], Tensor]
+# What a method reads of an entity is what a new entity needs: names and texts, texts, or a vector.
+METHODS: Mapping[str, tuple[BuildAll, BuildNew]] = {
     "mentions": (_mentions, _new_mentions),
     "like texts": (_like_texts, _new_like_texts),
     "like vectors": (_like_vectors, _new_like_vectors),
 }
-
-
-def shared(pairs: Pairs, dense: Mapping[str, Modality]) -> Pairs:
-    """The same, where a modality beside them has the vectors that were compared: not kept twice."""
-    if pairs.basis is None or pairs.basis.vectors is None:
-        return pairs
-    digest = pairs.basis.vectors.digest()
-    for name, own in dense.items():
-        if own.digest() == digest:
-            return replace(pairs, basis=replace(pairs.basis, vectors=None, modality=name))
-    return pairs
-
-
-def of_texts(
-    way: str, settings: Mapping[str, int | str | None], **texts: Mapping[int, Sequence[str]] | None
-) -> Basis:
-    """A basis of texts by entity, by what they are; None for what is not read at all."""
-    read = {what: EntityTexts.of(own) for what, own in texts.items() if own is not None}
-    return Basis(way, settings, read)

@@ -1,8 +1,8 @@
-"""Which entity's text names which other entity, and which names share words.
+"""Find which entity's text names which other entity, and which names share words.
 
-Names are looked for word by word: in small letters, with the combining marks of every script (see
-`tokens.words`). A stop within a name (``St. Louis``) may be left out, but a stop of the text stands
-within a mention only where the name has it: "in Paris. Hilton" does not name Paris Hilton.
+Names are matched word by word in lower case, with the combining marks of every script (see
+`mocme.data.words`). A text may leave out a stop in a name (``St. Louis``), but a stop of the text
+may be inside a mention only if the name has it: "in Paris. Hilton" does not name Paris Hilton.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from jaxtyping import Int
 from mocme.data.modality import Pairs
 from mocme.data.words import STOPS, running
 
-# "Paris (Texas)" is written "Paris" in texts; also in the brackets of Chinese and Japanese.
+# "Paris (Texas)" is written "Paris" in texts. The other brackets are those of Chinese and Japanese.
 _BRACKET = re.compile(r"\s*[(\uff08][^()\uff08\uff09]*[)\uff09]\s*$")
-# A name after these belongs to the same list as the name before.
-_LISTING = {",", "\u060c", "\u3001", "\uff0c", "and", "&", "as", "well", "or"}
+# Two names with nothing else between them belong to the same list.
+_LIST_WORDS = {",", "\u060c", "\u3001", "\uff0c", "and", "&", "as", "well", "or"}
 _LONGEST_CONTEXT = 2
 _STOPS = frozenset(STOPS)
 
 Phrase = tuple[str, ...]
-Found = list[tuple[int, tuple[int, ...]]]
+# The number of tokens and the owners of each name that begins at a position, the longest first.
+Matches = list[tuple[int, tuple[int, ...]]]
 
 
 def mentions(
@@ -42,36 +43,36 @@ def mentions(
     shortest: int = 3,
     provenance: Mapping[str, str] | None = None,
 ) -> Pairs:
-    """Pairs of entities whose names stand in each other's texts and names.
+    """Find pairs of entities whose names occur in each other's texts and names.
 
-    The kinds, each only where there is such a pair:
+    These are the kinds; a kind without a pair is left out:
 
-    - ``mentions``: the head's text holds a full name of the tail, be it within a longer name. A
-      trailing ``(...)`` is no part of a name, unless there is nothing else.
-    - ``mentions, after WORDS``: the one or two tokens before a longest mention. A mention that
-      continues a list takes the words before the list; a name with a stop is read as one name and
-      as the list that it may be.
-    - ``named within``: the head's name holds a full name of the tail.
-    - ``mentions a part``: a word of the head's text outside of all mentions stands in the tail's
-      name; without pairs that are mentions.
-    - ``shares a name word``: a word of both names; in both directions.
+    - ``mentions``: the head's text contains a full name of the tail, possibly inside a longer name.
+      A trailing ``(...)`` is not part of a name, unless there is nothing else.
+    - ``mentions, after WORDS``: a longest mention after these one or two tokens. A mention that
+      continues a list has the context of the list. A name with a stop is read both as one name and
+      as a list of names.
+    - ``named within``: the head's name contains a full name of the tail.
+    - ``mentions a part``: a word of the head's text, outside all mentions, occurs in the tail's
+      name; pairs of the kind ``mentions`` are left out.
+    - ``shares a name word``: both names contain the same word; in both directions.
 
     Args:
         names: names and other names by entity.
-        texts: texts by entity; a mention does not reach from one to the next.
-        contexts: a context is a kind if at least so many pairs have it; 0 for none.
-        part: `mentions a part` looks for words of at most so many entities' names; 0 for none.
-        share: `shares a name word` takes words of at most so many entities' names; 0 for none.
-        shortest: letters of the shortest word that is looked for by itself.
+        texts: texts by entity; a mention does not extend from one text to the next.
+        contexts: the least number of pairs that make a context a kind; 0 for no contexts.
+        part: `mentions a part` looks for words in the names of at most `part` entities; 0 for none.
+        share: `shares a name word` uses words in the names of at most `share` entities; 0 for none.
+        shortest: the least number of letters of a single word to look for.
 
     Raises:
         ValueError: a limit is out of range.
     """
     check_limits(contexts, part, share, shortest)
-    columns = mention_keys(
+    keys = mention_keys(
         names, texts, num_entities, contexts=contexts, part=part, share=share, shortest=shortest
     )
-    return paired(columns, num_entities, provenance or {})
+    return pairs_of_keys(keys, num_entities, provenance or {})
 
 
 def mention_keys(
@@ -85,62 +86,65 @@ def mention_keys(
     shortest: int,
     kinds: Collection[str] | None = None,
 ) -> dict[str, Int[np.ndarray, " n"]]:
-    """The pairs of `mentions` by kind, each as head * N + tail, ascending.
+    """Find the pairs of `mentions` by kind, each pair as a key head * N + tail, ascending.
 
     Args:
-        kinds: these contexts and no others, however few pairs have them.
+        kinds: if given, the contexts to keep, however few pairs have them.
     """
-    index = _Index.of(names, shortest, max(part, share))
-    seen = _Seen()
+    index = _NameIndex.of(names, shortest, max(part, share))
+    matched = _MatchedKeys()
     for head in sorted(texts):
         for text in texts[head]:
-            _read(index, seen, head * num_entities, running(text, stops=True), contexts, part)
-    full = _distinct(seen.full, num_entities)
-    columns = {"mentions": full}
-    columns |= _contexts(seen, contexts, num_entities, kinds)
-    columns["named within"] = _distinct(_within(index, names, num_entities), num_entities)
-    parts = _distinct(seen.parts, num_entities)
-    columns["mentions a part"] = np.setdiff1d(parts, full, assume_unique=True)
-    shared = _sharing(index, share, num_entities)
-    columns["shares a name word"] = _distinct(shared, num_entities)
-    return columns
+            tokens = running(text, stops=True)
+            _match_text(index, matched, head * num_entities, tokens, contexts, part)
+    full = _distinct(matched.full, num_entities)
+    keys = {"mentions": full}
+    keys |= _context_keys(matched, contexts, num_entities, kinds)
+    keys["named within"] = _distinct(_nested_keys(index, names, num_entities), num_entities)
+    parts = _distinct(matched.parts, num_entities)
+    keys["mentions a part"] = np.setdiff1d(parts, full, assume_unique=True)
+    shared = _shared_word_keys(index, share, num_entities)
+    keys["shares a name word"] = _distinct(shared, num_entities)
+    return keys
 
 
 def check_limits(contexts: int, part: int, share: int, shortest: int) -> None:
-    """Refuse limits that mean nothing.
+    """Check the limits of `mentions`.
 
     Raises:
-        ValueError: one is out of range.
+        ValueError: a limit is out of range.
     """
     if min(contexts, part, share) < 0 or shortest < 1:
         raise ValueError("contexts, part and share are 0 or more; shortest is 1 or more")
 
 
-def paired(
-    columns: Mapping[str, Int[np.ndarray, " n"]], num_entities: int, provenance: Mapping[str, str]
+def pairs_of_keys(
+    keys_by_kind: Mapping[str, Int[np.ndarray, " n"]],
+    num_entities: int,
+    provenance: Mapping[str, str],
 ) -> Pairs:
-    """Pairs of keys head * N + tail, ascending, by kind; kinds without a pair are left out."""
-    held = {kind: keys for kind, keys in columns.items() if len(keys)}
-    sizes = [len(keys) for keys in held.values()]
-    keys = np.concatenate([np.zeros(0, np.int64), *held.values()])
+    """Build pairs from ascending keys head * N + tail; kinds without a pair are left out."""
+    kept = {kind: keys for kind, keys in keys_by_kind.items() if len(keys)}
+    sizes = [len(keys) for keys in kept.values()]
+    all_keys = np.concatenate([np.zeros(0, np.int64), *kept.values()])
     return Pairs(
-        tuple(held),
-        torch.from_numpy(np.repeat(np.arange(len(held)), sizes)),
-        torch.from_numpy(keys // num_entities),
-        torch.from_numpy(keys % num_entities),
+        tuple(kept),
+        torch.from_numpy(np.repeat(np.arange(len(kept)), sizes)),
+        torch.from_numpy(all_keys // num_entities),
+        torch.from_numpy(all_keys % num_entities),
         num_entities,
         provenance,
     )
 
 
 @dataclass(frozen=True)
-class _Index:
-    """Names to look for.
+class _NameIndex:
+    """The names to look for.
 
     Attributes:
-        owners: entities of each name, as the tokens it is written with.
-        lengths: how many tokens names have that begin with a word, the longest first.
-        bearers: entities with a word in their name, for words that are rare and long enough.
+        owners: the entities with a name, by the tokens of the name.
+        lengths: the numbers of tokens of the names that begin with a word, the largest first.
+        bearers: the entities with a word in their name, for words that are rare and long enough.
     """
 
     owners: Mapping[Phrase, tuple[int, ...]]
@@ -148,7 +152,8 @@ class _Index:
     bearers: Mapping[str, tuple[int, ...]]
 
     @staticmethod
-    def of(names: Mapping[int, Sequence[str]], shortest: int, most: int) -> _Index:
+    def of(names: Mapping[int, Sequence[str]], shortest: int, most: int) -> _NameIndex:
+        # Dictionaries serve as sets that keep the order of insertion.
         owners: dict[Phrase, dict[int, None]] = {}
         bearers: dict[str, dict[int, None]] = {}
         for entity in sorted(names):
@@ -162,143 +167,173 @@ class _Index:
         lengths: dict[str, set[int]] = {}
         for phrase in owners:
             lengths.setdefault(phrase[0], set()).add(len(phrase))
-        return _Index(
-            {phrase: tuple(found) for phrase, found in owners.items()},
-            {word: tuple(sorted(found, reverse=True)) for word, found in lengths.items()},
-            {word: tuple(found) for word, found in bearers.items() if len(found) <= most},
+        return _NameIndex(
+            {phrase: tuple(entities) for phrase, entities in owners.items()},
+            {word: tuple(sorted(sizes, reverse=True)) for word, sizes in lengths.items()},
+            {word: tuple(entities) for word, entities in bearers.items() if len(entities) <= most},
         )
 
-    def at(self, tokens: Sequence[str], place: int) -> Found:
-        """Length and owners of every name that begins at a place, the longest first."""
-        found = []
-        for length in self.lengths.get(tokens[place], ()):
-            if owners := self.owners.get(tuple(tokens[place : place + length])):
-                found.append((length, owners))
-        return found
+    def at(self, tokens: Sequence[str], position: int) -> Matches:
+        """Return length and owners of every name that begins at a position, longest first."""
+        matches = []
+        for length in self.lengths.get(tokens[position], ()):
+            if owners := self.owners.get(tuple(tokens[position : position + length])):
+                matches.append((length, owners))
+        return matches
 
 
-class _Seen:
-    """What texts hold: keys of pairs, and contexts by number with the keys of theirs."""
+class _MatchedKeys:
+    """Keys head * N + tail that texts gave, repetitions included, in compact arrays.
+
+    Attributes:
+        full: keys of mentions.
+        parts: keys of single words of a name.
+        context_ids: the id of each context.
+        context, after: parallel arrays: the id of a context, and the key of a mention after it.
+    """
 
     def __init__(self) -> None:
         self.full, self.parts = array("q"), array("q")
-        self.numbers: dict[Phrase, int] = {}
+        self.context_ids: dict[Phrase, int] = {}
         self.context, self.after = array("q"), array("q")
 
 
 def _phrases(name: str) -> set[Phrase]:
-    """A name as it is written and without its stops, both without a trailing bracket."""
-    tokens = _stripped(running(_BRACKET.sub("", name), stops=True))
-    tokens = tokens or _stripped(running(name, stops=True))
+    """Return the tokens of a name with and without stops, in both cases without a bracket."""
+    tokens = _strip_stops(running(_BRACKET.sub("", name), stops=True))
+    tokens = tokens or _strip_stops(running(name, stops=True))
     plain = tuple(token for token in tokens if token not in STOPS)
     return {tuple(tokens), plain} if plain else set()
 
 
-def _stripped(tokens: list[str]) -> list[str]:
-    """Without stops at both ends."""
-    words = [place for place, token in enumerate(tokens) if token not in STOPS]
+def _strip_stops(tokens: list[str]) -> list[str]:
+    """Remove stops at both ends."""
+    words = [position for position, token in enumerate(tokens) if token not in STOPS]
     return tokens[words[0] : words[-1] + 1] if words else []
 
 
-def _read(
-    index: _Index, seen: _Seen, base: int, tokens: list[str], contexts: int, part: int
+def _match_text(
+    index: _NameIndex,
+    matched: _MatchedKeys,
+    base: int,
+    tokens: list[str],
+    contexts: int,
+    part: int,
 ) -> None:
-    """Note all that a text mentions; `base` is the key of its entity with entity 0."""
-    named = 0  # tokens before this place are part of a mention
-    found_at: list[tuple[int, Found]] = []
-    for place, token in enumerate(tokens):
-        if token in index.lengths and (found := index.at(tokens, place)):
-            found_at.append((place, found))
-            named = max(named, place + found[0][0])
-            for _, owners in found:
-                seen.full.extend([base + owner for owner in owners])
-        elif part and place >= named and len(bearers := index.bearers.get(token, ())) <= part:
-            seen.parts.extend([base + bearer for bearer in bearers])
+    """Add the keys of everything that a text mentions; `base` is head * N of its entity."""
+    mention_end = 0  # tokens before this position are part of a mention
+    mentioned: list[tuple[int, Matches]] = []
+    for position, token in enumerate(tokens):
+        if token in index.lengths and (matches := index.at(tokens, position)):
+            mentioned.append((position, matches))
+            mention_end = max(mention_end, position + matches[0][0])
+            for _, owners in matches:
+                matched.full.extend([base + owner for owner in owners])
+        elif (
+            part
+            and position >= mention_end
+            and len(bearers := index.bearers.get(token, ())) <= part
+        ):
+            matched.parts.extend([base + bearer for bearer in bearers])
     if contexts:
-        # A name with a stop may be a list, too: "located in Northampton, Massachusetts".
-        plain = _without_stops(tokens, found_at)
-        listed = [*_listed(tokens, found_at), *(_listed(tokens, plain) if plain else ())]
-        for context, owners in listed:
+        # A name with a stop may be a list too: "located in Northampton, Massachusetts".
+        plain = _without_stops(tokens, mentioned)
+        in_context = [*_in_context(tokens, mentioned), *_in_context(tokens, plain)]
+        for context, owners in in_context:
             for length in range(1, min(len(context), _LONGEST_CONTEXT) + 1):
-                number = seen.numbers.setdefault(context[-length:], len(seen.numbers))
-                seen.context.extend([number] * len(owners))
-                seen.after.extend([base + owner for owner in owners])
+                context_id = matched.context_ids.setdefault(
+                    context[-length:], len(matched.context_ids)
+                )
+                matched.context.extend([context_id] * len(owners))
+                matched.after.extend([base + owner for owner in owners])
 
 
 def _without_stops(
-    tokens: Sequence[str], found_at: Sequence[tuple[int, Found]]
-) -> list[tuple[int, Found]]:
-    """The mentions without a stop; empty if that is all of them."""
+    tokens: Sequence[str], mentioned: Sequence[tuple[int, Matches]]
+) -> list[tuple[int, Matches]]:
+    """Return the mentions without a stop; none if no mention has a stop."""
     plain = [
-        (place, [(n, o) for n, o in found if _STOPS.isdisjoint(tokens[place : place + n])])
-        for place, found in found_at
+        (
+            position,
+            [(n, o) for n, o in matches if _STOPS.isdisjoint(tokens[position : position + n])],
+        )
+        for position, matches in mentioned
     ]
-    fewer = any(len(few) < len(all_) for (_, few), (_, all_) in zip(plain, found_at, strict=True))
-    return [(place, found) for place, found in plain if found] if fewer else []
+    if all(len(few) == len(all_) for (_, few), (_, all_) in zip(plain, mentioned, strict=True)):
+        return []
+    return [(position, matches) for position, matches in plain if matches]
 
 
-def _listed(
-    tokens: Sequence[str], found_at: Sequence[tuple[int, Found]]
+def _in_context(
+    tokens: Sequence[str], mentioned: Sequence[tuple[int, Matches]]
 ) -> Iterator[tuple[Phrase, tuple[int, ...]]]:
-    """Longest mentions, from the left and apart from each other, with the words before them."""
+    """Yield context and owners of the longest mentions, from the left, without overlaps.
+
+    The context is the tokens before the mention, or before the list that the mention continues.
+    """
     end = -1
     context: Phrase = ()
-    for place, found in found_at:
-        if place < end:
+    for position, matches in mentioned:
+        if position < end:
             continue
-        if end < 0 or not _LISTING.issuperset(tokens[end:place]):
-            context = tuple(tokens[max(0, place - _LONGEST_CONTEXT) : place])
-        length, owners = found[0]
-        end = place + length
+        if end < 0 or not _LIST_WORDS.issuperset(tokens[end:position]):
+            context = tuple(tokens[max(0, position - _LONGEST_CONTEXT) : position])
+        length, owners = matches[0]
+        end = position + length
         yield context, owners
 
 
-def _contexts(
-    seen: _Seen, least: int, size: int, kinds: Collection[str] | None
+def _context_keys(
+    matched: _MatchedKeys, least: int, num_entities: int, kinds: Collection[str] | None
 ) -> dict[str, Int[np.ndarray, " n"]]:
-    """Keys of pairs by context, in alphabetical order.
+    """Return the keys of pairs by context, contexts in alphabetical order.
 
-    Contexts are those of at least `least` pairs, or those of `kinds`.
+    Contexts are those of at least `least` pairs, or those among `kinds` if that is given.
     """
     if not least:
         return {}
-    number, after = np.array(seen.context, np.int64), np.array(seen.after, np.int64)
-    order = np.argsort(number, kind="stable")
-    edges = np.cumsum(np.bincount(number, minlength=len(seen.numbers)))[:-1]
+    context = np.array(matched.context, np.int64)
+    after = np.array(matched.after, np.int64)
+    order = np.argsort(context, kind="stable")
+    edges = np.cumsum(np.bincount(context, minlength=len(matched.context_ids)))[:-1]
     groups = np.split(after[order], edges)
-    columns = {}
-    for context in sorted(seen.numbers):
-        kind, group = f"mentions, after {' '.join(context)}", groups[seen.numbers[context]]
+    keys_by_kind = {}
+    for words in sorted(matched.context_ids):
+        kind, group = f"mentions, after {' '.join(words)}", groups[matched.context_ids[words]]
         if kinds is not None:
             if kind in kinds:
-                columns[kind] = _distinct(group, size)
-        elif len(group) >= least and len(keys := _distinct(group, size)) >= least:
-            columns[kind] = keys
-    return columns
+                keys_by_kind[kind] = _distinct(group, num_entities)
+        # Counted before and after duplicates are removed, because the first test is cheap.
+        elif len(group) >= least and len(keys := _distinct(group, num_entities)) >= least:
+            keys_by_kind[kind] = keys
+    return keys_by_kind
 
 
-def _within(index: _Index, names: Mapping[int, Sequence[str]], size: int) -> array[int]:
-    """Keys of pairs whose head's name, with its bracket, holds the tail's."""
+def _nested_keys(
+    index: _NameIndex, names: Mapping[int, Sequence[str]], num_entities: int
+) -> array[int]:
+    """Return keys of pairs whose head's name, with its bracket, contains the tail's name."""
     keys = array("q")
-    for head, own in names.items():
-        for name in own:
+    for head, head_names in names.items():
+        for name in head_names:
             tokens = running(name, stops=True)
-            for place in range(len(tokens)):
-                for _, owners in index.at(tokens, place):
-                    keys.extend([head * size + owner for owner in owners])
+            for position in range(len(tokens)):
+                for _, owners in index.at(tokens, position):
+                    keys.extend([head * num_entities + owner for owner in owners])
     return keys
 
 
-def _sharing(index: _Index, share: int, size: int) -> array[int]:
+def _shared_word_keys(index: _NameIndex, share: int, num_entities: int) -> array[int]:
+    """Return keys of pairs whose names share a word of at most `share` entities."""
     keys = array("q")
     for bearers in index.bearers.values():
         if len(bearers) <= share:
-            keys.extend([head * size + tail for head, tail in permutations(bearers, 2)])
+            keys.extend([head * num_entities + tail for head, tail in permutations(bearers, 2)])
     return keys
 
 
-def _distinct(keys: array[int] | Int[np.ndarray, " n"], size: int) -> Int[np.ndarray, " k"]:
-    """Distinct keys in ascending order, without those of an entity and itself."""
+def _distinct(keys: array[int] | Int[np.ndarray, " n"], num_entities: int) -> Int[np.ndarray, " k"]:
+    """Return distinct keys in ascending order, without pairs of an entity and itself."""
     distinct: Int[np.ndarray, " k"] = np.unique(np.array(keys, np.int64))
-    apart: Int[np.ndarray, " k"] = distinct[distinct // size != distinct % size]
-    return apart
+    different: Int[np.ndarray, " k"] = distinct[distinct // num_entities != distinct % num_entities]
+    return different

@@ -1,1 +1,1 @@
-"""What is wrong with the rows of a graph as released, and its repair."""
+"""Quality of a data set: defects of its splits, their repair, coverage, and its shape."""

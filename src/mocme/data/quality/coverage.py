@@ -1,7 +1,7 @@
-"""Which entities have which modality, and whether values look filled in.
+"""Which entities have which modality, and whether values look imputed.
 
-A value that was filled in for a missing one is often a vector of zeros or one and the same vector
-for many entities. Random vectors, also in use, cannot be told from real ones in this way.
+A value that replaces a missing one is often a vector of zeros, or the same vector for many
+entities. Random vectors, which are also used, cannot be distinguished from real ones in this way.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class VectorCoverage:
     Attributes:
         present: entities that have one; share: of all entities.
         zeros: vectors that are all zero.
-        groups: sets of two or more entities with one and the same vector, zeros aside.
-        in_groups: entities in them; largest: those in the largest; largest_share: of `present`.
+        groups: sets of two or more entities with the same nonzero vector.
+        in_groups: entities in them; largest: entities in the largest; largest_share: of `present`.
     """
 
     present: int
@@ -44,7 +44,7 @@ class VectorCoverage:
 
 @dataclass(frozen=True)
 class TokenCoverage:
-    """Sets of tokens; `sizes` are percentiles of their number, over entities that have one."""
+    """Sets of tokens; `sizes` are percentiles of their size, over entities that have a set."""
 
     present: int
     share: float
@@ -55,11 +55,11 @@ class TokenCoverage:
 
 @dataclass(frozen=True)
 class PairCoverage:
-    """Pairs of entities; `sizes` are percentiles of their number, over entities that are in one.
+    """Pairs of entities; `sizes` are percentiles of the pairs per entity, over entities in a pair.
 
     Attributes:
-        present: entities in a pair, as head or as tail; share: of all entities.
-        kinds: how many kinds of pairs there are.
+        present: entities in a pair, as head or tail; share: of all entities.
+        kinds: number of kinds of pairs.
     """
 
     present: int
@@ -71,7 +71,7 @@ class PairCoverage:
 
 @dataclass(frozen=True)
 class TextCoverage:
-    """Texts that words are taken from; `words` are percentiles of their length in words."""
+    """Texts whose words are a modality; `words` are percentiles of their length in words."""
 
     present: int
     share: float
@@ -80,7 +80,7 @@ class TextCoverage:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Modalities by name; a modality made of words stands under `tokens` and under `texts`."""
+    """Modalities by name; a modality of words is in `tokens` and in `texts`."""
 
     dense: dict[str, VectorCoverage] = field(default_factory=dict)
     tokens: dict[str, TokenCoverage] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Coverage:
 
 
 def coverage(features: Features) -> Coverage:
-    """How many entities have each modality."""
+    """The coverage of each modality, without texts."""
     return Coverage(
         {name: _vectors(modality) for name, modality in features.dense.items()},
         {name: _token_sets(tokens) for name, tokens in features.tokens.items()},
@@ -100,42 +100,42 @@ def coverage(features: Features) -> Coverage:
 def text_lengths(
     graph: Graph, tables: Mapping[str, Mapping[str, Any]], folder: Path | None
 ) -> dict[str, TextCoverage]:
-    """Lengths of the texts behind modalities that are made of words.
+    """Lengths of the texts of modalities of words.
 
     Args:
         tables: settings of modalities by name, as for `read_features`.
-        folder: where their paths start; files that are not there are looked for in the graph's
-            own folder.
+        folder: to which their paths are relative; files that are not in it are read from the
+            folder of the graph.
 
     Raises:
         ValueError: a file cannot be read, or a setting is wrong.
     """
-    home = Path(graph.folder or ".")
-    result = {}
+    graph_folder = Path(graph.folder or ".")
+    coverage_of_texts = {}
     for name, table in tables.items():
-        path = f"modalities.{name}"
-        settings = {**table, "kind": kind_of(table, path)}
-        source = build(Source, settings, path)  # type: ignore[type-abstract]
+        section = f"modalities.{name}"
+        settings = {**table, "kind": kind_of(table, section)}
+        source = build(Source, settings, section)  # type: ignore[type-abstract]
         if not isinstance(source, Words):
             continue
         lengths = np.zeros(graph.num_entities, np.int64)
         for file, column in zip(source.paths, source.columns, strict=True):
-            there = home if folder is None or not (folder / file).exists() else folder
-            for entity, text in read_texts(there / file, column, graph.entities)[0].items():
+            home = graph_folder if folder is None or not (folder / file).exists() else folder
+            for entity, text in read_texts(home / file, column, graph.entities)[0].items():
                 lengths[entity] += len(text.split())
-        held = lengths[lengths > 0]
-        result[name] = TextCoverage(
-            len(held), _share(len(held), graph.num_entities), percentiles(held)
+        nonzero = lengths[lengths > 0]
+        coverage_of_texts[name] = TextCoverage(
+            len(nonzero), _share(len(nonzero), graph.num_entities), percentiles(nonzero)
         )
-    return result
+    return coverage_of_texts
 
 
 def _vectors(modality: Modality) -> VectorCoverage:
-    # Adding 0 makes -0 equal to 0 to the bit.
+    # Adding 0 turns -0 into 0, because equal vectors must have equal bytes.
     values = np.ascontiguousarray(modality.values.float().numpy() + np.float32(0))
     zero = ~values.any(1)
-    whole = values[~zero].view(np.dtype((np.void, values.shape[1] * values.itemsize))).ravel()
-    _, counts = np.unique(whole, return_counts=True)
+    vectors = values[~zero].view(np.dtype((np.void, values.shape[1] * values.itemsize))).ravel()
+    _, counts = np.unique(vectors, return_counts=True)
     repeated = counts[counts > 1]
     largest = int(repeated.max(initial=0))
     present = len(values)
@@ -153,28 +153,28 @@ def _vectors(modality: Modality) -> VectorCoverage:
 
 def _token_sets(tokens: Tokens) -> TokenCoverage:
     sizes = np.bincount(tokens.entity.numpy(), minlength=tokens.num_entities)
-    held = sizes[sizes > 0]
+    nonzero = sizes[sizes > 0]
     return TokenCoverage(
-        len(held),
-        _share(len(held), tokens.num_entities),
+        len(nonzero),
+        _share(len(nonzero), tokens.num_entities),
         len(tokens.vocabulary),
         len(tokens.entity),
-        percentiles(held),
+        percentiles(nonzero),
     )
 
 
 def _pair_sets(pairs: Pairs) -> PairCoverage:
     ends = np.concatenate([pairs.head.numpy(), pairs.tail.numpy()])
     sizes = np.bincount(ends, minlength=pairs.num_entities)
-    held = sizes[sizes > 0]
+    nonzero = sizes[sizes > 0]
     return PairCoverage(
-        len(held),
-        _share(len(held), pairs.num_entities),
+        len(nonzero),
+        _share(len(nonzero), pairs.num_entities),
         len(pairs.kinds),
         len(pairs.kind),
-        percentiles(held),
+        percentiles(nonzero),
     )
 
 
-def _share(count: int, whole: int) -> float:
-    return count / whole if whole else 0.0
+def _share(count: int, total: int) -> float:
+    return count / total if total else 0.0

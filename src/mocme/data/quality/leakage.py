@@ -1,4 +1,4 @@
-"""Defects of splits: repeated rows, rows that another split gives away, names unseen in train."""
+"""Defects of splits: repeated rows, rows leaked by another split, names unseen in train."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from jaxtyping import Bool
 from mocme.data.quality.raw_rows import RawGraph
 from mocme.data.quality.relation_overlap import PairIndex, Partners, under_another, with_inverse
 
-ASKED = ("valid", "test")
-# What a row of valid or test can suffer from, with what a reader is told of it.
+EVALUATED = ("valid", "test")
+# The defects that a row of valid or test can have, with their description.
 DEFECTS = {
     "in train": "the same fact is in train",
     "in valid": "the same fact is in valid",
@@ -21,13 +21,13 @@ DEFECTS = {
     "unseen entity": "head or tail is in no training fact",
     "unseen relation": "the relation is in no training fact",
 }
-# Those that give an answer away, which no repaired split has.
+# Defects that leak an answer; a repaired split has none of them.
 LEAKS = ("in train", "in valid", "in test")
 
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """Rows of a split as released, distinct facts among them, and rows that repeat another."""
+    """Rows of a split as published, distinct facts among them, and rows that repeat another."""
 
     rows: int
     distinct: int
@@ -36,13 +36,12 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class Defect:
-    """Rows of a split that suffer from a defect.
+    """Rows of a split that have a defect.
 
     Attributes:
-        split: whose rows they are.
         kind: a key of `DEFECTS`.
-        rows: how many, repeated ones included.
-        distinct: how many facts these are.
+        rows: their number, with repetitions.
+        distinct: the number of distinct facts among them.
         share: of all rows of the split.
     """
 
@@ -55,11 +54,11 @@ class Defect:
 
 @dataclass(frozen=True)
 class UnseenNames:
-    """Names that no training fact holds.
+    """Numbers of entities and relations that are in no training fact.
 
     Attributes:
-        asked: entities (or relations) among them that valid or test hold.
-        nowhere: entities among them that no split holds.
+        entities_asked, relations_asked: those in a fact of valid or test.
+        entities_nowhere: those in no fact at all.
     """
 
     entities: int
@@ -69,33 +68,33 @@ class UnseenNames:
     relations_asked: int
 
 
-def splits(released: RawGraph) -> dict[str, SplitCounts]:
+def splits(raw: RawGraph) -> dict[str, SplitCounts]:
     """Rows of each split."""
-    result = {}
-    for name, keys in released.keys.items():
+    counts = {}
+    for split, keys in raw.keys.items():
         distinct = len(np.unique(keys))
-        result[name] = SplitCounts(len(keys), distinct, len(keys) - distinct)
-    return result
+        counts[split] = SplitCounts(len(keys), distinct, len(keys) - distinct)
+    return counts
 
 
-def defects(released: RawGraph, inverses: Partners) -> list[Defect]:
-    """What is wrong with the rows of valid and test, with zeros where nothing is.
+def defects(raw: RawGraph, inverses: Partners) -> list[Defect]:
+    """All defects of the rows of valid and test, including those with zero rows.
 
     Args:
-        inverses: `pairs.inverses` of all distinct facts.
+        inverses: `relation_overlap.inverses` of all distinct facts.
     """
-    train = released.distinct("train")
-    index = PairIndex(train, released.graph.num_entities)
-    entities, relations = _seen(released, "train")
-    found = []
-    for split in ASKED:
-        if split not in released.rows:
+    train = raw.distinct("train")
+    index = PairIndex(train, raw.graph.num_entities)
+    entities, relations = _names_in(raw, "train")
+    all_defects = []
+    for split in EVALUATED:
+        if split not in raw.rows:
             continue
-        rows, keys = released.rows[split], released.keys[split]
+        rows, keys = raw.rows[split], raw.keys[split]
         masks = {
-            f"in {other}": np.isin(keys, released.keys[other])
-            for other in ("train", *ASKED)
-            if other != split and other in released.keys
+            f"in {other}": np.isin(keys, raw.keys[other])
+            for other in ("train", *EVALUATED)
+            if other != split and other in raw.keys
         }
         masks["inverse in train"] = with_inverse(rows, index, inverses)
         masks["pair in train"] = under_another(rows, index)
@@ -104,31 +103,31 @@ def defects(released: RawGraph, inverses: Partners) -> list[Defect]:
         for kind, mask in masks.items():
             count = int(mask.sum())
             distinct = len(np.unique(keys[mask]))
-            found.append(Defect(split, kind, count, distinct, count / max(1, len(rows))))
-    return found
+            all_defects.append(Defect(split, kind, count, distinct, count / max(1, len(rows))))
+    return all_defects
 
 
-def unseen(released: RawGraph) -> UnseenNames:
-    """Entities and relations that no training fact holds."""
-    entities, relations = _seen(released, "train")
-    asked_entities, asked_relations = _seen(released, *ASKED)
-    anywhere, _ = _seen(released, *released.rows)
+def unseen(raw: RawGraph) -> UnseenNames:
+    """Entities and relations that are in no training fact."""
+    entities, relations = _names_in(raw, "train")
+    evaluated_entities, evaluated_relations = _names_in(raw, *EVALUATED)
+    entities_anywhere, _ = _names_in(raw, *raw.rows)
     return UnseenNames(
         int((~entities).sum()),
-        int((asked_entities & ~entities).sum()),
-        int((~anywhere).sum()),
+        int((evaluated_entities & ~entities).sum()),
+        int((~entities_anywhere).sum()),
         int((~relations).sum()),
-        int((asked_relations & ~relations).sum()),
+        int((evaluated_relations & ~relations).sum()),
     )
 
 
-def _seen(released: RawGraph, *names: str) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " R"]]:
-    """Which entities and relations some splits hold."""
-    entities = np.zeros(released.graph.num_entities, bool)
-    relations = np.zeros(released.graph.num_relations, bool)
-    for name in names:
-        if name in released.rows:
-            rows = released.rows[name]
+def _names_in(raw: RawGraph, *splits: str) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " R"]]:
+    """Which entities and relations are in the rows of some splits."""
+    entities = np.zeros(raw.graph.num_entities, bool)
+    relations = np.zeros(raw.graph.num_relations, bool)
+    for split in splits:
+        if split in raw.rows:
+            rows = raw.rows[split]
             entities[rows[:, [0, 2]]] = True
             relations[rows[:, 1]] = True
     return entities, relations

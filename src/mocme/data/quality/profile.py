@@ -16,7 +16,7 @@ PERCENTILES = (0, 10, 25, 50, 75, 90, 99, 100)
 
 @dataclass(frozen=True)
 class Degrees:
-    """How many distinct training facts an entity stands in, over all entities.
+    """Distinct training facts per entity, over all entities.
 
     A fact of an entity with itself counts twice.
 
@@ -31,7 +31,7 @@ class Degrees:
 
 @dataclass(frozen=True)
 class Components:
-    """Connected components of the training facts, which entities without one are no part of."""
+    """Connected components of the training facts; entities without one are left out."""
 
     count: int
     largest: int
@@ -40,7 +40,7 @@ class Components:
 
 @dataclass(frozen=True)
 class Partner:
-    """Another relation between the same entities, and which share of the facts have it."""
+    """Another relation between the same entities, and the share of facts that have it."""
 
     name: str
     facts: int
@@ -52,13 +52,12 @@ class RelationProfile:
     """A relation.
 
     Attributes:
-        facts: distinct ones, all splits together.
-        train: those in train.
-        cardinality: of the training facts.
-        loops: facts of an entity with itself, all splits.
+        facts: distinct facts of all splits; train: those in train.
+        cardinality: class of the training facts.
+        loops: facts of an entity with itself, in all splits.
         symmetric: share of the other facts whose inverse is a fact of the same relation.
-        inverse: the relation that most of the inverses are facts of, itself aside.
-        twin: the relation that most of the same pairs, in the same order, are facts of.
+        inverse: the other relation that has most of the inverse facts.
+        twin: the other relation that has most of the same pairs, in the same order.
     """
 
     name: str
@@ -72,29 +71,29 @@ class RelationProfile:
 
 
 def percentiles(values: Int[np.ndarray, " n"]) -> dict[str, int]:
-    """Values that the given percentages do not exceed; nothing of nothing."""
+    """The values at `PERCENTILES`, by percentage; empty without values."""
     if not len(values):
         return {}
-    found = np.percentile(values, PERCENTILES, method="inverted_cdf")
-    return {str(p): int(value) for p, value in zip(PERCENTILES, found, strict=True)}
+    chosen = np.percentile(values, PERCENTILES, method="inverted_cdf")
+    return {str(p): int(value) for p, value in zip(PERCENTILES, chosen, strict=True)}
 
 
-def degrees(released: RawGraph) -> Degrees:
-    """Degrees by the training facts."""
-    train = released.distinct("train")
-    degree = np.bincount(train[:, [0, 2]].ravel(), minlength=released.graph.num_entities)
-    # The exponent of a whole number is its number of binary digits.
+def degrees(raw: RawGraph) -> Degrees:
+    """Degrees in the training facts."""
+    train = raw.distinct("train")
+    degree = np.bincount(train[:, [0, 2]].ravel(), minlength=raw.graph.num_entities)
+    # frexp(n) gives the number of binary digits of an integer n, and 0 for 0.
     counts = np.bincount(np.frexp(degree.astype(np.float64))[1])
     histogram = {_span(digits): int(count) for digits, count in enumerate(counts)}
     mean = float(degree.mean()) if len(degree) else 0.0
     return Degrees(mean, percentiles(degree), histogram)
 
 
-def components(released: RawGraph) -> Components:
+def components(raw: RawGraph) -> Components:
     """Connected components of the training facts."""
-    train = released.distinct("train")
-    label = component_labels(train, released.graph.num_entities)
-    linked = np.zeros(released.graph.num_entities, bool)
+    train = raw.distinct("train")
+    label = component_labels(train, raw.graph.num_entities)
+    linked = np.zeros(raw.graph.num_entities, bool)
     linked[train[:, [0, 2]]] = True
     sizes = np.bincount(label[linked]) if linked.any() else np.zeros(1, np.int64)
     largest = int(sizes.max())
@@ -102,52 +101,56 @@ def components(released: RawGraph) -> Components:
 
 
 def component_labels(facts: Rows, num_entities: int) -> Int[np.ndarray, " N"]:
-    """The smallest entity that each entity is connected with.
+    """The smallest entity of each entity's component.
 
-    Roots are hooked onto smaller ones next to them, then all paths are shortened, until nothing
-    changes (Shiloach and Vishkin, 1982).
+    Roots are hooked onto smaller adjacent roots, then all paths are shortened to their root, until
+    nothing changes (Shiloach and Vishkin, 1982).
     """
     label = np.arange(num_entities)
-    left, right = facts[:, 0], facts[:, 2]
+    heads, tails = facts[:, 0], facts[:, 2]
     while True:
-        one, other = label[left], label[right]
-        apart = one != other
-        if not apart.any():
+        head_roots, tail_roots = label[heads], label[tails]
+        unmerged = head_roots != tail_roots
+        if not unmerged.any():
             return label
-        left, right, one, other = (ends[apart] for ends in (left, right, one, other))
-        np.minimum.at(label, np.maximum(one, other), np.minimum(one, other))
+        # A fact within one component stays there, so it need not be looked at again.
+        heads, tails = heads[unmerged], tails[unmerged]
+        head_roots, tail_roots = head_roots[unmerged], tail_roots[unmerged]
+        smaller, larger = np.minimum(head_roots, tail_roots), np.maximum(head_roots, tail_roots)
+        np.minimum.at(label, larger, smaller)
         while not np.array_equal(label, shorter := label[label]):
             label = shorter
 
 
 def relations(
-    released: RawGraph, classes: Sequence[str], reversed_: Partners, same: Partners
+    raw: RawGraph, classes: Sequence[str], inverses: Partners, twins: Partners
 ) -> list[RelationProfile]:
-    """What each relation is like, in the order of ids.
+    """The profile of each relation, in the order of ids.
 
     Args:
-        classes: the cardinality class of each.
-        reversed_, same: `pairs.inverses` and `pairs.twins` of all distinct facts.
+        classes: the cardinality class of each relation.
+        inverses, twins: `relation_overlap.inverses` and `relation_overlap.twins` of all distinct
+            facts.
     """
-    graph = released.graph
-    everything, train = released.distinct(), released.distinct("train")
-    trained = np.bincount(train[:, 1], minlength=graph.num_relations)
-    loops = same.facts - reversed_.facts
-    symmetric = reversed_.of_itself()
-    inverse, twin = reversed_.best(), same.best()
-    facts = np.bincount(everything[:, 1], minlength=graph.num_relations)
+    graph = raw.graph
+    facts = np.bincount(raw.distinct()[:, 1], minlength=graph.num_relations)
+    train = np.bincount(raw.distinct("train")[:, 1], minlength=graph.num_relations)
+    # Only `inverses` leaves out facts of an entity with itself.
+    loops = twins.facts - inverses.facts
+    symmetric = inverses.self_share()
+    inverse, twin = inverses.best(), twins.best()
 
-    def partner(found: dict[int, tuple[int, int, float]], relation: int) -> Partner | None:
-        if relation not in found:
+    def partner(best: dict[int, tuple[int, int, float]], relation: int) -> Partner | None:
+        if relation not in best:
             return None
-        other, count, share = found[relation]
+        other, count, share = best[relation]
         return Partner(graph.relations[other], count, share)
 
     return [
         RelationProfile(
             name,
             int(facts[r]),
-            int(trained[r]),
+            int(train[r]),
             classes[r],
             int(loops[r]),
             float(symmetric[r]),
@@ -159,6 +162,6 @@ def relations(
 
 
 def _span(digits: int) -> str:
-    """Numbers with so many binary digits."""
+    """The range of numbers with a number of binary digits."""
     low, high = (1 << digits) >> 1, (1 << digits) - 1
     return str(low) if low == high else f"{low}-{high}"

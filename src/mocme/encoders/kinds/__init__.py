@@ -1,1 +1,1 @@
-"""One module for each kind of encoder: what is defined here can be chosen by `kind`."""
+"""The kinds of encoders, one module for each; what is defined here can be chosen by `kind`."""

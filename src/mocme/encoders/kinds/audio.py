@@ -1,9 +1,10 @@
-"""Sounds to vectors."""
+"""Encode sounds as vectors."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,76 +14,74 @@ from torch import Tensor
 from torch.nn import functional
 
 from mocme.encoders.audio_io import (
-    BYTES,
     ENDINGS,
     FFT,
     HOP,
+    MAX_BYTES,
     MELS,
     RATE,
     WIDTH,
     WINDOW,
     log_mel,
-    read_sound,
+    read_audio,
     statistics,
 )
 from mocme.encoders.base import EncodingReport
 from mocme.encoders.inputs import read_file
 from mocme.encoders.neural import Engine, Identity, NeuralEncoder, in_chunks
-from mocme.encoders.pretrained import extra, load_network, load_settings, named, revision
+from mocme.encoders.pretrained import (
+    check_model_name,
+    extra,
+    load_network,
+    load_settings,
+    revision,
+)
 from mocme.encoders.store import RawItem, group_means
 
 DEFAULT = "log-mel"
-# Windows of sound that go through a network at a time.
+# Windows of sound in one batch of a network.
 BATCH = 8
+# Sounds in one batch: their windows fill it.
+SOUNDS = 4
 
 
+@dataclass(frozen=True, kw_only=True)
 class AudioEncoder(NeuralEncoder):
-    """Sounds by their spectrum or by a network; several of an entity count as their mean.
+    """Sounds as statistics of their spectrum or as the vectors of a network.
 
     Files of at most 20 MB, read by libsndfile: WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF and others.
+    Several sounds of an entity are averaged.
 
     Args:
-        model: ``log-mel``, for which nothing is trained: of the power in 64 bands, mean, deviation
-            and change over time (192 numbers); or an audio model of transformers, by its folder or
-            by its name on a hub: CLAP (its projected embedding, of length 1), or one like
+        model: ``log-mel``, which needs no training: mean, deviation and change over time of the
+            power in 64 bands (192 numbers); or an audio model of transformers, by its folder or by
+            its name on a hub: CLAP (its projected embedding, of length 1), or a model like
             wav2vec 2.0, HuBERT or AST (mean of the last layer).
-        minutes: a longer sound is read so far, and counted.
-        seconds: of the windows that a network takes; the mean of a sound's windows, weighted by
-            their lengths, is its vector. A last window of less than a second is left out.
+        minutes: what exceeds this length is not read; such sounds are counted.
+        seconds: length of the windows that a network takes. The vector of a sound is the mean of
+            its windows, weighted by their lengths. A last window of less than a second is left out.
     """
 
     column = "path"
     endings = ENDINGS
     several = "entities with several sounds, averaged"
 
-    def __init__(
-        self,
-        *,
-        paths: Sequence[str],
-        entity: str | None = None,
-        columns: Sequence[str] = (),
-        delimiter: str | None = None,
-        model: str = DEFAULT,
-        minutes: float = 10.0,
-        seconds: float = 10.0,
-    ) -> None:
-        super().__init__(paths=paths, entity=entity, columns=columns, delimiter=delimiter)
-        named(model)
-        if not 0 < minutes <= 120:
+    model: str = DEFAULT
+    minutes: float = 10.0
+    seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_model_name(self.model)
+        if not 0 < self.minutes <= 120:
             raise ValueError("minutes must be more than 0 and at most 120")
-        if not 1 <= seconds <= 60:
+        if not 1 <= self.seconds <= 60:
             raise ValueError("seconds must be at least 1 and at most 60")
-        self.model, self.minutes, self.seconds = model, minutes, seconds
 
     def content(self, item: RawItem) -> bytes:
-        return read_file(item, BYTES)
+        return read_file(item, MAX_BYTES)
 
     def engine(self, device: torch.device, allow_download: bool) -> Engine:
-        """What makes vectors with these settings.
-
-        Raises:
-            ValueError: a library is missing, or the model cannot be loaded; with the remedy.
-        """
         with extra("soundfile and soxr", "audio"):
             import soundfile  # noqa: F401
             import soxr  # noqa: F401
@@ -107,27 +106,27 @@ class LogMelEngine:
             "minutes": f"at most {minutes:g}",
         }
 
-    def prepare(self, content: bytes, outcome: EncodingReport) -> Float[np.ndarray, "F"]:
-        """All there is to do, for threads do it."""
-        sound = read_sound(content, RATE, self.seconds, outcome)
-        found: Float[np.ndarray, "F"] = statistics(log_mel(torch.from_numpy(sound))).numpy()
-        return found
+    def prepare(self, content: bytes, report: EncodingReport) -> Float[np.ndarray, "F"]:
+        """The vector of a sound: all work is done here, because this runs in threads."""
+        sound = read_audio(content, RATE, self.seconds, report)
+        vector: Float[np.ndarray, "F"] = statistics(log_mel(torch.from_numpy(sound))).numpy()
+        return vector
 
-    def batches(self, ready: Sequence[Float[np.ndarray, "F"]]) -> Iterator[list[int]]:
+    def batches(self, prepared: Sequence[Float[np.ndarray, "F"]]) -> Iterator[list[int]]:
         """Sounds in their order."""
-        return in_chunks(len(ready), 256)
+        return in_chunks(len(prepared), 256)
 
     def encode(self, batch: Sequence[Float[np.ndarray, "F"]]) -> Float[np.ndarray, "n F"]:
-        """The vectors of some sounds."""
+        """The vectors of a batch of sounds."""
         return np.stack(batch)
 
 
 class AudioClip(NamedTuple):
-    """A sound as a network takes it.
+    """A sound as input of a network.
 
     Attributes:
-        windows: the inputs of each, one row each.
-        lengths: of each, in samples.
+        windows: the network's inputs for each window, with one row each.
+        lengths: of the windows, in samples.
     """
 
     windows: list[Mapping[str, Tensor]]
@@ -135,10 +134,10 @@ class AudioClip(NamedTuple):
 
 
 class AudioEngine:
-    """An audio model of transformers that is loaded.
+    """A loaded audio model of transformers.
 
     Raises:
-        ValueError: it cannot be loaded, or is no audio model; with the remedy.
+        ValueError: it cannot be loaded, or is not an audio model; with the remedy.
     """
 
     window = 4
@@ -147,16 +146,17 @@ class AudioEngine:
     def __init__(self, settings: AudioEncoder, device: torch.device, allow_download: bool) -> None:
         with extra("transformers", "models"):
             import transformers
-        self.name, self.device, self.most = settings.model, device, settings.minutes * 60
+        self.name, self.device = settings.model, device
+        self.max_seconds = settings.minutes * 60
         self.extractor = load_settings(transformers.AutoFeatureExtractor, self.name, allow_download)
         config = load_settings(transformers.AutoConfig, self.name, allow_download)
         clap = config.model_type in ("clap", "clap_audio_model")
         kind = transformers.ClapAudioModelWithProjection if clap else transformers.AutoModel
         network, _ = load_network(kind, self.name, allow_download)
         self.network = network.to(device)
-        self.rate = self._rate(settings.seconds)
+        self.rate = self._sampling_rate(settings.seconds)
         self.length = int(settings.seconds * self.rate)
-        self.width = self._try()
+        self.width = self._probe()
         self.identity: Identity = {
             "encoder": f"{self.name}, {'own embedding' if clap else 'mean of the last layer'}",
             "encoder_revision": revision(self.name, network),
@@ -165,12 +165,14 @@ class AudioEngine:
             f"most {settings.minutes:g} minutes",
         }
 
-    def _rate(self, seconds: int | float) -> int:
-        """Samples a second that the model wants."""
+    def _sampling_rate(self, seconds: int | float) -> int:
+        """The model's sampling rate in Hz; refuses windows that are too long for it."""
         rate = getattr(self.extractor, "sampling_rate", None)
         if not rate:
-            raise ValueError(f"the model {self.name!r} is no audio model: no sampling rate")
-        # What is longer would be cut, by some at random.
+            raise ValueError(
+                f"the model {self.name!r} is not an audio model: it has no sampling rate"
+            )
+        # Longer windows would be cut, by some models at a random position.
         longest = getattr(self.extractor, "nb_max_samples", 0) / rate
         frames = getattr(self.extractor, "max_length", 0)  # of 10 ms
         longest = longest or (frames / 100 if isinstance(frames, int) else 0)
@@ -181,30 +183,33 @@ class AudioEngine:
             )
         return int(rate)
 
-    def _try(self) -> int:
-        """F, found out by a second of noise."""
+    def _probe(self) -> int:
+        """Encode a second of noise to determine F, and to check that it is deterministic."""
         noise = torch.randn(self.rate, generator=torch.Generator().manual_seed(0)) / 10
         try:
-            first, second = (self.encode([self._heard(noise.numpy())]) for _ in range(2))
+            first, second = (self.encode([self._clip(noise.numpy())]) for _ in range(2))
         except (RuntimeError, TypeError, AttributeError, KeyError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0][:200]
             raise ValueError(
-                f"the model {self.name!r} does not take sound alone ({reason}); name an audio "
+                f"the model {self.name!r} does not accept sound alone ({reason}); name an audio "
                 f"model such as CLAP, wav2vec 2.0, HuBERT or AST"
             ) from error
         if first.ndim != 2 or not np.allclose(first, second, 1e-3, 1e-4):
-            raise ValueError(f"the model {self.name!r} gives no vector, or not the same one twice")
+            raise ValueError(
+                f"the model {self.name!r} gives no vector, or not the same vector twice; name "
+                f"another one"
+            )
         return int(first.shape[1])
 
-    def prepare(self, content: bytes, outcome: EncodingReport) -> AudioClip:
+    def prepare(self, content: bytes, report: EncodingReport) -> AudioClip:
         """The windows of a sound."""
-        return self._heard(read_sound(content, self.rate, self.most, outcome))
+        return self._clip(read_audio(content, self.rate, self.max_seconds, report))
 
-    def _heard(self, sound: Float[np.ndarray, "samples"]) -> AudioClip:
+    def _clip(self, sound: Float[np.ndarray, "samples"]) -> AudioClip:
         parts = [sound[first : first + self.length] for first in range(0, len(sound), self.length)]
         if len(parts) > 1 and len(parts[-1]) < self.rate:
             parts.pop()
-        # A network of convolutions needs some samples for its first output.
+        # A convolutional network needs some samples for its first output: pad to 0.1 s.
         parts[0] = np.pad(parts[0], (0, max(0, self.rate // 10 - len(parts[0]))))
         windows: list[Mapping[str, Tensor]] = [
             dict(self.extractor(part, sampling_rate=self.rate, return_tensors="pt"))
@@ -212,37 +217,38 @@ class AudioEngine:
         ]
         return AudioClip(windows, [len(part) for part in parts])
 
-    def batches(self, ready: Sequence[AudioClip]) -> Iterator[list[int]]:
-        """Sounds in their order; the windows of one are enough for a batch."""
-        return in_chunks(len(ready), 4)
+    def batches(self, prepared: Sequence[AudioClip]) -> Iterator[list[int]]:
+        """Sounds in their order."""
+        return in_chunks(len(prepared), SOUNDS)
 
     def encode(self, batch: Sequence[AudioClip]) -> Float[np.ndarray, "n F"]:
-        """The vectors of some sounds: means of their windows', weighted by their lengths."""
-        flat = [window for heard in batch for window in heard.windows]
-        # Only windows of the same length go together, so that nothing is padded.
+        """The vectors of a batch of sounds: means of their windows, weighted by length."""
+        windows = [window for clip in batch for window in clip.windows]
+        # Only windows with inputs of the same shape share a batch, so that nothing is padded.
         groups: dict[tuple[Any, ...], list[int]] = {}
-        for place, window in enumerate(flat):
-            key = tuple((name, tuple(value.shape)) for name, value in sorted(window.items()))
-            groups.setdefault(key, []).append(place)
+        for index, window in enumerate(windows):
+            shapes = tuple((name, tuple(value.shape)) for name, value in sorted(window.items()))
+            groups.setdefault(shapes, []).append(index)
         vectors: dict[int, Float[np.ndarray, "F"]] = {}
-        for places in groups.values():
-            for chunk in in_chunks(len(places), BATCH):
-                some = [places[place] for place in chunk]
-                vectors.update(zip(some, self._ask([flat[p] for p in some]), strict=True))
-        found = np.stack([vectors[place] for place in range(len(flat))])
-        lengths = [n for heard in batch for n in heard.lengths]
-        return group_means(found, [len(heard.windows) for heard in batch], lengths)
+        for group in groups.values():
+            for chunk in in_chunks(len(group), BATCH):
+                indices = [group[position] for position in chunk]
+                encoded = self._forward([windows[index] for index in indices])
+                vectors.update(zip(indices, encoded, strict=True))
+        stacked = np.stack([vectors[index] for index in range(len(windows))])
+        lengths = [length for clip in batch for length in clip.lengths]
+        return group_means(stacked, [len(clip.windows) for clip in batch], lengths)
 
-    def _ask(self, windows: Sequence[Mapping[str, Tensor]]) -> Float[np.ndarray, "n F"]:
+    def _forward(self, windows: Sequence[Mapping[str, Tensor]]) -> Float[np.ndarray, "n F"]:
         names = windows[0]
         inputs = {
             name: torch.cat([window[name] for window in windows]).to(self.device) for name in names
         }
         with torch.inference_mode():
-            found = self.network(**inputs)
-            embeds = getattr(found, "audio_embeds", None)
+            output = self.network(**inputs)
+            embeds = getattr(output, "audio_embeds", None)
             if embeds is None:
-                pooled = found.last_hidden_state.mean(1)
+                pooled = output.last_hidden_state.mean(1)
             else:
                 pooled = functional.normalize(embeds, dim=1)
         vectors: Float[np.ndarray, "n F"] = pooled.float().cpu().numpy()
@@ -250,5 +256,5 @@ class AudioEngine:
 
 
 def _digest(extractor: Any) -> str:
-    """Of everything that decides what a network is given."""
+    """SHA-256 of the settings that decide a network's inputs."""
     return hashlib.sha256(extractor.to_json_string().encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""Rows of entities that a training has not seen, fitted from their facts; all else is frozen.
+"""Fit structure rows of entities that were not in the training; everything else is frozen.
 
-Minimised over the rows alone is what a training minimises, with every modality shown and negatives
-weighed alike: for each fact of a new entity, in both directions, the softmax of the answer over
-everyone, with N3; and for each question of the training, that no new entity be its answer. There is
-nothing random in it.
+The objective of the training is minimised over these rows alone, with every modality shown and all
+negatives weighted equally: for each fact of a new entity, in both directions, the softmax of the
+answer over all entities, with N3; and for each training query, a term by which no new entity is its
+answer. The fit is deterministic.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from mocme.experts.embedding.extended_model import AddedEntities, AddedVectors, 
 from mocme.experts.embedding.model import EmbeddingModel
 from mocme.experts.embedding.objective import Objective
 
-# Scores that are held at a time.
+# Elements of a block of scores.
 CELLS = 1 << 22
-# Stands for the score of nothing: -inf has no gradient.
+# Stands for a missing score: -inf would have no gradient.
 LOWEST = -1e30
 STEPS = 500
 
 
 @dataclass(frozen=True, eq=False)
 class FittedRows:
-    """Rows, and how far the optimiser came.
+    """Fitted rows and the state of the optimiser at the end.
 
     Attributes:
         loss: of all terms together.
-        gradient: its length over the rows at the end, `first` at the start.
-        steps: of the optimiser.
+        gradient: its norm over the rows at the end; `first` at the start.
+        steps: iterations of the optimiser.
     """
 
     rows: Float[Tensor, "n D"]
@@ -47,16 +47,16 @@ class FittedRows:
 
     @property
     def settled(self) -> bool:
-        """Whether the gradient has all but vanished."""
+        """Whether the gradient is near 0."""
         return self.gradient <= 1e-3 * max(1.0, self.first)
 
 
 class FrozenQuestions:
-    """A trained model and what it learned from, as the rows of any new entities meet them.
+    """The frozen part of the objective: a trained model and its training queries.
 
     Args:
-        facts: what the model learned from.
-        without: old entities that are no candidates, as one whose row is fitted anew.
+        facts: that the model was trained on.
+        without: training entities that do not compete, such as one whose row is fitted again.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class FrozenQuestions:
         self._rest: Float[Tensor, " q"] | None = None
 
     def block(self, candidates: int) -> int:
-        """Questions whose scores are held at a time."""
+        """Number of queries in a block of scores."""
         return max(1, CELLS // max(1, candidates))
 
     def asked(self) -> list[_RowQueries]:
-        """Questions of the training for entities, which no new entity answers; made once.
+        """Training queries for entities, which no new entity answers; computed once.
 
-        Nearly all the time goes into what they weigh against, everyone's scores.
+        Nearly all the time is spent on their scores over all entities.
         """
         if self._asked is None:
             device = self.vectors.device
@@ -99,8 +99,8 @@ class FrozenQuestions:
                 made = [self.model.query(self.vectors[one.head], one.relation) for one in asking]
                 query = torch.cat(made)
                 if self._rest is None:
-                    # In its place beforehand: what is kept between large blocks that come and go
-                    # would keep their memory from being used again, tens of gigabytes of it.
+                    # Allocated before the loop: small results between large temporary blocks would
+                    # fragment memory and keep tens of gigabytes from being reused.
                     rest = torch.empty(len(own), dtype=torch.float64, device=device)
                     for block in blocks:
                         scores = self.model.scorer.compare(query[block], held)
@@ -111,7 +111,7 @@ class FrozenQuestions:
         return self._asked
 
     def slim(self) -> None:
-        """Let go of what is large and soon made again, and keep what takes long: a number each."""
+        """Free what is large and quickly computed again; keep the log sums, a number each."""
         self._asked = None
 
 
@@ -128,14 +128,14 @@ def fit_rows(
     """Fit the structure rows of n entities together.
 
     Args:
-        frozen: nothing in it changes.
-        added: what else the entities have; its rows do not matter.
-        new: their facts, of directed relations, in one direction. Ids of old nodes are those of
-            the training; the m nodes of `later` come next, then the n new entities.
-        later: vectors of entities that came after the training and are named in `new`.
-        as_negatives: whether questions of the training count, which the new entities do not answer.
-        start: rows to begin with; `first_rows` by default.
-        steps: at most so many.
+        frozen: the trained model and its queries.
+        added: content of the entities; its rows are ignored.
+        new: their facts with directed relations, in one direction. Nodes of the training keep
+            their ids; the m nodes of `later` follow, then the n new entities.
+        later: vectors of entities that were added earlier and occur in `new`.
+        as_negatives: whether training queries take part, which new entities do not answer.
+        start: initial rows; `first_rows` by default.
+        steps: largest number of iterations.
     """
     problem = RowObjective(frozen, added, new, later, as_negatives)
     rows = first_rows(frozen, problem.facts, problem.first) if start is None else start
@@ -145,7 +145,7 @@ def fit_rows(
 def first_rows(
     frozen: FrozenQuestions, new: Int[Tensor, "k 3"], first: int
 ) -> Float[Tensor, "n D"]:
-    """For each new entity the mean row of the heads of its relations, a relation counting once."""
+    """Initial rows: the mean row of the heads of an entity's relations, each counted once."""
     rows, used = frozen.model.structure.detach(), frozen.facts.facts
     found = []
     for entity in range(first, int(new[:, 0].max()) + 1):
@@ -160,7 +160,7 @@ def first_rows(
 
 
 class RowObjective:
-    """What is minimised, as a function of the rows.
+    """The objective as a function of the rows.
 
     Attributes:
         facts: distinct, in both directions.
@@ -183,7 +183,7 @@ class RowObjective:
         self.facts = distinct(torch.cat([new, back]))
         self._check()
         self._newcomers = AddedVectors(self.model, added, frozen.standards)
-        # What a fact names must compete, though no training fact did.
+        # An entity in a new fact has to compete, even if no training fact contains it.
         named = frozen.gone[torch.isin(frozen.gone, self.facts[:, 2])]
         entities = torch.arange(facts.num_entities)
         entities = entities[~torch.isin(entities, frozen.gone) | torch.isin(entities, named)]
@@ -191,22 +191,22 @@ class RowObjective:
         spans = [torch.arange(*span) for span in facts.spans[1:]]
         self._allowed = [torch.cat([entities, later_ones]), *spans]
         self._held: dict[int, Tensor] = {}
-        self._questions = list(self._asked())
+        self._queries = list(self._blocks())
         if as_negatives:
             more = self._vectors[torch.cat([named, later_ones]).to(vectors.device)]
-            self._questions += [asked.against(self.model, more) for asked in frozen.asked()]
+            self._queries += [asked.against(self.model, more) for asked in frozen.asked()]
         times = torch.bincount(self.facts[:, [0, 2]].flatten(), minlength=self.first + len(added))
         self._times = times[self.first :].double().to(vectors.device)
 
     def _check(self) -> None:
         ends = self.facts[:, [0, 2]]
         if int(ends.max()) >= self.first + len(self.added) or int(ends.min()) < 0:
-            raise ValueError("a fact names a node that there is not")
+            raise ValueError("a fact contains a node that does not exist")
         if bool((ends < self.first).all(1).any()):
-            raise ValueError("a fact names no new entity, and all others are frozen")
+            raise ValueError("a fact contains no new entity, and all others are frozen")
 
-    def _asked(self) -> Iterator[_RowQueries]:
-        """Questions of the new facts, block by block, those of moving heads apart."""
+    def _blocks(self) -> Iterator[_RowQueries]:
+        """Queries of the new facts in blocks; queries with new heads change and are separate."""
         index, device = AnswerIndex(self.facts), self._vectors.device
         classes = self._frozen.facts.relation_class[index.queries.relation]
         moving = index.queries.head >= self.first
@@ -214,23 +214,21 @@ class RowObjective:
             for moves in (False, True):
                 own = ((classes == number) & (moving == moves)).nonzero().flatten()
                 for block in own.split(self._frozen.block(len(allowed))) if len(own) else ():
-                    place, answer = (part.to(device) for part in index.rows(block))
+                    row, answer = (part.to(device) for part in index.rows(block))
                     queries = index.queries[block]
                     weight = self.settings.weight(queries.relation, self._frozen.facts).double()
-                    asked = _RowQueries(
-                        queries.to(device), number, place, answer, weight.to(device)
-                    )
+                    asked = _RowQueries(queries.to(device), number, row, answer, weight.to(device))
                     yield asked if moves else self._still(asked)
 
     def _still(self, asked: _RowQueries) -> _RowQueries:
-        """The question with what does not change in it."""
+        """Add what does not change: the query vectors and the log sum over frozen candidates."""
         with torch.no_grad():
             heads = self._vectors[asked.queries.head]
             query = self.model.query(heads, asked.queries.relation).double()
             return replace(asked, query=query, rest=_total(self._old_scores(asked, query)))
 
     def _old_scores(self, asked: _RowQueries, query: Tensor) -> Float[Tensor, "B c"]:
-        """Scores of the frozen candidates in float64."""
+        """Scores of the frozen candidates, in float64."""
         allowed = self._allowed[asked.number]
         if asked.number not in self._held:
             held = self._vectors[allowed.to(self._vectors.device)]
@@ -238,7 +236,7 @@ class RowObjective:
         scores = self.model.scorer.compare(query, self._held[asked.number])
         if self.settings.loss.answers == "together":
             return scores
-        # Answers that the training knows are no negatives.
+        # Known answers are not negatives.
         place, node = self._frozen.index.lookup(asked.queries.to("cpu"))
         column = torch.searchsorted(allowed, node).clamp_max(len(allowed) - 1)
         held_too = allowed[column] == node
@@ -254,7 +252,7 @@ class RowObjective:
         made, _ = self._newcomers(rows, self.added.present)
         vectors = made.detach().requires_grad_()
         total = 0.0
-        for asked in self._questions:
+        for asked in self._queries:
             loss = self._loss(asked, vectors)
             loss.backward()
             total += float(loss.detach())
@@ -268,7 +266,7 @@ class RowObjective:
         return total, gradient
 
     def _loss(self, asked: _RowQueries, vectors: Float[Tensor, "n E"]) -> Tensor:
-        """Summed loss of some questions."""
+        """Summed loss of a block of queries."""
         scorer, rest = self.model.scorer, asked.rest
         if asked.of_training:
             assert asked.query is not None
@@ -280,7 +278,7 @@ class RowObjective:
             query = self.model.query(heads, asked.queries.relation).double()
         else:
             query = asked.query
-        # Only entities compete with entities: questions for tokens have no new answer.
+        # New entities are candidates for entities only, not for tokens.
         new = vectors.double() if asked.number == 0 else vectors[:0].double()
         scores, column = scorer.compare(query, new), asked.answer - self.first
         if rest is None:
@@ -289,29 +287,29 @@ class RowObjective:
             column = torch.where(column < 0, old, column + len(allowed))
             scores = torch.cat([self._old_scores(asked, query), scores], 1)
         answers = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-        answers[asked.place, column] = True
+        answers[asked.row, column] = True
         negatives = _total(scores.masked_fill(answers, LOWEST))
         if rest is not None:
             negatives = torch.logaddexp(rest, negatives)
         ones = torch.ones(len(column), dtype=torch.float64, device=scores.device)
-        found = self.settings.loss(scores[asked.place, column], asked.place, ones, negatives)
+        found = self.settings.loss(scores[asked.row, column], asked.row, ones, negatives)
         return (found * asked.weight).sum()
 
 
 @dataclass(frozen=True, eq=False)
 class _RowQueries:
-    """Questions of one class of candidates.
+    """Queries of one class of candidates.
 
     Attributes:
-        place, answer: which question a new fact's answer belongs to, and its node.
-        weight: of each question's loss; of the training's, times its answers.
-        query: their vectors; None where heads are new, so that they change with the rows.
-        rest: log of the sum of e^score over the frozen candidates, of those questions.
+        row, answer: which query the answer of a new fact belongs to, and its node.
+        weight: of each query's loss; for training queries, times the number of answers.
+        query: query vectors; None where heads are new, because they change with the rows.
+        rest: log of the sum of e^score over the frozen candidates.
     """
 
     queries: Queries
     number: int
-    place: Int[Tensor, " n"]
+    row: Int[Tensor, " n"]
     answer: Int[Tensor, " n"]
     weight: Float[Tensor, " B"]
     query: Tensor | None = None
@@ -319,7 +317,7 @@ class _RowQueries:
     of_training: bool = False
 
     def against(self, model: EmbeddingModel, more: Float[Tensor, "m E"]) -> _RowQueries:
-        """The same with further frozen candidates."""
+        """The same queries with further frozen candidates."""
         if not len(more):
             return self
         assert self.query is not None
@@ -330,13 +328,13 @@ class _RowQueries:
 
 
 def _total(scores: Float[Tensor, "B c"]) -> Float[Tensor, " B"]:
-    """Log of the sum of e^score, also where there is nothing to sum."""
+    """Log of the sum of e^score; LOWEST where the sum is empty."""
     low = scores.new_full((len(scores), 1), LOWEST)
     return torch.cat([scores, low], 1).logsumexp(1)
 
 
 def _minimised(problem: RowObjective, start: Float[Tensor, "n D"], steps: int) -> FittedRows:
-    """Minimise by L-BFGS, which takes few steps on so smooth a function."""
+    """Minimise by L-BFGS, which needs few iterations on this smooth function."""
     from scipy.optimize import minimize
 
     def value(flat: Float[np.ndarray, " nD"]) -> tuple[float, Float[np.ndarray, " nD"]]:

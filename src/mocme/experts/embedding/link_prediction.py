@@ -137,7 +137,7 @@ class LinkPrediction:
             refused.backward()
             sums["rejected"] = float(refused.detach())
         if self.settings.redundancy and redundancy.requires_grad:
-            # `GradientBuffer.backward` differentiates the table once, through the same graph.
+            # `GradientBuffer.backward` differentiates the table once; this adds to the same graph.
             (self.settings.redundancy * redundancy).backward(retain_graph=True)
             sums["redundancy"] = float(redundancy.detach())
         rows.backward()

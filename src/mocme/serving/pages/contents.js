@@ -27,7 +27,7 @@ export function contents(run, signal) {
     { class: "card stack" },
     el("legend", { class: "add-legend" }, "What it is like"),
     parts.length ? parts : el("p", { class: "hint" }, "This run knows facts only."),
-    other.length ? el("p", { class: "hint" }, "Sounds and videos are not sent from here, but added on the server: ", el("code", {}, "mocme add RUN NAME --file MODALITY=PATH")) : null,
+    other.length ? el("p", { class: "hint" }, "Sounds and videos are not sent from here, but added on the server: ", el("code", {}, "mocme entities add RUN NAME --file MODALITY=PATH")) : null,
   );
   return Object.assign(box, {
     value() {

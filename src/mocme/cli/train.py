@@ -1,0 +1,119 @@
+"""`mocme train`, `resume` and `experiments`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mocme.cli.options import common, echo_json
+from mocme.core.console import TrainingDisplay, show
+from mocme.core.table import TextTable, columns
+
+
+@click.command()
+@click.argument("experiment", default="default")
+@click.option(
+    "--data",
+    default="atlas",
+    show_default=True,
+    help="A folder with train.tsv, a file of facts, the name of a fetched benchmark, or atlas.",
+)
+@click.option(
+    "--splits",
+    type=click.Choice(["repaired", "as-published"]),
+    help="Splits of a benchmark; default: repaired.",
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the new run."
+)
+@click.option("--seed", type=int, help="Seed, instead of the experiment's.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Another value for a setting, for instance experts.embedding.training.epochs=3.",
+)
+@click.option(
+    "--reviews",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Decisions of mocme serve: accepted facts to train on, rejected ones as hard negatives.",
+)
+@common("features", "device", "threads")
+def train(
+    experiment: str,
+    data: str,
+    splits: Any,
+    out: Path,
+    seed: int | None,
+    reviews: Path | None,
+    features: Path | None,
+    sets: tuple[str, ...],
+    device: str,
+    threads: int | None,
+) -> None:
+    """Train EXPERIMENT (a TOML file or a shipped name) on a graph and write a run."""
+    from mocme.core.device import use_threads
+    from mocme.data.load import load
+    from mocme.runs.config import Experiment, parse_override
+    from mocme.runs.train import train as train_run
+
+    use_threads(threads)
+    settings = Experiment.load(experiment, dict(parse_override(text) for text in sets))
+    graph = load(data, version=splits, reviews=reviews)
+    with TrainingDisplay() as display:
+        run = train_run(
+            graph, settings, out=out, seed=seed, device=device, features=features, observer=display
+        )
+    _report(run)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@common("device", "threads", "trust")
+def resume(run: Path, device: str, threads: int | None, trust_code: bool) -> None:
+    """Resume a training that was stopped."""
+    from mocme.core.device import use_threads
+    from mocme.runs.run import Run
+    from mocme.runs.train import resume as resume_run
+
+    use_threads(threads)
+    was_finished = Run.open(run, trust_code).finished
+    with TrainingDisplay() as display:
+        finished = resume_run(run, device=device, observer=display, trust_code=trust_code)
+    _report(finished, was_finished)
+
+
+@click.command()
+@common("json")
+def experiments(as_json: bool) -> None:
+    """List the shipped experiments."""
+    from mocme.runs.config import Experiment, shipped
+
+    loaded = {name: Experiment.load(path) for name, path in shipped().items()}
+    if as_json:
+        echo_json({name: experiment.table() for name, experiment in loaded.items()})
+        return
+    rows = []
+    for name, experiment in loaded.items():
+        mrr = experiment.expected.get("mrr")
+        rows.append([name, experiment.description, "" if mrr is None else f"{mrr:.3f}"])
+    titles = columns("experiment", "description", "expected (test MRR)")
+    show(TextTable(titles, rows, title="mocme train EXPERIMENT ..."))
+
+
+def _report(run: Any, was_finished: bool = False) -> None:
+    """Print where a finished run is, which epoch was kept, and the next commands."""
+    about, log = run.folder.about, run.log()
+    if was_finished:
+        click.echo(f"already finished after {len(log)} epochs; nothing to do")
+    elif about["best_epoch"] != len(log):
+        best = log[about["best_epoch"] - 1]
+        click.echo(f"kept epoch {best['epoch']} (valid MRR {best['valid']['mrr']:.4f})")
+    click.echo(f"run written to {run.path}")
+    if about["facts"].get("valid"):
+        hint = "ranks valid; rank test after all choices are made"
+        click.echo(f"next: mocme evaluate {run.path}     ({hint})")
+    click.echo(f"next: mocme predict {run.path} --head NAME --relation NAME")

@@ -1,0 +1,47 @@
+"""Ctrl-C sets an event; a second one interrupts; nested handlers all receive it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from mocme.core.interrupts import stop_signal
+
+
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_first_ctrl_c_sets_the_event_and_the_second_interrupts() -> None:
+    previous = signal.getsignal(signal.SIGINT)
+    with stop_signal() as stopped:
+        assert not stopped.is_set()
+        press()
+        assert stopped.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            press()
+    assert signal.getsignal(signal.SIGINT) is previous
+
+
+def test_a_nested_handler_sets_both_events() -> None:
+    with stop_signal() as outer:
+        with stop_signal() as inner:
+            press()
+            assert inner.is_set()
+        assert outer.is_set()
+
+
+def test_another_thread_has_an_event_that_is_never_set() -> None:
+    states = []
+
+    def work() -> None:
+        with stop_signal() as stopped:
+            states.append(stopped.is_set())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert states == [False]
