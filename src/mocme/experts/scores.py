@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mocme.core.digest import file_digest
-from mocme.data.graph import Graph, Queries
+from mocme.data.graph import Graph, Queries, UnknownName
 from mocme.experts.base import (
     DenseExpert,
     ExpertSettings,
@@ -63,8 +63,11 @@ class ScoreSettings(ExpertSettings):
         if self.function:
             return self._imported(task)
         tensors, _ = packed
-        table = ScoreTable(tensors["key"], tensors["scores"], 2 * task.graph.num_relations)
-        return ScoreExpert(task.name, table, task.graph.num_entities)
+        key, scores = tensors.get("key"), tensors.get("scores")
+        count, relations = task.graph.num_entities, 2 * task.graph.num_relations
+        if key is None or scores is None or scores.shape != (len(key), count):
+            raise ValueError(f"{task.name}: the scores are not those of {count} entities")
+        return ScoreExpert(task.name, ScoreTable(key, scores, relations), count)
 
     def _imported(self, task: FitTask) -> ScoreExpert:
         module, _, name = self.function.partition(":")
@@ -72,6 +75,8 @@ class ScoreSettings(ExpertSettings):
             function = getattr(importlib.import_module(module), name)
         except Exception as error:  # the user's module may fail in any way
             raise ValueError(f"function {self.function!r} cannot be imported: {error}") from error
+        if not callable(function):
+            raise ValueError(f"function {self.function!r} is not a function")
         return ScoreExpert(task.name, function, task.graph.num_entities)
 
 
@@ -97,22 +102,54 @@ class ScoreTable:
             ValueError: there are no scores for a query.
         """
         key = heads * self.relations + relations
-        row = torch.searchsorted(self.key, key).clamp_max(max(0, len(self.key) - 1))
-        if len(missing := (self.key[row] != key).nonzero().flatten()):
+        if len(missing := (~torch.isin(key, self.key)).nonzero().flatten()):
             query = int(missing[0])
             raise ValueError(
                 f"the score file has no scores for head {int(heads[query])} and relation "
                 f"{int(relations[query])}; write scores of all queries that will be asked"
             )
-        return self.scores[row]
+        return self.scores[torch.searchsorted(self.key, key)]
 
     @staticmethod
     def read(path: Path, graph: Graph) -> ScoreTable:
-        """The scores of a file, in the ids of a graph.
+        """The scores of a file, in the ids of a graph; entities that the graph lacks are left out.
 
         Raises:
-            ValueError: the file is not one of scores, lacks an entity of the graph, or has a
-                score that is not finite.
+            ValueError: the file is not one of scores, lacks an entity of the graph, names a
+                relation that the graph lacks, or has a score that is not finite.
+        """
+        file = _ScoreFile.read(path)
+        column = _ids(file.entities, list(graph.entities), f"{path}: an entity")
+        try:
+            directed = torch.tensor([graph.relations.id(name) for name in file.relations])
+        except UnknownName as error:
+            raise ValueError(f"{path}: {error}") from error
+        directed = torch.cat([directed, directed + graph.num_relations])
+        ids = [-1 if own is None else own for own in graph.entities.find(file.entities)]
+        head = torch.tensor(ids, dtype=torch.int64)[file.head]
+        kept = (head >= 0).nonzero().flatten()
+        key = head[kept] * (2 * graph.num_relations) + directed[file.relation[kept]]
+        order = torch.argsort(key)
+        scores = file.scores[kept[order]][:, column]
+        _check(str(path), key, scores)
+        return ScoreTable(key[order], scores, 2 * graph.num_relations)
+
+
+class _ScoreFile(NamedTuple):
+    """A file of scores as it is: ids are positions in its own names."""
+
+    entities: list[str]
+    relations: list[str]
+    head: Int[Tensor, " Q"]
+    relation: Int[Tensor, " Q"]
+    scores: Float[Tensor, "Q N"]
+
+    @staticmethod
+    def read(path: Path) -> _ScoreFile:
+        """Read a file.
+
+        Raises:
+            ValueError: it is not there, is not one of scores, or is damaged.
         """
         if not path.is_file():
             raise ValueError(f"{path}: there is no such file; write it with write_scores")
@@ -122,23 +159,22 @@ class ScoreTable:
             tensors = load_tensors(path, "cpu")
         except SafetensorError as error:
             raise ValueError(f"{path}: is not a safetensors file ({error})") from error
-        if metadata.get("format") != FORMAT or not {"head", "relation", "scores"} <= set(tensors):
+        names = ("head", "relation", "scores")
+        if metadata.get("format") != FORMAT or not set(names) <= set(tensors):
             raise ValueError(f"{path}: is not a file of scores; write it with write_scores")
-        entities, relations = json.loads(metadata["entities"]), json.loads(metadata["relations"])
-        column = _ids(entities, list(graph.entities), f"{path}: an entity")
-        node = torch.tensor([graph.entities.get(name) or 0 for name in entities])
-        known = torch.tensor([graph.relations.get(name) or 0 for name in relations])
-        for name in relations:
-            graph.relations.id(name)
-        relation = tensors["relation"]
-        inverse = relation >= len(relations)
-        directed = known[relation % len(relations)] + inverse * graph.num_relations
-        key = node[tensors["head"]] * (2 * graph.num_relations) + directed
-        order = torch.argsort(key)
-        scores = tensors["scores"].float()[order][:, column]
-        if not bool(scores.isfinite().all()):
-            raise ValueError(f"{path}: holds a score that is NaN or infinite")
-        return ScoreTable(key[order], scores, 2 * graph.num_relations)
+        head, relation, scores = (tensors[name] for name in names)
+        try:
+            entities, relations = (json.loads(metadata[name]) for name in ("entities", "relations"))
+            sizes = len(entities), 2 * len(relations)
+            fits = head.shape == relation.shape and scores.shape == (len(head), sizes[0])
+            for ids, size in zip((head, relation), sizes, strict=True):
+                fits = fits and ids.dtype == torch.int64
+                fits = fits and bool(((ids >= 0) & (ids < size)).all())
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: is damaged; write it again with write_scores") from error
+        if not fits:
+            raise ValueError(f"{path}: is damaged; write it again with write_scores")
+        return _ScoreFile(entities, relations, head, relation, scores.float())
 
 
 def write_scores(path: str | Path, graph: Graph, queries: Queries, scores: Tensor) -> Path:
@@ -151,11 +187,12 @@ def write_scores(path: str | Path, graph: Graph, queries: Queries, scores: Tenso
         scores: (Q, N), finite.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, a query occurs twice, or a score is not finite.
     """
     if scores.shape != (len(queries), graph.num_entities):
         expected = (len(queries), graph.num_entities)
         raise ValueError(f"scores have the shape {tuple(scores.shape)}; needed is {expected}")
+    _check("write_scores", queries.head * (2 * graph.num_relations) + queries.relation, scores)
     metadata = {
         "format": FORMAT,
         "entities": json.dumps(list(graph.entities), ensure_ascii=False),
@@ -192,20 +229,20 @@ class ScoreExpert(DenseExpert):
         """Scores of candidates.
 
         Raises:
-            ValueError: the function returns another shape.
+            ValueError: the function returns another shape, or the file lacks a query.
         """
         trained = queries.head < self.num_entities
         scores = torch.zeros(len(queries), self.num_entities + self.added)
         if bool(trained.any()):
-            found = self.function(queries.head[trained], queries.relation[trained])
+            known = self.function(queries.head[trained], queries.relation[trained])
             expected = (int(trained.sum()), self.num_entities)
-            if tuple(found.shape) != expected:
+            if tuple(known.shape) != expected:
                 raise ValueError(
-                    f"{self.name}: scores have the shape {tuple(found.shape)}; needed is {expected}"
+                    f"{self.name}: scores have the shape {tuple(known.shape)}; needed is {expected}"
                 )
-            found = found.detach().float().cpu()
-            mean = found.mean(1, keepdim=True).expand(-1, self.added)
-            scores[trained] = torch.cat([found, mean], 1)
+            known = known.detach().float().cpu()
+            mean = known.mean(1, keepdim=True).expand(-1, self.added)
+            scores[trained] = torch.cat([known, mean], 1)
         if candidates is None:
             return scores
         return scores[:, candidates] if candidates.ndim == 1 else scores.gather(1, candidates)
@@ -222,6 +259,14 @@ class ScoreExpert(DenseExpert):
         if isinstance(self.function, ScoreTable):
             return {"key": self.function.key, "scores": self.function.scores}, {}
         return {"none": torch.zeros(0)}, {}
+
+
+def _check(what: str, key: Int[Tensor, " Q"], scores: Tensor) -> None:
+    """Refuse repeated queries and scores that are not finite."""
+    if len(torch.unique(key)) < len(key):
+        raise ValueError(f"{what}: a query occurs twice")
+    if not bool(scores.isfinite().all()):
+        raise ValueError(f"{what}: there is a score that is NaN or infinite")
 
 
 def _ids(names: Sequence[str], wanted: Sequence[str], what: str) -> Tensor:

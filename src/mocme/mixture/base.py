@@ -98,6 +98,16 @@ class MixtureSettings(Configurable):
         """The name of the class without its ending: ``Sum`` for `SumSettings`."""
         return cls.__name__.removesuffix("Settings")
 
+    def check_names(self, names: Sequence[str]) -> None:
+        """Check that the experts that settings name are used.
+
+        Args:
+            names: of the experts that are used.
+
+        Raises:
+            ValueError: one is not, with the path of the setting.
+        """
+
     @abstractmethod
     def fit(
         self,

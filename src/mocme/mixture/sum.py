@@ -126,11 +126,11 @@ class SumSettings(MixtureSettings):
         memory: float,
         progress: Progress | None = None,
     ) -> tuple[Sum, dict[str, Any]]:
-        self._check(experts)
+        self.check_names([expert.name for expert in experts])
         started = time.perf_counter()
         dense = [expert for expert in experts if isinstance(expert, DenseExpert)]
         first = dense[0] if dense else experts[0]
-        weights = {first.name: self._given(first) or _default(first)}
+        weights = {first.name: self._completed(first)}
         records: dict[str, Any] = {}
         rest = [expert for expert in experts if expert is not first]
         for number, expert in enumerate(rest):
@@ -159,12 +159,7 @@ class SumSettings(MixtureSettings):
             found = search(part, expert, graph, memory, strength, sharpness)
             tried = [[*weight.as_list(expert), mrr] for weight, mrr in found.tried]
             return found.best, {"chosen_by": "valid", "without": found.without, "tried": tried}
-        default = _default(expert)
-        weight = Weight(
-            default.strength if strength is None else strength,
-            default.sharpness if sharpness is None else sharpness,
-        )
-        return weight, {"chosen_by": "nothing: there is no valid split"}
+        return self._completed(expert), {"chosen_by": "nothing: there is no valid split"}
 
     def _given(self, expert: Expert) -> Weight | None:
         """The weight that the settings give, if they leave nothing open."""
@@ -176,8 +171,15 @@ class SumSettings(MixtureSettings):
             return Weight(strength)
         return None if sharpness is None else Weight(strength, sharpness)
 
-    def _check(self, experts: Sequence[Expert]) -> None:
-        names = [expert.name for expert in experts]
+    def _completed(self, expert: Expert) -> Weight:
+        """The weight that the settings give, with defaults for what they leave open."""
+        default = DEFAULT_SPARSE if isinstance(expert, SparseExpert) else DEFAULT_DENSE
+        strength = self.strength.get(expert.name, default.strength)
+        if isinstance(expert, DenseExpert):
+            return Weight(strength)
+        return Weight(strength, self.sharpness.get(expert.name, default.sharpness))
+
+    def check_names(self, names: Sequence[str]) -> None:
         for setting in ("strength", "sharpness"):
             for name in getattr(self, setting):
                 if name not in names:
@@ -193,8 +195,10 @@ class SumSettings(MixtureSettings):
         names = json.loads(metadata["experts"])
         rows = tensors["weights"].tolist()
         weights = {name: Weight(*row) for name, row in zip(names, rows, strict=True)}
+        for expert in experts:
+            if expert.name not in weights:
+                raise ValueError(
+                    f"the sum has no weight of the expert {expert.name!r}; it has weights of "
+                    f"{', '.join(names)}"
+                )
         return Sum(experts, num_entities, weights)
-
-
-def _default(expert: Expert) -> Weight:
-    return DEFAULT_SPARSE if isinstance(expert, SparseExpert) else DEFAULT_DENSE

@@ -186,6 +186,10 @@ class Experiment:
                 raise ConfigError(
                     f"mixture.experts: there is no expert {name!r}; there are {known}"
                 )
+        try:
+            mixture.check_names(names)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         return Settings(
             self.seed,
             construct(DataSettings, self.data, "data"),

@@ -48,6 +48,8 @@ ALLOWED = [node for node in range(NODES) if node not in EXCLUDED]
 
 
 def label(value: object) -> str:
+    if isinstance(value, Scorer):
+        return value.kind_name()
     settings = "-".join(f"{k}={v}" for k, v in vars(value).items() if isinstance(v, (int, float)))
     return f"{type(value).__name__}-{settings}" if settings else type(value).__name__
 

@@ -1,4 +1,4 @@
-"""Fusion: weights, presence, the complementarity formula; contracts for every kind."""
+"""Fusion: weights, presence, the formula of complementarity, and contracts for every kind."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mocme.core.registry import ConfigError, Spec, construct
 from mocme.core.rng import seeded
+from mocme.experts.embedding import Embedding
 from mocme.experts.embedding.fusion import (
-    Blocks,
-    Complementary,
+    BlocksFusion,
+    ComplementaryFusion,
     Fused,
     Fusion,
-    Projection,
+    ProjectionFusion,
     masked_softmax,
     pair_redundancy,
     standardised,
@@ -27,33 +29,38 @@ from mocme.experts.embedding.scorers import ComplEx, DistMult
 from mocme.experts.embedding.views import ModalityViews
 
 WIDTH, VIEWS = 5, 4
-VARIANTS: list[Fusion] = [kind() for kind in Fusion.kinds]
-CHANGED = [
-    Complementary(complementarity="off"),
-    Complementary(relevance=False),
-    Complementary(strength=2.0, temperature=0.3),
+VARIANTS: list[Spec[Fusion]] = [Spec(kind) for kind in Fusion.kinds]
+CHANGED: list[Spec[Fusion]] = [
+    Spec(ComplementaryFusion, complementarity="off"),
+    Spec(ComplementaryFusion, relevance=False),
+    Spec(ComplementaryFusion, strength=2.0, temperature=0.3),
 ]
-SHUFFLED = Complementary(complementarity="shuffled")
+SHUFFLED: Spec[Fusion] = Spec(ComplementaryFusion, complementarity="shuffled")
 
 
-def label(fusion: object) -> str:
-    changed = [f"{k}={v}" for k, v in vars(fusion).items() if v not in (True, 1.0, "learned")]
-    return "-".join([type(fusion).__name__, *changed])
+def label(spec: Spec[Fusion]) -> str:
+    settings = [f"{name}={value}" for name, value in spec.settings.items()]
+    return "-".join([spec.component.kind_name(), *settings])
 
 
-every = pytest.mark.parametrize("fusion", [*VARIANTS, *CHANGED, SHUFFLED], ids=label)
-unshuffled = pytest.mark.parametrize("fusion", [*VARIANTS, *CHANGED], ids=label)
+every = pytest.mark.parametrize("spec", [*VARIANTS, *CHANGED, SHUFFLED], ids=label)
+unshuffled = pytest.mark.parametrize("spec", [*VARIANTS, *CHANGED], ids=label)
 
 
-def make(fusion: Fusion, seed: int = 0, views: int = VIEWS) -> torch.nn.Module:
-    """A module in fp64 whose parameters are not at their start."""
+def make(spec: Spec[Fusion], seed: int = 0, views: int = VIEWS) -> Fusion:
+    """A fusion in fp64 whose parameters are not at their start."""
     generator = torch.Generator().manual_seed(seed)
-    module = fusion.make(WIDTH, views, generator).double()
+    fusion = spec.build(WIDTH, views, generator).double()
     with torch.no_grad():
-        for parameter in module.parameters():
+        for parameter in fusion.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(noise * 0.3)
-    return module
+    return fusion
+
+
+def initial(kind: type[Fusion], views: int = VIEWS, **settings: object) -> Fusion:
+    """A fusion in fp64 with its initial parameters."""
+    return kind(WIDTH, views, torch.Generator(), **settings).double()
 
 
 def entities(seed: int, n: int = 9) -> tuple[Tensor, Tensor]:
@@ -68,14 +75,15 @@ def entities(seed: int, n: int = 9) -> tuple[Tensor, Tensor]:
 
 @every
 @given(seed=st.integers(0, 10**6))
-def test_weights_of_present_views_sum_to_one(fusion: Fusion, seed: int) -> None:
+def test_weights_of_present_views_sum_to_one(spec: Spec[Fusion], seed: int) -> None:
     views, present = entities(seed)
-    fused: Fused = make(fusion, seed)(views, present)
+    fused: Fused = make(spec, seed)(views, present)
     assert bool((fused.weights[~present] == 0).all())
     assert bool((fused.weights >= 0).all())
     torch.testing.assert_close(fused.weights.sum(1), present.any(1).double())
     assert torch.equal(fused.vector[0], torch.zeros(WIDTH, dtype=torch.float64))
-    if isinstance(fusion, (Projection, Blocks)):  # no weighted sums; their own tests follow
+    # These do not return the weighted sum; their own tests follow.
+    if spec.component in (ProjectionFusion, BlocksFusion):
         return
     naive = sum(fused.weights[:, v, None] * views[:, v] for v in range(VIEWS))
     torch.testing.assert_close(fused.vector, naive)
@@ -84,9 +92,9 @@ def test_weights_of_present_views_sum_to_one(fusion: Fusion, seed: int) -> None:
 
 def test_a_projection_is_a_map_of_each_view_and_starts_as_the_mean() -> None:
     views, present = entities(3)
-    started = Projection().make(WIDTH, VIEWS, torch.Generator()).double()
-    torch.testing.assert_close(started(views, present).vector[2], views[2].mean(0))
-    module = make(Projection())
+    start = initial(ProjectionFusion)
+    torch.testing.assert_close(start(views, present).vector[2], views[2].mean(0))
+    module = make(Spec(ProjectionFusion))
     for e in range(len(views)):
         shown = [views[e, v] @ module.weight[v] for v in range(VIEWS) if present[e, v]]
         naive = sum(shown, torch.zeros(WIDTH, dtype=torch.float64))
@@ -98,8 +106,8 @@ def test_scores_of_blocks_are_sums_of_a_score_for_each_view(width: int) -> None:
     views = torch.randn(6, VIEWS, width, generator=torch.Generator().manual_seed(0)).double()
     relation = torch.randn(6, width, generator=torch.Generator().manual_seed(1)).double()
     present = torch.rand(6, VIEWS, generator=torch.Generator().manual_seed(2)) < 0.7
-    module = Blocks().make(width, VIEWS, torch.Generator()).double()
-    scorer = DistMult() if width % 2 else ComplEx()
+    module = BlocksFusion(width, VIEWS, torch.Generator()).double()
+    scorer = DistMult(width) if width % 2 else ComplEx(width)
 
     def score(shown: Tensor) -> Tensor:
         vectors = module(views, shown).vector
@@ -114,22 +122,22 @@ def test_scores_of_blocks_are_sums_of_a_score_for_each_view(width: int) -> None:
     counts = module.owner.sum(1)
     assert int(counts.sum()) == width
     assert int(counts.max() - counts.min()) <= 2
-    with pytest.raises(ValueError, match="a width of 8 or more for 4 views"):
-        Blocks().make(6, VIEWS, torch.Generator())
+    with pytest.raises(ValueError, match="an embedding_dim of 8 or more for 4 inputs"):
+        BlocksFusion(6, VIEWS, torch.Generator())
 
 
 @every
-def test_values_of_absent_views_do_not_matter(fusion: Fusion) -> None:
+def test_values_of_absent_views_do_not_matter(spec: Spec[Fusion]) -> None:
     views, present = entities(3)
-    module = make(fusion)
+    module = make(spec)
     noise = views.masked_fill(~present.unsqueeze(-1), 7.0)
     torch.testing.assert_close(module(noise, present).vector, module(views, present).vector)
 
 
 @unshuffled
-def test_permuting_entities_permutes_the_result(fusion: Fusion) -> None:
+def test_permuting_entities_permutes_the_result(spec: Spec[Fusion]) -> None:
     views, present = entities(5)
-    module = make(fusion)
+    module = make(spec)
     order = torch.randperm(len(views), generator=torch.Generator().manual_seed(1))
     fused, permuted = module(views, present), module(views[order], present[order])
     torch.testing.assert_close(permuted.vector, fused.vector[order])
@@ -140,18 +148,18 @@ def test_permuting_entities_permutes_the_result(fusion: Fusion) -> None:
 def test_shuffled_complementarity_is_that_of_another_entity() -> None:
     views = torch.randn(2, 3, WIDTH, generator=torch.Generator().manual_seed(0)).double()
     present = torch.ones(2, 3, dtype=torch.bool)
-    plain = Complementary().make(WIDTH, 3, torch.Generator()).double()(views, present)
-    shuffled = SHUFFLED.make(WIDTH, 3, torch.Generator()).double()(views, present)
+    plain = initial(ComplementaryFusion, 3)(views, present)
+    shuffled = initial(ComplementaryFusion, 3, complementarity="shuffled")(views, present)
     torch.testing.assert_close(shuffled.weights, plain.weights.roll(1, 0))
     assert not torch.allclose(plain.weights[0], plain.weights[1])
 
 
 @every
-def test_gradients_are_finite_even_where_nothing_is_present(fusion: Fusion) -> None:
+def test_gradients_are_finite_even_where_nothing_is_present(spec: Spec[Fusion]) -> None:
     views, present = entities(2)
     views[2, 0] = 0.0  # a vector without direction
     views.requires_grad_()
-    module = make(fusion)
+    module = make(spec)
     fused = module(views, present)
     (fused.vector.square().sum() + fused.weights.square().sum() + fused.redundancy).backward()
     for tensor in (views, *module.parameters()):
@@ -161,14 +169,14 @@ def test_gradients_are_finite_even_where_nothing_is_present(fusion: Fusion) -> N
     assert bool((views.grad[~present] == 0).all())
 
 
-@pytest.mark.parametrize("fusion", VARIANTS + CHANGED[:1], ids=label)
-def test_gradcheck(fusion: Fusion, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("spec", VARIANTS + CHANGED[:1], ids=label)
+def test_gradcheck(spec: Spec[Fusion], monkeypatch: pytest.MonkeyPatch) -> None:
     # The standardisation is a constant to the gradient, so it has to be one to the check as well.
     monkeypatch.setattr(
         "mocme.experts.embedding.fusion.standardised", lambda redundancy, present, *_: -redundancy
     )
     views, present = entities(4, 4)
-    module = make(fusion)
+    module = make(spec)
     names = [name for name, _ in module.named_parameters()]
 
     def run(views: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,14 +221,14 @@ def naive_weights(module: torch.nn.Module, views: Tensor, present: Tensor) -> li
 @pytest.mark.parametrize("seed", range(5))
 def test_complementarity_equals_a_double_loop(seed: int) -> None:
     views, present = entities(seed)
-    module = make(Complementary(strength=1.5, temperature=0.7), seed)
+    module = make(Spec(ComplementaryFusion, strength=1.5, temperature=0.7), seed)
     naive = torch.tensor(naive_weights(module, views, present), dtype=torch.float64)
     torch.testing.assert_close(module(views, present).weights.detach(), naive)
 
 
 def test_off_equals_a_plain_gate() -> None:
     views, present = entities(6)
-    module = make(Complementary(complementarity="off"))
+    module = make(Spec(ComplementaryFusion, complementarity="off"))
     units = views / views.norm(dim=-1, keepdim=True)
     logits = ((units * module.gate).sum(-1) + module.bias) / module.log_temperature.exp()
     gate = torch.zeros_like(logits)
@@ -232,7 +240,7 @@ def test_off_equals_a_plain_gate() -> None:
 
 def test_without_relevance_the_gate_has_no_say() -> None:
     views, present = entities(6)
-    module = make(Complementary(relevance=False))
+    module = make(Spec(ComplementaryFusion, relevance=False))
     before = module(views, present).weights
     with torch.no_grad():
         module.gate.add_(5.0)
@@ -268,7 +276,7 @@ def test_redundant_views_share_what_a_complementary_one_gets() -> None:
     """Two identical views and an orthogonal one: the latter weighs more than either."""
     a = torch.eye(WIDTH, dtype=torch.float64)[0]
     b = torch.eye(WIDTH, dtype=torch.float64)[1]
-    module = Complementary(strength=1.0).make(WIDTH, 3, torch.Generator()).double()
+    module = initial(ComplementaryFusion, 3, strength=1.0)
     fused = module(torch.stack([a, a, b]).unsqueeze(0), torch.ones(1, 3, dtype=torch.bool))
     alike, _, different = fused.weights[0].tolist()
     assert different > 2 * alike
@@ -286,7 +294,7 @@ def test_masked_softmax_of_huge_logits() -> None:
 @pytest.mark.parametrize("setting", ["strength", "temperature"])
 def test_settings_out_of_range_are_refused(setting: str) -> None:
     with pytest.raises(ValueError, match="must be above 0"):
-        Complementary(**{setting: 0.0})
+        initial(ComplementaryFusion, **{setting: 0.0})
 
 
 # -- views -----------------------------------------------------------------------------------------
@@ -295,7 +303,7 @@ def test_settings_out_of_range_are_refused(setting: str) -> None:
 @pytest.mark.parametrize("nonlinearity", ["none", "tanh", "gelu"])
 def test_views_are_whitening_maps(nonlinearity: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    views = ModalityViews(count=3, nonlinearity=nonlinearity).make(7, WIDTH, generator).double()
+    views = ModalityViews(7, WIDTH, generator, count=3, nonlinearity=nonlinearity).double()
     with torch.no_grad():
         views.mean.normal_(generator=generator)
     values = torch.randn(4, 7, generator=generator, dtype=torch.float64)
@@ -304,18 +312,29 @@ def test_views_are_whitening_maps(nonlinearity: str) -> None:
     torch.testing.assert_close(views(values), after[nonlinearity](naive))
 
 
-def test_experts_start_apart_and_near_the_deviation_of_tables() -> None:
-    views = ModalityViews(count=2).make(50, 40, torch.Generator().manual_seed(0))
+def test_views_start_different_and_near_the_deviation_of_tables() -> None:
+    views = ModalityViews(50, 40, torch.Generator().manual_seed(0), count=2)
     values = torch.randn(200, 50, generator=torch.Generator().manual_seed(1))
-    made = views(values).detach()
-    assert not torch.equal(made[:, 0], made[:, 1])
-    assert 0.008 < float(made.std()) < 0.012
+    outputs = views(values).detach()
+    assert not torch.equal(outputs[:, 0], outputs[:, 1])
+    assert 0.008 < float(outputs.std()) < 0.012
 
 
-@pytest.mark.parametrize("wrong", [{"count": 0}, {"nonlinearity": "sine"}])
-def test_wrong_experts_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="must be"):
-        ModalityViews(**wrong)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"count": 0}, "experts.embedding.views: count must be at least 1"),
+        ({"nonlinearity": "sine"}, "views.nonlinearity: 'sine' is none of none, tanh, gelu"),
+    ],
+)
+def test_wrong_views_are_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        construct(Embedding, {"views": wrong}, "experts.embedding")
+
+
+def test_views_need_at_least_one() -> None:
+    with pytest.raises(ValueError, match="count must be at least 1"):
+        ModalityViews(7, WIDTH, torch.Generator(), count=0)
 
 
 # -- modality dropout ------------------------------------------------------------------------------

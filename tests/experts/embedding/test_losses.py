@@ -11,6 +11,7 @@ from naive_losses import (
     EXACT,
     EXCLUDED,
     NODES,
+    WIDTH,
     all_candidates,
     assert_all_close,
     label,
@@ -44,7 +45,7 @@ def test_sum_and_gradient_equal_a_loop_over_questions(
     kind: type[Scorer], weighting: Weighting
 ) -> None:
     vectors, query, reference = problem()
-    scorer = kind()
+    scorer = kind(WIDTH)
     expected = naive_run(vectors, query, reference, weighting, scorer)
     for max_bytes in (1 << 20, 1):  # kept and recomputed
         result = run(vectors, query, reference, weighting, scorer, all_candidates(), max_bytes)
@@ -52,7 +53,7 @@ def test_sum_and_gradient_equal_a_loop_over_questions(
 
 
 @every_weighting
-@pytest.mark.parametrize("scorer", [ComplEx(), RotatE()], ids=label)
+@pytest.mark.parametrize("scorer", [ComplEx(WIDTH), RotatE(WIDTH)], ids=label)
 @pytest.mark.parametrize("max_bytes", [1, 1 << 20])
 @pytest.mark.parametrize("excluded", [[1, 2], EXCLUDED], ids=["no answer", "an answer"])
 def test_the_default_reference_is_the_mean_score_of_the_answers(
@@ -76,7 +77,7 @@ def test_the_default_reference_is_the_mean_score_of_the_answers(
 
 
 @every_weighting
-@pytest.mark.parametrize("scorer", [ComplEx(), TransE()], ids=label)
+@pytest.mark.parametrize("scorer", [ComplEx(WIDTH), TransE(WIDTH)], ids=label)
 @pytest.mark.parametrize("width", [1, 3, 5, 13, 14])
 def test_blocks_of_any_width_agree(
     scorer: Scorer, weighting: Weighting, width: int, monkeypatch: pytest.MonkeyPatch
@@ -97,7 +98,7 @@ def test_blocks_of_any_width_agree(
 @every_weighting
 def test_a_sample_of_all_candidates_equals_all_candidates(weighting: Weighting) -> None:
     vectors, query, reference = problem(2)
-    scorer = ComplEx()
+    scorer = ComplEx(WIDTH)
     barred = torch.tensor(EXCLUDED)
     sample = UniformSampling(size=NODES).draw((0, NODES), barred, torch.Generator().manual_seed(0))
     assert len(sample) == NODES - len(EXCLUDED)
@@ -107,9 +108,11 @@ def test_a_sample_of_all_candidates_equals_all_candidates(weighting: Weighting) 
 
 def test_entropy_with_beta_zero_is_exactly_the_plain_sum() -> None:
     vectors, query, reference = problem(3)
-    plain = run(vectors, query, reference, UniformWeighting(), ComplEx(), all_candidates())
+    plain = run(vectors, query, reference, UniformWeighting(), ComplEx(WIDTH), all_candidates())
     for first, second in zip(
-        run(vectors, query, reference, EntropyWeighting(beta=0.0), ComplEx(), all_candidates()),
+        run(
+            vectors, query, reference, EntropyWeighting(beta=0.0), ComplEx(WIDTH), all_candidates()
+        ),
         plain,
         strict=True,
     ):
@@ -123,7 +126,7 @@ def test_entropy_with_beta_zero_is_exactly_the_plain_sum() -> None:
     torch.testing.assert_close(plain[0], torch.cat(naive))
 
 
-@pytest.mark.parametrize("scorer", [ComplEx(), TransE(), RotatE()], ids=label)
+@pytest.mark.parametrize("scorer", [ComplEx(WIDTH), TransE(WIDTH), RotatE(WIDTH)], ids=label)
 def test_entropy_of_scores_far_from_the_answers_is_zero_and_finite(scorer: Scorer) -> None:
     vectors, query, _ = problem(4)
     for far in (-1e5, 1e5):
@@ -133,7 +136,7 @@ def test_entropy_of_scores_far_from_the_answers_is_zero_and_finite(scorer: Score
         assert_all_close(weighted, plain)
 
 
-@pytest.mark.parametrize("scorer", [ComplEx(), TransE()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("scorer", [ComplEx(WIDTH), TransE(WIDTH)], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("max_bytes", [1 << 20, 64], ids=["kept", "recomputed"])
 def test_answers_have_the_scores_and_gradients_of_pairs(scorer: Scorer, max_bytes: int) -> None:
     """Taken from the kept blocks or pair by pair: the same numbers, in the order of the answers."""
@@ -164,7 +167,7 @@ def test_answers_have_the_scores_and_gradients_of_pairs(scorer: Scorer, max_byte
 
 def test_a_product_in_bfloat16_is_near_the_exact_one() -> None:
     vectors, query, reference = (values.float() for values in problem(12))
-    exact = run(vectors, query, reference, UniformWeighting(), ComplEx(), all_candidates())
+    exact = run(vectors, query, reference, UniformWeighting(), ComplEx(WIDTH), all_candidates())
     source = vectors.requires_grad_()
     table = GradientBuffer(source, bfloat16=True)
     query.requires_grad_()
@@ -174,7 +177,7 @@ def test_a_product_in_bfloat16_is_near_the_exact_one() -> None:
         all_candidates(),
         pairs(),
         UniformWeighting(),
-        ComplEx(),
+        ComplEx(WIDTH),
         torch.Generator(),
     )
     (negatives * torch.linspace(0.5, 2.0, len(query))).sum().backward()
@@ -186,14 +189,14 @@ def test_a_product_in_bfloat16_is_near_the_exact_one() -> None:
 
 
 def test_tucker_is_compared_by_product() -> None:
-    assert TuckER().by_product
+    assert TuckER(WIDTH).by_product
 
 
 # -- questions without negatives -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weighting", [*EXACT, ImportanceSampling(draws=3)], ids=label)
-@pytest.mark.parametrize("scorer", [ComplEx(), RotatE()], ids=label)
+@pytest.mark.parametrize("scorer", [ComplEx(WIDTH), RotatE(WIDTH)], ids=label)
 @pytest.mark.parametrize("max_bytes", [1, 1 << 20])
 def test_a_question_without_a_negative_adds_nothing(
     weighting: Weighting, scorer: Scorer, max_bytes: int
@@ -230,7 +233,7 @@ def test_weights_that_all_vanish_are_no_nan() -> None:
     vectors, query, _ = problem(6)
     reference = torch.full((len(query),), 1e5, dtype=torch.float64)
     negatives, *gradients = run(
-        vectors, query, reference, EntropyWeighting(floor=0.0), ComplEx(), all_candidates()
+        vectors, query, reference, EntropyWeighting(floor=0.0), ComplEx(WIDTH), all_candidates()
     )
     assert negatives.tolist() == [-math.inf] * len(query)
     assert not any(bool(gradient.any()) for gradient in gradients)

@@ -1,4 +1,4 @@
-"""The model: one score, presence, what is known of whom."""
+"""The model: its score, presence of modalities, and the table that it keeps."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mocme.data.graph import Queries
+from mocme.core.registry import Spec
+from mocme.data.graph import Graph, Queries, Vocabulary
 from mocme.data.modality import Features, Modality
 from mocme.experts.embedding import Embedding
-from mocme.experts.embedding.fusion import Mean
+from mocme.experts.embedding.fusion import AttentionFusion, MeanFusion
 from mocme.experts.embedding.modality_dropout import keep_mask
 from mocme.experts.embedding.model import EmbeddingModel
 from mocme.experts.embedding.scorers import ComplEx, DistMult, RotatE, Scorer, TransE, TuckER
@@ -21,9 +22,9 @@ KINDS = Scorer.kinds
 
 
 def make(tiny: object, seed: int = 0, **settings: object) -> EmbeddingModel:
-    """A model whose parameters are large enough to tell things apart."""
-    settings.setdefault("width", WIDTH)
-    settings.setdefault("initial", 0.7)
+    """A model whose parameters are large enough to tell its scores apart."""
+    settings.setdefault("embedding_dim", WIDTH)
+    settings.setdefault("init_std", 0.7)
     return EmbeddingModel(Embedding(**settings), tiny.facts(), tiny.features.dense, seed)
 
 
@@ -39,27 +40,27 @@ def kind(request: pytest.FixtureRequest) -> type[Scorer]:
 
 def test_score_is_query_then_compare(kind: type[Scorer], tiny_graph: Callable) -> None:
     tiny = tiny_graph()
-    model = make(tiny, scorer=kind())
-    asked = questions(tiny)
+    model = make(tiny, scorer=Spec(kind))
+    queries = questions(tiny)
     vectors = model.table().vectors
-    relation = model.relation[asked.relation]
+    relation = model.relation[queries.relation]
     naive = model.scorer.compare(
-        model.scorer.query(vectors[asked.head], relation), vectors[: model.num_entities]
+        model.scorer.query(vectors[queries.head], relation), vectors[: model.num_entities]
     )
-    assert torch.equal(model.score(asked), naive)
+    assert torch.equal(model.score(queries), naive)
 
 
 def test_candidates_none_shared_and_own_agree(kind: type[Scorer], tiny_graph: Callable) -> None:
     tiny = tiny_graph()
-    model = make(tiny, scorer=kind())
-    asked, count = questions(tiny), model.num_entities
-    everyone = model.score(asked)
-    assert everyone.shape == (len(asked), count)  # never a token node
+    model = make(tiny, scorer=Spec(kind))
+    queries, count = questions(tiny), model.num_entities
+    scores = model.score(queries)
+    assert scores.shape == (len(queries), count)  # never a token node
     assert len(model.frozen().vectors) == count + 6
     shared = torch.tensor([3, 0, 11])
-    torch.testing.assert_close(model.score(asked, shared), everyone[:, shared])
-    own = torch.randint(count, (len(asked), 5), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(model.score(asked, own), everyone.gather(1, own))
+    torch.testing.assert_close(model.score(queries, shared), scores[:, shared])
+    own = torch.randint(count, (len(queries), 5), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model.score(queries, own), scores.gather(1, own))
 
 
 @pytest.mark.parametrize("scorer", [ComplEx, DistMult, TransE, RotatE])
@@ -67,7 +68,7 @@ def test_a_head_question_is_a_tail_question_of_the_inverse(
     scorer: type[Scorer], tiny_graph: Callable
 ) -> None:
     tiny = tiny_graph()
-    model = make(tiny, scorer=scorer(), inverse="tied")
+    model = make(tiny, scorer=Spec(scorer), inverse="tied")
     directed = tiny.facts().num_relations
     assert len(model.relation) == directed // 2
     head, relation, tail = tiny.graph.facts("train").unbind(1)
@@ -77,7 +78,7 @@ def test_a_head_question_is_a_tail_question_of_the_inverse(
     # Relations about tokens are tied in the same way.
     says = torch.tensor([directed - 2, directed - 1])
     vectors = model.relations(says)
-    torch.testing.assert_close(vectors[1:], experts.embedding.scorer.invert(vectors[:1]))
+    torch.testing.assert_close(vectors[1:], model.scorer.invert(vectors[:1]))
 
 
 def test_a_free_inverse_has_a_vector_of_its_own(tiny_graph: Callable) -> None:
@@ -94,12 +95,12 @@ def test_tucker_refuses_tied_inverses(tiny_graph: Callable) -> None:
 
 
 @pytest.mark.parametrize("scorer", [ComplEx, RotatE])
-def test_odd_widths_are_refused(scorer: type[Scorer], tiny_graph: Callable) -> None:
-    with pytest.raises(ValueError, match="needs an even width, not 5"):
-        make(tiny_graph(), scorer=scorer(), width=5)
+def test_odd_dimensions_are_refused(scorer: type[Scorer], tiny_graph: Callable) -> None:
+    with pytest.raises(ValueError, match="needs an even embedding_dim, not 5"):
+        make(tiny_graph(), scorer=Spec(scorer), embedding_dim=5)
 
 
-# -- who is known by what --------------------------------------------------------------------------
+# -- presence of modalities ------------------------------------------------------------------------
 
 
 def test_presence_of_structure_and_features(tiny_graph: Callable) -> None:
@@ -108,8 +109,8 @@ def test_presence_of_structure_and_features(tiny_graph: Callable) -> None:
     assert model.modalities == ["structure", "shape", "sound"]
     trained = tiny.graph.linked() | tiny.features.tokens["word"].present()
     assert torch.equal(model.present[:, 0], trained)
-    for place, modality in enumerate(tiny.features.dense.values(), 1):
-        assert torch.equal(model.present[:, place], modality.present())
+    for column, modality in enumerate(tiny.features.dense.values(), 1):
+        assert torch.equal(model.present[:, column], modality.present())
 
 
 def test_an_entity_unseen_in_training_lacks_structure(tiny_graph: Callable) -> None:
@@ -126,7 +127,7 @@ def test_an_entity_unseen_in_training_lacks_structure(tiny_graph: Callable) -> N
     assert torch.equal(model.table().vectors[unseen], before)
 
 
-def test_an_entity_of_which_nothing_is_known_gets_the_mean(tiny_graph: Callable) -> None:
+def test_an_entity_without_any_modality_gets_the_mean(tiny_graph: Callable) -> None:
     tiny = tiny_graph(tokens={})
     model = make(tiny)
     nothing = tiny.graph.num_entities - 1
@@ -152,9 +153,9 @@ def test_structure_alone_gives_the_mean_to_the_unseen(tiny_graph: Callable) -> N
 def test_an_entity_added_without_a_fact_has_the_vector_of_its_features(
     tiny_graph: Callable,
 ) -> None:
-    """Adding an entity moves no other one, for a fusion that looks at one entity at a time."""
+    """Adding an entity changes no other, if the fusion has no statistics over entities."""
     tiny = tiny_graph(tokens={}, unseen=0)
-    settings = {"within": Mean(), "across": Mean()}
+    settings = {"within": Spec(MeanFusion), "across": Spec(MeanFusion)}
     small = make(tiny, **settings)
     old = tiny.graph.num_entities
     grown = tiny_graph(tokens={}, unseen=0)
@@ -163,8 +164,6 @@ def test_an_entity_added_without_a_fact_has_the_vector_of_its_features(
         values = torch.cat([modality.values, modality.values.mean(0, keepdim=True)])
         rows = torch.cat([modality.rows, torch.tensor([old])])
         dense[name] = Modality(values, rows, old + 1)
-    from mocme.data.graph import Graph, Vocabulary
-
     graph = Graph(
         Vocabulary([*tiny.graph.entities, "new"]), tiny.graph.relations, grown.graph.splits
     )
@@ -174,7 +173,7 @@ def test_an_entity_added_without_a_fact_has_the_vector_of_its_features(
     large.load_state_dict(shared, strict=False)
     with torch.no_grad():
         large.structure[:old] = small.structure
-        # The new vectors change the scale that inputs are brought to; give both the same one.
+        # The new vectors change the scale of the inputs; give both models the same.
         for name in dense:
             getattr(large, f"values_{name}")[:-1] = getattr(small, f"values_{name}")
     first, second = small.table(), large.table()
@@ -192,14 +191,15 @@ def test_an_entity_added_without_a_fact_has_the_vector_of_its_features(
 
 
 @pytest.mark.parametrize("scorer", [ComplEx, DistMult, TuckER])
-def test_each_relation_weighs_the_modalities_anew(
+def test_each_relation_has_its_own_weights_of_modalities(
     scorer: type[Scorer], tiny_graph: Callable
 ) -> None:
     tiny = tiny_graph()
-    plain = make(tiny, scorer=scorer())
-    model = make(tiny, scorer=scorer(), by_relation=True)
-    asked, count = questions(tiny), model.num_entities
-    torch.testing.assert_close(model.score(asked), plain.score(asked))  # where it starts
+    plain = make(tiny, scorer=Spec(scorer))
+    model = make(tiny, scorer=Spec(scorer), by_relation=True)
+    queries, count = questions(tiny), model.num_entities
+    # The initial gate is uniform.
+    torch.testing.assert_close(model.score(queries), plain.score(queries))
     model.thaw()
     with torch.no_grad():
         model.gate.normal_(generator=torch.Generator().manual_seed(0))
@@ -208,20 +208,20 @@ def test_each_relation_weighs_the_modalities_anew(
     for name in plain.modalities[1:]:
         fused, rows = plain._modality(name)
         stacked.append(torch.zeros_like(stacked[0]).index_copy(0, rows, fused.vector))
-    for row, (head, relation) in enumerate(zip(asked.head, asked.relation, strict=True)):
+    for row, (head, relation) in enumerate(zip(queries.head, queries.relation, strict=True)):
         weights = model.gate[relation].softmax(0) * len(stacked)
         seen = sum(weights[m] * table.weights[:, m, None] * stacked[m] for m in range(len(stacked)))
         query = plain.query(seen[head : head + 1], relation[None])
         naive = plain.scorer.compare(query, seen)[0]
-        # The mean vector of the known stands for entities of which nothing is known.
+        # Entities without any modality have the mean vector of the others.
         known = model.known()
-        torch.testing.assert_close(model.score(asked)[row][known], naive[known])
+        torch.testing.assert_close(model.score(queries)[row][known], naive[known])
     assert any(p is model.gate for p in model.table_parameters())
     assert not any(p is model.gate for p in model.dense_parameters())
 
 
 def test_a_gate_by_relation_needs_products_and_modalities(tiny_graph: Callable) -> None:
-    with pytest.raises(ValueError, match="adds up products, which TransE does not make"):
+    with pytest.raises(ValueError, match="adds up products, which TransE does not compute"):
         Embedding(scorer=Spec(TransE), by_relation=True)
     with pytest.raises(ValueError, match="the graph has no dense one"):
         make(tiny_graph(dense={}), by_relation=True)
@@ -250,7 +250,7 @@ def test_hiding_a_modality_of_some_leaves_the_others(tiny_graph: Callable) -> No
     partly = model.table(hide={"shape": some})
     shown, hidden = model.table(), model.table(hide=("shape",))
     assert torch.equal(partly.weights[:, 1] > 0, (shown.weights[:, 1] > 0) & ~some)
-    # A plain mean has no statistics over the table, so that each entity is as it would be.
+    # A plain mean has no statistics over entities, so each vector depends on its own inputs.
     mean = make(tiny, within=Spec(MeanFusion), across=Spec(MeanFusion))
     partly, shown, hidden = (mean.table(hide=h) for h in ({"shape": some}, (), ("shape",)))
     known = mean.present[:, [0, 2]].any(1)
@@ -260,7 +260,7 @@ def test_hiding_a_modality_of_some_leaves_the_others(tiny_graph: Callable) -> No
         model.table(hide={"smell": some})
 
 
-def test_a_table_of_some_entities_is_a_part_of_the_whole(tiny_graph: Callable) -> None:
+def test_a_table_of_some_entities_is_part_of_the_full_table(tiny_graph: Callable) -> None:
     tiny = tiny_graph()
     model = make(
         tiny,
@@ -268,22 +268,22 @@ def test_a_table_of_some_entities_is_a_part_of_the_whole(tiny_graph: Callable) -
         across=Spec(AttentionFusion, key_dim=2),
         dropout={"default": 0.3},
     )
-    whole = model.table(1)
+    full = model.table(1)
     for ids in ([0, 3, 4, 11], [2], list(range(12))):
         only = torch.tensor(ids)
         part = model.table(1, only=only)
-        assert part.vectors.shape == whole.vectors.shape
-        torch.testing.assert_close(part.vectors[only], whole.vectors[only])
-        torch.testing.assert_close(part.weights, whole.weights[only])
+        assert part.vectors.shape == full.vectors.shape
+        torch.testing.assert_close(part.vectors[only], full.vectors[only])
+        torch.testing.assert_close(part.weights, full.weights[only])
         others = torch.ones(12, dtype=torch.bool)
         others[only] = False
         assert not bool(part.vectors[:12][others].any())
-        assert torch.equal(part.vectors[12:], whole.vectors[12:])
-    with pytest.raises(ValueError, match="is for a training's step"):
+        assert torch.equal(part.vectors[12:], full.vectors[12:])
+    with pytest.raises(ValueError, match="only some entities: this is for a training step"):
         model.table(only=torch.tensor([1]))
 
 
-def test_a_modality_that_none_of_the_chosen_has_costs_nothing(tiny_graph: Callable) -> None:
+def test_a_modality_that_no_chosen_entity_has_is_empty(tiny_graph: Callable) -> None:
     model = make(tiny_graph())
     without = (~model.present[:, 1]).nonzero().flatten()
     assert len(without)
@@ -339,38 +339,38 @@ def test_inputs_have_unit_deviation_over_all_columns(tiny_graph: Callable) -> No
     rows = tiny.features.dense["shape"].rows
     features = Features({"shape": Modality(values, rows, 12)})
     model = make(type(tiny)(tiny.graph, features))
-    held = model.get_buffer("values_shape")
-    torch.testing.assert_close(held.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
-    assert float(held.square().mean()) == pytest.approx(1, rel=1e-4)
-    assert float(held[:, 4].std()) < 1e-3 * float(held[:, 0].std())  # columns keep their scale
+    scaled = model.get_buffer("values_shape")
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
+    assert float(scaled.square().mean()) == pytest.approx(1, rel=1e-4)
+    assert float(scaled[:, 4].std()) < 1e-3 * float(scaled[:, 0].std())  # columns keep their scale
 
 
-# -- the kept table --------------------------------------------------------------------------------
+# -- the frozen table ------------------------------------------------------------------------------
 
 
-def test_frozen_is_the_table_and_thaw_forgets_it(tiny_graph: Callable) -> None:
+def test_frozen_keeps_the_table_until_thaw(tiny_graph: Callable) -> None:
     tiny = tiny_graph()
     model = make(tiny)
-    asked = questions(tiny)
+    queries = questions(tiny)
     assert torch.equal(model.frozen().vectors, model.table().vectors)
     assert torch.equal(model.frozen().weights, model.table().weights)
     assert not model.frozen().vectors.requires_grad
     assert model.frozen() is model.frozen()
-    before = model.score(asked)
+    before = model.score(queries)
     with torch.no_grad():
         model.structure.mul_(2)
-    assert torch.equal(model.score(asked), before)
+    assert torch.equal(model.score(queries), before)
     model.thaw()
-    assert not torch.equal(model.score(asked), before)
+    assert not torch.equal(model.score(queries), before)
     assert torch.equal(model.frozen().vectors, model.table().vectors)
 
 
 def test_score_takes_another_table(tiny_graph: Callable) -> None:
     tiny = tiny_graph()
     model = make(tiny)
-    asked = questions(tiny)
+    queries = questions(tiny)
     hidden = model.table(hide=("sound",))
-    assert not torch.allclose(model.score(asked, table=hidden), model.score(asked))
+    assert not torch.allclose(model.score(queries, table=hidden), model.score(queries))
 
 
 def test_the_same_seed_makes_the_same_model(tiny_graph: Callable) -> None:
@@ -387,12 +387,12 @@ def test_dense_parameters_are_all_but_the_tables(tiny_graph: Callable) -> None:
     names = {id(p): name for name, p in model.named_parameters()}
     dense = {names[id(p)] for p in model.dense_parameters()}
     assert dense == set(names.values()) - {"structure", "relation"}
-    assert "core" in dense
+    assert "scorer.core" in dense
 
 
 def test_a_model_in_fp64_scores_in_fp64(kind: type[Scorer], tiny_graph: Callable) -> None:
     tiny = tiny_graph()
-    model = make(tiny, scorer=kind())
+    model = make(tiny, scorer=Spec(kind))
     single = model.score(questions(tiny)).detach()
     model.double().thaw()
     double = model.score(questions(tiny)).detach()
@@ -400,8 +400,8 @@ def test_a_model_in_fp64_scores_in_fp64(kind: type[Scorer], tiny_graph: Callable
     torch.testing.assert_close(double.float(), single, rtol=1e-4, atol=1e-4)
 
 
-def test_a_width_below_two_is_refused() -> None:
-    with pytest.raises(ValueError, match="width must be at least 2"):
+def test_a_dimension_below_two_is_refused() -> None:
+    with pytest.raises(ValueError, match="embedding_dim must be at least 2"):
         Embedding(embedding_dim=1)
 
 

@@ -133,7 +133,7 @@ def test_weights_do_not_depend_on_a_constant_in_all_scores(weighting: Weighting)
 
 
 @every_weighting
-@pytest.mark.parametrize("scorer", [ComplEx(), TransE()], ids=label)
+@pytest.mark.parametrize("scorer", [ComplEx(WIDTH), TransE(WIDTH)], ids=label)
 @pytest.mark.parametrize("max_bytes", [1, 1 << 20], ids=["recomputed", "kept"])
 def test_the_gradient_is_that_with_the_weights_held_constant(
     max_bytes: int, scorer: Scorer, weighting: Weighting
@@ -239,7 +239,7 @@ def test_the_sum_over_sampled_negatives_is_unbiased(sampling: NegativeSampling) 
     vectors, query, reference = problem(7, questions=2)
     vectors, query = vectors * 0.5, query * 0.5  # a small variance of e^s
     answers = [[0], [3, 5, 12]]  # 12 is no candidate: it must not be counted as one
-    scorer, weighting = ComplEx(), UniformWeighting()
+    scorer, weighting = ComplEx(WIDTH), UniformWeighting()
     generator = torch.Generator().manual_seed(0)
     draws = 600 if draw(sampling).sampled else 1
     total = torch.zeros(2, dtype=torch.float64)
@@ -269,7 +269,7 @@ def test_the_mean_over_all_samples_is_the_full_sum() -> None:
     """Exactly, over all samples of five of the candidates."""
     vectors, query, reference = problem(7, questions=2)
     answers = [[0], [3, 5, 12]]  # 12 is no candidate: it must not be counted as one
-    scorer = ComplEx()
+    scorer = ComplEx(WIDTH)
     none, barred = torch.empty(0, dtype=torch.int64), torch.tensor(EXCLUDED)
     total = torch.zeros(2, dtype=torch.float64)
     samples = list(itertools.combinations(ALLOWED, 5))
@@ -321,8 +321,8 @@ def test_draws_have_the_weighted_sum_as_their_mean(by: Weighting) -> None:
     vectors, query, reference = problem(8)
     vectors, query = vectors * 0.7, query * 0.7
     many = ImportanceSampling(draws=400_000, by=by)
-    negatives = run(vectors, query, reference, many, ComplEx(), all_candidates())[0]
-    expected = run(vectors, query, reference, by, ComplEx(), all_candidates())[0]
+    negatives = run(vectors, query, reference, many, ComplEx(WIDTH), all_candidates())[0]
+    expected = run(vectors, query, reference, by, ComplEx(WIDTH), all_candidates())[0]
     torch.testing.assert_close(negatives.exp(), expected.exp(), rtol=0.02, atol=0)
 
 
@@ -331,7 +331,7 @@ def test_draws_take_only_negatives_and_count_them() -> None:
     _, query, reference = problem(9)
     vectors = torch.zeros(NODES, WIDTH, dtype=torch.float64)
     weighting = ImportanceSampling(draws=7)
-    negatives = run(vectors, query, reference, weighting, ComplEx(), all_candidates())[0]
+    negatives = run(vectors, query, reference, weighting, ComplEx(WIDTH), all_candidates())[0]
     counts = [len([n for n in ALLOWED if n not in known]) for known in ANSWERS]
     torch.testing.assert_close(negatives.exp(), torch.tensor(counts, dtype=torch.float64))
 
@@ -339,13 +339,13 @@ def test_draws_take_only_negatives_and_count_them() -> None:
 def test_draws_depend_on_the_generator_only() -> None:
     vectors, query, reference = problem(10)
     weighting = ImportanceSampling(draws=5)
-    arguments = (vectors, query, reference, weighting, ComplEx(), all_candidates())
+    arguments = (vectors, query, reference, weighting, ComplEx(WIDTH), all_candidates())
     first, same, other = run(*arguments), run(*arguments), run(*arguments, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(first, same, strict=True))
     assert not torch.equal(first[0], other[0])
 
 
-@pytest.mark.parametrize("scorer", [ComplEx(), TransE(), RotatE()], ids=label)
+@pytest.mark.parametrize("scorer", [ComplEx(WIDTH), TransE(WIDTH), RotatE(WIDTH)], ids=label)
 @pytest.mark.parametrize("max_bytes", [1, 1 << 20])
 def test_draws_have_the_gradient_of_what_was_drawn(scorer: Scorer, max_bytes: int) -> None:
     """The gradient is that of log sum over draws of e^s, whatever was drawn."""

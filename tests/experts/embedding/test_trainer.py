@@ -1,4 +1,4 @@
-"""A training stopped anywhere and resumed equals one that was not, to the bit."""
+"""A training that is interrupted anywhere and resumed equals an uninterrupted one, to the bit."""
 
 from __future__ import annotations
 
@@ -15,57 +15,90 @@ from torch import Tensor
 import mocme
 from interrupts import Stop
 from mocme.core.device import faster_precision
-from mocme.data.graph import Graph
+from mocme.core.interrupts import Interrupted
+from mocme.data.features.sources import read_features
+from mocme.data.graph import Graph, Queries, Vocabulary
+from mocme.data.modality import Features, Modality
+from mocme.experts.base import FitTask
+from mocme.experts.embedding import Embedding
 from mocme.experts.embedding.optimizers import Optimizer, Schedule
 from mocme.experts.embedding.trainer import Diverged, Progress, Trainer
 from mocme.runs.run import Run
-from mocme.runs.train import Interrupted, make_trainer
 from mocme.storage import RunError
 from mocme.storage.tensor_tree import pack, unpack
 
 CPU = torch.device("cpu")
-# Everything that has a state: schedule, early stopping, tokens, dense modalities, dropout, draws.
+# Everything with a state: schedule, early stopping, tokens, dense modalities, dropout, sampling.
 EVERYTHING: dict[str, Any] = {
-    "model": {"width": 4, "initial": 0.3, "dropout": {"default": 0.3}, "experts": {"count": 2}},
-    "training": {
-        "passes": 4,
-        "batch": 20,
-        "precision": "float32",
-        "evaluate_every": 1,
-        "patience": 2,
-        "schedule": {"shape": "cosine", "warmup": 0.2},
-        "optimizer": {"name": "Adam", "tables": 0.4, "dense": 0.05, "clip": 1.0},
-        "objective": {
-            "n3": 0.01,
-            "redundancy": 0.05,
-            "max_answers": 2,
-            "negatives": {"kind": "UniformSampling", "size": 8},
-            "loss": {
-                "weighting": {
-                    "kind": "ImportanceSampling",
-                    "draws": 4,
-                    "by": {"kind": "EntropyWeighting"},
-                }
+    "experts": [
+        {
+            "kind": "embedding",
+            "embedding_dim": 4,
+            "init_std": 0.3,
+            "dropout": {"default": 0.3},
+            "views": {"count": 2},
+            "training": {
+                "epochs": 4,
+                "batch_size": 20,
+                "precision": "float32",
+                "evaluate_every": 1,
+                "patience": 2,
+                "schedule": {"shape": "cosine", "warmup": 0.2},
+                "optimizer": {"name": "Adam", "embedding_lr": 0.4, "dense_lr": 0.05, "clip": 1.0},
+                "objective": {
+                    "n3": 0.01,
+                    "redundancy": 0.05,
+                    "max_answers": 2,
+                    "negatives": {"kind": "UniformSampling", "size": 8},
+                    "loss": {
+                        "weighting": {
+                            "kind": "ImportanceSampling",
+                            "draws": 4,
+                            "by": {"kind": "EntropyWeighting"},
+                        }
+                    },
+                },
             },
-        },
-    },
+        }
+    ]
 }
 PLAIN: dict[str, Any] = {
-    "model": {"width": 4},
-    "training": {
-        "passes": 2,
-        "batch": 40,
-        "precision": "float32",
-        "objective": {"n3": 0.01, "loss": {"weighting": {"kind": "EntropyWeighting"}}},
-    },
+    "experts": [
+        {
+            "kind": "embedding",
+            "embedding_dim": 4,
+            "training": {
+                "epochs": 2,
+                "batch_size": 40,
+                "precision": "float32",
+                "objective": {"n3": 0.01, "loss": {"weighting": {"kind": "EntropyWeighting"}}},
+            },
+        }
+    ]
 }
+
+
+def changed(table: Mapping[str, Any], **training: Any) -> mocme.Experiment:
+    """An experiment with other settings of its training."""
+    changes = {f"experts.embedding.training.{name}": value for name, value in training.items()}
+    return mocme.Experiment.load(table, changes)
+
+
+def make_trainer(experiment: mocme.Experiment, graph: Graph, features: Features) -> Trainer:
+    """The trainer of the experiment's embedding."""
+    settings = experiment.components()
+    embedding, memory = settings.experts["embedding"], settings.evaluation.memory
+    assert isinstance(embedding, Embedding)
+    view = graph.training_view()
+    return embedding.trainer(FitTask("embedding", view, features, settings.seed, CPU, memory))
 
 
 def outcome(run: Run) -> dict[str, Any]:
-    """All that a training leaves behind, except how long it took."""
+    """What a training writes, except for durations."""
     checkpoint = run.folder.load_checkpoint()
     assert checkpoint is not None
-    state = checkpoint.state
+    assert checkpoint.state["expert"] == "embedding"
+    state = checkpoint.state["fit"]
     progress = {k: v for k, v in state["progress"].items() if k != "seconds"}
     log = [{k: v for k, v in record.items() if k != "seconds"} for record in run.log()]
     return {
@@ -73,7 +106,7 @@ def outcome(run: Run) -> dict[str, Any]:
         "state": {**state, "progress": progress},
         "log": log,
         "finished": run.finished,
-        "best_epoch": run.folder.about["best_epoch"],
+        "best_epoch": run.folder.about["fits"]["embedding"]["best_epoch"],
     }
 
 
@@ -112,23 +145,24 @@ def train(graph: Graph, table: Mapping[str, Any], out: Path, **more: Any) -> dic
     return outcome(mocme.train(graph, table, out=out, device="cpu", **more))
 
 
-def test_stopped_anywhere_and_resumed_is_the_same_to_the_bit(
+def test_interrupted_at_any_step_and_resumed_is_the_same_to_the_bit(
     graph: Graph, uninterrupted: dict[str, Any], tmp_path: Path
 ) -> None:
     expected, steps = uninterrupted["everything"]
-    assert expected["state"]["progress"]["bad"] > 0  # early stopping has something to remember
+    assert expected["state"]["progress"]["bad"] > 0  # early stopping has a state
     assert expected["state"]["best"] is not None
     for after in range(1, steps + 1):
         out = tmp_path / str(after)
-        with pytest.raises(Interrupted, match=f"stopped at step {after}; go on with: mocme resume"):
+        message = f"stopped at step {after} of embedding; continue with: mocme resume"
+        with pytest.raises(Interrupted, match=message):
             mocme.train(graph, EVERYTHING, out=out, device="cpu", observer=Stop(after))
         assert not Run.open(out).finished
         resumed = mocme.resume(out, device="cpu")
         assert same(outcome(resumed), expected)
-    assert same(outcome(mocme.resume(out, device="cpu")), expected)  # nothing is left to do
+    assert same(outcome(mocme.resume(out, device="cpu")), expected)  # returned as it is
 
 
-def test_stopped_after_every_step_is_the_same_to_the_bit(
+def test_interrupted_after_every_step_is_the_same_to_the_bit(
     graph: Graph, uninterrupted: dict[str, Any], tmp_path: Path
 ) -> None:
     expected, steps = uninterrupted["plain"]
@@ -141,10 +175,10 @@ def test_stopped_after_every_step_is_the_same_to_the_bit(
     assert same(outcome(mocme.resume(out, device="cpu")), expected)
 
 
-def test_a_training_killed_without_a_word_is_made_again(
+def test_a_killed_training_resumes_from_its_checkpoint(
     graph: Graph, uninterrupted: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Before its first checkpoint, and after it: what came later is trained again."""
+    """Killed before its first checkpoint and after it; later steps are trained again."""
 
     class Killed(RuntimeError):
         pass
@@ -159,7 +193,7 @@ def test_a_training_killed_without_a_word_is_made_again(
     first, second = tmp_path / "first", tmp_path / "second"
     with pytest.raises(Killed):
         mocme.train(graph, PLAIN, out=first, device="cpu", observer=Kill(steps - 1))
-    assert Run.open(first).log()  # of a pass that is to be trained again
+    assert Run.open(first).log()  # of an epoch that is trained again
     assert same(outcome(mocme.resume(first, device="cpu")), expected)
     with pytest.raises(Interrupted):
         mocme.train(graph, PLAIN, out=second, device="cpu", observer=Stop(1))
@@ -170,41 +204,42 @@ def test_a_training_killed_without_a_word_is_made_again(
 
 @pytest.mark.parametrize("table", [EVERYTHING, PLAIN], ids=["everything", "plain"])
 def test_the_state_survives_packing(table: dict[str, Any], graph: Graph) -> None:
-    """At every step: state, pack, unpack and restore into a new trainer."""
+    """After every step: state, pack, unpack and restore into a new trainer."""
     experiment = mocme.Experiment.load(table)
-    chosen = mocme.data.features.sources.read_features(graph, graph.modalities)
+    features = read_features(graph, graph.modalities)
 
     def make() -> Trainer:
-        return make_trainer(experiment, graph, chosen, CPU)
+        return make_trainer(experiment, graph, features)
 
     saved = []
 
     def save(progress: Progress) -> None:
-        tensors, skeleton = pack(whole.state())
+        tensors, skeleton = pack(uninterrupted.state())
         saved.append(({key: t.clone() for key, t in tensors.items()}, skeleton))
 
-    whole = make()
-    log = [without_seconds(record) for record in whole.run(save)]
+    uninterrupted = make()
+    log = [without_seconds(record) for record in uninterrupted.run(save)]
+    assert saved
     for tensors, skeleton in saved:
-        again = make()
-        again.restore(unpack(tensors, skeleton))
-        rest = [without_seconds(record) for record in again.run()]
-        assert rest == log[len(log) - len(rest) :]
-        assert rest
-        assert same(again.model.state_dict(), whole.model.state_dict())
-        assert same(again.optimizer.state_dict(), whole.optimizer.state_dict())
-        assert same(again.best_parameters, whole.best_parameters)
+        resumed = make()
+        resumed.restore(unpack(tensors, skeleton))
+        records = [without_seconds(record) for record in resumed.run()]
+        assert records == log[len(log) - len(records) :]
+        assert records
+        assert same(resumed.model.state_dict(), uninterrupted.model.state_dict())
+        assert same(resumed.optimizer.state_dict(), uninterrupted.optimizer.state_dict())
+        assert same(resumed.best_parameters, uninterrupted.best_parameters)
 
 
 def without_seconds(record: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in record.items() if k != "seconds"}
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_one_others(
+def test_the_seed_decides_the_result_to_the_bit(
     graph: Graph, uninterrupted: dict[str, Any], tmp_path: Path
 ) -> None:
     expected, _ = uninterrupted["everything"]
-    torch.manual_seed(1234)  # the library does not look at the global generator
+    torch.manual_seed(1234)  # the package does not use the global generator
     again = train(graph, EVERYTHING, tmp_path / "same")
     assert same(again, expected)
     other = train(graph, EVERYTHING, tmp_path / "other", seed=1)
@@ -212,7 +247,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others(
     assert other["log"] != expected["log"]
 
 
-def test_the_library_leaves_the_global_generator_alone(graph: Graph, tmp_path: Path) -> None:
+def test_the_global_generator_is_not_used(graph: Graph, tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -238,21 +273,26 @@ def test_the_test_split_changes_no_bit_of_a_training(
     assert same(train(bare, EVERYTHING, tmp_path / "bare"), uninterrupted["everything"][0])
 
 
-def test_the_trainer_holds_no_fact_of_test(graph: Graph) -> None:
-    """Whatever can be reached from a trainer: none of its graphs has the split."""
-    experiment = mocme.Experiment.load(EVERYTHING)
-    trainer = make_trainer(experiment, graph, mocme.Features(), CPU)
+def test_the_trainer_has_no_fact_of_test(graph: Graph, tmp_path: Path) -> None:
+    """No graph that can be reached from the trainer of a run has the split."""
+    assert "test" in graph.splits
+    structure = {**EVERYTHING, "data": {"only": []}}
+    watch = Stop()
+    mocme.train(graph, structure, out=tmp_path / "run", device="cpu", observer=watch)
+    trainer = watch.trainer
     trained = {tuple(row) for row in graph.directed("train").tolist()}
     assert {tuple(row) for row in trainer.objective.facts.facts.tolist()} == trained
     assert trainer.validate is not None
-    held = [cell.cell_contents for cell in inspect.unwrap(trainer.validate).__closure__ or ()]
-    graphs = [value for value in held if isinstance(value, Graph)]
+    cells = [cell.cell_contents for cell in inspect.unwrap(trainer.validate).__closure__ or ()]
+    graphs = [value for value in cells if isinstance(value, Graph)]
+    graphs += [value.graph for value in cells if isinstance(value, FitTask)]
     assert graphs
     assert all("test" not in value.splits for value in graphs)
 
 
-def test_a_loss_that_is_no_number_is_reported_with_a_remedy(graph: Graph, tmp_path: Path) -> None:
-    with pytest.raises(Diverged, match=r"lower training.optimizer.tables or .dense, or set .clip"):
+def test_a_loss_that_is_not_finite_is_reported_with_a_remedy(graph: Graph, tmp_path: Path) -> None:
+    remedy = r"lower training.optimizer.embedding_lr or .dense_lr, or set .clip"
+    with pytest.raises(Diverged, match=remedy):
         train(
             graph,
             "structure",
@@ -260,23 +300,24 @@ def test_a_loss_that_is_no_number_is_reported_with_a_remedy(graph: Graph, tmp_pa
             settings={
                 "experts.embedding.embedding_dim": 4,
                 "experts.embedding.training.precision": "float32",
-                "experts.embedding.training.optimizer": {"name": "SGD", "tables": 1e30},
+                "experts.embedding.training.optimizer": {
+                    "name": "SGD",
+                    "embedding_lr": 1e30,
+                },
             },
         )
 
 
-def test_a_small_graph_is_learned_by_heart(tiny_graph: Callable, tmp_path: Path) -> None:
-    """Ranked against entities that are no answers, each training fact comes first."""
+def test_a_small_graph_is_memorised(tiny_graph: Callable, tmp_path: Path) -> None:
+    """Among the entities that are not answers, each training fact ranks first."""
     tiny = tiny_graph(dense={}, tokens={}, facts=20, valid=0, test=0)
-    table = {
-        "model": {"width": 32},
-        "training": {
-            "passes": 40,
-            "batch": 16,
-            "precision": "float32",
-            "optimizer": {"name": "Adagrad", "tables": 0.3},
-        },
+    training = {
+        "epochs": 40,
+        "batch_size": 16,
+        "precision": "float32",
+        "optimizer": {"name": "Adagrad", "embedding_lr": 0.3},
     }
+    table = {"experts": [{"kind": "embedding", "embedding_dim": 32, "training": training}]}
     train_as_valid = Graph(
         tiny.graph.entities,
         tiny.graph.relations,
@@ -288,13 +329,8 @@ def test_a_small_graph_is_learned_by_heart(tiny_graph: Callable, tmp_path: Path)
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_features_alone_answer_for_entities_without_links(
-    tiny_graph: Callable, tmp_path: Path
-) -> None:
+def test_features_alone_answer_queries_about_entities_without_links() -> None:
     """A relation that a feature decides is answered for an entity unseen in training."""
-    from mocme.data.graph import Vocabulary
-    from mocme.data.modality import Features, Modality
-
     generator = torch.Generator().manual_seed(0)
     kind = torch.arange(40) % 2
     facts = torch.stack([torch.arange(40), torch.zeros(40).long(), 40 + kind], 1)
@@ -315,13 +351,11 @@ def test_features_alone_answer_for_entities_without_links(
         },
     )
     features = Features({"shape": Modality(values, torch.arange(40), 42)})
-    trainer = make_trainer(experiment, graph, features, CPU)
+    trainer = make_trainer(experiment, graph, features)
     for _ in trainer.run():
         pass
-    from mocme.data.graph import Queries
-
-    asked = Queries(facts[32:, 0], facts[32:, 1])
-    scores = trainer.model.score(asked, torch.tensor([40, 41]))
+    queries = Queries(facts[32:, 0], facts[32:, 1])
+    scores = trainer.model.score(queries, torch.tensor([40, 41]))
     assert torch.equal(scores.argmax(1), kind[32:])
 
 
@@ -329,12 +363,9 @@ def test_features_alone_answer_for_entities_without_links(
 
 
 def test_early_stopping_takes_the_best_parameters(graph: Graph) -> None:
-    """Validations by a list of numbers: the best one was after the second pass."""
-    table = {
-        **PLAIN,
-        "training": {**PLAIN["training"], "passes": 9, "evaluate_every": 1, "patience": 3},
-    }
-    trainer = make_trainer(mocme.Experiment.load(table), graph, mocme.Features(), CPU)
+    """Validations return a list of numbers; the best one is after the second epoch."""
+    experiment = changed(PLAIN, epochs=9, evaluate_every=1, patience=3)
+    trainer = make_trainer(experiment, graph, mocme.Features())
     numbers = iter([0.1, 0.5, 0.5, 0.2, 0.4, 0.9])
     states = []
 
@@ -344,16 +375,16 @@ def test_early_stopping_takes_the_best_parameters(graph: Graph) -> None:
 
     trainer.validate = validate
     records = list(trainer.run())
-    assert len(records) == 5  # three in a row that are no better than 0.5
+    assert len(records) == 5  # three in succession are no better than 0.5
     assert trainer.progress.best == 0.5
     assert trainer.progress.best_epoch == 2
     assert same(dict(trainer.model.state_dict()), states[1])
     assert not same(states[1], states[-1])
 
 
-def test_without_patience_all_passes_are_trained(graph: Graph) -> None:
-    table = {**PLAIN, "training": {**PLAIN["training"], "passes": 5, "evaluate_every": 2}}
-    trainer = make_trainer(mocme.Experiment.load(table), graph, mocme.Features(), CPU)
+def test_without_patience_all_epochs_are_trained(graph: Graph) -> None:
+    experiment = changed(PLAIN, epochs=5, evaluate_every=2)
+    trainer = make_trainer(experiment, graph, mocme.Features())
     records = list(trainer.run())
     assert [("valid" in record) for record in records] == [False, True, False, True, True]
     assert trainer.best_parameters is None
@@ -361,10 +392,10 @@ def test_without_patience_all_passes_are_trained(graph: Graph) -> None:
 
 def test_patience_needs_validations(graph: Graph) -> None:
     with pytest.raises(mocme.ConfigError, match="patience needs evaluate_every"):
-        mocme.Experiment.load({"training": {"patience": 2}})
+        changed({"experts": [{"kind": "embedding"}]}, patience=2)
     bare = Graph(graph.entities, graph.relations, {"train": graph.facts("train")})
     with pytest.raises(ValueError, match="patience needs a valid split"):
-        make_trainer(mocme.Experiment.load(EVERYTHING), bare, mocme.Features(), CPU)
+        make_trainer(mocme.Experiment.load(EVERYTHING), bare, mocme.Features())
 
 
 # -- optimisers and schedules ----------------------------------------------------------------------
@@ -395,7 +426,7 @@ def test_wrong_schedules_are_refused(wrong: dict[str, Any]) -> None:
         ({"name": "Gradient"}, "no optimiser 'Gradient'"),
         ({"name": "Optimizer.step"}, "no optimiser"),
         ({"settings": {"eta": 1}}, "settings.eta: Adagrad does not take it"),
-        ({"tables": 0.0}, "rates must be above 0"),
+        ({"embedding_lr": 0.0}, "rates must be above 0"),
     ],
 )
 def test_wrong_optimisers_are_refused(wrong: dict[str, Any], message: str) -> None:
@@ -405,8 +436,8 @@ def test_wrong_optimisers_are_refused(wrong: dict[str, Any], message: str) -> No
 
 def test_tables_and_shared_parameters_have_rates_of_their_own(graph: Graph) -> None:
     experiment = mocme.Experiment.load(EVERYTHING)
-    features = mocme.data.features.sources.read_features(graph, graph.modalities)
-    trainer = make_trainer(experiment, graph, features, CPU)
+    features = read_features(graph, graph.modalities)
+    trainer = make_trainer(experiment, graph, features)
     tables, dense = trainer.optimizer.param_groups
     assert (tables["lr"], dense["lr"]) == (0.4, 0.05)
     assert len(tables["params"]) == 2
@@ -423,7 +454,7 @@ def test_a_run_is_written_by_one_process_at_a_time(graph: Graph, tmp_path: Path)
         mocme.resume(run.path, device="cpu")
 
 
-def test_ctrl_c_means_what_it_did_once_the_training_is_over(graph: Graph, tmp_path: Path) -> None:
+def test_the_handler_of_ctrl_c_is_restored_after_a_training(graph: Graph, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     train(graph, PLAIN, tmp_path / "run")
     assert signal.getsignal(signal.SIGINT) is before

@@ -58,7 +58,10 @@ class Embedding(EmbeddingSettings):
 
     def unpacked(self, packed: Packed, task: FitTask) -> EmbeddingExpert:
         model, _ = self._model(task)
-        model.load_state_dict(packed[0])
+        try:
+            model.load_state_dict(packed[0])
+        except RuntimeError as error:
+            raise ValueError(f"{task.name}: the tensors do not fit this graph: {error}") from error
         return self._expert(model.to(task.device).eval(), task)
 
     def _model(self, task: FitTask) -> tuple[EmbeddingModel, TrainingFacts]:

@@ -291,9 +291,10 @@ class EmbeddingModel(VectorModel):
         count = len(self.modalities)
         weights = self.gate[self.relation_row[relation]].softmax(1) * count
         parts = 2 if self.scorer.complex_entries else 1
-        split = heads.view(len(heads), parts, count, -1)
-        head = torch.einsum("bpmd,bm->bpd", split, weights).flatten(1)
-        query = self.scorer.query(head, vectors).view(len(heads), parts, 1, -1)
+        # Not -1 for the last dimension, which is ambiguous for an empty batch.
+        shape = (len(heads), parts, count, heads.shape[1] // (parts * count))
+        head = torch.einsum("bpmd,bm->bpd", heads.view(shape), weights).flatten(1)
+        query = self.scorer.query(head, vectors).view(len(heads), parts, 1, shape[-1])
         return (query * weights[:, None, :, None]).flatten(1)
 
 
