@@ -1,10 +1,9 @@
-"""Speed of training and of ranking beside PyKEEN, on the same graph, machine and threads.
+"""Speed of training and ranking compared with PyKEEN, on the same graph, machine and threads.
 
     python benchmarks/compare_pykeen.py --ours PYTHON --theirs PYTHON --data FOLDER
 
-Each library runs in a process (and an environment) of its own, which does nothing until it is told
-to; measurements alternate between the two. See README.md for what is measured. This module uses the
-standard library only, because all three programs import it.
+Each library runs in a process (and an environment) of its own, which is idle until it receives a
+command; measurements alternate between the two. See README.md for what is measured.
 """
 
 from __future__ import annotations
@@ -19,82 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from worker_protocol import Record
+
 HERE = Path(__file__).resolve().parent
-Record = dict[str, Any]
-
-
-# -- what both workers use -------------------------------------------------------------------------
-
-
-class Enough(Exception):
-    """What was to be measured has been."""
-
-
-class Clock:
-    """Time of batches, from the end of the last warm-up batch on."""
-
-    def __init__(self, warm: int, wanted: int) -> None:
-        self.warm, self.wanted = max(1, warm), wanted
-        self.seen = self.counted = self.items = self.largest = 0
-        self.started = self.seconds = 0.0
-
-    def tick(self, size: int) -> None:
-        """A batch of this size has ended.
-
-        Raises:
-            Enough: as many items have been counted as were wanted.
-        """
-        now = time.perf_counter()
-        self.seen += 1
-        self.largest = max(self.largest, size)
-        if self.seen <= self.warm:
-            self.started = now
-            return
-        self.counted += 1
-        self.items += size
-        self.seconds = now - self.started
-        if self.items >= self.wanted:
-            raise Enough
-
-    def result(self, per_pass: int) -> Record:
-        """Seconds a pass of so many items takes, at the pace that was measured."""
-        return {
-            "seconds": self.seconds,
-            "seconds_per_pass": self.seconds / self.items * per_pass,
-            "items": self.items,
-            "items_per_pass": per_pass,
-            "batches": self.counted,
-        }
-
-
-def serve(side: object) -> None:
-    """Answer commands on standard input until it ends; a command names a method and arguments."""
-    # Whatever a library prints goes to the log, so that standard output holds answers only.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    idle = 0.0
-    before = time.process_time()
-    for line in sys.stdin:
-        idle += time.process_time() - before
-        command = json.loads(line)
-        try:
-            answer = getattr(side, command.pop("do"))(**command)
-        except Exception as error:
-            traceback.print_exc()
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        # Processor time that this process used while it had nothing to do.
-        answer["idle_cpu_seconds"] = idle
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-        before = time.process_time()
-
-
-# -- the driver ------------------------------------------------------------------------------------
 
 
 class Worker:
@@ -108,7 +38,7 @@ class Worker:
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
             "CUDA_VISIBLE_DEVICES": "",
-            # PyKEEN makes folders for checkpoints and data sets.
+            # PyKEEN creates folders for checkpoints and data sets there.
             "PYSTOW_HOME": str(folder / "pystow"),
         }
         with self.log.open("w") as log:
@@ -123,7 +53,7 @@ class Worker:
             )
 
     def ask(self, do: str, **arguments: Any) -> Record:
-        """Give a command and wait for its answer."""
+        """Send a command and wait for its answer."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -139,7 +69,7 @@ class Worker:
         return {"side": self.name, "do": do, "asked": arguments, **answer}
 
     def stop(self) -> None:
-        """End the process."""
+        """Stop the process."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         try:
@@ -149,20 +79,20 @@ class Worker:
 
 
 def small_graph(folder: Path) -> Path:
-    """A random graph on which the two sides can be compared in a moment."""
-    draw = random.Random(0)
+    """Write a random graph on which the two sides are compared in a moment."""
+    source = random.Random(0)
     entities, relations = [f"e{i}" for i in range(300)], [f"r{i}" for i in range(9)]
     facts = {
-        (int(300 * draw.random() ** 2), draw.randrange(9), int(300 * draw.random() ** 2))
+        (int(300 * source.random() ** 2), source.randrange(9), int(300 * source.random() ** 2))
         for _ in range(4000)
     }
     order = sorted(facts)
-    draw.shuffle(order)
-    cut = {"test": order[:400], "valid": order[400:700], "train": order[700:]}
-    cut["train"] += cut["train"][:50]  # repeated facts count once on both sides
+    source.shuffle(order)
+    splits = {"test": order[:400], "valid": order[400:700], "train": order[700:]}
+    splits["train"] += splits["train"][:50]  # repeated facts count once on both sides
     folder.mkdir()
-    for split, chosen in cut.items():
-        lines = [f"{entities[h]}\t{relations[r]}\t{entities[t]}\n" for h, r, t in chosen]
+    for split, rows in splits.items():
+        lines = [f"{entities[h]}\t{relations[r]}\t{entities[t]}\n" for h, r, t in rows]
         (folder / f"{split}.tsv").write_text("".join(lines))
     (folder / "entities.txt").write_text("".join(f"{e}\n" for e in entities))
     (folder / "relations.txt").write_text("".join(f"{r}\n" for r in relations))
@@ -176,7 +106,7 @@ def open_both(ours: Worker, theirs: Worker, data: Path, width: int, threads: int
     """Let both sides read a graph.
 
     Raises:
-        SystemExit: they do not see the same number of anything.
+        SystemExit: one of the counts differs.
     """
     arguments = {"data": str(data), "width": width, "threads": threads}
     answers = [side.ask("open", **arguments) for side in (ours, theirs)]
@@ -187,7 +117,7 @@ def open_both(ours: Worker, theirs: Worker, data: Path, width: int, threads: int
 
 
 def check(ours: Worker, theirs: Worker, path: Path, facts: int, loss: bool, ties: bool) -> Record:
-    """Give both sides our present parameters, and compare what they find.
+    """Give both sides our current parameters, and compare metrics and losses.
 
     Raises:
         SystemExit: a metric or the loss differs by more than 1e-4.
@@ -199,14 +129,14 @@ def check(ours: Worker, theirs: Worker, path: Path, facts: int, loss: bool, ties
     if loss:
         first["loss"], second["loss"] = (side.ask("loss")["loss"] for side in (ours, theirs))
     for key, value in first.items():
-        # Mean ranks and losses are relative, what lies in [0, 1] is not.
+        # The tolerance is relative for mean ranks and losses, absolute for metrics in [0, 1].
         if abs(value - second[key]) > 1e-4 * max(1.0, abs(value)):
             raise SystemExit(f"{key}: ours {value}, theirs {second[key]}: not the same work")
     return {"ours": first, "theirs": second}
 
 
 class Comparison:
-    """Measurements in alternation, each kept."""
+    """Alternating measurements, all of which are kept."""
 
     def __init__(self, ours: Worker, theirs: Worker) -> None:
         self.ours, self.theirs = ours, theirs
@@ -226,7 +156,7 @@ class Comparison:
 
 
 def summary(pairs: Sequence[tuple[float, float]]) -> Record:
-    """Medians of pairs, and the ratio theirs / ours of each."""
+    """Medians over pairs, and the ratio theirs / ours of each pair."""
     ratios = [theirs / ours for ours, theirs in pairs]
     return {
         "ours": statistics.median(o for o, _ in pairs),
@@ -238,10 +168,10 @@ def summary(pairs: Sequence[tuple[float, float]]) -> Record:
 
 
 def best_batch(by_batch: dict[int, list[tuple[float, float]]]) -> Record:
-    """PyKEEN at its best batch size: that of the lowest median."""
-    found = {size: summary(pairs) for size, pairs in by_batch.items()}
-    best = min(found, key=lambda size: found[size]["theirs"])
-    return {"batch": best, **found[best], "by_batch": found}
+    """PyKEEN at its best batch size, the one with the lowest median."""
+    summaries = {size: summary(pairs) for size, pairs in by_batch.items()}
+    best = min(summaries, key=lambda size: summaries[size]["theirs"])
+    return {"batch": best, **summaries[best], "by_batch": summaries}
 
 
 def compare(compared: Comparison, options: argparse.Namespace, path: Path) -> Record:
@@ -251,7 +181,7 @@ def compare(compared: Comparison, options: argparse.Namespace, path: Path) -> Re
     same = {**common, "mode": "same"}
     results: Record = {}
 
-    say("which options train PyKEEN fastest here")
+    say("fastest training options of PyKEEN on this machine")
     middle = sorted(options.train_batches)[len(options.train_batches) // 2]
     choices = [
         {"fused": False, "workers": 0},
@@ -275,7 +205,7 @@ def compare(compared: Comparison, options: argparse.Namespace, path: Path) -> Re
             by_batch[size].append(pair)
     results["train"] = best_batch(by_batch)
 
-    say("do both find the same metrics with the same parameters")
+    say("comparing metrics at equal parameters")
     results["check"] = check(ours, theirs, path, options.facts, loss=False, ties=False)
     say(f"  ours {results['check']['ours']}\n  theirs {results['check']['theirs']}")
 
@@ -305,26 +235,26 @@ def table(results: Record) -> str:
         f"{'seconds':34}{'ours':>10}{'PyKEEN':>10}{'ratio':>8}   ratios of the pairs",
     ]
 
-    def line(name: str, found: Record) -> None:
-        ratios = " ".join(f"{r:.2f}" for r in found["ratios"])
+    def add(name: str, row: Record) -> None:
+        ratios = " ".join(f"{r:.2f}" for r in row["ratios"])
         lines.append(
-            f"{name:34}{found['ours']:10.2f}{found['theirs']:10.2f}{found['ratio']:8.2f}   {ratios}"
+            f"{name:34}{row['ours']:10.2f}{row['theirs']:10.2f}{row['ratio']:8.2f}   {ratios}"
         )
 
-    for key, name in (("train", "training pass"), ("rank", "test ranking")):
-        found = results[key]
-        line(f"{name}, best batch ({found['batch']})", found)
-        for size, other in found["by_batch"].items():
-            line(f"  PyKEEN batch {size}", other)
-    line("training pass, defaults (*)", results["train_defaults"])
-    line("test ranking, defaults", results["rank_defaults"])
+    for key, name in (("train", "training epoch"), ("rank", "test ranking")):
+        best = results[key]
+        add(f"{name}, best batch ({best['batch']})", best)
+        for size, row in best["by_batch"].items():
+            add(f"  PyKEEN batch {size}", row)
+    add("training epoch, defaults (*)", results["train_defaults"])
+    add("test ranking, defaults", results["rank_defaults"])
     lines.append("ratio: PyKEEN's seconds / ours, median of the pairs; above 1: ours is faster")
     lines.append("(*) not the same work: see README.md")
     return "\n".join(lines)
 
 
 def machine() -> Record:
-    """What the numbers depend on besides the two packages."""
+    """Hardware and system."""
     model, flags = platform.processor(), set()
     path = Path("/proc/cpuinfo")
     if path.is_file():
@@ -355,7 +285,7 @@ def arguments() -> argparse.Namespace:
     add("--data", required=True, type=Path, help="folder with train.tsv, entities.txt and so on")
     add("--rounds", type=int, default=3)
     add("--threads", type=int, default=2)
-    add("--width", type=int, default=1000, help="real numbers an entity")
+    add("--width", type=int, default=1000, help="real numbers per entity")
     add("--batch", type=int, default=1024, help="our batch size in training (same work)")
     add("--train-batches", type=int, nargs="+", default=[256, 1024, 4096], help="PyKEEN's")
     add("--rank-batches", type=int, nargs="+", default=[32, 128, 512], help="PyKEEN's")
@@ -363,12 +293,12 @@ def arguments() -> argparse.Namespace:
         "--items",
         type=int,
         default=12288,
-        help="items (questions, facts) a training measurement times; 0 for a whole pass",
+        help="items (questions, facts) timed per training measurement; 0 for an epoch",
     )
-    add("--warm", type=int, default=2, help="batches before that, not counted")
+    add("--warm", type=int, default=2, help="warm-up batches that are not timed")
     add("--facts", type=int, default=0, help="test facts to rank; 0 for all")
-    add("--quick", action="store_true", help="a smoke test, too small to say anything")
-    add("--out", type=Path, help="write everything that was measured as JSON")
+    add("--quick", action="store_true", help="smoke test, too small for conclusions")
+    add("--out", type=Path, help="write all measurements as JSON")
     options = parser.parse_args()
     options.data = options.data.resolve()
     if options.quick:
@@ -379,23 +309,23 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     load = [os.getloadavg()]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ours = Worker("ours", options.ours, "mocme_side.py", options.threads, folder)
-        theirs = Worker("PyKEEN", options.theirs, "pykeen_side.py", options.threads, folder)
+        ours = Worker("ours", options.ours, "mocme_worker.py", options.threads, folder)
+        theirs = Worker("PyKEEN", options.theirs, "pykeen_worker.py", options.threads, folder)
         try:
-            say("do both do the same work on a small graph")
+            say("comparing both sides on a small graph")
             graph, path = small_graph(folder / "graph"), folder / "parameters.npz"
             open_both(ours, theirs, graph, 32, options.threads)
             checks = []
             for ties in (False, True):
                 ours.ask("train", mode="same", batch=128, items=4096, warm=1)
                 checks.append(check(ours, theirs, path, 0, loss=True, ties=ties))
-                for side, found in checks[-1].items():
-                    shown = ", ".join(f"{k} {v:.6f}" for k, v in found.items())
-                    say(f"  {side:7}{'ties, ' if ties else ''}{shown}")
+                for side, values in checks[-1].items():
+                    text = ", ".join(f"{k} {v:.6f}" for k, v in values.items())
+                    say(f"  {side:7}{'ties, ' if ties else ''}{text}")
             opened = open_both(ours, theirs, options.data, options.width, options.threads)
             say("both sides: " + ", ".join(f"{k} {opened['ours'][k]}" for k in COUNTS))
             compared = Comparison(ours, theirs)
@@ -417,7 +347,7 @@ def main() -> None:
         "graph": options.data.name,
         "load_average": {"before": load[0], "after": load[1]},
         "idle_cpu_seconds": idle,
-        "minutes": (time.perf_counter() - begun) / 60,
+        "minutes": (time.perf_counter() - started) / 60,
         "small_graph": checks,
         "results": results,
         "measurements": compared.records,

@@ -1,14 +1,15 @@
-"""How many questions a second `mocme serve` answers, and how it bears more than it can.
+"""Measure the throughput and latency of `mocme serve`, and its behaviour under overload.
 
-Starts a server over a run, and loads it from a second process with wrk (Debian's package `wrk`):
-tails with k = 10 of heads and relations drawn from the graph's facts, each question asked once in
-a while only, so that nothing could be kept from the last time.
+Starts a server for a run and loads it from a second process with wrk (Debian package `wrk`). The
+requests ask for tails with k = 10, for heads and relations drawn from the graph's facts. There are
+so many different questions that caching answers would not help.
 
     python benchmarks/serving.py RUN                        # 8 connections, 30 s
-    python benchmarks/serving.py RUN --overload 600         # three times what it bears, 10 minutes
+    python benchmarks/serving.py RUN --overload 600         # three times its capacity, 10 minutes
 
-Prints JSON: requests a second, times in ms, answers by status, of the overload also the times of
-/healthz (asked ten times a second) and the memory of the server in MiB, at its start and its end.
+Prints JSON: requests per second, times in ms, and the number of errors. Under overload also the
+response times of /healthz (requested ten times a second) and the memory of the server in MiB, at
+the start and at the end.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ local questions = {}
 for line in io.lines("%(questions)s") do questions[#questions + 1] = line end
 local counter = 0
 function setup(thread) thread:set("id", counter); counter = counter + 1 end
-function init(args) place = id * 7919; math.randomseed(id + 1) end
+function init(args) position = id * 7919; math.randomseed(id + 1) end
 function request()
-  place = place + 1
-  local body = questions[place %% #questions + 1]
+  position = position + 1
+  local body = questions[position %% #questions + 1]
   return wrk.format("POST", "/v1/tails", {["content-type"] = "application/json"}, body)
 end
 %(delay)s
@@ -60,7 +61,7 @@ end
 
 
 def questions(run: Path, count: int) -> list[str]:
-    """Questions of the graph's facts, in a fixed random order."""
+    """Return JSON bodies that ask for the tails of the graph's facts, in a fixed random order."""
     graph = Run.open(run).graph()
     facts = graph.facts()[:, :2].unique(dim=0).tolist()
     random.Random(0).shuffle(facts)
@@ -71,45 +72,53 @@ def questions(run: Path, count: int) -> list[str]:
 
 
 @contextmanager
-def server(run: Path, more: list[str]) -> Iterator[tuple[str, int]]:
-    """A server over a run: its address and its process."""
+def server(run: Path, options: list[str]) -> Iterator[tuple[str, int]]:
+    """Start a server for a run; gives its URL and process id."""
     command = [sys.executable, "-m", "mocme.cli", "serve", str(run), "--port", "0"]
     with tempfile.TemporaryDirectory() as folder:
         reviews = ["--reviews", str(Path(folder) / "reviews.sqlite"), "--logs", "none"]
-        process = subprocess.Popen([*command, *reviews, *more], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [*command, *reviews, *options], stdout=subprocess.PIPE, text=True
+        )
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            found = re.search(r"http://\S+", line)
-            if found is None:
+            url = re.search(r"http://\S+", line)
+            if url is None:
                 raise SystemExit(f"the server did not start: {line}")
-            yield found[0].rstrip("/"), process.pid
+            yield url[0].rstrip("/"), process.pid
         finally:
             process.terminate()
             process.wait(timeout=15)
 
 
 def load(
-    url: str, asked: list[str], connections: int, seconds: int, delay: float | None
+    url: str, bodies: list[str], connections: int, seconds: int, delay: float | None
 ) -> dict[str, float]:
-    """What wrk measures; `delay`: ms that a connection waits between its questions."""
+    """Run wrk and return its measurements.
+
+    Args:
+        delay: mean time in ms that a connection waits between its requests; None for no wait.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "questions.jsonl"
-        file.write_text("\n".join(asked) + "\n", encoding="utf-8")
+        file.write_text("\n".join(bodies) + "\n", encoding="utf-8")
         script = Path(folder) / "load.lua"
-        waits = "" if delay is None else f"function delay() return math.random() * {2 * delay} end"
-        script.write_text(LUA % {"questions": file, "delay": waits}, encoding="utf-8")
+        delay_lua = ""
+        if delay is not None:
+            delay_lua = f"function delay() return math.random() * {2 * delay} end"
+        script.write_text(LUA % {"questions": file, "delay": delay_lua}, encoding="utf-8")
         command = ["wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds}s", "--timeout"]
-        done = subprocess.run(
+        process = subprocess.run(
             [*command, "30s", "-s", str(script), url], capture_output=True, text=True, check=True
         )
-    found: dict[str, float] = json.loads(done.stdout.split("RESULT ")[1].splitlines()[0])
-    found["per_second"] = found["requests"] / found["seconds"]
-    return {name: round(value, 3) for name, value in found.items()}
+    results: dict[str, float] = json.loads(process.stdout.split("RESULT ")[1].splitlines()[0])
+    results["per_second"] = results["requests"] / results["seconds"]
+    return {name: round(value, 3) for name, value in results.items()}
 
 
 def memory(pid: int) -> float:
-    """MiB of a process and those it has started; what they share counts once."""
+    """Return the memory in MiB of a process and its children; shared pages count once."""
     total = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -117,43 +126,45 @@ def memory(pid: int) -> float:
             if pid in (parent, int(stat.parent.name)):
                 text = (stat.parent / "smaps_rollup").read_text()
                 total += int(re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)[0])
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
     return total / 1024
 
 
-def overload(url: str, pid: int, asked: list[str], bears: float, seconds: int) -> dict[str, object]:
-    """Three times what it bears: what becomes of health and memory."""
+def overload(
+    url: str, pid: int, bodies: list[str], capacity: float, seconds: int
+) -> dict[str, object]:
+    """Request three times the capacity, and measure health checks and memory meanwhile."""
     connections = 256
     times: list[float] = []
     sizes: list[float] = []
     stop = threading.Event()
 
-    def watch() -> None:
+    def check_health() -> None:
         while not stop.wait(0.1):
-            began = time.perf_counter()
+            started = time.perf_counter()
             with urllib.request.urlopen(f"{url}/healthz", timeout=30) as answer:
                 answer.read()
-            times.append((time.perf_counter() - began) * 1000)
+            times.append((time.perf_counter() - started) * 1000)
 
-    def weigh() -> None:
-        # The kernel walks all pages to answer, and holds the server up meanwhile: seldom.
+    def measure_memory() -> None:
+        # Rarely, because the kernel walks all pages to answer and delays the server meanwhile.
         while not stop.wait(2):
             sizes.append(memory(pid))
 
-    watchers = [threading.Thread(target=watch), threading.Thread(target=weigh)]
+    watchers = [threading.Thread(target=check_health), threading.Thread(target=measure_memory)]
     for watcher in watchers:
         watcher.start()
     try:
-        found = load(url, asked, connections, seconds, connections / (3 * bears) * 1000)
+        results = load(url, bodies, connections, seconds, connections / (3 * capacity) * 1000)
     finally:
         stop.set()
         for watcher in watchers:
             watcher.join()
     tenth = max(1, len(sizes) // 10)
     return {
-        "asked_for_per_second": round(3 * bears, 1),
-        **found,
+        "asked_for_per_second": round(3 * capacity, 1),
+        **results,
         "health_p50": round(statistics.median(times), 2),
         "health_p99": round(sorted(times)[int(len(times) * 0.99)], 2),
         "health_max": round(max(times), 2),
@@ -171,19 +182,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     settings = parser.parse_args()
     if shutil.which("wrk") is None:
-        raise SystemExit("wrk is needed, which is a program of its own: apt-get install wrk")
-    asked = questions(settings.run, 20_000)
-    more = ["--workers", str(settings.workers), "--threads", str(settings.threads)]
-    with server(settings.run, more) as (url, pid):
-        load(url, asked, 8, 3, None)
-        found: dict[str, object] = {"run": settings.run.name, "cores": os.cpu_count()}
-        found |= {"workers": settings.workers, "threads": settings.threads}
-        usual = load(url, asked, 8, settings.seconds, None)
-        found["usual"] = usual
+        raise SystemExit("wrk is not installed; install it with: apt-get install wrk")
+    bodies = questions(settings.run, 20_000)
+    options = ["--workers", str(settings.workers), "--threads", str(settings.threads)]
+    with server(settings.run, options) as (url, pid):
+        load(url, bodies, 8, 3, None)  # warm up
+        report: dict[str, object] = {"run": settings.run.name, "cores": os.cpu_count()}
+        report |= {"workers": settings.workers, "threads": settings.threads}
+        usual = load(url, bodies, 8, settings.seconds, None)
+        report["usual"] = usual
         if settings.overload:
-            bears = usual["per_second"]
-            found["overload"] = overload(url, pid, asked, bears, settings.overload)
-    print(json.dumps(found, indent=2))
+            capacity = usual["per_second"]
+            report["overload"] = overload(url, pid, bodies, capacity, settings.overload)
+    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Read files that went wrong: mutations of valid ones, in every format.
+"""Fuzz the readers of all formats with mutations of valid files.
 
     python scripts/fuzz_formats.py [--files 20000] [--seed 0]
 
-A file is either refused with a `ValueError` that names it, or every line of it is accounted for and
-the rows handed on are as many as the report says. Anything else is a failure: another exception, a
-file that takes more than a second, a loss, or the end of the process that reads (another one, as a
-library may abort it). Prints a line a format, and exits with 1 on a failure.
+A file is either refused with a `ValueError` that names it, or every line of it is counted and the
+reader gives as many rows as the report says. Anything else is a failure: another exception, a file
+that takes more than a second, a lost line, or the end of the reading process (a separate one,
+because a library may abort it). Prints one line per format, and exits with 1 on a failure.
 """
 
 from __future__ import annotations
@@ -60,44 +60,46 @@ def rows(draw: random.Random) -> list[tuple[str, str, str]]:
 
 
 def overwritten(data: bytes, draw: random.Random) -> bytes:
-    """The bytes with a few of them changed, so that everything stays in its place."""
-    found = bytearray(data)
+    """The bytes with a few of them changed, without moving any."""
+    mutation = bytearray(data)
     for _ in range(draw.randrange(1, 6)):
-        found[draw.randrange(len(found))] = draw.choice((0, 1, 0x7F, 0xFF, draw.randrange(256)))
-    return bytes(found)
+        mutation[draw.randrange(len(mutation))] = draw.choice(
+            (0, 1, 0x7F, 0xFF, draw.randrange(256))
+        )
+    return bytes(mutation)
 
 
 def mutated(data: bytes, draw: random.Random) -> bytes:
-    """The bytes with a few pieces changed, removed, added, moved or cut off."""
-    found = bytearray(data)
+    """The bytes with a few pieces changed, removed, inserted, repeated, shuffled or cut off."""
+    mutation = bytearray(data)
     for _ in range(draw.randrange(1, 6)):
-        place = draw.randrange(len(found) + 1)
+        start = draw.randrange(len(mutation) + 1)
         length = draw.randrange(1, 9)
         match draw.randrange(6):
             case 0:
-                found[place : place + 1] = bytes([draw.randrange(256)])
+                mutation[start : start + 1] = bytes([draw.randrange(256)])
             case 1:
-                del found[place : place + length]
+                del mutation[start : start + length]
             case 2:
-                found[place:place] = draw.choice(PIECES)
+                mutation[start:start] = draw.choice(PIECES)
             case 3:
-                found[place:place] = found[place : place + 4 * length]
+                mutation[start:start] = mutation[start : start + 4 * length]
             case 4:
-                del found[place:]
+                del mutation[start:]
             case 5:
-                lines = bytes(found).split(b"\n")
+                lines = bytes(mutation).split(b"\n")
                 draw.shuffle(lines)
-                found = bytearray(b"\n".join(lines))
-    return bytes(found)
+                mutation = bytearray(b"\n".join(lines))
+    return bytes(mutation)
 
 
 class Lost(Exception):
-    """Something was not accounted for."""
+    """A line or row is not counted."""
 
 
-def require(good: bool, problem: str) -> None:
-    """Raise where something is not as it has to be."""
-    if not good:
+def require(holds: bool, problem: str) -> None:
+    """Raise `Lost` if a condition does not hold."""
+    if not holds:
         raise Lost(problem)
 
 
@@ -109,11 +111,11 @@ def _alarm(number: int, frame: object) -> None:
     raise Slow
 
 
-def check(found: Iterator[Block], report: Report, path: Path) -> str:
-    """Read a file to its end; what became of it."""
+def check(blocks: Iterator[Block], report: Report, path: Path) -> str:
+    """Read a file to its end; return the outcome."""
     count = 0
     try:
-        for block in found:
+        for block in blocks:
             sizes = {len(column) for column in block.columns} | {len(block.lines)}
             require(len(sizes) == 1, "columns of different lengths")
             require(all(map(all, block.columns)), "an empty name")
@@ -122,13 +124,13 @@ def check(found: Iterator[Block], report: Report, path: Path) -> str:
         require(path.name in str(error), f"an error that does not name the file: {error}")
         return "refused"
     require(report.accounted, f"lines are lost: {report}")
-    require(count == report.rows, f"{count} rows handed on: {report}")
+    require(count == report.rows, f"{count} rows were read: {report}")
     require(len(report.sha256) == 64, "no digest")
     return "read with rejects" if report.rejects else "read"
 
 
 def write_parquet(path: Path, draw: random.Random) -> None:
-    """Write facts as one of the many things that are called Parquet."""
+    """Write facts as one of the many variants of Parquet."""
     text = draw.choice((pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()))
     columns = [pyarrow.array(column, text) for column in zip(*rows(draw), strict=True)]
     if draw.random() < 0.2 and text != pyarrow.string_view():
@@ -165,7 +167,7 @@ def text_format(ending: str, folder: Path, draw: random.Random) -> str:
     change = mutated
     if ending == ".parquet" and draw.random() < 0.8:
         write_parquet(path, draw)
-        # Parts of the file are found by their places; what moves them is noticed at once.
+        # Offsets locate the parts of a file, so a mutation that moves them is noticed at once.
         change = draw.choice((mutated, overwritten, overwritten))
     elif path.suffix == ".jsonl" and draw.random() < 0.4:
         write_lists(path, draw)
@@ -197,9 +199,9 @@ def openke_folder(folder: Path, draw: random.Random) -> str:
 
 
 def one(number: int, kind: str, seed: int, folder: Path, seconds: float) -> str:
-    """Write, mutate and read a file; what became of it, or what went wrong."""
+    """Write, mutate and read a file; return the outcome or the failure."""
     draw = random.Random(f"{seed} {number}")
-    # Every other file of a format is read as a large one would be.
+    # Every other file is read like a large one, with Arrow.
     coded.ARROW_BYTES = 0 if number % 2 else 1 << 22
     signal.signal(signal.SIGALRM, _alarm)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -214,7 +216,7 @@ def one(number: int, kind: str, seed: int, folder: Path, seconds: float) -> str:
 
 
 class Worker:
-    """A process that reads, and another one after its end."""
+    """A reading process, which is replaced when it ends."""
 
     def __init__(self) -> None:
         self.context = get_context("spawn")
@@ -222,19 +224,19 @@ class Worker:
 
     def _start(self) -> None:
         self.pool = ProcessPoolExecutor(1, self.context)
-        self.begun: set[str] = set()
+        self.started: set[str] = set()
 
     def run(self, number: int, kind: str, seed: int, folder: Path) -> str:
-        """`one`, with more time where libraries load on their first use."""
-        seconds = 1.0 if kind in self.begun else 30.0
-        self.begun.add(kind)
+        """Run `one`, with more time for a format whose libraries are not loaded yet."""
+        seconds = 1.0 if kind in self.started else 30.0
+        self.started.add(kind)
         try:
             return self.pool.submit(one, number, kind, seed, folder, seconds).result(60)
         except BrokenProcessPool:
             self._start()
-            return "FAILED: the process that read it has ended"
+            return "FAILED: the reading process has ended"
         except TimeoutError:
-            # Within a library, so that no signal of ours is heard.
+            # A library does not return, so the process does not handle the alarm.
             for process in self.pool._processes.values():
                 process.kill()
             self._start()
@@ -242,31 +244,34 @@ class Worker:
 
 
 def main() -> None:
-    """Read as many files as asked for, and count."""
+    """Read the requested number of files and count the outcomes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", default=[], help="a format; may be repeated")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     two_way = [known for known in FORMATS if known.readable and known.writable]
     kinds = [known.endings[0] for known in two_way] + ["OpenKE"]
-    kinds = [kind for kind in kinds if not given.only or kind.lstrip(".") in given.only]
+    kinds = [kind for kind in kinds if not arguments.only or kind.lstrip(".") in arguments.only]
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
     failures = 0
     worker = Worker()
     with tempfile.TemporaryDirectory() as name:
-        for number in range(given.files):
+        for number in range(arguments.files):
             kind = kinds[number % len(kinds)]
-            found = worker.run(number, kind, given.seed, Path(name))
-            if found.startswith("FAILED"):
+            outcome = worker.run(number, kind, arguments.seed, Path(name))
+            if outcome.startswith("FAILED"):
                 failures += 1
-                print(f"file {number} ({kind}): {found}", flush=True)
-                found = "FAILED"
-            counts[kind][found] += 1
+                print(f"file {number} ({kind}): {outcome}", flush=True)
+                outcome = "FAILED"
+            counts[kind][outcome] += 1
     worker.pool.shutdown()
     for kind, tally in counts.items():
-        print(f"{kind:10}", ", ".join(f"{count:,} {what}" for what, count in tally.most_common()))
-    print(f"{given.files:,} files, {failures} failures")
+        print(
+            f"{kind:10}",
+            ", ".join(f"{count:,} {outcome}" for outcome, count in tally.most_common()),
+        )
+    print(f"{arguments.files:,} files, {failures} failures")
     sys.exit(bool(failures))
 
 

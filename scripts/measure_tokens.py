@@ -1,4 +1,4 @@
-"""How many tokens and facts words, bigrams and subwords of a graph's texts make, and how fast.
+"""Number of tokens and facts from words, bigrams and subwords of a graph's texts, and the time.
 
 python scripts/measure_tokens.py MKG-Y names.tsv captions.tsv
 """
@@ -15,23 +15,21 @@ from mocme.encoders.catalog import encoder_of
 
 
 def main() -> None:
-    """Encode the texts three ways, into a folder that goes afterwards."""
+    """Encode the texts with each unit into a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", help="what mocme.load takes")
-    parser.add_argument(
-        "paths", nargs="+", help="tables of (entity, text), from the graph's folder"
-    )
-    arguments = parser.parse_args()
-    graph = mocme.load(arguments.data)
+    parser.add_argument("data", help="graph, as for mocme.load")
+    parser.add_argument("paths", nargs="+", help="tables of (entity, text), in the graph's folder")
+    options = parser.parse_args()
+    graph = mocme.load(options.data)
     with tempfile.TemporaryDirectory() as folder:
         for unit in ("words", "bigrams", "subwords"):
-            table = {"kind": "words", "unit": unit, "paths": arguments.paths}
+            table = {"kind": "words", "unit": unit, "paths": options.paths}
             job = EncodingJob(graph, unit, Path(graph.folder or "."), Path(folder))
-            made = encoder_of(table, unit).encode(job)
-            tokens, facts = (made.counts[k] for k in ("different tokens", "tokens of entities"))
+            report = encoder_of(table, unit).encode(job)
+            tokens, facts = (report.counts[k] for k in ("different tokens", "tokens of entities"))
             print(
-                f"{unit}: {made.present:,} of {made.encoded:,} texts, {tokens:,} tokens, {facts:,} "
-                f"facts, {made.seconds:.1f} s"
+                f"{unit}: {report.present:,} of {report.encoded:,} texts, {tokens:,} tokens, "
+                f"{facts:,} facts, {report.seconds:.1f} s"
             )
 
 

@@ -1,4 +1,4 @@
-"""Picture the page for curators, as docs/browsing.md shows it.
+"""Take the screenshots of the web page in docs/browsing.md.
 
 Usage: python scripts/screenshots.py runs/atlas runs/other --out docs   (two trained runs of Atlas)
 """
@@ -23,8 +23,8 @@ FLAGS = (
 )
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 375, "height": 760}
 TALL = {"width": 1280, "height": 1240}
-# Name, address, colours, size, and what is pressed once the view is there.
-PICTURES = (
+# Name, address, colour scheme, size, and the keys to press once the view is shown.
+SCREENSHOTS = (
     ("browse-entity", "#/entity/Chad", "light", WIDE, ()),
     ("browse-entity-dark", "#/entity/Chad/neighbourhood", "dark", WIDE, ()),
     ("browse-review", "#/review?relation=borders", "light", TALL, ("s", "a")),
@@ -41,20 +41,20 @@ PICTURES = (
 
 @contextmanager
 def serving(paths: list[Path], reviews: Path) -> Iterator[str]:
-    """The address of a server of these runs."""
+    """Serve runs, and give the URL of the server."""
     import uvicorn
 
     from mocme.data.reviews import Reviews
     from mocme.runs.run import Run
-    from mocme.serving.api import application
+    from mocme.serving.api import create_app
     from mocme.serving.run_view import RunView
     from mocme.serving.uploads import ImageUploads
 
-    served = [RunView(path.name, Run.open(path)) for path in paths]
+    run_views = [RunView(path.name, Run.open(path)) for path in paths]
     listener = socket.create_server(("127.0.0.1", 0))
-    pictures = reviews.parent / "pictures"
-    pictures.mkdir()
-    app = application(served, Reviews(reviews), pictures=ImageUploads(pictures))
+    upload_folder = reviews.parent / "pictures"
+    upload_folder.mkdir()
+    app = create_app(run_views, Reviews(reviews), uploads=ImageUploads(upload_folder))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -66,25 +66,25 @@ def serving(paths: list[Path], reviews: Path) -> Iterator[str]:
         listener.close()
 
 
-def take(browser: Any, url: str, out: Path) -> None:
-    """Take all pictures."""
-    for name, address, colours, size, keys in PICTURES:
-        context = browser.new_context(color_scheme=colours, viewport=size, reduced_motion="reduce")
+def take_screenshots(browser: Any, url: str, out: Path) -> None:
+    """Take all screenshots."""
+    for name, address, scheme, size, keys in SCREENSHOTS:
+        context = browser.new_context(color_scheme=scheme, viewport=size, reduced_motion="reduce")
         context.add_init_script("localStorage.setItem('mocme.reviewer', 'Ada')")
         page = context.new_page()
         page.goto(url + address)
-        _settle(page)
+        _wait_until_idle(page)
         for key in keys:
             page.keyboard.press(key)
-            _settle(page)
-        # A message of a decision would hide what is below it.
-        page.locator(".toast").evaluate_all("all => all.forEach((one) => one.remove())")
+            _wait_until_idle(page)
+        # The message about a decision would hide part of the view.
+        page.locator(".toast").evaluate_all("toasts => toasts.forEach((toast) => toast.remove())")
         page.screenshot(path=out / f"{name}.png")
         context.close()
         print(out / f"{name}.png")
 
 
-def _settle(page: Any) -> None:
+def _wait_until_idle(page: Any) -> None:
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(500)
     page.locator(".skeleton, [aria-busy=true], .nav .count").first.wait_for(state="detached")
@@ -92,23 +92,24 @@ def _settle(page: Any) -> None:
 
 
 def main() -> None:
-    """Serve the runs, and take the pictures."""
+    """Serve the runs and take the screenshots."""
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs"))
-    given = parser.parse_args()
-    found = os.environ.get("MOCME_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        raise SystemExit("no browser: install chromium, or name one in MOCME_BROWSER")
+    arguments = parser.parse_args()
+    installed = filter(None, map(shutil.which, BROWSERS))
+    executable = os.environ.get("MOCME_BROWSER") or next(installed, None)
+    if executable is None:
+        raise SystemExit("no browser found: install chromium, or set MOCME_BROWSER to one")
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(given.runs, Path(folder) / "reviews.sqlite") as url,
+        serving(arguments.runs, Path(folder) / "reviews.sqlite") as url,
         sync_playwright() as playwright,
     ):
-        browser = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
-        take(browser, url, given.out)
+        browser = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
+        take_screenshots(browser, url, arguments.out)
         browser.close()
 
 

@@ -1,4 +1,4 @@
-"""A server on this machine that serves bytes well, badly, or not at all."""
+"""A local HTTP server for download tests, which can fail in many ways."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ Headers = dict[str, str]
 
 @dataclass
 class Served:
-    """A file of the server, and how it misbehaves.
+    """A file of the server, and the failures of its responses.
 
     Attributes:
-        statuses: sent instead of the file, one a request, until they are used up.
-        breaks: after how many bytes of its answer a connection is cut, one a request.
-        waits: how long an answer waits, in seconds, one a request.
+        ranges: whether range requests are supported.
+        tag: the ETag; "content" derives it from the data, None sends none.
+        date: the Last-Modified date; None sends none.
+        statuses: statuses sent instead of the file, one per request, until they are used up.
+        breaks: number of bytes after which the connection is cut, one per request.
+        waits: delay of the response in seconds, one per request.
+        length: the Content-Length, if it is not the true one.
+        wrong_start: offset in bytes by which a range starts too late.
     """
 
     data: bytes = b""
@@ -35,13 +40,14 @@ class Served:
     headers: Headers = field(default_factory=dict)
 
     def named(self) -> str | None:
+        """Return the ETag."""
         if self.tag == "content":
             return f'"{hashlib.md5(self.data, usedforsecurity=False).hexdigest()}"'
         return self.tag
 
 
 class Server(ThreadingHTTPServer):
-    """Keeps the requests it got in `asked`, as (path, headers)."""
+    """Records requests in `asked`, as (path, headers)."""
 
     daemon_threads = True
 
@@ -54,12 +60,12 @@ class Server(ThreadingHTTPServer):
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{path}"
 
-    def put(self, path: str, data: bytes = b"", **how: object) -> Served:
-        self.files[path] = Served(data, **how)  # type: ignore[arg-type]
+    def put(self, path: str, data: bytes = b"", **settings: object) -> Served:
+        self.files[path] = Served(data, **settings)  # type: ignore[arg-type]
         return self.files[path]
 
     def handle_error(self, *_: object) -> None:
-        """A connection that the other side cut is part of the tests."""
+        """Ignore errors: the tests cut connections on purpose."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -70,8 +76,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.lstrip("/")
-        asked = {name.lower(): value for name, value in self.headers.items()}
-        self.server.asked.append((path, asked))
+        request_headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.asked.append((path, request_headers))
         served = self.server.files.get(path)
         if served is None:
             self.send_error(404)
@@ -83,8 +89,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             self._headers({**served.headers, "Content-Length": "0"})
             return
-        begin, status, headers = self._part(served, asked)
-        body = served.data[begin:]
+        start, status, headers = self._range(served, request_headers)
+        body = served.data[start:]
         if status == 416:
             body = b""
         if served.sends_length:
@@ -94,21 +100,22 @@ class Handler(BaseHTTPRequestHandler):
         self._headers({**headers, **served.headers})
         self.wfile.write(body[: served.breaks.pop(0)] if served.breaks else body)
 
-    def _part(self, served: Served, asked: Headers) -> tuple[int, int, Headers]:
+    def _range(self, served: Served, request_headers: Headers) -> tuple[int, int, Headers]:
+        """Return the first byte, the status, and the headers of the response."""
         tag = served.named()
         headers = {"ETag": tag} if tag else {}
         if served.date:
             headers["Last-Modified"] = served.date
-        span = asked.get("range")
-        same = asked.get("if-range") in (None, tag, served.date)
-        if not (served.ranges and span and same):
+        byte_range = request_headers.get("range")
+        unchanged = request_headers.get("if-range") in (None, tag, served.date)
+        if not (served.ranges and byte_range and unchanged):
             return 0, 200, headers
-        begin = int(span.removeprefix("bytes=").removesuffix("-"))
-        whole = len(served.data)
-        if begin >= whole:
-            return whole, 416, {**headers, "Content-Range": f"bytes */{whole}"}
-        begin += served.wrong_start
-        return begin, 206, {**headers, "Content-Range": f"bytes {begin}-{whole - 1}/{whole}"}
+        start = int(byte_range.removeprefix("bytes=").removesuffix("-"))
+        size = len(served.data)
+        if start >= size:
+            return size, 416, {**headers, "Content-Range": f"bytes */{size}"}
+        start += served.wrong_start
+        return start, 206, {**headers, "Content-Range": f"bytes {start}-{size - 1}/{size}"}
 
     def _headers(self, headers: Headers) -> None:
         for name, value in headers.items():
@@ -117,8 +124,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """A server that runs for as long as it is needed."""
+def running_server() -> Iterator[Server]:
+    """Run a server in a thread."""
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

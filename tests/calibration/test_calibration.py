@@ -1,4 +1,4 @@
-"""Probabilities: counted over all candidates, rising, near what is observed, kept in the run."""
+"""Probabilities: fitted on all candidates, nondecreasing, near observed frequencies, stored."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mocme.calibration.curves import LOWEST, Calibration, Curve, log_shares
 from mocme.calibration.fit import (
     BINS,
     EDGES,
-    Counts,
+    BinCounts,
     Reliability,
+    bin_centres,
     calibrate,
-    centres,
-    count,
+    count_candidates,
     isotonic,
     logistic,
 )
@@ -31,13 +31,17 @@ from mocme.experts.embedding.model import EmbeddingModel
 from mocme.runs.run import CALIBRATION, Run
 
 
-def counts_of(chance: Callable[[np.ndarray], np.ndarray], size: int, seed: int = 0) -> Counts:
-    """Candidates whose chance to be an answer is a function of their log share."""
-    source = np.random.default_rng(seed)
-    share = -source.exponential(4.0, size).clip(0, -LOWEST - 0.01)
-    answers = source.random(size) < chance(share)
-    place = ((share - LOWEST) * (BINS / -LOWEST)).astype(int).clip(0, BINS - 1)
-    return Counts(np.bincount(place, minlength=BINS), np.bincount(place[answers], minlength=BINS))
+def random_counts(
+    probability: Callable[[np.ndarray], np.ndarray], size: int, seed: int = 0
+) -> BinCounts:
+    """Candidates that are answers with a probability that is a function of their log share."""
+    generator = np.random.default_rng(seed)
+    shares = -generator.exponential(4.0, size).clip(0, -LOWEST - 0.01)
+    is_answer = generator.random(size) < probability(shares)
+    bins = ((shares - LOWEST) * (BINS / -LOWEST)).astype(int).clip(0, BINS - 1)
+    return BinCounts(
+        np.bincount(bins, minlength=BINS), np.bincount(bins[is_answer], minlength=BINS)
+    )
 
 
 def model_of(tiny: object) -> EmbeddingModel:
@@ -51,29 +55,32 @@ def test_log_shares_are_those_of_the_softmax_of_what_competes() -> None:
     competing[0, 1] = -torch.inf
     shares = log_shares(scores, competing)
     assert float(shares[0, [0, 3]].exp().sum()) == pytest.approx(1)
-    assert float(shares[0, 1]) == 0  # more than all that competes
+    assert float(shares[0, 1]) == 0  # above the total of what competes
     assert float(shares[0, 2]) == LOWEST
     assert shares[1].tolist() == [LOWEST, 0.0, LOWEST, LOWEST]
-    alone = log_shares(scores[:1, 2:3])
-    assert alone.tolist() == [[LOWEST]]
+    no_candidate = log_shares(scores[:1, 2:3])
+    assert no_candidate.tolist() == [[LOWEST]]
 
 
 def test_counts_equal_a_loop_over_all_candidates(tiny_graph: Callable) -> None:
     tiny = tiny_graph(facts=50)
     model, graph = model_of(tiny), tiny.graph
-    found = count(model, graph, 0.5)
-    small = count(model, graph, 1e-9)  # a question at a time
-    assert np.array_equal(found.all, small.all)
-    assert np.array_equal(found.answers, small.answers)
-    everyone = np.zeros((2 * graph.num_relations, BINS), np.int64)
-    answers = np.zeros_like(everyone)
-    asked, reflexive = AnswerIndex(graph.directed("valid")), set(graph.reflexive().tolist())
+    counts = count_candidates(model, graph, 0.5)
+    single = count_candidates(model, graph, 1e-9)  # a question at a time
+    assert np.array_equal(counts.all, single.all)
+    assert np.array_equal(counts.answers, single.answers)
+    candidates = np.zeros((2 * graph.num_relations, BINS), np.int64)
+    answers = np.zeros_like(candidates)
+    questions, reflexive = AnswerIndex(graph.directed("valid")), set(graph.reflexive().tolist())
     train = {tuple(fact) for fact in graph.directed("train").tolist()}
     valid = {tuple(fact) for fact in graph.directed("valid").tolist()}
-    for place in range(len(asked)):
-        head, relation = int(asked.queries.head[place]), int(asked.queries.relation[place])
-        scores = model.score(asked.queries[torch.tensor([place])])[0].tolist()
-        free = {
+    for question in range(len(questions)):
+        head, relation = (
+            int(questions.queries.head[question]),
+            int(questions.queries.relation[question]),
+        )
+        scores = model.score(questions.queries[torch.tensor([question])])[0].tolist()
+        competing = {
             c: score
             for c, score in enumerate(scores)
             if (head, relation, c) in valid
@@ -82,47 +89,48 @@ def test_counts_equal_a_loop_over_all_candidates(tiny_graph: Callable) -> None:
                 and (c != head or relation % graph.num_relations in reflexive)
             )
         }
-        total = float(torch.logsumexp(torch.tensor(list(free.values())), 0))
-        for c, score in free.items():
-            column = min(BINS - 1, int((max(LOWEST, score - total) - LOWEST) * (BINS / -LOWEST)))
-            everyone[relation, column] += 1
+        total = float(torch.logsumexp(torch.tensor(list(competing.values())), 0))
+        for c, score in competing.items():
+            share = max(LOWEST, score - total)
+            column = min(BINS - 1, int((share - LOWEST) * (BINS / -LOWEST)))
+            candidates[relation, column] += 1
             answers[relation, column] += (head, relation, c) in valid
     # A share on the border of two bins may fall into either.
-    assert np.abs(np.cumsum(found.all.sum(0) - everyone, 1)).max() <= 1
-    assert np.array_equal(found.all.sum((0, 2)), everyone.sum(1))
-    assert np.array_equal(found.answers.sum((0, 2)), answers.sum(1))
+    assert np.abs(np.cumsum(counts.all.sum(0) - candidates, 1)).max() <= 1
+    assert np.array_equal(counts.all.sum((0, 2)), candidates.sum(1))
+    assert np.array_equal(counts.answers.sum((0, 2)), answers.sum(1))
 
 
 @pytest.mark.parametrize("fit", [isotonic, logistic])
 @pytest.mark.parametrize("scale", [1.0, 0.4])
-def test_a_curve_finds_the_chance_that_made_the_answers(fit: Callable, scale: float) -> None:
-    def chance(share: np.ndarray) -> np.ndarray:
-        return scale / (1 + np.exp(-(1.5 * share + 2)))
+def test_a_curve_recovers_the_probability_of_its_answers(fit: Callable, scale: float) -> None:
+    def probability(shares: np.ndarray) -> np.ndarray:
+        return scale / (1 + np.exp(-(1.5 * shares + 2)))
 
-    curve = fit(counts_of(chance, 200_000))
+    curve = fit(random_counts(probability, 200_000))
     assert (np.diff(curve.y) >= 0).all()
     assert (np.diff(curve.x) > 0).all()
     shares = np.linspace(-6, -0.1, 50)
     if fit is logistic and scale < 1:
-        return  # it has no such shape
-    assert np.abs(curve(shares) - chance(shares)).max() < 0.05
+        return  # the curve cannot have this shape
+    assert np.abs(curve(shares) - probability(shares)).max() < 0.05
 
 
-def test_a_few_answers_promise_no_certainty() -> None:
-    everyone, answers = np.zeros(BINS, int), np.zeros(BINS, int)
-    everyone[10], everyone[-1], answers[-1] = 1000, 3, 3
-    curve = isotonic(Counts(everyone, answers))
+def test_a_step_of_a_few_answers_is_not_certain() -> None:
+    candidates, answers = np.zeros(BINS, int), np.zeros(BINS, int)
+    candidates[10], candidates[-1], answers[-1] = 1000, 3, 3
+    curve = isotonic(BinCounts(candidates, answers))
     assert curve(np.array([0.0]))[0] == pytest.approx(3 / 4)
     assert curve(np.array([LOWEST]))[0] == 0
 
 
-def test_reliability_is_a_table_of_what_was_predicted_and_seen() -> None:
+def test_reliability_is_a_table_of_predicted_and_observed_frequencies() -> None:
     table = Reliability.empty()
-    everyone, answers = np.zeros(BINS, int), np.zeros(BINS, int)
-    everyone[[5, 2000]], answers[2000] = (90, 10), 4
-    chance = np.zeros(BINS)
-    chance[2000] = 0.55
-    table.add(chance, Counts(everyone, answers))
+    candidates, answers = np.zeros(BINS, int), np.zeros(BINS, int)
+    candidates[[5, 2000]], answers[2000] = (90, 10), 4
+    predicted = np.zeros(BINS)
+    predicted[2000] = 0.55
+    table.add(predicted, BinCounts(candidates, answers))
     record = table.record()
     rows = {row["from"]: row for row in record["bins"]}
     assert (rows[0.0]["count"], rows[0.5]["count"]) == (90, 10)
@@ -132,48 +140,48 @@ def test_reliability_is_a_table_of_what_was_predicted_and_seen() -> None:
     assert [row["to"] for row in record["bins"]] == list(EDGES[1:])
 
 
-def test_calibrating_improves_on_shares_and_survives_packing(tiny_graph: Callable) -> None:
+def test_calibration_improves_on_shares_and_survives_packing(tiny_graph: Callable) -> None:
     tiny = tiny_graph(entities=60, relations=2, facts=600, valid=150, test=2)
-    found = calibrate(model_of(tiny), tiny.graph)
-    record = found.record
+    calibration = calibrate(model_of(tiny), tiny.graph)
+    record = calibration.record
     assert record["answers"] == len(tiny.graph.directed("valid"))
     assert record["after"]["error"] <= record["before"]["error"]
     assert sum(row["count"] for row in record["after"]["bins"]) == record["candidates"]
-    again = Calibration.unpacked(*found.packed())
-    assert again.record == record
-    assert set(again.own) == set(found.own)
-    shares = torch.tensor(centres())
+    unpacked = Calibration.unpacked(*calibration.packed())
+    assert unpacked.record == record
+    assert set(unpacked.by_relation) == set(calibration.by_relation)
+    shares = torch.tensor(bin_centres())
     for relation in range(4):
-        chances = found.probability(shares, relation)
-        assert torch.equal(again.probability(shares, relation), chances)
-        assert bool((chances.diff() >= 0).all())
-        assert 0 <= float(chances[0]) <= float(chances[-1]) <= 1
+        probabilities = calibration.probability(shares, relation)
+        assert torch.equal(unpacked.probability(shares, relation), probabilities)
+        assert bool((probabilities.diff() >= 0).all())
+        assert 0 <= float(probabilities[0]) <= float(probabilities[-1]) <= 1
     with pytest.raises(ValueError, match="a calibration of format 'x'"):
-        Calibration.unpacked(found.packed()[0], {"format": "x"})
+        Calibration.unpacked(calibration.packed()[0], {"format": "x"})
 
 
 def test_each_relation_has_the_curve_that_predicts_best(
     tiny_graph: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two relations whose shares mean something else: pooling them would mislead."""
+    """The same share means different probabilities for two relations, so pooling misleads."""
     tiny = tiny_graph(relations=1, facts=30)
-    low = counts_of(lambda share: 0.02 * np.exp(share), 40_000)
-    high = counts_of(lambda share: 0.9 * np.exp(share / 4), 40_000, 1)
-    halves = [
-        Counts(np.stack([low.all, high.all]), np.stack([low.answers, high.answers]))
-        for _ in range(2)
-    ]
-    both = Counts(np.stack([h.all for h in halves]), np.stack([h.answers for h in halves]))
-    monkeypatch.setattr("mocme.calibration.fit.count", lambda *_: both)
-    found = calibrate(model_of(tiny), tiny.graph)
-    assert set(found.own) == {0, 1}
+    low = random_counts(lambda shares: 0.02 * np.exp(shares), 40_000)
+    high = random_counts(lambda shares: 0.9 * np.exp(shares / 4), 40_000, 1)
+    # Two equal folds of both relations.
+    counts = BinCounts(
+        np.stack([np.stack([low.all, high.all])] * 2),
+        np.stack([np.stack([low.answers, high.answers])] * 2),
+    )
+    monkeypatch.setattr("mocme.calibration.fit.count_candidates", lambda *_: counts)
+    calibration = calibrate(model_of(tiny), tiny.graph)
+    assert set(calibration.by_relation) == {0, 1}
     top = torch.tensor([-0.1])
-    assert float(found.probability(top, 0)) < 0.05
-    assert float(found.probability(top, 1)) > 0.7
-    assert 0.05 < float(found.pooled(top.numpy())[0]) < 0.7
+    assert float(calibration.probability(top, 0)) < 0.05
+    assert float(calibration.probability(top, 1)) > 0.7
+    assert 0.05 < float(calibration.pooled(top.numpy())[0]) < 0.7
 
 
-def test_a_run_is_calibrated_once_and_kept(
+def test_a_run_is_calibrated_once_and_stores_the_result(
     tiny_graph: Callable, tiny_folder: Callable, tmp_path: Path
 ) -> None:
     graph = mocme.load(tiny_folder(tmp_path / "data", tiny_graph(facts=50)))
@@ -192,9 +200,12 @@ def test_a_run_is_calibrated_once_and_kept(
     calls.clear()
     second = Run.open(run.path).predictor("cpu", lambda done, total: calls.append((done, total)))
     assert not calls
-    chances = [[p.probability for p in c.tails("e0", "r0", k=5)] for c in (first, second)]
-    assert chances[0] == chances[1]
-    assert all(chance is not None and 0 <= chance <= 1 for chance in chances[0])
+    expected, stored = (
+        [item.probability for item in predictor.tails("e0", "r0", k=5)]
+        for predictor in (first, second)
+    )
+    assert stored == expected
+    assert all(probability is not None and 0 <= probability <= 1 for probability in expected)
 
 
 def test_a_graph_without_a_valid_split_has_no_probabilities(
@@ -210,13 +221,13 @@ def test_a_graph_without_a_valid_split_has_no_probabilities(
     }
     run = mocme.train(tiny.graph, "structure", out=tmp_path / "run", settings=small, device="cpu")
     predictor = run.predictor("cpu")
-    found = predictor.tails("e0", "r0", k=3)
-    assert [item.probability for item in found] == [None] * len(found)
+    predictions = predictor.tails("e0", "r0", k=3)
+    assert [item.probability for item in predictions] == [None] * len(predictions)
     with pytest.raises(ValueError, match="this run has no probabilities"):
         predictor.tails("e0", "r0", min_probability=0.5)
 
 
-def test_probabilities_of_a_handful_of_answers_are_said_to_mean_little(
+def test_a_note_says_that_probabilities_of_a_few_answers_are_unreliable(
     tiny_graph: Callable, tiny_folder: Callable, tmp_path: Path
 ) -> None:
     folder = tiny_folder(tmp_path / "data", tiny_graph(valid=4))
@@ -225,10 +236,10 @@ def test_probabilities_of_a_handful_of_answers_are_said_to_mean_little(
     calibration = run.predictor("cpu").calibration
     assert calibration is not None
     assert calibration.weak.startswith("probabilities were fitted on 8 answers")
-    asked = ["predict", str(run.path), "--head", "e0", "--relation", "r0", "--threads", "1"]
-    told = CliRunner().invoke(main, asked)
-    assert told.exit_code == 0, told.output
-    assert "fitted on 8 answers of the valid split only" in told.stderr
+    command = ["predict", str(run.path), "--head", "e0", "--relation", "r0", "--threads", "1"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert "fitted on 8 answers of the valid split only" in result.stderr
     for answers in (30, 5000):
         assert Calibration(calibration.pooled, {}, {"answers": answers}).weak == ""
 

@@ -24,10 +24,10 @@ FILES = {"train.txt": b"a\tr\tb\n" * 1000, "deep/er/x.txt": b"", "deep/y.txt": b
 
 def tar(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
     sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as made:
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for member, data in members:
             member.size = len(data) if member.isreg() else 0
-            made.addfile(member, io.BytesIO(data))
+            archive.addfile(member, io.BytesIO(data))
     return sink.getvalue()
 
 
@@ -39,9 +39,9 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
 
 def zipped(*members: tuple[str | zipfile.ZipInfo, bytes]) -> bytes:
     sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as made:
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members:
-            made.writestr(name, data)
+            archive.writestr(name, data)
     return sink.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""The embedded data set Atlas keeps its promises; its files are read directly."""
+"""The embedded data set Atlas is as its data card says; its files are read directly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPLITS = ("train", "valid", "test")
 
 @cache
 def lines(name: str) -> tuple[str, ...]:
-    """Lines of a file, which ends in a line feed and has no other kind of line end."""
+    """Return the lines of a file, which must end in a line feed and have no other line ends."""
     text = (ATLAS / name).read_bytes().decode("utf-8")
     assert text.endswith("\n")
     assert "\r" not in text
@@ -29,43 +29,43 @@ def lines(name: str) -> tuple[str, ...]:
 
 @cache
 def rows(name: str) -> tuple[tuple[str, ...], ...]:
-    """Rows of a tab-separated file."""
+    """Return the rows of a tab-separated file."""
     return tuple(tuple(line.split("\t")) for line in lines(name))
 
 
 def named(name: str) -> set[str]:
-    """Entities that a file of facts names."""
+    """Return the entities in a file of facts."""
     return {entity for head, _, tail in rows(name) for entity in (head, tail)}
 
 
 def pairs(name: str) -> set[frozenset[str]]:
-    """Unordered pairs of entities in a file of facts."""
+    """Return the unordered pairs of entities in a file of facts."""
     return {frozenset((head, tail)) for head, _, tail in rows(name)}
 
 
 @cache
 def safetensors(name: str) -> tuple[dict, bytes]:
-    """Header and data of a safetensors file."""
+    """Return header and data of a safetensors file."""
     data = (ATLAS / "encoded" / f"{name}.safetensors").read_bytes()
     (size,) = struct.unpack("<Q", data[:8])
     return json.loads(data[8 : 8 + size]), data[8 + size :]
 
 
 def unpacked(name: str, key: str, code: str) -> tuple[list[int], tuple]:
-    """Shape and values of one tensor."""
+    """Return shape and values of a tensor."""
     header, data = safetensors(name)
     begin, end = header[key]["data_offsets"]
     count = math.prod(header[key]["shape"])
     return header[key]["shape"], struct.unpack(f"<{count}{code}", data[begin:end])
 
 
-def test_sizes() -> None:
+def test_files_are_small() -> None:
     files = [path for path in ATLAS.rglob("*") if path.is_file()]
     assert max(path.stat().st_size for path in files) < 3_000_000
     assert sum(path.stat().st_size for path in files) < 6_000_000
 
 
-def test_counts() -> None:
+def test_counts_are_within_bounds() -> None:
     kinds = Counter(kind for _, kind in rows("types.tsv"))
     assert 2000 <= len(lines("entities.txt")) <= 4000
     assert 8 <= len(lines("relations.txt")) <= 30
@@ -79,7 +79,7 @@ def test_counts() -> None:
     assert 0.08 < counts["test"] / total < 0.12
 
 
-def test_names_are_unique_and_in_order_of_type() -> None:
+def test_names_are_unique_and_ordered_by_type() -> None:
     entities = lines("entities.txt")
     assert len(set(entities)) == len(entities)
     assert all(name and name == name.strip() for name in entities)
@@ -96,9 +96,9 @@ def test_facts_use_known_names(split: str) -> None:
 
 
 def test_facts_are_distinct() -> None:
-    every = [row for split in (*SPLITS, "known") for row in rows(f"{split}.tsv")]
-    assert len(set(every)) == len(every)
-    assert all(head != tail for head, _, tail in every)
+    facts = [row for split in (*SPLITS, "known") for row in rows(f"{split}.tsv")]
+    assert len(set(facts)) == len(facts)
+    assert all(head != tail for head, _, tail in facts)
 
 
 @pytest.mark.parametrize(
@@ -119,15 +119,15 @@ def test_borders_are_mirrored_in_train() -> None:
     assert borders == {(t, h) for h, t in borders}
 
 
-def test_borders_are_asked_once() -> None:
-    asked = [row for split in ("valid", "test") for row in rows(f"{split}.tsv")]
-    asked = [(h, t) for h, r, t in asked if r == "borders"]
-    assert asked
-    assert len({frozenset(pair) for pair in asked}) == len(asked)
-    assert set(rows("known.tsv")) == {(t, "borders", h) for h, t in asked}
+def test_borders_of_valid_and_test_have_one_direction() -> None:
+    facts = [row for split in ("valid", "test") for row in rows(f"{split}.tsv")]
+    borders = [(h, t) for h, r, t in facts if r == "borders"]
+    assert borders
+    assert len({frozenset(pair) for pair in borders}) == len(borders)
+    assert set(rows("known.tsv")) == {(t, "borders", h) for h, t in borders}
 
 
-def test_unseen_entities_are_unseen_and_all_others_are_seen() -> None:
+def test_train_has_all_entities_but_the_unseen_ones() -> None:
     unseen, trained = set(lines("unseen.txt")), named("train.tsv")
     assert not unseen & trained
     assert unseen | trained == set(lines("entities.txt"))
@@ -135,12 +135,12 @@ def test_unseen_entities_are_unseen_and_all_others_are_seen() -> None:
     assert 0.04 <= len(unseen) / len(lines("entities.txt")) <= 0.06
 
 
-def test_unseen_entities_are_of_several_types_and_never_meet() -> None:
+def test_unseen_entities_have_several_types_and_no_common_fact() -> None:
     unseen, kinds = set(lines("unseen.txt")), dict(rows("types.tsv"))
-    counted = Counter(kinds[name] for name in unseen)
-    assert len(counted) >= 4
-    assert counted["country"] >= 2
-    assert counted["city"] > len(unseen) / 2
+    counts = Counter(kinds[name] for name in unseen)
+    assert len(counts) >= 4
+    assert counts["country"] >= 2
+    assert counts["city"] > len(unseen) / 2
     assert all(
         not {head, tail} <= unseen
         for split in ("valid", "test")
@@ -148,8 +148,8 @@ def test_unseen_entities_are_of_several_types_and_never_meet() -> None:
     )
 
 
-def test_relations_join_the_right_types() -> None:
-    kinds, want = dict(rows("types.tsv")), {
+def test_relations_have_the_right_types() -> None:
+    kinds, expected = dict(rows("types.tsv")), {
         "borders": ("country", "country"),
         "capital of": ("city", "country"),
         "continent": ("country", "continent"),
@@ -161,7 +161,7 @@ def test_relations_join_the_right_types() -> None:
     }  # fmt: skip
     for split in SPLITS:
         for head, relation, tail in rows(f"{split}.tsv"):
-            assert want.get(relation) in (None, (kinds[head], kinds[tail]))
+            assert expected.get(relation) in (None, (kinds[head], kinds[tail]))
 
 
 @pytest.mark.parametrize(
@@ -177,11 +177,11 @@ def test_relations_join_the_right_types() -> None:
         ("Asia/Kathmandu", "standard offset", "UTC+05:45"),
     ],
 )
-def test_common_knowledge(fact: tuple[str, str, str]) -> None:
+def test_well_known_facts_are_there(fact: tuple[str, str, str]) -> None:
     assert any(fact in rows(f"{split}.tsv") for split in (*SPLITS, "known"))
 
 
-def test_every_city_has_one_country_and_one_zone_and_every_member_state_a_capital() -> None:
+def test_cities_have_one_country_and_zone_and_member_states_one_capital() -> None:
     facts = [row for split in SPLITS for row in rows(f"{split}.tsv")]
     cities = sorted(name for name, kind in rows("types.tsv") if kind == "city")
     for relation in ("located in", "time zone"):
@@ -193,7 +193,7 @@ def test_every_city_has_one_country_and_one_zone_and_every_member_state_a_capita
     assert set(capitals.values()) == {1}
 
 
-def test_texts() -> None:
+def test_texts_have_plain_names() -> None:
     assert tuple(name for name, _ in rows("names.tsv")) == lines("entities.txt")
     texts = dict(rows("names.tsv"))
     assert all(text.strip() for text in texts.values())
@@ -202,7 +202,7 @@ def test_texts() -> None:
     assert not any("capital" in text.casefold().split() for text in texts.values())
 
 
-def test_numbers_parse() -> None:
+def test_numbers_are_within_bounds() -> None:
     assert len({row[:2] for row in rows("numbers.tsv")}) == len(rows("numbers.tsv"))
     bounds = {"latitude": 90, "longitude": 180, "literacy": 100, "hours": 14}
     for name, attribute, value in rows("numbers.tsv"):
@@ -223,7 +223,7 @@ def test_pictures_are_the_flags_of_countries() -> None:
 
 
 @pytest.mark.parametrize(("name", "width"), [("text", 384), ("image", 1280)])
-def test_features(name: str, width: int) -> None:
+def test_features_match_their_metadata(name: str, width: int) -> None:
     header, _ = safetensors(name)
     meta = header["__metadata__"]
     assert meta["format"] == "mocme-modality-1"
@@ -243,17 +243,17 @@ def test_features(name: str, width: int) -> None:
     assert {entities[n] for n in ids} == {row[0] for row in rows(source)}
 
 
-def test_graph_file_names_what_is_there() -> None:
+def test_graph_file_names_files_that_exist() -> None:
     graph = tomllib.loads((ATLAS / "graph.toml").read_text(encoding="utf-8"))
     assert graph["name"] == "Atlas"
     assert graph["licence"]
     tables = [*graph["modalities"].values(), *graph["encode"].values()]
     tables += [graph["pictures"], graph["types"]]
     for table in tables:
-        one = [table[key] for key in ("path", "vectors") if key in table]
-        named = [*table.get("paths", []), *table.get("names", []), *one]
-        assert named
-        assert all((ATLAS / path).is_file() for path in named)
+        single = [table[key] for key in ("path", "vectors") if key in table]
+        files = [*table.get("paths", []), *table.get("names", []), *single]
+        assert files
+        assert all((ATLAS / file).is_file() for file in files)
     assert set(graph["encode"]) == {"text", "image"}
     assert set(graph["modalities"]) == {"number", "like-names", "like-pictures", "names-in-names"}
 
@@ -266,7 +266,7 @@ def test_licences_are_named(word: str) -> None:
     assert word in (ATLAS / "LICENSES.md").read_text(encoding="utf-8")
 
 
-def test_card_counts_are_those_of_the_files() -> None:
+def test_counts_of_the_card_are_those_of_the_files() -> None:
     card = (ATLAS / "DATACARD.md").read_text(encoding="utf-8")
     for relation in lines("relations.txt"):
         splits = [rows(f"{split}.tsv") for split in (*SPLITS, "known")]

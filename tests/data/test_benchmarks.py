@@ -21,7 +21,7 @@ from mocme.data.benchmarks import registry as benchmarks
 from mocme.data.benchmarks.convert import from_openke, from_tsv
 from mocme.data.benchmarks.registry import Benchmark, Remote, fetch, find, known, locate, suggest
 from mocme.data.load import load
-from servers import Server, serving
+from servers import Server, running_server
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 NAMES = ["DB15K", "MKG-W", "MKG-Y", "TIVA", "KVC16K", "FB15k-237", "WN18RR"]
@@ -60,17 +60,17 @@ def openke() -> dict[str, bytes]:
 
 def packed() -> bytes:
     sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w:gz") as made:
+    with tarfile.open(fileobj=sink, mode="w:gz") as archive:
         for split, rows in SPLITS.items():
             info = tarfile.TarInfo(f"./inside/{split}.txt")
             info.size = len(text(rows))
-            made.addfile(info, io.BytesIO(text(rows)))
+            archive.addfile(info, io.BytesIO(text(rows)))
     return sink.getvalue()
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
-    with serving() as server:
+    with running_server() as server:
         yield server
 
 
@@ -80,7 +80,7 @@ def server(running: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MOCME_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MOCME_DATA", raising=False)
     running.files.clear()
-    running.asked.clear()
+    running.requests.clear()
     for name, data in {**openke(), "small.tar.gz": packed()}.items():
         running.put(name, data)
     return running
@@ -219,19 +219,19 @@ def test_an_archive_is_fetched_and_converted(server: Server) -> None:
 def test_existing_files_are_not_fetched_again(server: Server) -> None:
     benchmark = small(server)
     folder = fetched(benchmark)
-    server.asked.clear()
+    server.requests.clear()
     assert fetched(benchmark) == folder
     # A damaged file is converted again from the downloads, without a request.
     (folder / "train.tsv").write_text("x\ty\tz\n")
     fetched(benchmark)
     assert (folder / "train.tsv").read_bytes() == text(SPLITS["train"])
-    assert server.asked == []
+    assert server.requests == []
     (folder.parent / "downloads" / "test2id.txt").write_bytes(b"damaged")
     (folder / "train.tsv").unlink()
     fetched(benchmark)
-    assert [name for name, _ in server.asked] == ["test2id.txt"]
+    assert [name for name, _ in server.requests] == ["test2id.txt"]
     fetched(benchmark, force=True)
-    assert len(server.asked) == 6
+    assert len(server.requests) == 6
 
 
 def test_a_file_that_changed_since_its_first_download_is_refused(server: Server) -> None:
@@ -252,9 +252,9 @@ def test_an_interrupted_fetch_is_resumed(server: Server) -> None:
         fetched(benchmark, tries=1)
     with pytest.raises(ValueError, match="not here"):
         locate("MKG-W", "as-published")
-    server.asked.clear()
+    server.requests.clear()
     folder = fetched(benchmark)
-    ranges = {name: headers.get("range") for name, headers in server.asked}
+    ranges = {name: headers.get("range") for name, headers in server.requests}
     assert ranges["train2id.txt"] == "bytes=4-"
     assert "entity2id.txt" not in ranges
     assert (folder / "train.tsv").read_bytes() == text(SPLITS["train"])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mocme.data.benchmarks.download import REDIRECTS, _check_address, download
-from servers import Server, serving
+from servers import Server, running_server
 
 DATA = random.Random(0).randbytes(300_000)
 SUM = hashlib.sha256(DATA).hexdigest()
@@ -21,14 +21,14 @@ SUM = hashlib.sha256(DATA).hexdigest()
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
-    with serving() as server:
+    with running_server() as server:
         yield server
 
 
 @pytest.fixture
 def server(running: Server) -> Server:
     running.files.clear()
-    running.asked.clear()
+    running.requests.clear()
     return running
 
 
@@ -57,7 +57,7 @@ def test_a_file_arrives(server: Server, tmp_path: Path) -> None:
     assert seen[-1] == (len(DATA), len(DATA))
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
     get(server, tmp_path / "deep" / "x", sha256=SUM)
-    assert len(server.asked) == 1  # an existing file with this checksum is not requested again
+    assert len(server.requests) == 1  # an existing file with this checksum is not requested again
 
 
 def test_an_empty_file_and_one_without_a_length_arrive(server: Server, tmp_path: Path) -> None:
@@ -72,9 +72,9 @@ def test_an_empty_file_and_one_without_a_length_arrive(server: Server, tmp_path:
 def test_an_interrupted_download_is_resumed(server: Server, tmp_path: Path) -> None:
     server.put("file", DATA, breaks=[100_000, 50_000])
     assert get(server, tmp_path / "x").sha256 == SUM
-    ranges = [headers.get("range") for _, headers in server.asked]
+    ranges = [headers.get("range") for _, headers in server.requests]
     assert ranges == [None, "bytes=100000-", "bytes=150000-"]
-    assert server.asked[1][1]["if-range"] == server.files["file"].named()
+    assert server.requests[1][1]["if-range"] == server.files["file"].etag()
     assert left(tmp_path) == {"x"}
 
 
@@ -84,30 +84,30 @@ def test_it_is_resumed_by_the_next_call(server: Server, tmp_path: Path) -> None:
         get(server, tmp_path / "x", tries=2)
     assert left(tmp_path) == {"x.part", "x.part.json"}
     assert get(server, tmp_path / "x").sha256 == SUM
-    assert server.asked[-1][1]["range"] == "bytes=100000-"
+    assert server.requests[-1][1]["range"] == "bytes=100000-"
 
 
 def test_it_is_resumed_by_date_without_a_strong_tag(server: Server, tmp_path: Path) -> None:
     date = "Sun, 01 Nov 2020 10:00:00 GMT"
     server.put("file", DATA, breaks=[100_000], tag=None, date=date)
     assert get(server, tmp_path / "x").sha256 == SUM
-    assert server.asked[1][1]["if-range"] == date
+    assert server.requests[1][1]["if-range"] == date
     # Equal weak tags do not promise equal bytes.
     server.put("weak", DATA, breaks=[100_000], tag='W/"1"', date=date)
     assert get(server, tmp_path / "y", "weak").sha256 == SUM
-    assert "range" not in server.asked[-1][1]
+    assert "range" not in server.requests[-1][1]
 
 
 def test_without_tag_and_date_it_starts_again(server: Server, tmp_path: Path) -> None:
     server.put("file", DATA, breaks=[100_000], tag=None)
     assert get(server, tmp_path / "x").sha256 == SUM
-    assert "range" not in server.asked[-1][1]
+    assert "range" not in server.requests[-1][1]
 
 
 def test_a_server_that_ignores_ranges_sends_the_whole(server: Server, tmp_path: Path) -> None:
     server.put("file", DATA, breaks=[100_000], ranges=False)
     assert get(server, tmp_path / "x").sha256 == SUM
-    assert server.asked[1][1]["range"] == "bytes=100000-"
+    assert server.requests[1][1]["range"] == "bytes=100000-"
 
 
 def test_a_file_that_changed_is_not_mixed(server: Server, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_file_that_changed_is_not_mixed(server: Server, tmp_path: Path) -> Non
         get(server, tmp_path / "x", tries=1)
     server.put("file", DATA)
     assert get(server, tmp_path / "x").sha256 == SUM
-    assert server.asked[-1][1]["range"] == "bytes=100000-"
+    assert server.requests[-1][1]["range"] == "bytes=100000-"
 
 
 def test_a_part_from_another_address_is_not_resumed(server: Server, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_with_a_damaged_note_it_starts_again(server: Server, tmp_path: Path, not
 
 def test_a_part_that_is_already_complete(server: Server, tmp_path: Path) -> None:
     served = server.put("file", DATA)
-    noted = {"url": server.url("file"), "validator": served.named()}
+    noted = {"url": server.url("file"), "validator": served.etag()}
     (tmp_path / "x.part.json").write_text(json.dumps(noted))
     (tmp_path / "x.part").write_bytes(DATA)
     assert get(server, tmp_path / "x").sha256 == SUM
@@ -150,7 +150,7 @@ def test_a_part_that_is_already_complete(server: Server, tmp_path: Path) -> None
 def test_a_part_that_was_not_requested_is_not_appended(server: Server, tmp_path: Path) -> None:
     served = server.put("file", DATA, breaks=[100_000], wrong_start=7)
     assert get(server, tmp_path / "x", sha256=SUM).bytes == len(DATA)
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
     assert served.breaks == []
 
 
@@ -232,7 +232,7 @@ def test_a_refusal_is_not_retried(server: Server, tmp_path: Path, status: int, r
     server.put("file", DATA, statuses=[status])
     with pytest.raises(ValueError, match=f"file: the server answers {status} .*{remedy}"):
         get(server, tmp_path / "x")
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])

@@ -215,5 +215,5 @@ def test_a_class_of_the_user_is_an_encoder(kind: type[Encoder], tmp_path: Path) 
     report = encoder.encode(EncodingJob(named_graph(["e"]), "it", tmp_path, tmp_path))
     assert (report.kind, report.width) == (kind.kind_name(), 5)
     assert setting_docs(kind) == {"size": "a number."}
-    with pytest.raises(ConfigError, match=r"^encode\.x\.size: must be a whole number"):
+    with pytest.raises(ConfigError, match=r"^encode\.x\.size: must be an integer"):
         encoder_of({"kind": name, "size": "5"}, "encode.x")

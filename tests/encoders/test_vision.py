@@ -233,7 +233,7 @@ def test_a_model_without_other_weights_is_an_error(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     name, _ = saved(dinov2, tmp_path)
-    path = Path(name, "experts/embedding.safetensors")
+    path = Path(name, "model.safetensors")
     weights = load_file(path)
     del weights["encoder.layer.1.mlp.fc1.weight"]
     save_file(weights, path, {"format": "pt"})

@@ -1,4 +1,4 @@
-"""Filtered ranks equal a loop over pairs, to the last tie."""
+"""Filtered ranks equal a loop over answers, to the last tie."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def random_graph(seed: int) -> Graph:
     """A small graph with all four splits; some may be empty."""
     rng = random.Random(seed)
     entities, relations = rng.randint(2, 8), rng.randint(1, 3)
-    everything = [
+    triples = [
         (h, r, t) for h in range(entities) for r in range(relations) for t in range(entities)
     ]
-    rng.shuffle(everything)
+    rng.shuffle(triples)
     splits, first = {}, 0
     for split in ("train", "valid", "test", "known"):
-        count = rng.randint(1, max(1, len(everything) // 4))
-        rows = everything[first : first + count]
+        count = rng.randint(1, max(1, len(triples) // 4))
+        rows = triples[first : first + count]
         splits[split] = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3)
         first += count
     names = Vocabulary([str(n) for n in range(entities)])
@@ -37,7 +37,7 @@ def random_graph(seed: int) -> Graph:
 
 
 def random_scores(graph: Graph, seed: int, low: int = -2, high: int = 2) -> Table:
-    """Whole numbers, so that many are tied."""
+    """Scores by (head, relation): whole numbers, so that many are tied."""
     rng = random.Random(seed)
     return {
         (head, relation): [float(rng.randint(low, high)) for _ in range(graph.num_entities)]
@@ -48,37 +48,38 @@ def random_scores(graph: Graph, seed: int, low: int = -2, high: int = 2) -> Tabl
 
 def scores_of(table: Table) -> Callable[[Queries], Tensor]:
     def score(queries: Queries) -> Tensor:
-        asked = zip(queries.head.tolist(), queries.relation.tolist(), strict=True)
-        return torch.tensor([table[question] for question in asked])
+        questions = zip(queries.head.tolist(), queries.relation.tolist(), strict=True)
+        return torch.tensor([table[question] for question in questions])
 
     return score
 
 
-def naive(graph: Graph, table: Table, asked: str, known: tuple[str, ...]) -> dict[tuple, tuple]:
-    """(head, relation, answer) -> (above, ties, candidates), a pair at a time."""
+def naive_ranks(
+    graph: Graph, table: Table, split: str, known: tuple[str, ...]
+) -> dict[tuple, tuple]:
+    """(head, relation, answer) -> (above, ties, candidates), an answer at a time."""
 
-    def directed(*splits: str) -> set[tuple[int, int, int]]:
+    def directed(*names: str) -> set[tuple[int, int, int]]:
         facts: set[tuple[int, int, int]] = set()
-        for split in splits:
-            for h, r, t in graph.splits[split].tolist():
+        for name in names:
+            for h, r, t in graph.splits[name].tolist():
                 facts |= {(h, r, t), (t, r + graph.num_relations, h)}
         return facts
 
-    hidden = directed(*known)
-    result = {}
-    for head, relation, answer in directed(asked):
+    left_out = directed(*known, split)
+    ranks = {}
+    for head, relation, answer in directed(split):
         scores = table[head, relation]
         above = ties = 0
         candidates = 1
         for other in range(graph.num_entities):
-            asked_too = (head, relation, other) in directed(asked)
-            if other == answer or (head, relation, other) in hidden or asked_too:
+            if other == answer or (head, relation, other) in left_out:
                 continue
             candidates += 1
             above += scores[other] > scores[answer]
             ties += scores[other] == scores[answer]
-        result[head, relation, answer] = (above, ties, candidates)
-    return result
+        ranks[head, relation, answer] = (above, ties, candidates)
+    return ranks
 
 
 def as_dict(ranks: Ranks) -> dict[tuple, tuple]:
@@ -88,17 +89,17 @@ def as_dict(ranks: Ranks) -> dict[tuple, tuple]:
 
 
 @pytest.mark.parametrize("seed", range(300))
-def test_ranks_equal_a_loop_over_pairs(seed: int) -> None:
+def test_ranks_equal_a_loop_over_answers(seed: int) -> None:
     graph = random_graph(seed)
     table = random_scores(graph, seed)
     known = ("train", "valid", "test", "known") if seed % 2 else ("train",)
     split = ("test", "valid", "train")[seed % 3]
-    asked = graph.answers(split)
+    questions = graph.answers(split)
     batch = 1 + seed % 7
-    ranks = rank(scores_of(table), asked, graph.answers(*known), batch=batch)
-    assert as_dict(ranks) == naive(graph, table, split, known)
+    ranks = rank(scores_of(table), questions, graph.answers(*known), batch=batch)
+    assert as_dict(ranks) == naive_ranks(graph, table, split, known)
     assert len(ranks) == 2 * len(graph.facts(split))
-    # The conventions for ties, of the same pairs.
+    # The three conventions for ties.
     for optimistic, realistic, pessimistic, above, ties in zip(
         ranks.optimistic.tolist(),
         ranks.realistic.tolist(),
@@ -112,30 +113,30 @@ def test_ranks_equal_a_loop_over_pairs(seed: int) -> None:
         assert realistic == (optimistic + pessimistic) / 2
 
 
-def test_the_size_of_a_batch_does_not_change_a_rank() -> None:
+def test_the_batch_size_does_not_change_a_rank() -> None:
     graph = random_graph(11)
     table = random_scores(graph, 11)
-    asked, known = graph.answers("test"), graph.answers("train", "valid", "test", "known")
-    results = [rank(scores_of(table), asked, known, batch=size) for size in (1, 2, 3, 1000)]
+    questions, known = graph.answers("test"), graph.answers("train", "valid", "test", "known")
+    results = [rank(scores_of(table), questions, known, batch=size) for size in (1, 2, 3, 1000)]
     for other in results[1:]:
         for name in Ranks.__dataclass_fields__:
             assert torch.equal(getattr(other, name), getattr(results[0], name))
 
 
-def test_the_answer_that_is_ranked_is_never_hidden_and_others_are() -> None:
-    """Head 0 has answers 1 (trained), 2 and 3 (asked); 4 is a wrong one, scored best."""
+def test_other_answers_are_filtered_and_the_ranked_one_is_not() -> None:
+    """Head 0 has answers 1 (train), 2 and 3 (test); 4 is no answer, and has the best score."""
     train = torch.tensor([[0, 0, 1]])
     test = torch.tensor([[0, 0, 2], [0, 0, 3]])
     graph = Graph(Vocabulary("abcde"), Vocabulary("r", "relation"), {"train": train, "test": test})
     table = {(head, r): [0.0] * 5 for head in range(5) for r in range(2)}
     table[0, 0] = [0.0, 9.0, 5.0, 3.0, 10.0]
     ranks = as_dict(rank(scores_of(table), graph.answers("test"), graph.answers("train", "test")))
-    assert ranks[0, 0, 2] == (1, 0, 3)  # below 4 only; 1 and 3 are hidden
+    assert ranks[0, 0, 2] == (1, 0, 3)  # below 4 only; 1 and 3 are filtered
     assert ranks[0, 0, 3] == (1, 0, 3)
 
 
-def test_known_facts_hide_answers_and_are_not_asked() -> None:
-    """The same graph with and without a fact that is known to be true."""
+def test_known_facts_are_filtered_and_not_ranked() -> None:
+    """The same graph with and without a fact of the split `known`."""
     train, test = torch.tensor([[1, 0, 0]]), torch.tensor([[0, 0, 2]])
     splits = {"train": train, "test": test}
     names = Vocabulary("abcd"), Vocabulary("r", "relation")
@@ -153,7 +154,7 @@ def test_known_facts_hide_answers_and_are_not_asked() -> None:
 
 @pytest.mark.parametrize("constant", [0.0, -3.5, float("inf"), float("-inf")])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_model_that_knows_nothing_ranks_in_the_middle(seed: int, constant: float) -> None:
+def test_constant_scores_rank_in_the_middle(seed: int, constant: float) -> None:
     graph = random_graph(seed)
     table = {question: [constant] * graph.num_entities for question in random_scores(graph, 0)}
     ranks = rank(scores_of(table), graph.answers("test"), graph.answers(*graph.splits))
@@ -177,16 +178,14 @@ def test_infinite_scores_are_ranked() -> None:
     assert ranks[0, 0, 1] == (0, 1, 4)
 
 
-@pytest.mark.parametrize("place", [0, 1, 2, 3])
-def test_nan_is_an_error_that_names_the_question(place: int) -> None:
+@pytest.mark.parametrize("entity", [0, 1, 2, 3])
+def test_nan_is_an_error_that_names_the_question(entity: int) -> None:
     graph = Graph(
         Vocabulary("abcd"), Vocabulary("r", "relation"), {"test": torch.tensor([[2, 0, 1]])}
     )
     scores = [float("inf"), 1.0, float("-inf"), 0.0]
     table = {(h, r): list(scores) for h in range(4) for r in range(2)}
-    bad = list(scores)
-    bad[place] = float("nan")
-    table[2, 0] = bad
+    table[2, 0][entity] = float("nan")
     with pytest.raises(NotANumber, match="1 scores are NaN, first for head 2 and relation 0"):
         rank(scores_of(table), graph.answers("test"), graph.answers("test"))
 
@@ -203,40 +202,42 @@ def test_scores_are_compared_in_fp32() -> None:
     assert ranks[0, 0, 1] == (0, 1, 3)
 
 
-def test_a_question_with_many_answers_in_a_batch_of_few() -> None:
-    """More answers than questions: they are counted in several rounds."""
+def test_a_question_may_have_more_answers_than_a_batch_has_questions() -> None:
+    """Answers are then counted in several chunks."""
     entities = 30
     facts = torch.stack([torch.zeros(20).long(), torch.zeros(20).long(), torch.arange(5, 25)], 1)
     names = Vocabulary([str(n) for n in range(entities)])
     graph = Graph(names, Vocabulary("r", "relation"), {"test": facts})
     table = random_scores(graph, 3)
     ranks = rank(scores_of(table), graph.answers("test"), graph.answers("test"), batch=2)
-    assert as_dict(ranks) == naive(graph, table, "test", ("test",))
+    assert as_dict(ranks) == naive_ranks(graph, table, "test", ("test",))
 
 
-def test_nothing_asked_gives_no_ranks() -> None:
+def test_no_questions_give_no_ranks() -> None:
     empty = AnswerIndex(torch.empty(0, 3, dtype=torch.int64))
     ranks = rank(scores_of({}), empty, empty)
     assert len(ranks) == 0
     assert summary(ranks) == {"count": 0}
 
 
-def test_progress_is_told_after_every_batch() -> None:
+def test_progress_is_reported_after_every_batch() -> None:
     graph = random_graph(5)
-    asked = graph.answers("train")
-    told = []
+    questions = graph.answers("train")
+    calls = []
     rank(
         scores_of(random_scores(graph, 5)),
-        asked,
-        asked,
+        questions,
+        questions,
         batch=3,
-        advance=lambda done, whole: told.append((done, whole)),
+        progress=lambda done, total: calls.append((done, total)),
     )
-    assert told == [(min(n + 3, len(asked)), len(asked)) for n in range(0, len(asked), 3)]
+    assert calls == [
+        (min(n + 3, len(questions)), len(questions)) for n in range(0, len(questions), 3)
+    ]
 
 
 def test_a_model_is_ranked_among_entities_only(tiny_graph: Callable) -> None:
-    """Ranks of a model equal those of its own scores taken one question at a time."""
+    """Ranks of a model equal those of its scores of one question at a time."""
     tiny = tiny_graph()
     model = EmbeddingModel(
         Embedding(embedding_dim=4, init_std=0.5), tiny.facts(), tiny.features.dense
@@ -246,17 +247,16 @@ def test_a_model_is_ranked_among_entities_only(tiny_graph: Callable) -> None:
     table: Table = {}
     for head in range(12):
         for relation in range(6):
-            asked = Queries(torch.tensor([head]), torch.tensor([relation]))
-            table[head, relation] = model.score(asked)[0].tolist()
-    found = as_dict(ranks)
+            query = Queries(torch.tensor([head]), torch.tensor([relation]))
+            table[head, relation] = model.score(query)[0].tolist()
     splits = ("train", "valid", "test")
-    assert found == naive(tiny.graph, table, "test", splits)
-    # Validation does not know the test split.
-    found = as_dict(rank_split(model, tiny.graph, "valid", 0.5))
-    assert found == naive(tiny.graph, table, "valid", ("train", "valid"))
+    assert as_dict(ranks) == naive_ranks(tiny.graph, table, "test", splits)
+    # Validation does not filter answers of the test split.
+    ranks = rank_split(model, tiny.graph, "valid", 0.5)
+    assert as_dict(ranks) == naive_ranks(tiny.graph, table, "valid", ("train", "valid"))
 
 
-def test_a_batch_fits_the_memory_it_is_given() -> None:
+def test_a_batch_fits_its_memory() -> None:
     assert batch_for(15_000, 0.5) == 1024
     assert 1 <= batch_for(10**7, 0.5) <= 0.5 * 2**30 / (10**7 * 10)
     assert batch_for(10**12, 1e-6) == 1

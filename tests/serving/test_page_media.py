@@ -1,4 +1,4 @@
-"""Sounds and videos on the page, in a real browser: they play, and broken ones are told."""
+"""Sounds and videos on the page, in a real browser: they play, and damaged ones are reported."""
 
 from __future__ import annotations
 
@@ -10,33 +10,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-# The module skips, saying why, where there is no browser.
-from test_page import OPTIONS, TOKEN, Site, Visit, axe_api, browser, serving, visit
+from page_helpers import OPTIONS, TOKEN, Site, Visit, axe_api, serving
 
 import mocme
-
-__all__ = ["browser", "visit"]  # fixtures
 
 av = pytest.importorskip("av", reason="the extra video is not installed")
 pytest.importorskip("soundfile", reason="the extra audio is not installed")
 NAMES = [f"place {number}" for number in range(12)]
-# True once a medium knows how long it is, and has something to show.
+# True once a media element can play.
 LOADED = "() => { const m = document.querySelector('%s'); return m && m.readyState >= 2; }"
 
 
 def tone(path: Path, seconds: float) -> None:
-    """A sound of 440 Hz."""
-    wavered = np.sin(2 * np.pi * 440 * np.arange(int(16000 * seconds)) / 16000) * 16000
+    """Write a sound of 440 Hz."""
+    samples = np.sin(2 * np.pi * 440 * np.arange(int(16000 * seconds)) / 16000) * 16000
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(16000)
-        file.writeframes(struct.pack(f"<{len(wavered)}h", *wavered.astype(int)))
+        file.writeframes(struct.pack(f"<{len(samples)}h", *samples.astype(int)))
 
 
-def film(path: Path, frames: int) -> None:
-    """Ten frames a second, from black to white."""
+def video(path: Path, frames: int) -> None:
+    """Write a video of ten frames a second, from black to white."""
     if "libvpx" not in av.codecs_available:
         pytest.skip("this build of FFmpeg does not write VP8")
     with av.open(str(path), "w") as container:
@@ -50,67 +46,69 @@ def film(path: Path, frames: int) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> mocme.Run:
-    """Trained with sounds and videos of some entities; one of each is damaged afterwards."""
+    """A run with sounds and videos of some entities, of which one each is damaged afterwards."""
     folder = tmp_path_factory.mktemp("media")
     facts = [f"{a}\tnear\t{b}" for a, b in zip(NAMES, NAMES[1:] + NAMES[:1], strict=True)]
     (folder / "train.tsv").write_text("\n".join(facts[:9]) + "\n")
     (folder / "valid.tsv").write_text("\n".join(facts[9:]) + "\n")
-    for kind in ("sound", "film"):
+    for kind in ("sound", "video"):
         (folder / kind).mkdir()
     for name in NAMES[:4]:
         tone(folder / "sound" / f"{name}.wav", seconds=2)
-        film(folder / "film" / f"{name}.webm", frames=30)
-    tables = {k: {"kind": v, "paths": [k]} for k, v in (("sound", "audio"), ("film", "video"))}
+        video(folder / "video" / f"{name}.webm", frames=30)
+    tables = {k: {"kind": v, "paths": [k]} for k, v in (("sound", "audio"), ("video", "video"))}
     mocme.encode(folder, tables)
     settings = {"experts.embedding.training.epochs": 1, "experts.embedding.embedding_dim": 8}
-    made = mocme.train(folder, "mocme", out=folder / "run", settings=settings)
-    (folder / "sound" / "place 1.wav").write_bytes(b"RIFF, and then nothing of the sort")
-    (folder / "film" / "place 1.webm").write_bytes(b"no film")
-    return made
+    trained = mocme.train(folder, "mocme", out=folder / "run", settings=settings)
+    (folder / "sound" / "place 1.wav").write_bytes(b"RIFF, followed by something else")
+    (folder / "video" / "place 1.webm").write_bytes(b"no video")
+    return trained
 
 
 @pytest.fixture(scope="module")
 def site(run: mocme.Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with serving([run], tmp_path_factory.mktemp("reviews") / "reviews.sqlite") as found:
-        yield found
+    with serving([run], tmp_path_factory.mktemp("reviews") / "reviews.sqlite") as running:
+        yield running
 
 
-def test_sounds_and_videos_play_and_can_be_moved_about_in(visit: Callable[..., Visit]) -> None:
-    made = visit()
-    page = made.go("#/entity/place 0")
-    made.holds(LOADED % "audio")
-    made.holds(LOADED % "video")
-    sound, shown = made.see(".entity-side audio"), made.see(".entity-side video")
+def test_sounds_and_videos_play_and_seek(open_visit: Callable[..., Visit]) -> None:
+    visit = open_visit()
+    page = visit.go("#/entity/place 0")
+    visit.wait_for(LOADED % "audio")
+    visit.wait_for(LOADED % "video")
+    sound, video_element = visit.see(".entity-side audio"), visit.see(".entity-side video")
     assert sound.evaluate("node => node.duration") == pytest.approx(2, abs=0.1)
-    assert shown.evaluate("node => node.duration") == pytest.approx(3, abs=0.2)
-    assert shown.evaluate("node => node.videoWidth") == 64
-    shown.evaluate("node => { node.currentTime = 2; }")
-    made.holds("() => !document.querySelector('video').seeking")
-    assert shown.evaluate("node => node.currentTime") == pytest.approx(2, abs=0.2)
-    assert {sound.get_attribute("aria-label"), shown.get_attribute("aria-label")} == {
+    assert video_element.evaluate("node => node.duration") == pytest.approx(3, abs=0.2)
+    assert video_element.evaluate("node => node.videoWidth") == 64
+    video_element.evaluate("node => { node.currentTime = 2; }")
+    visit.wait_for("() => !document.querySelector('video').seeking")
+    assert video_element.evaluate("node => node.currentTime") == pytest.approx(2, abs=0.2)
+    assert {sound.get_attribute("aria-label"), video_element.get_attribute("aria-label")} == {
         "place 0, sound",
         "place 0, video",
     }
-    found = axe_api.Axe().run(page, options=OPTIONS)
-    assert found.violations_count == 0, found.generate_report()
+    result = axe_api.Axe().run(page, options=OPTIONS)
+    assert result.violations_count == 0, result.generate_report()
 
 
-def test_a_damaged_file_is_told_where_it_would_be(visit: Callable[..., Visit]) -> None:
-    made = visit(refusals=True)
-    page = made.go("#/entity/place 1")
-    made.until(lambda: page.locator(".entity-side .hint", has_text="cannot be shown").count() == 2)
+def test_a_damaged_file_is_reported_in_its_place(open_visit: Callable[..., Visit]) -> None:
+    visit = open_visit(refusals=True)
+    page = visit.go("#/entity/place 1")
+    visit.wait_until(
+        lambda: page.locator(".entity-side .hint", has_text="cannot be shown").count() == 2
+    )
     assert page.locator("audio, video").count() == 0
 
 
-def test_behind_a_token_they_play_too(
-    visit: Callable[..., Visit], run: mocme.Run, tmp_path: Path
+def test_media_play_on_a_server_with_a_token(
+    open_visit: Callable[..., Visit], run: mocme.Run, tmp_path: Path
 ) -> None:
     with serving([run], tmp_path / "reviews.sqlite", token=TOKEN) as guarded:
-        made = visit(guarded, refusals=True)
-        made.page.goto(guarded.url + "#/entity/place 2")
-        made.see("dialog input").fill(TOKEN)
-        made.page.keyboard.press("Enter")
-        made.holds(LOADED % "audio")
-        made.holds(LOADED % "video")
-        address: Any = made.see("video").get_attribute("src")
-        assert address.startswith("blob:")
+        visit = open_visit(guarded, refusals=True)
+        visit.page.goto(guarded.url + "#/entity/place 2")
+        visit.see("dialog input").fill(TOKEN)
+        visit.page.keyboard.press("Enter")
+        visit.wait_for(LOADED % "audio")
+        visit.wait_for(LOADED % "video")
+        source: Any = visit.see("video").get_attribute("src")
+        assert source.startswith("blob:")

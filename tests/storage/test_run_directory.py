@@ -1,4 +1,4 @@
-"""The folder of a run: nothing is half written, nothing damaged is read, resuming is exact."""
+"""The directory of a run: writes are atomic, damage is detected, resuming is exact."""
 
 import functools
 import importlib
@@ -20,11 +20,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from test_tensor_tree import nested, same
 
-from mocme import storage as runs
-from mocme.storage import FORMAT_VERSION, Checkpoint, RunError, RunFolder
-from mocme.storage import atomic_io as durable
-from mocme.storage import run_directory as folders
-from mocme.storage import tensor_tree as trees
+from mocme import storage
+from mocme.storage import (
+    FORMAT_VERSION,
+    Checkpoint,
+    RunError,
+    RunFolder,
+    atomic_io,
+    run_directory,
+    tensor_tree,
+)
 
 KILL_SAVERS = Path(__file__).parents[2] / "scripts" / "kill_savers.py"
 
@@ -43,7 +48,7 @@ def put(content: bytes, path: Path) -> None:
 
 
 def fill(run: RunFolder) -> None:
-    """One file of each sort, and two checkpoints."""
+    """Write one file of each format, and two checkpoints after the first."""
     run.write_text("config.toml", "a = 1\n")
     run.write_json("metrics.json", {"mrr": 0.25})
     run.write_tensors("best.safetensors", {"w": torch.arange(6.0)})
@@ -61,14 +66,14 @@ READERS: dict[str, Callable[[RunFolder], Any]] = {
 }
 
 
-# States
+# -- states of a training ------------------------------------------------------------------------
 
 
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(tree=nested)
-def test_a_tree_comes_back_from_a_checkpoint(run: RunFolder, tree: Any) -> None:
+def test_a_tree_survives_a_checkpoint(run: RunFolder, tree: Any) -> None:
     run.save_checkpoint(3, tree)
     loaded = run.load_checkpoint()
     assert loaded is not None
@@ -76,7 +81,7 @@ def test_a_tree_comes_back_from_a_checkpoint(run: RunFolder, tree: Any) -> None:
     assert same(loaded.state, tree)
 
 
-def test_states_of_torch_come_back_to_the_bit(run: RunFolder) -> None:
+def test_states_of_torch_survive_to_the_bit(run: RunFolder) -> None:
     torch_state = torch.get_rng_state()
     model = torch.nn.Linear(3, 3)
     model.tied = model.weight  # two names for one memory
@@ -89,33 +94,33 @@ def test_states_of_torch_come_back_to_the_bit(run: RunFolder) -> None:
         "optimizer": optimizer.state_dict(),
         "random": torch_state,
         "special": special,
-        "turned": torch.arange(6).reshape(2, 3).T,
-        "part": torch.arange(9)[2:5],
+        "transposed": torch.arange(6).reshape(2, 3).T,
+        "slice": torch.arange(9)[2:5],
     }
     run.save_checkpoint(0, tree)
     loaded = run.load_checkpoint()
     assert loaded is not None
     assert {"weight", "tied"} <= set(loaded.state["model"])
     assert same(loaded.state, tree)
-    assert set(loaded.state["optimizer"]["state"]) == {0, 1}  # keys that are integers
+    assert set(loaded.state["optimizer"]["state"]) == {0, 1}  # integer keys
 
 
-# Creating and opening
+# -- creating and opening ------------------------------------------------------------------------
 
 
-def test_about_is_kept_and_changed(run: RunFolder) -> None:
+def test_about_is_stored_and_updated(run: RunFolder) -> None:
     again = RunFolder.open(str(run.path))
     assert again.about["format"] == FORMAT_VERSION
     assert again.about["seed"] == 7
     assert again.about["created"].endswith("+00:00")
     again.update_about(status="finished", seed=8)
     assert run.about == {**again.about, "seed": 8, "status": "finished"}
-    with pytest.raises(RunError, match="'format' is the run's own"):
+    with pytest.raises(RunError, match="'format' is reserved"):
         run.update_about(format=2)
     assert run.about["format"] == FORMAT_VERSION
 
 
-def test_create_takes_a_new_or_empty_folder_only(tmp_path: Path) -> None:
+def test_create_needs_a_new_or_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     RunFolder.create(tmp_path / "empty", {})
     RunFolder.create(tmp_path / "deep" / "er", {})
@@ -128,23 +133,23 @@ def test_create_takes_a_new_or_empty_folder_only(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "used") == ["thesis.txt"]
 
 
-def test_of_two_that_create_a_run_at_once_one_is_refused(
+def test_of_two_processes_that_create_a_run_one_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = RunFolder.lock
 
-    def late(run: RunFolder) -> AbstractContextManager[None]:
+    def delayed(run: RunFolder) -> AbstractContextManager[None]:
         monkeypatch.setattr(RunFolder, "lock", lock)
-        RunFolder.create(run.path, {"by": "the quicker"})
+        RunFolder.create(run.path, {"by": "the faster"})
         return lock(run)
 
-    monkeypatch.setattr(RunFolder, "lock", late)
+    monkeypatch.setattr(RunFolder, "lock", delayed)
     with pytest.raises(RunError, match="is not empty"):
         RunFolder.create(tmp_path / "run", {"by": "the slower"})
-    assert RunFolder.open(tmp_path / "run").about["by"] == "the quicker"
+    assert RunFolder.open(tmp_path / "run").about["by"] == "the faster"
 
 
-def test_open_says_what_is_wrong(tmp_path: Path, run: RunFolder) -> None:
+def test_open_explains_what_is_wrong(tmp_path: Path, run: RunFolder) -> None:
     with pytest.raises(RunError, match="there is no run at"):
         RunFolder.open(tmp_path / "none")
     with pytest.raises(RunError, match=r"is not a run, it has no run\.json"):
@@ -157,28 +162,28 @@ def test_open_says_what_is_wrong(tmp_path: Path, run: RunFolder) -> None:
         ([], "no format version"),
     ]:
         text = json.dumps(about)
-        durable.replace(run.path / "run.json", functools.partial(put, text.encode()))
+        atomic_io.replace_file(run.path / "run.json", functools.partial(put, text.encode()))
         with pytest.raises(RunError, match=message):
             RunFolder.open(run.path)
 
 
-# Files
+# -- files ---------------------------------------------------------------------------------------
 
 
-def test_files_come_back(run: RunFolder) -> None:
+def test_files_survive(run: RunFolder) -> None:
     text = "one\r\ntwo\rthree\n\néΩ \u2028 \ufeff"
     run.write_text("notes/config.toml", text)
     assert run.read_text("notes/config.toml") == text
     value = {"é": [1, 2.5, None, True, "x"], "none": {}, "inf": math.inf}
     run.write_json("metrics.json", value)
     assert run.read_json("metrics.json") == value
-    held = {
+    tensors = {
         "b/c": torch.ones(2, 3, dtype=torch.bfloat16).T,
         "a": torch.tensor(3),
         "": torch.ones(0),
     }
-    run.write_tensors("modalities/text.safetensors", held, {"encoder": "é"})
-    assert same(run.read_tensors("modalities/text.safetensors"), dict(sorted(held.items())))
+    run.write_tensors("modalities/text.safetensors", tensors, {"encoder": "é"})
+    assert same(run.read_tensors("modalities/text.safetensors"), dict(sorted(tensors.items())))
     assert run.tensors_metadata("modalities/text.safetensors") == {"encoder": "é"}
     run.write_tensors("none.safetensors", {})
     assert run.read_tensors("none.safetensors") == {}
@@ -187,7 +192,7 @@ def test_files_come_back(run: RunFolder) -> None:
     assert not run.has("other.json")
 
 
-def test_tensors_read_do_not_change_with_the_file(run: RunFolder) -> None:
+def test_loaded_tensors_do_not_change_with_the_file(run: RunFolder) -> None:
     run.write_tensors("w.safetensors", {"w": torch.zeros(8)})
     read = run.read_tensors("w.safetensors")
     with (run.path / "w.safetensors").open("r+b") as file:
@@ -196,11 +201,11 @@ def test_tensors_read_do_not_change_with_the_file(run: RunFolder) -> None:
     assert read["w"].tolist() == [0.0] * 8
 
 
-def test_files_have_the_permissions_of_any_new_file(run: RunFolder, tmp_path: Path) -> None:
+def test_files_have_the_default_permissions(run: RunFolder, tmp_path: Path) -> None:
     fill(run)
-    (tmp_path / "any").touch()
+    (tmp_path / "new").touch()
     modes = {path.stat().st_mode for path in run.path.rglob("*") if path.is_file()}
-    assert modes == {(tmp_path / "any").stat().st_mode}
+    assert modes == {(tmp_path / "new").stat().st_mode}
 
 
 @pytest.mark.parametrize(
@@ -217,19 +222,19 @@ def test_files_have_the_permissions_of_any_new_file(run: RunFolder, tmp_path: Pa
         lambda run: run.append("file", {"_crc32": 1}),
     ],
 )
-def test_content_that_a_file_cannot_hold_leaves_the_run_as_it_was(
+def test_unsupported_content_leaves_the_run_unchanged(
     run: RunFolder, write: Callable[[RunFolder], None]
 ) -> None:
     before = sorted(run.path.rglob("*"))
-    with pytest.raises(RunError, match=r"run/file cannot hold"):
+    with pytest.raises(RunError, match=r"run/file cannot store this"):
         write(run)
     assert sorted(run.path.rglob("*")) == before
 
 
-def test_a_state_that_cannot_be_held_leaves_the_checkpoints_as_they_were(run: RunFolder) -> None:
+def test_an_unsupported_state_leaves_the_checkpoints_unchanged(run: RunFolder) -> None:
     run.save_checkpoint(1, state(1))
     for bad in (object(), torch.ones(1, dtype=torch.complex128)):
-        with pytest.raises(RunError, match="step-000000002 cannot hold this state"):
+        with pytest.raises(RunError, match="step-000000002 cannot store this state"):
             run.save_checkpoint(2, {"x": bad})
         loaded = run.load_checkpoint()
         assert loaded is not None
@@ -244,7 +249,7 @@ def test_a_state_that_cannot_be_held_leaves_the_checkpoints_as_they_were(run: Ru
      "a/.b", "a\\b", "a\0b", "a\nb", "\ud800", "x" * 300, "run.json.sha256", "lock", "lock/x",
      "checkpoints/x", "checkpoints", "out/x"],
 )  # fmt: skip
-def test_names_that_leave_the_run_or_are_its_own_are_refused(
+def test_names_that_leave_the_run_or_are_reserved_are_refused(
     run: RunFolder, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "outside").mkdir()
@@ -262,33 +267,34 @@ def test_names_that_leave_the_run_or_are_its_own_are_refused(
     assert run.load_checkpoint() is None
 
 
-def test_run_json_is_written_by_its_own_methods_only(run: RunFolder) -> None:
+def test_run_json_cannot_be_written_as_a_file(run: RunFolder) -> None:
     assert run.has("run.json")
     with pytest.raises(RunError, match="reserved"):
         run.write_json("run.json", {})
     assert run.about["seed"] == 7
 
 
-def test_long_and_foreign_names_work(run: RunFolder) -> None:
+def test_long_and_non_latin_names_work(run: RunFolder) -> None:
     name = "é" * 60 + "/" + "🐪" * 60
     run.write_text(name, "x")
     assert run.read_text(name) == "x"
 
 
-# Damage
+# -- damage --------------------------------------------------------------------------------------
 
 
 def damages(content: bytes) -> Iterator[bytes]:
-    """Truncations to several lengths, and flipped bytes here and there."""
+    """Yield truncations to several lengths, and changes of single bytes."""
     for length in {0, 1, len(content) // 2, len(content) - 1}:
         yield content[:length]
-    for place in {0, len(content) // 3, len(content) // 2, len(content) - 1}:
+    for position in {0, len(content) // 3, len(content) // 2, len(content) - 1}:
         for flip in (1, 0x20, 0xFF):
-            yield content[:place] + bytes([content[place] ^ flip]) + content[place + 1 :]
+            changed = bytes([content[position] ^ flip])
+            yield content[:position] + changed + content[position + 1 :]
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_damage_of_a_file_or_its_record_is_detected(run: RunFolder, name: str) -> None:
+def test_damage_of_a_file_or_its_checksum_is_detected(run: RunFolder, name: str) -> None:
     fill(run)
     READERS[name](run)
     for path in (run.path / name, run.path / f"{name}.sha256"):
@@ -304,7 +310,7 @@ def test_damage_of_a_file_or_its_record_is_detected(run: RunFolder, name: str) -
     READERS[name](run)
 
 
-def test_the_remedy_for_a_change_on_purpose_works(run: RunFolder) -> None:
+def test_the_remedy_for_an_intended_change_works(run: RunFolder) -> None:
     fill(run)
     (run.path / "config.toml").write_text("a = 2\n")
     with pytest.raises(RunError, match=r"sha256sum config.toml > config.toml.sha256"):
@@ -328,7 +334,7 @@ def test_replacing_a_damaged_file_does_not_make_the_damage_valid(run: RunFolder)
 
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run: RunFolder, name: str) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(run: RunFolder, name: str) -> None:
     fill(run)
     path = run.path / "checkpoints" / "step-000000002" / name
     for damaged in damages(path.read_bytes()):
@@ -348,13 +354,13 @@ def test_a_renamed_checkpoint_is_damaged(run: RunFolder) -> None:
     fill(run)
     folder = run.path / "checkpoints"
     (folder / "step-000000002").rename(folder / "step-000000009")
-    with pytest.warns(UserWarning, match="it was renamed, and holds step 2"):
+    with pytest.warns(UserWarning, match="it was renamed, and contains step 2"):
         loaded = run.load_checkpoint()
     assert loaded is not None
     assert loaded.step == 1
 
 
-def test_no_intact_checkpoint_is_an_error_and_none_is_none(run: RunFolder) -> None:
+def test_only_damaged_checkpoints_are_an_error_but_no_checkpoint_is_not(run: RunFolder) -> None:
     assert run.load_checkpoint() is None
     fill(run)
     for path in (run.path / "checkpoints").rglob("manifest.json"):
@@ -363,7 +369,7 @@ def test_no_intact_checkpoint_is_an_error_and_none_is_none(run: RunFolder) -> No
         run.load_checkpoint()
 
 
-def test_a_damaged_line_is_an_error_and_a_torn_last_one_a_warning(run: RunFolder) -> None:
+def test_a_damaged_line_is_an_error_and_an_incomplete_last_line_a_warning(run: RunFolder) -> None:
     records: list[dict[str, Any]] = [{"step": 1, "loss": 0.5}, {}, {"a": {"b": [1]}, "é": "\u2028"}]
     for record in records:
         run.append("log.jsonl", record)
@@ -374,11 +380,11 @@ def test_a_damaged_line_is_an_error_and_a_torn_last_one_a_warning(run: RunFolder
         {**record, "_crc32": json.loads(line)["_crc32"]}
         for record, line in zip(records, content.splitlines(), strict=True)
     ]
-    for place in range(len(content) - 1):
+    for position in range(len(content) - 1):
         damaged = bytearray(content)
-        damaged[place] ^= 1
+        damaged[position] ^= 1
         path.write_bytes(damaged)
-        line = 1 + content[:place].count(b"\n")
+        line = 1 + content[:position].count(b"\n")
         with pytest.raises(RunError, match=rf"log.jsonl is damaged in line {line}\b"):
             run.records("log.jsonl")
     start = content.rindex(b"\n", 0, -1) + 1
@@ -386,13 +392,13 @@ def test_a_damaged_line_is_an_error_and_a_torn_last_one_a_warning(run: RunFolder
         path.write_bytes(content[:length])
         with pytest.warns(UserWarning, match="last line of .*log.jsonl is torn"):
             assert run.records("log.jsonl") == records[:2]
-    run.append("log.jsonl", {"after": 1})  # the torn line is gone
+    run.append("log.jsonl", {"after": 1})  # removes the incomplete line
     assert run.records("log.jsonl") == [*records[:2], {"after": 1}]
     with pytest.raises(RunError, match=r"none.jsonl is missing"):
         run.records("none.jsonl")
 
 
-# Checkpoints
+# -- checkpoints ---------------------------------------------------------------------------------
 
 
 def test_the_newest_two_are_kept(run: RunFolder) -> None:
@@ -420,7 +426,7 @@ def test_a_step_can_be_saved_again_but_not_an_earlier_one(run: RunFolder) -> Non
         run.save_checkpoint(3, {})
 
 
-def test_leftovers_of_killed_savers_are_removed_and_strange_files_are_not(run: RunFolder) -> None:
+def test_leftovers_of_killed_writers_are_removed_but_foreign_files_are_not(run: RunFolder) -> None:
     run.save_checkpoint(1, state(1))
     folder = run.path / "checkpoints"
     shutil.copytree(folder / "step-000000001", folder / ".step-000000002.new")
@@ -433,53 +439,53 @@ def test_leftovers_of_killed_savers_are_removed_and_strange_files_are_not(run: R
     ]  # fmt: skip
 
 
-def test_loading_changes_nothing(run: RunFolder) -> None:
+def test_loading_changes_no_file(run: RunFolder) -> None:
     fill(run)
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
     RunFolder.open(run.path).load_checkpoint()
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
-def test_a_reader_follows_a_writer_that_removes_what_it_reads(
+def test_a_reader_finds_the_newer_checkpoint_that_replaced_its_own(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(run)
-    read = folders.read_checkpoint
+    read = run_directory.read_checkpoint
 
     def slow(folder: Path) -> Checkpoint:
-        monkeypatch.setattr(folders, "read_checkpoint", read)
+        monkeypatch.setattr(run_directory, "read_checkpoint", read)
         for step in (3, 4):
             run.save_checkpoint(step, state(step))
         return read(folder)
 
-    monkeypatch.setattr(folders, "read_checkpoint", slow)
+    monkeypatch.setattr(run_directory, "read_checkpoint", slow)
     loaded = run.load_checkpoint()
     assert loaded is not None
     assert loaded.step == 4
 
 
-def test_a_reader_bears_a_replacement_while_it_reads(
+def test_a_file_may_be_replaced_while_it_is_read(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.write_text("a", "0")
-    digest = durable.digest
+    digest = atomic_io.digest
 
     def slow(path: Path) -> str:
-        found = digest(path)
-        monkeypatch.setattr(durable, "digest", digest)
-        for text in "12":  # after two the sum just taken is in the record no more
+        checksum = digest(path)
+        monkeypatch.setattr(atomic_io, "digest", digest)
+        for text in "12":  # the second one removes the checksum from the .sha256 file
             run.write_text("a", text)
-        return found
+        return checksum
 
-    monkeypatch.setattr(durable, "digest", slow)
+    monkeypatch.setattr(atomic_io, "digest", slow)
     assert run.read_text("a") == "2"
 
 
-# Rewinding
+# -- rewinding -----------------------------------------------------------------------------------
 
 
 def train(run: RunFolder, steps: int, dies_at: int | None = None) -> None:
-    """A loop that logs twice a step and saves at even ones."""
+    """Run a loop that logs twice per step and saves a checkpoint at even steps."""
     checkpoint = run.load_checkpoint()
     if checkpoint is None:
         run.save_checkpoint(0, {"sum": 0}, logs=["a.jsonl", "b.jsonl"])
@@ -501,17 +507,17 @@ def train(run: RunFolder, steps: int, dies_at: int | None = None) -> None:
 def test_logs_of_a_resumed_run_equal_those_of_an_uninterrupted_one(
     tmp_path: Path, dies_at: int
 ) -> None:
-    whole, resumed = (RunFolder.create(tmp_path / name, {}) for name in ("whole", "resumed"))
-    train(whole, 6)
+    uninterrupted, resumed = (RunFolder.create(tmp_path / name, {}) for name in ("a", "b"))
+    train(uninterrupted, 6)
     train(resumed, 6, dies_at)
     with (resumed.path / "a.jsonl").open("ab") as file:
         file.write(b'{"torn": ')
     train(resumed, 6)
     for name in ("a.jsonl", "b.jsonl"):
-        assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
+        assert (resumed.path / name).read_bytes() == (uninterrupted.path / name).read_bytes()
 
 
-def test_a_torn_line_is_not_remembered_as_part_of_a_log(run: RunFolder) -> None:
+def test_an_incomplete_line_does_not_count_in_the_size_of_a_log(run: RunFolder) -> None:
     run.save_checkpoint(0, {}, logs=["log.jsonl"])
     run.append("log.jsonl", {"step": 1})
     size = (run.path / "log.jsonl").stat().st_size
@@ -523,15 +529,15 @@ def test_a_torn_line_is_not_remembered_as_part_of_a_log(run: RunFolder) -> None:
     assert loaded.logs == {"log.jsonl": size}
 
 
-def test_lines_of_before_the_first_checkpoint_are_no_part_of_a_resumed_log(run: RunFolder) -> None:
+def test_a_log_cannot_begin_before_the_first_checkpoint(run: RunFolder) -> None:
     with (run.path / "log.jsonl").open("wb") as file:
         file.write(b'{"torn": ')
     run.save_checkpoint(0, {}, logs=["log.jsonl"])  # no line yet
     shutil.rmtree(run.path / "checkpoints")
-    run.append("log.jsonl", {"step": 1})  # and the process is killed; the next one starts again
+    run.append("log.jsonl", {"step": 1})  # then the process is killed, and the next one starts anew
     assert run.load_checkpoint() is None
-    for step in (0, 1):  # to remember the line would keep it beside the one that is logged now
-        with pytest.raises(RunError, match=r"checkpoints holds no checkpoint, though log.jsonl"):
+    for step in (0, 1):  # a checkpoint with this line would keep it in addition to the new one
+        with pytest.raises(RunError, match=r"checkpoints has no checkpoint, although log.jsonl"):
             run.save_checkpoint(step, {}, logs=["other.jsonl", "log.jsonl"])
     assert run.load_checkpoint() is None
     os.unlink(run.path / "log.jsonl")
@@ -545,13 +551,13 @@ def test_lines_of_before_the_first_checkpoint_are_no_part_of_a_resumed_log(run: 
 
 @pytest.mark.parametrize("dies_in", ["save_checkpoint", "append", "write_json", "write_tensors"])
 @pytest.mark.parametrize("earlier", [0, 1, 2])
-def test_the_writer_of_the_script_may_die_anywhere(
+def test_the_writer_of_the_script_may_die_in_any_method(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_in: str, earlier: int
 ) -> None:
     monkeypatch.syspath_prepend(KILL_SAVERS.parent)
     kill_savers = importlib.import_module("kill_savers")
     run = RunFolder.create(tmp_path / "run", {})
-    for _ in range(3):  # writers, one after the other
+    for _ in range(3):  # one writer after the other
         calls = 0
         method = getattr(RunFolder, dies_in)
 
@@ -562,10 +568,10 @@ def test_the_writer_of_the_script_may_die_anywhere(
                 raise Crash(dies_in)
             method(*args, **kwargs)
 
-        with monkeypatch.context() as patch, Path(os.devnull).open("wb") as told:
+        with monkeypatch.context() as patch, Path(os.devnull).open("wb") as pipe:
             patch.setattr(RunFolder, dies_in, dying)
             with pytest.raises(Crash):
-                kill_savers.save_for_ever(run.path, told.fileno())
+                kill_savers.save_for_ever(run.path, pipe.fileno())
         kill_savers.check(run.path, 0)
 
 
@@ -581,7 +587,7 @@ def test_rewinding_removes_later_damaged_checkpoints(run: RunFolder) -> None:
     assert run.records("log.jsonl") == [{"step": 1}]
     assert os.listdir(run.path / "checkpoints") == ["step-000000001"]
     run.save_checkpoint(2, state(2))
-    assert run.load_checkpoint() is not None  # and warns of nothing
+    assert run.load_checkpoint() is not None  # without a warning
 
 
 def test_rewinding_refuses_lost_lines_and_foreign_checkpoints(run: RunFolder) -> None:
@@ -599,39 +605,39 @@ def test_rewinding_refuses_lost_lines_and_foreign_checkpoints(run: RunFolder) ->
         run.rewind(loaded)
 
 
-# Crashes
+# -- crashes -------------------------------------------------------------------------------------
 
 
 class Crash(BaseException):
-    """As final as a kill: after it, nothing reaches the disk."""
+    """Stands for a kill: no handler of exceptions continues to write after it."""
 
 
 def crash_at(patch: pytest.MonkeyPatch, call: int) -> list[str]:
-    """Let the given call of those that change a folder fail, and all later ones."""
-    made: list[str] = []
+    """Let all calls that change files fail from the given call on; return the calls."""
+    calls: list[str] = []
 
     def wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:
-            made.append(name)
-            if len(made) > call:
+            calls.append(name)
+            if len(calls) > call:
                 raise Crash(name)
             return function(*args, **kwargs)
 
         return counted
 
-    for place, names in [
+    for owner, names in [
         (os, ["replace", "rename", "fsync", "truncate"]),
         (shutil, ["rmtree"]),
         (Path, ["mkdir", "write_bytes", "write_text", "touch"]),
-        (trees, ["save_file"]),
+        (tensor_tree, ["save_file"]),
     ]:
         for name in names:
-            patch.setattr(place, name, wrap(name, getattr(place, name)))
-    return made
+            patch.setattr(owner, name, wrap(name, getattr(owner, name)))
+    return calls
 
 
 def crashes(act: Callable[[], Any]) -> Iterator[int]:
-    """Repeat an action, dying one call later each time, until it comes through."""
+    """Repeat an action that dies one call later each time, until it succeeds."""
     for call in range(200):
         with pytest.MonkeyPatch.context() as patch:
             crash_at(patch, call)
@@ -642,28 +648,28 @@ def crashes(act: Callable[[], Any]) -> Iterator[int]:
             else:
                 return
         yield call
-    raise AssertionError("the action never came through")
+    raise AssertionError("the action never succeeded")
 
 
 def test_a_crash_at_any_call_leaves_the_old_or_the_new_file(run: RunFolder) -> None:
     run.write_text("a", "0")
-    seen = set()
+    contents = set()
     for call in crashes(lambda: run.write_text("a", "new")):
-        seen.add(run.read_text("a"))
+        contents.add(run.read_text("a"))
         if run.read_text("a") == "new":
             run.write_text("a", str(call))
-    assert "new" in seen
-    assert len(seen) > 1
+    assert "new" in contents
+    assert len(contents) > 1
     assert run.read_text("a") == "new"
     assert not list(run.path.glob(".*"))
 
 
-def test_a_crash_at_any_call_of_create_leaves_a_run_or_a_place_for_one(tmp_path: Path) -> None:
+def test_a_crash_at_any_call_of_create_leaves_a_run_or_none(tmp_path: Path) -> None:
     outcomes = set()
     for call in crashes(lambda: RunFolder.create(tmp_path / "run", {"seed": 1})):
-        made = (tmp_path / "run" / "run.json").exists()
-        outcomes.add(made)
-        if made:
+        exists = (tmp_path / "run" / "run.json").exists()
+        outcomes.add(exists)
+        if exists:
             assert RunFolder.open(tmp_path / "run").about["seed"] == 1
             shutil.rmtree(tmp_path / "run")
         assert call < 100
@@ -686,10 +692,10 @@ def test_a_crash_at_any_call_leaves_the_old_or_the_new_checkpoint(
             warnings.simplefilter("error")
             loaded = RunFolder.open(run.path).load_checkpoint()
         assert loaded is not None
-        new = same(loaded.state, {"new": torch.ones(3)})
-        assert new or same(loaded.state, state(2))
-        outcomes.add(new)
-        if new:
+        is_new = same(loaded.state, {"new": torch.ones(3)})
+        assert is_new or same(loaded.state, state(2))
+        outcomes.add(is_new)
+        if is_new:
             shutil.rmtree(run.path / "checkpoints")
             os.unlink(run.path / "log.jsonl")
             fill(run)
@@ -697,7 +703,7 @@ def test_a_crash_at_any_call_leaves_the_old_or_the_new_checkpoint(
     assert not list((run.path / "checkpoints").glob(".*"))
 
 
-def test_a_crash_at_any_call_of_rewind_can_be_rewound(run: RunFolder) -> None:
+def test_rewind_can_be_repeated_after_a_crash_at_any_call(run: RunFolder) -> None:
     fill(run)
     (run.path / "checkpoints" / "step-000000002" / "state.json").write_bytes(b"")
     with pytest.warns(UserWarning, match="damaged"):
@@ -711,7 +717,7 @@ def test_a_crash_at_any_call_of_rewind_can_be_rewound(run: RunFolder) -> None:
     assert os.listdir(run.path / "checkpoints") == ["step-000000001"]
 
 
-def test_everything_is_on_the_disk_before_it_gets_its_name(
+def test_everything_is_synced_before_it_gets_its_name(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: set[int] = set()
@@ -723,7 +729,7 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(
         fsync(descriptor)
 
     def check(source: Path, target: Path, move: Callable[..., None]) -> None:
-        if not target.name.startswith("."):  # else it is being removed
+        if not target.name.startswith("."):  # such a name is given before removal
             for path in (source, *source.rglob("*")):
                 assert path.stat().st_ino in synced, f"{path} is not synced"
             moved.append(target)
@@ -741,7 +747,7 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(
     assert (run.path / "log.jsonl").stat().st_ino in synced
 
 
-# Locks
+# -- locks ---------------------------------------------------------------------------------------
 
 
 def test_one_writer_at_a_time(run: RunFolder) -> None:
@@ -759,31 +765,31 @@ def test_one_writer_at_a_time(run: RunFolder) -> None:
 
 
 def script(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(storage.__file__).parents[2])}
     return subprocess.run(
         [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=120
     )
 
 
 def test_a_killed_writer_frees_the_lock_and_the_run_stays_readable() -> None:
-    done = script(str(KILL_SAVERS), "--kills", "20")
-    assert done.stdout.endswith("20 kills, 0 unreadable\n"), done.stderr
-    assert done.returncode == 0
+    result = script(str(KILL_SAVERS), "--kills", "20")
+    assert result.stdout.endswith("20 kills, 0 unreadable\n"), result.stderr
+    assert result.returncode == 0
 
 
-def test_the_script_notices_a_writer_that_is_not_atomic() -> None:
-    done = script(str(KILL_SAVERS), "--kills", "12", "--careless")
-    assert done.returncode == 1
-    assert "altered" in done.stderr or "damaged" in done.stderr, done.stderr
+def test_the_script_detects_a_writer_that_is_not_atomic() -> None:
+    result = script(str(KILL_SAVERS), "--kills", "12", "--careless")
+    assert result.returncode == 1
+    assert "altered" in result.stderr or "damaged" in result.stderr, result.stderr
 
 
-def test_a_pickle_is_not_opened(run: RunFolder, tmp_path: Path) -> None:
+def test_a_pickle_is_not_loaded(run: RunFolder, tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (tmp_path / "exploded",))
 
     run.write_tensors("w.safetensors", {"w": torch.ones(1)})
-    durable.replace(run.path / "w.safetensors", functools.partial(put, pickle.dumps(Bomb())))
+    atomic_io.replace_file(run.path / "w.safetensors", functools.partial(put, pickle.dumps(Bomb())))
     with pytest.raises(RunError, match="cannot be read as tensors"):
         run.read_tensors("w.safetensors")
     with pytest.raises(RunError, match="cannot be read as tensors"):

@@ -1,4 +1,4 @@
-"""Nested states: what is packed comes back to the bit, what would not is refused."""
+"""Nested states survive packing to the bit; other types are refused."""
 
 import json
 import resource
@@ -28,7 +28,7 @@ DTYPES = [
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equal in value, type, order of keys and the bits of floats."""
+    """Compare values, types, the order of keys and the bits of floats."""
     if type(left) is not type(right):
         return False
     if isinstance(left, torch.Tensor):
@@ -84,14 +84,14 @@ nested = st.recursive(
 
 @settings(max_examples=80, deadline=None)
 @given(tree=nested)
-def test_a_tree_comes_back_from_tensors_and_json(tree: Any) -> None:
+def test_a_tree_survives_as_tensors_and_json(tree: Any) -> None:
     parts, skeleton = pack(tree)
     assert all(type(key) is str and "/" not in key for key in parts)
     text = json.dumps(skeleton, allow_nan=False)
     assert same(unpack(parts, json.loads(text)), tree)
 
 
-def test_an_ordered_dict_comes_back_as_a_dict() -> None:
+def test_an_ordered_dict_is_restored_as_a_dict() -> None:
     parts, skeleton = pack(OrderedDict(b=1, a=2))
     assert same(unpack(parts, skeleton), {"b": 1, "a": 2})
 
@@ -99,7 +99,7 @@ def test_an_ordered_dict_comes_back_as_a_dict() -> None:
 @pytest.mark.parametrize(
     "value", [np.float64(1.0), {1, 2}, b"x", object(), torch.Size([1]), torch.float32]
 )
-def test_what_would_not_come_back_is_refused_by_its_place(value: Any) -> None:
+def test_the_error_about_an_unsupported_type_names_its_path(value: Any) -> None:
     with pytest.raises(TypeError, match=r"state\['a'\]\[1\] is a .*" + type(value).__name__):
         pack({"a": [0, value]})
 
@@ -114,7 +114,7 @@ def test_a_skeleton_that_does_not_fit_is_refused(skeleton: Any) -> None:
         unpack({}, skeleton)
 
 
-def test_a_file_that_the_disk_cannot_hold_is_an_error_of_the_system(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_os_error_that_names_the_file(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:

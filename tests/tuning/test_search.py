@@ -1,4 +1,4 @@
-"""A search of settings: the same twice, the same after any stop, blind to test, honest on paper."""
+"""Hyperparameter search: reproducible, resumable after any stop, without access to test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ from mocme.tuning.trials import SearchError, SearchFolder, Trial, best
 pytest.importorskip("optuna")
 
 SET = (
-    '"experts.embedding.training.evaluate_every" = 1, "experts.embedding.training.batch_size" = 16, "experts.embedding.embedding_dim" = 8, '
+    '"experts.embedding.training.evaluate_every" = 1, '
+    '"experts.embedding.training.batch_size" = 16, '
+    '"experts.embedding.embedding_dim" = 8, '
     '"experts.embedding.training.precision" = "float32"'
 )
 HEAD = f"""
@@ -87,13 +89,13 @@ def folder(tiny_graph: Callable, tiny_folder: Callable, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(
+def uninterrupted(
     tiny_graph: Callable, tiny_folder: Callable, tmp_path_factory: pytest.TempPathFactory
 ) -> SearchFolder:
-    """An unbroken search of `BOTH` on the same graph."""
-    folder = tmp_path_factory.mktemp("whole")
+    """A search of `BOTH` on the same graph that nothing stopped."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     tiny_folder(folder / "g", tiny_graph(dense={}, tokens={}))
-    return run(folder, "whole")
+    return run(folder, "uninterrupted")
 
 
 def plan(folder: Path, text: str = BOTH, name: str = "search.toml") -> Plan:
@@ -105,43 +107,49 @@ def run(folder: Path, out: str, text: str = BOTH, watch: Watch | None = None) ->
     return tune(plan(folder, text), out=folder / out, device="cpu", observer=watch)
 
 
-def results(found: SearchFolder) -> list[dict[str, Any]]:
-    """All of the trials but the time they took."""
-    return [{k: v for k, v in asdict(t).items() if k != "seconds"} for t in found.trials()]
+def results(search: SearchFolder) -> list[dict[str, Any]]:
+    """All of the trials but their durations."""
+    return [{k: v for k, v in asdict(t).items() if k != "seconds"} for t in search.trials()]
 
 
-def test_the_same_file_gives_the_same_trials_twice(folder: Path, whole: SearchFolder) -> None:
-    found = run(folder, "out")
-    assert results(found) == results(whole)
-    assert [trial.number for trial in found.trials()] == [1, 2, 3, 4, 5]
-    assert all(trial.state == "complete" and 0 < trial.mrr <= 1 for trial in found.trials())
-    assert len({str(trial.settings) for trial in found.trials()}) > 1
+def test_the_same_file_gives_the_same_trials_twice(
+    folder: Path, uninterrupted: SearchFolder
+) -> None:
+    search = run(folder, "out")
+    assert results(search) == results(uninterrupted)
+    assert [trial.number for trial in search.trials()] == [1, 2, 3, 4, 5]
+    assert all(trial.state == "complete" and 0 < trial.mrr <= 1 for trial in search.trials())
+    assert len({str(trial.settings) for trial in search.trials()}) > 1
     assert not list((folder / "out" / "runs").iterdir())
     other = run(folder, "other", BOTH.replace("trials = 5", "trials = 1\nseed = 1"))
-    assert results(other) != results(whole)[:1]
+    assert results(other) != results(uninterrupted)[:1]
 
 
 @pytest.mark.parametrize("step", [(1, 1), (3, 2), (5, 5), None])
-def test_a_killed_search_goes_on_to_what_an_unbroken_one_finds(
-    folder: Path, whole: SearchFolder, step: tuple[int, int] | None
+def test_a_killed_search_resumes_to_the_same_trials(
+    folder: Path, uninterrupted: SearchFolder, step: tuple[int, int] | None
 ) -> None:
     with pytest.raises(Killed):
         run(folder, "broken", observer=Watch(step, end=2 if step is None else None))
-    assert results(run(folder, "broken")) == results(whole)
-    best_files = [(path / "best.toml").read_bytes() for path in (whole.path, folder / "broken")]
+    assert results(run(folder, "broken")) == results(uninterrupted)
+    best_files = [
+        (path / "best.toml").read_bytes() for path in (uninterrupted.path, folder / "broken")
+    ]
     assert best_files[0] == best_files[1]
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint(folder: Path, whole: SearchFolder) -> None:
+def test_a_killed_training_resumes_from_its_checkpoint(
+    folder: Path, uninterrupted: SearchFolder
+) -> None:
     text = BOTH.replace(SET, SET + ', "experts.embedding.training.checkpoint_seconds" = 0.0')
     with pytest.raises(Killed):
         run(folder, "broken", text, Watch((3, 5)))
     watch = Watch()
-    assert results(run(folder, "broken", text, watch)) == results(whole)
-    assert watch.steps[0] == (3, 4)  # a pass has three steps
+    assert results(run(folder, "broken", text, watch)) == results(uninterrupted)
+    assert watch.steps[0] == (3, 4)  # an epoch has three steps
 
 
-def test_a_trial_that_was_recorded_is_not_counted_twice(folder: Path, whole: SearchFolder) -> None:
+def test_a_recorded_trial_is_not_counted_twice(folder: Path, uninterrupted: SearchFolder) -> None:
     with pytest.raises(Killed):
         run(folder, "broken", observer=Watch((2, 3)))
     # Killed while the first files of a run were written, or after its trial was recorded.
@@ -152,20 +160,20 @@ def test_a_trial_that_was_recorded_is_not_counted_twice(folder: Path, whole: Sea
     with (folder / "broken" / "trials.jsonl").open("a") as log:
         log.write('{"number": 2, "sta')
     with pytest.warns(UserWarning, match="torn"):
-        found = run(folder, "broken")
-    assert results(found) == results(whole)
+        search = run(folder, "broken")
+    assert results(search) == results(uninterrupted)
     assert not list(runs.iterdir())
 
 
 @pytest.mark.parametrize("watch", [Watch((3, 2), act="int"), Watch(end=2, act="int")])
-def test_ctrl_c_says_how_to_go_on(folder: Path, whole: SearchFolder, watch: Watch) -> None:
+def test_ctrl_c_says_how_to_resume(folder: Path, uninterrupted: SearchFolder, watch: Watch) -> None:
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(Interrupted, match=r"trial 3 of 5; go on with: mocme tune .*broken"):
+    with pytest.raises(Interrupted, match=r"trial 3 of 5; resume with: mocme tune .*broken"):
         run(folder, "broken", observer=watch)
     assert signal.getsignal(signal.SIGINT) is handler
     assert len(SearchFolder(folder / "broken").trials()) == 2
     assert (folder / "broken" / "best.toml").exists()
-    assert results(run(folder, "broken")) == results(whole)
+    assert results(run(folder, "broken")) == results(uninterrupted)
 
 
 def test_ctrl_c_while_a_training_validates_for_the_last_time_is_not_lost(
@@ -173,10 +181,10 @@ def test_ctrl_c_while_a_training_validates_for_the_last_time_is_not_lost(
 ) -> None:
     from mocme.experts.embedding.trainer import Trainer
 
-    keep = Trainer._keep_best
+    keep_best = Trainer._keep_best
 
     def press(self: Trainer, mrr: float) -> None:
-        keep(self, mrr)
+        keep_best(self, mrr)
         if self.progress.done:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -185,7 +193,7 @@ def test_ctrl_c_while_a_training_validates_for_the_last_time_is_not_lost(
         run(folder, "out")
 
 
-def test_hopeless_trainings_are_given_up_and_recorded(folder: Path) -> None:
+def test_unpromising_trainings_are_pruned_and_recorded(folder: Path) -> None:
     text = f"""{HEAD}
 [ranges]
 "experts.embedding.training.optimizer.embedding_lr" = {{choices = [1e-9, 0.1, 0.2, 0.3]}}
@@ -196,8 +204,8 @@ warmup = 2
 """.replace("trials = 5", "trials = 12").replace(
         SET, SET + ', "experts.embedding.training.epochs" = 4'
     )
-    unbroken = run(folder, "unbroken", text)
-    pruned = [trial for trial in unbroken.trials() if trial.state == "pruned"]
+    complete = run(folder, "complete", text)
+    pruned = [trial for trial in complete.trials() if trial.state == "pruned"]
     assert pruned
     for trial in pruned:
         assert trial.mrr is None
@@ -205,69 +213,71 @@ warmup = 2
         assert 2 <= len(trial.curve) < 4
     with pytest.raises(Killed):
         run(folder, "broken", text, Watch((pruned[0].number, 3)))
-    assert results(run(folder, "broken", text)) == results(unbroken)
-    assert f"{len(pruned)} pruned" in (folder / "unbroken" / "best.toml").read_text()
+    assert results(run(folder, "broken", text)) == results(complete)
+    assert f"{len(pruned)} pruned" in (folder / "complete" / "best.toml").read_text()
 
 
-def test_a_failed_trial_has_its_reason_and_the_search_goes_on(folder: Path) -> None:
+def test_a_failed_trial_has_a_reason_and_the_search_continues(folder: Path) -> None:
     text = f"""{HEAD}
 [ranges]
 "experts.embedding.embedding_dim" = {{choices = [7, 8, 10]}}
 "experts.embedding.training.optimizer.embedding_lr" = {{choices = [0.1, 1e38]}}
 """.replace(', "experts.embedding.embedding_dim" = 8', "").replace("trials = 5", "trials = 12")
-    found = run(folder, "out", text).trials()
-    reasons = [trial.reason for trial in found if trial.state == "failed"]
+    trials = run(folder, "out", text).trials()
+    reasons = [trial.reason for trial in trials if trial.state == "failed"]
     assert any("width" in reason for reason in reasons)
     assert any("the loss is no number any more" in reason for reason in reasons)
-    assert {trial.state for trial in found} == {"complete", "failed"}
-    assert len(found) == 12
+    assert {trial.state for trial in trials} == {"complete", "failed"}
+    assert len(trials) == 12
     assert "failed" in (folder / "out" / "best.toml").read_text()
 
 
 def test_equal_settings_are_not_trained_again(folder: Path) -> None:
     text = f'{HEAD}[ranges]\n"experts.embedding.training.epochs" = {{choices = [2, 3]}}\n'
     watch = Watch()
-    found = run(folder, "out", text, watch).trials()
+    trials = run(folder, "out", text, watch).trials()
     assert len({number for number, _ in watch.steps}) == 2
-    again = [trial for trial in found if trial.same_as]
-    assert len(again) == 3
-    for trial in again:
-        assert trial.mrr == found[trial.same_as - 1].mrr
-        assert found[trial.same_as - 1].same_as is None
+    copies = [trial for trial in trials if trial.same_as]
+    assert len(copies) == 3
+    for trial in copies:
+        assert trial.mrr == trials[trial.same_as - 1].mrr
+        assert trials[trial.same_as - 1].same_as is None
 
 
-def test_the_test_split_is_out_of_reach(folder: Path, whole: SearchFolder) -> None:
+def test_a_search_has_no_access_to_the_test_split(
+    folder: Path, uninterrupted: SearchFolder
+) -> None:
     test = folder / "g" / "test.tsv"
     valid = (folder / "g" / "valid.tsv").read_text()
     test.write_text(valid)
     assert (
         results(run(folder, "out", BOTH.replace("trials = 5", "trials = 2")))
-        == (results(whole)[:2])
+        == (results(uninterrupted)[:2])
     )
     test.unlink()
-    # Not even the folder knows: the search began with another test split, and goes on.
-    assert results(run(folder, "out")) == results(whole)
+    # The folder does not depend on it either: the search began with another test split.
+    assert results(run(folder, "out")) == results(uninterrupted)
     test.write_text(valid)
     with pytest.raises(Killed):
         run(folder, "killed", observer=Watch((2, 1)))
-    (left,) = (folder / "killed" / "runs").iterdir()
-    with safe_open(left / "graph.safetensors", "pt") as file:
+    (run_folder,) = (folder / "killed" / "runs").iterdir()
+    with safe_open(run_folder / "graph.safetensors", "pt") as file:
         assert sorted(file.keys()) == ["train", "valid"]
     for key in ("split", "test"):
         with pytest.raises(ConfigError, match="unknown setting"):
             plan(folder, f'{key} = "test"\n{BOTH}')
 
 
-def test_the_best_is_an_experiment_that_trains_to_the_same(folder: Path) -> None:
-    found = run(folder, "out", BOTH.replace("trials = 5", "trials = 5\nseeds = [3, 4]"))
-    chosen = best(found.trials())
+def test_the_best_trial_is_an_experiment_that_trains_to_the_same(folder: Path) -> None:
+    search = run(folder, "out", BOTH.replace("trials = 5", "trials = 5\nseeds = [3, 4]"))
+    chosen = best(search.trials())
     assert chosen is not None
     path = folder / "out" / "best.toml"
-    said = path.read_text()
-    assert "best of 5 trials (5 complete)" in said
-    assert "test split" in said
-    assert f"Validation MRR {chosen.mrr:.4f}" in said
-    assert "experts.embedding.training.objective.n3: 0.001 to 1.0, logarithmic" in said
+    text = path.read_text()
+    assert "best of 5 trials (5 complete)" in text
+    assert "test split" in text
+    assert f"Validation MRR {chosen.mrr:.4f}" in text
+    assert "experts.embedding.training.objective.n3: 0.001 to 1.0, logarithmic" in text
     for seed in (3, 4):
         out = folder / f"again-{seed}"
         again = mocme.train(folder / "g", path, out=out, device="cpu", seed=seed)
@@ -278,7 +288,7 @@ def test_the_best_is_an_experiment_that_trains_to_the_same(folder: Path) -> None
     assert Experiment.load(path).training["seed"] == 3
 
 
-def test_the_best_extends_a_file_of_the_users_own(folder: Path) -> None:
+def test_the_best_trial_extends_a_file_of_the_user(folder: Path) -> None:
     (folder / "mine.toml").write_text('extends = "structure"\n[model]\nscorer = {kind="DistMult"}')
     text = BOTH.replace('"structure"', '"mine.toml"')
     run(folder, "deep/out", text)
@@ -289,24 +299,23 @@ def test_the_best_extends_a_file_of_the_users_own(folder: Path) -> None:
     )
 
 
-def test_the_model_that_patience_keeps_counts(folder: Path) -> None:
+def test_the_mrr_is_that_of_the_model_that_patience_keeps(folder: Path) -> None:
     text = BOTH.replace(
         SET,
-        SET
-        + ', "experts.embedding.training.patience" = 1, "experts.embedding.training.optimizer.embedding_lr" = 0.5',
+        SET + ', "experts.embedding.training.patience" = 1, '
+        '"experts.embedding.training.optimizer.embedding_lr" = 0.5',
     )
-    found = run(folder, "out", text).trials()
-    for trial in found:
+    for trial in run(folder, "out", text).trials():
         assert trial.mrr == max(mrr for _, mrr in trial.curve)
 
 
-def test_without_validations_on_the_way_there_is_one_at_the_end(
-    folder: Path, whole: SearchFolder
+def test_a_training_without_validations_is_validated_at_the_end(
+    folder: Path, uninterrupted: SearchFolder
 ) -> None:
     text = BOTH.replace('"experts.embedding.training.evaluate_every" = 1, ', "")
-    found = run(folder, "out", text).trials()
-    assert [trial.mrr for trial in found] == [trial.mrr for trial in whole.trials()]
-    assert all(len(trial.curve) == 1 for trial in found)
+    trials = run(folder, "out", text).trials()
+    assert [trial.mrr for trial in trials] == [trial.mrr for trial in uninterrupted.trials()]
+    assert all(len(trial.curve) == 1 for trial in trials)
     assert Experiment.load(folder / "out" / "best.toml").training["evaluate_every"] == 0
 
 
@@ -317,25 +326,25 @@ def test_choices_may_be_tables_and_lists(folder: Path) -> None:
 "data.without" = {{choices = [[]]}}
 "experts.embedding.training.epochs" = {{low = 1, high = 3, step = 2}}
 """
-    found = run(folder, "out", text)
-    kinds = {trial.settings["experts.embedding.scorer"]["kind"] for trial in found.trials()}
+    search = run(folder, "out", text)
+    kinds = {trial.settings["experts.embedding.scorer"]["kind"] for trial in search.trials()}
     assert kinds <= {"ComplEx", "DistMult"}
-    assert {trial.settings["experts.embedding.training.epochs"] for trial in found.trials()} <= {
+    assert {trial.settings["experts.embedding.training.epochs"] for trial in search.trials()} <= {
         1,
         3,
     }
-    assert Experiment.load(found.path / "best.toml").model["scorer"]["kind"] in kinds
+    assert Experiment.load(search.path / "best.toml").model["scorer"]["kind"] in kinds
 
 
-def test_trials_are_counted_over_resumptions(folder: Path, whole: SearchFolder) -> None:
+def test_trials_are_counted_over_resumptions(folder: Path, uninterrupted: SearchFolder) -> None:
     two = run(folder, "out", BOTH.replace("trials = 5", "trials = 2"))
     assert len(two.trials()) == 2
-    assert results(run(folder, "out")) == results(whole)
+    assert results(run(folder, "out")) == results(uninterrupted)
     assert len(run(folder, "out", BOTH.replace("trials = 5", "trials = 2")).trials()) == 5
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("high = 1,", "high = 2,", r"ranges.training.objective.n3.high \(1.0, now 2.0\)"),
         ("trials = 5", "trials = 5\nseed = 2", "seed"),
@@ -348,10 +357,10 @@ def test_trials_are_counted_over_resumptions(folder: Path, whole: SearchFolder) 
     ],
 )
 def test_a_folder_of_another_search_is_refused(
-    whole: SearchFolder, old: str, new: str, said: str
+    uninterrupted: SearchFolder, old: str, new: str, message: str
 ) -> None:
-    with pytest.raises(SearchError, match=f"whole: .*{said}.*another --out"):
-        run(whole.path.parent, "whole", BOTH.replace(old, new))
+    with pytest.raises(SearchError, match=f"uninterrupted: .*{message}.*another --out"):
+        run(uninterrupted.path.parent, "uninterrupted", BOTH.replace(old, new))
 
 
 def test_a_folder_of_another_graph_is_refused(folder: Path) -> None:
@@ -363,21 +372,21 @@ def test_a_folder_of_another_graph_is_refused(folder: Path) -> None:
         run(folder, "out", one)
 
 
-def test_a_folder_that_is_used_is_refused(folder: Path) -> None:
+def test_a_folder_in_use_is_refused(folder: Path) -> None:
     with pytest.raises(SearchError, match="not empty"):
         run(folder, "g")
-    found = run(folder, "out", BOTH.replace("trials = 5", "trials = 1"))
-    with found.lock(), pytest.raises(RunError, match="another process"):
+    search = run(folder, "out", BOTH.replace("trials = 5", "trials = 1"))
+    with search.lock(), pytest.raises(RunError, match="another process"):
         run(folder, "out")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("= 3", "not valid TOML"),
         (BOTH.replace("trials", "trialls"), "trialls: unknown setting; did you mean 'trials'"),
-        (BOTH.replace("trials = 5", "trials = 0"), "trials is at least 1"),
-        (BOTH.replace("trials = 5", 'trials = "5"'), "trials: must be an integer"),
+        (BOTH.replace("trials = 5", "trials = 0"), "trials must be at least 1"),
+        (BOTH.replace("trials = 5", 'trials = "5"'), "trials: must be a whole number"),
         (BOTH.replace('experiment = "structure"', ""), "experiment: is missing"),
         (BOTH.replace('"structure"', '"strucure"'), "did you mean structure"),
         (HEAD + "[ranges]", "ranges is empty"),
@@ -393,12 +402,12 @@ def test_a_folder_that_is_used_is_refused(folder: Path) -> None:
             f"{HEAD}[ranges]\n{PASSES}".replace(
                 '"experts.embedding.training.epochs" =', "experts.embedding.training.epochs ="
             ),
-            'in quotes: "experts.embedding.training.epochs"',
+            'put the path in quotes: "experts.embedding.training.epochs"',
         ),
         (BOTH.replace("low = 2", "low = 4"), r"passes: low \(4\) must be below high \(4\)"),
         (
             BOTH.replace("low = 2", "low = 2.5"),
-            "experts.embedding.training.epochs: must be an integer, not 2.5",
+            "experts.embedding.training.epochs: must be a whole number, not 2.5",
         ),
         (BOTH.replace("low = 2", "low = 0"), "ranges: training: passes"),
         (BOTH.replace("high = 4", "high = 4, step = 3"), "steps of 3 lead from 2 to 2, not"),
@@ -408,56 +417,56 @@ def test_a_folder_that_is_used_is_refused(folder: Path) -> None:
         (BOTH.replace("log = true", "log = true, step = 0.1"), "log and step exclude"),
         (BOTH.replace("high = 1,", "high = inf,"), "must be finite"),
         (BOTH.replace("low = 2, high = 4", "choices = []"), "choices is empty"),
-        (BOTH.replace("low = 2, high = 4", "choices = [2, 2]"), "names a value twice"),
-        (BOTH.replace("low = 2, high = 4", "choices = [2, true]"), "must be an integer"),
+        (BOTH.replace("low = 2, high = 4", "choices = [2, 2]"), "choices has a value twice"),
+        (BOTH.replace("low = 2, high = 4", "choices = [2, true]"), "must be a whole number"),
         (BOTH.replace("low = 2, high = 4", ""), "needs low and high, or choices"),
         (
             BOTH.replace("experts.embedding.training.epochs", "seed"),
-            "a search over seeds finds luck",
+            "a search over seeds selects noise",
         ),
         (
             BOTH.replace("experts.embedding.training.epochs", "experts.embedding.embedding_dim"),
-            "set.model.width: ranges has it too",
+            "set.model.width: is in ranges as well",
         ),
         (
             BOTH.replace(
                 "experts.embedding.training.epochs", "experts.embedding.training.objective"
             ),
-            "n3 lies within it",
+            "contains training.objective.n3, which is set",
         ),
         (
             BOTH.replace("experts.embedding.training.epochs", "expected.mrr"),
-            "nothing depends on it",
+            "has no effect on a training",
         ),
-        (BOTH.replace("trials = 5", 'trials = 5\nfeatures = "f"'), "there is no folder f"),
-        (BOTH.replace("trials = 5", "seeds = [1, 1]"), "seeds names one twice"),
+        (BOTH.replace("trials = 5", 'trials = 5\nfeatures = "f"'), "no such folder: "),
+        (BOTH.replace("trials = 5", "seeds = [1, 1]"), "seeds has a value twice"),
         (BOTH.replace("trials = 5", 'version = "new"'), "none of repaired, as-published"),
         (f"{BOTH}[pruning]\nwarm = 1", "pruning.warm: unknown setting"),
-        (f"{BOTH}[pruning]\nafter = 0", "pruning: warmup is at least 0 and after"),
+        (f"{BOTH}[pruning]\nafter = 0", "pruning: warmup must be at least 0 and after"),
         (
             f"{BOTH.replace(SET, SET.replace('every_', 'every_').split(', ', 1)[1])}[pruning]",
-            "pruning: needs the passes between validations",
+            "pruning: needs validation during training",
         ),
     ],
 )
-def test_a_wrong_file_is_refused_with_its_name_and_the_place(
-    folder: Path, text: str, said: str
+def test_a_wrong_file_is_refused_with_its_name_and_the_key(
+    folder: Path, text: str, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=f"search.toml: .*{said}"):
+    with pytest.raises(ConfigError, match=f"search.toml: .*{message}"):
         plan(folder, text)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (BOTH.replace('"g"', '"gg"'), "search.toml: graph: gg"),
         (BOTH.replace(SET, SET + ', "data.only" = ["text"]'), "search.toml: .*'text' is not decl"),
     ],
 )
-def test_wrong_inputs_are_found_before_the_first_training(
-    folder: Path, text: str, said: str
+def test_wrong_inputs_are_refused_before_the_first_training(
+    folder: Path, text: str, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         run(folder, "out", text)
     assert not (folder / "out").exists()
 
@@ -468,14 +477,14 @@ def test_a_graph_without_valid_is_refused(folder: Path) -> None:
         run(folder, "out")
 
 
-def test_ranges_of_numbers_take_the_kind_of_their_setting(folder: Path) -> None:
-    found = plan(folder, BOTH.replace("low = 0.001, high = 1, log = true", "low = 0, high = 1"))
-    assert not found.ranges["experts.embedding.training.objective.n3"].whole
-    assert found.ranges["experts.embedding.training.epochs"].whole
+def test_intervals_take_the_type_of_their_setting(folder: Path) -> None:
+    search = plan(folder, BOTH.replace("low = 0.001, high = 1, log = true", "low = 0, high = 1"))
+    assert not search.ranges["experts.embedding.training.objective.n3"].is_integer
+    assert search.ranges["experts.embedding.training.epochs"].is_integer
     assert str(Range(low=8, high=24, step=4)) == "8 to 24 by 4"
 
 
-def test_names_of_settings_are_short_but_distinct() -> None:
+def test_short_names_of_settings_are_unambiguous() -> None:
     assert shortened(["experts.embedding.embedding_dim", "experts.embedding.training.epochs"]) == {
         "experts.embedding.embedding_dim": "width",
         "experts.embedding.training.epochs": "passes",
@@ -506,8 +515,8 @@ def test_the_command_searches_and_shows(folder: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "5 of 5 trials" in shown.stdout
     assert (out / "trials.jsonl").read_bytes() == before
-    found = json.loads(call(file, "--out", out, "--show", "--json").stdout)
-    assert [trial["number"] for trial in found] == [1, 2, 3, 4, 5]
+    trials = json.loads(call(file, "--out", out, "--show", "--json").stdout)
+    assert [trial["number"] for trial in trials] == [1, 2, 3, 4, 5]
 
 
 def test_importance_of_settings(folder: Path) -> None:
@@ -536,34 +545,36 @@ def test_importance_of_settings(folder: Path) -> None:
     assert Study(plan(folder), trials[:9]).importance() == {}
 
 
-def test_the_picture(folder: Path, whole: SearchFolder) -> None:
+def test_the_plot(folder: Path, uninterrupted: SearchFolder) -> None:
     pytest.importorskip("matplotlib")
     from mocme.tuning.plots import draw
 
-    found = plan(
+    search = plan(
         folder, f'{BOTH}"experts.embedding.scorer.kind" = {{choices = ["ComplEx", "DistMult"]}}\n'
     )
     trials = [
         replace(trial, settings={**trial.settings, "experts.embedding.scorer.kind": "DistMult"})
-        for trial in whole.trials()
+        for trial in uninterrupted.trials()
     ]
     pruned = Trial(6, "pruned", trials[0].settings, curves={"0": [(1, 0.1)]})
     failed = Trial(7, "failed", trials[0].settings)
-    drawn = draw(folder, found, [*trials, pruned, failed])
-    assert drawn.read_bytes()[:4] == b"\x89PNG"
-    assert draw(folder, found, []).exists()
-    assert draw(folder, found, [failed]).exists()
+    path = draw(folder, search, [*trials, pruned, failed])
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    assert draw(folder, search, []).exists()
+    assert draw(folder, search, [failed]).exists()
 
 
-def test_what_is_not_there_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_files_and_libraries_are_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = plan(folder).file
-    for words, said in [
+    for words, message in [
         ((file, "--out", folder / "none", "--show"), "there is no search"),
-        ((folder / "none.toml",), "there is no such file"),
+        ((folder / "none.toml",), "no such file"),
     ]:
         result = call(*words)
         assert result.exit_code == 1
-        assert said in result.stderr
+        assert message in result.stderr
     monkeypatch.setitem(sys.modules, "optuna", None)
     result = call(file, "--out", folder / "out")
     assert result.exit_code == 1
@@ -571,7 +582,7 @@ def test_what_is_not_there_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert not (folder / "out").exists()
 
 
-def test_the_shipped_searches_are_sound() -> None:
+def test_shipped_searches_can_be_read() -> None:
     files = sorted((Path(__file__).parents[2] / "benchmarks" / "accuracy").glob("tune-*.toml"))
     assert files
     for file in files:

@@ -1,4 +1,4 @@
-"""How sure a difference between two rows is: a paired bootstrap over questions."""
+"""Paired bootstrap over questions: how certain the difference between two rows is."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from jaxtyping import Float, Int
 
 RESAMPLES = 10_000
 SEED = 0
-# Numbers that are drawn at a time; the result does not depend on it.
+# Random numbers drawn at a time, to bound memory; the result does not depend on it.
 CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of mean reciprocal ranks.
+    """A difference in mean reciprocal rank.
 
     Attributes:
-        low, high: the 95 % interval.
-        questions: that were resampled.
+        low, high: ends of the 95 % interval.
+        questions: number of questions that were resampled.
     """
 
     mean: float
@@ -28,28 +28,28 @@ class Difference:
     questions: int
 
 
-def reciprocal(twice: Int[np.ndarray, "S n"]) -> Float[np.ndarray, " n"]:
+def reciprocal(double_ranks: Int[np.ndarray, "S n"]) -> Float[np.ndarray, " n"]:
     """Reciprocal ranks of n questions, averaged over S seeds.
 
     Args:
-        twice: twice the realistic ranks, which are whole numbers.
+        double_ranks: 2 x realistic ranks, which are integers.
     """
-    means: Float[np.ndarray, " n"] = (2.0 / twice).mean(0)
+    means: Float[np.ndarray, " n"] = (2.0 / double_ranks).mean(0)
     return means
 
 
 def resampled_means(
     values: Float[np.ndarray, " n"], resamples: int = RESAMPLES, seed: int = SEED
 ) -> Float[np.ndarray, " resamples"]:
-    """Means of n values drawn from n with replacement, again and again."""
+    """Means of samples of size n, each drawn from the n values with replacement."""
     generator = np.random.default_rng(seed)
     count = len(values)
     step = max(1, CHUNK // count)
     means = np.empty(resamples)
     for first in range(0, resamples, step):
         rows = min(step, resamples - first)
-        drawn = generator.integers(0, count, size=(rows, count), dtype=np.int32)
-        means[first : first + rows] = values[drawn].mean(1)
+        sample = generator.integers(0, count, size=(rows, count), dtype=np.int32)
+        means[first : first + rows] = values[sample].mean(1)
     return means
 
 
@@ -59,16 +59,17 @@ def difference(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Difference:
-    """First less second, with the interval of a paired bootstrap (Efron and Tibshirani, 1993).
+    """MRR of the first less MRR of the second, with a percentile interval.
 
-    What is resampled is questions, each with the difference of its two reciprocal ranks; those are
-    averaged over the seeds of either row before, so that the interval is one of questions.
+    Paired bootstrap (Efron and Tibshirani, 1993). The unit of resampling is a question with the
+    difference of its two reciprocal ranks. These are averaged over the seeds of each row first,
+    so the interval covers variation between questions and not between seeds.
 
     Args:
-        first, second: twice the realistic ranks of the same n questions in the same order.
+        first, second: 2 x realistic ranks of the same n questions in the same order.
 
     Raises:
-        ValueError: there are no questions, or not equally many.
+        ValueError: there are no questions, or their numbers differ.
     """
     if first.shape[1] != second.shape[1] or not first.shape[1]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Tables of a bench on a Markdown page, made of its result files and of nothing else."""
+"""Tables of a benchmark on a Markdown page, from its stored results alone."""
 
 from __future__ import annotations
 
@@ -14,301 +14,325 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from mocme.benchmark import bootstrap as comparing
-from mocme.benchmark import results
+from mocme.benchmark import bootstrap
+from mocme.benchmark.archive import ResultArchive, ResultError
 from mocme.benchmark.plan import PlannedRun, check
-from mocme.benchmark.spec import SPLITS, BenchmarkSpec, PublishedResult, Row
+from mocme.benchmark.results import count_test_evaluations
+from mocme.benchmark.spec import METRICS, SPLITS, BenchmarkSpec, PublishedResult, Row
 
-HITS = ("hits@1", "hits@3", "hits@10")
+# Column, group of `by` in a result, part of the group.
 PARTS = {
     "answer seen": ("answer", "seen in training"),
     "answer unseen": ("answer", "unseen in training"),
     "head unseen": ("head", "unseen in training"),
 }
-NONE = "-"
+EMPTY = "-"
 
 
 @dataclass(frozen=True)
 class ResultRow:
-    """A row on a graph, with what there is of its results.
+    """A row on a graph with the results that are available.
 
     Attributes:
-        found: result by run, in the order of seeds.
-        failed: why a run has none, by run.
+        results: result by run, in the order of seeds.
+        failures: reason of the failure by run, for runs without a result.
     """
 
     row: Row
     graph: str
-    found: Mapping[PlannedRun, Mapping[str, Any]]
-    failed: Mapping[PlannedRun, str]
+    results: Mapping[PlannedRun, Mapping[str, Any]]
+    failures: Mapping[PlannedRun, str]
 
     @property
-    def shown(self) -> str:
-        """The graph as tables show it."""
-        as_published = any(r["version"] == "as-published" for r in self.found.values())
+    def name(self) -> str:
+        return self.row.name
+
+    @property
+    def graph_label(self) -> str:
+        """The graph in tables, with its version unless that is the default."""
+        as_published = any(r["version"] == "as-published" for r in self.results.values())
         return f"{self.graph} (as published)" if as_published else self.graph
 
-    def of(self, split: str) -> list[Mapping[str, Any]]:
-        """Metrics of a split, a mapping for each seed that has them."""
-        return [r["splits"][split] for r in self._having(split).values()]
+    def metrics(self, split: str) -> list[Mapping[str, Any]]:
+        """Metrics of each seed for which the split was ranked."""
+        return [result["splits"][split] for result in self._ranked(split).values()]
+
+    def is_shown(self, split: str) -> bool:
+        """Whether the split is asked for or was ranked."""
+        return split in self.row.splits or bool(self.metrics(split))
 
     def questions(self, split: str) -> str:
-        """The digest of what was asked.
+        """Digest of the ranked questions.
 
         Raises:
             ResultError: the seeds rank different questions.
         """
-        asked = {str(r["ranks"]["questions"][split]) for r in self._having(split).values()}
-        if len(asked) > 1:
-            raise results.ResultError(
-                f"{self.row.name} on {self.graph}: its seeds rank different {split} questions; "
-                f"delete the results on the graph that is not meant, and run the bench again"
+        digests = {str(r["ranks"]["questions"][split]) for r in self._ranked(split).values()}
+        if len(digests) > 1:
+            raise ResultError(
+                f"{self.name} on {self.graph}: its seeds rank different {split} questions; delete "
+                f"the results on the wrong version of the graph, and run the benchmark again"
             )
-        return asked.pop()
+        return digests.pop()
 
-    def ranks(self, split: str) -> Int[np.ndarray, "S n"]:
-        """Twice the ranks of each seed."""
-        having = self._having(split).items()
-        return np.stack([results.read_ranks(t.place.ranks, r, split) for t, r in having])
+    def double_ranks(self, split: str) -> Int[np.ndarray, "S n"]:
+        """2 x realistic ranks of each seed."""
+        ranked = self._ranked(split).items()
+        return np.stack([run.files.read_ranks(result, split) for run, result in ranked])
 
-    def _having(self, split: str) -> dict[PlannedRun, Mapping[str, Any]]:
-        return {t: r for t, r in self.found.items() if split in r["splits"]}
+    def _ranked(self, split: str) -> dict[PlannedRun, Mapping[str, Any]]:
+        return {run: r for run, r in self.results.items() if split in r["splits"]}
 
 
-def gather(trials: Iterable[PlannedRun]) -> list[ResultRow]:
-    """Rows by graph, in the order of the graphs' first mention, then of the rows.
+def gather(runs: Iterable[PlannedRun]) -> list[ResultRow]:
+    """Rows sorted by graph, in the order of first mention of graphs and rows.
 
     Raises:
         ResultError: a result is damaged or of another configuration.
     """
     groups: dict[tuple[str, str], list[PlannedRun]] = {}
     graphs: dict[str, None] = {}
-    for trial in trials:
-        graphs.setdefault(trial.graph)
-        groups.setdefault((trial.graph, trial.row.name), []).append(trial)
-    lines = []
+    for run in runs:
+        graphs.setdefault(run.graph)
+        groups.setdefault((run.graph, run.row.name), []).append(run)
+    rows = []
     for (graph, _), members in groups.items():
-        found, failed = {}, {}
-        for trial in members:
-            if (result := results.read(trial.place.result)) is not None:
-                check(trial, result)
-                found[trial] = result
-            elif (failure := results.read(trial.place.failure)) is not None:
-                failed[trial] = f"{failure['kind']}: {failure['message']}"
-        lines.append(ResultRow(members[0].row, graph, found, failed))
+        results, failures = {}, {}
+        for run in members:
+            if (result := run.files.read_result()) is not None:
+                check(run, result)
+                results[run] = result
+            elif (failure := run.files.read_failure()) is not None:
+                failures[run] = f"{failure['kind']}: {failure['message']}"
+        rows.append(ResultRow(members[0].row, graph, results, failures))
     order = list(graphs)
-    return sorted(lines, key=lambda line: order.index(line.graph))
+    return sorted(rows, key=lambda row: order.index(row.graph))
 
 
-def render(bench: BenchmarkSpec, trials: Sequence[PlannedRun], page: Path) -> str:
-    """All tables of a bench as Markdown, the same for the same result files.
+def render(spec: BenchmarkSpec, runs: Sequence[PlannedRun], page: Path) -> str:
+    """All tables of a benchmark as Markdown; equal results give equal text.
 
     Args:
-        page: that it is for, as its links are relative to it.
+        page: where the text goes; links are relative to it.
 
     Raises:
         ResultError: a result is damaged, of another configuration, or not comparable.
     """
-    lines = gather(trials)
-    blocks = [f"**{bench.title}**"]
+    rows = gather(runs)
+    blocks = [f"**{spec.title}**"]
     for split in SPLITS:
-        told = [figure for figure in bench.published if figure.split == split]
-        if told or any(split in line.row.splits or line.of(split) for line in lines):
-            blocks += _split(bench, lines, told, split)
-    blocks.append(_costs(lines, results.looks(bench.results)))
-    blocks.append(_made(bench, lines, page))
-    if failed := [
-        f"- {trial}: not measured, {why}" for line in lines for trial, why in line.failed.items()
-    ]:
-        blocks.append("\n".join(failed))
-    if bench.picture is not None and bench.picture.is_file():
-        link = os.path.relpath(bench.picture.resolve(), page.resolve().parent)
-        blocks.append(f"![{bench.title}]({Path(link).as_posix()})")
+        published = [result for result in spec.published if result.split == split]
+        if published or any(row.is_shown(split) for row in rows):
+            blocks += _split_blocks(rows, published, split)
+    blocks.append(_costs(rows, count_test_evaluations(ResultArchive(spec.results))))
+    blocks.append(_origin(spec, rows, page))
+    blocks.append(
+        "\n".join(
+            f"- {run}: not measured, {reason}"
+            for row in rows
+            for run, reason in row.failures.items()
+        )
+    )
+    if spec.picture is not None and spec.picture.is_file():
+        link = os.path.relpath(spec.picture.resolve(), page.resolve().parent)
+        blocks.append(f"![{spec.title}]({Path(link).as_posix()})")
     return "\n\n".join(block for block in blocks if block)
 
 
 def put(page: Path, name: str, text: str) -> str:
-    """The page with a text between the markers of a bench.
+    """The content of the page with `text` between the markers of a benchmark.
 
     Raises:
-        ResultError: the page cannot be read, or has not exactly one pair of markers.
+        ResultError: the page cannot be read, or does not have exactly one pair of markers.
     """
-    first, last = f"<!-- bench: {name} -->", f"<!-- end of bench: {name} -->"
+    first, last = f"<!-- benchmark: {name} -->", f"<!-- end of benchmark: {name} -->"
     try:
-        old = page.read_text(encoding="utf-8")
+        content = page.read_text(encoding="utf-8")
     except OSError as error:
-        raise results.ResultError(f"{page}: cannot be read ({error.strerror})") from error
-    if old.count(first) != 1 or old.count(last) != 1 or old.index(first) > old.index(last):
-        raise results.ResultError(
-            f"{page}: needs these two lines, once each, where the tables shall stand:\n"
-            f"{first}\n{last}"
+        raise ResultError(f"{page}: cannot be read ({error.strerror})") from error
+    one_pair = content.count(first) == content.count(last) == 1
+    if not one_pair or content.index(first) > content.index(last):
+        raise ResultError(
+            f"{page}: needs these two lines, once each, where the tables belong:\n{first}\n{last}"
         )
-    start, end = old.index(first) + len(first), old.index(last)
-    return f"{old[:start]}\n\n{text}\n\n{old[end:]}"
+    start, end = content.index(first) + len(first), content.index(last)
+    return f"{content[:start]}\n\n{text}\n\n{content[end:]}"
 
 
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _split(
-    bench: BenchmarkSpec,
-    lines: Sequence[ResultRow],
-    published: Sequence[PublishedResult],
-    split: str,
+def _split_blocks(
+    rows: Sequence[ResultRow], published: Sequence[PublishedResult], split: str
 ) -> list[str]:
+    """Accuracy on a split, notes on published results, and differences to the controls."""
     head = ["", "graph", "seeds", "MRR", "Hits@1", "Hits@3", "Hits@10", *PARTS]
-    lines = [line for line in lines if split in line.row.splits or line.of(split)]
-    _one_list(lines, split)
-    graphs = list(dict.fromkeys([line.graph for line in lines] + [p.graph for p in published]))
-    rows: list[list[str]] = []
+    rows = [row for row in rows if row.is_shown(split)]
+    _check_questions(rows, split)
+    numbered = list(enumerate(published, start=1))
+    graphs = dict.fromkeys([row.graph for row in rows] + [result.graph for result in published])
+    cells: list[list[str]] = []
     for graph in graphs:
-        rows += [_accuracy(line, split) for line in lines if line.graph == graph]
-        rows += [_foreign(p, published) for p in published if p.graph == graph]
-    blocks = [f"{split.capitalize()}: {_protocol(lines, split)}", table(head, rows)]
+        cells += [_accuracy(row, split) for row in rows if row.graph == graph]
+        cells += [
+            _literature(number, result) for number, result in numbered if result.graph == graph
+        ]
+    blocks = [f"{split.capitalize()}: {_protocol(rows, split)}", table(head, cells)]
     if published:
         notes = [
-            f"† {number}: {p.name} on {p.graph}, not measured here; {p.protocol}; {p.source}"
-            for number, p in enumerate(published, start=1)
+            f"† {number}: {result.name} on {result.graph}, not measured here; {result.protocol}; "
+            f"{result.source}"
+            for number, result in numbered
         ]
         blocks.append("\\\n".join(notes))
-    return [*blocks, *_differences(lines, split)]
+    return [*blocks, *_differences(rows, split)]
 
 
-def _accuracy(line: ResultRow, split: str) -> list[str]:
-    found = line.of(split)
-    cells = [line.row.name, line.shown, _seeds(line, split)]
-    cells += [spread([f[key] for f in found]) for key in ("mrr", *HITS)]
+def _accuracy(row: ResultRow, split: str) -> list[str]:
+    seeds = row.metrics(split)
+    cells = [row.name, row.graph_label, _seeds(row, split)]
+    cells += [spread([metrics[key] for metrics in seeds]) for key in METRICS]
     for group, part in PARTS.values():
-        values = [f["by"][group][part]["mrr"] for f in found if part in f["by"].get(group, {})]
-        cells.append(f"{mean(values):.3f}" if values else NONE)
+        groups = [metrics["by"].get(group, {}) for metrics in seeds]
+        cells.append(_mean([parts[part]["mrr"] for parts in groups if part in parts], ".3f"))
     return cells
 
 
-def _foreign(figure: PublishedResult, all_of_them: Sequence[PublishedResult]) -> list[str]:
-    number = list(all_of_them).index(figure) + 1
-    values = [figure.metrics.get(key) for key in ("mrr", *HITS)]
-    cells = [NONE if value is None else f"{value:.4g}" for value in values]
-    return [f"{figure.name} † {number}", figure.graph, NONE, *cells, *[NONE] * len(PARTS)]
+def _literature(number: int, result: PublishedResult) -> list[str]:
+    values = [result.metrics.get(key) for key in METRICS]
+    cells = [EMPTY if value is None else f"{value:.4g}" for value in values]
+    return [f"{result.name} † {number}", result.graph, EMPTY, *cells, *[EMPTY] * len(PARTS)]
 
 
-def _differences(lines: Sequence[ResultRow], split: str) -> list[str]:
-    """A table of each row's difference to its controls, with what it rests on; nothing without."""
-    places = {(line.row.name, line.graph): line for line in lines}
-    rows, most = [], 0
+def _differences(rows: Sequence[ResultRow], split: str) -> list[str]:
+    """A table of the differences of rows to their controls, with a note; nothing without any."""
+    by_name = {(row.name, row.graph): row for row in rows}
     pairs = [
-        (line, places.get((control, line.graph))) for line in lines for control in line.row.control
+        (row, by_name.get((control, row.graph))) for row in rows for control in row.row.control
     ]
-    for line, other in pairs:
-        if other is None or not line.of(split) or not other.of(split):
+    cells = []
+    for row, control in pairs:
+        if control is None or not row.metrics(split) or not control.metrics(split):
             continue
-        found = compare(line, other, split)
-        most = max(most, found.questions)
-        interval = f"{found.low:+.4f} to {found.high:+.4f}"
-        seeds = f"{len(line.of(split))} and {len(other.of(split))}"
-        rows.append(
-            [line.row.name, other.row.name, line.shown, seeds, f"{found.mean:+.4f}", interval]
+        difference = compare(row, control, split)
+        cells.append(
+            [
+                row.name,
+                control.name,
+                row.graph_label,
+                f"{len(row.metrics(split))} and {len(control.metrics(split))}",
+                f"{difference.mean:+.4f}",
+                f"{difference.low:+.4f} to {difference.high:+.4f}",
+            ]
         )
-    if not rows:
+    if not cells:
         return []
-    head = ["", "against", "graph", "seeds", f"difference of {split} MRR", "95 % interval"]
+    head = ["", "control", "graph", "seeds", f"difference in {split} MRR", "95 % interval"]
     note = (
-        f"Paired bootstrap: {comparing.RESAMPLES:,} resamples of the questions (seed "
-        f"{comparing.SEED}), reciprocal ranks averaged over seeds before; it tells how sure the "
-        f"difference is over questions, not over seeds."
+        f"Paired bootstrap: {bootstrap.RESAMPLES:,} resamples of the questions (seed "
+        f"{bootstrap.SEED}), with reciprocal ranks averaged over seeds first. The interval covers "
+        f"variation between questions, not between seeds."
     )
-    return [table(head, rows), note]
+    return [table(head, cells), note]
 
 
-def compare(line: ResultRow, control: ResultRow, split: str) -> comparing.Difference:
-    """How much better a line is than its control.
+def compare(row: ResultRow, control: ResultRow, split: str) -> bootstrap.Difference:
+    """MRR of a row less that of its control.
 
     Raises:
         ResultError: they rank different questions.
     """
-    if line.questions(split) != control.questions(split):
-        raise results.ResultError(
-            f"{line.row.name} and {control.row.name} on {line.graph} rank different {split} "
-            f"questions, so that they cannot be compared; use one version of the graph, or take "
-            f"the control away"
+    if row.questions(split) != control.questions(split):
+        raise ResultError(
+            f"{row.name} and {control.name} on {row.graph} rank different {split} questions, so "
+            f"they cannot be compared; use one version of the graph, or remove the control"
         )
-    return comparing.difference(line.ranks(split), control.ranks(split))
+    return bootstrap.difference(row.double_ranks(split), control.double_ranks(split))
 
 
-def _costs(lines: Sequence[ResultRow], looks: Counter[tuple[str, str]]) -> str:
-    head = ["", "graph", "width", "passes", "training, s", "ranking, s", "peak memory, GiB"]
-    rows = []
-    for line in lines:
-        found = list(line.found.values())
-        ranking = [sum(s["seconds"] for s in r["splits"].values()) for r in found]
-        peaks = [max(r["peak_bytes"].values()) / 2**30 for r in found if r["peak_bytes"]]
-        rows.append(
+def _costs(rows: Sequence[ResultRow], test_evaluations: Counter[tuple[str, str]]) -> str:
+    head = ["", "graph", "embedding dim", "epochs", "training (s)", "ranking (s)"]
+    head += ["peak memory (GiB)", "test evaluations"]
+    cells = []
+    for row in rows:
+        results = list(row.results.values())
+        ranking = [sum(s["seconds"] for s in r["splits"].values()) for r in results]
+        peaks = [max(r["peak_bytes"].values()) / 2**30 for r in results if r["peak_bytes"]]
+        cells.append(
             [
-                line.row.name,
-                line.shown,
-                _all([r["config"]["model"]["width"] for r in found]),
-                _all([len(r["training"]["passes"]) for r in found]),
-                _mean([r["training"]["seconds"] for r in found], ".0f"),
+                row.name,
+                row.graph_label,
+                _distinct([r["config"]["model"]["width"] for r in results]),
+                _distinct([len(r["training"]["epochs"]) for r in results]),
+                _mean([r["training"]["seconds"] for r in results], ".0f"),
                 _mean(ranking, ".1f"),
-                f"{max(peaks):.2f}" if peaks else NONE,
-                str(looks[line.row.name, line.graph]),
+                f"{max(peaks):.2f}" if peaks else EMPTY,
+                str(test_evaluations[row.name, row.graph]),
             ]
         )
-    return table([*head, "looks at test"], rows)
+    return table(head, cells)
 
 
-def _one_list(lines: Sequence[ResultRow], split: str) -> None:
-    """What stands in one table under one graph must answer the same questions."""
-    asked: dict[str, tuple[str, ResultRow]] = {}
-    for line in lines:
-        if not line.of(split):
+def _check_questions(rows: Sequence[ResultRow], split: str) -> None:
+    """Refuse a table in which rows of one graph rank different questions."""
+    first_of_graph: dict[str, tuple[str, ResultRow]] = {}
+    for row in rows:
+        if not row.metrics(split):
             continue
-        questions = line.questions(split)
-        first, other = asked.setdefault(line.shown, (questions, line))
+        questions = row.questions(split)
+        first, other = first_of_graph.setdefault(row.graph_label, (questions, row))
         if questions != first:
-            raise results.ResultError(
-                f"{other.row.name} and {line.row.name} on {line.shown} rank different {split} "
-                f"questions, so that they cannot be compared; delete the results on the graph that "
-                f"is not meant, and run the bench again"
+            raise ResultError(
+                f"{other.name} and {row.name} on {row.graph_label} rank different {split} "
+                f"questions, so they cannot be compared; delete the results on the wrong version "
+                f"of the graph, and run the benchmark again"
             )
 
 
-def _protocol(lines: Sequence[ResultRow], split: str) -> str:
-    """How the ranks were counted, as the results say."""
-    said: dict[str, dict[str, None]] = {}
-    for line in lines:
-        for found in line.of(split):
-            p = found["protocol"]
+def _protocol(rows: Sequence[ResultRow], split: str) -> str:
+    """How the ranks were counted, according to the results."""
+    graphs_by_protocol: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for metrics in row.metrics(split):
+            p = metrics["protocol"]
             text = (
                 f"filtered by {', '.join(p['filter'])}; ties {p['ties']}; directions "
                 f"{p['directions']}; candidates {p['candidates']}; ranked in {p['precision']}"
             )
-            said.setdefault(text, {})[line.shown] = None
-    if not said:
+            graphs_by_protocol.setdefault(text, {})[row.graph_label] = None
+    if not graphs_by_protocol:
         return "nothing measured yet."
-    parts = [text if len(said) == 1 else f"{', '.join(on)}: {text}" for text, on in said.items()]
-    return f"{'. '.join(parts)}. Mean ± standard deviation over seeds; parts are MRR."
+    if len(graphs_by_protocol) == 1:
+        parts = list(graphs_by_protocol)
+    else:
+        parts = [f"{', '.join(graphs)}: {text}" for text, graphs in graphs_by_protocol.items()]
+    return f"{'. '.join(parts)}. Mean ± standard deviation over seeds; columns by part are MRR."
 
 
-def _made(bench: BenchmarkSpec, lines: Sequence[ResultRow], page: Path) -> str:
-    found = [result for line in lines for result in line.found.values()]
-    wanted = sum(len(line.row.seeds) for line in lines)
-    by: set[str] = set()
-    for result in found:
-        place = result["package"]["checkout"]
-        changed = " with local changes" if place and place["changed"] else ""
-        at = f" at {place['commit'][:10]}{changed}" if place else ""
-        by.add(f"mocme {result['package']['version']}{at}")
-    threads = _all([r["environment"]["threads"] for r in found])
-    precision = _all([r["precision"] for r in found])
-    devices = {r["environment"]["cuda"] or "processor" for r in found}
-    file = Path(os.path.relpath(bench.path.resolve(), page.resolve().parent)).as_posix()
-    text = f"From {len(found)} of {wanted} runs of [{bench.path.name}]({file})"
-    if not found:
+def _origin(spec: BenchmarkSpec, rows: Sequence[ResultRow], page: Path) -> str:
+    """How many runs there are, and which versions, devices and threads made them."""
+    results = [result for row in rows for result in row.results.values()]
+    planned = sum(len(row.row.seeds) for row in rows)
+    link = Path(os.path.relpath(spec.path.resolve(), page.resolve().parent)).as_posix()
+    text = f"{len(results)} of {planned} runs of [{spec.path.name}]({link})"
+    if not results:
         return f"{text}."
+    versions = {_version(result["package"]) for result in results}
+    threads = _distinct([r["environment"]["threads"] for r in results])
+    precision = _distinct([r["precision"] for r in results])
+    devices = {r["environment"]["cuda"] or "CPU" for r in results}
     return (
-        f"{text}, measured by {', '.join(sorted(by))} ({', '.join(sorted(devices))}; "
-        f"threads: {threads}; products of training in {precision})."
+        f"{text}, measured with {', '.join(sorted(versions))} ({', '.join(sorted(devices))}; "
+        f"threads: {threads}; training precision: {precision})."
     )
+
+
+def _version(package: Mapping[str, Any]) -> str:
+    """Version of the package, with the commit of a checkout."""
+    checkout = package["checkout"]
+    changed = " with local changes" if checkout and checkout["changed"] else ""
+    commit = f" at {checkout['commit'][:10]}{changed}" if checkout else ""
+    return f"mocme {package['version']}{commit}"
 
 
 # -- cells -----------------------------------------------------------------------------------------
@@ -316,29 +340,29 @@ def _made(bench: BenchmarkSpec, lines: Sequence[ResultRow], page: Path) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
-    every = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(_cell, cells)) + " |" for cells in every)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, cells)) + " |" for cells in lines)
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation, which a single value does not have."""
+    """Mean, and standard deviation if there are several values."""
     if not values:
-        return NONE
+        return EMPTY
     return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
 
-def _seeds(line: ResultRow, split: str) -> str:
-    done = [str(t.seed) for t, r in line.found.items() if split in r["splits"]]
-    missing = len(line.row.seeds) - len(done)
-    return (", ".join(done) or "none") + (f" (of {len(line.row.seeds)})" if missing else "")
+def _seeds(row: ResultRow, split: str) -> str:
+    ranked = [str(run.seed) for run, r in row.results.items() if split in r["splits"]]
+    incomplete = len(ranked) < len(row.row.seeds)
+    return (", ".join(ranked) or "none") + (f" (of {len(row.row.seeds)})" if incomplete else "")
 
 
-def _all(values: Sequence[Any]) -> str:
-    return ", ".join(str(value) for value in sorted(set(values))) or NONE
+def _distinct(values: Sequence[Any]) -> str:
+    return ", ".join(str(value) for value in sorted(set(values))) or EMPTY
 
 
 def _mean(values: Sequence[float], form: str) -> str:
-    return format(mean(values), form) if values else NONE
+    return format(mean(values), form) if values else EMPTY
 
 
 def _cell(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The runs of a bench, in order: what each is, where its files lie, and how far it has come."""
+"""The runs of a benchmark in order: experiment, paths, and the identity of the result."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mocme.benchmark import results
+from mocme.benchmark.archive import ResultArchive, ResultError
 from mocme.benchmark.results import ResultFiles
 from mocme.benchmark.spec import BenchmarkSpec, Row, label, slug
 from mocme.core.registry import ConfigError
 from mocme.data.benchmarks import registry as benchmarks
 from mocme.runs.config import Experiment
 
-# Rises when the same model would be ranked or counted in another way.
+# Rises when the same model would be ranked or counted differently.
 PROTOCOL = 1
+MOST_DIFFERENCES = 4
 
 State = Literal["done", "new", "training", "trained", "failed", "conflict"]
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedRun:
-    """One run of a bench: a row, a graph, a seed.
+    """One run of a benchmark: a row on a graph with a seed.
 
     Attributes:
-        graph: the graph's label.
-        source: what `mocme.load` takes.
-        version: of a benchmark by name.
-        experiment: in full, the seed included.
-        place: of its result.
-        folder: of its training.
+        graph: label of the graph.
+        source: name or path for `mocme.load`.
+        version: version of a benchmark graph; None for other graphs.
+        experiment: the full configuration, seed included.
+        files: where the result is stored.
+        folder: folder of the training.
     """
 
     row: Row
@@ -42,7 +43,7 @@ class PlannedRun:
     seed: int
     experiment: Experiment
     features: Path | None
-    place: ResultFiles
+    files: ResultFiles
     folder: Path
 
     def __str__(self) -> str:
@@ -51,170 +52,170 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class InputDigests:
-    """Digests of what a run is trained on."""
+    """Digests of a run's training data."""
 
     graph: str
     features: str
 
 
-def plan(bench: BenchmarkSpec, runs: Path, only: Sequence[str] = ()) -> list[PlannedRun]:
-    """All runs in order: row by row, graph by graph, seed by seed.
+def plan(spec: BenchmarkSpec, runs: Path, only: Sequence[str] = ()) -> list[PlannedRun]:
+    """All runs in order: by row, then by graph, then by seed.
 
     Args:
         runs: folder for the trainings.
-        only: names of rows to take.
+        only: names of the rows to take; all by default.
 
     Raises:
-        ConfigError: a setting is wrong, with the row; or `only` names no row.
+        ConfigError: a setting is wrong, with the name of its row; or `only` names no row.
     """
-    names = [row.name for row in bench.rows]
+    names = [row.name for row in spec.rows]
     for name in only:
         if name not in names:
-            raise ConfigError(f"{bench.path}: no row is called {name!r}; rows: {', '.join(names)}")
-    rows = [row for row in bench.rows if not only or row.name in only]
+            raise ConfigError(f"{spec.path}: no row is called {name!r}; rows: {', '.join(names)}")
+    rows = [row for row in spec.rows if not only or row.name in only]
     return [
-        trial
+        planned
         for row in rows
         for graph in row.graphs
-        for trial in _of_seeds(bench, row, graph, runs / bench.name)
+        for planned in _runs_of_graph(spec, row, graph, runs / spec.name)
     ]
 
 
-def _of_seeds(bench: BenchmarkSpec, row: Row, graph: str, runs: Path) -> list[PlannedRun]:
-    home, name = bench.path.parent, label(graph)
-    beside = graph != "atlas" and (home / graph).exists()
-    source = str(home / graph) if beside else graph
-    # A version is one of a benchmark by name; other graphs of the row have none.
-    named = not beside and benchmarks.get(graph) is not None
-    version: Any = row.version if named else None
-    wanted = row.experiment.replace("{graph}", name.lower())
-    near = home / wanted
+def _runs_of_graph(spec: BenchmarkSpec, row: Row, graph: str, runs: Path) -> list[PlannedRun]:
+    home, name = spec.path.parent, label(graph)
+    is_path = graph != "atlas" and (home / graph).exists()
+    source = str(home / graph) if is_path else graph
+    # Only benchmark graphs have versions; other graphs of the row take none.
+    has_versions = not is_path and benchmarks.get(graph) is not None
+    version: Any = row.version if has_versions else None
+    experiment_name = row.experiment.replace("{graph}", name.lower())
+    experiment_path = home / experiment_name
+    is_file = experiment_path.suffix == ".toml" and experiment_path.is_file()
     features = None if row.features is None else home / row.features.replace("{graph}", name)
-    trials = []
+    planned = []
     for seed in row.seeds:
         try:
             experiment = Experiment.load(
-                near if near.suffix == ".toml" and near.is_file() else wanted,
+                experiment_path if is_file else experiment_name,
                 {**row.settings, "seed": seed},
             )
         except ConfigError as error:
-            raise ConfigError(f"{bench.path}: row {row.name!r} on {name}: {error}") from error
-        place = ResultFiles(bench.results / row.slug / slug(name), f"seed-{seed}")
-        folder = runs / row.slug / slug(name) / f"seed-{seed}"
-        trials.append(
-            PlannedRun(row, name, source, version, seed, experiment, features, place, folder)
+            raise ConfigError(f"{spec.path}: row {row.name!r} on {name}: {error}") from error
+        stem = f"{row.slug}/{slug(name)}/seed-{seed}"
+        files = ResultFiles(ResultArchive(spec.results), stem)
+        planned.append(
+            PlannedRun(row, name, source, version, seed, experiment, features, files, runs / stem)
         )
-    return trials
+    return planned
 
 
 # -- identity --------------------------------------------------------------------------------------
 
 
-def settings(experiment: Experiment) -> dict[str, Any]:
-    """All settings as JSON holds them; words and expected results are none."""
-    found: dict[str, Any] = json.loads(json.dumps(experiment.settings(), default=str))
-    return found
+def json_settings(experiment: Experiment) -> dict[str, Any]:
+    """All settings as JSON holds them, without descriptions and expected results."""
+    settings: dict[str, Any] = json.loads(json.dumps(experiment.settings(), default=str))
+    return settings
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 of a JSON value; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def identity(experiment: Experiment, inputs: InputDigests) -> dict[str, Any]:
-    """What a result is a result of; `digest` stands for all of it."""
+    """Fingerprint of a result's inputs; its `digest` stands for all other keys."""
     parts = {
         "protocol": PROTOCOL,
-        "seed": experiment.training["seed"],
+        "seed": experiment.seed,
         "graph": inputs.graph,
         "features": inputs.features,
-        "settings": _sha(settings(experiment)),
+        "settings": json_digest(json_settings(experiment)),
     }
-    return {**parts, "digest": _sha(parts)}
+    return {**parts, "digest": json_digest(parts)}
 
 
 def differences(
     experiment: Experiment, wanted: Mapping[str, Any], stored: Mapping[str, Any]
 ) -> str:
-    """Why a stored identity is not the wanted one, for a person.
+    """Why a stored identity is not the wanted one, for the user.
 
     Args:
-        stored: with `identity` and `config`, as a result holds them.
+        wanted: identity of `experiment`.
+        stored: `identity` and `config` of a result.
     """
-    own, there = _flat(settings(experiment)), _flat(stored["config"])
-    told = [
-        f"{key} is {own.get(key, 'not set')}, there {there.get(key, 'not set')}"
-        for key in sorted({*own, *there})
-        if own.get(key) != there.get(key)
+    new, old = _flat(json_settings(experiment)), _flat(stored["config"])
+    parts = [
+        f"{key} is {new.get(key, 'not set')}, stored {old.get(key, 'not set')}"
+        for key in sorted({*new, *old})
+        if new.get(key) != old.get(key)
     ]
     for key in ("graph", "features", "protocol"):
         if wanted[key] != stored["identity"][key]:
-            told.append(f"the {key} is another one")
-    return "; ".join(told[:4]) + ("; and more" if len(told) > 4 else "")
+            parts.append(f"the {key} is different")
+    more = "; and more" if len(parts) > MOST_DIFFERENCES else ""
+    return "; ".join(parts[:MOST_DIFFERENCES]) + more
 
 
-def check(trial: PlannedRun, result: Mapping[str, Any]) -> None:
-    """Refuse a result made with other settings; its graph and features are not looked at.
+def check(planned: PlannedRun, result: Mapping[str, Any]) -> None:
+    """Refuse a result of other settings, without reading its graph and features.
 
     Raises:
         ResultError: naming the settings and the remedy.
     """
     inputs = InputDigests(result["identity"]["graph"], result["identity"]["features"])
-    wanted = identity(trial.experiment, inputs)
-    if not same(wanted, result):
-        raise conflict(trial, wanted, result)
+    wanted = identity(planned.experiment, inputs)
+    if not matches(wanted, result):
+        raise conflict(planned, wanted, result)
 
 
-def same(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
-    """Whether a stored result is one of the wanted identity.
+def matches(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+    """Whether a stored result has the wanted identity.
 
-    Settings that came after it was made count as what they are by default, and a precision that was
-    left to the machine as the one that it chose.
+    Settings that were added after the result was made count with their defaults. A setting that was
+    left to the machine counts as the value that it chose.
 
     Args:
-        stored: with `identity` and `config`, as a result holds them.
+        stored: `identity` and `config` of a result, and its `machine` settings.
     """
-    own = stored["identity"]
-    if own["digest"] == wanted["digest"]:
+    stored_identity = stored["identity"]
+    if stored_identity["digest"] == wanted["digest"]:
         return True
-    if _sha(stored["config"]) != own["settings"]:
+    if json_digest(stored["config"]) != stored_identity["settings"]:
         return False
-    chosen = (
-        {"experts.embedding.training.precision": stored["precision"]}
-        if "precision" in stored
-        else {}
-    )
-    for also in ({}, chosen):
+    machine: Mapping[str, Any] = stored.get("machine", {})
+    for changes in ({}, machine):
         try:
-            renewed = _sha(settings(Experiment.load(stored["config"], also)))
-        except ConfigError:  # a setting that is no longer there
+            settings = json_settings(Experiment.load(stored["config"], changes))
+        except ConfigError:  # a setting that does not exist any more
             return False
-        parts = {**own, "settings": renewed}
+        parts = {**stored_identity, "settings": json_digest(settings)}
         if all(parts[key] == wanted[key] for key in wanted if key != "digest"):
             return True
     return False
 
 
 def conflict(
-    trial: PlannedRun, wanted: Mapping[str, Any], result: Mapping[str, Any]
-) -> results.ResultError:
+    planned: PlannedRun, wanted: Mapping[str, Any], result: Mapping[str, Any]
+) -> ResultError:
     """The error for a result of another configuration."""
-    return results.ResultError(
-        f"{trial.place.result}: holds a result of another configuration "
-        f"({differences(trial.experiment, wanted, result)}); give the row another name, or delete "
-        f"this file to measure anew"
+    return ResultError(
+        f"{planned.files} is the result of another configuration "
+        f"({differences(planned.experiment, wanted, result)}); give the row another name, or "
+        f"{planned.files.remedy} to measure again"
     )
 
 
-def lacking(trial: PlannedRun, result: Mapping[str, Any]) -> list[str]:
+def missing_splits(planned: PlannedRun, result: Mapping[str, Any]) -> list[str]:
     """Splits that the row asks for and the result does not have."""
-    return [split for split in trial.row.splits if split not in result["splits"]]
+    return [split for split in planned.row.splits if split not in result["splits"]]
 
 
 def _flat(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{path}{key}.")
+            leaves |= _flat(value, f"{path}{key}.")
         else:
-            found[f"{path}{key}"] = value
-    return found
-
-
-def _sha(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+            leaves[f"{path}{key}"] = value
+    return leaves

@@ -1,170 +1,218 @@
-"""Results as files: a JSON of each run, its ranks, its failure, and the list of looks at test."""
+"""What a benchmark's archive holds: a JSON file and ranks for each run, failures, test log.
+
+| member                               | content                                              |
+|--------------------------------------|------------------------------------------------------|
+| `ROW/GRAPH/seed-N.json`              | the result, with the configuration under `config`    |
+| `ROW/GRAPH/seed-N.ranks.safetensors` | 2 x realistic rank by split, smallest unsigned type  |
+| `ROW/GRAPH/seed-N.failure.json`      | why the run has no result                            |
+| `test-evaluations.jsonl`             | one line for each ranking of a test split            |
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
+from safetensors import numpy as safetensors_numpy
 
+from mocme.benchmark.archive import ResultArchive, ResultError
 from mocme.data.graph import Graph
 from mocme.evaluation.ranking import Ranks
-from mocme.storage.tensor_tree import load_tensors, save_tensors
 
-FORMAT = 1
-LOOKS = "test-evaluations.jsonl"
-
-
-class ResultError(ValueError):
-    """A result cannot be read or does not fit; the message names the file and a remedy."""
+FORMAT = 2
+TEST_LOG = "test-evaluations.jsonl"
 
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """Where the files of one run's result lie."""
+    """Members of a benchmark's archive that belong to one run.
 
-    folder: Path
+    Attributes:
+        stem: ``ROW/GRAPH/seed-N``.
+    """
+
+    archive: ResultArchive
     stem: str
 
     @property
-    def result(self) -> Path:
-        return self.folder / f"{self.stem}.json"
+    def result_name(self) -> str:
+        return f"{self.stem}.json"
 
     @property
-    def ranks(self) -> Path:
-        return self.folder / f"{self.stem}.ranks.safetensors"
+    def ranks_name(self) -> str:
+        return f"{self.stem}.ranks.safetensors"
 
     @property
-    def failure(self) -> Path:
-        return self.folder / f"{self.stem}.failure.json"
+    def failure_name(self) -> str:
+        return f"{self.stem}.failure.json"
+
+    def __str__(self) -> str:
+        return f"{self.archive.path}: {self.result_name}"
+
+    @property
+    def remedy(self) -> str:
+        """How to delete the result, so that the run is made again."""
+        pattern = shlex.quote(f"{self.stem}.*")
+        return f"delete it (zip -d {shlex.quote(str(self.archive.path))} {pattern})"
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The result, or None if there is none.
+
+        Raises:
+            ResultError: it is damaged, or of a newer format.
+        """
+        return self._read_json(self.result_name)
+
+    def read_failure(self) -> dict[str, Any] | None:
+        """The failure, or None if there is none.
+
+        Raises:
+            ResultError: it is damaged, or of a newer format.
+        """
+        return self._read_json(self.failure_name)
+
+    def write_result(
+        self,
+        result: Mapping[str, Any],
+        double_ranks: Mapping[str, Int[torch.Tensor, " n"]],
+        questions: Mapping[str, str],
+    ) -> dict[str, Any]:
+        """Store a result with its ranks, in the place of an earlier one or of a failure.
+
+        Args:
+            double_ranks: 2 x realistic ranks by split.
+            questions: digests of the questions by split.
+
+        Returns:
+            The result as it is stored.
+        """
+        packed = pack_ranks(double_ranks)
+        ranks = {"sha256": hashlib.sha256(packed).hexdigest(), "questions": dict(questions)}
+        stored = {"format": FORMAT, **result, "ranks": ranks}
+
+        def edit(members: dict[str, bytes]) -> None:
+            members.pop(self.failure_name, None)
+            members[self.result_name] = json_bytes(stored)
+            members[self.ranks_name] = packed
+
+        self.archive.update(edit)
+        return stored
+
+    def write_failure(self, failure: Mapping[str, Any]) -> None:
+        """Store why a run failed."""
+        content = json_bytes({"format": FORMAT, **failure})
+        self.archive.update(lambda members: members.update({self.failure_name: content}))
+
+    def read_ranks(self, result: Mapping[str, Any], split: str) -> Int[np.ndarray, " n"]:
+        """2 x realistic ranks (int32) that belong to a result, in the order of `canonical`.
+
+        Raises:
+            ResultError: they are missing, or not those that were written with the result.
+        """
+        packed = self.archive.read(self.ranks_name)
+        if packed is None or hashlib.sha256(packed).hexdigest() != result["ranks"]["sha256"]:
+            raise ResultError(
+                f"{self.archive.path}: {self.ranks_name} is missing or was changed; restore the "
+                f"archive from a copy, or delete the result ({self.remedy}) and run the benchmark "
+                f"again"
+            )
+        return safetensors_numpy.load(packed)[split].astype(np.int32)
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        content = self.archive.read(name)
+        if content is None:
+            return None
+        where = f"{self.archive.path}: {name}"
+        try:
+            table: dict[str, Any] = json.loads(content)
+            newer = table["format"] > FORMAT
+        except (json.JSONDecodeError, UnicodeDecodeError, LookupError, TypeError) as error:
+            raise ResultError(
+                f"{where} is damaged; {self.remedy} and run the benchmark again"
+            ) from error
+        if newer:
+            raise ResultError(f"{where} has the format {table['format']}; upgrade mocme to read it")
+        return table
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """A result or a failure, or None if there is none.
-
-    Raises:
-        ResultError: it is damaged, or of a newer format.
-    """
-    try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-        if found["format"] > FORMAT:
-            raise ResultError(f"{path} has the format {found['format']}; upgrade mocme to read it")
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError, LookupError, TypeError) as error:
-        raise ResultError(f"{path} is damaged; delete it and run the bench again") from error
-    return found
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Put a JSON in its place at once: after a crash there is the old file or the new one."""
-    text = json.dumps({"format": FORMAT, **value}, ensure_ascii=False, indent=1)
-    _put(path, lambda fresh: fresh.write_bytes(f"{text}\n".encode()))
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    """JSON as the archive holds it."""
+    return f"{json.dumps(value, ensure_ascii=False, indent=1)}\n".encode()
 
 
 # -- ranks -----------------------------------------------------------------------------------------
 
 
-def canonical(ranks: Ranks, graph: Graph) -> tuple[torch.Tensor, str]:
-    """Ranks in one order for all rows, and a digest of what was asked.
+def canonical(ranks: Ranks, graph: Graph) -> tuple[Int[torch.Tensor, " n"], str]:
+    """Ranks in an order that is the same for all rows, and a digest of the questions.
 
     Returns:
-        Twice the realistic ranks (int32) in ascending order of head, relation and answer, and a
-        SHA-256 of these questions and of the names that their numbers stand for.
+        2 x realistic ranks (int32), in ascending order of head, relation and answer, and the
+        SHA-256 of these questions and of the names that their ids stand for.
     """
     order = np.lexsort((ranks.answer.numpy(), ranks.relation.numpy(), ranks.head.numpy()))
-    asked = torch.stack([ranks.head, ranks.relation, ranks.answer], 1).numpy()[order]
-    total = hashlib.sha256((graph.entities.digest() + graph.relations.digest()).encode())
-    total.update(np.ascontiguousarray(asked, dtype="<i8").tobytes())
-    twice = 2 + 2 * ranks.above + ranks.ties
-    return twice[torch.from_numpy(order)].to(torch.int32), total.hexdigest()
+    questions = torch.stack([ranks.head, ranks.relation, ranks.answer], 1).numpy()[order]
+    digest = hashlib.sha256((graph.entities.digest() + graph.relations.digest()).encode())
+    digest.update(np.ascontiguousarray(questions, dtype="<i8").tobytes())
+    # The realistic rank is 1 + above + ties / 2: doubled, it is an integer.
+    double_ranks = 2 + 2 * ranks.above + ranks.ties
+    return double_ranks[torch.from_numpy(order)].to(torch.int32), digest.hexdigest()
 
 
-def write_ranks(path: Path, twice: Mapping[str, torch.Tensor]) -> str:
-    """Write twice the realistic ranks of each split; returns the file's SHA-256."""
-    _put(path, lambda fresh: save_tensors(fresh, twice, {"holds": "2 x realistic rank"}))
-    return _digest(path)
+def pack_ranks(double_ranks: Mapping[str, Int[torch.Tensor, " n"]]) -> bytes:
+    """2 x realistic ranks by split as safetensors, in the smallest unsigned types that fit."""
+    arrays = {split: values.numpy() for split, values in double_ranks.items()}
+    small = {
+        split: values.astype(np.min_scalar_type(values.max(initial=0)))
+        for split, values in arrays.items()
+    }
+    packed: bytes = safetensors_numpy.save(small, {"holds": "2 x realistic rank"})
+    return packed
 
 
-def read_ranks(path: Path, result: Mapping[str, Any], split: str) -> Int[np.ndarray, " n"]:
-    """Twice the realistic ranks that belong to a result.
+# -- evaluations of test ---------------------------------------------------------------------------
+
+
+def log_test_evaluation(archive: ResultArchive, record: Mapping[str, Any]) -> None:
+    """Append a line to the log of test evaluations; it is on the disk when this returns.
+
+    It is called before the ranking, so that no test split is ranked without a line.
+    """
+    line = f"{json.dumps(record, ensure_ascii=False)}\n".encode()
+
+    def edit(members: dict[str, bytes]) -> None:
+        earlier = members.get(TEST_LOG, b"")
+        # A log that was edited by hand may lack the last line feed.
+        separator = b"" if earlier.endswith(b"\n") or not earlier else b"\n"
+        members[TEST_LOG] = earlier + separator + line
+
+    archive.update(edit)
+
+
+def count_test_evaluations(archive: ResultArchive) -> Counter[tuple[str, str]]:
+    """Number of test evaluations by row and graph.
 
     Raises:
-        ResultError: the file is missing, or not the one that was written with the result.
+        ResultError: a line is unreadable; the message gives its number.
     """
-    if not path.is_file() or _digest(path) != result["ranks"]["sha256"]:
-        raise ResultError(
-            f"{path} is missing or was changed; restore it, or delete the .json beside it and run "
-            f"the bench again"
-        )
-    return load_tensors(path, "cpu")[split].numpy()
+    return Counter(_logged(archive))
 
 
-# -- looks at test ---------------------------------------------------------------------------------
-
-
-def record_look(folder: Path, record: Mapping[str, Any]) -> None:
-    """Add a line to the list of test evaluations; it is on the disk when this returns.
-
-    It is called before the ranking, so that no evaluation can be made without a line.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOOKS
-    whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
-    line = json.dumps(record, ensure_ascii=False) + "\n"
-    with path.open("ab") as file:
-        file.write(("" if whole else "\n").encode() + line.encode())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def looks(folder: Path) -> Counter[tuple[str, str]]:
-    """How often test was evaluated, by row and graph.
-
-    Raises:
-        ResultError: naming the line that cannot be read.
-    """
-    path = folder / LOOKS
-    if not path.exists():
-        return Counter()
-    return Counter(_looked(path, path.read_bytes().splitlines()))
-
-
-def _looked(path: Path, lines: Iterable[bytes]) -> Iterable[tuple[str, str]]:
-    for number, line in enumerate(lines, start=1):
+def _logged(archive: ResultArchive) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate((archive.read(TEST_LOG) or b"").splitlines(), start=1):
         try:
             record = json.loads(line)
             yield record["row"], record["graph"]
         except (ValueError, LookupError, TypeError) as error:
             raise ResultError(
-                f"{path}: line {number} cannot be read; mend it by hand, for each line is a look "
-                f"at test"
+                f"{archive.path}: {TEST_LOG}: line {number} is unreadable; repair it by hand, for "
+                f"each line stands for an evaluation of test"
             ) from error
-
-
-# -- inside ----------------------------------------------------------------------------------------
-
-
-def _put(path: Path, fill: Callable[[Path], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        fill(fresh)
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Do what a bench still lacks, run by run: what is there is skipped, what was begun goes on."""
+"""Run what a benchmark lacks: finished runs are skipped, interrupted ones are resumed."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from mocme.benchmark import results
-from mocme.benchmark.plan import InputDigests, PlannedRun, State, conflict, identity, lacking, same
+from mocme.benchmark.archive import ResultError
+from mocme.benchmark.plan import (
+    InputDigests,
+    PlannedRun,
+    State,
+    conflict,
+    identity,
+    matches,
+    missing_splits,
+)
 from mocme.benchmark.spec import BenchmarkSpec
-from mocme.benchmark.worker import Answer, RunJob, attempt, earlier
+from mocme.benchmark.worker import Answer, RunJob, attempt, earlier_run, utc_now
 from mocme.core.device import Interrupted
 from mocme.data.graph import Graph
 from mocme.data.load import load
@@ -25,40 +32,40 @@ from mocme.storage import RunError
 
 Tell = Callable[[str], None]
 Worker = Callable[[RunJob], Answer]
-SAID: dict[State, str] = {
+STATE_TEXT: dict[State, str] = {
     "done": "done",
     "new": "to train",
-    "training": "to go on",
+    "training": "to resume",
     "trained": "to rank",
-    "failed": "cannot be run",
-    "conflict": "in conflict",
+    "failed": "cannot run",
+    "conflict": "conflict",
 }
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
-        wanted: its identity; empty if its inputs cannot be read.
-        why: a sentence where there is trouble.
+        identity: identity that its result will have; empty if its inputs cannot be read.
+        why: a sentence on what is wrong or missing.
     """
 
-    trial: PlannedRun
+    run: PlannedRun
     state: State
-    wanted: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
     why: str = ""
 
     def __str__(self) -> str:
-        return f"{self.trial}: {SAID[self.state]}{f' ({self.why})' if self.why else ''}"
+        return f"{self.run}: {STATE_TEXT[self.state]}{f' ({self.why})' if self.why else ''}"
 
 
 @dataclass
 class BenchmarkReport:
-    """What a call has done.
+    """What a call of `run` did.
 
     Attributes:
-        failures: a sentence each, by run.
+        failures: a sentence by run.
     """
 
     skipped: int = 0
@@ -66,15 +73,15 @@ class BenchmarkReport:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def survey(trials: Sequence[PlannedRun]) -> list[RunStatus]:
-    """How far each run has come; reads the graphs, trains nothing and writes nothing."""
-    read = _Reading()
-    return [_surveyed(trial, read) for trial in trials]
+def survey(runs: Sequence[PlannedRun]) -> list[RunStatus]:
+    """The progress of each run; reads the graphs, trains nothing and writes nothing."""
+    inputs = _InputReader()
+    return [_status(run, inputs) for run in runs]
 
 
 def run(
-    bench: BenchmarkSpec,
-    trials: Sequence[PlannedRun],
+    spec: BenchmarkSpec,
+    runs: Sequence[PlannedRun],
     *,
     device: str = "auto",
     threads: int | None = None,
@@ -82,48 +89,48 @@ def run(
     tell: Tell = print,
     worker: Worker | None = None,
 ) -> BenchmarkReport:
-    """Do what is lacking, in order; a run that fails is recorded, and the others go on.
+    """Train and rank what is missing, in order; a failed run is recorded, and the next one starts.
 
     Args:
-        keep: the folders of finished trainings, with their models.
-        tell: told a line about each run.
-        worker: what does a job; a process of its own for each by default.
+        keep: keep the folders of finished trainings, with their models.
+        tell: receives a line about each run.
+        worker: does a job; by default each job has a process of its own.
 
     Raises:
-        ResultError: a result or a training of another configuration is in the way; nothing has
-            been trained then.
-        Interrupted: stopped by Ctrl-C; the same call goes on.
+        ResultError: a result or a training of another configuration exists; nothing has been
+            trained then.
+        Interrupted: stopped by Ctrl-C; the same call resumes.
     """
-    found = survey(trials)
-    if conflicts := [item.why for item in found if item.state == "conflict"]:
-        raise results.ResultError("\n".join(conflicts))
+    statuses = survey(runs)
+    if conflicts := [status.why for status in statuses if status.state == "conflict"]:
+        raise ResultError("\n".join(conflicts))
     report = BenchmarkReport()
-    for number, item in enumerate(found, start=1):
-        head = f"[{number}/{len(found)}] {item.trial}"
-        if item.state == "done":
+    for number, status in enumerate(statuses, start=1):
+        head = f"[{number}/{len(statuses)}] {status.run}"
+        if status.state == "done":
             report.skipped += 1
-            tell(f"{head}: there already")
+            tell(f"{head}: done before")
             continue
-        if item.state == "failed":
-            answer: Answer = {"failed": {"kind": "InputDigests", "message": item.why}}
+        if status.state == "failed":
+            answer: Answer = {"failed": {"kind": "InputError", "message": status.why}}
         else:
-            tell(f"{head}: {SAID[item.state]}")
-            answer = (worker or in_own_process)(_job(bench, item, device, threads, keep))
+            tell(f"{head}: {STATE_TEXT[status.state]}")
+            answer = (worker or in_own_process)(_job(spec, status, device, threads, keep))
         if "stopped" in answer:
-            raise Interrupted(f"stopped at run {number} of {len(found)}, {item.trial}")
-        _record(bench, item.trial, answer, head, report, tell)
+            raise Interrupted(f"stopped at run {number} of {len(statuses)}, {status.run}")
+        _record(spec, status.run, answer, head, report, tell)
     return report
 
 
-def here(job: RunJob) -> Answer:
-    """Do a job in this process; its peak of memory is not known then."""
+def in_this_process(job: RunJob) -> Answer:
+    """Do a job in this process; its peak memory is unknown then."""
     return attempt(job)
 
 
 def in_own_process(job: RunJob) -> Answer:
-    """Do a job in a new process, whose peak of memory is the run's alone.
+    """Do a job in a new process, whose peak memory is that of the run alone.
 
-    Ctrl-C reaches it by the end of its standard input, as the death of this process does.
+    Ctrl-C and the death of this process reach it as the end of its standard input.
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "mocme.benchmark.worker"],
@@ -134,7 +141,7 @@ def in_own_process(job: RunJob) -> Answer:
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    with child, _passed_on(child):
+    with child, _forwarded_interrupts(child):
         child.stdin.write(json.dumps(asdict(job), default=str) + "\n")
         child.stdin.flush()
         lines = child.stdout.read().splitlines()
@@ -146,78 +153,79 @@ def in_own_process(job: RunJob) -> Answer:
         if code in (-signal.SIGINT, 130):
             return {"stopped": True}
         how = f"signal {-code}" if code < 0 else f"status {code}"
-        memory = "; perhaps memory ran out" if code == -signal.SIGKILL else ""
-        message = f"its process ended with {how} and without an answer{memory}"
+        hint = "; it may have run out of memory" if code == -signal.SIGKILL else ""
+        message = f"its process ended with {how} and without an answer{hint}"
         return {"failed": {"kind": "Killed", "message": message}}
 
 
 # -- inside ----------------------------------------------------------------------------------------
 
 
-class _Reading:
-    """Reads each graph, and each choice of its modalities, once."""
+class _InputReader:
+    """Reads each graph, and each selection of its modalities, once."""
 
     def __init__(self) -> None:
         self.graphs: dict[Any, tuple[Graph, str]] = {}
         self.features: dict[Any, str] = {}
 
-    def inputs(self, trial: PlannedRun) -> InputDigests:
-        key = (trial.source, trial.version)
-        if key not in self.graphs:
-            graph = load(trial.source, version=trial.version)
-            self.graphs[key] = graph, graph.digest()
-        graph, digest = self.graphs[key]
-        experiment = trial.experiment
-        chosen = (*key, trial.features, repr((experiment.modalities, experiment.data)))
-        if chosen not in self.features:
-            if trial.features is not None and not trial.features.is_dir():
-                raise ValueError(f"{trial.features}: there is no such folder of features")
-            self.features[chosen] = read_inputs(graph, experiment, trial.features).digest()
-        return InputDigests(digest, self.features[chosen])
+    def digests(self, run: PlannedRun) -> InputDigests:
+        graph_key = (run.source, run.version)
+        if graph_key not in self.graphs:
+            graph = load(run.source, version=run.version)
+            self.graphs[graph_key] = graph, graph.digest()
+        graph, digest = self.graphs[graph_key]
+        experiment = run.experiment
+        key = (*graph_key, run.features, repr((experiment.modalities, experiment.data)))
+        if key not in self.features:
+            if run.features is not None and not run.features.is_dir():
+                raise ValueError(
+                    f"{run.features}: no such folder of features; make it with mocme encode --out"
+                )
+            self.features[key] = read_inputs(graph, experiment, run.features).digest()
+        return InputDigests(digest, self.features[key])
 
 
-def _surveyed(trial: PlannedRun, read: _Reading) -> RunStatus:
+def _status(run: PlannedRun, inputs: _InputReader) -> RunStatus:
     try:
-        wanted = identity(trial.experiment, read.inputs(trial))
+        wanted = identity(run.experiment, inputs.digests(run))
     except (ValueError, OSError) as error:
-        return RunStatus(trial, "failed", why=str(error))
+        return RunStatus(run, "failed", why=str(error))
     why = ""
-    if (result := results.read(trial.place.result)) is not None:
-        if not same(wanted, result):
-            return RunStatus(trial, "conflict", wanted, str(conflict(trial, wanted, result)))
-        if not (missing := lacking(trial, result)):
-            return RunStatus(trial, "done", wanted)
-        # What was ranked stays in the result, so that no table loses a figure.
-        both = dict.fromkeys([*result["splits"], *trial.row.splits])
-        trial = replace(trial, row=replace(trial.row, splits=tuple(both)))
+    if (result := run.files.read_result()) is not None:
+        if not matches(wanted, result):
+            return RunStatus(run, "conflict", wanted, str(conflict(run, wanted, result)))
+        if not (missing := missing_splits(run, result)):
+            return RunStatus(run, "done", wanted)
+        # Splits that were ranked before stay in the result, so no table loses a figure.
+        splits = dict.fromkeys([*result["splits"], *run.row.splits])
+        run = replace(run, row=replace(run.row, splits=tuple(splits)))
         why = f"not yet ranked: {', '.join(missing)}"
     try:
-        found = earlier(trial.folder, trial.experiment, wanted)
+        earlier = earlier_run(run.folder, run.experiment, wanted)
     except RunError as error:
-        return RunStatus(trial, "conflict", wanted, str(error))
-    state: State = "new" if found is None else "trained" if found.finished else "training"
-    return RunStatus(trial, state, wanted, why)
+        return RunStatus(run, "conflict", wanted, str(error))
+    state: State = "new" if earlier is None else "trained" if earlier.finished else "training"
+    return RunStatus(run, state, wanted, why)
 
 
 def _job(
-    bench: BenchmarkSpec, item: RunStatus, device: str, threads: int | None, keep: bool
+    spec: BenchmarkSpec, status: RunStatus, device: str, threads: int | None, keep: bool
 ) -> RunJob:
-    trial = item.trial
+    run = status.run
     return RunJob(
-        bench=bench.name,
-        row=trial.row.name,
-        graph=trial.graph,
-        source=trial.source,
-        version=trial.version,
-        experiment=trial.experiment.name,
-        config=trial.experiment.text(),
-        features=None if trial.features is None else str(trial.features),
-        splits=trial.row.splits,
-        folder=str(trial.folder),
-        results=str(bench.results),
-        place=str(trial.place.folder),
-        stem=trial.place.stem,
-        wanted=item.wanted,
+        benchmark=spec.name,
+        row=run.row.name,
+        graph=run.graph,
+        source=run.source,
+        version=run.version,
+        experiment=run.experiment.name,
+        config=run.experiment.text(),
+        features=None if run.features is None else str(run.features),
+        splits=run.row.splits,
+        folder=str(run.folder),
+        archive=str(run.files.archive.path),
+        stem=run.files.stem,
+        identity=status.identity,
         device=device,
         threads=threads,
         keep=keep,
@@ -225,55 +233,53 @@ def _job(
 
 
 def _record(
-    bench: BenchmarkSpec,
-    trial: PlannedRun,
+    spec: BenchmarkSpec,
+    run: PlannedRun,
     answer: Answer,
     head: str,
     report: BenchmarkReport,
     tell: Tell,
 ) -> None:
     if "done" in answer:
-        trial.place.failure.unlink(missing_ok=True)
         report.done += 1
-        tell(f"{head}: {_told(answer['done'])}")
+        tell(f"{head}: {_summary(answer['done'])}")
         return
-    failed = answer["failed"]
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    about = {"bench": bench.name, "row": trial.row.name, "graph": trial.graph, "seed": trial.seed}
-    results.write_json(trial.place.failure, {**about, "time": now, **failed})
-    report.failures[str(trial)] = f"{failed['kind']}: {failed['message']}"
-    tell(f"{head}: failed, {report.failures[str(trial)]}")
+    failure = answer["failed"]
+    labels = {"benchmark": spec.name, "row": run.row.name, "graph": run.graph, "seed": run.seed}
+    run.files.write_failure({**labels, "time": utc_now(), **failure})
+    report.failures[str(run)] = f"{failure['kind']}: {failure['message']}"
+    tell(f"{head}: failed, {report.failures[str(run)]}")
 
 
-def _told(done: Answer) -> str:
+def _summary(done: Answer) -> str:
     """A finished run in a line."""
     parts = []
-    for split, found in done["splits"].items():
-        hits = ", ".join(f"Hits@{k} {found[f'hits@{k}']:.4f}" for k in (1, 3, 10))
-        parts.append(f"{split} MRR {found['mrr']:.4f}, {hits}")
+    for split, metrics in done["splits"].items():
+        hits = ", ".join(f"Hits@{k} {metrics[f'hits@{k}']:.4f}" for k in (1, 3, 10))
+        parts.append(f"{split} MRR {metrics['mrr']:.4f}, {hits}")
     parts.append(f"trained in {done['seconds']:.0f} s")
     if done["peak_bytes"]:
-        parts.append(f"peak {max(done['peak_bytes'].values()) / 2**30:.2f} GiB")
+        parts.append(f"peak memory {max(done['peak_bytes'].values()) / 2**30:.2f} GiB")
     return "; ".join(parts)
 
 
 @contextmanager
-def _passed_on(child: subprocess.Popen[str]) -> Iterator[None]:
-    """The first Ctrl-C ends the child's input, which it obeys however far it is; more reach it."""
+def _forwarded_interrupts(child: subprocess.Popen[str]) -> Iterator[None]:
+    """Ctrl-C closes the child's input, which stops it at any stage; a second one signals it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    told = threading.Event()
+    closed = threading.Event()
 
     def stop(number: int, frame: Any) -> None:
-        if told.is_set():
+        if closed.is_set():
             child.send_signal(signal.SIGINT)
         elif child.stdin is not None:
-            told.set()
+            closed.set()
             child.stdin.close()
 
-    old = signal.signal(signal.SIGINT, stop)
+    previous = signal.signal(signal.SIGINT, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, old)
+        signal.signal(signal.SIGINT, previous)

@@ -1,4 +1,4 @@
-"""A bench file: which experiments, over which graphs and seeds, and what is compared with what."""
+"""The TOML file of a benchmark: experiments, graphs, seeds, and which rows are compared."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from mocme.data.benchmarks.registry import VERSIONS
 from mocme.runs.config import merge, read_toml
 
 SPLITS = ("valid", "test")
-TOP = ("title", "results", "picture", "defaults", "rows", "published")
-SHARED = ("experiment", "graphs", "seeds", "splits", "features", "version", "set")
-OWN = ("name", "control")
-PUBLISHED = ("name", "graph", "split", "mrr", "hits@1", "hits@3", "hits@10", "protocol", "source")
+METRICS = ("mrr", "hits@1", "hits@3", "hits@10")
+TOP_KEYS = ("title", "results", "picture", "defaults", "rows", "published")
+DEFAULT_KEYS = ("experiment", "graphs", "seeds", "splits", "features", "version", "set")
+ROW_KEYS = ("name", "control", *DEFAULT_KEYS)
+PUBLISHED_KEYS = ("name", "graph", "split", *METRICS, "protocol", "source")
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,15 @@ class Row:
     """An experiment over graphs and seeds.
 
     Attributes:
-        name: what tables call it.
-        experiment: a shipped name or a TOML file; ``{graph}`` is a graph's label in lower case.
-        graphs: benchmarks by name, ``atlas``, or paths.
-        splits: that are ranked after the training.
-        features: folder of encoded modalities; ``{graph}`` is a graph's label.
-        version: of benchmarks by name; None is theirs by default.
-        settings: by dotted path, instead of the experiment's.
-        control: names of the rows that this one is compared with.
+        name: label in tables.
+        experiment: shipped name or TOML file; ``{graph}`` stands for the graph's label in lower
+            case.
+        graphs: names of benchmark graphs, ``atlas``, or paths.
+        splits: splits to rank after training.
+        features: folder of encoded modalities; ``{graph}`` stands for the graph's label.
+        version: version of the benchmark graphs; None takes their default.
+        settings: overrides of the experiment's settings, by dotted path.
+        control: names of the rows to compare with.
     """
 
     name: str
@@ -46,17 +48,17 @@ class Row:
 
     @property
     def slug(self) -> str:
-        """The name as a folder's."""
+        """The name as a part of a path."""
         return slug(self.name)
 
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """A figure that somebody else measured, for the same table.
+    """A result from the literature, shown in the same table.
 
     Attributes:
-        metrics: by name, ``mrr`` and some of ``hits@1``, ``hits@3``, ``hits@10``.
-        protocol: how it was measured, where that is known to differ or not known.
+        metrics: ``mrr``, ``hits@1``, ``hits@3`` and ``hits@10``, as far as published.
+        protocol: how it was measured, where that differs or is unknown.
     """
 
     name: str
@@ -69,7 +71,12 @@ class PublishedResult:
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """A bench file that has been read and checked; its paths are relative to it."""
+    """A checked benchmark file.
+
+    Attributes:
+        results: path of the archive of results.
+        picture: path of the plot, if one is wanted.
+    """
 
     path: Path
     title: str
@@ -80,80 +87,81 @@ class BenchmarkSpec:
 
     @property
     def name(self) -> str:
-        """What markers on a page call it: the file's name without its ending."""
+        """File name without its suffix, as the markers of a page use it."""
         return self.path.stem
 
     @staticmethod
     def read(path: str | Path) -> BenchmarkSpec:
-        """Read a bench file.
+        """Read and check a benchmark file.
 
         Raises:
-            ConfigError: with the file and the path of what is wrong in it.
+            ConfigError: the file or a key is wrong; the message names both.
         """
         path = Path(path)
         try:
             table = read_toml(path)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a file") from error
-        return _SpecReader(path).bench(table)
+        return _SpecReader(path).spec(table)
 
 
 def label(graph: str) -> str:
-    """What tables call a graph: the last part of its path, or its name."""
+    """The name of a graph in tables: the last part of its path without suffixes."""
     return Path(graph).name.partition(".")[0] or graph
 
 
 def slug(text: str) -> str:
-    """A text as part of a path, in lower case."""
+    """A text in lower case that is safe as a part of a path."""
     return re.sub(r"[^\w.+-]+", "-", text.lower()).strip("-.") or "-"
 
 
 class _SpecReader:
-    """Checks the tables of one file; every message begins with the file."""
+    """Checks the tables of one file; every message begins with the path of the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def bench(self, table: Mapping[str, Any]) -> BenchmarkSpec:
-        self._keys(table, TOP, "")
-        defaults = self._one(table, "defaults", dict, "", {})
-        self._keys(defaults, SHARED, "defaults")
+    def spec(self, table: Mapping[str, Any]) -> BenchmarkSpec:
+        self._check_keys(table, TOP_KEYS, "")
+        defaults = self._value(table, "defaults", dict, "", {})
+        self._check_keys(defaults, DEFAULT_KEYS, "defaults")
         rows = [
-            self._row(row, defaults, f"rows[{place}]")
-            for place, row in enumerate(self._tables(table, "rows"))
+            self._row(row, defaults, f"rows[{index}]")
+            for index, row in enumerate(self._tables(table, "rows"))
         ]
         if not rows:
             raise self._error("rows", "is missing; add a [[rows]] table with name and experiment")
-        self._distinct(rows)
-        picture = self._one(table, "picture", str, "", None)
+        self._check_names(rows)
+        folder = self.path.parent / self._value(table, "results", str, "", "results")
+        picture = self._value(table, "picture", str, "", None)
         return BenchmarkSpec(
             self.path,
-            self._one(table, "title", str, "", self.path.stem),
-            self.path.parent / self._one(table, "results", str, "", "results"),
+            self._value(table, "title", str, "", self.path.stem),
+            folder / f"{self.path.stem}.zip",
             None if picture is None else self.path.parent / picture,
             tuple(rows),
             tuple(
-                self._figure(figure, f"published[{place}]")
-                for place, figure in enumerate(self._tables(table, "published"))
+                self._published(result, f"published[{index}]")
+                for index, result in enumerate(self._tables(table, "published"))
             ),
         )
 
-    def _row(self, own: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> Row:
-        self._keys(own, (*OWN, *SHARED), where)
-        table = {**defaults, **own}
-        settings = [self._one(part, "set", dict, where, {}) for part in (defaults, own)]
+    def _row(self, table: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> Row:
+        self._check_keys(table, ROW_KEYS, where)
+        settings = [self._value(part, "set", dict, where, {}) for part in (defaults, table)]
+        table = {**defaults, **table}
         row = Row(
-            self._one(table, "name", str, where),
-            self._one(table, "experiment", str, where),
-            self._many(table, "graphs", str, where),
-            self._many(table, "seeds", int, where, (0,)),
-            self._many(table, "splits", str, where, ("valid",)),
-            self._one(table, "features", str, where, None),
-            self._one(table, "version", str, where, None),
+            self._value(table, "name", str, where),
+            self._value(table, "experiment", str, where),
+            self._values(table, "graphs", str, where),
+            self._values(table, "seeds", int, where, (0,)),
+            self._values(table, "splits", str, where, ("valid",)),
+            self._value(table, "features", str, where, None),
+            self._value(table, "version", str, where, None),
             merge(*settings),
             self._controls(table, where),
         )
-        self._sound(row, where)
+        self._check_row(row, where)
         return row
 
     def _controls(self, table: Mapping[str, Any], where: str) -> tuple[str, ...]:
@@ -162,81 +170,88 @@ class _SpecReader:
             return ()
         if isinstance(table["control"], str):
             return (table["control"],)
-        return self._many(table, "control", str, where)
+        return self._values(table, "control", str, where)
 
-    def _sound(self, row: Row, where: str) -> None:
+    def _check_row(self, row: Row, where: str) -> None:
         if not row.name.strip():
             raise self._error(f"{where}.name", "is empty; give the row a name")
         for split in row.splits:
-            if split not in SPLITS:
-                raise self._error(f"{where}.splits", f"{split!r} is none of {', '.join(SPLITS)}")
+            self._check_split(split, f"{where}.splits")
         if row.version not in (None, *VERSIONS):
             raise self._error(f"{where}.version", f"must be {' or '.join(VERSIONS)}")
         for key in ("experiment", "features"):
-            for mark in re.findall(r"\{[^}]*\}", getattr(row, key) or ""):
-                if mark != "{graph}":
-                    raise self._error(f"{where}.{key}", f"{mark} is unknown; only {{graph}} is")
-        seed = row.settings.get("seed")
+            for placeholder in re.findall(r"\{[^}]*\}", getattr(row, key) or ""):
+                if placeholder != "{graph}":
+                    raise self._error(
+                        f"{where}.{key}", f"{placeholder} is unknown; only {{graph}} is allowed"
+                    )
         nested = row.settings.get("training")
-        if seed is not None or (isinstance(nested, Mapping) and "seed" in nested):
-            raise self._error(f"{where}.set", "seed belongs into seeds")
+        if row.settings.get("seed") is not None or (
+            isinstance(nested, Mapping) and "seed" in nested
+        ):
+            raise self._error(f"{where}.set", "seed is not allowed; use seeds")
         labels = [slug(label(graph)) for graph in row.graphs]
         if len(set(labels)) != len(labels):
-            raise self._error(f"{where}.graphs", "two of them have the same name; rename a folder")
+            raise self._error(f"{where}.graphs", "two graphs have the same name; rename a folder")
 
-    def _distinct(self, rows: Sequence[Row]) -> None:
-        seen: dict[str, str] = {}
-        for place, row in enumerate(rows):
-            if row.slug in seen:
-                other = seen[row.slug]
+    def _check_split(self, split: str, where: str) -> None:
+        if split not in SPLITS:
+            raise self._error(where, f"{split!r} is none of {', '.join(SPLITS)}")
+
+    def _check_names(self, rows: Sequence[Row]) -> None:
+        """Refuse two rows with one folder name, and controls that are no other row."""
+        names: dict[str, str] = {}
+        for index, row in enumerate(rows):
+            if row.slug in names:
                 raise self._error(
-                    f"rows[{place}].name", f"{row.name!r} is called as {other!r} is; rename it"
+                    f"rows[{index}].name",
+                    f"{row.name!r} and {names[row.slug]!r} have the same folder name, {row.slug}; "
+                    f"rename one of them",
                 )
-            seen[row.slug] = row.name
-        for place, row in enumerate(rows):
+            names[row.slug] = row.name
+        for index, row in enumerate(rows):
             for control in row.control:
-                if control not in seen.values():
+                if control not in names.values():
                     raise self._error(
-                        f"rows[{place}].control",
-                        f"{control!r} is no row; rows are {', '.join(seen.values())}",
+                        f"rows[{index}].control",
+                        f"{control!r} is not a row; rows are {', '.join(names.values())}",
                     )
                 if control == row.name:
-                    raise self._error(f"rows[{place}].control", "is the row itself")
+                    raise self._error(f"rows[{index}].control", "is the row itself")
 
-    def _figure(self, table: Mapping[str, Any], where: str) -> PublishedResult:
-        self._keys(table, PUBLISHED, where)
-        split = self._one(table, "split", str, where, "test")
-        if split not in SPLITS:
-            raise self._error(f"{where}.split", f"{split!r} is none of {', '.join(SPLITS)}")
+    def _published(self, table: Mapping[str, Any], where: str) -> PublishedResult:
+        self._check_keys(table, PUBLISHED_KEYS, where)
+        split = self._value(table, "split", str, where, "test")
+        self._check_split(split, f"{where}.split")
         metrics: dict[str, float] = {}
-        for key in ("mrr", "hits@1", "hits@3", "hits@10"):
+        for key in METRICS:
             if key in table:
-                value = self._one(table, key, float, where)
+                value = self._value(table, key, float, where)
                 if not 0 <= value <= 1:
-                    raise self._error(f"{where}.{key}", f"must lie between 0 and 1, not be {value}")
+                    raise self._error(f"{where}.{key}", f"must be between 0 and 1, not {value}")
                 metrics[key] = value
         if not metrics:
-            raise self._error(where, "holds no figure; give mrr or hits@10")
+            raise self._error(where, "has no metric; give mrr or hits@10")
         name, graph, protocol, source = (
-            self._one(table, key, str, where) for key in ("name", "graph", "protocol", "source")
+            self._value(table, key, str, where) for key in ("name", "graph", "protocol", "source")
         )
         return PublishedResult(name, graph, split, metrics, protocol, source)
 
     # -- values ------------------------------------------------------------------------------------
 
-    def _keys(self, table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    def _check_keys(self, table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
         for key in table:
             if key not in known:
                 path = f"{where}.{key}" if where else key
                 raise self._error(path, f"is unknown; known: {', '.join(known)}")
 
     def _tables(self, table: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-        found = self._one(table, key, list, "", [])
-        if not all(isinstance(item, dict) for item in found):
+        tables = self._value(table, key, list, "", [])
+        if not all(isinstance(item, dict) for item in tables):
             raise self._error(key, f"must be tables; write each as [[{key}]]")
-        return list(found)
+        return list(tables)
 
-    def _one(
+    def _value(
         self, table: Mapping[str, Any], key: str, kind: type, where: str, *default: Any
     ) -> Any:
         path = f"{where}.{key}" if where else key
@@ -246,22 +261,22 @@ class _SpecReader:
             return default[0]
         return self._typed(table[key], kind, path)
 
-    def _many(
+    def _values(
         self, table: Mapping[str, Any], key: str, kind: type, where: str, *default: Any
     ) -> tuple[Any, ...]:
-        found = self._one(table, key, list, where, *map(list, default))
-        values = tuple(self._typed(value, kind, f"{where}.{key}") for value in found)
+        items = self._value(table, key, list, where, *map(list, default))
+        values = tuple(self._typed(value, kind, f"{where}.{key}") for value in items)
         if not values:
             raise self._error(f"{where}.{key}", "is empty")
         if len(set(values)) != len(values):
-            raise self._error(f"{where}.{key}", "names something twice")
+            raise self._error(f"{where}.{key}", "has a value twice")
         return values
 
     def _typed(self, value: Any, kind: type, path: str) -> Any:
         if kind is float and type(value) is int:
             return float(value)
         if type(value) is not kind:
-            names = {str: "a text", int: "a whole number", float: "a number", list: "a list"}
+            names = {str: "a string", int: "an integer", float: "a number", list: "a list"}
             raise self._error(path, f"must be {names.get(kind, 'a table')}, not {value!r}")
         return value
 

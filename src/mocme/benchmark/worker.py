@@ -1,8 +1,8 @@
-"""One run of a bench from beginning to end: train or go on, rank, write the result.
+"""One run of a benchmark: train or resume, rank, store the result.
 
 As a program (``python -m mocme.benchmark.worker``) it reads a job from standard input, a line of
-JSON, and answers with one on standard output. When that input ends, because the bench was stopped
-or killed, it stops as by Ctrl-C: with a checkpoint.
+JSON, and writes an answer to standard output, again a line of JSON. When its input ends, because
+the benchmark was stopped or killed, it stops as by Ctrl-C: with a checkpoint.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import Any, Literal
 
 import torch
 
-from mocme.benchmark import results
-from mocme.benchmark.plan import InputDigests, differences, identity, settings
-from mocme.benchmark.results import ResultFiles
+from mocme.benchmark.archive import ResultArchive
+from mocme.benchmark.plan import InputDigests, differences, identity, json_settings
+from mocme.benchmark.results import ResultFiles, canonical, log_test_evaluation
 from mocme.core.console import TrainingDisplay, bar, moving
 from mocme.core.device import (
     Interrupted,
@@ -44,21 +44,23 @@ from mocme.runs.train import TrainingObserver, resume, train
 from mocme.storage import RunError
 
 Answer = dict[str, Any]
+# Keys of an evaluation that the result has elsewhere, or that hold for the run's folder only.
+LEFT_OUT = ("split", "experiment", "graph", "seed", "evaluations_of_this_split")
 
 
 @dataclass(frozen=True)
 class RunJob:
-    """All that one run needs, as JSON holds it.
+    """What one run needs, in values that JSON holds.
 
     Attributes:
-        config: of the experiment in full, as TOML.
-        folder: of the training.
-        results: of the bench, for the list of looks at test.
-        place, stem: of the result.
-        wanted: the identity that the result will have.
+        config: the full configuration as TOML.
+        folder: folder of the training.
+        archive, stem: where the result is stored; see `ResultFiles`.
+        identity: identity that the result will have.
+        keep: keep the folder of the training.
     """
 
-    bench: str
+    benchmark: str
     row: str
     graph: str
     source: str
@@ -68,10 +70,9 @@ class RunJob:
     features: str | None
     splits: tuple[str, ...]
     folder: str
-    results: str
-    place: str
+    archive: str
     stem: str
-    wanted: Mapping[str, Any]
+    identity: Mapping[str, Any]
     device: str = "auto"
     threads: int | None = None
     keep: bool = False
@@ -80,33 +81,41 @@ class RunJob:
         """The experiment."""
         return Experiment.of(self.experiment, tomllib.loads(self.config))
 
+    def files(self) -> ResultFiles:
+        """Where the result is stored."""
+        return ResultFiles(ResultArchive(Path(self.archive)), self.stem)
 
-def earlier(folder: Path, experiment: Experiment, wanted: Mapping[str, Any]) -> Run | None:
-    """What an earlier call trained in a folder, or None if nothing was.
+
+def earlier_run(folder: Path, experiment: Experiment, wanted: Mapping[str, Any]) -> Run | None:
+    """The training that an earlier call left in a folder, or None.
+
+    Args:
+        wanted: identity of the result to make.
 
     Raises:
-        RunError: it is damaged, or a training of another configuration, with a remedy.
+        RunError: it is damaged, or of another configuration, with the remedy.
     """
     if not (folder / "run.json").exists() or not (folder / "checkpoints").is_dir():
         return None
     run = Run.open(folder, trust_code=bool(experiment.custom_code()))
-    own = run.experiment.as_asked(experiment)
+    stored = run.experiment.as_asked(experiment)
     digest = run.folder.about["digest"]
-    found = identity(own, InputDigests(digest["graph"], digest["features"]))
-    if found["digest"] != wanted["digest"]:
-        told = differences(experiment, wanted, {"config": settings(own), "identity": found})
+    stored_identity = identity(stored, InputDigests(digest["graph"], digest["features"]))
+    if stored_identity["digest"] != wanted["digest"]:
+        config = {"config": json_settings(stored), "identity": stored_identity}
         raise RunError(
-            f"{folder}: holds a training of another configuration ({told}); delete that folder, or "
-            f"give another one with --runs"
+            f"{folder}: contains a training of another configuration "
+            f"({differences(experiment, wanted, config)}); delete that folder, or choose another "
+            f"one with --runs"
         )
     return run
 
 
-def work(job: RunJob, watch: TrainingObserver | None = None, apart: bool = False) -> Answer:
-    """Do a job; returns the result that was written.
+def work(job: RunJob, watch: TrainingObserver | None = None, own_process: bool = False) -> Answer:
+    """Do a job; returns the result that was stored.
 
     Args:
-        apart: this process does nothing else, so that its peak of memory is the run's.
+        own_process: this process does nothing else, so its peak memory is that of the run.
 
     Raises:
         Interrupted: the training was stopped, with a checkpoint.
@@ -114,17 +123,17 @@ def work(job: RunJob, watch: TrainingObserver | None = None, apart: bool = False
     use_threads(job.threads)
     run, resumed = _trained(job, watch)
     peak = {"trained": peak_memory()}
-    place = ResultFiles(Path(job.place), job.stem)
-    splits, twice, questions = {}, {}, {}
+    splits, double_ranks, questions = {}, {}, {}
     for split in job.splits:
-        splits[split], twice[split], questions[split] = _ranked(job, run, split)
+        splits[split], double_ranks[split], questions[split] = _ranked(job, run, split)
     peak["ranked"] = peak_memory()
-    about = run.folder.about
+    about, machine = run.folder.about, run.experiment.machine_settings()
     result = {
         **_labels(job),
-        "identity": dict(job.wanted),
-        "config": settings(job.parsed()),
-        "precision": run.experiment.training["precision"],
+        "identity": dict(job.identity),
+        "config": json_settings(job.parsed()),
+        "precision": ", ".join(sorted(set(map(str, machine.values())))),
+        "machine": machine,
         "package": {"version": environment()["mocme"], "checkout": checkout()},
         "environment": environment(),
         "facts": about["facts"],
@@ -132,55 +141,60 @@ def work(job: RunJob, watch: TrainingObserver | None = None, apart: bool = False
         "training": {
             "seconds": about["seconds"],
             "resumed": resumed,
-            "best_pass": about["best_epoch"],
-            "passes": run.log(),
+            "best_epoch": about["best_epoch"],
+            "epochs": run.log(),
         },
-        # Of a process that did other things before, it would say nothing of this run.
-        "peak_bytes": peak if apart else None,
+        # The peak of a process that did other things before says nothing about this run.
+        "peak_bytes": peak if own_process else None,
         "device_peak_bytes": _device_peak(job.device),
         "splits": splits,
-        "ranks": {"sha256": results.write_ranks(place.ranks, twice), "questions": questions},
     }
-    results.write_json(place.result, result)
+    stored = job.files().write_result(result, double_ranks, questions)
     if not job.keep:
         shutil.rmtree(run.path)
-    return result
+    return stored
 
 
-def attempt(job: RunJob, watch: TrainingObserver | None = None, apart: bool = False) -> Answer:
-    """Do a job and say how it went: ``done``, ``stopped`` or ``failed``, whatever happens."""
+def attempt(
+    job: RunJob, watch: TrainingObserver | None = None, own_process: bool = False
+) -> Answer:
+    """Do a job and answer ``done``, ``stopped`` or ``failed``; never raises an Exception."""
     try:
-        return {"done": _short(work(job, watch, apart))}
+        return {"done": _short(work(job, watch, own_process))}
     except (Interrupted, KeyboardInterrupt):
         return {"stopped": True}
     except Exception as error:
         if not isinstance(error, ValueError | OSError):
-            traceback.print_exc()  # no mistake of a user's: whoever mends it needs to see where
+            traceback.print_exc()  # a bug, not a mistake of the user
         return {"failed": {"kind": type(error).__name__, "message": str(error)}}
 
 
 def main() -> None:
     """Read a job, do it, print the answer."""
     job = RunJob(**json.loads(sys.stdin.readline()))
-    threading.Thread(target=_stop_at_end, daemon=True).start()
-    with TrainingDisplay(notes=False) as live:
-        answer = attempt(job, live, apart=True)
-    with suppress(BrokenPipeError):  # whoever asked may be gone
+    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+    with TrainingDisplay(notes=False) as display:
+        answer = attempt(job, display, own_process=True)
+    with suppress(BrokenPipeError):  # the parent may have ended
         print(json.dumps(answer), flush=True)
+
+
+def utc_now() -> str:
+    """Time in ISO 8601, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 # -- inside ----------------------------------------------------------------------------------------
 
 
 def _trained(job: RunJob, watch: TrainingObserver | None) -> tuple[Run, bool]:
-    """The finished training, and whether it is one that was begun before."""
+    """The finished training, and whether it was resumed."""
     folder, experiment = Path(job.folder), job.parsed()
-    found = earlier(folder, experiment, job.wanted)
-    if found is not None:
+    if earlier_run(folder, experiment, job.identity) is not None:
         trust = bool(experiment.custom_code())
         return resume(folder, device=job.device, observer=watch, trust_code=trust), True
     if (folder / "run.json").exists():
-        shutil.rmtree(folder)  # killed before its training began: there is nothing in it
+        shutil.rmtree(folder)  # killed before the first checkpoint: nothing to resume
     run = train(
         load(job.source, version=job.version),
         experiment,
@@ -193,57 +207,57 @@ def _trained(job: RunJob, watch: TrainingObserver | None) -> tuple[Run, bool]:
 
 
 def _ranked(job: RunJob, run: Run, split: str) -> tuple[Answer, torch.Tensor, str]:
-    """Metrics of a split, twice its ranks, and the digest of its questions."""
+    """Metrics of a split, 2 x its realistic ranks, and the digest of its questions."""
     if split == "test":
-        look = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        record = {
+            "time": utc_now(),
             "row": job.row,
             "graph": job.graph,
-            "seed": job.wanted["seed"],
-            "identity": job.wanted["digest"],
+            "seed": job.identity["seed"],
+            "identity": job.identity["digest"],
         }
-        results.record_look(Path(job.results), look)
+        log_test_evaluation(ResultArchive(Path(job.archive)), record)
     with bar(f"ranking {split}") as (progress, task):
-        found = run.evaluate(split, job.device, moving(progress, task))
+        evaluation = run.evaluate(split, job.device, moving(progress, task))
     columns = run.folder.read_tensors(f"ranks-{split}.safetensors")
-    twice, questions = results.canonical(Ranks(**columns), run.graph())
-    told = ("split", "experiment", "graph", "seed", "evaluations_of_this_split")
-    return {k: v for k, v in found.items() if k not in told}, twice, questions
+    double_ranks, questions = canonical(Ranks(**columns), run.graph())
+    metrics = {key: value for key, value in evaluation.items() if key not in LEFT_OUT}
+    return metrics, double_ranks, questions
 
 
 def _labels(job: RunJob) -> Answer:
     return {
-        "bench": job.bench,
+        "benchmark": job.benchmark,
         "row": job.row,
         "experiment": job.experiment,
         "graph": job.graph,
         "version": job.version,
-        "seed": job.wanted["seed"],
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seed": job.identity["seed"],
+        "finished": utc_now(),
     }
 
 
 def _short(result: Answer) -> Answer:
     """What the terminal shows of a result."""
-    metrics = {
-        split: {k: v for k, v in found.items() if not isinstance(v, dict)}
-        for split, found in result["splits"].items()
+    splits = {
+        split: {key: value for key, value in metrics.items() if not isinstance(value, dict)}
+        for split, metrics in result["splits"].items()
     }
     return {
-        "splits": metrics,
+        "splits": splits,
         "seconds": result["training"]["seconds"],
         "peak_bytes": result["peak_bytes"],
     }
 
 
-def _device_peak(device: str) -> int | None:
-    place = find_device(device)
-    return torch.cuda.max_memory_allocated(place) if place.type == "cuda" else None
+def _device_peak(name: str) -> int | None:
+    device = find_device(name)
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
-def _stop_at_end() -> None:
+def _stop_at_end_of_input() -> None:
     """Wait for the end of standard input, then stop this process as Ctrl-C does."""
-    # Not by way of sys.stdin: a thread that waits in it cannot be ended with the process.
+    # Not through sys.stdin: a thread that waits in it cannot be ended with the process.
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGINT)

@@ -1,1 +1,1 @@
-"""Calibration: fitting on validation which probability a score stands for."""
+"""Calibration: the probability that a score stands for, fitted on validation."""

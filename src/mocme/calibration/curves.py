@@ -1,4 +1,4 @@
-"""From scores to probabilities: how likely it is that a candidate is a known fact."""
+"""From scores to probabilities: how likely a candidate is a known fact."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 FORMAT = "mocme calibration 1"
-# Answers in the valid split below which probabilities say little.
+# Answers of the valid split below which probabilities are unreliable.
 FEW = 30
-# Log shares below this count as this.
+# Lower bound of a log share. e^-30 is far below any share that is worth a bin of its own.
 LOWEST = -30.0
 
 
@@ -24,24 +24,27 @@ def log_shares(
 ) -> Float[Tensor, "B N"]:
     """Log of each candidate's share in the softmax of its question, at least `LOWEST`.
 
-    Scores of different questions have no common zero; shares can be compared.
+    Scores of different questions have no common zero, so they cannot be compared; shares can.
 
     Args:
         scores: -inf for what is no candidate.
-        competing: the same scores with -inf for what does not count in the sum either.
+        competing: the same scores, with -inf also for what is left out of the sum.
     """
     total = torch.logsumexp(scores if competing is None else competing, 1, keepdim=True)
     return of_total(scores, total)
 
 
 def of_total(scores: Float[Tensor, "*N"], total: Float[Tensor, "..."]) -> Float[Tensor, "*N"]:
-    """`log_shares`, where the log of the sum over what competes is at hand."""
+    """`log_shares`, given the log of the sum over what competes."""
+    # Where nothing competes the total is -inf, and -inf - -inf would be NaN. A score above the
+    # total (of a candidate that is left out of it) counts as a share of 1.
     return (scores - total.masked_fill(total.isneginf(), 0.0)).clamp_(LOWEST, 0.0)
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A rising function of a log share: straight between points, constant beyond them."""
+    """A nondecreasing function of a log share: linear between points, constant beyond them."""
 
     x: Float[np.ndarray, " n"]
     y: Float[np.ndarray, " n"]
@@ -55,45 +58,51 @@ class Curve:
 class Calibration:
     """Probabilities of a trained model's answers, as `mocme.calibration.fit` fits them.
 
-    A probability is how often a candidate with this share in its question is a known fact. What is
-    not known counts as false, though some of it is true, so it is a lower bound; and it holds for
-    questions that have an answer, for such were asked.
+    A probability is how often a candidate with this share in its question is a known fact. Unknown
+    facts count as false although some are true, so it is a lower bound. It holds for questions that
+    have an answer, because only such questions were asked.
 
     Attributes:
-        pooled: of relations that have no curve of their own.
-        own: by directed relation.
-        record: how it was fitted, and how far predicted from observed frequencies are.
+        pooled: the curve of relations that have none of their own.
+        by_relation: curves by directed relation.
+        record: how it was fitted, and how far predicted and observed frequencies differ.
     """
 
     pooled: Curve
-    own: Mapping[int, Curve]
+    by_relation: Mapping[int, Curve]
     record: Mapping[str, Any] = field(default_factory=dict)
 
     def curve(self, relation: int) -> Curve:
-        """That of a directed relation."""
-        return self.own.get(relation, self.pooled)
+        """The curve of a directed relation."""
+        return self.by_relation.get(relation, self.pooled)
 
     def probability(self, shares: Float[Tensor, "*N"], relation: int) -> Float[Tensor, "*N"]:
         """Probabilities, from log shares of candidates of one directed relation."""
-        found = self.curve(relation)(shares.double().cpu().numpy())
-        return torch.from_numpy(np.ascontiguousarray(found))
+        values = self.curve(relation)(shares.double().cpu().numpy())
+        return torch.from_numpy(np.ascontiguousarray(values))
 
     @property
     def weak(self) -> str:
-        """What a reader should know where it was fitted on too little; empty elsewhere."""
+        """A warning where it was fitted on too few answers; otherwise empty."""
         answers = int(self.record.get("answers", FEW))
         if answers >= FEW:
             return ""
         return (
-            f"probabilities were fitted on {answers} answers of the valid split only, and say "
-            f"little; with {FEW} or more ({FEW // 2} facts) they begin to mean something"
+            f"probabilities were fitted on {answers} answers of the valid split only and are "
+            f"unreliable; they need {FEW} answers ({FEW // 2} facts) or more"
         )
 
     def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Tensors and metadata, as a safetensors file holds them."""
-        curves = [self.pooled, *(self.own[relation] for relation in sorted(self.own))]
+        """Tensors and metadata for a safetensors file.
+
+        The points of all curves are concatenated, the pooled curve first, as relation -1.
+        """
+        curves = [
+            self.pooled,
+            *(self.by_relation[relation] for relation in sorted(self.by_relation)),
+        ]
         tensors = {
-            "relation": torch.tensor([-1, *sorted(self.own)]),
+            "relation": torch.tensor([-1, *sorted(self.by_relation)]),
             "points": torch.tensor([len(curve.x) for curve in curves]),
             "x": torch.from_numpy(np.concatenate([curve.x for curve in curves])),
             "y": torch.from_numpy(np.concatenate([curve.y for curve in curves])),
@@ -102,16 +111,19 @@ class Calibration:
 
     @staticmethod
     def unpacked(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Calibration:
-        """What `packed` gave.
+        """Restore what `packed` returned.
 
         Raises:
-            ValueError: it is no calibration of this format.
+            ValueError: the format is another one.
         """
         if metadata.get("format") != FORMAT:
-            raise ValueError(f"a calibration of format {metadata.get('format')!r}, not {FORMAT!r}")
+            raise ValueError(
+                f"a calibration of format {metadata.get('format')!r}; the supported format is "
+                f"{FORMAT!r}"
+            )
         ends = np.cumsum(tensors["points"].numpy())[:-1]
         x, y = (np.split(tensors[name].numpy(), ends) for name in ("x", "y"))
         curves = [Curve(*points) for points in zip(x, y, strict=True)]
         relations = tensors["relation"].tolist()
-        own = dict(zip(relations[1:], curves[1:], strict=True))
-        return Calibration(curves[0], own, json.loads(metadata["record"]))
+        by_relation = dict(zip(relations[1:], curves[1:], strict=True))
+        return Calibration(curves[0], by_relation, json.loads(metadata["record"]))

@@ -1,60 +1,77 @@
 """Probabilities of a trained model's answers, fitted on all candidates of the valid split.
 
-Candidates are counted in bins of their log share, none is sampled. Each relation gets the curve
-that predicts the other half of its questions best: one of its own (isotonic, or logistic after
-Platt, 1999) where it has answers enough, or the one of all relations.
+All candidates are counted, none is sampled. They are counted in bins of their log share: the curves
+depend on nothing else, and 3,000 bins take the place of N candidates for each question.
+
+The questions are split in two folds. Each relation gets the curve that predicts the other fold
+best, by log loss: one of its own, isotonic or logistic (Platt, 1999), if it has enough answers, or
+the one pooled over all relations. An isotonic curve fits any shape and needs many answers; a
+logistic one has two parameters; relations differ too much for one curve, and many of them have too
+few answers for their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from operator import add
+from typing import Any, final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from mocme.calibration.curves import FEW, LOWEST, Calibration, Curve, log_shares
 from mocme.data.graph import AnswerIndex, Graph
-from mocme.evaluation.ranking import Ranked, batch_for
+from mocme.evaluation.ranking import ProgressCallback, Ranked, batch_for
 
+# Bins of log shares between `LOWEST` and 0: each one hundredth wide, one percent of a share.
 BINS = 3000
 FOLDS = 2
-# Bounds of predicted probability, for the table and diagram of reliability.
+# Bounds of predicted probabilities in the table of reliability. Most candidates are far below 1 %.
 EDGES = (0.0, 1e-4, 1e-3, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+# Probability from which a candidate is likely: the error of all is dominated by the others.
 LIKELY = 0.01
+# Points of a logistic curve.
+LOGISTIC_POINTS = 300
 
-Advance = Callable[[int, int], None]
-Fit = Callable[["Counts"], Curve]
 
-
+@final
 @dataclass(frozen=True, eq=False)
-class Counts:
-    """Candidates by bin of their log share: how many, and how many of them are answers."""
+class BinCounts:
+    """Candidates by bin of their log share: how many, and how many of them are answers.
+
+    Attributes:
+        all, answers: the last dimension is the bin; those before it, if any, are groups.
+    """
 
     all: Int[np.ndarray, "*G bins"]
     answers: Int[np.ndarray, "*G bins"]
 
-    def __getitem__(self, place: Any) -> Counts:
-        return Counts(self.all[place], self.answers[place])
+    def __getitem__(self, index: Any) -> BinCounts:
+        return BinCounts(self.all[index], self.answers[index])
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(self.all + other.all, self.answers + other.answers)
+    def __add__(self, other: BinCounts) -> BinCounts:
+        return BinCounts(self.all + other.all, self.answers + other.answers)
 
-    def sum(self) -> Counts:
-        """Of all groups together."""
-        return Counts(self.all.sum(0), self.answers.sum(0))
+    def sum(self) -> BinCounts:
+        """The sum over the first dimension."""
+        return BinCounts(self.all.sum(0), self.answers.sum(0))
+
+
+FitCurve = Callable[[BinCounts], Curve]
 
 
 def calibrate(
-    model: Ranked, graph: Graph, memory: float = 0.5, advance: Advance | None = None
+    model: Ranked, graph: Graph, memory: float = 0.5, progress: ProgressCallback | None = None
 ) -> Calibration:
     """Fit probabilities on a graph's valid split.
 
     Args:
         memory: GiB that scores of a batch may take.
-        advance: is told (questions done, questions in all).
+        progress: called with (questions done, questions in all).
 
     Raises:
         ValueError: there is no valid split.
@@ -64,128 +81,145 @@ def calibrate(
             "probabilities are fitted on the valid split, and the graph has none; put a valid.tsv "
             "beside its train.tsv and train again"
         )
-    counts = count(model, graph, memory, advance)
-    halves = [counts[fold] for fold in range(FOLDS)]
-    rest = [_others(halves, fold).sum() for fold in range(FOLDS)]
-    pooled_apart = [isotonic(part) for part in rest]
-    whole = halves[0]
-    for half in halves[1:]:
-        whole = whole + half
-    own: dict[int, Curve] = {}
-    used: dict[str, int] = {"pooled": 0, "isotonic": 0, "logistic": 0}
-    tables = [Reliability.empty(), Reliability.empty()]
-    for relation in np.flatnonzero(whole.all.sum(1)).tolist():
-        parts = [half[relation] for half in halves]
-        tried: dict[str, list[Curve]] = {"pooled": pooled_apart}
-        enough = whole.answers[relation].sum() >= FEW
-        if enough and all(part.answers.sum() for part in parts):
-            for name, fit in FITS.items():
-                tried[name] = [fit(_others(parts, fold)) for fold in range(FOLDS)]
-        loss = {name: _loss(curves, parts) for name, curves in tried.items()}
-        best = min(loss, key=lambda name: loss[name])
-        used[best] += 1
-        if best != "pooled":
-            own[relation] = FITS[best](whole[relation])
-        for fold, part in enumerate(parts):
-            tables[0].add(np.exp(centres()), part)
-            tables[1].add(tried[best][fold](centres()), part)
+    # Shapes: (FOLDS, 2R, bins), then (2R, bins).
+    by_fold = count_candidates(model, graph, memory, progress)
+    total = by_fold.sum()
+    # The pooled curve competes with the others, so it is fitted without each fold too.
+    pooled = [isotonic(_without(by_fold, fold).sum()) for fold in range(FOLDS)]
+    by_relation: dict[int, Curve] = {}
+    chosen = dict.fromkeys(("pooled", *FITS), 0)
+    before, after = Reliability.empty(), Reliability.empty()
+    for relation in np.flatnonzero(total.all.sum(1)).tolist():
+        folds = by_fold[:, relation]
+        name, curves = _choose(folds, pooled)
+        chosen[name] += 1
+        if name != "pooled":
+            by_relation[relation] = FITS[name](total[relation])
+        # Each fold is predicted by the curve that was fitted without it.
+        for fold in range(FOLDS):
+            before.add(np.exp(bin_centres()), folds[fold])
+            after.add(curves[fold](bin_centres()), folds[fold])
     record = {
         "split": "valid",
         "questions": len(AnswerIndex(graph.directed("valid"))),
-        "candidates": int(whole.all.sum()),
-        "answers": int(whole.answers.sum()),
-        "relations": used,
-        "means": "probability that a candidate is a fact of the valid split; what is not known "
-        "counts as false; only questions that have an answer were asked",
-        "before": tables[0].record(),
-        "after": tables[1].record(),
+        "candidates": int(total.all.sum()),
+        "answers": int(total.answers.sum()),
+        "relations": chosen,
+        "means": "probability that a candidate is a fact of the valid split; unknown facts count "
+        "as false; only questions that have an answer were asked",
+        "before": before.record(),
+        "after": after.record(),
     }
-    return Calibration(isotonic(whole.sum()), own, record)
+    return Calibration(isotonic(total.sum()), by_relation, record)
 
 
-def count(model: Ranked, graph: Graph, memory: float, advance: Advance | None = None) -> Counts:
+def _choose(folds: BinCounts, pooled: list[Curve]) -> tuple[str, list[Curve]]:
+    """The kind of curve that predicts a relation best, and its curves without each fold.
+
+    Args:
+        folds: counts of the relation, (FOLDS, bins).
+        pooled: curves over all relations, without each fold.
+    """
+    curves = {"pooled": pooled}
+    # Each fold needs an answer: an isotonic curve without any is 0, and a logistic one undefined.
+    if folds.answers.sum() >= FEW and folds.answers.sum(1).all():
+        for name, fit in FITS.items():
+            curves[name] = [fit(_without(folds, fold)) for fold in range(FOLDS)]
+    loss = {name: _log_loss(fitted, folds) for name, fitted in curves.items()}
+    # The first of the best: the simpler choice wins a tie.
+    best = min(loss, key=lambda name: loss[name])
+    return best, curves[best]
+
+
+def count_candidates(
+    model: Ranked, graph: Graph, memory: float, progress: ProgressCallback | None = None
+) -> BinCounts:
     """Candidates of the valid split's questions, by fold of questions and directed relation.
 
-    Known answers of train are no candidates, and a question's own entity is none unless the
-    relation has such facts.
+    Known answers of train are no candidates. A question's own entity is a candidate only if the
+    relation has facts between an entity and itself.
     """
-    asked, known = AnswerIndex(graph.directed("valid")), graph.answers("train")
+    questions, known = AnswerIndex(graph.directed("valid")), graph.answers("train")
     groups = 2 * graph.num_relations
     shape = (FOLDS, groups, BINS)
-    everyone, answers = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    lots = torch.randperm(len(asked), generator=torch.Generator().manual_seed(0)) % FOLDS
+    all_counts, answer_counts = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    fold = torch.randperm(len(questions), generator=torch.Generator().manual_seed(0)) % FOLDS
     reflexive = graph.reflexive()
-    device = model.device
+    # Shares and bins are as large as the scores, so a batch is half that of a ranking.
     batch = max(1, batch_for(graph.num_entities, memory) // 2)
-    for first in range(0, len(asked), batch):
-        index = torch.arange(first, min(first + batch, len(asked)))
-        queries = asked.queries[index]
+    for first in range(0, len(questions), batch):
+        index = torch.arange(first, min(first + batch, len(questions)))
+        queries = questions.queries[index]
         with torch.no_grad():
-            scores = model.score(queries.to(device)).float().cpu()
-        own = queries.relation % graph.num_relations
-        barred = ~torch.isin(own, reflexive)
-        scores[barred.nonzero().flatten(), queries.head[barred]] = -torch.inf
-        place, answer = asked.rows(index)
-        right = scores[place, answer].clone()
-        scores[known.lookup(queries)] = -torch.inf
-        scores[place, answer] = right
-        # Bins of candidates; one bin more for what is none.
-        column = _bins(log_shares(scores))
-        column[scores.isneginf()] = BINS
-        group = lots[index] * groups + queries.relation
-        cell = group.unsqueeze(1) * (BINS + 1) + column
-        total = torch.bincount(cell.flatten(), minlength=FOLDS * groups * (BINS + 1))
-        hits = torch.bincount(cell[place, answer], minlength=len(total))
-        for kept, found in ((everyone, total), (answers, hits)):
-            kept += found.view(FOLDS, groups, BINS + 1)[:, :, :BINS].numpy()
-        if advance is not None:
-            advance(int(index[-1]) + 1, len(asked))
-    return Counts(everyone, answers)
+            scores_BN = model.score(queries.to(model.device)).float().cpu()
+        irreflexive = ~torch.isin(queries.relation % graph.num_relations, reflexive)
+        scores_BN[irreflexive.nonzero().flatten(), queries.head[irreflexive]] = -torch.inf
+        question, answer = questions.rows(index)
+        # An answer of valid stays a candidate where it is known from train too.
+        answer_scores = scores_BN[question, answer].clone()
+        scores_BN[known.lookup(queries)] = -torch.inf
+        scores_BN[question, answer] = answer_scores
+        # One histogram over (fold, relation, bin) cells. Bin number BINS collects what is no
+        # candidate, and is dropped.
+        bins = _bins(log_shares(scores_BN))
+        bins[scores_BN.isneginf()] = BINS
+        group = fold[index] * groups + queries.relation
+        cell = group.unsqueeze(1) * (BINS + 1) + bins
+        candidates = torch.bincount(cell.flatten(), minlength=FOLDS * groups * (BINS + 1))
+        answers = torch.bincount(cell[question, answer], minlength=len(candidates))
+        for counts, batch_counts in ((all_counts, candidates), (answer_counts, answers)):
+            counts += batch_counts.view(FOLDS, groups, BINS + 1)[:, :, :BINS].numpy()
+        if progress is not None:
+            progress(int(index[-1]) + 1, len(questions))
+    return BinCounts(all_counts, answer_counts)
 
 
-def centres() -> Float[np.ndarray, " bins"]:
+def bin_centres() -> Float[np.ndarray, " bins"]:
     """Log shares in the middle of the bins."""
     return LOWEST + (np.arange(BINS) + 0.5) * (-LOWEST / BINS)
 
 
-def isotonic(counts: Counts) -> Curve:
-    """The rising step function that fits best, each step's frequency with one failure added.
+def isotonic(counts: BinCounts) -> Curve:
+    """The nondecreasing step function that fits best, with one failure added to each step.
 
-    The failure keeps a step of a few candidates that all are answers from promising certainty.
+    The added failure keeps a step of few candidates, all of them answers, from a probability of 1.
     """
     from sklearn.isotonic import IsotonicRegression
 
-    held = np.flatnonzero(counts.all)
-    x, total, hits = centres()[held], counts.all[held], counts.answers[held]
-    fitted = IsotonicRegression().fit_transform(x, hits / total, sample_weight=total)
+    bins = np.flatnonzero(counts.all)
+    x, total, answers = bin_centres()[bins], counts.all[bins], counts.answers[bins]
+    fitted = IsotonicRegression().fit_transform(x, answers / total, sample_weight=total)
     _, step = np.unique(fitted, return_inverse=True)
-    careful = np.bincount(step, hits) / (np.bincount(step, total) + 1)
-    y = np.maximum.accumulate(careful)[step]
-    # Points inside a step say nothing.
+    smoothed = np.bincount(step, answers) / (np.bincount(step, total) + 1)
+    # A failure lowers a step of few candidates more than others, which may break the order.
+    y = np.maximum.accumulate(smoothed)[step]
+    # Only the ends of each step are kept: np.interp needs no points inside.
     ends = np.ones(len(y), bool)
     ends[1:-1] = (y[1:-1] != y[:-2]) | (y[1:-1] != y[2:])
     return Curve(x[ends], y[ends])
 
 
-def logistic(counts: Counts) -> Curve:
-    """P = 1 / (1 + e^-(a x + b)), by likelihood, a at least 0."""
+def logistic(counts: BinCounts) -> Curve:
+    """P = 1 / (1 + e^-(a x + b)) by maximum likelihood, with a at least 0."""
     from sklearn.linear_model import LogisticRegression
 
-    held = np.flatnonzero(counts.all)
-    x = np.concatenate([centres()[held]] * 2)[:, None]
-    hits = counts.answers[held]
-    weight = np.concatenate([hits, counts.all[held] - hits])
-    label = np.repeat([1, 0], len(held))
-    # Far from any penalty: two numbers for at least a hundred candidates.
+    bins = np.flatnonzero(counts.all)
+    # Each bin is two weighted samples: its answers, and its other candidates.
+    x = np.concatenate([bin_centres()[bins]] * 2)[:, None]
+    answers = counts.answers[bins]
+    weight = np.concatenate([answers, counts.all[bins] - answers])
+    label = np.repeat([1, 0], len(bins))
+    # C is so large that the penalty has no effect: two parameters need none.
     fitted = LogisticRegression(C=1e6, max_iter=1000).fit(x, label, sample_weight=weight)
-    slope = max(0.0, float(fitted.coef_[0, 0]))
-    grid = centres()[:: BINS // 300]
-    return Curve(grid, 1 / (1 + np.exp(-(slope * grid + float(fitted.intercept_[0])))))
+    slope, intercept = max(0.0, float(fitted.coef_[0, 0])), float(fitted.intercept_[0])
+    grid = bin_centres()[:: BINS // LOGISTIC_POINTS]
+    return Curve(grid, 1 / (1 + np.exp(-(slope * grid + intercept))))
 
 
-FITS: dict[str, Fit] = {"isotonic": isotonic, "logistic": logistic}
+FITS: dict[str, FitCurve] = {"isotonic": isotonic, "logistic": logistic}
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Reliability:
     """Candidates by predicted probability: how many, the sum of predictions, and answers."""
@@ -198,22 +232,22 @@ class Reliability:
     def empty() -> Reliability:
         return Reliability(*np.zeros((3, len(EDGES) - 1)))
 
-    def add(self, chance: Float[np.ndarray, " bins"], counts: Counts) -> None:
-        """Count candidates whose probability was predicted."""
-        place = np.clip(np.searchsorted(EDGES, chance, "right") - 1, 0, len(EDGES) - 2)
-        np.add.at(self.count, place, counts.all)
-        np.add.at(self.predicted, place, chance * counts.all)
-        np.add.at(self.observed, place, counts.answers)
+    def add(self, predicted: Float[np.ndarray, " bins"], counts: BinCounts) -> None:
+        """Add candidates, given the predicted probability of each bin."""
+        row = np.clip(np.searchsorted(EDGES, predicted, "right") - 1, 0, len(EDGES) - 2)
+        np.add.at(self.count, row, counts.all)
+        np.add.at(self.predicted, row, predicted * counts.all)
+        np.add.at(self.observed, row, counts.answers)
 
     def record(self) -> dict[str, Any]:
         """The table, and the expected calibration error of all candidates and of likely ones."""
         size = np.maximum(self.count, 1)
-        apart = np.abs(self.predicted - self.observed)
+        difference = np.abs(self.predicted - self.observed)
         likely = np.array(EDGES[:-1]) >= LIKELY
         rows = zip(self.count, self.predicted / size, self.observed / size, strict=True)
         return {
-            "error": float(apart.sum() / max(self.count.sum(), 1)),
-            "error_of_likely": float(apart[likely].sum() / max(self.count[likely].sum(), 1)),
+            "error": float(difference.sum() / max(self.count.sum(), 1)),
+            "error_of_likely": float(difference[likely].sum() / max(self.count[likely].sum(), 1)),
             "bins": [
                 {"from": low, "to": high, "count": int(n), "predicted": p, "observed": o}
                 for low, high, (n, p, o) in zip(EDGES[:-1], EDGES[1:], rows, strict=True)
@@ -221,24 +255,22 @@ class Reliability:
         }
 
 
-def _bins(shares: torch.Tensor) -> torch.Tensor:
+def _bins(shares: Float[Tensor, "B N"]) -> Int[Tensor, "B N"]:
     return ((shares - LOWEST) * (BINS / -LOWEST)).long().clamp_(0, BINS - 1)
 
 
-def _others(parts: list[Counts], fold: int) -> Counts:
-    """All folds but one."""
-    left = [part for place, part in enumerate(parts) if place != fold]
-    total = left[0]
-    for part in left[1:]:
-        total = total + part
-    return total
+def _without(folds: BinCounts, fold: int) -> BinCounts:
+    """The sum of all folds but one."""
+    return reduce(add, (folds[other] for other in range(FOLDS) if other != fold))
 
 
-def _loss(curves: list[Curve], parts: list[Counts]) -> float:
-    """Log loss of the folds, each by the curve that was fitted without it."""
+def _log_loss(curves: Sequence[Curve], folds: BinCounts) -> float:
+    """Log loss of all folds, each by the curve that was fitted without it."""
     total = 0.0
-    for curve, part in zip(curves, parts, strict=True):
-        chance = np.clip(curve(centres()), 1e-12, 1 - 1e-9)
-        misses = part.all - part.answers
-        total -= float(part.answers @ np.log(chance) + misses @ np.log1p(-chance))
+    for fold, curve in enumerate(curves):
+        # An isotonic curve may be exactly 0, where a single answer would make the loss infinite.
+        probability = np.clip(curve(bin_centres()), 1e-12, 1 - 1e-9)
+        answers = folds.answers[fold]
+        others = folds.all[fold] - answers
+        total -= float(answers @ np.log(probability) + others @ np.log1p(-probability))
     return total

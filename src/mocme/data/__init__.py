@@ -1,1 +1,1 @@
-"""Facts: what is known. Nothing here learns."""
+"""Graphs, their modalities and their files; nothing here is trained."""

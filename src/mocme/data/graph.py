@@ -193,9 +193,9 @@ class AnswerIndex:
         index = torch.searchsorted(self._keys, keys).clamp_(max=len(self) - 1)
         # A head beyond the span would have the key of another relation.
         known = (self._keys[index] == keys) & (queries.head < self._span)
-        asked = known.nonzero().flatten()
-        positions, answers = self.rows(index[asked])
-        return asked[positions], answers
+        known_at = known.nonzero().flatten()
+        positions, answers = self.rows(index[known_at])
+        return known_at[positions], answers
 
 
 def _no_facts() -> Int[Tensor, "0 3"]:

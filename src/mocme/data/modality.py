@@ -27,11 +27,14 @@ FORMAT = "mocme-modality-1"
 # The folder of encoded modalities, below the folder of the graph or of `--features`.
 ENCODED = "encoded"
 # Metadata that describes the file itself; the other metadata is provenance.
-RESERVED = ("format", "vocabulary", "entities", "basis")
+FILE_KEYS = ("format", "vocabulary", "entities", "basis")
 
 # A name becomes part of file names and of parameter names.
-NAME = re.compile(r"[\w-]{1,40}")
-TAKEN = {"structure": "is the modality every graph has", "default": "stands for all modalities"}
+NAME_PATTERN = re.compile(r"[\w-]{1,40}")
+RESERVED_NAMES = {
+    "structure": "is the modality that every graph has",
+    "default": "means all modalities",
+}
 
 
 def check_name(name: str, path: str) -> None:
@@ -40,10 +43,10 @@ def check_name(name: str, path: str) -> None:
     Raises:
         ConfigError: the name is reserved or has other characters; the message begins with `path`.
     """
-    if name in TAKEN:
-        raise ConfigError(f"{path}: {name} {TAKEN[name]}; choose another name")
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"{path}: a name consists of letters, digits, '_' and '-', at most 40")
+    if name in RESERVED_NAMES:
+        raise ConfigError(f"{path}: {name} {RESERVED_NAMES[name]}; choose another name")
+    if not NAME_PATTERN.fullmatch(name):
+        raise ConfigError(f"{path}: a name has at most 40 letters, digits, '_' and '-'")
 
 
 def encoded_path(name: str) -> str:
@@ -160,7 +163,7 @@ class Tokens:
 @final
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """How pairs were built and from what, so that pairs of new entities can be built alike.
+    """How pairs were built and from what, to build the pairs of new entities the same way.
 
     Attributes:
         method: a key of `mocme.data.pairs.build.METHODS`.
@@ -372,7 +375,7 @@ def check_entities(path: Path, metadata: Mapping[str, str], digest: str) -> None
 
 def described(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the metadata that is provenance, without the keys that describe the file."""
-    return {key: value for key, value in metadata.items() if key not in RESERVED}
+    return {key: value for key, value in metadata.items() if key not in FILE_KEYS}
 
 
 def _check_ids(ids: Tensor, limit: int, what: str, distinct: bool = False) -> None:

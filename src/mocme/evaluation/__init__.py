@@ -1,1 +1,1 @@
-"""How good a model is: filtered ranks, metrics, and where they come from."""
+"""Evaluation: filtered ranks, metrics, breakdowns, and baselines that need no learning."""

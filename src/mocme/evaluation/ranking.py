@@ -1,14 +1,14 @@
 """Filtered ranks of known answers among all entities, in both directions.
 
-The score of an answer is gathered from the row it competes in: the same triple scored through a
-matrix of another shape is rarely equal to the last bit, and ties would be lost.
+The score of an answer is gathered from the row in which it competes. The same triple scored in a
+matrix of another shape rarely has the same last bit, and ties would be lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -20,25 +20,26 @@ from mocme.data.graph import SPLITS, AnswerIndex, Graph, Queries
 if TYPE_CHECKING:
     import pandas
 
-Advance = Callable[[int, int], None]
-# Rows of scores that are counted at a time.
+ProgressCallback = Callable[[int, int], None]
+# Answers whose rows of scores are compared at once on the CPU, and how many times more elsewhere.
 COUNT_CHUNK = 32
+GPU_CHUNKS = 64
 
 
 @runtime_checkable
 class Scores(Protocol):
-    """What gives scores: `Model.score` and everything with its meaning."""
+    """A function that scores every entity as the answer of each query."""
 
     def __call__(self, queries: Queries) -> Float[Tensor, "B N"]: ...
 
 
 @runtime_checkable
 class Ranked(Protocol):
-    """What can be ranked: a mixture, a single expert, or anything else that scores."""
+    """A mixture, a single expert, or anything else that scores and can be ranked."""
 
     @property
     def device(self) -> torch.device:
-        """Where the queries have to lie."""
+        """The device that queries have to be on."""
         ...
 
     def score(self, queries: Queries) -> Float[Tensor, "B N"]:
@@ -47,17 +48,19 @@ class Ranked(Protocol):
 
 
 class NotANumber(ValueError):
-    """A score that is NaN: such a model has no ranking."""
+    """A score is NaN, so that the model has no ranking."""
 
 
+@final
 @dataclass(frozen=True)
 class Ranks:
-    """Ranks of n (question, answer) pairs.
+    """Ranks of n answers, each to a question.
 
     Attributes:
-        head, relation, answer: of each pair; relations are directed (r + R asks for a head).
-        above: candidates with a higher score; ties: other candidates with the same one.
-        candidates: how many compete, the answer included (known answers are left out).
+        head, relation, answer: of each; relations are directed (r + R asks for a head).
+        above: candidates with a higher score.
+        ties: other candidates with the same score.
+        candidates: candidates that compete, the answer included (known answers are left out).
     """
 
     head: Int[Tensor, " n"]
@@ -95,104 +98,123 @@ class Ranks:
 
 
 def hidden(graph: Graph, split: str) -> AnswerIndex:
-    """Answers that do not compete when a split is ranked.
+    """Known answers that do not compete when a split is ranked.
 
-    Train and valid hide answers of valid, every fact of the graph those of test.
+    For valid those of train and valid, for test those of every fact of the graph.
     """
     return graph.answers(*(("train", "valid") if split == "valid" else SPLITS))
 
 
 def rank(
     score: Scores,
-    asked: AnswerIndex,
+    questions: AnswerIndex,
     known: AnswerIndex,
     *,
     batch: int = 512,
     device: torch.device | str = "cpu",
-    advance: Advance | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Ranks:
-    """Rank every answer of every asked question.
+    """Rank every answer of every question.
 
     Args:
-        score: gives scores of all N entities; float32 at least.
+        score: compared in float32.
+        questions: with the answers that are ranked.
         known: answers that do not compete, except the one that is ranked.
-        batch: questions scored at once; a score and a mask of (batch, N) are held.
-        advance: called with (questions done, questions in all).
+        batch: questions scored at once; their scores and a mask, both (batch, N), are in memory.
+        progress: called with (questions done, questions in all).
 
     Raises:
-        NotANumber: naming how many scores of which question.
+        NotANumber: with the number of NaN scores, and the first question that has one.
     """
     parts: list[tuple[Tensor, ...]] = []
-    for first in range(0, len(asked), batch):
-        index = torch.arange(first, min(first + batch, len(asked)))
-        parts.append(_rank_batch(score, asked, known, index, torch.device(device)))
-        if advance is not None:
-            advance(int(index[-1]) + 1, len(asked))
+    for first in range(0, len(questions), batch):
+        index = torch.arange(first, min(first + batch, len(questions)))
+        parts.append(_rank_batch(score, questions, known, index, torch.device(device)))
+        if progress is not None:
+            progress(int(index[-1]) + 1, len(questions))
     if not parts:
         return Ranks(*(torch.empty(0, dtype=torch.int64) for _ in range(6)))
     return Ranks(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def _rank_batch(
-    score: Scores, asked: AnswerIndex, known: AnswerIndex, index: Tensor, device: torch.device
+    score: Scores,
+    questions: AnswerIndex,
+    known: AnswerIndex,
+    index: Int[Tensor, " B"],
+    device: torch.device,
 ) -> tuple[Tensor, ...]:
-    queries = asked.queries[index]
+    """The columns of `Ranks` of the questions at `index`, on the CPU."""
+    queries = questions.queries[index]
     with torch.no_grad():
-        scores = score(queries.to(device)).float()
-    total = scores.sum()
-    # One sum finds a NaN anywhere; infinities of both signs would also make one, so look closer.
-    if bool(total.isnan()) and bool(scores.isnan().any()):
-        bad = scores.isnan().any(1).nonzero().flatten()
-        question = int(bad[0])
-        raise NotANumber(
-            f"{int(scores.isnan().sum())} scores are NaN, first for head "
-            f"{int(queries.head[question])} and relation {int(queries.relation[question])}: "
-            f"the model has diverged"
-        )
-    place, answer = asked.rows(index)
-    place_on, answer_on = place.to(device), answer.to(device)
-    own = scores[place_on, answer_on]
-    hidden_place, hidden = known.lookup(queries)
-    everyone = scores.shape[1]
-    # What is asked is known too, whether or not the caller's filter holds it.
-    mask_place = torch.cat([hidden_place, place]).to(device)
-    mask_node = torch.cat([hidden, answer]).to(device)
-    scores[mask_place, mask_node] = float("nan")  # equal to nothing, above nothing
-    distinct = torch.unique(mask_place * everyone + mask_node) // everyone
-    left_out = torch.bincount(distinct, minlength=len(index))
-    above, ties = _count(scores, place_on, own)
-    competing = everyone - left_out[place_on] + 1
-    on_cpu = (above.cpu(), ties.cpu(), competing.cpu())
-    return queries.head[place], queries.relation[place], answer, *on_cpu
+        scores_BN = score(queries.to(device)).float()
+    _check_scores(scores_BN, queries)
+    num_entities = scores_BN.shape[1]
+    question, answer = questions.rows(index)
+    question_on_device = question.to(device)
+    answer_scores = scores_BN[question_on_device, answer.to(device)]
+    known_question, known_answer = known.lookup(queries)
+    # The answers that are asked for do not compete with each other, whether or not `known` has
+    # them.
+    masked_question = torch.cat([known_question, question]).to(device)
+    masked_answer = torch.cat([known_answer, answer]).to(device)
+    # NaN is neither above a score nor equal to it; -inf would tie with answers that score -inf.
+    scores_BN[masked_question, masked_answer] = float("nan")
+    # Both sources may mask the same cell, which counts once.
+    cells = torch.unique(masked_question * num_entities + masked_answer)
+    num_masked = torch.bincount(cells // num_entities, minlength=len(index))
+    above, ties = _count(scores_BN, question_on_device, answer_scores)
+    # The answer itself is masked, and competes.
+    candidates = num_entities - num_masked[question_on_device] + 1
+    counts = (above.cpu(), ties.cpu(), candidates.cpu())
+    return queries.head[question], queries.relation[question], answer, *counts
+
+
+def _check_scores(scores: Float[Tensor, "B N"], queries: Queries) -> None:
+    # A sum is NaN if any score is, and needs no mask of (B, N). It also is where infinities of both
+    # signs meet, which is no error.
+    if not (bool(scores.sum().isnan()) and bool(scores.isnan().any())):
+        return
+    question = int(scores.isnan().any(1).nonzero()[0])
+    raise NotANumber(
+        f"{int(scores.isnan().sum())} scores are NaN, first for head "
+        f"{int(queries.head[question])} and relation {int(queries.relation[question])}: "
+        f"the model has diverged"
+    )
 
 
 def _count(
-    scores: Float[Tensor, "B N"], place: Int[Tensor, " n"], own: Float[Tensor, " n"]
+    scores: Float[Tensor, "B N"],
+    question: Int[Tensor, " n"],
+    answer_scores: Float[Tensor, " n"],
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-    """How many scores of a pair's row are above its own, and how many equal it.
+    """How many scores of an answer's row are above the answer's, and how many equal it.
 
-    In chunks that stay in the cache, by sums of 0.0 and 1.0: ten times as fast on a processor as a
-    sum of truth values, and exact below 2^24 entities (in float64 beyond).
+    Rows are compared in chunks that stay in the cache. The comparison writes 0.0 and 1.0 and is
+    summed as floats: on a CPU that is ten times as fast as a sum of booleans. It is exact below
+    2^24 entities in float32, and beyond in float64.
     """
-    everyone = scores.shape[1]
-    kind = torch.float32 if everyone < 2**24 else torch.float64
-    chunk = COUNT_CHUNK if scores.device.type == "cpu" else 64 * COUNT_CHUNK
-    hits = torch.empty(min(chunk, len(place)), everyone, dtype=kind, device=scores.device)
-    above = torch.empty(len(place), dtype=kind, device=scores.device)
+    num_entities = scores.shape[1]
+    dtype = torch.float32 if num_entities < 2**24 else torch.float64
+    chunk = COUNT_CHUNK if scores.device.type == "cpu" else GPU_CHUNKS * COUNT_CHUNK
+    size = (min(chunk, len(question)), num_entities)
+    comparison = torch.empty(size, dtype=dtype, device=scores.device)
+    above = torch.empty(len(question), dtype=dtype, device=scores.device)
     ties = torch.empty_like(above)
-    for low in range(0, len(place), chunk):
-        part = slice(low, low + chunk)
-        rows, threshold = scores[place[part]], own[part].unsqueeze(1)
-        held = hits[: len(rows)]
-        torch.sum(torch.gt(rows, threshold, out=held), 1, out=above[part])
-        torch.sum(torch.eq(rows, threshold, out=held), 1, out=ties[part])
+    for first in range(0, len(question), chunk):
+        part = slice(first, first + chunk)
+        rows, threshold = scores[question[part]], answer_scores[part].unsqueeze(1)
+        out = comparison[: len(rows)]
+        torch.sum(torch.gt(rows, threshold, out=out), 1, out=above[part])
+        torch.sum(torch.eq(rows, threshold, out=out), 1, out=ties[part])
     return above.long(), ties.long()
 
 
 def batch_for(num_entities: int, memory: float) -> int:
-    """Questions a batch whose scores and work memory fit in `memory` GiB."""
-    # Scores in float32, their rows once more for counting, and two masks of a byte.
-    return max(1, min(1024, int(memory * 2**30 // (num_entities * (4 + 4 + 2) + 1))))
+    """Questions a batch whose scores and working memory fit in `memory` GiB."""
+    # Scores in float32, their rows once more for the comparison, and two masks of one byte.
+    bytes_per_question = num_entities * (4 + 4 + 2)
+    return max(1, min(1024, int(memory * 2**30 // (bytes_per_question + 1))))
 
 
 def rank_split(
@@ -200,16 +222,22 @@ def rank_split(
     graph: Graph,
     split: str,
     memory: float,
-    advance: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
     only: int | None = None,
 ) -> Ranks:
-    """Filtered ranks of a split, both directions; `hidden` says which answers do not compete.
+    """Filtered ranks of a split, in both directions; see `hidden` for the filter.
 
     Args:
+        memory: GiB that scores of a batch may take.
         only: rank this many answers and no more.
     """
-    asked = AnswerIndex(graph.directed(split)[:only])
+    questions = AnswerIndex(graph.directed(split)[:only])
     batch = batch_for(graph.num_entities, memory)
     return rank(
-        model.score, asked, hidden(graph, split), batch=batch, device=model.device, advance=advance
+        model.score,
+        questions,
+        hidden(graph, split),
+        batch=batch,
+        device=model.device,
+        progress=progress,
     )

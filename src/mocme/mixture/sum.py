@@ -27,7 +27,9 @@ DEFAULT_DENSE = Weight(1.0)
 
 @final
 class Sum(Mixture):
-    """The sum of strength * s over dense and strength * log(1 + sharpness * odds) over sparse experts.
+    """The sum of the experts' contributions.
+
+    A dense expert contributes strength * score, a sparse one strength * log(1 + sharpness * odds).
 
     Args:
         experts: as in `Mixture`.

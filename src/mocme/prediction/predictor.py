@@ -91,6 +91,11 @@ class Predictor:
             self._existing_links = ExistingLinks(self.graph)
         return self._existing_links
 
+    def warm_up(self) -> None:
+        """Compute what is otherwise computed by the first query."""
+        _ = self._modality_weights
+        _ = self.existing_links
+
     def tails(
         self,
         head: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,21 +203,24 @@ class Experiment:
         A run holds the values that the machine chose; where `wanted` leaves them to the machine,
         so does the result.
         """
-        left = {
-            path: "auto"
-            for path, own in wanted._machine_settings()
-            if own == "auto" and path in dict(self._machine_settings())
-        }
+        own = self.machine_settings()
+        left = {path: "auto" for path in wanted.left_to_machine() if path in own}
         return self.changed(left) if left else self
 
-    def _machine_settings(self) -> Iterator[tuple[str, Any]]:
-        """Settings that may be left to the machine: dotted path and value."""
+    def left_to_machine(self) -> list[str]:
+        """Dotted paths of settings whose value the machine chooses."""
+        return [path for path, value in self.machine_settings().items() if value == "auto"]
+
+    def machine_settings(self) -> dict[str, Any]:
+        """Settings that may be left to the machine, by dotted path."""
+        found: dict[str, Any] = {}
         for name, settings in self.components().experts.items():
             for path in settings.machine_settings:
                 value: Any = self.experts[name]
                 for key in path.split("."):
                     value = value[key]
-                yield f"experts.{name}.{path}", value
+                found[f"experts.{name}.{path}"] = value
+        return found
 
     def _tables(self) -> dict[str, Any]:
         """The whole configuration as one table, experts by name."""

@@ -249,5 +249,6 @@ def _fit(
         if observer is not None and len(experts) > 1:
             observer.record({"mixture": record})
         seconds = sum(own.get("seconds", 0.0) for own in (*records.values(), record))
-        folder.update_about(finished=True, seconds=round(seconds, 3))
+        best = next((r["best_epoch"] for r in records.values() if "best_epoch" in r), None)
+        folder.update_about(finished=True, seconds=round(seconds, 3), best_epoch=best)
     return run

@@ -1,1 +1,1 @@
-"""Runs served over HTTP, and the page for curators."""
+"""HTTP server for trained runs, with a web page for reviewing predictions."""

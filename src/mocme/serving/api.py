@@ -1,4 +1,4 @@
-"""The HTTP application, put together."""
+"""Assemble the HTTP application."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ from fastapi import FastAPI
 from mocme.core.device import environment
 from mocme.data.reviews import Reviews
 from mocme.serving.dispatcher import Dispatcher
-from mocme.serving.endpoints import additions as adding
-from mocme.serving.endpoints import browse as looking
-from mocme.serving.endpoints import health as process
-from mocme.serving.endpoints import predict as questions
-from mocme.serving.endpoints import reviews as reviewing
+from mocme.serving.endpoints.additions import PICTURES, add_addition_routes
+from mocme.serving.endpoints.browse import add_browse_routes
+from mocme.serving.endpoints.health import add_health_routes
+from mocme.serving.endpoints.predict import add_prediction_routes
+from mocme.serving.endpoints.reviews import add_review_routes
 from mocme.serving.limits import Limits
 from mocme.serving.metrics import Metrics
 from mocme.serving.middleware import RequestGuard
-from mocme.serving.responses import ERRORS, Json, add_handlers
+from mocme.serving.responses import ERRORS, Json, add_error_handlers
 from mocme.serving.run_view import RunView
 from mocme.serving.uploads import ImageUploads
 
 
-def application(
-    served: Sequence[RunView],
+def create_app(
+    run_views: Sequence[RunView],
     reviews: Reviews | None = None,
     limits: Limits = Limits(),
     token: str | None = None,
     hosts: frozenset[str] | None = None,
-    pictures: ImageUploads | None = None,
+    uploads: ImageUploads | None = None,
 ) -> FastAPI:
-    """The application for some runs; its threads begin at once and end with its lifespan.
+    """Create the application for some runs.
+
+    Its threads start immediately and stop with the application's lifespan.
 
     Args:
-        pictures: where they are kept that are sent for new entities; None adds none.
+        uploads: stores pictures sent for new entities; None disables additions.
     """
-    hub = Dispatcher(served, reviews, limits, Metrics(), pictures)
+    dispatcher = Dispatcher(run_views, reviews, limits, Metrics(), uploads)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> Any:
         yield
-        hub.close()
+        dispatcher.close()
 
     app = FastAPI(
         title="mocme",
         version=str(environment()["mocme"]),
-        description="Ask trained runs for missing facts, and review what they suggest.",
+        description="Query trained runs for missing facts, and review the suggestions.",
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
@@ -55,15 +57,18 @@ def application(
         default_response_class=Json,
         responses=ERRORS,
     )
-    add_handlers(app, hub)
-    for part in (questions, looking, reviewing, adding, process):
-        part.add(app, hub)
+    add_error_handlers(app, dispatcher)
+    add_prediction_routes(app, dispatcher)
+    add_browse_routes(app, dispatcher)
+    add_review_routes(app, dispatcher)
+    add_addition_routes(app, dispatcher)
+    add_health_routes(app, dispatcher)
     app.add_middleware(
         RequestGuard,
         limits=limits,
-        metrics=hub.metrics,
+        metrics=dispatcher.metrics,
         token=token,
         hosts=hosts,
-        larger={adding.PICTURES: limits.picture},
+        body_limits={PICTURES: limits.picture_bytes},
     )
     return app

@@ -1,4 +1,4 @@
-"""A thread that answers: what waits is answered together, and only so much may wait."""
+"""A worker thread with a bounded queue that answers waiting requests in batches."""
 
 from __future__ import annotations
 
@@ -15,34 +15,37 @@ A = TypeVar("A")
 
 
 class QueueFull(RuntimeError):
-    """More waits than may; try again in `after` seconds."""
+    """The queue is full or closed; retry after `retry_after` seconds."""
 
-    def __init__(self, after: int) -> None:
-        super().__init__(f"the server is busy; try again in {after} s")
-        self.after = after
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"the server is busy; try again in {retry_after} s")
+        self.retry_after = retry_after
 
 
 class Batching(Generic[Q, A]):
-    """Questions from many threads, answered by one, several at a time.
+    """Answer requests from many threads in one worker thread, several at a time.
 
-    While it answers, questions gather, and what has gathered is answered next: alone when little
-    is asked, in large blocks when much is. A question that nobody waits for any more is dropped.
+    Requests accumulate while the worker is busy and form its next batch: a single request under
+    light load, large batches under heavy load. Cancelled requests are dropped.
 
     Args:
-        answer: answers in the order of the questions; an exception as an answer is raised where the
-            question was asked.
-        together: how many are answered at a time.
-        waiting: how many may wait.
+        answer: returns one answer per request, in order. An exception among the answers is raised
+            for the request at its position.
+        batch_size: maximum number of requests in one batch.
+        capacity: maximum number of waiting requests.
     """
 
     def __init__(
-        self, answer: Callable[[Sequence[Q]], Sequence[A | Exception]], together: int, waiting: int
+        self,
+        answer: Callable[[Sequence[Q]], Sequence[A | Exception]],
+        batch_size: int,
+        capacity: int,
     ) -> None:
-        self._answer, self._together, self._waiting = answer, together, waiting
+        self._answer, self._batch_size, self._capacity = answer, batch_size, capacity
         self._queue: deque[tuple[Q, Future[A]]] = deque()
-        self._wake = threading.Condition()
+        self._changed = threading.Condition()
         self._stopped = False
-        self._thread = threading.Thread(target=self._work, name="answering", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="batching", daemon=True)
         self._thread.start()
 
     def __len__(self) -> int:
@@ -50,55 +53,55 @@ class Batching(Generic[Q, A]):
 
     @property
     def alive(self) -> bool:
-        """Whether its thread answers."""
+        """Whether the worker thread is running and accepts requests."""
         return self._thread.is_alive() and not self._stopped
 
-    def ask(self, question: Q) -> Future[A]:
-        """The answer to come.
+    def submit(self, request: Q) -> Future[A]:
+        """Queue a request.
 
         Raises:
-            Busy: too many wait already, or it has been closed.
+            QueueFull: the queue is at capacity, or closed.
         """
         future: Future[A] = Future()
-        with self._wake:
-            if self._stopped or len(self._queue) >= self._waiting:
+        with self._changed:
+            if self._stopped or len(self._queue) >= self._capacity:
                 raise QueueFull(1)
-            self._queue.append((question, future))
-            self._wake.notify()
+            self._queue.append((request, future))
+            self._changed.notify()
         return future
 
     def close(self) -> None:
-        """Answer what waits, and end."""
-        with self._wake:
+        """Answer the waiting requests, then stop the worker."""
+        with self._changed:
             self._stopped = True
-            self._wake.notify()
+            self._changed.notify()
         self._thread.join(timeout=5)
 
     def _work(self) -> None:
         give_way()
-        while block := self._next():
-            questions = [question for question, _ in block]
+        while batch := self._next_batch():
+            requests = [request for request, _ in batch]
             try:
-                answers: Sequence[Any] = self._answer(questions)
+                answers: Sequence[Any] = self._answer(requests)
             except Exception as error:
-                answers = [error] * len(block)
-            for (_, future), answer in zip(block, answers, strict=True):
+                answers = [error] * len(batch)
+            for (_, future), answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Exception):
                     future.set_exception(answer)
                 else:
                     future.set_result(answer)
 
-    def _next(self) -> list[tuple[Q, Future[A]]]:
-        """The next questions that somebody waits for; none at the end."""
-        block: list[tuple[Q, Future[A]]] = []
-        with self._wake:
-            while not block:
+    def _next_batch(self) -> list[tuple[Q, Future[A]]]:
+        """Wait for the next requests that are not cancelled; empty once closed and drained."""
+        batch: list[tuple[Q, Future[A]]] = []
+        with self._changed:
+            while not batch:
                 while not self._queue and not self._stopped:
-                    self._wake.wait()
+                    self._changed.wait()
                 if not self._queue:
                     return []
-                while self._queue and len(block) < self._together:
-                    question, future = self._queue.popleft()
+                while self._queue and len(batch) < self._batch_size:
+                    request, future = self._queue.popleft()
                     if future.set_running_or_notify_cancel():
-                        block.append((question, future))
-        return block
+                        batch.append((request, future))
+        return batch

@@ -1,4 +1,4 @@
-"""The served runs and their decisions, and the lanes in which questions wait."""
+"""The served runs, their reviews, and the queues in which requests wait."""
 
 from __future__ import annotations
 
@@ -25,207 +25,218 @@ from mocme.serving.run_view import RunView
 from mocme.serving.uploads import ImageUploads
 
 LOG = logging.getLogger("mocme.serving")
-# Questions that are answered together, at most.
-TOGETHER = 16
-# Seconds between two looks at whether additions have changed.
-LOOK = 1.0
+# Maximum number of questions scored in one batch.
+SCORE_BATCH = 16
+# Seconds between checks for changed additions.
+POLL_SECONDS = 1.0
 T = TypeVar("T")
 
 
 class Dispatcher:
-    """The served runs, their decisions, and the lanes in which questions wait.
+    """The served runs, their reviews, and the queues in which requests wait.
 
-    A thread of its own looks, once in `LOOK` seconds, whether additions of a run have changed.
+    A background thread checks every `POLL_SECONDS` whether the additions of a run have changed.
     """
 
     def __init__(
         self,
-        served: Sequence[RunView],
+        run_views: Sequence[RunView],
         reviews: Reviews | None,
         limits: Limits,
         metrics: Metrics,
-        pictures: ImageUploads | None = None,
+        uploads: ImageUploads | None = None,
     ) -> None:
-        self.runs = {one.name: HotReload(one, metrics) for one in served}
-        self._first = served[0].name
+        self.runs = {run_view.name: HotReload(run_view, metrics) for run_view in run_views}
+        self._default_run = run_views[0].name
         self.reviews, self.limits, self.metrics = reviews, limits, metrics
-        self._pictures = pictures
-        self.fast = Batching(scored, TOGETHER, limits.queue)
-        self.slow: Batching[Callable[[], Any], Any] = lane(limits.slow)
-        # What was added is taken up here, for all who wait for it at once.
-        self.renewing: Batching[Callable[[], Any], Any] = lane(limits.queue)
-        # Encoding takes long, and no question waits behind it.
-        self._adding: Batching[Callable[[], Any], Any] = lane(limits.adds)
+        self._uploads = uploads
+        self.score_queue = Batching(score_batch, SCORE_BATCH, limits.queue)
+        self.slow_queue: Batching[Callable[[], Any], Any] = call_queue(limits.slow_queue)
+        # One reload serves all requests that wait for it.
+        self._reload_queue: Batching[Callable[[], Any], Any] = call_queue(limits.queue)
+        # Encoding is slow; its own queue keeps predictions from waiting behind it.
+        self._addition_queue: Batching[Callable[[], Any], Any] = call_queue(limits.addition_queue)
         self._stop = threading.Event()
-        self._watching = threading.Thread(target=self._watch, name="watching", daemon=True)
-        self._watching.start()
-        metrics.watch("scores", lambda: len(self.fast))
-        metrics.watch("slow", lambda: len(self.slow))
-        metrics.watch("adding", lambda: len(self._adding))
+        self._poller = threading.Thread(target=self._poll, name="additions poller", daemon=True)
+        self._poller.start()
+        metrics.watch_queue("scores", lambda: len(self.score_queue))
+        metrics.watch_queue("slow", lambda: len(self.slow_queue))
+        metrics.watch_queue("adding", lambda: len(self._addition_queue))
 
     @property
     def stopping(self) -> bool:
-        """Whether nothing new is taken."""
+        """Whether new requests are no longer accepted."""
         return self._stop.is_set()
 
-    def live(self, name: str | None) -> HotReload:
-        """A served run by its name.
+    def hot_run(self, name: str | None) -> HotReload:
+        """Find a served run by name; None is the first.
 
         Raises:
-            HTTPException: 404, there is none.
+            HTTPException: 404, no such run is served.
         """
         if name is None:
-            return self.runs[self._first]
+            return self.runs[self._default_run]
         if name not in self.runs:
-            known = ", ".join(self.runs)
-            raise HTTPException(404, f"no run named {name!r} is served; there is {known}")
+            available = ", ".join(self.runs)
+            raise HTTPException(404, f"no run named {name!r} is served; available: {available}")
         return self.runs[name]
 
-    async def ask(self, run: str | None, question: Question) -> Any:
-        """The answer to a question that needs one look at the scores."""
-        served = self.live(run).now
-        given = [name for name in (question.head, question.tail) if name is not None]
-        names = served.graph.entities
-        if any(name not in names for name in given) or (
-            question.relation is not None and question.relation not in served.graph.relations
+    async def predict(self, run: str | None, question: Question) -> Any:
+        """Answer a question that needs one pass of scores."""
+        run_view = self.hot_run(run).current
+        names = [name for name in (question.head, question.tail) if name is not None]
+        entities = run_view.graph.entities
+        if any(name not in entities for name in names) or (
+            question.relation is not None and question.relation not in run_view.graph.relations
         ):
-            # Looking for near names takes time, which others should not wait for.
-            await self.slowly(run, lambda served: served.known(given, question.relation))
-            served = self.live(run).now
-        return await self._wait(self.fast.ask, (served, question))
+            # Finding near matches is slow and must not delay the score queue.
+            await self.run_slow(run, lambda view: view.check_names(names, question.relation))
+            run_view = self.hot_run(run).current
+        return await self._result(self.score_queue.submit, (run_view, question))
 
-    async def slowly(self, run: str | None, call: Callable[[RunView], T]) -> T:
-        """What a call gives of a run that takes longer."""
-        return await self._known(run, lambda now: self._wait(self.slow.ask, partial(call, now)))
+    async def run_slow(self, run: str | None, call: Callable[[RunView], T]) -> T:
+        """Run a slow call on a run, in the slow queue."""
+        return await self._retry_unknown(
+            run, lambda run_view: self._result(self.slow_queue.submit, partial(call, run_view))
+        )
 
-    async def look(self, run: str | None, call: Callable[[RunView], T]) -> T:
-        """What a call gives of a run that waits behind nobody's question."""
-        return await self._known(run, lambda now: asyncio.to_thread(call, now))
+    async def run_now(self, run: str | None, call: Callable[[RunView], T]) -> T:
+        """Run a fast call on a run in a thread of its own, in no queue."""
+        return await self._retry_unknown(run, lambda run_view: asyncio.to_thread(call, run_view))
 
-    async def together(self, call: Callable[[], T]) -> T:
-        """What a call gives, about several runs perhaps, that takes longer."""
-        found: T = await self._wait(self.slow.ask, call)
-        return found
+    async def call_slow(self, call: Callable[[], T]) -> T:
+        """Run a slow call that may concern several runs, in the slow queue."""
+        result: T = await self._result(self.slow_queue.submit, call)
+        return result
 
-    async def _known(self, run: str | None, ask: Callable[[RunView], Awaitable[T]]) -> T:
-        """The same once more where a name is not known that was added meanwhile."""
-        live = self.live(run)
-        served = live.now
+    async def _retry_unknown(self, run: str | None, call: Callable[[RunView], Awaitable[T]]) -> T:
+        """Call; on an unknown name, reload changed additions and call once more."""
+        hot_run = self.hot_run(run)
+        run_view = hot_run.current
         try:
-            return await ask(served)
+            return await call(run_view)
         except UnknownName:
-            newer = await self.newest(live)
-            if newer is served:
+            latest = await self.latest(hot_run)
+            if latest is run_view:
                 raise
-            return await ask(newer)
+            return await call(latest)
 
-    async def newest(self, live: HotReload) -> RunView:
-        """A run with what is added to it at this moment."""
-        if not live.stale:
-            return live.now
-        found: RunView = await self._wait(self.renewing.ask, live.renew)
-        return found
+    async def latest(self, hot_run: HotReload) -> RunView:
+        """Return a run with its current additions, reloading them if they changed."""
+        if not hot_run.stale:
+            return hot_run.current
+        run_view: RunView = await self._result(self._reload_queue.submit, hot_run.reload)
+        return run_view
 
-    def _watch(self) -> None:
-        while not self._stop.wait(LOOK):
-            for live in self.runs.values():
+    def _poll(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            for hot_run in self.runs.values():
                 with suppress(QueueFull, OSError):
-                    if live.stale:
-                        self.renewing.ask(live.renew).result()
+                    if hot_run.stale:
+                        self._reload_queue.submit(hot_run.reload).result()
 
-    async def _wait(
-        self, ask: Callable[[Any], Any], question: Any, seconds: float | None = None
+    async def _result(
+        self, submit: Callable[[Any], Any], request: Any, seconds: float | None = None
     ) -> Any:
-        future = asyncio.wrap_future(ask(question))
+        future = asyncio.wrap_future(submit(request))
         return await asyncio.wait_for(future, seconds or self.limits.seconds)
 
     @property
-    def adds(self) -> bool:
-        """Whether entities are added to the served runs."""
-        return self._pictures is not None
+    def accepts_additions(self) -> bool:
+        """Whether entities may be added to the served runs."""
+        return self._uploads is not None
 
     @property
-    def pictures(self) -> ImageUploads:
-        """Pictures that were sent, for entities to come.
+    def uploads(self) -> ImageUploads:
+        """Pictures uploaded for new entities.
 
         Raises:
-            Refusal: 403, this server adds no entities.
+            Refusal: 403, this server accepts no additions.
         """
-        if self._pictures is None:
+        if self._uploads is None:
             raise Refusal(
                 403,
                 "not_allowed",
-                "this server does not change what is added to its runs",
+                "this server does not accept changes to the additions of its runs",
                 "start it with: mocme serve RUN --additions",
             )
-        return self._pictures
+        return self._uploads
 
-    async def adding(self, call: Callable[[], T]) -> T:
-        """What a call gives that adds or takes back, or prepares it; one at a time.
+    async def run_addition(self, call: Callable[[], T]) -> T:
+        """Run a call that adds or removes entities or stores a picture, one at a time.
 
         Raises:
-            Refusal: 504, it took too long; 507, the disk is full; 503, it refuses otherwise.
+            Refusal: 504, it timed out; 507, the disk is full; 503, another disk error.
         """
         try:
-            found: T = await self._wait(self._adding.ask, call, self.limits.adding)
-            return found
+            result: T = await self._result(
+                self._addition_queue.submit, call, self.limits.addition_seconds
+            )
+            return result
         except TimeoutError:
             raise Refusal(
                 504,
                 "too_slow",
-                f"not done within {self.limits.adding:g} s, but it may still come to be",
-                "see whether it did before sending it again: GET /v1/additions",
+                f"not finished within {self.limits.addition_seconds:g} s, but it may still finish",
+                "check whether it did before sending it again: GET /v1/additions",
             ) from None
         except OSError as error:
-            raise unkept(error) from error
+            raise storage_refusal(error) from error
 
-    def kept(self) -> Reviews:
-        """The decisions.
+    def require_reviews(self) -> Reviews:
+        """Return the reviews.
 
         Raises:
-            HTTPException: 404, none are kept.
+            HTTPException: 404, this server stores none.
         """
         if self.reviews is None:
-            raise HTTPException(404, "this server keeps no decisions; start it with --reviews FILE")
+            raise HTTPException(
+                404, "this server stores no decisions; start it with --reviews FILE"
+            )
         return self.reviews
 
     def close(self) -> None:
-        """Answer what waits, and end all lanes."""
+        """Answer the waiting requests and stop all queues."""
         self._stop.set()
-        for one in (self.fast, self.slow, self._adding, self.renewing):
-            one.close()
-        self._watching.join(timeout=5)
+        for queue in (
+            self.score_queue,
+            self.slow_queue,
+            self._addition_queue,
+            self._reload_queue,
+        ):
+            queue.close()
+        self._poller.join(timeout=5)
 
 
-def unkept(error: OSError) -> Refusal:
-    """What a disk refused, as an answer."""
-    LOG.error("cannot be kept: %s", error)
-    why = error.strerror or type(error).__name__
+def storage_refusal(error: OSError) -> Refusal:
+    """Convert a disk error to a refusal that does not reveal paths."""
+    LOG.error("cannot write: %s", error)
+    reason = error.strerror or type(error).__name__
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        remedy = "nothing was changed; make room on the server's disk, then send it again"
-        return Refusal(507, "no_room", f"the server's disk has no room for it ({why})", remedy)
-    remedy = "nothing was changed; let the server write to its disk, then send it again"
-    return Refusal(503, "not_kept", f"the server's disk refuses it ({why})", remedy)
+        remedy = "nothing was changed; free space on the server's disk, then send it again"
+        return Refusal(507, "no_room", f"the server's disk is full ({reason})", remedy)
+    remedy = "nothing was changed; make the server's disk writable, then send it again"
+    return Refusal(503, "not_kept", f"the server cannot write to its disk ({reason})", remedy)
 
 
-def lane(waiting: int) -> Batching[Callable[[], Any], Any]:
-    """A lane of calls, one after the other, of which so many may wait."""
-    return Batching(lambda calls: [called(call) for call in calls], 1, waiting)
+def call_queue(capacity: int) -> Batching[Callable[[], Any], Any]:
+    """Create a queue that runs calls one after the other."""
+    return Batching(lambda calls: [call_or_error(call) for call in calls], 1, capacity)
 
 
-def called(call: Callable[[], Any]) -> Any:
-    """What a call gives, or its error."""
+def call_or_error(call: Callable[[], Any]) -> Any:
+    """Return the result of a call, or the exception it raised."""
     try:
         return call()
     except Exception as error:
         return error
 
 
-def scored(asked: Sequence[tuple[RunView, Question]]) -> Sequence[Any]:
-    """Answers, those of one run scored together."""
+def score_batch(requests: Sequence[tuple[RunView, Question]]) -> Sequence[Any]:
+    """Answer questions in order; those of one run are scored together."""
     answers: dict[int, Any] = {}
-    for served in {id(one): one for one, _ in asked}.values():
-        places = [place for place, (one, _) in enumerate(asked) if one is served]
-        found = served.ask([asked[place][1] for place in places])
-        answers.update(zip(places, found, strict=True))
-    return [answers[place] for place in range(len(asked))]
+    for run_view in {id(view): view for view, _ in requests}.values():
+        indices = [index for index, (view, _) in enumerate(requests) if view is run_view]
+        batch = run_view.predict([requests[index][1] for index in indices])
+        answers.update(zip(indices, batch, strict=True))
+    return [answers[index] for index in range(len(requests))]

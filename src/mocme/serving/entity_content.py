@@ -1,4 +1,4 @@
-"""What a run's entities look like: their texts, numbers, files and types, from the data folder."""
+"""Raw content of a run's entities for display: texts, numbers, files and types."""
 
 from __future__ import annotations
 
@@ -21,16 +21,20 @@ from mocme.encoders.inputs import RawEncoder
 from mocme.encoders.numeric_io import NumberEncoder
 from mocme.runs.run import Run
 
-# Bytes of one file that are sent.
-LARGEST = 100_000_000
+# Maximum size in bytes of a file that is sent.
+MAX_FILE_BYTES = 100_000_000
 _MEDIA = ("image", "audio", "video")
 
 
 @dataclass
-class Content:
-    """Raw content by entity.
+class EntityContent:
+    """Raw content by entity id, read from the run's data folder.
 
     Attributes:
+        texts: (modality, text) pairs.
+        numbers: (modality, attribute, value) triples.
+        files: (modality, path) pairs.
+        types: names of the entity's types.
         notes: what could not be read, and why.
     """
 
@@ -41,103 +45,106 @@ class Content:
     notes: list[str] = field(default_factory=list)
 
     @staticmethod
-    def of(run: Run, graph: Graph) -> Content:
-        """All that the run's data folder holds of its entities.
+    def read(run: Run, graph: Graph) -> EntityContent:
+        """Read the content of all entities from the run's data folder.
 
-        A table that cannot be read is left out, and told in the notes: a run can be asked without.
+        A table that cannot be read is skipped and reported in the notes, because predictions do
+        not need it.
         """
-        found = Content()
+        content = EntityContent()
         folder = Path(graph.folder) if graph.folder else None
         if folder is None or not folder.is_dir():
-            found.notes.append(
-                f"the data folder {folder or '(none)'} is not there, so that texts, pictures and "
+            content.notes.append(
+                f"the data folder {folder or '(none)'} does not exist, so texts, pictures and "
                 f"numbers of entities cannot be shown"
             )
-            return found
-        for what, read in found._sources(run, graph, folder):
+            return content
+        for name, read in content._sources(run, graph, folder):
             try:
                 read()
             except (ValueError, OSError) as error:
-                found.notes.append(f"{what}: cannot be shown: {error}")
-        return found
+                content.notes.append(f"{name}: cannot be shown: {error}")
+        return content
 
     def _sources(
         self, run: Run, graph: Graph, folder: Path
     ) -> Iterator[tuple[str, Callable[[], None]]]:
-        """What there is to read, by name, and how."""
+        """Yield the name of each source, and a function that reads it."""
         about = declared(folder)
         encoded = about.get("encode", {})
-        encoded = {**(encoded if isinstance(encoded, Mapping) else {}), **_encoded(run)}
+        encoded = {**(encoded if isinstance(encoded, Mapping) else {}), **_encoder_settings(run)}
         for name, table in encoded.items():
-            yield name, partial(self._raw, name, table, graph, folder)
+            yield name, partial(self._read_raw, name, table, graph, folder)
         tables = run.experiment.modalities or about.get("modalities", {})
         for name, table in tables.items() if isinstance(tables, Mapping) else ():
-            # Nothing here runs code of somebody's own.
+            # A kind with a colon names user code, which the server never runs.
             if ":" not in str(table.get("kind")):
-                yield name, partial(self._declared, name, table, graph, folder)
+                yield name, partial(self._read_declared, name, table, graph, folder)
         types = about.get("types")
         if isinstance(types, dict) and isinstance(types.get("path"), str):
-            yield "types", lambda: self._types(folder / str(types["path"]), graph)
+            yield "types", lambda: self._read_types(folder / str(types["path"]), graph)
 
-    def _raw(self, name: str, table: dict[str, Any], graph: Graph, folder: Path) -> None:
+    def _read_raw(self, name: str, table: dict[str, Any], graph: Graph, folder: Path) -> None:
+        """Read the inputs of an encoder."""
         encoder = encoder_of(table, f"encode.{name}")
         job = EncodingJob(graph, name, folder, folder)
         if isinstance(encoder, NumberEncoder):
             columns, _ = encoder.read(job, EncodingReport(name, ""))
-            self._columns(name, columns)
+            self._add_numbers(name, columns)
         elif isinstance(encoder, RawEncoder):
             for entity, source, _ in encoder.items(job):
                 if encoder.endings and source:
-                    # Two modalities may be made of the same file.
+                    # Two modalities may use the same file; it is shown once.
                     files = self.files.setdefault(entity, [])
                     if Path(source) not in [path for _, path in files]:
                         files.append((name, Path(source)))
                 elif source.strip():
                     self.texts.setdefault(entity, []).append((name, source))
 
-    def _declared(self, name: str, table: dict[str, Any], graph: Graph, folder: Path) -> None:
+    def _read_declared(self, name: str, table: dict[str, Any], graph: Graph, folder: Path) -> None:
+        """Read the source of a modality declared in the graph or the experiment."""
         source = source_of(table, f"modalities.{name}")
         if isinstance(source, Numbers):
             columns, _ = read_numbers(folder / source.path, graph.entities)
-            self._columns(name, columns)
+            self._add_numbers(name, columns)
         elif isinstance(source, Words | Similar):
-            self._texts(name, source.paths, source.columns, graph, folder)
+            self._add_texts(name, source.paths, source.columns, graph, folder)
         elif isinstance(source, Mentions):
-            self._texts(name, source.texts, source.columns, graph, folder)
+            self._add_texts(name, source.texts, source.columns, graph, folder)
 
-    def _columns(self, name: str, columns: Any) -> None:
+    def _add_numbers(self, name: str, columns: Any) -> None:
         for attribute, (entities, values) in columns.items():
             for entity, value in zip(entities, values.tolist(), strict=True):
                 self.numbers.setdefault(entity, []).append((name, attribute, value))
 
-    def _texts(
+    def _add_texts(
         self, name: str, paths: Sequence[str], columns: Sequence[int], graph: Graph, folder: Path
     ) -> None:
-        """Texts that are not shown yet: two modalities may be made of the same one."""
+        """Add texts that are not there yet: two modalities may use the same text."""
         texts, _, _ = gather(folder, paths, columns, graph.entities)
-        for entity, own in texts.items():
-            shown = {text for _, text in self.texts.get(entity, [])}
-            lines = [(name, text) for text in own if text.strip() and text not in shown]
-            self.texts.setdefault(entity, []).extend(lines)
+        for entity, lines in texts.items():
+            present = {text for _, text in self.texts.get(entity, [])}
+            new = [(name, text) for text in lines if text.strip() and text not in present]
+            self.texts.setdefault(entity, []).extend(new)
 
-    def _types(self, path: Path, graph: Graph) -> None:
-        found, _, _ = read_texts(path, 2, graph.entities)
-        for entity, text in found.items():
+    def _read_types(self, path: Path, graph: Graph) -> None:
+        texts, _, _ = read_texts(path, 2, graph.entities)
+        for entity, text in texts.items():
             self.types[entity] = text.split("\n")
 
 
-def _encoded(run: Run) -> dict[str, dict[str, Any]]:
-    """Settings of the encoders that made the run's modalities."""
-    found = {}
+def _encoder_settings(run: Run) -> dict[str, dict[str, Any]]:
+    """Return by modality the settings of the encoder that produced the run's features."""
+    by_modality = {}
     for name in run.folder.about["modalities"]:
         settings = run.folder.tensors_metadata(f"modalities/{name}.safetensors").get("settings")
         if settings:
-            found[name] = json.loads(settings)
-    return found
+            by_modality[name] = json.loads(settings)
+    return by_modality
 
 
-def kind_of(path: Path) -> tuple[str, str]:
-    """What a file shows (image, audio, video or other), and its media type."""
+def media_type(path: Path) -> tuple[str, str]:
+    """Return the kind of a file (image, audio, video or other) and its media type."""
     media = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     kind = media.partition("/")[0]
     return (kind, media) if kind in _MEDIA else ("other", "application/octet-stream")

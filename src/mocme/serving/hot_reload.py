@@ -1,4 +1,4 @@
-"""A served run whose additions may change while it is asked."""
+"""A served run whose additions are reloaded when they change."""
 
 from __future__ import annotations
 
@@ -17,67 +17,69 @@ LOG = logging.getLogger("mocme.serving")
 
 
 class HotReload:
-    """What is served of a run now.
+    """A served run and its current view.
 
-    A question is answered by the `now` that it met: another takes its place between questions, and
-    only when it is ready.
+    A request keeps the view that was current when it started. A new view is built in the
+    background and replaces the old one only once it is ready.
 
     Attributes:
-        now: the run with the additions that were read last.
+        current: the view with the additions that were read last.
     """
 
-    def __init__(self, served: RunView, metrics: Metrics) -> None:
-        self.now, self._metrics = served, metrics
-        self._failed: Stamp | None = None
+    def __init__(self, run_view: RunView, metrics: Metrics) -> None:
+        self.current, self._metrics = run_view, metrics
+        self._failed_stamp: Stamp | None = None
         self._lock = threading.Lock()
 
     @property
     def stale(self) -> bool:
-        """Whether the run's additions have changed since; two looks at an inode."""
-        return self.now.present_stamp() not in (self.now.stamp, self._failed)
+        """Whether the additions have changed since; costs two stat calls."""
+        return self.current.read_stamp() not in (self.current.stamp, self._failed_stamp)
 
-    def renew(self) -> RunView:
-        """Take up what the run has now, where that changed; what cannot be read changes nothing.
+    def reload(self) -> RunView:
+        """Rebuild the view if the additions changed, and return the current one.
 
-        The log says why, and it is tried again when the file changes again.
+        If they cannot be read, the old view stays in place, the log says why, and reading is tried
+        again at the next change of the file.
         """
         with self._lock:
             if not self.stale:
-                return self.now
-            seen, started = self.now.present_stamp(), time.perf_counter()
+                return self.current
+            stamp, started = self.current.read_stamp(), time.perf_counter()
             try:
-                self.now = self.now.renewed()
+                self.current = self.current.reloaded()
             except Exception as error:
-                self._failed = seen
-                self._metrics.renewed("failed")
+                self._failed_stamp = stamp
+                self._metrics.count_reload("failed")
                 LOG.error(
-                    "%s: its additions changed and cannot be read; it is served as before: %s",
-                    self.now.name,
+                    "%s: its additions changed and cannot be read; still serving the previous "
+                    "ones: %s",
+                    self.current.name,
                     error,
                     exc_info=not isinstance(error, ValueError | OSError),
                 )
-                return self.now
-            self._failed = None
-            self._metrics.renewed("done")
-            number, seconds = len(self.now.additions), time.perf_counter() - started
-            LOG.info("%s: serves %d additions now (%.2f s)", self.now.name, number, seconds)
-            return self.now
+                return self.current
+            self._failed_stamp = None
+            self._metrics.count_reload("done")
+            count, seconds = len(self.current.additions), time.perf_counter() - started
+            LOG.info("%s: serves %d additions now (%.2f s)", self.current.name, count, seconds)
+            return self.current
 
     def add(self, entity: NewEntity) -> Addition:
-        """Add an entity, keep it in the run's folder, and serve it.
+        """Add an entity, store it in the run's folder, and serve it.
 
         Raises:
-            ValueError: it does not fit the run.
+            ValueError: the entity does not fit the run.
             RunLocked: another process is writing the run.
-            OSError: it cannot be kept.
+            OSError: the run's folder cannot be written.
         """
-        now = self.now
-        (made,) = now.run.add_all([entity], loaded=now.loaded)
-        self.renew()
-        return made
+        now = self.current
+        (addition,) = now.run.add_all([entity], loaded=now.loaded)
+        self.reload()
+        return addition
 
     def remove(self, names: Sequence[str]) -> None:
-        """Take additions back; see `Run.remove`."""
-        now = self.now
+        """Remove additions; see `Run.remove`."""
+        now = self.current
         now.run.remove(*names, loaded=now.loaded)
-        self.renew()
+        self.reload()

@@ -1,4 +1,4 @@
-"""Counts and times for Prometheus, of one process or of several together."""
+"""Counters and times for Prometheus, of one process or of several combined."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 
 class Metrics:
-    """What a server counts.
+    """The metrics of a server.
 
-    Where the environment names a folder PROMETHEUS_MULTIPROC_DIR, all processes that share it are
-    told of together.
+    If the environment variable PROMETHEUS_MULTIPROC_DIR names a folder, the metrics of all
+    processes that share it are combined.
     """
 
     content_type = CONTENT_TYPE_LATEST
@@ -44,45 +44,45 @@ class Metrics:
             registry=self._registry,
         )
         self._refused = Counter(
-            "mocme_busy", "Requests refused because too many wait.", registry=self._registry
+            "mocme_busy", "Requests refused because a queue is full.", registry=self._registry
         )
-        self._renewed = Counter(
+        self._reloads = Counter(
             "mocme_renewals",
-            "Changed additions of a run, taken up (done) or unreadable (failed).",
+            "Reloads of a run's changed additions: done or failed.",
             ("result",),
             registry=self._registry,
         )
         self._waiting = Gauge(
             "mocme_waiting",
-            "Questions that wait for an answer.",
+            "Requests waiting in a queue.",
             ("lane",),
             registry=self._registry,
             multiprocess_mode="livesum",
         )
 
-    def seen(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Record an answered request."""
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def busy(self) -> None:
-        """A request was refused."""
+    def count_refused(self) -> None:
+        """Record a request refused because a queue is full."""
         self._refused.inc()
 
-    def renewed(self, result: Literal["done", "failed"]) -> None:
-        """What is added to a run was read again."""
-        self._renewed.labels(result).inc()
+    def count_reload(self, result: Literal["done", "failed"]) -> None:
+        """Record an attempt to reload a run's additions."""
+        self._reloads.labels(result).inc()
 
-    def watch(self, lane: str, waiting: Callable[[], int]) -> None:
-        """Tell how many wait in a lane, whenever asked; in several processes not live."""
-        gauge = self._waiting.labels(lane)
+    def watch_queue(self, name: str, length: Callable[[], int]) -> None:
+        """Report the length of a queue whenever metrics are read; not with several processes."""
+        gauge = self._waiting.labels(name)
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            gauge.set_function(waiting)
+            gauge.set_function(length)
 
-    def text(self) -> bytes:
-        """As Prometheus reads it."""
+    def render(self) -> bytes:
+        """Render the metrics in the Prometheus text format."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
-        together = CollectorRegistry()
-        MultiProcessCollector(together)
-        return generate_latest(together)
+        combined = CollectorRegistry()
+        MultiProcessCollector(combined)
+        return generate_latest(combined)

@@ -1,4 +1,4 @@
-"""What every request passes: size, token, time, headers, a log line, metrics."""
+"""Checks and records every request: size, token, host, headers, log line, metrics."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ HEADERS = {
 
 
 class RequestGuard:
-    """Wraps the application.
+    """ASGI middleware around the application.
 
     Args:
-        larger: by path, bytes of a request where that is not as everywhere.
-        token: what /v1 and /metrics ask for as a bearer; None for no token.
-        hosts: names that requests may call this server by; others are refused, so that a page of
-            another site cannot reach a server on loopback by a name of its own.
+        token: bearer token required for /v1 and /metrics; None for no token.
+        hosts: accepted host names; requests to others are refused. This prevents DNS rebinding: a
+            page of another site cannot reach a loopback server under its own host name.
+        body_limits: by path, the maximum size of a request in bytes where it differs from
+            `limits.body_bytes`.
     """
 
     def __init__(
@@ -54,61 +55,62 @@ class RequestGuard:
         metrics: Metrics,
         token: str | None,
         hosts: frozenset[str] | None,
-        larger: Mapping[str, int] = {},
+        body_limits: Mapping[str, int] = {},
     ) -> None:
         self._app, self._limits, self._metrics = app, limits, metrics
-        self._larger = larger
+        self._body_limits = body_limits
         self._token = None if token is None else token.encode()
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or say why not."""
+        """Pass a request to the application, or answer with the reason for refusing it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        state = {"status": 500, "begun": False}
-        request = uuid.uuid4().hex[:12]
-        scope.setdefault("state", {})["request"] = request
+        state = {"status": 500, "started": False}
+        request_id = uuid.uuid4().hex[:12]
+        scope.setdefault("state", {})["request"] = request_id
 
-        async def sending(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                state.update(status=message["status"], begun=True)
+                state.update(status=message["status"], started=True)
                 present = {name.lower() for name, _ in message["headers"]}
-                extra = {**HEADERS, "x-request-id": request}
+                extra = {**HEADERS, "x-request-id": request_id}
                 message["headers"] = [
                     *message["headers"],
                     *(
-                        (k.encode(), v.encode())
-                        for k, v in extra.items()
-                        if k.encode() not in present
+                        (name.encode(), value.encode())
+                        for name, value in extra.items()
+                        if name.encode() not in present
                     ),
                 ]
             await send(message)
 
         try:
-            refused = self._refused(scope)
-            if refused is not None:
-                await answer(sending, *refused)
+            refusal = self._check(scope)
+            if refusal is not None:
+                await send_error(send_with_headers, *refusal)
                 return
-            await self._app(scope, self._limited(receive, self._most(scope)), sending)
+            limited = self._limit_body(receive, self._max_bytes(scope))
+            await self._app(scope, limited, send_with_headers)
         except Exception:
-            LOG.exception("failed", extra={"request": request})
-            if not state["begun"]:
-                await answer(
-                    sending,
+            LOG.exception("failed", extra={"request": request_id})
+            if not state["started"]:
+                await send_error(
+                    send_with_headers,
                     500,
                     "internal",
-                    f"something went wrong here (request {request})",
-                    "try again; if it stays, look for this request in the server's log",
+                    f"internal error (request {request_id})",
+                    "try again; if it persists, look for this request in the server's log",
                 )
         finally:
-            self._told(scope, int(state["status"]), time.perf_counter() - started, request)
+            self._record(scope, int(state["status"]), time.perf_counter() - started, request_id)
 
-    def _told(self, scope: Scope, status: int, seconds: float, request: str) -> None:
+    def _record(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         route = scope.get("route")
         path = getattr(route, "path", None) or "other"
-        self._metrics.seen(scope["method"], path, status, seconds)
+        self._metrics.count_request(scope["method"], path, status, seconds)
         LOG.info(
             "%s %s %d",
             scope["method"],
@@ -119,15 +121,15 @@ class RequestGuard:
                 "path": scope["path"],
                 "status": status,
                 "ms": round(seconds * 1000, 2),
-                "request": request,
+                "request": request_id,
             },
         )
 
-    def _most(self, scope: Scope) -> int:
-        """Bytes of a request."""
-        return self._larger.get(scope["path"], self._limits.body)
+    def _max_bytes(self, scope: Scope) -> int:
+        return self._body_limits.get(scope["path"], self._limits.body_bytes)
 
-    def _refused(self, scope: Scope) -> tuple[Any, ...] | None:
+    def _check(self, scope: Scope) -> tuple[Any, ...] | None:
+        """Return (status, code, message, remedy) of a refused request."""
         headers = dict(scope["headers"])
         if self._hosts is not None:
             host = headers.get(b"host", b"").decode("latin-1").lower()
@@ -136,65 +138,73 @@ class RequestGuard:
                 return (
                     421,
                     "wrong_host",
-                    "this server is not called by that name",
-                    "call it by its address, or name it with --allow-host",
+                    "this server does not answer to that host name",
+                    "use the address of the server, or allow the name with --allow-host",
                 )
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._most(scope):
-            few = "send less" if scope["path"] in self._larger else "ask in several requests"
-            return (413, "too_large", f"the request has more than {self._most(scope):,} bytes", few)
+        limit = self._max_bytes(scope)
+        if length.isdigit() and int(length) > limit:
+            splittable = scope["path"] not in self._body_limits
+            remedy = "split it into several requests" if splittable else "send a smaller file"
+            return (413, "too_large", f"the request is larger than {limit:,} bytes", remedy)
         path = scope["path"]
         if self._token is not None and (path.startswith("/v1/") or path == "/metrics"):
             given = headers.get(b"authorization", b"")
-            # Both sides as bytes of any length: compare_digest takes the same time for all.
+            # Bytes, because compare_digest accepts strings only if they are ASCII; its time does
+            # not depend on where they differ.
             if not hmac.compare_digest(given, b"Bearer " + self._token):
                 return (
                     401,
                     "no_token",
-                    "this server asks for a token",
+                    "this server requires a token",
                     "send the header: Authorization: Bearer TOKEN",
                 )
         return None
 
-    def _limited(self, receive: Receive, most: int) -> Receive:
+    def _limit_body(self, receive: Receive, max_bytes: int) -> Receive:
+        """Wrap `receive` so that a body without a content-length is limited, too."""
         size = 0
 
-        async def receiving() -> Message:
+        async def receive_limited() -> Message:
             nonlocal size
             message = await receive()
             if message["type"] == "http.request":
                 size += len(message.get("body", b""))
-                if size > most:
+                if size > max_bytes:
                     raise TooLarge
             return message
 
-        return receiving
+        return receive_limited
 
 
 class TooLarge(HTTPException):
-    """A body grew beyond its limit; of another class it would be taken for wrong JSON."""
+    """A body exceeded its limit while it was received.
+
+    It is an HTTPException because FastAPI reports any other error at this point as invalid JSON.
+    """
 
     def __init__(self) -> None:
-        super().__init__(413, "the request is larger than this server takes")
+        super().__init__(413, "the request is larger than this server accepts")
 
 
 class Refusal(HTTPException):
-    """A request that is refused, with what to do about it.
+    """A refused request, with a remedy.
 
     Args:
-        after: seconds after which it may be sent again.
+        retry_after: seconds after which it may be sent again.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, remedy: str, after: int | None = None
+        self, status: int, code: str, message: str, remedy: str, retry_after: int | None = None
     ) -> None:
-        super().__init__(status, message, None if after is None else {"retry-after": str(after)})
+        headers = None if retry_after is None else {"retry-after": str(retry_after)}
+        super().__init__(status, message, headers)
         self.code, self.remedy = code, remedy
 
 
-async def answer(send: Send, status: int, code: str, message: str, remedy: str) -> None:
+async def send_error(send: Send, status: int, code: str, message: str, remedy: str) -> None:
     """Send an error as JSON."""
-    body = json.dumps(failure(code, message, remedy), ensure_ascii=False).encode()
+    body = json.dumps(error_body(code, message, remedy), ensure_ascii=False).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
@@ -202,9 +212,9 @@ async def answer(send: Send, status: int, code: str, message: str, remedy: str) 
     await send({"type": "http.response.body", "body": body})
 
 
-def failure(
+def error_body(
     code: str, message: str, remedy: str = "", near: tuple[str, ...] = (), field: str = ""
 ) -> dict[str, Any]:
-    """The body of an error; `field` is the part of the request that it is about, if it is one."""
-    told = {"code": code, "message": message, "remedy": remedy, "near": list(near)}
-    return {"error": told | ({"field": field} if field else {})}
+    """Return the JSON body of an error; `field` names the part of the request at fault."""
+    detail = {"code": code, "message": message, "remedy": remedy, "near": list(near)}
+    return {"error": detail | ({"field": field} if field else {})}

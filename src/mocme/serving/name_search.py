@@ -1,4 +1,4 @@
-"""Find names as they are typed."""
+"""Search entity names while they are typed."""
 
 from __future__ import annotations
 
@@ -8,74 +8,75 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-# Names beyond which near matches are not looked for letter by letter: that takes too long a key.
+# Fuzzy matching compares with every name; with more names than this it is too slow per keystroke.
 FUZZY_LIMIT = 200_000
 
 
-def folded(text: str) -> str:
-    """A text without case and accents, for comparing."""
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(letter for letter in plain if not unicodedata.combining(letter))
+def normalized(text: str) -> str:
+    """Return a text without case and accents, for comparison."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
 
 
 class NameSearch:
-    """Names that begin with what is typed, then names with such a word, then near ones.
+    """Search by prefix of the name, then by prefix of a word in it, then by similarity.
 
-    Within each sort the more important come first. Case and accents do not matter.
+    Within each group, more important names come first. Case and accents are ignored.
 
     Args:
-        importance: of each name, for instance its number of facts.
+        importance: one number per name, for instance its number of facts.
     """
 
     def __init__(self, names: Sequence[str], importance: Sequence[int]) -> None:
         self.names, self.importance = names, importance
-        self._folded = [folded(name) for name in names]
-        self._whole = sorted((text, place) for place, text in enumerate(self._folded))
+        self._normalized = [normalized(name) for name in names]
+        # Sorted (text, index) pairs: those with a common prefix are consecutive.
+        self._by_name = sorted((text, index) for index, text in enumerate(self._normalized))
         words = {
-            (word, place)
-            for place, text in enumerate(self._folded)
+            (word, index)
+            for index, text in enumerate(self._normalized)
             for word in text.split()[1:]
             if word
         }
-        self._words = sorted(words)
+        self._by_word = sorted(words)
 
     def __call__(self, typed: str, k: int = 20) -> list[int]:
-        """Places of up to k names, best first."""
-        wanted = folded(typed).strip()
-        if not wanted:
-            everyone = range(len(self.names))
-            return heapq.nsmallest(k, everyone, key=lambda p: (-self.importance[p], p))
-        found = self._best(self._beginning(self._whole, wanted), k, wanted)
-        for more in (self._beginning(self._words, wanted), self._near(wanted, k)):
-            if len(found) >= k:
+        """Return the indices of up to k names, best first."""
+        query = normalized(typed).strip()
+        if not query:
+            indices = range(len(self.names))
+            return heapq.nsmallest(k, indices, key=lambda i: (-self.importance[i], i))
+        matches = self._best(self._with_prefix(self._by_name, query), k, query)
+        for candidates in (self._with_prefix(self._by_word, query), self._similar(query, k)):
+            if len(matches) >= k:
                 break
-            had = set(found)
-            fresh = {place for place in more if place not in had}
-            found += self._best(iter(fresh), k - len(found), wanted)
-        return found[:k]
+            previous = set(matches)
+            new = {index for index in candidates if index not in previous}
+            matches += self._best(iter(new), k - len(matches), query)
+        return matches[:k]
 
-    def _best(self, places: Iterator[int], k: int, wanted: str) -> list[int]:
-        """The most important, the very name itself before all."""
+    def _best(self, indices: Iterator[int], k: int, query: str) -> list[int]:
+        """Return the k most important, with exact matches before all others."""
 
-        def order(place: int) -> tuple[bool, int, int]:
-            return self._folded[place] != wanted, -self.importance[place], place
+        def order(index: int) -> tuple[bool, int, int]:
+            return self._normalized[index] != query, -self.importance[index], index
 
-        return heapq.nsmallest(k, places, key=order)
+        return heapq.nsmallest(k, indices, key=order)
 
     @staticmethod
-    def _beginning(pairs: list[tuple[str, int]], wanted: str) -> Iterator[int]:
-        for text, place in islice(pairs, bisect_left(pairs, (wanted, -1)), None):
-            if not text.startswith(wanted):
+    def _with_prefix(pairs: list[tuple[str, int]], query: str) -> Iterator[int]:
+        for text, index in islice(pairs, bisect_left(pairs, (query, -1)), None):
+            if not text.startswith(query):
                 return
-            yield place
+            yield index
 
-    def _near(self, wanted: str, k: int) -> Iterator[int]:
+    def _similar(self, query: str, k: int) -> Iterator[int]:
         if len(self.names) > FUZZY_LIMIT:
             return
         from rapidfuzz import fuzz, process
 
-        found = process.extract(
-            wanted, self._folded, scorer=fuzz.WRatio, limit=k, score_cutoff=75, processor=None
+        matches = process.extract(
+            query, self._normalized, scorer=fuzz.WRatio, limit=k, score_cutoff=75, processor=None
         )
-        for _, _, place in found:
-            yield place
+        for _, _, index in matches:
+            yield index

@@ -1,4 +1,4 @@
-"""What an answer is made of: JSON, and errors that say what to do."""
+"""JSON responses, and the conversion of exceptions to error responses."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from mocme.inductive.new_entity import InvalidEntity
 from mocme.inductive.store import NoAddition
 from mocme.serving.batching import QueueFull
 from mocme.serving.dispatcher import Dispatcher
-from mocme.serving.middleware import Refusal, failure
+from mocme.serving.middleware import Refusal, error_body
 from mocme.serving.schema import answers
 from mocme.storage import RunLocked
 
-# As the schema tells them.
+# Error responses listed in the schema.
 ERRORS: dict[int | str, dict[str, Any]] = {
-    401: {"model": answers.ErrorBody, "description": "A token is needed."},
-    403: {"model": answers.ErrorBody, "description": "This server does not do that."},
-    404: {"model": answers.ErrorBody, "description": "There is nothing of that name."},
+    401: {"model": answers.ErrorBody, "description": "A token is required."},
+    403: {"model": answers.ErrorBody, "description": "This server does not allow it."},
+    404: {"model": answers.ErrorBody, "description": "Nothing has this name."},
     413: {"model": answers.ErrorBody, "description": "The request is too large."},
-    422: {"model": answers.ErrorBody, "description": "Something in the request is wrong."},
-    503: {"model": answers.ErrorBody, "description": "Too many wait; see Retry-After."},
-    504: {"model": answers.ErrorBody, "description": "It took too long."},
+    422: {"model": answers.ErrorBody, "description": "The request is invalid."},
+    503: {"model": answers.ErrorBody, "description": "The queue is full; see Retry-After."},
+    504: {"model": answers.ErrorBody, "description": "The request timed out."},
 }
+_WAIT = "wait as long as Retry-After says"
 
 
 class Json(JSONResponse):
-    """JSON without spaces, in which no number is NaN."""
+    """Compact JSON; NaN and infinity are errors."""
 
     def render(self, content: Any) -> bytes:
-        """As bytes."""
+        """Encode the content; unpaired surrogates become question marks."""
         text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode("utf-8", "replace")
 
 
-def failed(
+def error_response(
     status: int,
     code: str,
     message: str,
@@ -51,68 +52,74 @@ def failed(
     headers: Mapping[str, str] | None = None,
     field: str = "",
 ) -> Json:
-    """An error as the answer."""
-    return Json(failure(code, message, remedy, tuple(near), field), status, headers)
+    """Create an error response."""
+    return Json(error_body(code, message, remedy, tuple(near), field), status, headers)
 
 
-def add_handlers(app: FastAPI, hub: Dispatcher) -> None:
-    """Errors of the library as answers, each with its status."""
+def add_error_handlers(app: FastAPI, dispatcher: Dispatcher) -> None:
+    """Convert the library's exceptions to error responses, each with its status."""
 
     @app.exception_handler(UnknownName)
-    async def unknown(_: Request, error: UnknownName) -> Json:
+    async def unknown_name(_: Request, error: UnknownName) -> Json:
         remedy = "search for it: GET /v1/search?q=..."
-        return failed(404, "unknown_name", str(error), remedy, error.near, field=error.field)
+        return error_response(
+            404, "unknown_name", str(error), remedy, error.near, field=error.field
+        )
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Json:
-        told = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
-        remedy = "what is asked for stands in GET /v1/openapi.json"
-        return failed(422, "invalid", "; ".join(told), remedy)
+    async def invalid_request(_: Request, error: RequestValidationError) -> Json:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
+        remedy = "GET /v1/openapi.json describes valid requests"
+        return error_response(422, "invalid", "; ".join(problems), remedy)
 
     @app.exception_handler(Refusal)
     async def refusal(_: Request, error: Refusal) -> Json:
-        told = str(error.detail)
-        return failed(error.status_code, error.code, told, error.remedy, (), error.headers)
+        message = str(error.detail)
+        return error_response(
+            error.status_code, error.code, message, error.remedy, (), error.headers
+        )
 
     @app.exception_handler(HTTPException)
-    async def refused(_: Request, error: HTTPException) -> Json:
+    async def http_error(_: Request, error: HTTPException) -> Json:
         codes = {404: "not_found", 405: "wrong_method", 413: "too_large"}
         code = codes.get(error.status_code, "refused")
-        return failed(error.status_code, code, str(error.detail), "", (), error.headers)
+        return error_response(error.status_code, code, str(error.detail), "", (), error.headers)
 
     @app.exception_handler(ReviewError)
-    async def unkept(_: Request, error: ReviewError) -> Json:
-        return failed(503, "not_kept", str(error), "the decision is not kept; send it again", ())
+    async def review_not_stored(_: Request, error: ReviewError) -> Json:
+        remedy = "the decision was not stored; send it again"
+        return error_response(503, "not_kept", str(error), remedy)
 
     @app.exception_handler(InvalidEntity)
-    async def unfit(_: Request, error: InvalidEntity) -> Json:
-        return failed(422, "invalid", str(error), field=error.field)
+    async def invalid_entity(_: Request, error: InvalidEntity) -> Json:
+        return error_response(422, "invalid", str(error), field=error.field)
 
     @app.exception_handler(NoAddition)
-    async def not_added(_: Request, error: NoAddition) -> Json:
-        return failed(404, "not_found", str(error), "see which there are: GET /v1/additions")
+    async def no_addition(_: Request, error: NoAddition) -> Json:
+        return error_response(404, "not_found", str(error), "list them: GET /v1/additions")
 
     @app.exception_handler(RunLocked)
-    async def locked(_: Request, error: RunLocked) -> Json:
-        after = {"retry-after": "2"}
-        return failed(503, "busy", str(error), "wait as Retry-After says", (), after)
+    async def run_locked(_: Request, error: RunLocked) -> Json:
+        headers = {"retry-after": "2"}
+        return error_response(503, "busy", str(error), _WAIT, (), headers)
 
     @app.exception_handler(ValueError)
-    async def wrong(_: Request, error: ValueError) -> Json:
-        return failed(422, "invalid", str(error))
+    async def invalid_value(_: Request, error: ValueError) -> Json:
+        return error_response(422, "invalid", str(error))
 
     @app.exception_handler(LookupError)
-    async def nothing(_: Request, error: LookupError) -> Json:
-        return failed(404, "not_found", str(error.args[0]) if error.args else "not there")
+    async def not_found(_: Request, error: LookupError) -> Json:
+        message = str(error.args[0]) if error.args else "not found"
+        return error_response(404, "not_found", message)
 
     @app.exception_handler(QueueFull)
-    async def busy(_: Request, error: QueueFull) -> Json:
-        hub.metrics.busy()
-        after = {"retry-after": str(error.after)}
-        return failed(503, "busy", str(error), "wait as Retry-After says", (), after)
+    async def queue_full(_: Request, error: QueueFull) -> Json:
+        dispatcher.metrics.count_refused()
+        headers = {"retry-after": str(error.retry_after)}
+        return error_response(503, "busy", str(error), _WAIT, (), headers)
 
     @app.exception_handler(TimeoutError)
-    async def late(_: Request, error: TimeoutError) -> Json:
-        seconds = hub.limits.seconds
-        remedy = "ask for less at once, or start the server with a larger --seconds"
-        return failed(504, "too_slow", f"no answer within {seconds:g} s", remedy)
+    async def timed_out(_: Request, error: TimeoutError) -> Json:
+        seconds = dispatcher.limits.seconds
+        remedy = "send a smaller request, or start the server with a larger --seconds"
+        return error_response(504, "too_slow", f"no answer within {seconds:g} s", remedy)

@@ -1,4 +1,4 @@
-"""A run that is served, with what is added to it at one time: what the endpoints tell of it."""
+"""A served run with a fixed set of additions; its methods return the JSON of the endpoints."""
 
 from __future__ import annotations
 
@@ -15,30 +15,37 @@ import torch
 from mocme.data.modality import Pairs
 from mocme.experts.embedding.model import STRUCTURE
 from mocme.inductive.content import attributes, takes
-from mocme.inductive.pairs import known
+from mocme.inductive.pairs import accepted_modalities
 from mocme.inductive.store import FILE
 from mocme.prediction.predictor import Predictor
 from mocme.prediction.schema import Question
 from mocme.runs.inputs import LoadedRun
 from mocme.runs.run import Run
-from mocme.serving.entity_content import Content, kind_of
+from mocme.serving.entity_content import EntityContent, media_type
 from mocme.serving.name_search import NameSearch
 from mocme.serving.schema.answers import Answer
-from mocme.serving.schema.requests import CheckRequest, ExplainRequest, MissingRequest
+from mocme.serving.schema.requests import ExplainRequest, MissingRequest, ScoreRequest
 from mocme.storage import Stamp
 
 
 class RunView:
-    """A run ready to be asked; every method gives what JSON holds.
+    """A loaded run, ready to answer requests.
 
-    What is added to the run, or taken from it, while it is served changes nothing here: `renewed`
-    gives another one.
+    A view does not change: when entities are added to the run or removed, `reloaded` returns a new
+    view.
 
     Args:
-        name: what requests call it.
-        advance: is told (questions done, questions in all) where it has to be calibrated first.
-        before: the same run as it was served until now; what additions do not change is taken from
-            there, not read again.
+        name: name of the run in requests.
+        advance: receives (questions done, questions in total) if the run must be calibrated first.
+        previous: the previous view of the same run; everything that does not depend on additions
+            is taken from it instead of being read again.
+
+    Attributes:
+        stamp: stamp of the file of additions when it was read.
+        additions: the additions by name.
+        present: by modality, whether each entity has it, (N,).
+        degree: number of distinct facts of each entity.
+        info: the body of `RunInfo`.
     """
 
     def __init__(
@@ -48,64 +55,66 @@ class RunView:
         device: str = "cpu",
         advance: Callable[[int, int], None] | None = None,
         *,
-        before: RunView | None = None,
+        previous: RunView | None = None,
     ) -> None:
         self.name, self.run = name, run
-        # Before they are read: what changes meanwhile is seen at the next look.
-        self.stamp = self.present_stamp()
+        # Taken before reading: a change during the read makes the view stale, not wrong.
+        self.stamp = self.read_stamp()
         added = run.additions()
         self.additions = {item.name: item for item in added}
-        self.loaded: LoadedRun = before.loaded if before else run.loaded(device, advance)
-        self.content: Content = (
-            before.content if before else Content.of(run, self.loaded.trained.graph)
+        self.loaded: LoadedRun = previous.loaded if previous else run.loaded(device, advance)
+        self.content: EntityContent = (
+            previous.content if previous else EntityContent.read(run, self.loaded.trained.graph)
         )
         self.predictor: Predictor = self.loaded.predictor(added)
         self.graph = self.predictor.graph
         self.present = {STRUCTURE: self.graph.linked(), **self.predictor.features.present()}
         self.pairs = self.predictor.features.pairs
         self._facts, self._split = self._all_facts()
-        self._by_entity = self._index()
-        self.degree: list[int] = self._by_entity.diff().tolist()
+        self._rows, self._offsets = self._index_facts()
+        self.degree: list[int] = self._offsets.diff().tolist()
         self.search = NameSearch(list(self.graph.entities), self.degree)
-        # What is made once is made before the first question comes.
-        self.predictor.model.frozen()
-        _ = self.predictor.linking
-        self.about = self._about()
+        # Fill the caches now, so that the first request does not have to wait for them.
+        self.predictor.warm_up()
+        self.info = self._run_info()
 
-    def present_stamp(self) -> Stamp:
-        """What is no longer `stamp` once additions have changed; no file is read."""
+    def read_stamp(self) -> Stamp:
+        """Return the stamp of the file of additions now; it is not opened."""
         return self.run.folder.stamp(FILE)
 
-    def renewed(self) -> RunView:
-        """The run with the additions that it has now.
+    def reloaded(self) -> RunView:
+        """Return a new view of the run with its current additions.
 
         Raises:
-            RunError: their file is damaged.
+            RunError: the file of additions is damaged.
         """
-        return RunView(self.name, self.run, before=self)
+        return RunView(self.name, self.run, previous=self)
 
     def _all_facts(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Distinct facts of all splits, and the number of the (first) split of each."""
+        """Return the distinct facts of all splits, (F, 3), and the first split of each, (F,)."""
         splits = list(self.graph.splits.values())
-        number = torch.arange(len(splits)).repeat_interleave(torch.tensor([len(s) for s in splits]))
-        facts, place = torch.unique(torch.cat(splits), dim=0, return_inverse=True)
-        first = torch.full((len(facts),), len(splits)).scatter_reduce(0, place, number, "amin")
+        sizes = torch.tensor([len(split) for split in splits])
+        split = torch.arange(len(splits)).repeat_interleave(sizes)
+        facts, index = torch.unique(torch.cat(splits), dim=0, return_inverse=True)
+        first = torch.full((len(facts),), len(splits)).scatter_reduce(0, index, split, "amin")
         return facts, first
 
-    def _index(self) -> torch.Tensor:
-        """Where each entity's facts lie in `self._of`; a fact with itself counts once."""
-        head, tail = self._facts[:, 0], self._facts[:, 2]
-        rows = torch.arange(len(self._facts))
-        apart = head != tail
-        entity = torch.cat([head, tail[apart]])
-        order = torch.argsort(entity, stable=True)
-        self._of = torch.cat([rows, rows[apart]])[order]
-        found: torch.Tensor = torch.searchsorted(
-            entity[order], torch.arange(self.graph.num_entities + 1)
-        )
-        return found
+    def _index_facts(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Index the facts by entity, as compressed sparse rows.
 
-    def _about(self) -> dict[str, Any]:
+        The facts of entity e are `rows[offsets[e] : offsets[e + 1]]`. A fact that links an entity
+        to itself is listed once.
+        """
+        head, tail = self._facts[:, 0], self._facts[:, 2]
+        fact = torch.arange(len(self._facts))
+        distinct = head != tail
+        entity = torch.cat([head, tail[distinct]])
+        order = torch.argsort(entity, stable=True)
+        rows = torch.cat([fact, fact[distinct]])[order]
+        offsets = torch.searchsorted(entity[order], torch.arange(self.graph.num_entities + 1))
+        return rows, offsets
+
+    def _run_info(self) -> dict[str, Any]:
         graph, about = self.graph, self.run.folder.about
         counts = torch.bincount(self._facts[:, 1], minlength=graph.num_relations).tolist()
         return {
@@ -115,7 +124,8 @@ class RunView:
             "seed": int(about["seed"]),
             "entities": graph.num_entities,
             "relations": [
-                {"name": name, "facts": counts[r]} for r, name in enumerate(graph.relations)
+                {"name": name, "facts": counts[relation]}
+                for relation, name in enumerate(graph.relations)
             ],
             "facts": {split: len(graph.facts(split)) for split in graph.splits},
             "modalities": [
@@ -123,79 +133,83 @@ class RunView:
                     "name": name,
                     "present": int(has.sum()),
                     "pairs": name in self.pairs,
-                    **self._wants(name),
+                    **self._raw_content(name),
                 }
                 for name, has in self.present.items()
             ],
             "probabilities": self.predictor.calibration is not None,
-            "notes": [*self.content.notes, *self._weak()],
+            "notes": [*self.content.notes, *self._calibration_notes()],
             "additions": len(self.additions),
         }
 
-    def _weak(self) -> list[str]:
+    def _calibration_notes(self) -> list[str]:
         calibration = self.predictor.calibration
         return [calibration.weak] if calibration is not None and calibration.weak else []
 
-    def _wants(self, modality: str) -> dict[str, Any]:
-        """What of a new entity a modality is made of."""
-        own = known(self.loaded.trained).get(modality)
-        kind = "nothing" if own is None else takes(own)[0]
-        wanted = attributes(own) if own is not None and kind == "numbers" else []
-        return {"takes": kind, "attributes": wanted}
+    def _raw_content(self, modality: str) -> dict[str, Any]:
+        """Describe the raw content from which a modality of a new entity is computed."""
+        features = accepted_modalities(self.loaded.trained).get(modality)
+        kind = "nothing" if features is None else takes(features)[0]
+        names = attributes(features) if features is not None and kind == "numbers" else []
+        return {"takes": kind, "attributes": names}
 
-    # -- questions -----------------------------------------------------------------------------
+    # -- predictions ---------------------------------------------------------------------------
 
-    def known(self, names: Sequence[str], relation: str | None = None) -> None:
-        """Check names before a question waits.
+    def check_names(self, names: Sequence[str], relation: str | None = None) -> None:
+        """Check that entities and a relation exist.
 
         Raises:
-            UnknownName: with near matches.
+            UnknownName: one does not, with near matches.
         """
         for name in names:
             self.graph.entities.id(name)
         if relation is not None:
             self.graph.relations.id(relation)
 
-    def ask(self, questions: Sequence[Question]) -> list[dict[str, Any] | Exception]:
-        """Answers of questions that are scored together; an error is that of its question."""
+    def predict(self, questions: Sequence[Question]) -> list[dict[str, Any] | Exception]:
+        """Answer questions, scored together; an invalid question gets its error as the answer."""
         try:
-            found = self.predictor.ask(questions)
+            answers = self.predictor.ask(questions)
         except ValueError as error:
             if len(questions) == 1:
                 return [error]
-            return [self.ask([question])[0] for question in questions]
-        return [Answer.of(answer.question, answer) for answer in found]
+            # One invalid question fails the whole batch: find out which by asking one by one.
+            return [self.predict([question])[0] for question in questions]
+        return [Answer.of(answer.question, answer) for answer in answers]
 
-    def missing(self, asked: MissingRequest) -> dict[str, Any]:
-        """What is missing about an entity."""
-        found = self.predictor.missing(asked.entity, asked.k, min_probability=asked.min_probability)
-        return Answer.of(found.question, found)
+    def missing(self, request: MissingRequest) -> dict[str, Any]:
+        """Predict the missing facts of an entity."""
+        predictions = self.predictor.missing(
+            request.entity, request.k, min_probability=request.min_probability
+        )
+        return Answer.of(predictions.question, predictions)
 
-    def check(self, asked: CheckRequest) -> dict[str, Any]:
-        """Given facts."""
-        found = self.predictor.score_facts([(f.head, f.relation, f.tail) for f in asked.facts])
-        return Answer.of(found.question, found)
+    def score_facts(self, request: ScoreRequest) -> dict[str, Any]:
+        """Score given facts."""
+        facts = [(fact.head, fact.relation, fact.tail) for fact in request.facts]
+        predictions = self.predictor.score_facts(facts)
+        return Answer.of(predictions.question, predictions)
 
-    def explain(self, asked: ExplainRequest) -> dict[str, Any]:
-        """What speaks for a fact."""
-        return asdict(self.predictor.explain(asked.head, asked.relation, asked.tail))
+    def explain(self, request: ExplainRequest) -> dict[str, Any]:
+        """Explain the score of a fact."""
+        return asdict(self.predictor.explain(request.head, request.relation, request.tail))
 
-    # -- looking about -------------------------------------------------------------------------
+    # -- browsing ------------------------------------------------------------------------------
 
-    def find(self, typed: str, k: int) -> dict[str, Any]:
-        """Names as they are typed."""
-        return {"entities": [self._named(place) for place in self.search(typed, k)]}
+    def find_names(self, typed: str, k: int) -> dict[str, Any]:
+        """Search entities by name."""
+        return {"entities": [self._named_count(entity) for entity in self.search(typed, k)]}
 
-    def _named(self, entity: int) -> dict[str, Any]:
+    def _named_count(self, entity: int) -> dict[str, Any]:
         return {"name": self.graph.entities[entity], "facts": self.degree[entity]}
 
     def entity(self, name: str) -> dict[str, Any]:
-        """An entity, and what is known of it."""
+        """Describe an entity."""
         entity = self.graph.entities.id(name)
         content = self.content
-        texts = content.texts.get(entity, []) or self._texts_of(name)
+        texts = content.texts.get(entity, []) or self._addition_texts(name)
         return {
-            **self._named(entity),
+            **self._named_count(entity),
             "in_training": bool(self.present[STRUCTURE][entity]),
             "weights": self.predictor.weights(name),
             "modalities": {
@@ -203,74 +217,74 @@ class RunView:
                 for name, has in self.present.items()
                 if name not in self.pairs
             },
-            "pairs": {name: self._in_pairs(own, entity) for name, own in self.pairs.items()},
+            "pairs": {name: self._count_pairs(pairs, entity) for name, pairs in self.pairs.items()},
             "texts": [{"modality": modality, "text": text} for modality, text in texts],
             "numbers": [
-                {"modality": modality, "name": what, "value": value}
-                for modality, what, value in content.numbers.get(entity, [])
+                {"modality": modality, "name": attribute, "value": value}
+                for modality, attribute, value in content.numbers.get(entity, [])
             ],
-            "files": self._files(name, entity),
+            "files": self._file_links(name, entity),
             "types": content.types.get(entity, []),
-            "addition": self._added(name),
+            "addition": self._addition_info(name),
         }
 
     @staticmethod
-    def _in_pairs(own: Pairs, entity: int) -> int:
-        return int(((own.head == entity) | (own.tail == entity)).sum())
+    def _count_pairs(pairs: Pairs, entity: int) -> int:
+        return int(((pairs.head == entity) | (pairs.tail == entity)).sum())
 
-    def _texts_of(self, name: str) -> list[tuple[str, str]]:
-        """Texts that an addition is made of; one for several modalities is told once."""
+    def _addition_texts(self, name: str) -> list[tuple[str, str]]:
+        """Return (modality, text) of an addition; a text of several modalities is listed once."""
         if name not in self.additions:
             return []
-        found: dict[str, str] = {}
-        for modality, own in self.additions[name].texts.items():
-            for text in own:
-                found.setdefault(text, modality)
-        return [(modality, text) for text, modality in found.items()]
+        modality_of: dict[str, str] = {}
+        for modality, texts in self.additions[name].texts.items():
+            for text in texts:
+                modality_of.setdefault(text, modality)
+        return [(modality, text) for text, modality in modality_of.items()]
 
-    def _added(self, name: str) -> dict[str, Any] | None:
-        """How an entity came to be added; None for one that the run was trained with."""
+    def _addition_info(self, name: str) -> dict[str, Any] | None:
+        """Describe how an entity was added; None if the run was trained with it."""
         if name not in self.additions:
             return None
         about = self.additions[name].as_dict()
         return {key: about[key] for key in ("time", "given", "notes")}
 
-    def _files(self, name: str, entity: int) -> list[dict[str, Any]]:
-        shown: Counter[str] = Counter()
-        found = []
+    def _file_links(self, name: str, entity: int) -> list[dict[str, Any]]:
+        next_index: Counter[str] = Counter()
+        links = []
         for modality, path in self.content.files.get(entity, []):
-            asked = {"run": self.name, "name": name, "modality": modality}
-            address = f"/v1/file?{urlencode({**asked, 'index': shown[modality]})}"
-            found.append({"modality": modality, "kind": kind_of(path)[0], "url": address})
-            shown[modality] += 1
-        return found
+            query = {"run": self.name, "name": name, "modality": modality}
+            url = f"/v1/file?{urlencode({**query, 'index': next_index[modality]})}"
+            links.append({"modality": modality, "kind": media_type(path)[0], "url": url})
+            next_index[modality] += 1
+        return links
 
     def file(self, name: str, modality: str, index: int) -> Path:
-        """The path of an entity's file.
+        """Return the path of an entity's file; `index` counts its files of the modality.
 
         Raises:
-            LookupError: there is none.
+            LookupError: there is no such file.
         """
         files = self.content.files.get(self.graph.entities.id(name), [])
-        own = [path for what, path in files if what == modality]
-        if not 0 <= index < len(own) or not own[index].is_file():
+        paths = [path for file_modality, path in files if file_modality == modality]
+        if not 0 <= index < len(paths) or not paths[index].is_file():
             raise LookupError(f"{name!r} has no file {index} of the modality {modality!r}")
-        return own[index]
+        return paths[index]
 
     def facts(self, name: str, relation: str | None, offset: int, limit: int) -> dict[str, Any]:
-        """Facts of an entity, by relation and then by name."""
-        rows = self._rows(self.graph.entities.id(name))
+        """Return a page of an entity's facts, sorted by relation and then by name."""
+        rows = self._fact_rows(self.graph.entities.id(name))
         if relation is not None:
-            wanted = self.graph.relations.id(relation)
-            rows = rows[self._facts[rows, 1] == wanted]
-        named = sorted(
+            relation_id = self.graph.relations.id(relation)
+            rows = rows[self._facts[rows, 1] == relation_id]
+        facts = sorted(
             (self._fact(row) for row in rows.tolist()),
             key=lambda f: (f["relation"], f["head"] != name, f["head"], f["tail"]),
         )
-        return {"total": len(named), "facts": named[offset : offset + limit]}
+        return {"total": len(facts), "facts": facts[offset : offset + limit]}
 
-    def _rows(self, entity: int) -> torch.Tensor:
-        return self._of[int(self._by_entity[entity]) : int(self._by_entity[entity + 1])]
+    def _fact_rows(self, entity: int) -> torch.Tensor:
+        return self._rows[int(self._offsets[entity]) : int(self._offsets[entity + 1])]
 
     def _fact(self, row: int) -> dict[str, Any]:
         head, relation, tail = self._facts[row].tolist()
@@ -283,38 +297,42 @@ class RunView:
         }
 
     def neighbourhood(self, name: str, limit: int) -> dict[str, Any]:
-        """An entity, its neighbours (those with few facts first: they say most), and their links.
-
-        With one neighbour of every relation before the second of any.
-        """
+        """Return an entity, at most `limit` neighbours, and all facts among them."""
         centre = self.graph.entities.id(name)
-        rows = self._rows(centre)
-        facts = self._facts[rows]
-        other = torch.where(facts[:, 0] == centre, facts[:, 2], facts[:, 0]).tolist()
-        inverse = (facts[:, 0] != centre).tolist()
-        turn: Counter[tuple[int, bool]] = Counter()
-        order = []
-        by_degree = sorted(range(len(rows)), key=lambda p: (self.degree[other[p]], other[p]))
-        for place in by_degree:
-            sort = (int(facts[place, 1]), inverse[place])
-            order.append((turn[sort], self.degree[other[place]], other[place]))
-            turn[sort] += 1
-        everyone = list(dict.fromkeys(entity for _, _, entity in sorted(order)))
-        everyone = [entity for entity in everyone if entity != centre]
-        shown = [centre, *everyone[:limit]]
+        neighbours = self._ordered_neighbours(centre)
+        shown = [centre, *neighbours[:limit]]
         inside = torch.zeros(self.graph.num_entities, dtype=torch.bool)
         inside[shown] = True
-        # From the centre and among its neighbours: a hub among these may have many facts.
-        kept = inside[self._facts[:, 0]] & inside[self._facts[:, 2]]
-        edges = [self._fact(row) for row in kept.nonzero().flatten().tolist()]
+        # Only facts among the shown entities: a hub among the neighbours may have many more.
+        among = inside[self._facts[:, 0]] & inside[self._facts[:, 2]]
+        edges = [self._fact(row) for row in among.nonzero().flatten().tolist()]
         return {
-            "nodes": [self._named(entity) for entity in shown],
+            "nodes": [self._named_count(entity) for entity in shown],
             "edges": edges,
-            "left_out": len(everyone) - (len(shown) - 1),
+            "left_out": len(neighbours) - (len(shown) - 1),
         }
 
+    def _ordered_neighbours(self, centre: int) -> list[int]:
+        """Return the neighbours of an entity, the most informative first.
+
+        The first neighbour of every relation and direction comes before the second of any; among
+        equals, those with few facts come first, because they are the most specific.
+        """
+        facts = self._facts[self._fact_rows(centre)]
+        other = torch.where(facts[:, 0] == centre, facts[:, 2], facts[:, 0]).tolist()
+        inverse = (facts[:, 0] != centre).tolist()
+        count: Counter[tuple[int, bool]] = Counter()
+        order = []
+        by_degree = sorted(range(len(facts)), key=lambda i: (self.degree[other[i]], other[i]))
+        for index in by_degree:
+            group = (int(facts[index, 1]), inverse[index])
+            order.append((count[group], self.degree[other[index]], other[index]))
+            count[group] += 1
+        neighbours = dict.fromkeys(entity for _, _, entity in sorted(order))
+        return [entity for entity in neighbours if entity != centre]
+
     def report(self) -> dict[str, Any]:
-        """The run in figures."""
+        """Return the evaluations, the training log and the calibration."""
         folder = self.run.folder
         evaluations = [
             folder.read_json(f"evaluation-{split}.json")

@@ -1,4 +1,4 @@
-"""Serve: sockets, processes, signals and logs."""
+"""Run the server: sockets, worker processes, signals and logs."""
 
 from __future__ import annotations
 
@@ -20,21 +20,26 @@ from typing import Any, Literal, NoReturn
 from mocme.serving.limits import Limits
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-SHORTEST_TOKEN = 16
-# A process that dies so often in so many seconds is not started again.
-DEATHS, WITHIN = 5, 30.0
+MIN_TOKEN_LENGTH = 16
+# The server gives up after this many worker failures within so many seconds.
+MAX_FAILURES, FAILURE_SECONDS = 5, 30.0
 Logs = Literal["text", "json", "none"]
 LOG = logging.getLogger("mocme.serving")
-STOPS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where and to whom is served.
+    """The address of a server, and who may use it.
+
+    Attributes:
+        port: 0 picks a free one.
+        token: bearer token that requests must send; None for no token.
+        allow_hosts: further host names that the server answers to.
 
     Raises:
-        ValueError: others than this machine could reach it and no token is asked for; or the token
-            is too short to be secret.
+        ValueError: the port or the token is invalid, or other machines could reach the address
+            although no token is required.
     """
 
     host: str = "127.0.0.1"
@@ -44,23 +49,23 @@ class Address:
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
-            raise ValueError(f"a port lies between 0 and 65535, not {self.port}")
+            raise ValueError(f"port must be between 0 and 65535, not {self.port}")
         if self.token is not None and (
-            len(self.token) < SHORTEST_TOKEN or not self.token.isascii() or " " in self.token
+            len(self.token) < MIN_TOKEN_LENGTH or not self.token.isascii() or " " in self.token
         ):
             raise ValueError(
-                f"a token has {SHORTEST_TOKEN} characters of ASCII or more, without spaces; make "
-                f'one with: python -c "import secrets; print(secrets.token_urlsafe())"'
+                f"a token needs at least {MIN_TOKEN_LENGTH} characters of ASCII without spaces; "
+                f'create one with: python -c "import secrets; print(secrets.token_urlsafe())"'
             )
         if self.token is None and not self.loopback:
             raise ValueError(
-                f"{self.host}: others than this machine could reach it; give a token in the "
+                f"{self.host}: other machines could reach the server; give a token in the "
                 f"environment variable MOCME_TOKEN or with --token-file, or serve on 127.0.0.1"
             )
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the address."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
@@ -68,16 +73,16 @@ class Address:
 
     @property
     def hosts(self) -> frozenset[str] | None:
-        """Names it may be called by; None for any, which a token guards."""
+        """Accepted host names; None accepts all, which is safe only with a token."""
         if self.loopback:
             return LOOPBACK | {self.host.lower(), *(name.lower() for name in self.allow_hosts)}
         return frozenset(name.lower() for name in self.allow_hosts) or None
 
     def bind(self) -> socket.socket:
-        """A socket that listens.
+        """Open a listening socket.
 
         Raises:
-            ValueError: the port is taken, or the address is not this machine's.
+            ValueError: the port is in use, or the address does not belong to this machine.
         """
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -87,7 +92,7 @@ class Address:
         except OSError as error:
             listener.close()
             raise ValueError(
-                f"{self.host}:{self.port}: cannot serve there ({error.strerror}); choose another "
+                f"{self.host}:{self.port}: cannot listen there ({error.strerror}); choose another "
                 f"--port or --host"
             ) from error
         listener.listen(2048)
@@ -96,7 +101,7 @@ class Address:
         return listener
 
     def url(self, listener: socket.socket) -> str:
-        """What to open in a browser."""
+        """Return the URL to open in a browser."""
         port = listener.getsockname()[1]
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{port}/"
@@ -116,31 +121,31 @@ def serve(
     started: Callable[[str, list[str]], None] | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Serve runs until told to stop (SIGINT, SIGTERM).
+    """Serve runs until SIGINT or SIGTERM.
 
     Args:
-        paths: folders of finished runs; the first is asked where a request names none.
-        reviews: the file of decisions; ``reviews.sqlite`` in the first run's folder by default.
-        additions: whether entities may be added to the runs and taken back.
-        workers: processes. They share the memory of all weights, for they are copies of one
-            process that has loaded them.
-        started: is told the address and notes for the reader.
-        advance: is told (questions done, questions in all) where a run is calibrated first.
+        paths: folders of finished runs; requests that name no run use the first.
+        reviews: file of decisions; ``reviews.sqlite`` in the first run's folder by default.
+        additions: whether entities may be added to the runs and removed.
+        workers: number of processes. They are forked from a process that has loaded the runs, so
+            they share the memory of all weights.
+        started: receives the URL and notes for the user once the server is ready.
+        advance: receives (questions done, questions in total) if a run must be calibrated first.
 
     Raises:
-        ValueError: a run cannot be opened, or the address cannot be served on.
+        ValueError: a run cannot be opened, or the address cannot be used.
     """
     if workers < 1:
         raise ValueError("workers must be at least 1")
     if workers > 1 and device != "cpu":
-        raise ValueError("several workers share the memory of a processor; leave device at cpu")
+        raise ValueError("several workers share CPU memory; use device cpu with them")
     if workers > 1:
         import torch
 
-        # Forking after OpenMP has started threads leaves the copies without them.
+        # OpenMP threads do not survive a fork.
         torch.set_num_threads(1)
         folder = tempfile.mkdtemp(prefix="mocme-metrics-")
-        # Has to be there before the library is imported.
+        # Must be set before prometheus_client is imported.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
     from mocme.data.reviews import Reviews
     from mocme.runs.run import Run
@@ -148,112 +153,119 @@ def serve(
     from mocme.serving.uploads import ImageUploads
 
     listener = address.bind()
-    room = tempfile.TemporaryDirectory(prefix="mocme-pictures-")
+    upload_folder = tempfile.TemporaryDirectory(prefix="mocme-pictures-")
     try:
         runs = [Run.open(path, trust_code) for path in paths]
         names = distinct_names([run.path for run in runs])
-        served = [RunView(n, r, device, advance) for n, r in zip(names, runs, strict=True)]
+        run_views = [RunView(n, r, device, advance) for n, r in zip(names, runs, strict=True)]
         file = Path(reviews) if reviews is not None else runs[0].path / "reviews.sqlite"
+        # Fail now rather than in a worker if the file of decisions cannot be used.
         Reviews(file).close()
-        log_as(logs)
+        configure_logging(logs)
 
         def work(ready: Callable[[], None]) -> None:
-            pictures = ImageUploads(Path(room.name), limits) if additions else None
-            _work(served, Reviews(file), pictures, address, limits, listener, ready)
+            uploads = ImageUploads(Path(upload_folder.name), limits) if additions else None
+            _serve_process(run_views, Reviews(file), uploads, address, limits, listener, ready)
 
-        def tell() -> None:
+        def announce() -> None:
             if started is not None:
-                notes = [f"{one.name}: {note}" for one in served for note in one.content.notes]
+                notes = [
+                    f"{view.name}: {note}" for view in run_views for note in view.content.notes
+                ]
                 started(address.url(listener), notes)
 
         if workers == 1:
-            work(tell)
+            work(announce)
         else:
-            _Processes(work, workers, limits.stop).watch(tell)
+            _WorkerProcesses(work, workers, limits.stop_seconds).watch(announce)
     finally:
         listener.close()
-        room.cleanup()
+        upload_folder.cleanup()
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each run: its folder's, with as many folders above it as tell them apart."""
-    whole = [path.resolve() for path in paths]
-    if len(set(whole)) != len(whole):
-        raise ValueError("a run is named twice; name each once")
+    """Name each run after its folder, with as many parent folders as needed to be unique.
+
+    Raises:
+        ValueError: a run is given twice.
+    """
+    resolved = [path.resolve() for path in paths]
+    if len(set(resolved)) != len(resolved):
+        raise ValueError("a run is given twice; give each one once")
     depth = 1
-    while len({path.parts[-depth:] for path in whole}) != len(whole):
+    while len({path.parts[-depth:] for path in resolved}) != len(resolved):
         depth += 1
-    return ["/".join(path.parts[-depth:]) for path in whole]
+    return ["/".join(path.parts[-depth:]) for path in resolved]
 
 
-def _work(
-    served: Any,
+def _serve_process(
+    run_views: Any,
     reviews: Any,
-    pictures: Any,
+    uploads: Any,
     address: Address,
     limits: Limits,
     listener: socket.socket,
     ready: Callable[[], None],
 ) -> None:
-    """One process: answer until a signal comes, then finish what runs.
+    """Answer requests in this process until a stop signal, then finish the running ones.
 
     Args:
-        ready: called as soon as no signal is lost any more.
+        ready: called once stop signals are handled.
     """
     import uvicorn
 
-    from mocme.serving.api import application
+    from mocme.serving.api import create_app
 
     server: uvicorn.Server | None = None
-    early = False
+    stop_requested = False
 
     def stop(*_: object) -> None:
-        """A signal before the server takes them itself, or the one that it raises once more."""
-        nonlocal early
-        early = True
+        """Handle a signal before uvicorn does, and the one that it re-raises at its end."""
+        nonlocal stop_requested
+        stop_requested = True
         if server is not None:
             server.should_exit = True
 
-    for name in STOPS:
-        signal.signal(name, stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     ready()
-    app = application(served, reviews, limits, address.token, address.hosts, pictures)
+    app = create_app(run_views, reviews, limits, address.token, address.hosts, uploads)
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=max(1, int(limits.stop)),
+        timeout_graceful_shutdown=max(1, int(limits.stop_seconds)),
         timeout_keep_alive=30,
     )
     server = uvicorn.Server(config)
-    server.should_exit = early
+    server.should_exit = stop_requested
     server.run(sockets=[listener])
 
 
-class _Processes:
-    """Copies of this process that work, watched: one that dies is started again."""
+class _WorkerProcesses:
+    """Forked worker processes; one that dies is replaced."""
 
     def __init__(
-        self, work: Callable[[Callable[[], None]], None], count: int, patience: float
+        self, work: Callable[[Callable[[], None]], None], count: int, stop_seconds: float
     ) -> None:
-        self._work, self._count, self._patience = work, count, patience
+        self._work, self._count, self._stop_seconds = work, count, stop_seconds
         self._alive: set[int] = set()
-        self._deaths: list[float] = []
+        self._failures: list[float] = []
         self._stopping = False
 
     def watch(self, ready: Callable[[], None]) -> None:
-        """Run until told to stop.
+        """Start the workers and replace failed ones, until a stop signal.
 
         Args:
-            ready: called as soon as no signal is lost any more.
+            ready: called once stop signals are handled.
 
         Raises:
-            RuntimeError: the processes die again and again.
+            RuntimeError: workers fail repeatedly.
         """
-        for name in STOPS:
-            signal.signal(name, self._stop)
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._stop)
         ready()
         for _ in range(self._count):
             self._start()
@@ -265,46 +277,48 @@ class _Processes:
             self._alive.discard(pid)
             if self._stopping:
                 continue
-            LOG.error("process %d ended (%d); starting another", pid, status)
+            LOG.error("worker process %d ended (%d); starting another", pid, status)
             now = time.monotonic()
-            self._deaths = [t for t in self._deaths if now - t < WITHIN] + [now]
-            if len(self._deaths) >= DEATHS:
+            recent = [t for t in self._failures if now - t < FAILURE_SECONDS]
+            self._failures = [*recent, now]
+            if len(self._failures) >= MAX_FAILURES:
                 self._stop()
-                raise RuntimeError("the processes end again and again; see the log")
+                raise RuntimeError("worker processes fail repeatedly; see the log")
             self._start()
 
     def _start(self) -> None:
-        # Held until the copy has handlers of its own: those of this process would stop its fellows.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        # Blocked until the worker has handlers of its own: the inherited ones would stop the
+        # other workers.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         if not self._stopping:
             pid = os.fork()
             if not pid:
-                self._copy()
+                self._run_worker()
             self._alive.add(pid)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
-    def _copy(self) -> NoReturn:
-        """The life of a copy."""
+    def _run_worker(self) -> NoReturn:
+        """Work in the forked process, then exit without running the parent's cleanup."""
         code = 1
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             self._work(lambda: None)
             code = 0
         except BaseException:
-            LOG.exception("a process failed")
+            LOG.exception("a worker process failed")
         finally:
             logging.shutdown()
             os._exit(code)
 
     def _stop(self, *_: object) -> None:
-        """Tell all to stop; who has not after a while is ended."""
+        """Send all workers SIGTERM, and SIGKILL to those still alive after a while."""
         first = not self._stopping
         self._stopping = True
         for pid in self._alive:
             os.kill(pid, signal.SIGTERM if first else signal.SIGKILL)
         if first:
             signal.signal(signal.SIGALRM, self._stop)
-            signal.setitimer(signal.ITIMER_REAL, self._patience + 1)
+            signal.setitimer(signal.ITIMER_REAL, self._stop_seconds + 1)
 
 
 # -- logs ------------------------------------------------------------------------------------------
@@ -312,8 +326,8 @@ class _Processes:
 _FIELDS = ("request", "method", "path", "status", "ms")
 
 
-class _Lines(logging.Formatter):
-    """A JSON object a line."""
+class _JsonFormatter(logging.Formatter):
+    """Format each record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -325,16 +339,16 @@ class _Lines(logging.Formatter):
         return json.dumps(line, ensure_ascii=True)
 
 
-def log_as(how: Logs) -> None:
-    """Where the server's log goes: to standard error as text or JSON lines, or nowhere."""
+def configure_logging(logs: Logs) -> None:
+    """Send the server's log to standard error, as text or JSON lines, or discard it."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if how == "none":
+    if logs == "none":
         handler = logging.NullHandler()
-    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
-    handler.setFormatter(_Lines() if how == "json" else plain)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+    handler.setFormatter(_JsonFormatter() if logs == "json" else text)
     for name in ("mocme.serving", "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False
-        # Of its own words only what is out of order: a line a request is ours.
+        # The middleware logs requests, so uvicorn logs only warnings and errors.
         logger.setLevel(logging.INFO if name == "mocme.serving" else logging.WARNING)

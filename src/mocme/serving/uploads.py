@@ -1,4 +1,4 @@
-"""Pictures that were sent to the server, until an entity is made with them."""
+"""Uploaded pictures, stored until an entity is created with them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from mocme.serving.middleware import Refusal
 
 @final
 class ImageUploads:
-    """A folder that all processes of a server share.
+    """A folder of pictures, shared by all processes of a server.
 
-    A picture is named by the SHA-256 of its bytes. Where more would be kept than the limits
-    allow, those go that were not used for longest.
+    A picture's id is the SHA-256 of its bytes. Beyond the limits, the least recently used pictures
+    are deleted.
 
     Args:
-        folder: is there, and holds nothing else.
+        folder: an existing folder with nothing else in it.
     """
 
     def __init__(self, folder: Path, limits: Limits = Limits()) -> None:
         self._folder, self._limits = folder, limits
 
-    def keep(self, data: bytes) -> str:
-        """Look at a picture as an encoder does, and keep it; gives its id.
+    def store(self, data: bytes) -> str:
+        """Check that an encoder can read a picture, store it, and return its id.
 
         Raises:
-            Refusal: 422, it is no picture that can be used.
-            OSError: it cannot be kept.
+            Refusal: 422, the data is not a usable picture.
+            OSError: it cannot be written.
         """
         try:
             read_picture(data, ImageShape())
@@ -42,26 +42,26 @@ class ImageUploads:
                 422,
                 "no_picture",
                 f"the picture cannot be used: {error}",
-                f"send a whole JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF of at most "
+                f"send a complete JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF of at most "
                 f"{BYTES // 1_000_000} MB and {PIXELS // 1_000_000} megapixels",
             ) from error
         digest = hashlib.sha256(data).hexdigest()
-        descriptor, fresh = tempfile.mkstemp(prefix=".", dir=self._folder)
+        descriptor, temporary = tempfile.mkstemp(prefix=".", dir=self._folder)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
-            os.replace(fresh, self._folder / digest)
+            os.replace(temporary, self._folder / digest)
         except OSError:
-            Path(fresh).unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
             raise
-        self._clear()
+        self._evict()
         return digest
 
     def find(self, id: str) -> Path:
-        """The file of a picture.
+        """Return the path of a stored picture, and mark it as used.
 
         Raises:
-            LookupError: it is not there (any more).
+            LookupError: no such picture is stored, or it was deleted.
         """
         path = self._folder / id
         try:
@@ -72,17 +72,17 @@ class ImageUploads:
             ) from None
         return path
 
-    def _clear(self) -> None:
-        """Take away what is beyond the limits, the oldest first."""
-        found = []
+    def _evict(self) -> None:
+        """Delete pictures beyond the limits, the least recently used first."""
+        files = []
         for path in self._folder.iterdir():
             try:
-                about = path.stat()
-            except FileNotFoundError:  # another process was quicker
+                stat = path.stat()
+            except FileNotFoundError:  # deleted by another process meanwhile
                 continue
-            found.append((about.st_mtime_ns, about.st_size, path))
-        number, size = 0, 0
-        for _, own, path in sorted(found, reverse=True):
-            number, size = number + 1, size + own
-            if number > self._limits.pictures or size > self._limits.pictures_bytes:
+            files.append((stat.st_mtime_ns, stat.st_size, path))
+        total = 0
+        for count, (_, size, path) in enumerate(sorted(files, reverse=True), 1):
+            total += size
+            if count > self._limits.stored_pictures or total > self._limits.stored_bytes:
                 path.unlink(missing_ok=True)

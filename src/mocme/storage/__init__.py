@@ -1,12 +1,13 @@
-"""A run's folder: safetensors and JSON, written atomically, resumable to the bit.
+"""The directory of a run: safetensors and JSON, written atomically, resumable to the bit.
 
-After the process is killed, or the power fails, at any instant: a file holds its old or its new
-content; a checkpoint is there wholly or not at all, and older ones go only afterwards; a log
-lacks at most the line being appended.
+After a crash or a power failure at any time, a file has its old or its new content; a checkpoint
+exists completely or not at all, and older ones are removed only afterwards; a log lacks at most the
+line that was being appended.
 
-All that is read is compared with a SHA-256 first (logs: a CRC-32 a line). That of NAME stands in
-NAME.sha256, in the form of the command ``sha256sum``. It is replaced *before* NAME and keeps, in
-a second line, the sum of the content that NAME has until then: in between, either one is valid.
+Everything that is read is first checked against its SHA-256 (a line of a log: CRC-32). The SHA-256
+of NAME is in NAME.sha256, in the format of the command ``sha256sum``. That file is replaced
+*before* NAME and has, in a second line, the SHA-256 of the previous content of NAME, so that both
+contents are valid in between.
 
 One process writes at a time (`RunFolder.lock`); reading needs no lock. Nothing is ever pickled.
 """

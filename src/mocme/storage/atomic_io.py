@@ -1,11 +1,12 @@
-"""Files that outlive a crash: replaced at once, with a record of their sum; and logs."""
+"""Crash-safe files: atomic replacement, with a checksum next to each file."""
+
+from __future__ import annotations
 
 import errno
 import hashlib
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,37 +14,38 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-TROUBLES = (TypeError, LookupError, ValueError, RuntimeError, SafetensorError)
+# What json, torch and safetensors raise for content that they cannot write or read.
+FORMAT_ERRORS = (TypeError, LookupError, ValueError, RuntimeError, SafetensorError)
 
 
 class RunError(ValueError):
-    """A run cannot be read or written as asked; the message names the file and a remedy."""
+    """A run cannot be read or written; the message names the file and a remedy."""
 
 
 class RunLocked(RunError):
     """Another process, or another part of this one, is writing the run."""
 
 
-def damaged(path: Path, why: str) -> RunError:
-    """The error about a file that is not as it was written."""
-    return RunError(f"{path} {why}; restore it from a copy of the run, or make the run again")
+def damage_error(path: Path, why: str) -> RunError:
+    """Return the error for a file whose content is not what was written."""
+    return RunError(f"{path} {why}; restore it from a copy of the run, or create the run again")
 
 
 @contextmanager
-def reported(path: Path, trouble: str) -> Iterator[None]:
-    """Errors of the formats' libraries become RunErrors that name the file."""
+def as_run_errors(path: Path, problem: str) -> Iterator[None]:
+    """Turn errors of the format libraries into a `RunError` that names the file."""
     try:
         yield
-    except TROUBLES as e:
-        raise e if isinstance(e, RunError) else RunError(f"{path} {trouble}: {e!r}") from e
+    except FORMAT_ERRORS as e:
+        raise e if isinstance(e, RunError) else RunError(f"{path} {problem}: {e!r}") from e
 
 
 def sync(path: Path) -> None:
-    """Make a file's content, or a folder's list of names, outlive a power failure."""
+    """Flush a file's content, or a directory's list of names, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError as error:  # some network file systems cannot do it for folders
+    except OSError as error:  # some network file systems do not support it for directories
         if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
             raise
     finally:
@@ -51,61 +53,49 @@ def sync(path: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """Return the SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def recorded(path: Path) -> str | None:
-    """The line for `path` in its record, if its content is one that the record knows."""
-    record, line = path.with_name(f"{path.name}.sha256"), f"{digest(path)}  {path.name}\n"
-    return line if record.exists() and line.encode() in record.read_bytes() else None
+def checksum_path(path: Path) -> Path:
+    """Return the path of the file with the checksum of `path`."""
+    return path.with_name(f"{path.name}.sha256")
 
 
-def replace(path: Path, fill: Callable[[Path], object]) -> None:
-    """Put what `fill` writes in the place of `path`, at once; see `mocme.storage`."""
-    # Always the same name, so that what a killed process left is swept by the next writer.
-    room = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(room, ignore_errors=True)
-    room.mkdir()
-    fresh, record = room / "content", room / "record"
+def valid_line(path: Path) -> str | None:
+    """Return the line with the file's checksum, or None if its .sha256 lacks that line."""
+    checksums, line = checksum_path(path), f"{digest(path)}  {path.name}\n"
+    return line if checksums.exists() and line.encode() in checksums.read_bytes() else None
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Replace a file atomically by what `write` writes; see `mocme.storage`.
+
+    Raises:
+        RunError: `write` raised an error about the content.
+    """
+    # A fixed name, so that the next writer removes what a killed process left.
+    workspace = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(workspace, ignore_errors=True)
+    workspace.mkdir()
+    content, checksums = workspace / "content", workspace / "record"
     try:
-        with reported(path, "cannot hold this"):
-            fill(fresh)
-        # The present content stays valid only if it was: damage must not become accepted here.
-        present = recorded(path) if path.exists() else None
-        record.write_bytes(f"{digest(fresh)}  {path.name}\n{present or ''}".encode())
-        sync(fresh)
-        sync(record)
-        os.replace(record, path.with_name(f"{path.name}.sha256"))
+        with as_run_errors(path, "cannot store this content"):
+            write(content)
+        # The present content stays valid only if it is valid: damage must not become accepted.
+        present = valid_line(path) if path.exists() else None
+        checksums.write_bytes(f"{digest(content)}  {path.name}\n{present or ''}".encode())
+        sync(content)
+        sync(checksums)
+        os.replace(checksums, checksum_path(path))
         sync(path.parent)
-        os.replace(fresh, path)
+        os.replace(content, path)
         sync(path.parent)
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(workspace, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """To a fresh file; for one that may be there already see `replace`."""
+    """Write JSON to a new file; to replace an existing file, see `replace_file`."""
     path.write_bytes((json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
-
-
-def whole_bytes(path: Path) -> int:
-    """Bytes of a log up to the end of its last whole line; 0 if there is no such file."""
-    if not path.exists() or not (size := path.stat().st_size):
-        return 0
-    with path.open("rb") as file:
-        file.seek(size - 1)
-        return size if file.read() == b"\n" else path.read_bytes().rfind(b"\n") + 1
-
-
-def truncate(path: Path, size: int) -> None:
-    """Shorten a log to so many bytes, if it is longer."""
-    if path.exists() and path.stat().st_size > size:
-        os.truncate(path, size)
-        sync(path)
-
-
-def tail(head: bytes) -> bytes:
-    """How a log's line ends that begins so: still one JSON object, checked to the byte."""
-    return b'"_crc32": "%08x"}' % zlib.crc32(head)

@@ -1,4 +1,6 @@
-"""The folder of a run: its files, logs and checkpoints, and who may write it."""
+"""The directory of a run: its files, logs and checkpoints, and the lock for writing."""
+
+from __future__ import annotations
 
 import fcntl
 import json
@@ -19,47 +21,60 @@ from torch import Tensor
 from mocme.storage.atomic_io import (
     RunError,
     RunLocked,
-    damaged,
-    recorded,
-    replace,
-    reported,
+    as_run_errors,
+    checksum_path,
+    damage_error,
+    replace_file,
     sync,
-    tail,
-    truncate,
-    whole_bytes,
+    valid_line,
     write_json,
 )
-from mocme.storage.checkpoints import Checkpoint, manifest, order, read_checkpoint
+from mocme.storage.checkpoints import Checkpoint, checkpoint_order, manifest, read_checkpoint
+from mocme.storage.logs import append_record, complete_size, read_records, truncate
 from mocme.storage.tensor_tree import Tree, load_tensors, pack, save_tensors
 
-FORMAT_VERSION = 1  # rises when an older version could misread a run; run.json keeps its place
-# Tells one state of a file from another.
+# Rises when an older version of the package could misread a run; run.json keeps its place.
+FORMAT_VERSION = 1
+# Identifies a state of a file: inode, size and times of the file and of its checksum.
 Stamp = tuple[tuple[int, ...], ...]
+
+# A name has no control characters, no backslash, no lone surrogates, and does not begin with a dot.
+_NAME_PART = r"[^.\\\x00-\x1f\x7f\ud800-\udfff][^\\\x00-\x1f\x7f\ud800-\udfff]{0,59}"
 
 
 @final
 class RunFolder:
-    """The folder of one run; get one from `create` or `open`.
+    """The directory of a run; `create` or `open` return one.
 
-    A name of a file may have one folder ("modalities/text.safetensors"). All methods raise RunError
-    for a name that leaves the run or belongs to its machinery, for content that the format cannot
-    hold, and on reading a file that is missing or not as it was written.
+    The name of a file may have one subdirectory ("modalities/text.safetensors"). All methods with a
+    name raise `RunError` if the name leaves the run or is reserved. All methods that write raise it
+    for content that the format cannot represent, and all that read for a file that is missing or
+    damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @staticmethod
-    def create(path: str | os.PathLike[str], about: Mapping[str, Any]) -> "RunFolder":
-        """Start a run in a folder that is new or empty; raises RunError if it is neither."""
+    def create(path: str | os.PathLike[str], about: Mapping[str, Any]) -> RunFolder:
+        """Create a run in a new or empty directory.
+
+        Args:
+            about: content of run.json, in addition to `format` and `created`.
+
+        Raises:
+            RunError: the path is a file or a directory with content, or another process has just
+                created a run there.
+        """
         run = RunFolder(Path(path))
         used = RunError(f"{run.path} is not empty; choose another --out, resume it or delete it")
-        ours = {"lock", "run.json.sha256", ".run.json.tmp"}  # left if killed just here
-        if run.path.is_file() or (run.path.is_dir() and {*os.listdir(run.path)} - ours):
+        # What a process leaves that is killed while it creates a run.
+        leftovers = {"lock", "run.json.sha256", ".run.json.tmp"}
+        if run.path.is_file() or (run.path.is_dir() and {*os.listdir(run.path)} - leftovers):
             raise used
         run.path.mkdir(parents=True, exist_ok=True)
         with run.lock():
-            if (run.path / "run.json").exists():  # another process was quicker
+            if (run.path / "run.json").exists():  # another process was faster
                 raise used
             created = datetime.now(UTC).isoformat(timespec="seconds")
             run._write_about({"format": FORMAT_VERSION, "created": created, **about})
@@ -67,8 +82,12 @@ class RunFolder:
         return run
 
     @staticmethod
-    def open(path: str | os.PathLike[str]) -> "RunFolder":
-        """Raises RunError if there is no run, or it is damaged or of a newer format."""
+    def open(path: str | os.PathLike[str]) -> RunFolder:
+        """Open an existing run.
+
+        Raises:
+            RunError: there is no run, run.json is damaged, or the run has a newer format.
+        """
         run = RunFolder(Path(path))
         if not run.path.exists():
             raise RunError(f"there is no run at {run.path}; check the path, or train one there")
@@ -77,244 +96,303 @@ class RunFolder:
         about = run.about
         version = about.get("format") if isinstance(about, dict) else None
         if type(version) is not int or version < 1:
-            raise damaged(run.path / "run.json", "gives no format version")
+            raise damage_error(run.path / "run.json", "gives no format version")
         if version > FORMAT_VERSION:
             raise RunError(f"{run.path} has the run format {version}; upgrade mocme to read it")
         return run
 
     @property
     def about(self) -> dict[str, Any]:
-        """What run.json says."""
+        """Read run.json.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
         about: dict[str, Any] = self.read_json("run.json")
         return about
 
     def update_about(self, **changes: Any) -> None:
-        """Change or add keys of run.json."""
+        """Change or add keys of run.json.
+
+        Raises:
+            RunError: run.json is missing or damaged, a value is not JSON, or `format` is changed.
+        """
         self._write_about({**self.about, **changes})
 
     def _write_about(self, about: Mapping[str, Any]) -> None:
         if about["format"] != FORMAT_VERSION:
-            raise RunError(f"{self.path}/run.json: 'format' is the run's own; use another key")
-        replace(self.path / "run.json", lambda fresh: write_json(fresh, about))
+            raise RunError(f"{self.path}/run.json: 'format' is reserved; use another key")
+        replace_file(self.path / "run.json", lambda new: write_json(new, about))
 
     def _file(self, name: str, *, writing: bool = False) -> Path:
-        """Where it is; its folder is made if it is to be written."""
+        """Return the path of a file; create its directory for writing.
+
+        Raises:
+            RunError: the name leaves the run, is reserved or has invalid characters.
+        """
         path, parts = self.path / name, name.split("/")
-        plain = r"[^.\\\x00-\x1f\x7f\ud800-\udfff][^\\\x00-\x1f\x7f\ud800-\udfff]{0,59}"
-        ours = parts[0] in ("lock", "checkpoints") or name.endswith(".sha256")
+        reserved = parts[0] in ("lock", "checkpoints") or name.endswith(".sha256")
         if (
-            not all(re.fullmatch(plain, part) for part in parts)
+            not all(re.fullmatch(_NAME_PART, part) for part in parts)
             or len(parts) > 2
             or not path.resolve().is_relative_to(self.path.resolve())
-            or ours
+            or reserved
             or (writing and name == "run.json")
         ):
-            raise RunError(f"{name!r} leaves the run {self.path}, is reserved or odd; use another")
+            raise RunError(
+                f"{name!r} leaves the run {self.path}, is reserved, or has invalid characters; use "
+                f"another name"
+            )
         if writing and not path.parent.is_dir():
             path.parent.mkdir()
             sync(self.path)
         return path
 
     def _checked(self, name: str) -> Path:
+        """Return the path of a file after a comparison with its checksum.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
         path = self._file(name)
         if not path.is_file():
-            raise damaged(path, "is missing")
-        # More than once, since another process may be replacing the file and its record.
-        if not any(recorded(path) for _ in range(3)):
-            remedy = f"(changed on purpose: `sha256sum {path.name} > {path.name}.sha256` beside it)"
-            raise damaged(path, f"or its .sha256 was cut short or altered {remedy}")
+            raise damage_error(path, "is missing")
+        # Several attempts, because another process may be replacing the file and its checksum.
+        if not any(valid_line(path) for _ in range(3)):
+            remedy = (
+                f"(if you changed it on purpose, run `sha256sum {path.name} > {path.name}.sha256` "
+                f"in its folder)"
+            )
+            raise damage_error(path, f"or its .sha256 was cut short or altered {remedy}")
         return path
 
     def has(self, name: str) -> bool:
+        """Return whether a file exists.
+
+        Raises:
+            RunError: the name leaves the run or is reserved.
+        """
         return self._file(name).is_file()
 
     def stamp(self, name: str) -> Stamp:
-        """What changes whenever the file or its record does; nothing of their content is read."""
-        path, found = self._file(name), list[tuple[int, ...]]()
-        for file in (path, path.with_name(f"{path.name}.sha256")):
+        """Return a value that changes whenever the file or its checksum does, without reading them.
+
+        Raises:
+            RunError: the name leaves the run or is reserved.
+        """
+        path, stamps = self._file(name), list[tuple[int, ...]]()
+        for file in (path, checksum_path(path)):
             try:
-                about = file.stat()
+                status = file.stat()
             except FileNotFoundError:
-                found.append(())
+                stamps.append(())
                 continue
-            found.append((about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns))
-        return tuple(found)
+            stamps.append((status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        return tuple(stamps)
 
     def write_json(self, name: str, value: Any) -> None:
-        """As JSON does: tuples come back as lists and the keys of dicts as strings."""
-        replace(self._file(name, writing=True), lambda fresh: write_json(fresh, value))
+        """Replace a file by JSON, which turns tuples into lists and keys of dicts into strings.
+
+        Raises:
+            RunError: the name is reserved or leaves the run, or JSON cannot represent the value.
+        """
+        replace_file(self._file(name, writing=True), lambda new: write_json(new, value))
 
     def read_json(self, name: str) -> Any:
-        with reported(self.path / name, "is not JSON"):
+        """Read a JSON file.
+
+        Raises:
+            RunError: the file is missing, damaged or not JSON.
+        """
+        with as_run_errors(self.path / name, "is not JSON"):
             return json.loads(self._checked(name).read_bytes())
 
     def write_text(self, name: str, text: str) -> None:
-        """In UTF-8, with the line ends that it has."""
+        """Replace a file by text in UTF-8; line ends are written as they are.
+
+        Raises:
+            RunError: the name is reserved or leaves the run, or the text has lone surrogates.
+        """
         path = self._file(name, writing=True)
-        replace(path, lambda fresh: fresh.write_bytes(text.encode()))
+        replace_file(path, lambda new: new.write_bytes(text.encode()))
 
     def read_text(self, name: str) -> str:
-        with reported(self.path / name, "is not UTF-8"):
+        """Read a text file in UTF-8; line ends are returned as they are.
+
+        Raises:
+            RunError: the file is missing, damaged or not UTF-8.
+        """
+        with as_run_errors(self.path / name, "is not UTF-8"):
             return self._checked(name).read_bytes().decode()
 
     def write_tensors(
         self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
     ) -> None:
-        """From any device; raises RunError for what safetensors lacks (sparse, complex128)."""
+        """Replace a file by tensors, which may be on any device, in the format of safetensors.
+
+        Raises:
+            RunError: the name is reserved or leaves the run, or the format does not support a
+                tensor (sparse, complex128).
+        """
         path = self._file(name, writing=True)
-        replace(path, lambda fresh: save_tensors(fresh, tensors, metadata or {}))
+        replace_file(path, lambda new: save_tensors(new, tensors, metadata or {}))
 
     def read_tensors(self, name: str, device: str | torch.device = "cpu") -> dict[str, Tensor]:
-        """In the order of their names."""
+        """Read the tensors of a file, sorted by name.
+
+        Raises:
+            RunError: the file is missing, damaged or not safetensors.
+        """
         path = self._checked(name)
-        with reported(path, "cannot be read as tensors"):
+        with as_run_errors(path, "cannot be read as tensors"):
             return load_tensors(path, device)
 
     def tensors_metadata(self, name: str) -> dict[str, str]:
+        """Read the metadata of a file of tensors.
+
+        Raises:
+            RunError: the file is missing, damaged or not safetensors.
+        """
         path = self._checked(name)
-        with reported(path, "cannot be read as tensors"), safe_open(path, "pt") as file:
+        with as_run_errors(path, "cannot be read as tensors"), safe_open(path, "pt") as file:
             return dict(file.metadata() or {})
 
     def remove(self, name: str) -> None:
-        """Take a file away, and what is recorded of it; no fault if there is none."""
+        """Remove a file and its checksum, if they exist.
+
+        Raises:
+            RunError: the name leaves the run or is reserved.
+        """
         path = self._file(name, writing=True)
-        # Content first: a record without content says nothing, content without one is damage.
-        for gone in (path, path.with_name(f"{path.name}.sha256")):
-            gone.unlink(missing_ok=True)
+        # Content first: a checksum without content is harmless, content without one is damage.
+        for file in (path, checksum_path(path)):
+            file.unlink(missing_ok=True)
             sync(path.parent)
 
     def append(self, name: str, record: Mapping[str, Any]) -> None:
-        """Add one line to a log; it is on the disk when this returns."""
-        path = self._file(name, writing=True)
-        with reported(path, "cannot hold this record as JSON"):
-            if "_crc32" in record:
-                raise ValueError("the key _crc32 is reserved")
-            head = json.dumps({**record, "_crc32": "01234567"}).encode()[: -len(tail(b""))]
-        is_new = not path.exists()
-        truncate(path, whole_bytes(path))  # a line torn by a crash would swallow this one
-        with path.open("ab") as file:
-            file.write(head + tail(head) + b"\n")
-        sync(path)
-        if is_new:
-            sync(path.parent)
+        """Append a line to a log; it is on disk when this returns.
+
+        Raises:
+            RunError: the name is reserved or leaves the run, JSON cannot represent the record, or
+                the record has the reserved key ``_crc32``.
+        """
+        append_record(self._file(name, writing=True), record)
 
     def records(self, name: str) -> list[dict[str, Any]]:
-        """The lines of a log. A torn last one, as a crash leaves, is left out with a warning.
+        """Read the lines of a log; an incomplete last line, as after a crash, gives a warning.
 
-        Raises RunError, with its number, if another line is damaged.
+        Raises:
+            RunError: the log is missing, or a line is damaged; the message has its number.
         """
-        path, found = self._file(name), []
-        if not path.is_file():
-            raise damaged(path, "is missing")
-        *lines, torn = path.read_bytes().split(b"\n")
-        for number, line in enumerate(lines, start=1):
-            head = line[: -len(tail(b""))]
-            if head + tail(head) != line:
-                raise damaged(path, f"is damaged in line {number}")
-            found.append({k: v for k, v in json.loads(line).items() if k != "_crc32"})
-        if torn:
-            warnings.warn(f"the last line of {path} is torn, and left out", stacklevel=2)
-        return found
+        return read_records(self._file(name))
 
     def _checkpoints(self) -> list[str]:
-        """Oldest first."""
+        """Return the names of all checkpoints, oldest first."""
         folder = self.path / "checkpoints"
         names = os.listdir(folder) if folder.exists() else []
-        return sorted((name for name in names if order(name) > (-1, 0)), key=order)
+        return sorted((n for n in names if checkpoint_order(n) > (-1, 0)), key=checkpoint_order)
 
     def _discard(self, names: Sequence[str]) -> None:
         """Remove checkpoints, and what killed processes left of others."""
         folder = self.path / "checkpoints"
-        for name in names:  # renamed first, so that none is ever seen half removed
+        for name in names:  # renamed first, so that no checkpoint is ever partly removed
             os.rename(folder / name, folder / f".{name}.old")
-        for left in folder.glob(".step-*"):
-            shutil.rmtree(left)
+        for leftover in folder.glob(".step-*"):
+            shutil.rmtree(leftover)
 
     def save_checkpoint(
         self, step: int, state: Tree, logs: Sequence[str] = (), *, keep: int = 2
     ) -> None:
-        """Save the state at a step; then remove all but the newest `keep` checkpoints.
+        """Save the state at a step, then remove all but the newest `keep` checkpoints.
 
-        The present lengths of `logs` are remembered for `rewind`, 0 for one that is yet to come.
-        Save once before their first lines: no rewind removes what is appended before any save.
-        A second save of a step stands beside the first, as ``step-000000123.2``.
+        The checkpoint has the present sizes of `logs` for `rewind`, 0 for a log that does not exist
+        yet. Save once before the first line of a log, because no rewind removes lines that were
+        appended before any checkpoint. A second checkpoint of the same step is saved next to the
+        first one, as ``step-000000123.2``.
 
-        Raises RunError if the state holds what a run cannot, a later step is saved already, or no
-        step is and a log has lines.
+        Raises:
+            ValueError: `step` is negative, or `keep` is below 1.
+            RunError: the state has types that a checkpoint cannot represent, there is a checkpoint
+                of a later step, or a log has lines and there is no checkpoint.
         """
         if step < 0 or keep < 1:
             raise ValueError(f"step must be 0 or more and keep 1 or more, not {step} and {keep}")
         folder, present = self.path / "checkpoints", self._checkpoints()
-        latest, revision = order(present[-1]) if present else (-1, 0)
+        latest, revision = checkpoint_order(present[-1]) if present else (-1, 0)
         if latest > step:
             raise RunError(f"{folder / present[-1]} is later than {step}; resume it or delete it")
         name = f"step-{step:09d}" + (f".{revision + 1}" if latest == step else "")
-        fresh = folder / f".{name}.new"
-        lengths = {log: whole_bytes(self._file(log)) for log in logs}
-        if not present and (begun := [log for log, size in lengths.items() if size]):
-            raise damaged(folder, f"holds no checkpoint, though {begun[0]} has lines")
-        with reported(folder / name, "cannot hold this state"):
+        new = folder / f".{name}.new"
+        sizes = {log: complete_size(self._file(log)) for log in logs}
+        if not present and (begun := [log for log, size in sizes.items() if size]):
+            raise damage_error(folder, f"has no checkpoint, although {begun[0]} has lines")
+        with as_run_errors(folder / name, "cannot store this state"):
             tensors, skeleton = pack(state)
             self._discard([])
-            fresh.mkdir(parents=True)
-            save_tensors(fresh / "tensors.safetensors", tensors, {})
-            about = {"step": step, "logs": lengths, "state": skeleton}
-            (fresh / "state.json").write_bytes(json.dumps(about).encode())
-            (fresh / "manifest.json").write_bytes(manifest(fresh))
-        for path in (*fresh.iterdir(), fresh):
+            new.mkdir(parents=True)
+            save_tensors(new / "tensors.safetensors", tensors, {})
+            saved = {"step": step, "logs": sizes, "state": skeleton}
+            (new / "state.json").write_bytes(json.dumps(saved).encode())
+            (new / "manifest.json").write_bytes(manifest(new))
+        for path in (*new.iterdir(), new):
             sync(path)
-        os.rename(fresh, folder / name)
+        os.rename(new, folder / name)
         sync(folder)
         sync(self.path)
         self._discard([*present, name][:-keep])
 
     def load_checkpoint(self) -> Checkpoint | None:
-        """The newest that is intact, or None if none was saved. Changes nothing in the folder.
+        """Load the newest intact checkpoint, or return None if there is none; changes no file.
 
-        Warns of each damaged one that it passes over; raises RunError if no other is left.
+        Each damaged checkpoint that is skipped gives a warning.
+
+        Raises:
+            RunError: all checkpoints are damaged.
         """
-        passed: list[str] = []
+        skipped: list[str] = []
         for name in reversed(self._checkpoints()):
             try:
-                found = read_checkpoint(self.path / "checkpoints" / name)
+                checkpoint = read_checkpoint(self.path / "checkpoints" / name)
             except RunError as error:
                 if not (self.path / "checkpoints" / name).exists():
-                    return self.load_checkpoint()  # its writer has just replaced it by newer ones
-                passed.append(str(error))
+                    return self.load_checkpoint()  # the writer has just replaced it by newer ones
+                skipped.append(str(error))
                 continue
-            for error_text in passed:
-                warnings.warn(f"{error_text}; the previous one, {name}, is used", stacklevel=2)
-            return found
-        if passed:
-            raise damaged(self.path, f"has no intact checkpoint: {'; '.join(passed)}")
+            for message in skipped:
+                warnings.warn(f"{message}; the previous one, {name}, is used", stacklevel=2)
+            return checkpoint
+        if skipped:
+            raise damage_error(self.path, f"has no intact checkpoint: {'; '.join(skipped)}")
         return None
 
     def rewind(self, checkpoint: Checkpoint) -> None:
-        """Make the run what it was when this checkpoint was saved.
+        """Restore the logs of the run to the time of a checkpoint.
 
-        Logs lose what was appended since, so that those of a resumed run equal those of an
-        uninterrupted one; later checkpoints, which `load_checkpoint` found damaged, are removed.
+        Logs lose what was appended since, so that the logs of a resumed run equal those of an
+        uninterrupted one. Later checkpoints, which `load_checkpoint` found damaged, are removed.
 
-        Raises RunError, before any change, if the run has no such checkpoint or a log lost lines.
+        Raises:
+            RunError: the run has no such checkpoint, or a log has lost lines; nothing was changed.
         """
         present = self._checkpoints()
         if checkpoint.name not in present:
             raise RunError(f"{self.path} has no checkpoint {checkpoint.name!r}; load it again")
-        lengths = {self._file(name): size for name, size in checkpoint.logs.items()}
-        for path, size in lengths.items():
+        sizes = {self._file(name): size for name, size in checkpoint.logs.items()}
+        for path, size in sizes.items():
             if size and (not path.exists() or path.stat().st_size < size):
-                raise damaged(path, f"is shorter than the {size} bytes of {checkpoint.name}")
+                raise damage_error(path, f"is shorter than the {size} bytes of {checkpoint.name}")
         self._discard(present[present.index(checkpoint.name) + 1 :])
-        for path, size in lengths.items():
+        for path, size in sizes.items():
             truncate(path, size)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the right to write this run.
+        """Hold the exclusive lock for writing this run.
 
-        The system takes it back when the process dies, and those that it forked meanwhile.
+        The system releases it when the process, and all processes forked meanwhile, have ended.
 
-        Raises RunLocked if another process, or another part of this one, holds it.
+        Raises:
+            RunLocked: another process, or another part of this one, holds the lock.
         """
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:

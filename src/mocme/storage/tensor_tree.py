@@ -1,8 +1,10 @@
 """Nested states as files: tensors in safetensors and the rest in JSON, exact to the bit.
 
-Optimizers and training loops keep their state in nested dicts and lists. `pack` splits such a tree
-into the two parts that these formats can hold, `unpack` joins them. Nothing is ever pickled.
+Optimizers and training loops have their state in nested dicts and lists. `pack` splits such a tree
+into one part for each format, `unpack` joins them. Nothing is ever pickled.
 """
+
+from __future__ import annotations
 
 import os
 import re
@@ -21,51 +23,58 @@ Tree: TypeAlias = Any  # nested dict, list and tuple of Tensor, int, float, str,
 
 
 def pack(tree: Tree) -> tuple[dict[str, Tensor], Any]:
-    """Split a tree into its tensors and a skeleton that JSON can hold.
+    """Split a tree into its tensors and a skeleton that JSON can represent.
 
-    An object of the skeleton has one key, which says what it stands for: no dict is mistaken for
-    a mark. An OrderedDict comes back as a dict, a tensor without its history of gradients.
+    Every object of the skeleton has a single key, a mark that gives its type: a dict is an object
+    with the mark "dict", so its keys cannot be mistaken for marks. An OrderedDict is restored as a
+    dict, a tensor without its autograd history.
 
-    Raises TypeError for other types, even subclasses (NumPy's float): they would come back changed.
+    Raises:
+        TypeError: a type other than those of `Tree`, or a subclass (such as NumPy's float), which
+            would be restored as another type.
     """
     tensors: dict[str, Tensor] = {}
 
-    def encode(node: Any, where: str) -> Any:
+    def encode(node: Any, path: str) -> Any:
         kind = type(node)
         if node is None or kind in (bool, int, str):
             return node
-        if kind is float:  # JSON has no infinity and no NaN; it writes the others exactly
-            finite = abs(node) < float("inf")
-            return node if finite else {"float": struct.pack(">d", node).hex()}
+        if kind is float:  # JSON has no infinity and no NaN; other floats survive exactly
+            is_finite = abs(node) < float("inf")
+            return node if is_finite else {"float": struct.pack(">d", node).hex()}
         if isinstance(node, Tensor):
             tensors[key := str(len(tensors))] = node.detach()
             return {"tensor": key}
         if kind in (list, tuple):
-            items = [encode(item, f"{where}[{i}]") for i, item in enumerate(node)]
+            items = [encode(item, f"{path}[{i}]") for i, item in enumerate(node)]
             return items if kind is list else {"tuple": items}
         if kind in (dict, OrderedDict):
-            keys = [encode(key, f"a key of {where}") for key in node]
-            values = [encode(value, f"{where}[{key!r}]") for key, value in node.items()]
+            keys = [encode(key, f"a key of {path}") for key in node]
+            values = [encode(value, f"{path}[{key!r}]") for key, value in node.items()]
             return {"dict": [list(pair) for pair in zip(keys, values, strict=True)]}
         name = f"{kind.__module__}.{kind.__qualname__}"
-        raise TypeError(f"{where} is a {name}: use tensors, plain numbers, strings, lists, dicts")
+        raise TypeError(f"{path} is a {name}: use tensors, plain numbers, strings, lists, dicts")
 
     return tensors, encode(tree, "state")
 
 
 def unpack(tensors: Mapping[str, Tensor], skeleton: Any) -> Tree:
-    """The tree that `pack` split. Raises ValueError if the two parts are not from one `pack`."""
+    """Restore the tree that `pack` split.
+
+    Raises:
+        ValueError: the two parts do not belong together.
+    """
     marks: dict[str, Callable[[Any], Any]] = {
-        "float": lambda held: struct.unpack(">d", bytes.fromhex(held))[0],
-        "tensor": lambda held: tensors[held],
-        "tuple": lambda held: tuple(map(decode, held)),
-        "dict": lambda held: {decode(key): decode(value) for key, value in held},
+        "float": lambda digits: struct.unpack(">d", bytes.fromhex(digits))[0],
+        "tensor": lambda key: tensors[key],
+        "tuple": lambda items: tuple(map(decode, items)),
+        "dict": lambda items: {decode(key): decode(value) for key, value in items},
     }
 
     def decode(node: Any) -> Any:
         if isinstance(node, dict):
-            ((mark, held),) = node.items()
-            return marks[mark](held)
+            ((mark, content),) = node.items()
+            return marks[mark](content)
         return [decode(item) for item in node] if isinstance(node, list) else node
 
     try:
@@ -75,27 +84,29 @@ def unpack(tensors: Mapping[str, Tensor], skeleton: Any) -> Tree:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> None:
-    """Write a safetensors file from tensors of any device.
+    """Write a safetensors file from tensors on any device.
 
-    Raises one of several errors for what the format lacks (sparse, complex128), OSError where the
-    disk is full or refuses.
+    Raises:
+        OSError: the disk is full or cannot be written.
+        Exception: one of `atomic_io.FORMAT_ERRORS`, for content that the format does not support
+            (sparse, complex128).
     """
     if "__metadata__" in tensors:
         raise ValueError("safetensors reserves the name __metadata__")
-    plain: dict[str, Tensor] = {}
+    to_save: dict[str, Tensor] = {}
     addresses: set[int] = set()
     for key, tensor in tensors.items():
         dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        # safetensors refuses tensors that share memory (tied weights): each gets its own.
+        # safetensors refuses tensors that share memory (tied weights), so each is copied.
         address = dense.untyped_storage().data_ptr()
-        plain[key] = dense.clone() if address in addresses else dense
+        to_save[key] = dense.clone() if address in addresses else dense
         addresses.add(address)
     path.touch()
-    mode = path.stat().st_mode  # save_file ignores the umask: nobody else could read the run
+    mode = path.stat().st_mode  # save_file ignores the umask, and nobody else could read the run
     try:
-        save_file(plain, path, dict(meta) or None)  # {} would make an unreadable header
+        save_file(to_save, path, dict(meta) or None)  # {} would give an unreadable header
     except SafetensorError as error:
-        # The library tells of a full disk as of a wrong tensor.
+        # The library reports a full disk with the same error as a wrong tensor.
         if number := re.search(r"\(os error (\d+)\)", str(error)):
             code = int(number[1])
             raise OSError(code, os.strerror(code), str(path)) from error
@@ -104,8 +115,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, s
 
 
 def load_tensors(path: Path, device: str | torch.device) -> dict[str, Tensor]:
-    """The tensors of a safetensors file in the order of their names, independent of the file."""
-    found: dict[str, Tensor] = load_file(path, str(device))
-    # On the CPU they are windows on the file: a later change of the file would reach them, and
-    # their alignment depends on the header, which vectorised sums can show in the last bit.
-    return {key: t.clone() if t.device.type == "cpu" else t for key, t in sorted(found.items())}
+    """Read the tensors of a safetensors file, sorted by name, into memory of their own."""
+    loaded: dict[str, Tensor] = load_file(path, str(device))
+    # On the CPU they are memory-mapped: a later change of the file would change them, and their
+    # alignment depends on the header, which can change the last bit of vectorised sums.
+    return {key: t.clone() if t.device.type == "cpu" else t for key, t in sorted(loaded.items())}

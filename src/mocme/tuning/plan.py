@@ -1,4 +1,4 @@
-"""The file of a search: which settings may vary, on what, how often. All of it is checked first."""
+"""The TOML file of a search: which settings vary, on which graph, in how many trials."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NUMBERS = ("low", "high", "step")
 
 
 class Range(Configurable):
-    """Values that a setting may take: numbers between two ends, or choices.
+    """Values that a setting may take: an interval of numbers, or choices.
 
     Args:
         low: the least value.
         high: the greatest value.
-        step: between neighbouring values.
-        log: even on a logarithmic scale.
-        choices: the values themselves, of any kind that the setting takes.
+        step: distance of neighbouring values.
+        log: sample uniformly on a logarithmic scale.
+        choices: the values themselves, of any type that the setting takes.
     """
 
     def __init__(
@@ -44,43 +44,43 @@ class Range(Configurable):
         self.low, self.high, self.step, self.log, self.choices = low, high, step, log, choices
 
     @property
-    def whole(self) -> bool:
-        """Are its values whole numbers?"""
+    def is_integer(self) -> bool:
+        """Whether all numbers of the interval are integers."""
         return all(isinstance(v, int) for v in (self.low, self.high, self.step) if v is not None)
 
     def ends(self) -> list[Any]:
-        """Values that show whether the setting takes such ones at all."""
+        """Values to try on the experiment: both ends, or every choice."""
         return [self.low, self.high] if self.choices is None else list(self.choices)
 
     def table(self) -> dict[str, Any]:
-        """As it is written in the file."""
+        """The range as the file has it."""
         if self.choices is not None:
             return {"choices": list(self.choices)}
-        found = {"low": self.low, "high": self.high, "step": self.step, "log": self.log or None}
-        return {key: value for key, value in found.items() if value is not None}
+        values = {"low": self.low, "high": self.high, "step": self.step, "log": self.log or None}
+        return {key: value for key, value in values.items() if value is not None}
 
     def __str__(self) -> str:
         if self.choices is not None:
             return "one of " + ", ".join(map(canonical, self.choices))
-        how = ", logarithmic" if self.log else f" by {self.step}" if self.step else ""
-        return f"{self.low} to {self.high}{how}"
+        scale = ", logarithmic" if self.log else f" by {self.step}" if self.step else ""
+        return f"{self.low} to {self.high}{scale}"
 
 
 class Pruning(Configurable):
-    """When a training is given up: its validation MRR is below the median at the same pass.
+    """Median pruning: stop a training whose validation MRR is below the median at its epoch.
 
     Args:
-        warmup: passes that every training is allowed.
-        after: trials that must be complete before any is given up.
+        warmup: epochs that no training is pruned in.
+        after: number of complete trials before the first pruning.
     """
 
     def __init__(self, *, warmup: int = 0, after: int = 5) -> None:
         if warmup < 0 or after < 1:
-            raise ValueError("warmup is at least 0 and after at least 1")
+            raise ValueError("warmup must be at least 0 and after at least 1")
         self.warmup, self.after = warmup, after
 
     def table(self) -> dict[str, int]:
-        """As it is written in the file, defaults included."""
+        """The settings as the file has them, defaults included."""
         return {"warmup": self.warmup, "after": self.after}
 
 
@@ -88,17 +88,17 @@ class PlanSettings(Configurable):
     """The keys of a search's file.
 
     Args:
-        experiment: what is varied: a shipped name, or a file seen from here or from this file.
-        graph: as ``mocme train --data`` takes it; a path is seen from here or from this file.
-        ranges: by dotted path of a setting.
-        version: of a benchmark by name.
+        experiment: shipped name, or path relative to the working directory or to this file.
+        graph: as for ``mocme train --data``; a path may be relative to this file, too.
+        ranges: ranges of the settings that vary, by dotted path.
+        version: version of a benchmark graph.
         features: folder of encoded modalities.
-        trials: how many, counted over all resumptions.
-        seed: of the search.
-        seeds: each trial trains with every one of them and counts their mean; the experiment's
-            own seed by default.
-        set: constant settings by dotted path.
-        pruning: gives up hopeless trainings; without it all are trained to their end.
+        trials: number of trials, counted over all resumptions.
+        seed: seed of the search.
+        seeds: seeds of each trial's trainings, whose metrics are averaged; the experiment's own
+            seed by default.
+        set: settings that stay constant, by dotted path.
+        pruning: stops unpromising trainings; without it all trainings run to their end.
     """
 
     def __init__(
@@ -116,11 +116,11 @@ class PlanSettings(Configurable):
         pruning: Pruning | None = None,
     ) -> None:
         if trials < 1 or seed < 0:
-            raise ValueError("trials is at least 1 and seed at least 0")
+            raise ValueError("trials must be at least 1 and seed at least 0")
         if not ranges:
-            raise ValueError("ranges is empty; name a setting that may vary")
+            raise ValueError("ranges is empty; name a setting to vary")
         if len({*seeds}) != len(seeds):
-            raise ValueError("seeds names one twice")
+            raise ValueError("seeds has a value twice")
         self.experiment, self.graph, self.version, self.features = (
             experiment,
             graph,
@@ -136,11 +136,11 @@ class Plan:
     """A checked search.
 
     Attributes:
-        file: where it was read from.
-        base: the file of its experiment.
-        experiment: that one with the constant settings.
-        constants: those settings by dotted path.
-        seeds: of the trainings of a trial, at least one.
+        file: path of the search's file.
+        base: path of the experiment's file.
+        experiment: the experiment with the constant settings.
+        constants: settings that stay constant, by dotted path.
+        seeds: seeds of each trial's trainings, at least one.
     """
 
     file: Path
@@ -158,33 +158,31 @@ class Plan:
 
     @staticmethod
     def read(file: str | Path) -> Plan:
-        """Read and check the file of a search; no graph is read yet.
+        """Read and check the file of a search, without reading the graph.
 
         Raises:
-            ConfigError: naming the file, the path of what is wrong, and the remedy.
+            ConfigError: naming the file, the wrong key, and the remedy.
         """
         path = Path(file)
         try:
             table = read_toml(path)
         except FileNotFoundError as error:
-            raise ConfigError(
-                f"{path}: there is no such file; name the TOML file of a search"
-            ) from (error)
+            raise ConfigError(f"{path}: no such file; give the TOML file of a search") from error
         with within(path):
             return _plan(path, construct(PlanSettings, table, ""))
 
     def extends(self, folder: Path) -> str:
-        """How a file in `folder` names the experiment that is varied."""
-        for name, known in shipped().items():
-            if known.resolve() == self.base.resolve():
+        """The experiment's name or path, for the key `extends` of a file in `folder`."""
+        for name, path in shipped().items():
+            if path.resolve() == self.base.resolve():
                 return name
         return Path(os.path.relpath(self.base.resolve(), folder.resolve())).as_posix()
 
     def about(self) -> dict[str, Any]:
-        """All that its results depend on, except the graph and its features."""
+        """All that the results depend on, except the graph and its features."""
         return {
             "experiment": self.experiment.settings(),
-            "ranges": {path: found.table() for path, found in self.ranges.items()},
+            "ranges": {path: span.table() for path, span in self.ranges.items()},
             "seed": self.seed,
             "seeds": list(self.seeds),
             "pruning": None if self.pruning is None else self.pruning.table(),
@@ -192,25 +190,25 @@ class Plan:
 
 
 def canonical(value: Any) -> str:
-    """A value of a setting as one text, equal for equal values only."""
+    """A setting's value as a string; different values give different strings."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, default=repr)
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted path as the tables of a TOML file."""
-    found: dict[str, Any] = {}
+    """Settings by dotted path as nested tables."""
+    tables: dict[str, Any] = {}
     for dotted, value in settings.items():
         *folders, last = dotted.split(".")
         change: dict[str, Any] = {last: value}
         for key in reversed(folders):
             change = {key: change}
-        found = merge(found, change)
-    return found
+        tables = merge(tables, change)
+    return tables
 
 
 @contextmanager
-def within(place: object) -> Iterator[None]:
-    """Say in front of an error where it is.
+def within(where: object) -> Iterator[None]:
+    """Put a file or key in front of the message of an error.
 
     Raises:
         ConfigError: for every ValueError.
@@ -218,95 +216,99 @@ def within(place: object) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ConfigError(f"{place}: {str(error).lstrip('.: ')}") from error
+        raise ConfigError(f"{where}: {str(error).lstrip('.: ')}") from error
 
 
-def _plan(file: Path, given: PlanSettings) -> Plan:
-    base = find(_place(file, given.experiment))
+def _plan(file: Path, settings: PlanSettings) -> Plan:
+    base = find(_resolved(file, settings.experiment))
     experiment = Experiment.load(base)
     with within("set"):
-        experiment = experiment.changed(given.set)
-    _check_paths(given)
-    if given.pruning is not None and not experiment.training["evaluate_every"]:
+        experiment = experiment.changed(settings.set)
+    _check_paths(settings)
+    trainings = [table["training"] for table in experiment.experts.values() if "training" in table]
+    if settings.pruning is not None and not any(own["evaluate_every"] for own in trainings):
         raise ConfigError(
-            "pruning: needs the passes between validations; add training.evaluate_every under set"
+            "pruning: needs validation during training; add "
+            "experts.NAME.training.evaluate_every under set"
         )
     ranges = {
         path: _range(table, path, experiment, f"ranges.{path}")
-        for path, table in given.ranges.items()
+        for path, table in settings.ranges.items()
     }
-    features = None if given.features is None else Path(_place(file, given.features))
+    features = None if settings.features is None else Path(_resolved(file, settings.features))
     if features is not None and not features.is_dir():
         raise ConfigError(
-            f"features: there is no folder {features}; make it with mocme encode --out, or leave "
-            f"the key out"
+            f"features: no such folder: {features}; make it with mocme encode --out, or remove the "
+            f"key"
         )
     return Plan(
         file=file,
         base=base,
         experiment=experiment,
-        constants=given.set,
-        graph=_place(file, given.graph),
-        version=given.version,
+        constants=settings.set,
+        graph=_resolved(file, settings.graph),
+        version=settings.version,
         features=features,
-        trials=given.trials,
-        seed=given.seed,
-        seeds=given.seeds or (int(experiment.training["seed"]),),
+        trials=settings.trials,
+        seed=settings.seed,
+        seeds=settings.seeds or (experiment.seed,),
         ranges=ranges,
-        pruning=given.pruning,
+        pruning=settings.pruning,
     )
 
 
-def _check_paths(given: PlanSettings) -> None:
-    """Refuse settings that a search cannot vary, and two that overlap."""
-    for path, table in given.ranges.items():
+def _check_paths(settings: PlanSettings) -> None:
+    """Refuse settings that a search cannot vary, and settings that overlap."""
+    for path, table in settings.ranges.items():
         if table and all(isinstance(value, Mapping) for value in table.values()):
             inner = next(iter(table))
-            raise ConfigError(f'ranges.{path}: write a path in quotes: "{path}.{inner}"')
-    for path in (*given.ranges, *given.set):
+            raise ConfigError(f'ranges.{path}: put the path in quotes: "{path}.{inner}"')
+    for path in (*settings.ranges, *settings.set):
         if path.split(".")[0] in WORDS:
-            raise ConfigError(f"{path}: nothing depends on it; leave it out")
-    if "seed" in given.ranges:
+            raise ConfigError(f"{path}: has no effect on a training; remove it")
+    if "seed" in settings.ranges:
         raise ConfigError(
-            "ranges.training.seed: a search over seeds finds luck; for the mean over several, "
-            "write seeds = [0, 1, 2] instead"
+            "ranges.seed: a search over seeds selects noise; for the mean over several "
+            "seeds, write seeds = [0, 1, 2] instead"
         )
-    if given.seeds and "seed" in given.set:
-        raise ConfigError("set.training.seed: seeds says it already; leave one of them out")
-    for path in given.ranges:
-        for other in (*given.ranges, *given.set):
+    if settings.seeds and "seed" in settings.set:
+        raise ConfigError("set.seed: seeds is set as well; remove one of them")
+    for path in settings.ranges:
+        for other in (*settings.ranges, *settings.set):
             if other != path and other.startswith(f"{path}."):
-                raise ConfigError(f"ranges.{path}: {other} lies within it; keep one of them")
-    for path in given.set:
-        if path in given.ranges:
-            raise ConfigError(f"set.{path}: ranges has it too; keep one of them")
+                raise ConfigError(
+                    f"ranges.{path}: contains {other}, which is set as well; keep one"
+                )
+    for path in settings.set:
+        if path in settings.ranges:
+            raise ConfigError(f"set.{path}: is in ranges as well; keep one of them")
 
 
-def _range(table: Mapping[str, Any], path: str, experiment: Experiment, place: str) -> Range:
-    """The range of a setting, after a look whether the setting takes its ends."""
-    present: Any = experiment.table()
+def _range(table: Mapping[str, Any], path: str, experiment: Experiment, where: str) -> Range:
+    """The range of a setting, with its ends tried on the experiment."""
+    value: Any = experiment.table()
     for key in path.split("."):
-        present = present.get(key) if isinstance(present, Mapping) else None
-    if isinstance(present, float):
-        # Written as 0 or 1, a number of the file is still one of many between.
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if isinstance(value, float):
+        # The ends of an interval of real numbers may be written as 0 and 1.
         table = {
-            key: float(value) if key in NUMBERS and type(value) is int else value
-            for key, value in table.items()
+            key: float(number) if key in NUMBERS and type(number) is int else number
+            for key, number in table.items()
         }
-    found = construct(Range, table, place)
+    span = construct(Range, table, where)
     with within("ranges"):
-        for value in found.ends():
-            experiment.changed({path: value})
-    return found
+        for end in span.ends():
+            experiment.changed({path: end})
+    return span
 
 
-def _check_choices(choices: Sequence[Any], others: bool) -> None:
-    if others:
+def _check_choices(choices: Sequence[Any], is_interval: bool) -> None:
+    if is_interval:
         raise ValueError("give either choices or low and high, not both")
     if not choices:
-        raise ValueError("choices is empty; name the values")
+        raise ValueError("choices is empty; give the values")
     if len({canonical(value) for value in choices}) != len(choices):
-        raise ValueError("choices names a value twice")
+        raise ValueError("choices has a value twice")
 
 
 def _check_ends(
@@ -321,7 +323,7 @@ def _check_ends(
     if log and low <= 0:
         raise ValueError(f"log needs low above 0, not {low}")
     if log and step is not None:
-        raise ValueError("log and step exclude each other; leave one of them out")
+        raise ValueError("log and step exclude each other; remove one of them")
     if step is None:
         return
     if step <= 0:
@@ -332,7 +334,7 @@ def _check_ends(
         raise ValueError(f"steps of {step} lead from {low} to {last:g}, not to high ({high})")
 
 
-def _place(file: Path, given: str) -> str:
-    """A path from here, or else from beside the file; what is no path is a name."""
-    beside = file.parent / given
-    return given if Path(given).exists() or not beside.exists() else str(beside)
+def _resolved(file: Path, name: str) -> str:
+    """A path relative to the working directory, else to the file's folder, else a name."""
+    sibling = file.parent / name
+    return name if Path(name).exists() or not sibling.exists() else str(sibling)

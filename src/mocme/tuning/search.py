@@ -1,4 +1,4 @@
-"""The search: propose, train, record, and again; stopped anywhere, it goes on from there."""
+"""The search loop: propose settings, train, record; resumable after any interruption."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mocme.core.device import Interrupted, find_device, stop_signal
 from mocme.core.registry import ConfigError
 from mocme.data.graph import Graph
 from mocme.data.load import load
+from mocme.evaluation.metrics import HITS
 from mocme.experts.embedding.trainer import Progress, Trainer
 from mocme.runs.config import Experiment
 from mocme.runs.run import Run
@@ -25,7 +26,7 @@ from mocme.tuning.trials import RUNS, SearchFolder, Trial, best
 
 
 class SearchObserver(Protocol):
-    """What wants to see a search go on."""
+    """Receives the progress of a search."""
 
     def inputs(self, notes: Sequence[str]) -> None: ...
 
@@ -37,21 +38,23 @@ class SearchObserver(Protocol):
 
 
 class TrialPruned(Exception):
-    """A training was given up, for it was worse than the median of the others."""
+    """A training was stopped because it was below the median of the others."""
 
 
 @dataclass
-class _Training:
-    """One training of a trial, as it is watched.
+class _TrialTraining:
+    """Observes one training of a trial.
 
     Attributes:
-        proposal: to compare it with other trials; None for all seeds but the first.
-        place: of its seed among the seeds of the trial, and how many there are.
+        proposal: compares the training with other trials; None for all seeds but the first.
+        index: index of its seed among the seeds of the trial.
+        count: number of these seeds.
     """
 
     proposal: Proposal | None
     watch: SearchObserver | None
-    place: tuple[int, int]
+    index: int
+    count: int
 
     def __post_init__(self) -> None:
         self.valid: dict[int, Mapping[str, float]] = {}
@@ -69,26 +72,25 @@ class _Training:
 
     def step(self, progress: Progress) -> None:
         if self.watch is not None and self.trainer is not None:
-            number, count = self.place
             total = self.trainer.total_steps
-            self.watch.step(number * total + progress.step, count * total)
+            self.watch.step(self.index * total + progress.step, self.count * total)
 
     def stage(self, name: str) -> Callable[[int, int], None]:
-        """What comes after the passes has no bar of its own."""
+        """Stages after the last epoch do not move the bar."""
         return lambda done, total: None
 
     def record(self, record: Mapping[str, Any]) -> None:
-        if "patterns" in record:
+        if "epoch" not in record:
             return
         self.note(record)
         if self.proposal is None or "valid" not in record:
             return
-        over = self.trainer is not None and self.trainer.progress.done
-        if not over and self.proposal.hopeless():
-            raise TrialPruned(f"below the median of earlier trials at pass {record['epoch']}")
+        finished = self.trainer is not None and self.trainer.progress.done
+        if not finished and self.proposal.should_prune():
+            raise TrialPruned(f"below the median of earlier trials at epoch {record['epoch']}")
 
     def note(self, record: Mapping[str, Any]) -> None:
-        """Keep what a pass says."""
+        """Keep the time and the validation of an epoch."""
         self.seconds = record["seconds"]
         if "valid" in record:
             self.valid[record["epoch"]] = record["valid"]
@@ -108,10 +110,10 @@ class _Search:
     watch: SearchObserver | None
 
     def trial(self, number: int, proposal: Proposal, earlier: Sequence[Trial]) -> Trial:
-        """Train a proposal, or take the results of an equal one."""
-        wanted = canonical(proposal.settings)
+        """Train a proposal, or take the results of a trial with equal settings."""
+        settings = canonical(proposal.settings)
         for twin in earlier:
-            if canonical(twin.settings) == wanted:
+            if canonical(twin.settings) == settings:
                 first = twin.same_as or twin.number
                 return replace(twin, number=number, same_as=first, seconds=0.0)
         return self._trained(number, proposal)
@@ -119,40 +121,45 @@ class _Search:
     def _trained(self, number: int, proposal: Proposal) -> Trial:
         """Train a proposal once for each seed.
 
-        What the settings are to blame for makes it a failed trial; a folder that cannot be
-        written, or a run that is damaged, ends the search.
+        Errors that come from the settings make a failed trial. A folder that cannot be written and
+        a damaged run end the search.
         """
-        plan, found = self.plan, Trial(number, "complete", proposal.settings)
-        seen: dict[str, _Training] = {}
-        kept: list[Mapping[str, float]] = []
+        seeds, trial = self.plan.seeds, Trial(number, "complete", proposal.settings)
+        trainings: dict[str, _TrialTraining] = {}
+        metrics: list[Mapping[str, float]] = []
         try:
-            for place, seed in enumerate(plan.seeds):
-                first = proposal if place == 0 else None
-                training = _Training(first, self.watch, (place, len(plan.seeds)))
-                seen[str(seed)] = training
+            for index, seed in enumerate(seeds):
+                first = proposal if index == 0 else None
+                training = _TrialTraining(first, self.watch, index, len(seeds))
+                trainings[str(seed)] = training
                 changes = {**proposal.settings, "seed": seed}
-                kept.append(self._train(number, seed, changes, training))
-            means = {name: sum(m[name] for m in kept) / len(kept) for name in kept[0]}
-            found = replace(found, mrr=means["mrr"], metrics=means)
+                metrics.append(self._train(number, seed, changes, training))
+            means = {name: sum(m[name] for m in metrics) / len(metrics) for name in metrics[0]}
+            trial = replace(trial, mrr=means["mrr"], metrics=means)
         except TrialPruned as stop:
-            found = replace(found, state="pruned", reason=str(stop))
+            trial = replace(trial, state="pruned", reason=str(stop))
         except RunError:
             raise
         except (ValueError, torch.OutOfMemoryError) as error:
-            found = replace(found, state="failed", reason=str(error))
+            trial = replace(trial, state="failed", reason=str(error))
         return replace(
-            found,
-            curves={seed: training.curve for seed, training in seen.items()},
-            seconds=round(sum(training.seconds for training in seen.values()), 3),
+            trial,
+            curves={seed: training.curve for seed, training in trainings.items()},
+            seconds=round(sum(training.seconds for training in trainings.values()), 3),
         )
 
     def _train(
-        self, number: int, seed: int, changes: Mapping[str, Any], training: _Training
+        self, number: int, seed: int, changes: Mapping[str, Any], training: _TrialTraining
     ) -> Mapping[str, float]:
-        """Train once, or go on with it; gives the metrics of the model that is kept."""
+        """Train once or resume; returns the metrics of the model that is kept."""
         experiment = self.base.changed(changes)
-        if not experiment.training["evaluate_every"]:
-            experiment = experiment.with_training(evaluate_every=experiment.training["passes"])
+        # The last epoch is validated, so that the log has the metrics of every training.
+        last = {
+            f"experts.{name}.training.evaluate_every": table["training"]["epochs"]
+            for name, table in experiment.experts.items()
+            if "training" in table and not table["training"]["evaluate_every"]
+        }
+        experiment = experiment.changed(last)
         path = self.folder.run(number, seed)
         if _resumable(path, experiment):
             run = resume(path, device=self.device, observer=training, trust_code=True)
@@ -166,27 +173,26 @@ class _Search:
                 features=self.plan.features,
                 observer=training,
             )
-        for record in run.log():  # for one that was over already
+        for record in run.log():  # a training that was finished before has not been observed
             training.note(record)
-        embedding = training.valid[run.folder.about["best_epoch"]]
-        if experiment.parts()[1].patterns is None:
-            return embedding
-        # Patterns join the score after the last pass, so the passes do not say what it is worth.
-        whole = run.evaluate("valid", self.device)
-        return {name: whole[name] for name in embedding}
+        if len(experiment.components().experts) == 1 and training.valid:
+            return training.valid[run.folder.about["best_epoch"]]
+        # The mixture of experts is fitted after the last epoch: the log does not have its metrics.
+        evaluation = run.evaluate("valid", self.device)
+        return {name: evaluation[name] for name in ("mrr", "mr", *(f"hits@{k}" for k in HITS))}
 
 
 def tune(
     plan: Plan, *, out: str | Path, device: str = "auto", watch: SearchObserver | None = None
 ) -> SearchFolder:
-    """Search for settings until there are as many trials as the plan says.
+    """Search until there are as many trials as the plan asks for.
 
     Raises:
         ValueError: the graph has no valid split, an input is wrong, or Optuna is missing; before
-            the first training. SearchError: `out` holds something else.
-        Interrupted: stopped by Ctrl-C; the same call goes on.
+            the first training. SearchError: `out` contains something else.
+        Interrupted: stopped by Ctrl-C; the same call resumes.
     """
-    Study(plan, [])  # what is missing is said before a graph is read
+    Study(plan, [])  # fails before a graph is read, if Optuna is missing
     graph, digest, notes = _inputs(plan)
     folder = SearchFolder.begin(out, {**plan.about(), "digest": digest})
     if watch is not None:
@@ -195,7 +201,7 @@ def tune(
         trials = folder.trials()
         search = _Search(plan, _settled(plan, folder, device), graph, folder, device, watch)
         study = Study(plan, trials)
-        _sweep(folder, len(trials))
+        _remove_runs(folder, len(trials))
         try:
             while len(trials) < plan.trials and not stopped.is_set():
                 trials.append(_next(search, study, trials))
@@ -204,7 +210,7 @@ def tune(
         folder.write_best(plan, graph.name)
         if len(trials) < plan.trials:
             raise Interrupted(
-                f"stopped at trial {len(trials) + 1} of {plan.trials}; go on with: "
+                f"stopped at trial {len(trials) + 1} of {plan.trials}; resume with: "
                 f"mocme tune {plan.file} --out {folder.path}"
             )
     return folder
@@ -218,16 +224,16 @@ def _next(search: _Search, study: Study, trials: Sequence[Trial]) -> Trial:
     search.folder.add(trial)
     study.conclude(proposal, trial)
     search.folder.write_best(search.plan, search.graph.name)
-    _sweep(search.folder, number)
+    _remove_runs(search.folder, number)
     if search.watch is not None:
         search.watch.end(trial, best([*trials, trial]))
     return trial
 
 
 def _inputs(plan: Plan) -> tuple[Graph, dict[str, str], list[str]]:
-    """The graph without its test split, digests of all that is read, and notes for the reader.
+    """The graph without its test split, digests of all inputs, and notes for the user.
 
-    The features are read only to find now what is wrong with them; each training reads its own.
+    Features are read here only to find errors early; each training reads them again.
     """
     with within(plan.file):
         with within("graph"):
@@ -236,7 +242,7 @@ def _inputs(plan: Plan) -> tuple[Graph, dict[str, str], list[str]]:
                 if not len(graph.facts(split)):
                     raise ConfigError(
                         f"{plan.graph} has no fact in its {split} split; a search trains on "
-                        f"train.tsv and chooses by valid.tsv"
+                        f"train.tsv and selects on valid.tsv"
                     )
         features = read_inputs(graph, plan.experiment, plan.features)
     digest = {"graph": graph.digest(), "features": features.digest()}
@@ -244,22 +250,22 @@ def _inputs(plan: Plan) -> tuple[Graph, dict[str, str], list[str]]:
 
 
 def _settled(plan: Plan, folder: SearchFolder, device: str) -> Experiment:
-    """The base with one precision for all trials, measured when the search began."""
-    if "precision" not in folder.about:
-        settled = settle(plan.experiment, find_device(device))
-        folder.remember(precision=settled.training["precision"])
-    return plan.experiment.with_training(precision=folder.about["precision"])
+    """The base experiment with the settings that the machine chose when the search began."""
+    if "machine" not in folder.about:
+        chosen = settle(plan.experiment, find_device(device)).machine_settings()
+        folder.remember(machine={path: chosen[path] for path in plan.experiment.left_to_machine()})
+    return plan.experiment.changed(folder.about["machine"])
 
 
 def _resumable(path: Path, experiment: Experiment) -> bool:
-    """Is there a training of these very settings that got as far as its first checkpoint?"""
+    """Whether there is a training of exactly these settings with a checkpoint."""
     if not (path / "checkpoints").is_dir():
         return False
     return Run.open(path, trust_code=True).experiment.table() == experiment.table()
 
 
-def _sweep(folder: SearchFolder, over: int) -> None:
-    """Remove the runs of trials that are recorded: each takes as much room as its model."""
+def _remove_runs(folder: SearchFolder, finished: int) -> None:
+    """Remove the trainings of recorded trials, each of which is as large as its model."""
     for path in sorted((folder.path / RUNS).glob("trial-*")):
-        if int(path.name.split("-")[1]) <= over:
+        if int(path.name.split("-")[1]) <= finished:
             shutil.rmtree(path, ignore_errors=True)

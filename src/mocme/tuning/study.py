@@ -1,8 +1,8 @@
-"""Which settings to try next, and when to give up a training: Optuna, and nothing else of it.
+"""Optuna's part of a search: which settings to try next, and when to prune a training.
 
 A proposal is a function of the seed, its number and the trials before it, so a search that was
-killed and begun again anywhere proposes what an unbroken one does. The trials themselves are ours
-(`trials.jsonl`); Optuna is told of them in memory.
+killed and resumed anywhere proposes what an uninterrupted one does. Trials are stored in
+`trials.jsonl`; Optuna has them in memory only.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-ENOUGH = 10  # complete trials, below which importance is a guess
+ENOUGH = 10  # complete trials; importance is a guess below
 
 
 class Proposal:
-    """Settings to try, and what was seen while they were trained."""
+    """Settings to try, and the validations of their training so far."""
 
-    def __init__(self, asked: optuna.Trial, settings: Mapping[str, Any]) -> None:
-        self.asked, self.settings = asked, settings
+    def __init__(self, optuna_trial: optuna.Trial, settings: Mapping[str, Any]) -> None:
+        self.optuna_trial, self.settings = optuna_trial, settings
         self._reported: set[int] = set()
 
     def report(self, epoch: int, mrr: float) -> bool:
-        """Tell of a validation; False if it was told of before."""
+        """Report a validation; False if that epoch was reported before."""
         if epoch in self._reported:
             return False
         self._reported.add(epoch)
-        self.asked.report(mrr, epoch)
+        self.optuna_trial.report(mrr, epoch)
         return True
 
-    def hopeless(self) -> bool:
-        """Is it worse than the median of the others at this pass?"""
-        return self.asked.should_prune()
+    def should_prune(self) -> bool:
+        """Whether it is below the median of the other trials at this epoch."""
+        return self.optuna_trial.should_prune()
 
 
 class Study:
@@ -54,7 +54,7 @@ class Study:
         self.optuna = _optuna()
         self.plan = plan
         self.distributions = {
-            path: _distribution(self.optuna, found) for path, found in plan.ranges.items()
+            path: _distribution(self.optuna, span) for path, span in plan.ranges.items()
         }
         self.study = self.optuna.create_study(
             direction="maximize", pruner=_pruner(self.optuna, plan.pruning)
@@ -63,53 +63,54 @@ class Study:
             self.study.add_trial(self._frozen(trial))
 
     def propose(self) -> Proposal:
-        """What to try next."""
+        """The settings to try next."""
         number = len(self.study.trials)
+        # A sampler of its own for each proposal: resuming needs no state of a generator.
         seed = np.random.SeedSequence([self.plan.seed, number]).generate_state(1)[0]
         self.study.sampler = self.optuna.samplers.TPESampler(seed=int(seed))
-        asked = self.study.ask(self.distributions)
+        optuna_trial = self.study.ask(self.distributions)
         settings = {}
-        for path, found in self.plan.ranges.items():
-            value = asked.params[path]
-            settings[path] = value if found.choices is None else json.loads(value)
-        return Proposal(asked, settings)
+        for path, span in self.plan.ranges.items():
+            value = optuna_trial.params[path]
+            settings[path] = value if span.choices is None else json.loads(value)
+        return Proposal(optuna_trial, settings)
 
     def conclude(self, proposal: Proposal, trial: Trial) -> None:
-        """Tell what became of a proposal."""
+        """Hand the outcome of a proposal to Optuna."""
         for epoch, mrr in trial.curve:
             proposal.report(epoch, mrr)
-        self.study.tell(proposal.asked, trial.mrr, state=self._state(trial))
+        self.study.tell(proposal.optuna_trial, trial.mrr, state=self._state(trial))
 
     def importance(self) -> dict[str, float]:
         """Share of each setting in what makes a trial one of the best; empty below ten trials.
 
-        PED-ANOVA, Watanabe, Bansal and Hutter, IJCAI 2023 (https://arxiv.org/abs/2304.10255): by
-        settings of the best tenth of all complete trials against those of all.
+        PED-ANOVA, Watanabe, Bansal and Hutter, IJCAI 2023 (https://arxiv.org/abs/2304.10255): the
+        settings of the best tenth of all complete trials are compared with those of all.
         """
         complete = [t for t in self.study.trials if t.value is not None]
         if len(complete) < ENOUGH or len({t.value for t in complete}) < 2:
             return {}
-        found: dict[str, float] = self.optuna.importance.get_param_importances(self.study)
-        return found
+        shares: dict[str, float] = self.optuna.importance.get_param_importances(self.study)
+        return shares
 
     def _frozen(self, trial: Trial) -> optuna.trial.FrozenTrial:
         params = {
-            path: trial.settings[path] if found.choices is None else canonical(trial.settings[path])
-            for path, found in self.plan.ranges.items()
+            path: trial.settings[path] if span.choices is None else canonical(trial.settings[path])
+            for path, span in self.plan.ranges.items()
         }
-        made: optuna.trial.FrozenTrial = self.optuna.trial.create_trial(
+        frozen: optuna.trial.FrozenTrial = self.optuna.trial.create_trial(
             state=self._state(trial),
             value=trial.mrr,
             params=params,
             distributions=self.distributions,
             intermediate_values=dict(trial.curve),
         )
-        return made
+        return frozen
 
     def _state(self, trial: Trial) -> optuna.trial.TrialState:
         names = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
-        found: optuna.trial.TrialState = self.optuna.trial.TrialState[names[trial.state]]
-        return found
+        state: optuna.trial.TrialState = self.optuna.trial.TrialState[names[trial.state]]
+        return state
 
 
 def _optuna() -> Any:
@@ -123,18 +124,21 @@ def _optuna() -> Any:
     return optuna
 
 
-def _distribution(optuna: Any, found: Range) -> BaseDistribution:
-    known = optuna.distributions
-    if found.choices is not None:
-        # As text, for a choice may be a table or a list.
-        made: BaseDistribution = known.CategoricalDistribution(
-            [canonical(value) for value in found.choices]
+def _distribution(optuna: Any, span: Range) -> BaseDistribution:
+    distributions = optuna.distributions
+    if span.choices is not None:
+        # As strings, for a choice may be a table or a list.
+        choices = [canonical(value) for value in span.choices]
+        distribution: BaseDistribution = distributions.CategoricalDistribution(choices)
+    elif span.is_integer:
+        distribution = distributions.IntDistribution(
+            span.low, span.high, log=span.log, step=span.step or 1
         )
-    elif found.whole:
-        made = known.IntDistribution(found.low, found.high, log=found.log, step=found.step or 1)
     else:
-        made = known.FloatDistribution(found.low, found.high, log=found.log, step=found.step)
-    return made
+        distribution = distributions.FloatDistribution(
+            span.low, span.high, log=span.log, step=span.step
+        )
+    return distribution
 
 
 def _pruner(optuna: Any, pruning: Pruning | None) -> Any:

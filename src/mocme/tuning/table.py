@@ -13,19 +13,19 @@ from mocme.tuning.trials import Trial, best
 
 
 def shortened(paths: Sequence[str]) -> dict[str, str]:
-    """Paths by as many of their last words as tell them apart."""
-    found = {}
+    """Each path's shortest unambiguous tail, such as ``embedding_dim``."""
+    names = {}
     for path in paths:
-        words = path.split(".")
-        tails = [".".join(words[-count:]) for count in range(1, len(words) + 1)]
-        found[path] = next(
+        keys = path.split(".")
+        tails = [".".join(keys[-count:]) for count in range(1, len(keys) + 1)]
+        names[path] = next(
             (t for t in tails if sum(f".{p}".endswith(f".{t}") for p in paths) == 1), path
         )
-    return found
+    return names
 
 
-def said(value: Any) -> str:
-    """A value of a setting, short."""
+def value_text(value: Any) -> str:
+    """A setting's value in few characters."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else canonical(value)
@@ -34,39 +34,39 @@ def said(value: Any) -> str:
 def settings_line(settings: Mapping[str, Any]) -> str:
     """Settings of a trial in one line."""
     names = shortened(list(settings))
-    return "  ".join(f"{names[path]}={said(value)}" for path, value in settings.items())
+    return "  ".join(f"{names[path]}={value_text(value)}" for path, value in settings.items())
 
 
 def trials_table(title: str, trials: Sequence[Trial]) -> Table:
-    """Trials, a row each; the best is marked."""
+    """One row per trial; the best one is marked."""
     paths = list(trials[0].settings) if trials else []
-    names, top = shortened(paths), best(trials)
-    table = Table(title=escape(title), caption="* the best; MRR of the valid split")
+    names, best_trial = shortened(paths), best(trials)
+    table = Table(title=escape(title), caption="* best trial; MRR on the valid split")
     for column in ("trial", "MRR", *(names[path] for path in paths), "seconds"):
         table.add_column(column, justify="right")
     table.add_column("")
     for trial in trials:
-        mark = "*" if top is not None and trial.number == top.number else ""
+        mark = "*" if best_trial is not None and trial.number == best_trial.number else ""
         if trial.mrr is not None:
-            value = f"{trial.mrr:.4f}"
+            mrr = f"{trial.mrr:.4f}"
         else:
-            value = f"({trial.curve[-1][1]:.4f})" if trial.curve else "-"
-        remark = f"as trial {trial.same_as}" if trial.same_as else ""
+            mrr = f"({trial.curve[-1][1]:.4f})" if trial.curve else "-"
+        remark = f"same as trial {trial.same_as}" if trial.same_as else ""
         remark = remark or ": ".join(filter(None, [trial.state, trial.reason]))
         table.add_row(
             f"{mark}{trial.number}",
-            value,
-            *(escape(said(trial.settings[path])) for path in paths),
+            mrr,
+            *(escape(value_text(trial.settings[path])) for path in paths),
             f"{trial.seconds:.1f}",
             "" if remark == "complete" else escape(remark),
         )
     return table
 
 
-def importance_lines(found: Mapping[str, float]) -> list[str]:
-    """Which settings mattered, most first."""
-    if not found:
-        return ["importance of settings: from ten complete trials on"]
-    order = sorted(found.items(), key=lambda item: -item[1])
+def importance_lines(importance: Mapping[str, float]) -> list[str]:
+    """Importance of the settings, highest first."""
+    if not importance:
+        return ["importance of settings: needs ten complete trials"]
+    order = sorted(importance.items(), key=lambda item: -item[1])
     parts = ", ".join(f"{path} {share:.2f}" for path, share in order)
-    return [f"importance of settings (PED-ANOVA, of being among the best tenth): {parts}"]
+    return [f"importance of settings (PED-ANOVA, for being among the best tenth): {parts}"]

@@ -1,7 +1,7 @@
-"""A search's folder: its trials, what they depend on, and the best of them as an experiment.
+"""The folder of a search: its trials, what they depend on, and the best one as an experiment.
 
-`trials.jsonl` alone says which trials there were: a trial that was stopped is not in it, and is
-gone on with from its own checkpoint in `runs/`. All else is made from that file and the plan.
+`trials.jsonl` alone records which trials there were. A stopped trial is not in it; its training is
+resumed from the checkpoint in `runs/`. All other files are derived from that log and the plan.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from mocme.storage import RunFolder
 from mocme.tuning.plan import Plan, canonical, nested
 
 ABOUT, TRIALS, BEST, RUNS = "search.json", "trials.jsonl", "best.toml", "runs"
+# What a process that was killed in `SearchFolder.begin` may leave.
+LEFTOVERS = {"lock", f"{ABOUT}.sha256", f".{ABOUT}.tmp"}
 State = Literal["complete", "pruned", "failed"]
 
 
 class SearchError(ValueError):
-    """A folder cannot serve this search; the message names it and a remedy."""
+    """A folder cannot be used for this search; the message names it and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,14 @@ class Trial:
     """One point of a search.
 
     Attributes:
-        number: from 1.
-        mrr: of the model that its training keeps, on the valid split, the mean over seeds; None
-            if not complete.
-        metrics: of the same model, the mean over seeds.
-        curves: (pass, validation MRR) by the seed of the training.
-        seconds: of its training steps.
-        reason: why it is not complete.
-        same_as: an earlier trial with these settings, whose results these are.
+        number: counts from 1.
+        mrr: MRR on the valid split of the model that the training keeps, averaged over seeds;
+            None unless complete.
+        metrics: metrics of the same model, averaged over seeds.
+        curves: (epoch, validation MRR) pairs by seed of the training.
+        seconds: duration of the training steps.
+        reason: why the trial is not complete.
+        same_as: number of an earlier trial with equal settings, whose results these are.
     """
 
     number: int
@@ -54,7 +56,7 @@ class Trial:
 
     @property
     def curve(self) -> Sequence[tuple[int, float]]:
-        """Of the first seed, by which trainings are compared while they last."""
+        """The curve of the first seed, which pruning compares."""
         return next(iter(self.curves.values()), ())
 
     @staticmethod
@@ -76,19 +78,19 @@ class SearchFolder:
 
     @staticmethod
     def open(path: str | Path, about: Mapping[str, Any]) -> SearchFolder:
-        """A search that has begun.
+        """An existing search.
 
         Args:
-            about: what it has to depend on; what is not in it is not compared.
+            about: what the results depend on; keys that are absent are not compared.
 
         Raises:
-            SearchError: there is none, or it is another search.
+            SearchError: there is no search, or another one.
             RunError: it is damaged, with the file.
         """
         folder = SearchFolder(path)
         if not (folder.path / ABOUT).exists():
             raise SearchError(
-                f"{folder.path}: there is no search in this folder; name its --out, or begin one "
+                f"{folder.path}: there is no search in this folder; give its --out, or start one "
                 f"without --show"
             )
         folder._compare(about)
@@ -96,20 +98,18 @@ class SearchFolder:
 
     @staticmethod
     def begin(path: str | Path, about: Mapping[str, Any]) -> SearchFolder:
-        """A new search, or the one that is there already.
+        """A new search, or the existing one.
 
         Raises:
-            SearchError: the folder holds something else, or another search.
+            SearchError: the folder contains something else, or another search.
         """
         folder = SearchFolder(path)
         if (folder.path / ABOUT).exists():
             folder._compare(about)
             return folder
-        ours = {"lock", f"{ABOUT}.sha256", f".{ABOUT}.tmp"}  # left if killed just here
-        if folder.path.is_file() or (folder.path.is_dir() and {*os.listdir(folder.path)} - ours):
-            raise SearchError(
-                f"{folder.path}: holds no search and is not empty; choose another --out"
-            )
+        is_used = folder.path.is_dir() and bool({*os.listdir(folder.path)} - LEFTOVERS)
+        if folder.path.is_file() or is_used:
+            raise SearchError(f"{folder.path}: is not a search and not empty; choose another --out")
         folder.path.mkdir(parents=True, exist_ok=True)
         with folder.files.lock():
             folder.files.write_json(ABOUT, about)
@@ -117,10 +117,10 @@ class SearchFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the right to go on with this search.
+        """Keep other processes from running this search.
 
         Raises:
-            RunError: another process holds it.
+            RunError: another process runs it.
         """
         with self.files.lock():
             yield
@@ -128,15 +128,15 @@ class SearchFolder:
     @property
     def about(self) -> dict[str, Any]:
         """What the results of this search depend on."""
-        found: dict[str, Any] = self.files.read_json(ABOUT)
-        return found
+        about: dict[str, Any] = self.files.read_json(ABOUT)
+        return about
 
     def remember(self, **facts: Any) -> None:
-        """Add to `about`."""
+        """Add keys to `about`."""
         self.files.write_json(ABOUT, {**self.about, **facts})
 
     def trials(self) -> list[Trial]:
-        """All that are over, in order."""
+        """All finished trials, in order."""
         if not self.files.has(TRIALS):
             return []
         return [Trial.of(record) for record in self.files.records(TRIALS)]
@@ -146,35 +146,35 @@ class SearchFolder:
         self.files.append(TRIALS, asdict(trial))
 
     def run(self, number: int, seed: int) -> Path:
-        """Where a training of a trial lies until the trial is over."""
+        """Folder of a training, until its trial is finished."""
         return self.path / RUNS / f"trial-{number:04d}-seed-{seed}"
 
     def write_best(self, plan: Plan, graph: str) -> None:
-        """Write the best trial as an experiment, if there is a complete one."""
+        """Write the best trial as an experiment, if a trial is complete."""
         trials = self.trials()
-        if (chosen := best(trials)) is not None:
-            self.files.write_text(BEST, _best_text(self, plan, graph, trials, chosen))
+        if (best_trial := best(trials)) is not None:
+            self.files.write_text(BEST, _best_text(self, plan, graph, trials, best_trial))
 
     def _compare(self, about: Mapping[str, Any]) -> None:
-        there, given = self.about, json.loads(json.dumps(about))
+        stored, given = self.about, json.loads(json.dumps(about))
         for key, value in given.items():
-            if key in there and there[key] != value:
+            if key in stored and stored[key] != value:
                 raise SearchError(
-                    f"{self.path}: this search began with another "
-                    f"{_difference(key, there, given)}; choose another --out, or put it back (only "
-                    f"the number of trials may change)"
+                    f"{self.path}: this search was started with another "
+                    f"{_difference(key, stored, given)}; choose another --out, or restore the "
+                    f"value (only the number of trials may change)"
                 )
 
 
 def best(trials: Sequence[Trial]) -> Trial | None:
-    """The complete trial with the highest validation MRR; of equal ones the first."""
+    """The complete trial with the highest validation MRR; the first of equal ones."""
     complete = [trial for trial in trials if trial.mrr is not None]
     return max(complete, key=lambda trial: trial.mrr or 0.0) if complete else None
 
 
-def _difference(key: str, there: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Which part of a table differs, as far down as it is one."""
-    old, new, path = there[key], given[key], key
+def _difference(key: str, stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Path and values of the first difference within nested tables."""
+    old, new, path = stored[key], given[key], key
     while isinstance(old, Mapping) and isinstance(new, Mapping):
         changed = [k for k in {**old, **new} if old.get(k) != new.get(k)]
         path, old, new = f"{path}.{changed[0]}", old.get(changed[0]), new.get(changed[0])
@@ -182,7 +182,7 @@ def _difference(key: str, there: Mapping[str, Any], given: Mapping[str, Any]) ->
 
 
 def _best_text(
-    folder: SearchFolder, plan: Plan, graph: str, trials: Sequence[Trial], chosen: Trial
+    folder: SearchFolder, plan: Plan, graph: str, trials: Sequence[Trial], best_trial: Trial
 ) -> str:
     counts = {state: sum(t.state == state for t in trials) for state in ("pruned", "failed")}
     others = "".join(f", {count} {state}" for state, count in counts.items() if count)
@@ -190,20 +190,19 @@ def _best_text(
     lines = [
         f"The best of {len(trials)} trials ({len(trials) - sum(counts.values())} complete{others})",
         f"of {plan.file.name}, by TPE with seed {plan.seed}, on {graph}.",
-        f"Validation MRR {chosen.mrr:.4f} (trial {chosen.number}; seeds of training: {seeds}).",
-        "Chosen on the valid split; no trial had the test split. Ranges:",
-        *(f"  {path}: {found}" for path, found in plan.ranges.items()),
-        "The best of many is a little luckier than it is good: train it with other seeds as well.",
+        f"Validation MRR {best_trial.mrr:.4f} (trial {best_trial.number}, training seeds {seeds}).",
+        "Selected on the valid split; no trial had access to the test split. Ranges:",
+        *(f"  {path}: {span}" for path, span in plan.ranges.items()),
+        "The maximum over many trials is biased upwards: train this with other seeds as well.",
     ]
     settings = dict(plan.constants)
-    if plan.experiment.training["precision"] == "auto":
-        settings["experts.embedding.training.precision"] = folder.about["precision"]
-    settings |= chosen.settings
-    if plan.seeds != (plan.experiment.training["seed"],):
+    settings |= folder.about["machine"]
+    settings |= best_trial.settings
+    if plan.seeds != (plan.experiment.seed,):
         settings["seed"] = plan.seeds[0]
     table = {
         "description": f"{plan.experiment.name} with the best of {len(trials)} settings tried on "
-        f"{graph}, chosen on validation",
+        f"{graph}, selected on validation",
         "extends": plan.extends(folder.path),
         **nested(settings),
     }

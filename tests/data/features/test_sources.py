@@ -154,7 +154,7 @@ def test_zero_vectors_are_noted(tmp_path: Path, graph: Graph) -> None:
     [
         (np.zeros((2, 3)), ["nan", "f", "é"], r"shape \(2, 3\), but .*names.txt names 3 entities"),
         (np.zeros(3), ["nan", "f", "é"], r"shape \(3,\)"),
-        (np.zeros((3, 1)), ["nan", "f", "nan"], "line 3: 'nan' stands already in line 1"),
+        (np.zeros((3, 1)), ["nan", "f", "nan"], "line 3: 'nan' is already in line 1"),
         (np.zeros((3, 1)), ["nan", "", "f"], "line 2: blank"),
         (np.zeros((1, 1)), ["x"], "none of its 1 names"),
         (np.zeros((0, 1)), [], "none of its 0 names"),
@@ -440,8 +440,8 @@ def test_a_source_of_the_user_may_have_a_constructor(graph: Graph) -> None:
 @pytest.mark.parametrize(
     ("name", "table", "problem"),
     [
-        ("structure", {"kind": "numbers", "path": "x"}, "is the modality every graph has"),
-        ("default", {"kind": "numbers", "path": "x"}, "stands for all modalities"),
+        ("structure", {"kind": "numbers", "path": "x"}, "is the modality that every graph has"),
+        ("default", {"kind": "numbers", "path": "x"}, "means all modalities"),
         ("../x", {"kind": "numbers", "path": "x"}, "letters, digits"),
         ("a.b", {"kind": "numbers", "path": "x"}, "letters, digits"),
         ("x", {"path": "x"}, r"modalities.x: must be a table with a kind, one of Bins, Encoded"),

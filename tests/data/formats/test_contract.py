@@ -99,7 +99,7 @@ def test_unknown_endings_and_names_are_errors() -> None:
 
 
 def test_formats_are_known_by_their_endings() -> None:
-    for name, right in [
+    for name, expected in [
         ("a.csv", "CSV"),
         ("a.CSV.GZ", "CSV"),
         ("a.ndjson.zst", "JSON lines"),
@@ -108,7 +108,7 @@ def test_formats_are_known_by_their_endings() -> None:
         ("a.txt", "TSV"),
         ("a.cypher", "Cypher"),
     ]:
-        assert format_of(name).name == right
+        assert format_of(name).name == expected
     assert ".cypher" not in ENDINGS
     with pytest.raises(ValueError, match="columns of TSV have no names"):
         format_of("a.tsv").facts("a.tsv", Report("a.tsv"), FactColumns("h", "r", "t"))
@@ -293,7 +293,7 @@ def test_damaged_files_are_accounted_for(known: Format, tmp_path: Path) -> None:
 
 @each(TWO_WAY)
 def test_columns_are_read_or_refused(known: Format, tmp_path: Path) -> None:
-    """A format reads the columns it is given, or an error names the file."""
+    """A format reads the requested columns, or an error names the file."""
     path = path_in(tmp_path, known)
     known.write(path, [("a", "r", "b")])
     swapped = FactColumns("tail", "relation", "head")

@@ -27,7 +27,7 @@ def test_turtle_is_read_as_its_triples(tmp_path: Path) -> None:
     with RecordedLiterals() as kept:
         rows, lines, report = read(path, turtle.statements, literals=kept)
     first, others, end = (
-        f"http://www.w3.org/1999/02/22-rdf-syntax-ns#{part}" for part in ("first", "rest", "nil")
+        f"http://www.w3.org/1999/02/22-rdf-syntax-ns#{name}" for name in ("first", "rest", "nil")
     )
     # pyoxigraph determines the order of the two nodes, which is always the same.
     inner, outer = sorted(["_:b0", "_:b1"], key=[row[0] for row in rows].index)

@@ -305,7 +305,7 @@ def test_a_list_in_json_lines_is_several_tails(tmp_path: Path, separator: str) -
 
 
 def test_a_slice_of_a_dump_of_wikidata(tmp_path: Path) -> None:
-    """Links, labels, a quantity, a date and a place, and a last line that is cut."""
+    """Links, labels, a quantity, a date and a location, and an incomplete last line."""
     item, prop = "http://www.wikidata.org/entity/", "http://www.wikidata.org/prop/direct/"
     label, xsd = "http://www.w3.org/2000/01/rdf-schema#label", "http://www.w3.org/2001/XMLSchema#"
     lines = [

@@ -180,16 +180,16 @@ def test_vectors_that_are_a_modality_too_are_stored_once(tmp_path: Path) -> None
     tensors = {"values": torch.randn(3, 4), "rows": torch.arange(3)}
     metadata = {"format": FORMAT, "entities": graph.entities.digest()}
     save_file(tensors, tmp_path / "look.safetensors", metadata)
-    alike = {"kind": "similar", "vectors": "look.safetensors", "nearest": 1}
+    similar = {"kind": "similar", "vectors": "look.safetensors", "nearest": 1}
     seen = {"kind": "encoded", "path": "look.safetensors"}
-    pairs = read_features(graph, {"alike": alike, "look": seen}).pairs["alike"]
+    pairs = read_features(graph, {"similar": similar, "look": seen}).pairs["similar"]
     assert pairs.basis is not None
     assert (pairs.basis.vectors, pairs.basis.modality) == (None, "look")
     # Without the modality, or with an ablation of it, the pairs have the vectors themselves.
     for more in ({}, {"look": {**seen, "replace": "shuffled", "seed": 1}}):
-        pairs = read_features(graph, {"alike": alike, **more}).pairs["alike"]
+        pairs = read_features(graph, {"similar": similar, **more}).pairs["similar"]
         assert pairs.basis is not None
         assert pairs.basis.vectors is not None
     assert share_vectors(pairs, {}) is pairs
-    replaced = read_features(graph, {"alike": {**alike, "replace": "shuffled"}})
-    assert replaced.pairs["alike"].basis is None
+    replaced = read_features(graph, {"similar": {**similar, "replace": "shuffled"}})
+    assert replaced.pairs["similar"].basis is None

@@ -1,1 +1,1 @@
-"""Modalities and their sources: how a table of settings becomes features of entities."""
+"""Sources of modalities: tables of settings become features of entities."""

@@ -55,7 +55,7 @@ def read_features(
         modalities[name] = source.ablation()(modality)
         notes += source_notes
     features = Features.of(modalities, notes)
-    pairs = {name: share_vectors(own, features.dense) for name, own in features.pairs.items()}
+    pairs = {name: share_vectors(p, features.dense) for name, p in features.pairs.items()}
     return replace(features, pairs=pairs)
 
 

@@ -58,7 +58,7 @@ def check(names: Sequence[str], path: str | Path) -> None:
     """Check that names are neither empty nor invalid Unicode, which no format can hold.
 
     Raises:
-        ValueError: a name is empty or contains half a surrogate pair, which is no character.
+        ValueError: a name is empty or contains half a surrogate pair, which is not a character.
     """
     if not all(names):
         raise ValueError(f"{path}: a name is empty, which no format can hold; name it")

@@ -56,7 +56,7 @@ def make(
 
 
 def grown(
-    pairs: Pairs, given: NewContent, dense: Mapping[str, Modality] | None = None
+    pairs: Pairs, new: NewContent, dense: Mapping[str, Modality] | None = None
 ) -> Int[Tensor, "n 3"]:
     """Build the distinct pairs (kind, head, tail) that new entities are in, ascending.
 
@@ -71,7 +71,7 @@ def grown(
     if pairs.basis is None:
         raise ValueError("the pairs do not say how they were built; read the modality again")
     _, build_new = METHODS[pairs.basis.method]
-    distinct: Tensor = build_new(pairs, pairs.basis, given, dense or {}).unique(dim=0)
+    distinct: Tensor = build_new(pairs, pairs.basis, new, dense or {}).unique(dim=0)
     return distinct
 
 
@@ -92,7 +92,7 @@ def basis_of_texts(
     Args:
         texts: texts by their role (``names``, ``texts``); None if the method reads none.
     """
-    stored = {role: EntityTexts.of(own) for role, own in texts.items() if own is not None}
+    stored = {role: EntityTexts.of(read) for role, read in texts.items() if read is not None}
     return Basis(method, settings, stored)
 
 
@@ -134,12 +134,12 @@ def _mentions(basis: Basis, num_entities: int, dense: Mapping[str, Modality]) ->
 
 
 def _new_mentions(
-    pairs: Pairs, basis: Basis, given: NewContent, dense: Mapping[str, Modality]
+    pairs: Pairs, basis: Basis, new: NewContent, dense: Mapping[str, Modality]
 ) -> Int[Tensor, "n 3"]:
-    first, num_entities = pairs.num_entities, pairs.num_entities + given.number
+    first, num_entities = pairs.num_entities, pairs.num_entities + new.number
     separator = basis.settings["separator"]
-    new_names = {entity: split_names(cells, separator) for entity, cells in given.names.items()}
-    new_texts = given.texts if "texts" in basis.texts else {}
+    new_names = {entity: split_names(cells, separator) for entity, cells in new.names.items()}
+    new_texts = new.texts if "texts" in basis.texts else {}
     keys_by_kind = mention_keys(
         {**_texts(basis, "names"), **new_names},
         {**_texts(basis, "texts"), **new_texts},
@@ -178,9 +178,9 @@ def _like_texts(basis: Basis, num_entities: int, dense: Mapping[str, Modality]) 
 
 
 def _new_like_texts(
-    pairs: Pairs, basis: Basis, given: NewContent, dense: Mapping[str, Modality]
+    pairs: Pairs, basis: Basis, new: NewContent, dense: Mapping[str, Modality]
 ) -> Int[Tensor, "n 3"]:
-    texts = {**_texts(basis, "texts"), **given.texts}
+    texts = {**_texts(basis, "texts"), **new.texts}
     return _rows(similar_texts(texts, _nearest(basis), since=pairs.num_entities))
 
 
@@ -197,13 +197,13 @@ def _like_vectors(basis: Basis, num_entities: int, dense: Mapping[str, Modality]
 
 
 def _new_like_vectors(
-    pairs: Pairs, basis: Basis, given: NewContent, dense: Mapping[str, Modality]
+    pairs: Pairs, basis: Basis, new: NewContent, dense: Mapping[str, Modality]
 ) -> Int[Tensor, "n 3"]:
-    if not given.vectors:
+    if not new.vectors:
         return torch.zeros(0, 3, dtype=torch.int64)
     old = _compared(basis, dense)
-    new_rows = sorted(given.vectors)
-    new_values = [given.vectors[entity].to(old.values.dtype) for entity in new_rows]
+    new_rows = sorted(new.vectors)
+    new_values = [new.vectors[entity].to(old.values.dtype) for entity in new_rows]
     ids = similar_to_new(
         torch.cat([old.values, torch.stack(new_values)]),
         torch.cat([old.rows, torch.tensor(new_rows)]),

@@ -22,7 +22,7 @@ from mocme.data.words import STOPS, running
 
 # "Paris (Texas)" is written "Paris" in texts. The other brackets are those of Chinese and Japanese.
 _BRACKET = re.compile(r"\s*[(\uff08][^()\uff08\uff09]*[)\uff09]\s*$")
-# Two names with nothing else between them belong to the same list.
+# Two names belong to the same list if there are only such tokens between them.
 _LIST_WORDS = {",", "\u060c", "\u3001", "\uff0c", "and", "&", "as", "well", "or"}
 _LONGEST_CONTEXT = 2
 _STOPS = frozenset(STOPS)

@@ -1,9 +1,13 @@
-"""Which candidates a question is trained against: node ids only, no score is known here."""
+"""Negative sampling: the candidates that a question is trained against, as node ids.
+
+No score is known here. Weights that depend on scores are in `negative_weighting`.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from jaxtyping import Int
@@ -12,15 +16,16 @@ from torch import Tensor
 from mocme.core.registry import Configurable
 
 
+@final
 @dataclass(frozen=True)
 class Candidates:
-    """Candidates of a step, shared by the questions of one class.
+    """Candidates of a step, shared by its questions of one class (entities, or one vocabulary).
 
     Attributes:
         nodes: a slice of the table, or ids in ascending order.
-        excluded: places among them that are no candidates.
-        total: how many candidates they stand for (more than they are, where they are a sample).
-        barred: ids of the class's nodes that are no candidates at all, in ascending order.
+        excluded: positions among `nodes` that are no candidates.
+        total: number of candidates that they represent; of a sample, the size of the population.
+        barred: ids of the class's nodes that are never candidates, in ascending order.
     """
 
     nodes: slice | Int[Tensor, " C"]
@@ -43,44 +48,59 @@ class NegativeSampling(Configurable):
 
     @abstractmethod
     def draw(
-        self, span: tuple[int, int], excluded: Tensor, generator: torch.Generator
+        self, span: tuple[int, int], excluded: Int[Tensor, " y"], generator: torch.Generator
     ) -> Candidates:
-        """Candidates among the nodes of a span, less the excluded ones."""
+        """Choose candidates of a class.
+
+        Args:
+            span: first node of the class, and the node after its last.
+            excluded: ids of nodes within the span that are no candidates, in ascending order.
+            generator: on the CPU.
+        """
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
 class AllEntities(NegativeSampling):
     """Every candidate of the class."""
 
-    def __init__(self) -> None:
-        pass
-
     def draw(
-        self, span: tuple[int, int], excluded: Tensor, generator: torch.Generator
+        self, span: tuple[int, int], excluded: Int[Tensor, " y"], generator: torch.Generator
     ) -> Candidates:
         first, stop = span
         total = stop - first - len(excluded)
+        # A slice, so that blocks of vectors are views: excluded nodes are scored and masked, which
+        # is cheaper than gathering the others.
         return Candidates(slice(first, stop), excluded - first, total, excluded)
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
 class UniformSampling(NegativeSampling):
-    """One uniform pool of `size` candidates a step, drawn without replacement."""
+    """One uniform sample of `size` candidates a step, without replacement.
 
-    def __init__(self, *, size: int = 256) -> None:
-        if size < 1:
-            raise ValueError("size must be at least 1")
-        self.size = size
+    All questions of the step share it, so that their scores are one matrix product.
+    """
+
+    size: int = 256
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size must be at least 1, not {self.size}")
 
     def draw(
-        self, span: tuple[int, int], excluded: Tensor, generator: torch.Generator
+        self, span: tuple[int, int], excluded: Int[Tensor, " y"], generator: torch.Generator
     ) -> Candidates:
         first, stop = span
+        # On the CPU, so that a seed gives the same sample on every device.
         allowed = torch.ones(stop - first, dtype=torch.bool)
         allowed[excluded.cpu() - first] = False
-        ids = allowed.nonzero().flatten()
-        chosen = torch.randperm(len(ids), generator=generator)[: self.size]
-        nodes = ids[chosen].sort().values + first
+        offsets = allowed.nonzero().flatten()
+        chosen = torch.randperm(len(offsets), generator=generator)[: self.size]
+        # Ascending, so that the columns of answers are found by binary search.
+        nodes = offsets[chosen].sort().values + first
         none = torch.empty(0, dtype=torch.int64, device=excluded.device)
-        return Candidates(nodes.to(excluded.device), none, len(ids), excluded)
+        return Candidates(nodes.to(excluded.device), none, len(offsets), excluded)
 
 
 NegativeSampling.kinds = (AllEntities, UniformSampling)

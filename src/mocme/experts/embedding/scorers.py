@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mocme.core.registry import Configurable
 
 # Elements of a block of differences by type of device. A block of this size stays in the cache of a
-# CPU, which makes it ten times as fast as all differences at once (benchmarks/rotating.py).
+# CPU, which makes it ten times as fast as all differences at once (benchmarks/rotate_distance.py).
 BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}
 
 # Added under the root, whose gradient at 0 is infinite; far below any trained squared modulus.

@@ -1,27 +1,35 @@
-"""What evidence for an answer loses when a fact is taken away, the weights of patterns kept."""
+"""Change of the rules' evidence for an answer when a training fact is removed.
+
+Removing a fact removes the paths that use it. The weights of the rules stay as they are fitted, so
+the change is exact for the fitted model, not for a model that is fitted without the fact.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 from jaxtyping import Int
 
-from mocme.experts.rules.rule_model import SUREST, RuleModel
-from mocme.experts.rules.rule_regression import strengths
+from mocme.experts.rules.rule_model import MAX_LOGIT, MAX_P, RuleModel
+from mocme.experts.rules.rule_regression import path_features
 
+# (head, relation, tail): a fact in its own direction, an edge in either.
 Fact = tuple[int, int, int]
+Edge = tuple[int, int, int]
 
 
+@final
 @dataclass(frozen=True)
 class PathCounts:
     """The paths that lead to an answer.
 
     Attributes:
-        paths: by body, how many.
-        through: by training fact, how many paths of each body use it.
+        paths: number of paths by rule.
+        through: by training fact, the number of paths that use it by rule.
     """
 
     paths: Mapping[int, int]
@@ -29,19 +37,22 @@ class PathCounts:
 
 
 def counted(evidence: RuleModel, head: int, relation: int, answer: int) -> PathCounts:
-    """Paths from `head` to `answer` over the bodies of a directed relation.
+    """Count the paths from `head` to `answer` over the rule bodies of a directed relation.
 
-    The work grows with the neighbours of the two over the relations of bodies, not with the graph.
+    The cost grows with the neighbours of the two entities over the relations of the bodies, not
+    with the graph.
     """
     paths: Counter[int] = Counter()
     through: defaultdict[Fact, Counter[int]] = defaultdict(Counter)
     if head == answer:
         return PathCounts(paths, through)
-    for body, edges in _paths(evidence, head, relation, answer):
-        paths[body] += 1
-        for fact in {_fact(evidence, *edge) for edge in edges}:
+    for rule, edges in _paths(evidence, head, relation, answer):
+        paths[rule] += 1
+        # Both edges of a path are different facts: head and answer differ, and there are no loops.
+        for edge in edges:
+            fact = _fact_of_edge(evidence, *edge)
             if fact is not None:
-                through[fact][body] += 1
+                through[fact][rule] += 1
     return PathCounts(paths, through)
 
 
@@ -52,63 +63,65 @@ def losses(
     answer: int,
     contribution: Callable[[float], float],
 ) -> dict[Fact, float]:
-    """Change of the evidence added to an answer's score without each fact that is on a path.
+    """Change of an answer's score without each fact that is on a path.
 
-    A fact (head, relation, tail) is in its own direction, `relation` may be an inverse one.
+    Facts (head, relation, tail) have their own direction; `relation` may be an inverse.
 
     Args:
         contribution: maps odds to what the mixture adds to the score.
     """
-    whole = counted(evidence, head, relation, answer)
-    full = contribution(odds_of(evidence, relation, whole.paths))
-    return {
-        fact: contribution(odds_of(evidence, relation, Counter(whole.paths) - Counter(used))) - full
-        for fact, used in whole.through.items()
-    }
+    counts = counted(evidence, head, relation, answer)
+    full = contribution(odds_of_paths(evidence, relation, counts.paths))
+    changes = {}
+    for fact, used in counts.through.items():
+        left = odds_of_paths(evidence, relation, Counter(counts.paths) - Counter(used))
+        changes[fact] = contribution(left) - full
+    return changes
 
 
-def odds_of(evidence: RuleModel, relation: int, paths: Mapping[int, int]) -> float:
-    """Odds of an answer with so many paths by body; 0 without a path."""
-    bodies = [body for body, count in paths.items() if count > 0]
-    if not bodies:
+def odds_of_paths(evidence: RuleModel, relation: int, paths: Mapping[int, int]) -> float:
+    """Odds P / (1 - P) of an answer with these numbers of paths by rule; 0 without a path."""
+    rules = [rule for rule, count in paths.items() if count > 0]
+    # Without any path nothing is added, not even the bias.
+    if not rules:
         return 0.0
-    counts = np.array([paths[body] for body in bodies])
-    logit = float(evidence.weight[bodies] @ strengths(counts)) + float(evidence.bias[relation])
-    chance = min(SUREST, 1 / (1 + float(np.exp(-np.clip(logit, -80, 80)))))
+    counts = np.array([paths[rule] for rule in rules])
+    logit = float(evidence.weight[rules] @ path_features(counts)) + float(evidence.bias[relation])
+    chance = 1 / (1 + float(np.exp(-np.clip(logit, -MAX_LOGIT, MAX_LOGIT))))
+    chance = min(MAX_P, chance)
     return chance / (1 - chance)
-
-
-Edge = tuple[int, int, int]
 
 
 def _paths(
     evidence: RuleModel, head: int, relation: int, answer: int
 ) -> Iterator[tuple[int, Iterable[Edge]]]:
+    """Each path from head to answer: its rule, and its edges."""
     bodies, inverse = evidence.bodies, evidence.relations.inverse
-    first, stop = np.searchsorted(bodies.relation, [relation, relation + 1])
-    for body in range(int(first), int(stop)):
-        start, then = int(bodies.first[body]), int(bodies.second[body])
-        reached = _tails(evidence, start, head)
-        if then < 0:
-            if answer in reached:
-                yield body, [(head, start, answer)]
+    start, stop = np.searchsorted(bodies.relation, [relation, relation + 1])
+    for rule in range(int(start), int(stop)):
+        first, second = int(bodies.first[rule]), int(bodies.second[rule])
+        forward = _tails(evidence, first, head)
+        if second < 0:
+            if answer in forward:
+                yield rule, [(head, first, answer)]
             continue
-        back = _tails(evidence, int(inverse[then]), answer)
-        for middle in np.intersect1d(reached, back, assume_unique=True).tolist():
-            yield body, [(head, start, middle), (middle, then, answer)]
+        # The middle entities are those that both ends reach, the answer over the inverse relation.
+        backward = _tails(evidence, int(inverse[second]), answer)
+        for middle in np.intersect1d(forward, backward, assume_unique=True).tolist():
+            yield rule, [(head, first, middle), (middle, second, answer)]
 
 
 def _tails(evidence: RuleModel, relation: int, head: int) -> Int[np.ndarray, " n"]:
     relations = evidence.relations
-    row = int(relations.rows(np.array([relation]), np.array([head]))[0])
+    row = int(relations.find_rows(np.array([relation]), np.array([head]))[0])
     if row < 0:
         return np.empty(0, np.int64)
-    start = relations.edges.indptr
-    tails: np.ndarray = relations.edges.indices[start[row] : start[row + 1]].astype(np.int64)
+    indptr = relations.edges.indptr
+    tails: np.ndarray = relations.edges.indices[indptr[row] : indptr[row + 1]].astype(np.int64)
     return tails
 
 
-def _fact(evidence: RuleModel, head: int, relation: int, tail: int) -> Fact | None:
+def _fact_of_edge(evidence: RuleModel, head: int, relation: int, tail: int) -> Fact | None:
     """The training fact of an edge; None where it is a pair of entities."""
     links = evidence.relations.num_links
     if relation >= 2 * links:

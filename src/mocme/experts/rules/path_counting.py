@@ -1,4 +1,4 @@
-"""How many pairs a body connects, as far as it matters."""
+"""Number of entity pairs that a rule body connects, counted only as far as it decides something."""
 
 from __future__ import annotations
 
@@ -9,105 +9,121 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from mocme.experts.rules.adjacency import PATHS, Adjacency
+from mocme.experts.rules.adjacency import PATHS_PER_CHUNK, Adjacency
+
+# Called with the share of the work that is done.
+ShareCallback = Callable[[float], None]
+# Row pointers of all cached matrices, in entries: 128 MiB of int32.
+CACHED_POINTERS = 1 << 25
 
 
-def connected(
+def count_pairs(
     relations: Adjacency,
     first: Int[np.ndarray, " n"],
     second: Int[np.ndarray, " n"],
-    enough: Float[np.ndarray, " n"],
-    paths: float,
-    step: Callable[[float], None],
+    limits: Float[np.ndarray, " n"],
+    max_paths: float,
+    progress: ShareCallback,
 ) -> Float[np.ndarray, " n"]:
     """Distinct pairs (h, t), h != t, that each body connects; infinity where there are too many.
 
-    A body and the same walked backwards connect as many, so that one of them is multiplied out.
-
     Args:
-        enough: more pairs than this are too many.
-        paths: a body with more paths is not multiplied out if so many pairs would be too many.
+        first, second: relations of each body; second is -1 for a body of one relation.
+        limits: more pairs than this are too many, by body.
+        max_paths: a body with more paths is not multiplied out if that many pairs would be too
+            many.
     """
-    sizes = np.diff(relations.edges.indptr[_ends(relations)])
-    first, second = _forwards(relations, first, second, sizes)
-    codes, place = np.unique(first * (len(relations) + 1) + second + 1, return_inverse=True)
-    most = np.zeros(len(codes))
-    np.maximum.at(most, place, enough)
-    first, second = codes // (len(relations) + 1), codes % (len(relations) + 1) - 1
-    count = np.where(second < 0, sizes[first], np.inf).astype(np.float64)
-    long = np.flatnonzero(second >= 0)
-    # One second relation after the other: its degrees are spread out once.
-    order = long[np.lexsort((first[long], second[long]))]
-    counter = _Counter(relations, paths)
+    sizes = np.diff(relations.edges.indptr[_relation_starts(relations)])
+    first, second = _canonical_direction(relations, first, second, sizes)
+    # Bodies of several head relations, and a body and its reverse, share one count, made with the
+    # most generous of their limits.
+    base = len(relations) + 1
+    codes, index = np.unique(first * base + second + 1, return_inverse=True)
+    shared_limits = np.zeros(len(codes))
+    np.maximum.at(shared_limits, index, limits)
+    first, second = codes // base, codes % base - 1
+    counts = np.where(second < 0, sizes[first], np.inf).astype(np.float64)
+    composed = np.flatnonzero(second >= 0)
+    # Ordered by the second relation, so that its matrix and degrees are made once.
+    order = composed[np.lexsort((first[composed], second[composed]))]
+    counter = _PairCounter(relations, max_paths)
     for done, body in enumerate(order):
-        count[body] = counter(int(first[body]), int(second[body]), float(most[body]))
+        counts[body] = counter(int(first[body]), int(second[body]), float(shared_limits[body]))
         if done % 64 == 0:
-            step(done / len(order))
-    step(1.0)
-    return count[place]
+            progress(done / len(order))
+    progress(1.0)
+    return counts[index]
 
 
-def _ends(relations: Adjacency) -> Int[np.ndarray, " K1"]:
+def _relation_starts(relations: Adjacency) -> Int[np.ndarray, " K1"]:
     starts = np.arange(len(relations) + 1) * relations.num_entities
     return np.searchsorted(relations.keys, starts)
 
 
-def _forwards(
+def _canonical_direction(
     relations: Adjacency, first: np.ndarray, second: np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of a body and the same backwards, that with the smaller first relation."""
-    long = second >= 0
-    start = np.where(long, relations.inverse[second], first)
-    end = np.where(long, relations.inverse[first], -1)
-    sooner = np.where(
-        sizes[start] == sizes[first],
-        start * len(relations) + end < first * len(relations) + second,
-        sizes[start] < sizes[first],
+    """Of each body and its reverse, the one whose first relation has fewer edges.
+
+    Both connect the same number of pairs. Ties go to the smaller relation ids.
+    """
+    composed = second >= 0
+    reversed_first = np.where(composed, relations.inverse[second], first)
+    reversed_second = np.where(composed, relations.inverse[first], -1)
+    reverse = np.where(
+        sizes[reversed_first] == sizes[first],
+        reversed_first * len(relations) + reversed_second < first * len(relations) + second,
+        sizes[reversed_first] < sizes[first],
     )
-    return np.where(sooner, start, first), np.where(sooner, end, second)
+    return np.where(reverse, reversed_first, first), np.where(reverse, reversed_second, second)
 
 
-class _Counter:
-    """Counts pairs of one body after the other."""
+class _PairCounter:
+    """Counts the pairs of one body of two relations at a time."""
 
-    def __init__(self, relations: Adjacency, paths: float) -> None:
-        self.size, self.paths = relations.num_entities, paths
-        # As many matrices are kept as take some 130 MB for their row pointers.
-        kept = max(8, (1 << 25) // max(1, self.size))
-        self.matrix: Callable[[int], Any] = lru_cache(kept)(relations.matrix)
-        # Relation, its out-degrees, and its matrix.
+    def __init__(self, relations: Adjacency, max_paths: float) -> None:
+        self.size, self.max_paths = relations.num_entities, max_paths
+        # Each matrix has N + 1 row pointers, however few edges it has.
+        maxsize = max(8, CACHED_POINTERS // max(1, self.size))
+        self.matrix: Callable[[int], Any] = lru_cache(maxsize)(relations.matrix)
+        # The last second relation: its id, out-degrees (N,) and matrix.
         self.second: tuple[int, Any, Any] = (-1, None, None)
 
-    def __call__(self, first: int, second: int, enough: float) -> float:
+    def __call__(self, first: int, second: int, limit: float) -> float:
+        """Distinct pairs of the body (first, second); infinity where there are too many."""
         left = self.matrix(first)
         if self.second[0] != second:
             right = self.matrix(second)
             self.second = (second, np.diff(right.indptr).astype(np.int64), right)
         _, degree, right = self.second
+        # Paths that begin with each edge (h, x) of the first relation: the out-degree of x.
         reach = degree[left.indices]
         heads = np.flatnonzero(np.diff(left.indptr))
         if not len(heads):
             return 0.0
-        # A head surely reaches what its best middle alone leads to, except itself.
-        surely = int(np.maximum(np.maximum.reduceat(reach, left.indptr[heads]) - 1, 0).sum())
-        total = int(reach.sum())
-        if surely > enough or (total > self.paths and total > enough):
+        # Two bounds that take no product. Below: a head reaches at least the tails of its best
+        # middle entity, except itself. Above: there are no more pairs than paths.
+        at_least = int(np.maximum(np.maximum.reduceat(reach, left.indptr[heads]) - 1, 0).sum())
+        paths = int(reach.sum())
+        if at_least > limit or (paths > self.max_paths and paths > limit):
             return float("inf")
-        return float(self._multiply(left, right, heads, reach))
+        return float(self._multiply(left, right, reach))
 
-    def _multiply(self, left: Any, right: Any, heads: np.ndarray, reach: np.ndarray) -> int:
-        if int(reach.sum()) <= PATHS:
-            return _away(left @ right, 0)
+    def _multiply(self, left: Any, right: Any, reach: np.ndarray) -> int:
+        """Nonzeros of left @ right off the diagonal, in blocks of rows that bound the memory."""
+        if int(reach.sum()) <= PATHS_PER_CHUNK:
+            return _count_off_diagonal(left @ right, 0)
+        # Paths of all heads before each head: (N + 1,).
         before = np.concatenate([[0], reach.cumsum()])[left.indptr]
         count = first = 0
         while first < self.size:
-            stop = int(np.searchsorted(before, before[first] + PATHS, "right")) - 1
+            stop = int(np.searchsorted(before, before[first] + PATHS_PER_CHUNK, "right")) - 1
             stop = min(self.size, max(first + 1, stop))
-            count += _away(left[first:stop] @ right, first)
+            count += _count_off_diagonal(left[first:stop] @ right, first)
             first = stop
         return count
 
 
-def _away(product: Any, first: int) -> int:
-    """How many entries are off the diagonal, which begins at column `first`."""
+def _count_off_diagonal(product: Any, first: int) -> int:
+    """Entries off the diagonal of a block of rows, of which the first is row `first`."""
     return int(product.nnz) - int(np.count_nonzero(product.diagonal(first)))

@@ -34,11 +34,12 @@ class RuleSettings(ExpertSettings):
 
     def __post_init__(self) -> None:
         for name in ("support", "most", "degree", "paths"):
+            # Negated, so that NaN is refused too.
             if not getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 < self.confidence <= 1:
             raise ValueError(f"confidence must be within (0, 1], not {self.confidence}")
         if not 0 < self.ridge < float("inf"):
-            raise ValueError(f"ridge must be above 0, not {self.ridge}")
+            raise ValueError(f"ridge must be finite and above 0, not {self.ridge}")
         if self.seed < 0:
-            raise ValueError(f"seed must not be negative, not {self.seed}")
+            raise ValueError(f"seed must be at least 0, not {self.seed}")

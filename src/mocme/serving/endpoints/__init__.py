@@ -1,1 +1,1 @@
-"""The paths of the server, by what they are for."""
+"""HTTP routes, grouped by what they serve."""

@@ -1,4 +1,4 @@
-"""Entities that a run was not trained with: added, listed, taken back; pictures for them."""
+"""Routes that add, list and remove entities, and accept pictures for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from mocme.inductive.content import FILES, takes
 from mocme.inductive.new_entity import Content, InvalidEntity, NewEntity
-from mocme.inductive.pairs import known
+from mocme.inductive.pairs import accepted_modalities
 from mocme.inductive.store import Addition
 from mocme.serving.batching import QueueFull
 from mocme.serving.dispatcher import Dispatcher
@@ -22,55 +22,58 @@ from mocme.serving.schema import answers, requests
 from mocme.serving.uploads import ImageUploads
 
 PICTURES = "/v1/pictures"
-# Pictures that one process receives at a time, for each is held whole.
-RECEIVED = 4
-# Types that no page of another site can send unasked.
+# Pictures that one process receives at a time; each is held in memory as a whole.
+CONCURRENT_UPLOADS = 4
+# Content types that a browser sends to another site only after a preflight request.
 TYPES = ("image/png", "image/jpeg", "image/webp", "application/octet-stream")
 
 
-def add(app: FastAPI, hub: Dispatcher) -> None:
-    """Additions, and pictures for them."""
+def add_addition_routes(app: FastAPI, dispatcher: Dispatcher) -> None:
+    """Add the routes for additions and uploaded pictures."""
 
-    def allowed() -> ImageUploads:
-        return hub.pictures
+    def require_uploads() -> ImageUploads:
+        return dispatcher.uploads
 
     @app.post("/v1/additions", response_model=answers.AddedEntity, status_code=201, tags=["add"])
-    async def make(asked: requests.NewAddition, pictures: ImageUploads = Depends(allowed)) -> Json:
-        """Add an entity to a run; nothing is retrained, and it takes part in all questions."""
-        live = hub.live(asked.run)
-        entity = _entity(asked, live.now, pictures)
-        made = await hub.adding(lambda: live.add(entity))
-        told = _told(made)
-        if made.name not in live.now.additions:
-            told["notes"].append("it is kept, but cannot be served yet; see the server's log")
-        return Json(told, 201)
+    async def add_entity(
+        request: requests.AdditionRequest, uploads: ImageUploads = Depends(require_uploads)
+    ) -> Json:
+        """Add an entity to a run, without retraining; all queries include it from then on."""
+        hot_run = dispatcher.hot_run(request.run)
+        entity = _new_entity(request, hot_run.current, uploads)
+        addition = await dispatcher.run_addition(lambda: hot_run.add(entity))
+        body = _addition_body(addition)
+        if addition.name not in hot_run.current.additions:
+            body["notes"].append("it is stored, but cannot be served yet; see the server's log")
+        return Json(body, 201)
 
     @app.get("/v1/additions", response_model=answers.AdditionList, tags=["add"])
-    async def additions(
+    async def list_additions(
         offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0,
         limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
         run: RunName = None,
     ) -> Json:
-        """Entities that were added to a run, in the order of their coming."""
-        found = list((await hub.newest(hub.live(run))).additions.values())
-        shown = [_told(item) for item in found[offset : offset + limit]]
-        return Json({"total": len(found), "additions": shown})
+        """List the entities added to a run, oldest first."""
+        run_view = await dispatcher.latest(dispatcher.hot_run(run))
+        additions = list(run_view.additions.values())
+        page = [_addition_body(addition) for addition in additions[offset : offset + limit]]
+        return Json({"total": len(additions), "additions": page})
 
     @app.delete("/v1/additions", status_code=204, tags=["add"])
-    async def remove(
+    async def remove_additions(
         name: Annotated[list[requests.Name], Query(min_length=1, max_length=1_000)],
         run: RunName = None,
-        pictures: ImageUploads = Depends(allowed),
+        uploads: ImageUploads = Depends(require_uploads),
     ) -> Response:
-        """Take additions back, all that are named or none.
+        """Remove all the named additions, or none of them.
 
-        One that facts of another addition name goes only together with it.
+        An addition that occurs in facts of another addition can only be removed together with it.
         """
-        live = hub.live(run)
-        await hub.adding(lambda: live.remove(name))
+        hot_run = dispatcher.hot_run(run)
+        await dispatcher.run_addition(lambda: hot_run.remove(name))
         return Response(status_code=204)
 
-    receiving = asyncio.Semaphore(RECEIVED)
+    receiving = asyncio.Semaphore(CONCURRENT_UPLOADS)
     body = {"schema": {"type": "string", "format": "binary"}}
 
     @app.post(
@@ -80,55 +83,67 @@ def add(app: FastAPI, hub: Dispatcher) -> None:
         tags=["add"],
         openapi_extra={"requestBody": {"required": True, "content": dict.fromkeys(TYPES, body)}},
     )
-    async def picture(request: Request, pictures: ImageUploads = Depends(allowed)) -> Json:
-        """Send a picture, the bytes of its file as the body; its id is for `POST /v1/additions`.
+    async def upload_picture(
+        request: Request, uploads: ImageUploads = Depends(require_uploads)
+    ) -> Json:
+        """Upload a picture, with the bytes of its file as the body.
 
-        It is kept for a while only: what an entity is made of is its vector.
+        Its id is for `POST /v1/additions`. The server keeps it temporarily; an added entity keeps
+        only the vector computed from it.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not kind.startswith("image/") and kind != "application/octet-stream":
             raise Refusal(
                 415,
                 "wrong_type",
-                f"a picture is not sent as {kind or 'nothing'!r}",
-                "send the bytes of its file, with the header: Content-Type: image/png (or as is)",
+                f"a picture cannot have the content type {kind or 'nothing'!r}",
+                "send the bytes of its file with the header: Content-Type: image/png (or its type)",
             )
         if receiving.locked():
             raise QueueFull(1)
         async with receiving:
-            data = await asyncio.wait_for(request.body(), hub.limits.seconds)
-            id = await hub.adding(lambda: pictures.keep(data))
+            data = await asyncio.wait_for(request.body(), dispatcher.limits.seconds)
+            id = await dispatcher.run_addition(lambda: uploads.store(data))
         return Json({"id": id, "bytes": len(data)}, 201)
 
 
-def _entity(asked: requests.NewAddition, served: RunView, pictures: ImageUploads) -> NewEntity:
-    """As the library takes it; a path of a file comes from `pictures`, and from nowhere else."""
-    facts = [(fact.head, fact.relation, fact.tail) for fact in asked.facts]
-    has = known(served.loaded.trained)
+def _new_entity(
+    request: requests.AdditionRequest, run_view: RunView, uploads: ImageUploads
+) -> NewEntity:
+    """Convert a request to the library's form; file paths come from `uploads` only."""
+    facts = [(fact.head, fact.relation, fact.tail) for fact in request.facts]
+    modalities = accepted_modalities(run_view.loaded.trained)
     content: dict[str, Content] = {}
-    for name, given in asked.content.items():
-        # What the run does not have is told by the library, whatever is given for it.
-        kind = takes(has[name])[0] if name in has else "nothing"
-        content[name] = _content(f"{asked.name!r}, {name}", name, given, kind, pictures)
-    return NewEntity(asked.name, facts, asked.text, asked.numbers, content, names=asked.names)
+    for name, given in request.content.items():
+        # The library reports a modality that the run does not have.
+        kind = takes(modalities[name])[0] if name in modalities else "nothing"
+        content[name] = _content(f"{request.name!r}, {name}", name, given, kind, uploads)
+    return NewEntity(
+        request.name, facts, request.text, request.numbers, content, names=request.names
+    )
 
 
 def _content(
-    where: str, name: str, given: requests.ModalityContent, kind: str, pictures: ImageUploads
+    where: str, name: str, given: requests.ModalityContent, kind: str, uploads: ImageUploads
 ) -> Content:
+    """Convert the content of one modality.
+
+    Raises:
+        InvalidEntity: the modality does not accept this content, or a picture is not stored.
+    """
     field = f"content.{name}"
     if given.pictures is not None:
         if kind != "pictures":
             raise InvalidEntity(f"{where}: is not made of pictures; leave them out", field)
         try:
-            return [pictures.find(id) for id in given.pictures]
+            return [uploads.find(id) for id in given.pictures]
         except LookupError as error:
             raise InvalidEntity(f"{where}: {error.args[0]}", field) from error
     if given.texts is not None:
         if kind in FILES:
-            # The library would take a text for the path of a file of this machine.
-            how = "send pictures to POST /v1/pictures" if kind == "pictures" else "give a vector"
-            raise InvalidEntity(f"{where}: is made of files, and takes no text; {how}", field)
+            # The library would take a text for the path of a file on this machine.
+            remedy = "send pictures to POST /v1/pictures" if kind == "pictures" else "give a vector"
+            raise InvalidEntity(f"{where}: is made of files and takes no text; {remedy}", field)
         return given.texts
     if given.tokens is not None:
         return frozenset(given.tokens)
@@ -138,7 +153,6 @@ def _content(
     return given.vector
 
 
-def _told(item: Addition) -> dict[str, Any]:
-    about = item.as_dict()
-    facts = [dict(zip(("head", "relation", "tail"), fact, strict=True)) for fact in item.facts]
-    return {**about, "facts": facts}
+def _addition_body(addition: Addition) -> dict[str, Any]:
+    facts = [dict(zip(("head", "relation", "tail"), fact, strict=True)) for fact in addition.facts]
+    return {**addition.as_dict(), "facts": facts}

@@ -1,4 +1,4 @@
-"""Looking about: runs, entities, facts, files, the report."""
+"""Routes that show runs, entities, facts, files and reports."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from fastapi.responses import FileResponse, Response
 from starlette.exceptions import HTTPException
 
 from mocme.serving.dispatcher import Dispatcher
-from mocme.serving.entity_content import LARGEST, kind_of
+from mocme.serving.entity_content import MAX_FILE_BYTES, media_type
 from mocme.serving.responses import Json
 from mocme.serving.schema import answers
 
 Text = Annotated[str, Query(min_length=1, max_length=10_000)]
-RunName = Annotated[str | None, Query(max_length=1_000, description="Which of the served runs.")]
+RunName = Annotated[
+    str | None, Query(max_length=1_000, description="Name of a served run; the first by default.")
+]
 
 
-def add(app: FastAPI, hub: Dispatcher) -> None:
-    """Runs, entities and their facts."""
+def add_browse_routes(app: FastAPI, dispatcher: Dispatcher) -> None:
+    """Add the routes for runs, entities and their facts."""
 
-    @app.get("/v1/runs", response_model=answers.Runs, tags=["look"])
-    async def runs() -> Json:
-        """The served runs."""
-        abouts = [(await hub.newest(live)).about for live in hub.runs.values()]
-        return Json({"runs": abouts, "version": app.version, "adds": hub.adds})
+    @app.get("/v1/runs", response_model=answers.RunList, tags=["look"])
+    async def list_runs() -> Json:
+        """List the served runs."""
+        runs = [(await dispatcher.latest(hot_run)).info for hot_run in dispatcher.runs.values()]
+        return Json({"runs": runs, "version": app.version, "adds": dispatcher.accepts_additions})
 
     @app.get("/v1/search", response_model=answers.NameMatches, tags=["look"])
     async def search(
@@ -32,13 +34,13 @@ def add(app: FastAPI, hub: Dispatcher) -> None:
         k: Annotated[int, Query(ge=1, le=100)] = 20,
         run: RunName = None,
     ) -> Json:
-        """Entities by the beginning of their name, of a word in it, or by likeness."""
-        return Json(await hub.look(run, lambda served: served.find(q, k)))
+        """Search entities by prefix of the name, prefix of a word in it, or similarity."""
+        return Json(await dispatcher.run_now(run, lambda run_view: run_view.find_names(q, k)))
 
     @app.get("/v1/entity", response_model=answers.EntityInfo, tags=["look"])
     async def entity(name: Text, run: RunName = None) -> Json:
-        """An entity, and what is known of it."""
-        return Json(await hub.look(run, lambda served: served.entity(name)))
+        """Describe an entity: its modalities, raw content and types."""
+        return Json(await dispatcher.run_now(run, lambda run_view: run_view.entity(name)))
 
     @app.get("/v1/facts", response_model=answers.FactPage, tags=["look"])
     async def facts(
@@ -48,15 +50,21 @@ def add(app: FastAPI, hub: Dispatcher) -> None:
         limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
         run: RunName = None,
     ) -> Json:
-        """Facts of an entity, of all splits."""
-        return Json(await hub.look(run, lambda served: served.facts(name, relation, offset, limit)))
+        """List the facts of an entity, from all splits."""
+        return Json(
+            await dispatcher.run_now(
+                run, lambda run_view: run_view.facts(name, relation, offset, limit)
+            )
+        )
 
     @app.get("/v1/neighbourhood", response_model=answers.Neighbourhood, tags=["look"])
     async def neighbourhood(
         name: Text, limit: Annotated[int, Query(ge=1, le=200)] = 40, run: RunName = None
     ) -> Json:
-        """An entity, its neighbours, and the facts among them."""
-        return Json(await hub.look(run, lambda served: served.neighbourhood(name, limit)))
+        """Return an entity, its neighbours, and the facts among them."""
+        return Json(
+            await dispatcher.run_now(run, lambda run_view: run_view.neighbourhood(name, limit))
+        )
 
     @app.get("/v1/file", tags=["look"], response_class=FileResponse)
     async def file(
@@ -65,19 +73,21 @@ def add(app: FastAPI, hub: Dispatcher) -> None:
         index: Annotated[int, Query(ge=0, le=1 << 30)] = 0,
         run: RunName = None,
     ) -> Response:
-        """A picture, sound or film of an entity."""
-        path = await hub.look(run, lambda served: served.file(name, modality, index))
-        if path.stat().st_size > LARGEST:
-            raise HTTPException(404, f"the file has more than {LARGEST:,} bytes, and is not sent")
-        kind, media = kind_of(path)
-        # A picture may be a document that runs scripts (SVG): nothing may, in a file of the graph.
+        """Return a picture, sound or video of an entity."""
+        path = await dispatcher.run_now(run, lambda run_view: run_view.file(name, modality, index))
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise HTTPException(404, f"the file is larger than {MAX_FILE_BYTES:,} bytes")
+        kind, media = media_type(path)
+        # An SVG picture can contain scripts. The sandbox keeps files of the graph from running any.
         sandbox = {
             "content-security-policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'"
         }
-        how = "inline" if kind != "other" else "attachment"
-        return FileResponse(path, media_type=media, headers=sandbox, content_disposition_type=how)
+        disposition = "inline" if kind != "other" else "attachment"
+        return FileResponse(
+            path, media_type=media, headers=sandbox, content_disposition_type=disposition
+        )
 
     @app.get("/v1/report", response_model=answers.RunReport, tags=["look"])
     async def report(run: RunName = None) -> Json:
-        """Evaluations, the training's passes and the calibration."""
-        return Json(await hub.look(run, lambda served: served.report()))
+        """Return the evaluations, the training log and the calibration of a run."""
+        return Json(await dispatcher.run_now(run, lambda run_view: run_view.report()))

@@ -1,4 +1,4 @@
-"""Questions to a run: which lane answers what."""
+"""Routes that query a run: tails, heads, relations, missing facts, scores, explanations."""
 
 from __future__ import annotations
 
@@ -10,95 +10,104 @@ from fastapi import FastAPI
 
 from mocme.data.graph import UnknownName
 from mocme.explanation.schema import Explanation
-from mocme.serving.dispatcher import Dispatcher, called, scored
-from mocme.serving.middleware import failure
+from mocme.serving.dispatcher import Dispatcher, call_or_error, score_batch
+from mocme.serving.middleware import Refusal, error_body
 from mocme.serving.responses import Json
 from mocme.serving.run_view import RunView
 from mocme.serving.schema import answers, requests
 
 
-def add(app: FastAPI, hub: Dispatcher) -> None:
-    """Questions to a run."""
+def add_prediction_routes(app: FastAPI, dispatcher: Dispatcher) -> None:
+    """Add the routes that query a run."""
 
     @app.post("/v1/tails", response_model=answers.Answer, tags=["ask"])
-    async def tails(asked: requests.TailsRequest) -> Json:
-        """The likeliest tails of (head, relation, ?)."""
-        return Json(await hub.ask(asked.run, asked.question()))
+    async def tails(request: requests.TailsRequest) -> Json:
+        """Predict the most likely tails of (head, relation, ?)."""
+        return Json(await dispatcher.predict(request.run, request.question()))
 
     @app.post("/v1/heads", response_model=answers.Answer, tags=["ask"])
-    async def heads(asked: requests.HeadsRequest) -> Json:
-        """The likeliest heads of (?, relation, tail)."""
-        return Json(await hub.ask(asked.run, asked.question()))
+    async def heads(request: requests.HeadsRequest) -> Json:
+        """Predict the most likely heads of (?, relation, tail)."""
+        return Json(await dispatcher.predict(request.run, request.question()))
 
     @app.post("/v1/relations", response_model=answers.Answer, tags=["ask"])
-    async def relations(asked: requests.RelationsRequest) -> Json:
-        """The likeliest relations of (head, ?, tail)."""
-        return Json(await _answered(hub, asked))
+    async def relations(request: requests.RelationsRequest) -> Json:
+        """Predict the most likely relations of (head, ?, tail)."""
+        return Json(await _answer_slow(dispatcher, request))
 
     @app.post("/v1/missing", response_model=answers.Answer, tags=["ask"])
-    async def missing(asked: requests.MissingRequest) -> Json:
-        """What is missing about an entity, over all relations."""
-        return Json(await _answered(hub, asked))
+    async def missing(request: requests.MissingRequest) -> Json:
+        """Predict the most likely missing facts of an entity, over all relations."""
+        return Json(await _answer_slow(dispatcher, request))
 
-    @app.post("/v1/check", response_model=answers.Answer, tags=["ask"])
-    async def check(asked: requests.CheckRequest) -> Json:
-        """Score and probability of given facts, known ones too, in their order."""
-        return Json(await _answered(hub, asked))
+    @app.post("/v1/score", response_model=answers.Answer, tags=["ask"])
+    async def score(request: requests.ScoreRequest) -> Json:
+        """Return score and probability of given facts, including known ones, in their order."""
+        return Json(await _answer_slow(dispatcher, request))
 
-    @app.post("/v1/batch", response_model=answers.Answers, tags=["ask"])
-    async def batch(asked: requests.BatchRequest) -> Json:
-        """Several questions; one that fails does not spoil the others."""
-        named = {question.run for question in asked.questions}
-        served = {name: await hub.newest(hub.live(name)) for name in named}
-        calls = [(served[question.run], question) for question in asked.questions]
-        return Json(await hub.together(lambda: {"answers": _all(calls)}))
+    @app.post("/v1/check", include_in_schema=False)
+    async def check() -> Json:
+        """Point clients of the old path to the new one."""
+        raise Refusal(
+            404, "not_found", "/v1/check is now /v1/score", "send the same body to POST /v1/score"
+        )
+
+    @app.post("/v1/batch", response_model=answers.BatchAnswer, tags=["ask"])
+    async def batch(request: requests.BatchRequest) -> Json:
+        """Answer several questions; the error of one does not affect the others."""
+        names = {question.run for question in request.questions}
+        run_views = {name: await dispatcher.latest(dispatcher.hot_run(name)) for name in names}
+        pairs = [(run_views[question.run], question) for question in request.questions]
+        return Json(await dispatcher.call_slow(lambda: {"answers": _answer_all(pairs)}))
 
     @app.post("/v1/explain", response_model=Explanation, tags=["ask"])
-    async def explain(asked: requests.ExplainRequest) -> Json:
-        """What speaks for a fact."""
-        return Json(await hub.slowly(asked.run, lambda served: served.explain(asked)))
+    async def explain(request: requests.ExplainRequest) -> Json:
+        """Explain the score of a fact."""
+        return Json(
+            await dispatcher.run_slow(request.run, lambda run_view: run_view.explain(request))
+        )
 
 
-async def _answered(
-    hub: Dispatcher,
-    asked: requests.RelationsRequest | requests.MissingRequest | requests.CheckRequest,
+async def _answer_slow(
+    dispatcher: Dispatcher,
+    request: requests.RelationsRequest | requests.MissingRequest | requests.ScoreRequest,
 ) -> dict[str, Any]:
-    return await hub.slowly(asked.run, lambda served: _answer(served, asked))
+    return await dispatcher.run_slow(request.run, lambda run_view: _answer(run_view, request))
 
 
-def _answer(served: RunView, asked: Any) -> dict[str, Any]:
-    if isinstance(asked, requests.MissingRequest):
-        return served.missing(asked)
-    if isinstance(asked, requests.CheckRequest):
-        return served.check(asked)
-    found = served.ask([asked.question()])[0]
-    if isinstance(found, Exception):
-        raise found
-    return found
-
-
-def _all(calls: Sequence[tuple[RunView, Any]]) -> list[dict[str, Any]]:
-    """Answers of a batch; questions about scores alone are scored together."""
-    told: dict[int, Any] = {}
-    plain = [
-        (place, (served, asked.question()))
-        for place, (served, asked) in enumerate(calls)
-        if isinstance(asked, requests.TailsRequest | requests.HeadsRequest)
-    ]
-    found = scored([call for _, call in plain]) if plain else []
-    told.update(zip((place for place, _ in plain), found, strict=True))
-    for place, (served, asked) in enumerate(calls):
-        if place not in told:
-            told[place] = called(partial(_answer, served, asked))
-    return [_or_failure(told[place]) for place in range(len(calls))]
-
-
-def _or_failure(answer: Any) -> dict[str, Any]:
-    if isinstance(answer, UnknownName):
-        return failure("unknown_name", str(answer), "", tuple(answer.near))
-    if isinstance(answer, ValueError):
-        return failure("invalid", str(answer))
+def _answer(run_view: RunView, request: Any) -> dict[str, Any]:
+    if isinstance(request, requests.MissingRequest):
+        return run_view.missing(request)
+    if isinstance(request, requests.ScoreRequest):
+        return run_view.score_facts(request)
+    answer = run_view.predict([request.question()])[0]
     if isinstance(answer, Exception):
         raise answer
-    found: dict[str, Any] = answer
-    return found
+    return answer
+
+
+def _answer_all(pairs: Sequence[tuple[RunView, Any]]) -> list[dict[str, Any]]:
+    """Answer the questions of a batch, in order; tails and heads are scored together."""
+    results: dict[int, Any] = {}
+    entity_questions = [
+        (index, (run_view, request.question()))
+        for index, (run_view, request) in enumerate(pairs)
+        if isinstance(request, requests.TailsRequest | requests.HeadsRequest)
+    ]
+    scored = score_batch([pair for _, pair in entity_questions]) if entity_questions else []
+    results.update(zip((index for index, _ in entity_questions), scored, strict=True))
+    for index, (run_view, request) in enumerate(pairs):
+        if index not in results:
+            results[index] = call_or_error(partial(_answer, run_view, request))
+    return [_answer_or_error(results[index]) for index in range(len(pairs))]
+
+
+def _answer_or_error(result: Any) -> dict[str, Any]:
+    if isinstance(result, UnknownName):
+        return error_body("unknown_name", str(result), "", tuple(result.near))
+    if isinstance(result, ValueError):
+        return error_body("invalid", str(result))
+    if isinstance(result, Exception):
+        raise result
+    answer: dict[str, Any] = result
+    return answer

@@ -1,4 +1,4 @@
-"""Decisions of reviewers: kept, listed, taken back, exported."""
+"""Routes for reviewers' decisions: store, list, undo, export."""
 
 from __future__ import annotations
 
@@ -15,52 +15,57 @@ from mocme.serving.responses import Json
 from mocme.serving.schema import answers, requests
 
 
-def add(app: FastAPI, hub: Dispatcher) -> None:
-    """Decisions of reviewers."""
+def add_review_routes(app: FastAPI, dispatcher: Dispatcher) -> None:
+    """Add the routes for reviewers' decisions."""
 
     @app.post("/v1/reviews", response_model=Review, status_code=201, tags=["review"])
-    async def decide(asked: requests.NewReview) -> Json:
-        """Keep a decision on a fact."""
-        kept = hub.kept()
-        fact = requests.FactBody(head=asked.head, relation=asked.relation, tail=asked.tail)
-        # In no lane: a decision waits behind nobody's question.
-        one = requests.CheckRequest(facts=[fact])
-        (item,) = (await hub.look(asked.run, lambda served: served.check(one)))["predictions"]
+    async def add_review(request: requests.ReviewRequest) -> Json:
+        """Store a decision on a fact, with the fact's current score and probability."""
+        reviews = dispatcher.require_reviews()
+        fact = requests.FactBody(head=request.head, relation=request.relation, tail=request.tail)
+        score_request = requests.ScoreRequest(facts=[fact])
+        # In no queue: a decision must not wait behind questions.
+        answer = await dispatcher.run_now(
+            request.run, lambda run_view: run_view.score_facts(score_request)
+        )
+        (prediction,) = answer["predictions"]
         review = await asyncio.to_thread(
-            kept.add,
-            (asked.head, asked.relation, asked.tail),
-            asked.decision,
-            asked.reviewer,
-            asked.note,
-            probability=item["probability"],
-            score=item["score"],
+            reviews.add,
+            (request.head, request.relation, request.tail),
+            request.decision,
+            request.reviewer,
+            request.note,
+            probability=prediction["probability"],
+            score=prediction["score"],
         )
         return Json(vars(review), 201)
 
     @app.get("/v1/reviews", response_model=answers.ReviewList, tags=["review"])
-    async def decisions(
+    async def list_reviews(
         name: Annotated[str | None, Query(max_length=10_000)] = None,
         decision: Decision | None = None,
         offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0,
         limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
     ) -> Json:
-        """Decisions, the newest first."""
-        kept = hub.kept()
+        """List decisions, newest first."""
+        reviews = dispatcher.require_reviews()
 
-        def found() -> dict[str, Any]:
-            total, reviews = kept.find(name=name, decision=decision, offset=offset, limit=limit)
+        def read_page() -> dict[str, Any]:
+            total, page = reviews.find(name=name, decision=decision, offset=offset, limit=limit)
             return {
                 "total": total,
-                "counts": kept.count(),
-                "reviews": [vars(review) for review in reviews],
+                "counts": reviews.count(),
+                "reviews": [vars(review) for review in page],
             }
 
-        return Json(await asyncio.to_thread(found))
+        return Json(await asyncio.to_thread(read_page))
 
     @app.delete("/v1/reviews/{id}", status_code=204, tags=["review"])
-    async def undo(id: int) -> Response:
-        """Take a decision back."""
-        if not -(1 << 62) < id < 1 << 62 or not await asyncio.to_thread(hub.kept().remove, id):
+    async def remove_review(id: int) -> Response:
+        """Undo a decision."""
+        # SQLite integers have 64 bits; larger ids would be an overflow error.
+        valid = -(1 << 62) < id < 1 << 62
+        if not valid or not await asyncio.to_thread(dispatcher.require_reviews().remove, id):
             raise HTTPException(404, f"there is no decision {id}")
         return Response(status_code=204)
 
@@ -68,12 +73,12 @@ def add(app: FastAPI, hub: Dispatcher) -> None:
     async def export(
         format: Annotated[str, Query(pattern=f"^({'|'.join(FORMATS)})$")] = "tsv",
     ) -> Response:
-        """All decisions as a file: tsv, csv or jsonl, the oldest first."""
-        kept = hub.kept()
-        _, reviews = await asyncio.to_thread(kept.find)
+        """Return all decisions as a file (tsv, csv or jsonl), oldest first."""
+        reviews = dispatcher.require_reviews()
+        _, newest_first = await asyncio.to_thread(reviews.find)
         media = {"tsv": "text/tab-separated-values", "csv": "text/csv"}
-        name = export_name(hub.live(None).now.graph.name, format)
+        name = export_name(dispatcher.hot_run(None).current.graph.name, format)
         headers = {"content-disposition": f'attachment; filename="{name}"'}
-        text = exported(reversed(reviews), format)
+        text = exported(reversed(newest_first), format)
         kind = f"{media.get(format, 'application/jsonl')}; charset=utf-8"
         return StreamingResponse(text, media_type=kind, headers=headers)

@@ -1,13 +1,13 @@
 // Add an entity that the run was not trained with.
 
-import { say, toast } from "./announce.js";
-import { changed } from "./additions.js";
+import { announce, toast } from "./announce.js";
+import { reloadAfterChange } from "./additions.js";
 import * as api from "./api.js";
-import { contents } from "./contents.js";
+import { contentFields } from "./content-fields.js";
 import { el } from "./dom.js";
-import { labelled } from "./field.js";
+import { labelled } from "./fields.js";
 import { plural } from "./format.js";
-import { newFacts } from "./newfacts.js";
+import { factFields } from "./fact-fields.js";
 import * as route from "./route.js";
 import * as runs from "./runs.js";
 import { empty, failure } from "./states.js";
@@ -19,84 +19,119 @@ export function show(main, { params }, signal) {
       "div",
       { class: "view-head" },
       el("h1", { tabindex: "-1" }, title),
-      el("p", { class: "under-title" }, "It takes part in every question from then on. Nothing is trained again, and it can be taken back."),
+      el(
+        "p",
+        { class: "subtitle" },
+        "All queries include it from then on. The run is not retrained, and the entity can be " +
+          "removed again.",
+      ),
     ),
-    runs.adds() ? form(params.get("name") ?? "", signal) : empty("This server adds no entities.", "Start it with: ", el("code", {}, "mocme serve RUN --additions")),
+    runs.acceptsAdditions()
+      ? form(params.get("name") ?? "", signal)
+      : empty(
+          "This server does not accept new entities.",
+          "Start it with: ",
+          el("code", {}, "mocme serve RUN --additions"),
+        ),
   );
   return title;
 }
 
-function form(named, signal) {
-  const name = labelled("Name", el("input", { class: "field", type: "text", required: true, autocomplete: "off", maxlength: "10000", value: named }));
-  const facts = newFacts();
-  const content = contents(runs.current(), signal);
-  const trouble = el("div", { class: "add-trouble" });
-  const state = el("p", { class: "hint", role: "status" });
-  const button = el("button", { class: "button main-button", type: "submit" }, "Add it");
-  const box = el("form", { class: "add", novalidate: true, "aria-label": "New entity" }, name, content, facts, trouble, el("div", { class: "row end" }, state, button));
+function form(initialName, signal) {
+  const name = labelled(
+    "Name",
+    el("input", {
+      class: "field",
+      type: "text",
+      required: true,
+      autocomplete: "off",
+      maxlength: "10000",
+      value: initialName,
+    }),
+  );
+  const facts = factFields();
+  const content = contentFields(runs.current(), signal);
+  const errorBox = el("div", { class: "add-error" });
+  const status = el("p", { class: "hint", role: "status" });
+  const button = el("button", { class: "button primary-button", type: "submit" }, "Add entity");
+  const box = el(
+    "form",
+    { class: "add", novalidate: true, "aria-label": "New entity" },
+    name,
+    content,
+    facts,
+    errorBox,
+    el("div", { class: "row end" }, status, button),
+  );
   box.addEventListener("submit", (event) => {
     event.preventDefault();
     if (!button.disabled) submit();
   });
 
   async function submit() {
-    trouble.replaceChildren();
-    for (const part of [content, facts]) part.clear();
-    name.trouble.tell();
-    working("Waiting for pictures to arrive …");
+    errorBox.replaceChildren();
+    for (const part of [content, facts]) part.clearErrors();
+    name.error.show();
+    showBusy("Uploading pictures …");
     await content.ready();
-    const body = read();
-    if (!body) return stuck();
-    working("Adding it: what it is like is encoded, and its place is found …");
+    const body = readForm();
+    if (!body) return enableForm();
+    showBusy("Adding: encoding its content and fitting its vector …");
     try {
-      // Left on its way it goes on: what is added is added.
-      added(await api.post("v1/additions", body), signal);
+      // Without the signal: the request continues when the view is left.
+      showAdded(await api.post("v1/additions", body), signal);
     } catch (error) {
-      refused(error);
+      showRefusal(error);
     }
     return undefined;
   }
 
-  function read() {
-    const given = name.input.value.trim();
-    if (!given) name.trouble.tell("Give it a name.");
-    const like = content.value();
-    const known = facts.value(given);
-    return given && like && known ? { name: given, ...like, facts: known, ...runs.which() } : null;
+  function readForm() {
+    const entityName = name.input.value.trim();
+    if (!entityName) name.error.show("Enter a name.");
+    const contentBody = content.value();
+    const factList = facts.value(entityName);
+    return entityName && contentBody && factList
+      ? { name: entityName, ...contentBody, facts: factList, ...runs.runParameter() }
+      : null;
   }
 
-  function working(text) {
+  function showBusy(text) {
     button.disabled = true;
     box.setAttribute("aria-busy", "true");
-    state.textContent = text;
+    status.textContent = text;
   }
 
-  function stuck() {
+  function enableForm() {
     button.disabled = false;
     box.removeAttribute("aria-busy");
-    state.textContent = "";
+    status.textContent = "";
     box.querySelector("[aria-invalid]")?.focus();
   }
 
-  function refused(error) {
+  function showRefusal(error) {
     const text = [error.message, error.remedy].filter(Boolean).join("; ");
     const field = error.field ?? "";
-    const beside = field === "name" ? (name.trouble.tell(text), true) : [content, facts].some((part) => part.tell(field, text));
-    if (!beside) {
-      trouble.append(failure(error));
-      say(text, true);
+    const shown =
+      field === "name"
+        ? (name.error.show(text), true)
+        : [content, facts].some((part) => part.showError(field, text));
+    if (!shown) {
+      errorBox.append(failure(error));
+      announce(text, true);
     }
-    stuck();
+    enableForm();
   }
 
   return box;
 }
 
-async function added(made, signal) {
-  await changed();
-  const notes = made.notes.length ? `, with ${plural(made.notes.length, "note")}` : "";
-  const open = () => route.go(["entity", made.name]);
-  if (signal.aborted) return toast(`Added: ${made.name}${notes}`, { action: { label: "Show", act: open } });
-  toast(`Added: ${made.name}${notes}`);
+async function showAdded(addition, signal) {
+  await reloadAfterChange();
+  const notes = addition.notes.length ? `, with ${plural(addition.notes.length, "note")}` : "";
+  const open = () => route.go(["entity", addition.name]);
+  if (signal.aborted)
+    return toast(`Added: ${addition.name}${notes}`, { action: { label: "Show", act: open } });
+  toast(`Added: ${addition.name}${notes}`);
   return open();
 }

@@ -1,33 +1,33 @@
-// What follows when the entities of a run have changed; and taking one back.
+// Reload after the entities of a run have changed, and remove an addition.
 
-import { forget } from "./about.js";
+import { clearEntityInfo } from "./entity-info.js";
 import { toast } from "./announce.js";
 import * as api from "./api.js";
-import { confirmed } from "./dialogs.js";
+import { askConfirmation } from "./dialogs.js";
 import * as route from "./route.js";
 import * as runs from "./runs.js";
 
-/** What the page remembers of entities and runs is no longer so. */
-export async function changed() {
-  forget();
-  await runs.load(true).catch(() => {}); // What was added is added all the same.
+/** Reload what the page caches about entities and runs. */
+export async function reloadAfterChange() {
+  clearEntityInfo();
+  await runs.load(true).catch(() => {}); // The change itself has succeeded.
 }
 
-/** Take an addition back, once more asked; to the start where it is done. */
-export async function takeBack(name) {
-  const sure = await confirmed({
-    title: "Take it back?",
-    text: `${name} and its facts are no longer part of the run. Decisions about it are kept.`,
-    submit: "Take it back",
+/** Remove an addition after confirmation, and open the start page. */
+export async function removeAddition(name) {
+  const confirmed = await askConfirmation({
+    title: "Remove this entity?",
+    text: `${name} and its facts will no longer be part of the run. Decisions about it are kept.`,
+    submit: "Remove",
   });
-  if (!sure) return;
+  if (!confirmed) return;
   try {
-    await api.remove(api.address("v1/additions", { name, ...runs.which() }));
+    await api.remove(api.withQuery("v1/additions", { name, ...runs.runParameter() }));
   } catch (error) {
-    toast(`${error.message} ${error.remedy ?? ""}`, { bad: true, seconds: 15 });
+    toast(`${error.message} ${error.remedy ?? ""}`, { failed: true, seconds: 15 });
     return;
   }
-  await changed();
-  toast(`Taken back: ${name}`);
+  await reloadAfterChange();
+  toast(`Removed: ${name}`);
   route.go([]);
 }

@@ -1,32 +1,34 @@
-// Telling: in a corner of the page, and to who cannot see it.
+// Messages: in a corner of the page, and for screen readers.
 
 import { el } from "./dom.js";
 
-/** Tell a screen reader; `urgent` interrupts it. */
-export function say(text, urgent = false) {
-  const place = document.getElementById(urgent ? "urgent" : "polite");
-  // The same text twice is told twice only if it was gone in between.
-  place.textContent = "";
+/** Announce a text to screen readers; `urgent` interrupts them. */
+export function announce(text, urgent = false) {
+  const region = document.getElementById(urgent ? "urgent" : "polite");
+  // Clear first: screen readers announce a repeated text only if it changed in between.
+  region.textContent = "";
   setTimeout(() => {
-    place.textContent = text;
+    region.textContent = text;
   }, 30);
 }
 
 /** Show a message for a while, with at most one action: {label, act}. */
-export function toast(content, { bad = false, action = null, seconds = 6 } = {}) {
+export function toast(content, { failed = false, action = null, seconds = 6 } = {}) {
   const box = document.getElementById("toasts");
-  const gone = () => message.remove();
-  const message = el("div", { class: bad ? "toast bad" : "toast" }, el("span", {}, content));
+  const dismiss = () => message.remove();
+  const message = el("div", { class: failed ? "toast failed" : "toast" }, el("span", {}, content));
   if (action) {
     const act = () => {
-      gone();
+      dismiss();
       action.act();
     };
-    message.append(el("button", { class: "quiet", type: "button", on: { click: act } }, action.label));
+    message.append(
+      el("button", { class: "link-button", type: "button", on: { click: act } }, action.label),
+    );
   }
   while (box.children.length > 2) box.firstElementChild.remove();
   box.append(message);
-  say(message.firstElementChild.textContent, bad);
-  setTimeout(gone, seconds * 1000);
-  return gone;
+  announce(message.firstElementChild.textContent, failed);
+  setTimeout(dismiss, seconds * 1000);
+  return dismiss;
 }

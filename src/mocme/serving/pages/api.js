@@ -1,11 +1,11 @@
-// Talking to the server: errors with a remedy, a token, a busy server, a lost connection.
+// Requests to the server: errors with a remedy, the token, retries, the state of the connection.
 
-import { recall, remember } from "./kept.js";
+import { readItem, writeItem } from "./storage.js";
 
-const TRIES = 4;
-const LONGEST_WAIT = 30;
+const MAX_ATTEMPTS = 4;
+const MAX_WAIT = 30; // seconds
 
-/** What the server answered instead, or why there was no answer. */
+/** An error response of the server, or the reason why there was no response (status 0). */
 export class ServerError extends Error {
   constructor(status, { code = "", message = "", remedy = "", near = [], field = "" } = {}) {
     super(message || `The server answered with status ${status}.`);
@@ -14,32 +14,32 @@ export class ServerError extends Error {
   }
 }
 
-/** Tells "busy" (detail: seconds), "lost" and "found" (the connection). */
+/** Dispatches "busy" (detail: seconds until the next attempt), "lost" and "restored". */
 export const connection = new EventTarget();
 
-let askToken = null;
-let asking = null;
+let promptToken = null;
+let pendingPrompt = null;
 let lost = false;
 
-/** Set who asks for a token; called with whether the last one was refused, gives a token or null. */
-export function onToken(ask) {
-  askToken = ask;
+/** Set the function that asks for a token: (refused) => promise of a token or null. */
+export function setTokenPrompt(prompt) {
+  promptToken = prompt;
 }
 
-export const token = () => recall("token", "session");
+export const token = () => readItem("token", "session");
 
-/** A GET of JSON. */
+/** GET JSON. */
 export function get(path, parameters = {}, options = {}) {
-  return request("GET", address(path, parameters), options);
+  return request("GET", withQuery(path, parameters), options);
 }
 
-/** A POST of JSON. */
+/** POST JSON. */
 export function post(path, body, options = {}) {
   return request("POST", path, { ...options, body });
 }
 
-/** A POST of a file's bytes. */
-export function send(path, file, options = {}) {
+/** POST the bytes of a file. */
+export function upload(path, file, options = {}) {
   return request("POST", path, { ...options, body: file });
 }
 
@@ -47,62 +47,68 @@ export function remove(path, options = {}) {
   return request("DELETE", path, options);
 }
 
-/** A file's bytes, with the token. */
-export function bytes(url, options = {}) {
+/** GET a file, sending the token. */
+export function download(url, options = {}) {
   return request("GET", url, { ...options, blob: true });
 }
 
-/** A path with its parameters; empty ones are left out. */
-export function address(path, parameters = {}) {
-  const held = Object.entries(parameters).filter(([, v]) => v !== "" && v !== null && v !== undefined);
-  const query = new URLSearchParams(held).toString();
+/** A path with query parameters; empty ones are omitted. */
+export function withQuery(path, parameters = {}) {
+  const present = Object.entries(parameters).filter(
+    ([, v]) => v !== "" && v !== null && v !== undefined,
+  );
+  const query = new URLSearchParams(present).toString();
   return query ? `${path}?${query}` : path;
 }
 
 async function request(method, url, { body, signal, blob = false } = {}) {
-  for (let tried = 1; ; tried += 1) {
-    const used = token();
-    const response = await sent(method, url, body, signal, used);
-    if (response.status === 401 && askToken) {
-      await renewed(used);
+  for (let attempt = 1; ; attempt += 1) {
+    const usedToken = token();
+    const response = await fetchOnce(method, url, body, signal, usedToken);
+    if (response.status === 401 && promptToken) {
+      await renewToken(usedToken);
       continue;
     }
-    if (response.status === 503 && tried < TRIES) {
-      await pause(response.headers.get("Retry-After"), tried, signal);
+    if (response.status === 503 && attempt < MAX_ATTEMPTS) {
+      await waitToRetry(response.headers.get("Retry-After"), attempt, signal);
       continue;
     }
-    if (!response.ok) throw await refusal(response);
+    if (!response.ok) throw await serverError(response);
     if (response.status === 204) return null;
     try {
-      return blob ? await filed(response) : await response.json();
+      return blob ? await toFile(response) : await response.json();
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new ServerError(response.status, {
         code: "unreadable",
-        message: "The server's answer could not be read to its end.",
+        message: "The server's answer is incomplete.",
         remedy: "Try again.",
       });
     }
   }
 }
 
-/** The bytes of an answer, under the name that it gives them. */
-async function filed(response) {
-  const [, name = ""] = /filename="([^"]*)"/.exec(response.headers.get("Content-Disposition") ?? "") ?? [];
-  const bytes = await response.blob();
-  return new File([bytes], name, { type: bytes.type });
+/** The body of a response as a file, named as its headers say. */
+async function toFile(response) {
+  const [, name = ""] =
+    /filename="([^"]*)"/.exec(response.headers.get("Content-Disposition") ?? "") ?? [];
+  const blob = await response.blob();
+  return new File([blob], name, { type: blob.type });
 }
 
-async function sent(method, url, body, signal, used) {
+async function fetchOnce(method, url, body, signal, usedToken) {
   const headers = { Accept: "application/json" };
-  const file = body instanceof Blob;
-  if (file) headers["Content-Type"] = body.type.startsWith("image/") ? body.type : "application/octet-stream";
+  const isFile = body instanceof Blob;
+  if (isFile)
+    headers["Content-Type"] = body.type.startsWith("image/")
+      ? body.type
+      : "application/octet-stream";
   else if (body !== undefined) headers["Content-Type"] = "application/json";
-  if (used) headers.Authorization = `Bearer ${used}`;
+  if (usedToken) headers.Authorization = `Bearer ${usedToken}`;
   try {
-    const sends = file || body === undefined ? body : JSON.stringify(body);
-    const response = await fetch(url, { method, headers, body: sends, signal });
-    if (lost) connection.dispatchEvent(new Event("found"));
+    const payload = isFile || body === undefined ? body : JSON.stringify(body);
+    const response = await fetch(url, { method, headers, body: payload, signal });
+    if (lost) connection.dispatchEvent(new Event("restored"));
     lost = false;
     return response;
   } catch (error) {
@@ -112,31 +118,34 @@ async function sent(method, url, body, signal, used) {
     throw new ServerError(0, {
       code: "unreachable",
       message: "The server cannot be reached.",
-      remedy: "See whether `mocme serve` still runs, and the network is there; then try again.",
+      remedy: "Check that `mocme serve` is running and the network is available, then try again.",
     });
   }
 }
 
-/** Wait for a token that is not the one that was refused. */
-async function renewed(refused) {
+/** Ask for a token, unless another request has already replaced the refused one. */
+async function renewToken(refused) {
   if (token() !== refused) return;
-  asking ??= askToken(refused !== null).finally(() => {
-    asking = null;
+  pendingPrompt ??= promptToken(refused !== null).finally(() => {
+    pendingPrompt = null;
   });
-  const given = await asking;
-  if (given === null) {
+  const entered = await pendingPrompt;
+  if (entered === null) {
     throw new ServerError(401, {
       code: "unauthorized",
-      message: "This server answers only with a token.",
-      remedy: "Ask who started it for the token, then try again.",
+      message: "This server requires a token.",
+      remedy: "Ask whoever started the server for the token, then try again.",
     });
   }
-  remember("token", given, "session");
+  writeItem("token", entered, "session");
 }
 
-async function pause(after, tried, signal) {
-  const told = Number.parseFloat(after);
-  const seconds = Math.min(LONGEST_WAIT, Number.isFinite(told) && told >= 0 ? told : 2 ** (tried - 1));
+async function waitToRetry(retryAfter, attempt, signal) {
+  const requested = Number.parseFloat(retryAfter);
+  const seconds = Math.min(
+    MAX_WAIT,
+    Number.isFinite(requested) && requested >= 0 ? requested : 2 ** (attempt - 1),
+  );
   connection.dispatchEvent(new CustomEvent("busy", { detail: seconds }));
   await new Promise((resolve, reject) => {
     const stop = () => {
@@ -152,13 +161,14 @@ async function pause(after, tried, signal) {
   });
 }
 
-async function refusal(response) {
-  let told = {};
+async function serverError(response) {
+  let detail = {};
   try {
-    told = (await response.json()).error ?? {};
+    detail = (await response.json()).error ?? {};
   } catch {
-    // A proxy's page, or nothing: the status has to do.
+    // Not JSON, for instance from a proxy: only the status is known.
   }
-  if (response.status === 503 && !told.remedy) told = { ...told, remedy: "Try again in a moment." };
-  return new ServerError(response.status, told);
+  if (response.status === 503 && !detail.remedy)
+    detail = { ...detail, remedy: "Try again in a moment." };
+  return new ServerError(response.status, detail);
 }

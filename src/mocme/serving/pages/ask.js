@@ -1,53 +1,70 @@
-// Ask: a question of one's own, and its answers.
+// The view "Ask": a form for a question, and its answers.
 
 import { el } from "./dom.js";
 import * as question from "./question.js";
 import * as route from "./route.js";
 import * as runs from "./runs.js";
-import { empty, filled } from "./states.js";
-import { announce, suggestions } from "./suggestions.js";
+import { empty, asyncContent } from "./states.js";
+import { announceCount, suggestionList } from "./suggestions.js";
 
 export function show(main, { params }, signal) {
-  const asked = question.read(params);
-  const sent = (given) => route.go(["ask"], question.written(given));
+  const query = question.fromParams(params);
+  const submit = (entered) => route.go(["ask"], question.toParams(entered));
   main.append(
     el(
       "div",
       { class: "view-head" },
       el("h1", { tabindex: "-1" }, "Ask"),
-      el("p", { class: "under-title" }, "Leave one of the three open; that is what is asked for. With one entity alone: what is missing about it. With all three: is it so?"),
+      el(
+        "p",
+        { class: "subtitle" },
+        "Leave one of the three open to predict it. One entity alone gives its missing facts; " +
+          "all three give the score of the fact.",
+      ),
     ),
-    question.form(asked, sent),
+    question.queryForm(query, submit),
   );
-  if (question.kind(asked)) main.append(answers(asked, signal));
-  return question.kind(asked) ? `Ask ${question.phrase(asked)}` : "Ask";
+  if (question.kind(query)) main.append(answers(query, signal));
+  return question.kind(query) ? `Ask ${question.describe(query)}` : "Ask";
 }
 
-function answers(asked, signal) {
-  const draw = (predictions) => {
-    announce(predictions);
+function answers(query, signal) {
+  const render = (predictions) => {
+    announceCount(predictions);
     if (!predictions.length) {
-      return empty("No answer is left.", "Ask for a lower probability, among all entities, or have known facts marked.");
+      return empty(
+        "No answer is left.",
+        "Lower the minimum probability, use all entities as candidates, or mark known facts.",
+      );
     }
-    return suggestions(predictions, { strong: question.side(asked), signal });
+    return suggestionList(predictions, { strong: question.side(query), signal });
   };
-  const reviewable = ["tails", "heads", "missing"].includes(question.kind(asked));
-  const { head, relation, tail } = asked;
-  const queue = question.kind(asked) === "missing" ? { entity: head || tail } : { head, relation, tail };
+  const reviewable = ["tails", "heads", "missing"].includes(question.kind(query));
+  const { head, relation, tail } = query;
+  const queue =
+    question.kind(query) === "missing" ? { entity: head || tail } : { head, relation, tail };
   return el(
     "section",
     { class: "answers", "aria-labelledby": "answers-title" },
     el(
       "div",
       { class: "row spread" },
-      el("h2", { id: "answers-title" }, question.phrase(asked)),
+      el("h2", { id: "answers-title" }, question.describe(query)),
       el(
         "div",
         { class: "row" },
-        reviewable ? el("a", { class: "button", href: route.to(["review"], queue) }, "Review one by one") : null,
-        runs.all().length > 1 ? el("a", { class: "button", href: route.to(["compare"], question.written(asked)) }, "Compare runs") : null,
+        reviewable
+          ? el("a", { class: "button", href: route.href(["review"], queue) }, "Review one by one")
+          : null,
+        runs.all().length > 1
+          ? el(
+              "a",
+              { class: "button", href: route.href(["compare"], question.toParams(query)) },
+              "Compare runs",
+            )
+          : null,
       ),
     ),
-    filled(() => question.ask(asked, { signal }), draw, { lines: 8, signal }),
+    asyncContent(() => question.predict(query, { signal }), render, { lines: 8, signal }),
   );
 }

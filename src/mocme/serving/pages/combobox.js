@@ -1,24 +1,33 @@
-// A field that suggests entities while one types.
+// A field that suggests entities while the user types.
 
-import { say } from "./announce.js";
+import { announce } from "./announce.js";
 import * as api from "./api.js";
-import { el, named, unique } from "./dom.js";
+import { el, nameText, uniqueId } from "./dom.js";
 import { plural } from "./format.js";
 import * as runs from "./runs.js";
 
-const PAUSE = 120; // milliseconds without a key before the server is asked
-const SHOWN = 12;
-const LONGEST = 500; // letters of what is typed that the server is asked about
+const DELAY = 120; // milliseconds after the last key before the server is asked
+const MAX_SUGGESTIONS = 12;
+const MAX_QUERY = 500; // characters of the input that are sent
 
 /**
- * A combobox of entities.
+ * A combobox of entities; its field is `.input`, whose text may be anything.
  *
- * `chosen(name)` is called when one is taken from the list; `run` names the run to search.
- * With `first` the Enter key takes the first suggestion where none is marked. The field is `.input`;
- * what stands in it need not be a name. `none(text)` gives what is offered where no name is like it.
+ * `onChoose(name)` is called when a suggestion is chosen; `getRun()` gives the name of the run to
+ * search. With `enterTakesFirst` the Enter key chooses the first suggestion if none is marked.
+ * `offer(text)` returns an element shown if no name matches.
  */
-export function combobox({ label, placeholder = "", value = "", chosen, run, hideLabel = false, first = false, none = null }) {
-  const ids = { field: unique("field"), list: unique("list") };
+export function combobox({
+  label,
+  placeholder = "",
+  value = "",
+  onChoose,
+  getRun,
+  hideLabel = false,
+  enterTakesFirst = false,
+  offer = null,
+}) {
+  const ids = { field: uniqueId("field"), list: uniqueId("list") };
   const input = el("input", {
     id: ids.field,
     class: "field",
@@ -33,90 +42,105 @@ export function combobox({ label, placeholder = "", value = "", chosen, run, hid
     placeholder,
     value,
   });
-  const list = el("ul", { id: ids.list, class: "options", role: "listbox", "aria-label": `${label}: suggestions`, hidden: true });
-  // A button of it can be reached: taking the pointer to it, or the focus, leaves it open.
-  const trouble = el("div", { class: "options trouble", hidden: true, on: { pointerdown: (event) => event.preventDefault() } });
-  trouble.addEventListener("focusout", (event) => {
-    if (!trouble.contains(event.relatedTarget)) trouble.hidden = true;
+  const list = el("ul", {
+    id: ids.list,
+    class: "options",
+    role: "listbox",
+    "aria-label": `${label}: suggestions`,
+    hidden: true,
   });
-  const state = { names: [], at: -1, asked: 0, timer: 0, stop: null };
+  // The message may contain a button: it stays open when the pointer or the focus moves into it.
+  const message = el("div", {
+    class: "options error",
+    hidden: true,
+    on: { pointerdown: (event) => event.preventDefault() },
+  });
+  message.addEventListener("focusout", (event) => {
+    if (!message.contains(event.relatedTarget)) message.hidden = true;
+  });
+  // `request` counts requests, so that answers that arrive out of order are recognised.
+  const state = { names: [], marked: -1, request: 0, timer: 0, controller: null };
 
   function close() {
     clearTimeout(state.timer);
-    state.stop?.abort();
-    state.asked += 1;
+    state.controller?.abort();
+    state.request += 1;
     state.names = [];
     show([]);
   }
 
-  function show(found) {
-    state.names = found.map((one) => one.name);
-    state.at = -1;
-    trouble.hidden = true;
+  function show(entities) {
+    state.names = entities.map((entity) => entity.name);
+    state.marked = -1;
+    message.hidden = true;
     list.replaceChildren(
-      ...found.map((one, place) =>
+      ...entities.map((entity, index) =>
         el(
           "li",
           {
-            id: `${ids.list}-${place}`,
+            id: `${ids.list}-${index}`,
             role: "option",
             "aria-selected": "false",
-            on: { pointerdown: (event) => event.preventDefault(), click: () => take(place) },
+            on: { pointerdown: (event) => event.preventDefault(), click: () => choose(index) },
           },
-          named(one.name),
+          nameText(entity.name),
           " ",
-          el("span", { class: "aside" }, plural(one.facts, "fact")),
+          el("span", { class: "aside" }, plural(entity.facts, "fact")),
         ),
       ),
     );
-    list.hidden = !found.length;
-    input.setAttribute("aria-expanded", String(found.length > 0));
+    list.hidden = !entities.length;
+    input.setAttribute("aria-expanded", String(entities.length > 0));
     input.removeAttribute("aria-activedescendant");
   }
 
-  function tell(text, offer = null) {
-    trouble.replaceChildren(el("p", {}, text), ...(offer ? [offer] : []));
-    trouble.hidden = false;
-    say(text);
+  function showMessage(text, action = null) {
+    message.replaceChildren(el("p", {}, text), ...(action ? [action] : []));
+    message.hidden = false;
+    announce(text);
   }
 
-  function mark(place) {
+  function mark(index) {
     const options = list.children;
-    options[state.at]?.setAttribute("aria-selected", "false");
-    state.at = place;
-    const option = options[place];
+    options[state.marked]?.setAttribute("aria-selected", "false");
+    state.marked = index;
+    const option = options[index];
     if (!option) return input.removeAttribute("aria-activedescendant");
     option.setAttribute("aria-selected", "true");
     option.scrollIntoView({ block: "nearest" });
     return input.setAttribute("aria-activedescendant", option.id);
   }
 
-  function take(place) {
-    const name = state.names[place];
+  function choose(index) {
+    const name = state.names[index];
     close();
     input.value = name;
-    chosen?.(name);
+    onChoose?.(name);
   }
 
-  async function ask() {
+  async function search() {
     const text = input.value;
-    state.stop?.abort();
-    state.asked += 1;
+    state.controller?.abort();
+    state.request += 1;
     if (!text.trim()) return show([]);
-    const mine = state.asked;
-    state.stop = new AbortController();
+    const request = state.request;
+    state.controller = new AbortController();
     try {
-      const parameters = { q: [...text].slice(0, LONGEST).join(""), k: SHOWN, ...runs.which(run?.()) };
-      const answer = await api.get("v1/search", parameters, { signal: state.stop.signal });
-      // An answer that was overtaken is dropped.
-      if (mine !== state.asked) return undefined;
+      const parameters = {
+        q: [...text].slice(0, MAX_QUERY).join(""),
+        k: MAX_SUGGESTIONS,
+        ...runs.runParameter(getRun?.()),
+      };
+      const answer = await api.get("v1/search", parameters, { signal: state.controller.signal });
+      // Drop an answer if a later request was sent meanwhile.
+      if (request !== state.request) return undefined;
       show(answer.entities);
-      if (answer.entities.length) say(plural(answer.entities.length, "suggestion"));
-      else tell("No entity has a name like this.", none?.(text.trim()));
+      if (answer.entities.length) announce(plural(answer.entities.length, "suggestion"));
+      else showMessage("No entity has a similar name.", offer?.(text.trim()));
     } catch (error) {
-      if (error.name !== "AbortError" && mine === state.asked) {
+      if (error.name !== "AbortError" && request === state.request) {
         show([]);
-        tell(`${error.message} ${error.remedy ?? ""}`);
+        showMessage(`${error.message} ${error.remedy ?? ""}`);
       }
     }
     return undefined;
@@ -124,34 +148,39 @@ export function combobox({ label, placeholder = "", value = "", chosen, run, hid
 
   input.addEventListener("input", () => {
     clearTimeout(state.timer);
-    state.timer = setTimeout(ask, PAUSE);
+    state.timer = setTimeout(search, DELAY);
   });
   input.addEventListener("blur", (event) => {
     close();
-    if (!trouble.contains(event.relatedTarget)) trouble.hidden = true;
+    if (!message.contains(event.relatedTarget)) message.hidden = true;
   });
   input.addEventListener("keydown", (event) => {
-    const size = state.names.length;
+    const count = state.names.length;
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
-      if (!size) ask();
-      else mark(event.key === "ArrowDown" ? (state.at + 1) % size : (Math.max(state.at, 0) + size - 1) % size);
-    } else if (event.key === "Enter" && size && (state.at >= 0 || first)) {
+      if (!count) search();
+      else
+        mark(
+          event.key === "ArrowDown"
+            ? (state.marked + 1) % count
+            : (Math.max(state.marked, 0) + count - 1) % count,
+        );
+    } else if (event.key === "Enter" && count && (state.marked >= 0 || enterTakesFirst)) {
       event.preventDefault();
-      take(Math.max(0, state.at));
+      choose(Math.max(0, state.marked));
     } else if (event.key === "Escape") {
-      if (size || !trouble.hidden) event.stopPropagation();
+      if (count || !message.hidden) event.stopPropagation();
       else input.value = "";
       close();
-      trouble.hidden = true;
+      message.hidden = true;
     }
   });
 
   const box = el(
     "div",
     { class: "combobox" },
-    el("label", { class: hideLabel ? "unseen" : "label", for: ids.field }, label),
-    el("div", { class: "combobox-field" }, input, list, trouble),
+    el("label", { class: hideLabel ? "visually-hidden" : "label", for: ids.field }, label),
+    el("div", { class: "combobox-field" }, input, list, message),
   );
   return Object.assign(box, { input });
 }

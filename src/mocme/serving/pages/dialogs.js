@@ -1,11 +1,17 @@
-// Dialogs: one that asks for a text, one that asks whether to go on.
+// Dialogs: one that asks for a text, one that asks for confirmation.
 
-import { el, unique } from "./dom.js";
+import { el, uniqueId } from "./dom.js";
 
-/** The text that was given, without spaces around it; null where the dialog was left. */
-export function prompted({ title, text, label, submit, field = {} }) {
-  const id = unique("dialog");
-  const input = el("input", { id: `${id}-field`, class: "field", type: "text", required: true, ...field });
+/** Ask for a text. Returns it without surrounding spaces, or null if the dialog was cancelled. */
+export function askText({ title, text, label, submit, field = {} }) {
+  const id = uniqueId("dialog");
+  const input = el("input", {
+    id: `${id}-field`,
+    class: "field",
+    type: "text",
+    required: true,
+    ...field,
+  });
   const box = el(
     "dialog",
     { "aria-labelledby": id },
@@ -19,17 +25,21 @@ export function prompted({ title, text, label, submit, field = {} }) {
       el(
         "div",
         { class: "row end" },
-        el("button", { class: "button", type: "button", on: { click: () => box.close("") } }, "Cancel"),
-        el("button", { class: "button main-button", type: "submit", value: "ok" }, submit),
+        el(
+          "button",
+          { class: "button", type: "button", on: { click: () => box.close("") } },
+          "Cancel",
+        ),
+        el("button", { class: "button primary-button", type: "submit", value: "ok" }, submit),
       ),
     ),
   );
   document.body.append(box);
   return new Promise((resolve) => {
     box.addEventListener("close", () => {
-      const given = box.returnValue === "ok" ? input.value.trim() : "";
+      const entered = box.returnValue === "ok" ? input.value.trim() : "";
       box.remove();
-      resolve(given || null);
+      resolve(entered || null);
     });
     box.showModal();
     input.focus();
@@ -37,9 +47,9 @@ export function prompted({ title, text, label, submit, field = {} }) {
   });
 }
 
-/** Whether to do what is asked about; leaving the dialog is no. */
-export function confirmed({ title, text, submit }) {
-  const id = unique("dialog");
+/** Ask for confirmation. Closing the dialog counts as no. */
+export function askConfirmation({ title, text, submit }) {
+  const id = uniqueId("dialog");
   const cancel = el("button", { class: "button", type: "submit", value: "" }, "Cancel");
   const box = el(
     "dialog",
@@ -49,7 +59,12 @@ export function confirmed({ title, text, submit }) {
       { method: "dialog", class: "stack" },
       el("h2", { id }, title),
       el("p", { id: `${id}-text` }, text),
-      el("div", { class: "row end" }, cancel, el("button", { class: "button main-button", type: "submit", value: "ok" }, submit)),
+      el(
+        "div",
+        { class: "row end" },
+        cancel,
+        el("button", { class: "button primary-button", type: "submit", value: "ok" }, submit),
+      ),
     ),
   );
   document.body.append(box);

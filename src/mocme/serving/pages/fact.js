@@ -1,51 +1,63 @@
-// A fact as a sentence whose entities are links.
+// Facts as sentences and texts.
 
-import { el, named } from "./dom.js";
+import { el, nameText } from "./dom.js";
 import * as route from "./route.js";
 
 /** A link to an entity. */
 export function entityLink(name, properties = {}) {
-  return el("a", { class: "entity-link", href: route.entity(name), ...properties }, named(name));
+  return el(
+    "a",
+    { class: "entity-link", href: route.entityHref(name), ...properties },
+    nameText(name),
+  );
 }
 
-/** "Chad borders Niger", with the relation set apart. `here` is an entity that needs no link. */
-export function sentence({ head, relation, tail }, { here = null, strong = null } = {}) {
-  const part = (name, side) => {
-    const text = name === here ? named(name) : entityLink(name);
-    const other = here !== null && name !== here;
-    return el(side === strong || other ? "strong" : "span", { class: "fact-end" }, text);
+/**
+ * "Chad borders Niger" with links to the entities. `here` is the entity of the current view, which
+ * is not a link; `strong` is the side to emphasise.
+ */
+export function factSentence({ head, relation, tail }, { here = null, strong = null } = {}) {
+  const end = (name, side) => {
+    const content = name === here ? nameText(name) : entityLink(name);
+    const isOther = here !== null && name !== here;
+    return el(side === strong || isOther ? "strong" : "span", { class: "fact-end" }, content);
   };
   return el(
     "span",
     { class: "fact" },
-    part(head, "head"),
+    end(head, "head"),
     " ",
-    el("span", { class: "relation" }, named(relation)),
+    el("span", { class: "relation" }, nameText(relation)),
     " ",
-    part(tail, "tail"),
+    end(tail, "tail"),
   );
 }
 
-/** As one says it, for labels and messages. */
-export const spoken = ({ head, relation, tail }) => `${head} ${relation} ${tail}`;
+/** A fact as plain text, for labels and messages. */
+export const factText = ({ head, relation, tail }) => `${head} ${relation} ${tail}`;
 
-/** The facts that a decision on a prediction is kept for: where turned around it says the same, both. */
+/** The facts that a decision applies to: both directions of a symmetric prediction. */
 export function decidedFacts({ head, relation, tail, symmetric }) {
-  const straight = { head, relation, tail };
-  return symmetric ? [straight, { head: tail, relation, tail: head }] : [straight];
+  const fact = { head, relation, tail };
+  return symmetric ? [fact, { head: tail, relation, tail: head }] : [fact];
 }
 
-/** "already: capital of", where other relations link the two; else nothing. */
-export function already({ linked = [] }) {
+/** A tag "already: capital of" if other relations link the two entities, else null. */
+export function linkedTag({ linked = [] }) {
   if (!linked.length) return null;
-  return el("span", { class: "tag", title: "other relations that link the two in the graph" }, "already: ", linked.map((name, n) => [n ? ", " : "", named(name)]));
+  return el(
+    "span",
+    { class: "tag", title: "other relations that link the two entities in the graph" },
+    "already: ",
+    linked.map((name, n) => [n ? ", " : "", nameText(name)]),
+  );
 }
 
-/** The probability of a prediction: where the relation may not apply at all, times how likely it does. */
-export function likelihood({ probability, applies }) {
+/** The probability to show: that of the prediction, times that the relation applies if given. */
+export function shownProbability({ probability, applies }) {
   if (probability === null || probability === undefined) return null;
   return probability * (applies ?? 1);
 }
 
-/** What tells facts apart. */
-export const key = ({ head, relation, tail }) => JSON.stringify([head, relation, tail]);
+/** A key that identifies a fact. */
+export const factKey = ({ head, relation, tail }) => JSON.stringify([head, relation, tail]);

@@ -1,34 +1,42 @@
-// The list of keys.
+// The list of keyboard shortcuts.
 
-import { el, unique } from "./dom.js";
+import { el, uniqueId } from "./dom.js";
 import * as keys from "./keys.js";
 
 const IN_LISTS = [
-  { key: "j", label: "Next suggestion of a list (arrow down does the same)" },
-  { key: "k", label: "The one before (arrow up)" },
-  { key: "w", label: "Show or hide the why (o does the same)" },
-  { key: "a", label: "Accept it" },
-  { key: "r", label: "Reject it" },
-  { key: "s", label: "Skip it" },
+  { key: "j", label: "Next suggestion in a list (also arrow down)" },
+  { key: "k", label: "Previous suggestion (also arrow up)" },
+  { key: "w", label: "Show or hide the explanation (also o)" },
+  { key: "a", label: "Accept the suggestion" },
+  { key: "r", label: "Reject the suggestion" },
+  { key: "s", label: "Skip the suggestion" },
 ];
 
-/** Show it. */
+/** Show the list in a dialog. */
 export function showHelp() {
   if (document.querySelector("dialog[open]")) return;
-  const title = unique("help");
+  const title = uniqueId("help");
   const all = keys.bindings();
-  const everywhere = all.filter((one) => one.everywhere);
-  const here = all.filter((one) => !one.everywhere);
-  const check = el("input", { type: "checkbox", checked: keys.working(), on: { change: (event) => keys.turn(event.target.checked) } });
-  const close = el("button", { class: "button main-button", type: "button", on: { click: () => box.close() } }, "Close");
+  const everywhere = all.filter((binding) => binding.everywhere);
+  const inView = all.filter((binding) => !binding.everywhere);
+  const checkbox = el("input", {
+    type: "checkbox",
+    checked: keys.enabled(),
+    on: { change: (event) => keys.setEnabled(event.target.checked) },
+  });
+  const close = el(
+    "button",
+    { class: "button primary-button", type: "button", on: { click: () => box.close() } },
+    "Close",
+  );
   const box = el(
     "dialog",
     { class: "help", "aria-labelledby": title, on: { close: () => box.remove() } },
-    el("h2", { id: title }, "Keys"),
-    here.length ? table("In this view", here) : null,
+    el("h2", { id: title }, "Keyboard shortcuts"),
+    inView.length ? table("In this view", inView) : null,
     table("In a list of suggestions", IN_LISTS),
     table("Everywhere", everywhere),
-    el("label", { class: "row check" }, check, " Single keys work"),
+    el("label", { class: "row check" }, checkbox, " Enable single-key shortcuts"),
     el("div", { class: "row end" }, close),
   );
   document.body.append(box);
@@ -45,7 +53,16 @@ function table(title, rows) {
       "tbody",
       {},
       rows.map((row) =>
-        el("tr", {}, el("th", { scope: "row" }, row.key.split(" ").map((part, n) => [n ? " then " : "", el("kbd", {}, part)])), el("td", {}, row.label)),
+        el(
+          "tr",
+          {},
+          el(
+            "th",
+            { scope: "row" },
+            row.key.split(" ").map((part, n) => [n ? " then " : "", el("kbd", {}, part)]),
+          ),
+          el("td", {}, row.label),
+        ),
       ),
     ),
   );

@@ -1,43 +1,51 @@
-// Keys: one for each thing, none while one types, all of them listed by "?".
+// Keyboard shortcuts; they are inactive while the user types, and "?" lists them.
 
-import { recall, remember } from "./kept.js";
+import { readItem, writeItem } from "./storage.js";
 
 const bound = [];
-let before = "";
+let prefix = "";
 let timer = 0;
 
-/** Bind keys: {key, label, act}; "g r" is one after the other. They end with the signal. */
+/** Bind keys [{key, label, act}] until the signal aborts; "g r" is a sequence of two keys. */
 export function bind(list, signal = null) {
   bound.push(...list);
-  signal?.addEventListener("abort", () => list.forEach((one) => bound.splice(bound.indexOf(one), 1)), { once: true });
+  signal?.addEventListener(
+    "abort",
+    () => list.forEach((binding) => bound.splice(bound.indexOf(binding), 1)),
+    { once: true },
+  );
 }
 
-/** All that are bound now. */
+/** The current bindings. */
 export const bindings = () => [...bound];
 
-/** Single keys can be turned off, for who speaks to the computer. */
-export const working = () => recall("keys") !== "off";
-export const turn = (on) => remember("keys", on ? null : "off");
+/** Whether shortcuts are enabled; users of speech input may disable them. */
+export const enabled = () => readItem("keys") !== "off";
+export const setEnabled = (on) => writeItem("keys", on ? null : "off");
 
-function typing(target) {
-  return target instanceof Element && target.closest("input, textarea, select, [contenteditable], dialog") !== null;
+function isTyping(target) {
+  return (
+    target instanceof Element &&
+    target.closest("input, textarea, select, [contenteditable], dialog") !== null
+  );
 }
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || typing(event.target)) return;
-  if (!working() || document.querySelector("dialog[open]")) return;
-  const typed = before ? `${before} ${event.key}` : event.key;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || isTyping(event.target))
+    return;
+  if (!enabled() || document.querySelector("dialog[open]")) return;
+  const typed = prefix ? `${prefix} ${event.key}` : event.key;
   clearTimeout(timer);
-  before = "";
-  // The last one that was bound is the view's own.
-  const found = bound.findLast((one) => one.key === typed);
-  if (found) {
+  prefix = "";
+  // The last binding of a key wins: views are bound after the page.
+  const match = bound.findLast((binding) => binding.key === typed);
+  if (match) {
     event.preventDefault();
-    found.act();
-  } else if (bound.some((one) => one.key.startsWith(`${event.key} `))) {
-    before = event.key;
+    match.act();
+  } else if (bound.some((binding) => binding.key.startsWith(`${event.key} `))) {
+    prefix = event.key;
     timer = setTimeout(() => {
-      before = "";
+      prefix = "";
     }, 1200);
   }
 });

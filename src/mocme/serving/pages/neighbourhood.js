@@ -1,64 +1,110 @@
-// The surroundings of an entity: a drawing one can walk, and the same as a list.
+// The tab "Neighbourhood" of an entity: a plot with links to entities, and the same as a list.
 
 import * as api from "./api.js";
-import { drawGraph } from "./drawing.js";
-import { el, named } from "./dom.js";
-import { sentence } from "./fact.js";
+import { plotNeighbourhood } from "./neighbourhood-plot.js";
+import { el, nameText } from "./dom.js";
+import { factSentence } from "./fact.js";
 import { plural } from "./format.js";
 import * as runs from "./runs.js";
-import { empty, filled } from "./states.js";
+import { empty, asyncContent } from "./states.js";
 
-const LIMIT = 40;
-const COLOURS = 7; // relations with a colour of their own; the others share the last
+const DEFAULT_LIMIT = 40;
+const COLOURS = 7; // number of relations with their own colour; the others share the last one
 
-export function surroundings(name, params, signal) {
-  const limit = Number(params.get("limit")) || LIMIT;
-  const load = () => api.get("v1/neighbourhood", { name, limit, ...runs.which() }, { signal });
+export function neighbourhoodTab(name, params, signal) {
+  const limit = Number(params.get("limit")) || DEFAULT_LIMIT;
+  const load = () =>
+    api.get("v1/neighbourhood", { name, limit, ...runs.runParameter() }, { signal });
   return el(
     "section",
     { "aria-labelledby": "around-title" },
     el("h2", { id: "around-title" }, "Neighbourhood"),
-    filled(load, (found) => drawn(name, found, signal), { lines: 8, signal }),
+    asyncContent(load, (neighbourhood) => neighbourhoodContent(name, neighbourhood, signal), {
+      lines: 8,
+      signal,
+    }),
   );
 }
 
-function drawn(name, { nodes, edges, left_out: left }, signal) {
-  if (!edges.length) return empty("The graph holds no fact of this entity.", "It stands alone; see what is missing about it.");
+function neighbourhoodContent(name, { nodes, edges, left_out: omitted }, signal) {
+  if (!edges.length)
+    return empty(
+      "The graph contains no facts of this entity.",
+      "Its missing facts are suggestions for the first ones.",
+    );
   const text = `${plural(nodes.length, "entity", "entities")}, ${plural(edges.length, "fact")}`;
-  const shades = shaded(name, edges);
-  const canvas = el("div", { class: "graph", role: "img", "aria-label": `Drawing of the neighbourhood: ${text}. The list below it says the same.` });
-  drawGraph(canvas, { name, nodes, edges, shades }, signal);
+  const shades = relationShades(name, edges);
+  const canvas = el("div", {
+    class: "graph",
+    role: "img",
+    "aria-label": `Plot of the neighbourhood: ${text}. The list below has the same content.`,
+  });
+  plotNeighbourhood(canvas, { name, nodes, edges, shades }, signal);
   return [
-    el("p", { class: "hint" }, `${text}. Choose an entity to go there.`, left ? ` ${plural(left, "more neighbour")} ${left === 1 ? "is" : "are"} not drawn; the facts have all.` : ""),
+    el(
+      "p",
+      { class: "hint" },
+      `${text}. Click an entity to open it.`,
+      omitted
+        ? ` ${plural(omitted, "more neighbour")} ${omitted === 1 ? "is" : "are"} not shown; ` +
+            "see the facts for all."
+        : "",
+    ),
     canvas,
-    key(shades),
+    relationLegend(shades),
     el(
       "details",
       { class: "graph-list" },
-      el("summary", {}, "The same as a list"),
-      el("ul", { class: "lines" }, edges.map((edge) => el("li", { class: "line" }, sentence(edge, { here: name }), edge.split === "train" ? null : el("span", { class: "split" }, named(edge.split))))),
+      el("summary", {}, "Show as a list"),
+      el(
+        "ul",
+        { class: "line-list" },
+        edges.map((edge) =>
+          el(
+            "li",
+            { class: "line" },
+            factSentence(edge, { here: name }),
+            edge.split === "train" ? null : el("span", { class: "split" }, nameText(edge.split)),
+          ),
+        ),
+      ),
     ),
   ];
 }
 
-/** Relations by how often they meet the entity, with the number of their colour. */
-function shaded(name, edges) {
+/** The colour of each relation, by its number of facts with the entity itself. */
+function relationShades(name, edges) {
   const counts = new Map();
   for (const edge of edges) {
+    // Facts among the neighbours only break ties.
     const weight = edge.head === name || edge.tail === name ? 1 : 0.01;
     counts.set(edge.relation, (counts.get(edge.relation) ?? 0) + weight);
   }
   const ordered = [...counts].sort((a, b) => b[1] - a[1]).map(([relation]) => relation);
-  return new Map(ordered.map((relation, place) => [relation, Math.min(place, COLOURS)]));
+  return new Map(ordered.map((relation, index) => [relation, Math.min(index, COLOURS)]));
 }
 
-function key(shades) {
-  const own = [...shades].filter(([, shade]) => shade < COLOURS);
-  const rest = shades.size - own.length;
+function relationLegend(shades) {
+  const coloured = [...shades].filter(([, shade]) => shade < COLOURS);
+  const others = shades.size - coloured.length;
   return el(
     "ul",
     { class: "legend", "aria-label": "Colours of relations" },
-    own.map(([relation, shade]) => el("li", {}, el("span", { class: `key shade-${shade}`, "aria-hidden": "true" }), named(relation))),
-    rest ? el("li", {}, el("span", { class: `key shade-${COLOURS}`, "aria-hidden": "true" }), plural(rest, "other relation")) : null,
+    coloured.map(([relation, shade]) =>
+      el(
+        "li",
+        {},
+        el("span", { class: `legend-key shade-${shade}`, "aria-hidden": "true" }),
+        nameText(relation),
+      ),
+    ),
+    others
+      ? el(
+          "li",
+          {},
+          el("span", { class: `legend-key shade-${COLOURS}`, "aria-hidden": "true" }),
+          plural(others, "other relation"),
+        )
+      : null,
   );
 }

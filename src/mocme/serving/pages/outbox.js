@@ -1,209 +1,238 @@
-// Decisions on their way to the server. None is lost: each is kept in this browser until the server
-// has it, and sent again until then.
+// Decisions that are sent to the server in the background. None is lost: each one is stored in this
+// browser, and sent again, until the server has it.
 //
-// Each has an entry of its own in storage, so that tabs do not write over each other:
-//   {key, made, head, relation, tail, decision, reviewer, note, run,
-//    tries, error, stuck (the server refused it), undone, id (of the server's review)}
+// Each decision is a separate item in storage, so that tabs do not overwrite each other's:
+//   {key, made (time), head, relation, tail, decision, reviewer, note, run,
+//    tries, error, stuck (the server refused it), undone, id (of the review on the server)}
 
 import * as api from "./api.js";
 import * as fact from "./fact.js";
-import { recall, remember, remembered } from "./kept.js";
+import { readItem, writeItem, itemNames } from "./storage.js";
 import * as runs from "./runs.js";
 
 const PREFIX = "outbox.";
-const LONGEST = 30; // seconds between tries
+const MAX_RETRY_SECONDS = 30;
 
-/** Tells "change" when something was decided, sent, refused or undone. */
+/** Dispatches "change" if a decision is made, sent, refused or undone; "failed" {entry, error}. */
 export const changes = new EventTarget();
 
-const history = []; // this visit's decisions, the last one last: the keys of each one's entries
-const made = new Map(); // key -> this visit's entry, with the review's id once it is known
-let latest = 0;
+const history = []; // decisions since the page was loaded, oldest first: lists of entry keys
+// By key, the entries since the page was loaded, with the id of the review once it is known.
+const sessionEntries = new Map();
+let lastTime = 0;
 let timer = 0;
-let wait = 1;
-let kept = true;
+let retrySeconds = 1;
+let persistent = true;
 
-const tell = () => changes.dispatchEvent(new Event("change"));
+const notifyChange = () => changes.dispatchEvent(new Event("change"));
 
-/** Entries that the server does not have, oldest first. */
-export function waiting() {
-  const found = remembered(PREFIX).map((name) => JSON.parse(recall(name)));
-  return found.sort((a, b) => a.made - b.made || (a.key < b.key ? -1 : 1));
+/** Entries that the server does not have yet, oldest first. */
+export function pending() {
+  const entries = itemNames(PREFIX).map((name) => JSON.parse(readItem(name)));
+  return entries.sort((a, b) => a.made - b.made || (a.key < b.key ? -1 : 1));
 }
 
-/** Whether decisions outlive this page; false where the browser keeps nothing. */
-export const lasting = () => kept;
+/** Whether decisions survive closing the page; false if browser storage is not available. */
+export const isPersistent = () => persistent;
 
-/** Entry of this visit by its fact, or nothing. */
-export function decided(which) {
-  const wanted = fact.key(which);
+/** The latest decision on a fact since the page was loaded, or null. */
+export function findDecision(target) {
+  const targetKey = fact.factKey(target);
   for (const key of history.flat().reverse()) {
-    const entry = held(key) ?? made.get(key);
-    if (entry && !entry.undone && fact.key(entry) === wanted) return entry;
+    const entry = readEntry(key) ?? sessionEntries.get(key);
+    if (entry && !entry.undone && fact.factKey(entry) === targetKey) return entry;
   }
   return null;
 }
 
 export const canUndo = () => history.length > 0;
 
-function held(key) {
-  const text = recall(PREFIX + key);
+function readEntry(key) {
+  const text = readItem(PREFIX + key);
   return text === null ? null : JSON.parse(text);
 }
 
-function keep(entry) {
-  kept = remember(PREFIX + entry.key, JSON.stringify(entry)) && kept;
+function writeEntry(entry) {
+  persistent = writeItem(PREFIX + entry.key, JSON.stringify(entry)) && persistent;
 }
 
-const drop = (key) => remember(PREFIX + key, null);
+const deleteEntry = (key) => writeItem(PREFIX + key, null);
 
 /**
- * Decide; at once here, and sent in the background. Where the fact turned around says the same, the
- * decision is kept for both, and both are taken back together.
+ * Store a decision and send it in the background. A decision on a symmetric prediction has an entry
+ * for each direction; both are undone together. Returns the first entry.
  */
 export function decide(prediction, decision, reviewer, note = "") {
-  const entries = fact.decidedFacts(prediction).map((one) => {
-    // Two in one millisecond keep their order.
-    latest = Math.max(Date.now(), latest + 1);
-    const key = `${latest}-${Math.random().toString(36).slice(2)}`;
-    return { key, made: latest, ...one, decision, reviewer, note, ...runs.which(), tries: 0 };
+  const entries = fact.decidedFacts(prediction).map((item) => {
+    // Strictly increasing times keep the order of decisions in the same millisecond.
+    lastTime = Math.max(Date.now(), lastTime + 1);
+    const key = `${lastTime}-${Math.random().toString(36).slice(2)}`;
+    return {
+      key,
+      made: lastTime,
+      ...item,
+      decision,
+      reviewer,
+      note,
+      ...runs.runParameter(),
+      tries: 0,
+    };
   });
   for (const entry of entries) {
-    keep(entry);
-    // If another tab sends it, its id has to be looked up, as after a try that failed.
-    made.set(entry.key, { ...entry, tries: 1 });
+    writeEntry(entry);
+    // Counted as tried: if another tab sends it, its id must be looked up, as after a failure.
+    sessionEntries.set(entry.key, { ...entry, tries: 1 });
   }
   history.push(entries.map((entry) => entry.key));
-  tell();
+  notifyChange();
   flush();
   return entries[0];
 }
 
-/** Take back a decision of this visit, by default the last; its first fact's entry, or null where there is none. */
+/** Undo a decision made on this page, by default the last. Returns its first entry, or null. */
 export function undo(key = history.at(-1)?.[0]) {
-  const place = history.findIndex((keys) => keys.includes(key));
-  if (place < 0) return null;
-  const [keys] = history.splice(place, 1);
-  const entries = keys.map((one) => held(one) ?? made.get(one));
+  const index = history.findIndex((keys) => keys.includes(key));
+  if (index < 0) return null;
+  const [keys] = history.splice(index, 1);
+  const entries = keys.map((entryKey) => readEntry(entryKey) ?? sessionEntries.get(entryKey));
   for (const entry of entries) {
-    // What never left need not be taken back.
-    if (held(entry.key)?.tries === 0) drop(entry.key);
-    else keep({ ...entry, undone: true, stuck: false });
+    // An entry that was never sent is just deleted.
+    if (readEntry(entry.key)?.tries === 0) deleteEntry(entry.key);
+    else writeEntry({ ...entry, undone: true, stuck: false });
   }
-  tell();
+  notifyChange();
   flush();
   return entries[0];
 }
 
-/** Take back a review of the server's list. */
+/** Undo a review of the server's list. */
 export function undoReview(review) {
   const key = `undo-${review.id}`;
-  keep({ ...review, key, made: Date.now(), tries: 0, undone: true });
-  const own = history.findIndex((keys) => keys.some((one) => made.get(one).id === review.id));
-  // Its other fact stays decided, and can be taken back as this one was.
-  if (own >= 0) history[own] = history[own].filter((one) => made.get(one).id !== review.id);
-  if (own >= 0 && !history[own].length) history.splice(own, 1);
-  tell();
+  writeEntry({ ...review, key, made: Date.now(), tries: 0, undone: true });
+  const isReview = (entryKey) => sessionEntries.get(entryKey).id === review.id;
+  const index = history.findIndex((keys) => keys.some(isReview));
+  // The other direction of a symmetric fact stays decided, and can still be undone.
+  if (index >= 0) history[index] = history[index].filter((entryKey) => !isReview(entryKey));
+  if (index >= 0 && !history[index].length) history.splice(index, 1);
+  notifyChange();
   return flush();
 }
 
-/** Forget one that the server refused. */
+/** Discard an entry that the server refused. */
 export function discard(key) {
-  drop(key);
-  tell();
+  deleteEntry(key);
+  notifyChange();
 }
 
-/** Try all again now, refused ones too. */
+/** Send all entries now, including refused ones. */
 export function retry() {
-  for (const entry of waiting()) if (entry.stuck) keep({ ...entry, stuck: false });
-  wait = 1;
+  for (const entry of pending()) if (entry.stuck) writeEntry({ ...entry, stuck: false });
+  retrySeconds = 1;
   return flush();
 }
 
-let running = null;
+let flushing = null;
 
-/** Send what waits, one after the other; one tab at a time. */
+/** Send the pending entries one after the other; only one tab sends at a time. */
 export function flush() {
   clearTimeout(timer);
-  running ??= locked(sendAll).finally(() => {
-    running = null;
-    if (waiting().some((entry) => !entry.stuck)) later();
+  flushing ??= withLock(sendAll).finally(() => {
+    flushing = null;
+    if (pending().some((entry) => !entry.stuck)) retryLater();
   });
-  return running;
+  return flushing;
 }
 
-function later() {
+function retryLater() {
   clearTimeout(timer);
-  timer = setTimeout(flush, wait * 1000);
+  timer = setTimeout(flush, retrySeconds * 1000);
 }
 
-function locked(work) {
+function withLock(work) {
   return navigator.locks ? navigator.locks.request("mocme.outbox", work) : work();
 }
 
 async function sendAll() {
-  for (let entry = next(); entry; entry = next()) {
+  for (let entry = nextEntry(); entry; entry = nextEntry()) {
     try {
       const id = await send(entry);
-      finish(entry, id);
-      wait = 1;
+      completeEntry(entry, id);
+      retrySeconds = 1;
     } catch (error) {
-      failed(entry, error);
-      if (!held(entry.key)?.stuck) return;
+      recordFailure(entry, error);
+      if (!readEntry(entry.key)?.stuck) return;
     } finally {
-      tell();
+      notifyChange();
     }
   }
 }
 
-const next = () => waiting().find((entry) => !entry.stuck);
+const nextEntry = () => pending().find((entry) => !entry.stuck);
 
-/** The review's id, or null where none is there any more. */
+/** Send an entry. Returns the id of its review, or null if it was undone. */
 async function send(entry) {
   let id = entry.id ?? null;
-  // A try that failed may have reached the server all the same.
-  if (id === null && entry.tries) id = await found(entry);
-  if ((held(entry.key) ?? entry).undone) {
-    if (id !== null) await removed(id);
+  // A failed attempt may have reached the server, so look for the review first.
+  if (id === null && entry.tries) id = await findReviewId(entry);
+  if ((readEntry(entry.key) ?? entry).undone) {
+    if (id !== null) await removeReview(id);
     return null;
   }
   if (id !== null) return id;
-  // Counted before it is sent: the page may be closed before the answer comes.
-  keep({ ...entry, tries: entry.tries + 1 });
+  // Counted before sending, because the page may be closed before the answer arrives.
+  writeEntry({ ...entry, tries: entry.tries + 1 });
   const { head, relation, tail, decision, reviewer, note } = entry;
-  const where = entry.run ? { run: entry.run } : {};
-  const review = await api.post("v1/reviews", { head, relation, tail, decision, reviewer, note, ...where });
+  const runParameter = entry.run ? { run: entry.run } : {};
+  const review = await api.post("v1/reviews", {
+    head,
+    relation,
+    tail,
+    decision,
+    reviewer,
+    note,
+    ...runParameter,
+  });
   return review.id;
 }
 
-function finish(entry, id) {
-  const now = held(entry.key);
-  // Undone while it was on its way: the next round takes it back.
-  if (id !== null && now?.undone) {
-    keep({ ...now, id });
+function completeEntry(entry, id) {
+  const current = readEntry(entry.key);
+  // Undone while it was being sent: the next round removes the review.
+  if (id !== null && current?.undone) {
+    writeEntry({ ...current, id });
     return;
   }
-  drop(entry.key);
-  if (id !== null && made.has(entry.key)) made.set(entry.key, { ...entry, id });
+  deleteEntry(entry.key);
+  if (id !== null && sessionEntries.has(entry.key)) sessionEntries.set(entry.key, { ...entry, id });
 }
 
-function failed(entry, error) {
-  const now = held(entry.key) ?? entry;
-  const final = error.status >= 400 && error.status < 500 && ![401, 408, 429].includes(error.status);
-  keep({ ...now, tries: now.tries + (final ? 0 : 1), error: `${error.message} ${error.remedy ?? ""}`.trim(), stuck: final });
-  wait = Math.min(LONGEST, wait * 2);
-  changes.dispatchEvent(new CustomEvent("failed", { detail: { entry: now, error } }));
+function recordFailure(entry, error) {
+  const current = readEntry(entry.key) ?? entry;
+  const refused =
+    error.status >= 400 && error.status < 500 && ![401, 408, 429].includes(error.status);
+  writeEntry({
+    ...current,
+    tries: current.tries + (refused ? 0 : 1),
+    error: `${error.message} ${error.remedy ?? ""}`.trim(),
+    stuck: refused,
+  });
+  retrySeconds = Math.min(MAX_RETRY_SECONDS, retrySeconds * 2);
+  changes.dispatchEvent(new CustomEvent("failed", { detail: { entry: current, error } }));
 }
 
-async function found(entry) {
-  const answer = await api.get("v1/reviews", { name: entry.head, decision: entry.decision, limit: 100 });
-  const same = answer.reviews.filter(
-    (review) => fact.key(review) === fact.key(entry) && review.reviewer === entry.reviewer,
+async function findReviewId(entry) {
+  const answer = await api.get("v1/reviews", {
+    name: entry.head,
+    decision: entry.decision,
+    limit: 100,
+  });
+  const matches = answer.reviews.filter(
+    (review) => fact.factKey(review) === fact.factKey(entry) && review.reviewer === entry.reviewer,
   );
-  return same.length ? Math.max(...same.map((review) => review.id)) : null;
+  return matches.length ? Math.max(...matches.map((review) => review.id)) : null;
 }
 
-async function removed(id) {
+async function removeReview(id) {
   try {
     await api.remove(`v1/reviews/${encodeURIComponent(id)}`);
   } catch (error) {
@@ -211,11 +240,11 @@ async function removed(id) {
   }
 }
 
-/** Begin: send what an earlier visit left, and again when the connection is back. */
+/** Send the entries left by an earlier page, now and whenever the connection is restored. */
 export function start() {
   addEventListener("online", retry);
   addEventListener("storage", (event) => {
-    if (event.key?.startsWith(`mocme.${PREFIX}`)) tell();
+    if (event.key?.startsWith(`mocme.${PREFIX}`)) notifyChange();
   });
-  if (waiting().length) flush();
+  if (pending().length) flush();
 }

@@ -1,42 +1,43 @@
-// What comes next for review: suggestions of an entity, of a question, or of a walk over the graph.
+// The queue of suggestions for review: of an entity, of a question, or of a walk over the graph.
 
 import * as api from "./api.js";
-import { decidedFacts, key, likelihood } from "./fact.js";
+import { decidedFacts, factKey, shownProbability } from "./fact.js";
 import * as question from "./question.js";
 import * as runs from "./runs.js";
 
-const AT_ONCE = 12; // entities that one round asks about
-const EACH = 6; // suggestions of each
-const ROUNDS = 8; // rounds without a suggestion after which a walk ends
-const PAGE = 500;
+const ENTITIES = 12; // entities per step of a walk
+const SUGGESTIONS = 6; // suggestions per entity
+const MAX_EMPTY_STEPS = 8; // steps without a suggestion after which a walk ends
+const PAGE = 500; // reviews per request
 
-/** Suggestions one after the other, without those that were decided. */
+/** Suggestions one after the other, without those already decided. */
 export class Queue {
   /**
    * @param source {entity} or {head, relation} or {relation, tail} or {relation} or {}, and {min}.
-   * @param decided keys of facts that were decided.
+   * @param decided keys of decided facts.
    */
   constructor(source, decided, signal) {
     this.source = source;
     this.seen = decided;
     this.signal = signal;
     this.items = [];
-    this.walk = { frontier: [], visited: new Set(), opened: [], started: false };
-    this.asked = false;
+    // `frontier`: entities to visit next; `unexpanded`: visited ones without known neighbours.
+    this.walk = { frontier: [], visited: new Set(), unexpanded: [], started: false };
+    this.requested = false;
   }
 
-  /** The next suggestion, left in its place; null where there are no more. */
+  /** The next suggestion, without removing it; null if there are no more. */
   async peek() {
     if (!this.items.length) await this.fill();
     return this.items[0] ?? null;
   }
 
-  /** Go past the first. */
+  /** Remove the first suggestion. */
   shift() {
     return this.items.shift();
   }
 
-  /** Put one back in front. */
+  /** Put a suggestion back in front. */
   unshift(item) {
     this.items.unshift(item);
   }
@@ -44,77 +45,103 @@ export class Queue {
   async fill() {
     const { entity, head, tail } = this.source;
     if (entity || head || tail) {
-      if (!this.asked) this.add(await this.listed());
-      this.asked = true;
+      if (!this.requested) this.add(await this.answers());
+      this.requested = true;
       return;
     }
-    for (let round = 0; round < ROUNDS && !this.items.length; round += 1) {
+    for (let step = 0; step < MAX_EMPTY_STEPS && !this.items.length; step += 1) {
       const names = await this.step();
       if (!names.length) return;
-      this.add(await this.about(names));
+      this.add(await this.missing(names));
     }
   }
 
-  /** Add those that are new, best first. */
+  /** Append the predictions that are neither known nor decided, in their order. */
   add(predictions) {
     const { relation } = this.source;
-    const fresh = predictions.filter((one) => {
-      const id = key(one);
-      const wanted = !one.known && !this.seen.has(id) && (!relation || one.relation === relation);
-      if (wanted) decidedFacts(one).forEach((fact) => this.seen.add(key(fact)));
-      return wanted;
+    const added = predictions.filter((prediction) => {
+      const seen = this.seen.has(factKey(prediction));
+      const isNew = !prediction.known && !seen && (!relation || prediction.relation === relation);
+      if (isNew) decidedFacts(prediction).forEach((fact) => this.seen.add(factKey(fact)));
+      return isNew;
     });
-    this.items.push(...fresh);
+    this.items.push(...added);
   }
 
-  async listed() {
+  async answers() {
     const { entity = "", head = "", relation = "", tail = "", min } = this.source;
-    const asked = { head: entity || head, relation: entity ? "" : relation, tail, k: 100, among: "all", known: "hide", min };
-    return question.ask(asked, { signal: this.signal });
+    const query = {
+      head: entity || head,
+      relation: entity ? "" : relation,
+      tail,
+      k: 100,
+      among: "all",
+      known: "hide",
+      min,
+    };
+    return question.predict(query, { signal: this.signal });
   }
 
-  /** Names that the walk has not asked about yet. */
+  /** The next entities of the walk, which were not visited before. */
   async step() {
     const walk = this.walk;
     if (!walk.started) {
       walk.started = true;
       walk.frontier = await this.seeds();
     }
-    while (walk.frontier.length < AT_ONCE && walk.opened.length) {
-      const name = walk.opened.shift();
-      const found = await api.get("v1/neighbourhood", { name, limit: 40, ...runs.which() }, { signal: this.signal });
-      walk.frontier.push(...found.nodes.map((node) => node.name));
-      walk.frontier = [...new Set(walk.frontier)].filter((one) => !walk.visited.has(one));
+    while (walk.frontier.length < ENTITIES && walk.unexpanded.length) {
+      const name = walk.unexpanded.shift();
+      const neighbourhood = await api.get(
+        "v1/neighbourhood",
+        { name, limit: 40, ...runs.runParameter() },
+        { signal: this.signal },
+      );
+      walk.frontier.push(...neighbourhood.nodes.map((node) => node.name));
+      walk.frontier = [...new Set(walk.frontier)].filter((entity) => !walk.visited.has(entity));
     }
-    const names = walk.frontier.splice(0, AT_ONCE);
+    const names = walk.frontier.splice(0, ENTITIES);
     names.forEach((name) => walk.visited.add(name));
-    walk.opened.push(...names);
+    walk.unexpanded.push(...names);
     return names;
   }
 
-  /** Where a walk begins: the entities with the most facts, which an empty search gives. */
+  /** The start of a walk: the entities with the most facts, which an empty search returns. */
   async seeds() {
-    const { entities } = await api.get("v1/search", { k: 20, ...runs.which() }, { signal: this.signal });
-    return entities.map((one) => one.name);
+    const { entities } = await api.get(
+      "v1/search",
+      { k: 20, ...runs.runParameter() },
+      { signal: this.signal },
+    );
+    return entities.map((entity) => entity.name);
   }
 
-  async about(names) {
-    const questions = names.map((entity) => ({ ask: "missing", entity, k: EACH, min_probability: this.source.min, ...runs.which() }));
+  async missing(names) {
+    const questions = names.map((entity) => ({
+      ask: "missing",
+      entity,
+      k: SUGGESTIONS,
+      min_probability: this.source.min,
+      ...runs.runParameter(),
+    }));
     const { answers } = await api.post("v1/batch", { questions }, { signal: this.signal });
-    const found = answers.flatMap((answer) => answer.predictions ?? []);
-    return found.sort((a, b) => worth(b) - worth(a));
+    const predictions = answers.flatMap((answer) => answer.predictions ?? []);
+    return predictions.sort((a, b) => rankValue(b) - rankValue(a));
   }
 }
 
-/** As the server orders what is missing: the probability, or the score where there is none. */
-const worth = (one) => likelihood(one) ?? one.score ?? -Infinity;
+/** The order of missing facts on the server: by probability, or by score without probabilities. */
+const rankValue = (prediction) => shownProbability(prediction) ?? prediction.score ?? -Infinity;
 
-/** Keys of all facts that were decided, and how many decisions there are. */
-export async function allDecided(signal) {
+/** The keys of all decided facts. */
+export async function allDecidedKeys(signal) {
   const keys = new Set();
-  for (let offset = 0; ; ) {
-    const answer = await api.get("v1/reviews", { offset, limit: PAGE, ...runs.which() }, { signal });
-    answer.reviews.forEach((review) => keys.add(key(review)));
+  for (let offset = 0; ;) {
+    const answer = await api.get(
+      "v1/reviews",
+      { offset, limit: PAGE, ...runs.runParameter() },
+      { signal },
+    );
+    answer.reviews.forEach((review) => keys.add(factKey(review)));
     offset += answer.reviews.length;
     if (!answer.reviews.length || offset >= answer.total) return keys;
   }

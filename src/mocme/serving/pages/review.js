@@ -1,137 +1,170 @@
-// Review: one suggestion at a time, one key for each decision.
+// The view "Review": one suggestion at a time, with one key per decision.
 
-import { say } from "./announce.js";
-import { chance } from "./bars.js";
-import { CHOICES, decideHere, done, undoHere } from "./deciding.js";
-import { el, icon, named, unique } from "./dom.js";
-import { about } from "./about.js";
-import { already, entityLink, key, likelihood, spoken } from "./fact.js";
+import { announce } from "./announce.js";
+import { probabilityLabel } from "./bars.js";
+import { DECISIONS, decideWithToast, pastTense, undoWithToast } from "./decision-buttons.js";
+import { el, icon, nameText, uniqueId } from "./dom.js";
+import { entityInfo } from "./entity-info.js";
+import { linkedTag, entityLink, factKey, shownProbability, factText } from "./fact.js";
 import { percent, plural, score } from "./format.js";
 import { bind } from "./keys.js";
-import { recall, remember } from "./kept.js";
-import { medium } from "./media.js";
+import { readItem, writeItem } from "./storage.js";
+import { mediaElement } from "./media.js";
 import * as outbox from "./outbox.js";
-import { Queue, allDecided } from "./queue.js";
-import { source, sourceForm } from "./reviewing.js";
-import { askName, changes as names, reviewer } from "./reviewer.js";
+import { Queue, allDecidedKeys } from "./queue.js";
+import { sourceOf, sourceForm } from "./review-source.js";
+import { askName, changes as nameChanges, reviewer } from "./reviewer.js";
 import { empty, failure, skeleton } from "./states.js";
-import { why } from "./why.js";
+import { explanation } from "./explanation.js";
 
 export function show(main, { params }, signal) {
-  const from = source(params);
-  const desk = new Desk(from, signal);
+  const source = sourceOf(params);
+  const session = new ReviewSession(source, signal);
   main.append(
     el(
       "div",
       { class: "view-head row spread" },
-      el("div", {}, el("h1", { tabindex: "-1" }, "Review"), el("p", { class: "under-title" }, from.text)),
-      el("div", { class: "review-who" }, who(signal), desk.tally),
+      el(
+        "div",
+        {},
+        el("h1", { tabindex: "-1" }, "Review"),
+        el("p", { class: "subtitle" }, source.text),
+      ),
+      el("div", { class: "review-who" }, reviewerButton(signal), session.counter),
     ),
-    sourceForm(from),
-    desk.place,
-    desk.reasons,
+    sourceForm(source),
+    session.container,
+    session.explanation,
   );
   bind(
     [
-      ...CHOICES.map((choice) => ({ key: choice.key, label: `${choice.label} the suggestion`, act: () => desk.decide(choice.decision) })),
-      { key: "u", label: "Take back the last decision", act: () => desk.undo() },
-      { key: "n", label: "Write a note", act: () => desk.note.focus() },
-      { key: "w", label: "Show or hide the why", act: () => desk.turnWhy() },
+      ...DECISIONS.map((choice) => ({
+        key: choice.key,
+        label: `${choice.label} the suggestion`,
+        act: () => session.decide(choice.decision),
+      })),
+      { key: "u", label: "Undo the last decision", act: () => session.undo() },
+      { key: "n", label: "Write a note", act: () => session.note.focus() },
+      { key: "w", label: "Show or hide the explanation", act: () => session.toggleExplanation() },
     ],
     signal,
   );
-  desk.begin();
+  session.start();
   return "Review";
 }
 
-function who(signal) {
-  const button = el("button", { class: "quiet", type: "button", on: { click: askName } });
-  const write = () => {
-    button.replaceChildren(...(reviewer() ? ["Reviewing as ", named(reviewer())] : ["Give your name"]));
+function reviewerButton(signal) {
+  const button = el("button", { class: "link-button", type: "button", on: { click: askName } });
+  const showName = () => {
+    button.replaceChildren(
+      ...(reviewer() ? ["Reviewing as ", nameText(reviewer())] : ["Enter your name"]),
+    );
   };
-  names.addEventListener("change", write, { signal });
-  write();
+  nameChanges.addEventListener("change", showName, { signal });
+  showName();
   return button;
 }
 
-class Desk {
-  constructor(from, signal) {
-    this.from = from;
+class ReviewSession {
+  constructor(source, signal) {
+    this.source = source;
     this.signal = signal;
-    this.place = el("div", { class: "desk" });
-    this.reasons = el("section", { class: "review-why", "aria-label": "Why", hidden: true });
-    this.tally = el("span", { class: "hint" });
-    this.done = [];
+    this.container = el("div", { class: "review-current" });
+    this.explanation = el("section", {
+      class: "review-why",
+      "aria-label": "Explanation",
+      hidden: true,
+    });
+    this.counter = el("span", { class: "hint" });
+    this.decided = []; // {item, key of its entry in the outbox}
     this.current = null;
-    this.stop = null;
-    this.note = el("input", { class: "field", type: "text", maxlength: "1000", "aria-label": "Note", placeholder: "Note (n)" });
+    this.controller = null;
+    this.note = el("input", {
+      class: "field",
+      type: "text",
+      maxlength: "1000",
+      "aria-label": "Note",
+      placeholder: "Note (n)",
+    });
     this.note.addEventListener("keydown", (event) => {
       if (event.key === "Enter" || event.key === "Escape") this.note.blur();
     });
   }
 
-  async begin() {
-    this.place.replaceChildren(el("div", { class: "sheet" }, skeleton(6, "Looking for suggestions")));
-    this.place.setAttribute("aria-busy", "true");
+  async start() {
+    this.container.replaceChildren(
+      el("div", { class: "panel" }, skeleton(6, "Looking for suggestions")),
+    );
+    this.container.setAttribute("aria-busy", "true");
     try {
-      const decided = await allDecided(this.signal);
-      outbox.waiting().forEach((entry) => !entry.undone && decided.add(key(entry)));
-      this.queue = new Queue(this.from, decided, this.signal);
+      const decided = await allDecidedKeys(this.signal);
+      outbox.pending().forEach((entry) => !entry.undone && decided.add(factKey(entry)));
+      this.queue = new Queue(this.source, decided, this.signal);
       await this.next();
     } catch (error) {
-      this.trouble(error, () => this.begin());
+      this.showError(error, () => this.start());
     }
   }
 
-  trouble(error, retry) {
+  showError(error, retry) {
     if (error.name === "AbortError") return;
     if (error.status === undefined) console.error(error);
-    this.place.removeAttribute("aria-busy");
-    this.place.replaceChildren(el("div", { class: "sheet" }, failure(error, retry)));
-    this.reasons.hidden = true;
-    say(error.message, true);
+    this.container.removeAttribute("aria-busy");
+    this.container.replaceChildren(el("div", { class: "panel" }, failure(error, retry)));
+    this.explanation.hidden = true;
+    announce(error.message, true);
   }
 
-  async next(before = "") {
+  async next(message = "") {
     this.current = null;
-    this.place.setAttribute("aria-busy", "true");
+    this.container.setAttribute("aria-busy", "true");
     try {
       const item = await this.queue.peek();
       if (this.signal.aborted) return;
-      this.show(item, before);
+      this.show(item, message);
     } catch (error) {
-      this.trouble(error, () => this.next());
+      this.showError(error, () => this.next());
     }
   }
 
-  show(item, before) {
+  show(item, message) {
     this.current = item;
     this.note.value = "";
-    this.stop?.abort();
-    this.stop = new AbortController();
-    this.signal.addEventListener("abort", () => this.stop.abort(), { once: true });
-    this.count();
-    this.place.removeAttribute("aria-busy");
+    this.controller?.abort();
+    this.controller = new AbortController();
+    this.signal.addEventListener("abort", () => this.controller.abort(), { once: true });
+    this.showCount();
+    this.container.removeAttribute("aria-busy");
     if (!item) {
-      this.place.replaceChildren(el("div", { class: "sheet" }, this.finished()));
-      this.reasons.hidden = true;
-      say(`${before} No suggestion is left.`);
+      this.container.replaceChildren(el("div", { class: "panel" }, this.finished()));
+      this.explanation.hidden = true;
+      announce(`${message} No suggestion is left.`);
       return;
     }
-    this.place.replaceChildren(this.card(item));
-    this.showWhy();
-    say(`${before} ${spoken(item)}, ${item.probability === null ? `score ${score(item.score)}` : percent(likelihood(item))}`);
-    // What comes next should be there when it is asked for.
-    const following = this.queue.items[1];
-    if (following) for (const name of [following.head, following.tail]) about(name).catch(() => {});
+    this.container.replaceChildren(this.card(item));
+    this.showExplanation();
+    announce(
+      `${message} ${factText(item)}, ` +
+        (item.probability === null
+          ? `score ${score(item.score)}`
+          : percent(shownProbability(item))),
+    );
+    // Prefetch the entities of the next suggestion.
+    const next = this.queue.items[1];
+    if (next) for (const name of [next.head, next.tail]) entityInfo(name).catch(() => {});
   }
 
   card(item) {
-    const title = unique("card");
-    const buttons = CHOICES.map(({ decision, label, key: letter, shape }) =>
+    const title = uniqueId("card");
+    const buttons = DECISIONS.map(({ decision, label, key: letter, shape }) =>
       el(
         "button",
-        { class: `big ${decision}`, type: "button", "aria-keyshortcuts": letter, on: { click: () => this.decide(decision) } },
+        {
+          class: `review-button ${decision}`,
+          type: "button",
+          "aria-keyshortcuts": letter,
+          on: { click: () => this.decide(decision) },
+        },
         icon(shape),
         el("span", {}, label),
         el("kbd", { "aria-hidden": "true" }, letter.toUpperCase()),
@@ -139,119 +172,186 @@ class Desk {
     );
     const undo = el(
       "button",
-      { class: "big undo", type: "button", disabled: !outbox.canUndo(), "aria-keyshortcuts": "u", on: { click: () => this.undo() } },
+      {
+        class: "review-button undo",
+        type: "button",
+        disabled: !outbox.canUndo(),
+        "aria-keyshortcuts": "u",
+        on: { click: () => this.undo() },
+      },
       icon("M9 6 4 11l5 5", "M4 11h11a4 4 0 0 1 0 8h-3"),
       el("span", {}, "Undo"),
       el("kbd", { "aria-hidden": "true" }, "U"),
     );
     return el(
       "article",
-      { class: "sheet review-card", "aria-labelledby": title },
-      el("h2", { id: title, class: "unseen" }, spoken(item)),
-      el("div", { class: "review-fact" }, this.end(item.head, "head"), el("p", { class: "review-relation" }, el("span", { class: "relation" }, named(item.relation))), this.end(item.tail, "tail")),
+      { class: "panel review-card", "aria-labelledby": title },
+      el("h2", { id: title, class: "visually-hidden" }, factText(item)),
       el(
         "div",
-        { class: "review-chance" },
-        chance(item),
-        el("p", { class: "hint" }, this.meaning(item)),
-        already(item),
-        item.symmetric ? el("p", { class: "hint" }, "Turned around it says the same: the decision is kept for both facts.") : null,
+        { class: "review-fact" },
+        this.end(item.head, "head"),
+        el(
+          "p",
+          { class: "review-relation" },
+          el("span", { class: "relation" }, nameText(item.relation)),
+        ),
+        this.end(item.tail, "tail"),
+      ),
+      el(
+        "div",
+        { class: "review-probability" },
+        probabilityLabel(item),
+        el("p", { class: "hint" }, this.probabilityMeaning(item)),
+        linkedTag(item),
+        item.symmetric
+          ? el(
+              "p",
+              { class: "hint" },
+              "The relation is symmetric: the decision is stored for both facts.",
+            )
+          : null,
         item.note ? el("p", { class: "notice" }, item.note) : null,
       ),
       el("div", { class: "review-buttons" }, buttons, undo),
-      el("div", { class: "review-more" }, this.note, this.whyButton()),
+      el("div", { class: "review-more" }, this.note, this.createWhyButton()),
     );
   }
 
-  meaning({ probability, applies }) {
+  probabilityMeaning({ probability, applies }) {
     if (probability === null) return "score; this run has no probabilities";
     if (applies === null || applies === undefined) return "probability that it is a fact, at least";
-    return `probability that it is a fact: ${percent(applies)} that the relation applies, times ${percent(probability)} that it is this one`;
+    return (
+      `probability that it is a fact: ${percent(applies)} that the relation applies, ` +
+      `times ${percent(probability)} that this is the answer`
+    );
   }
 
   end(name, side) {
     const picture = el("div", { class: "review-picture" });
     const line = el("p", { class: "hint" });
-    const box = el("div", { class: `review-end ${side}` }, picture, el("p", { class: "review-name" }, entityLink(name)), line);
-    about(name)
-      .then((told) => {
-        const types = (told.types ?? []).join(", ");
-        line.textContent = [types, plural(told.facts, "fact")].filter(Boolean).join(" · ");
-        const file = (told.files ?? []).find((one) => one.kind === "image");
-        const shown = file ? medium(file, name, { signal: this.stop.signal }) : null;
-        if (shown) picture.append(shown);
-        else picture.append(el("span", { class: "initial", "aria-hidden": "true" }, [...name.trim()][0] ?? "·"));
+    const box = el(
+      "div",
+      { class: `review-end ${side}` },
+      picture,
+      el("p", { class: "review-name" }, entityLink(name)),
+      line,
+    );
+    entityInfo(name)
+      .then((info) => {
+        const types = (info.types ?? []).join(", ");
+        line.textContent = [types, plural(info.facts, "fact")].filter(Boolean).join(" · ");
+        const file = (info.files ?? []).find((candidate) => candidate.kind === "image");
+        const image = file ? mediaElement(file, name, { signal: this.controller.signal }) : null;
+        if (image) picture.append(image);
+        else
+          picture.append(
+            el(
+              "span",
+              { class: "placeholder-letter", "aria-hidden": "true" },
+              [...name.trim()][0] ?? "·",
+            ),
+          );
       })
-      .catch(() => {}); // The names are there; the rest is an extra.
+      .catch(() => {}); // The card works without pictures and types.
     return box;
   }
 
-  whyButton() {
-    this.opener = el("button", { class: "button", type: "button", "aria-keyshortcuts": "w", "aria-expanded": String(this.whyShown), on: { click: () => this.turnWhy() } }, "Why", " ", el("kbd", { "aria-hidden": "true" }, "W"));
-    return this.opener;
+  createWhyButton() {
+    this.whyButton = el(
+      "button",
+      {
+        class: "button",
+        type: "button",
+        "aria-keyshortcuts": "w",
+        "aria-expanded": String(this.explanationShown),
+        on: { click: () => this.toggleExplanation() },
+      },
+      "Why",
+      " ",
+      el("kbd", { "aria-hidden": "true" }, "W"),
+    );
+    return this.whyButton;
   }
 
-  get whyShown() {
-    return recall("why") !== "hidden";
+  get explanationShown() {
+    return readItem("why") !== "hidden";
   }
 
-  turnWhy() {
-    remember("why", this.whyShown ? "hidden" : null);
-    this.opener?.setAttribute("aria-expanded", String(this.whyShown));
-    this.showWhy();
-    // Asked for, it is brought into view: on a low screen it begins below the edge.
-    if (!this.reasons.hidden) this.reasons.scrollIntoView({ block: "nearest" });
+  toggleExplanation() {
+    writeItem("why", this.explanationShown ? "hidden" : null);
+    this.whyButton?.setAttribute("aria-expanded", String(this.explanationShown));
+    this.showExplanation();
+    // On a low screen it starts below the visible part of the page.
+    if (!this.explanation.hidden) this.explanation.scrollIntoView({ block: "nearest" });
   }
 
-  showWhy() {
-    this.reasons.hidden = !this.whyShown || !this.current;
-    this.reasons.replaceChildren();
-    if (this.reasons.hidden) return;
+  showExplanation() {
+    this.explanation.hidden = !this.explanationShown || !this.current;
+    this.explanation.replaceChildren();
+    if (this.explanation.hidden) return;
     const item = this.current;
-    this.reasons.append(el("h2", {}, "Why"), el("div", { class: "filled" }, skeleton(5, "Looking for the why")));
-    // Who goes on at once does not wait for reasons, and the server need not look for them.
+    this.explanation.append(
+      el("h2", {}, "Explanation"),
+      el("div", { class: "filled" }, skeleton(5, "Loading the explanation")),
+    );
+    // Wait, so that no explanation is requested if the reviewer decides immediately.
     setTimeout(() => {
-      if (this.current !== item || this.stop.signal.aborted || this.reasons.hidden) return;
-      this.reasons.replaceChildren(el("h2", {}, "Why"), why(item, { signal: this.stop.signal }));
+      if (this.current !== item || this.controller.signal.aborted || this.explanation.hidden)
+        return;
+      this.explanation.replaceChildren(
+        el("h2", {}, "Explanation"),
+        explanation(item, { signal: this.controller.signal }),
+      );
     }, 400);
   }
 
   async decide(decision) {
     const item = this.current;
     if (!item) return;
-    this.current = null; // A second key before the next is shown decides nothing.
-    const entry = await decideHere(item, decision, this.note.value.trim(), true);
+    this.current = null; // Ignore further keys until the next suggestion is shown.
+    const entry = await decideWithToast(item, decision, this.note.value.trim(), true);
     if (!entry) {
       this.current = item;
       return;
     }
     this.queue.shift();
-    this.done.push({ item, key: entry.key });
-    this.place.firstElementChild?.classList.add(`went-${decision}`);
-    await this.next(`${done(decision)}.`);
+    this.decided.push({ item, key: entry.key });
+    this.container.firstElementChild?.classList.add(`decided-${decision}`);
+    await this.next(`${pastTense(decision)}.`);
   }
 
   undo() {
-    const entry = undoHere();
+    const entry = undoWithToast();
     if (!entry) return;
-    const place = this.done.findIndex((one) => one.key === entry.key);
-    const item = place >= 0 ? this.done.splice(place, 1)[0].item : null;
+    const index = this.decided.findIndex((decided) => decided.key === entry.key);
+    const item = index >= 0 ? this.decided.splice(index, 1)[0].item : null;
     if (!item || !this.queue) return;
     this.queue.unshift(item);
     this.next();
   }
 
-  count() {
-    const left = this.queue.items.length;
-    const here = this.done.length ? `${plural(this.done.length, "decision")} here, ` : "";
-    this.tally.textContent = `${here}${left} waiting`;
+  showCount() {
+    const waiting = this.queue.items.length;
+    const decided = this.decided.length
+      ? `${plural(this.decided.length, "decision")} in this session, `
+      : "";
+    this.counter.textContent = `${decided}${waiting} waiting`;
   }
 
   finished() {
     return [
-      empty("No suggestion is left here.", "Choose another entity or relation above, or ask for a lower probability."),
-      outbox.canUndo() ? el("button", { class: "button", type: "button", on: { click: () => this.undo() } }, "Take back the last decision") : null,
+      empty(
+        "No suggestion is left.",
+        "Choose another entity or relation above, or lower the minimum probability.",
+      ),
+      outbox.canUndo()
+        ? el(
+            "button",
+            { class: "button", type: "button", on: { click: () => this.undo() } },
+            "Undo the last decision",
+          )
+        : null,
     ].filter(Boolean);
   }
 }
-

@@ -1,39 +1,39 @@
-// Who decides: asked once, kept in this browser, changed at will.
+// The name of the reviewer: asked for once and stored in this browser.
 
-import { prompted } from "./dialogs.js";
-import { recall, remember } from "./kept.js";
+import { askText } from "./dialogs.js";
+import { readItem, writeItem } from "./storage.js";
 
-/** Tells "change". */
+/** Dispatches "change" when the name changes. */
 export const changes = new EventTarget();
 
-export const reviewer = () => recall("reviewer") ?? "";
+export const reviewer = () => readItem("reviewer") ?? "";
 
-/** The reviewer's name, asked for where it is not known; null if they would rather not say. */
-export async function whose() {
+/** The name of the reviewer, asked for if not set; null if the dialog is cancelled. */
+export async function requireReviewer() {
   return reviewer() || (await askName());
 }
 
-let open = null;
+let openDialog = null;
 
-/** Ask for the name; one dialog at a time. */
+/** Ask for the name; at most one dialog is open. */
 export function askName() {
-  open ??= asked().finally(() => {
-    open = null;
+  openDialog ??= promptForName().finally(() => {
+    openDialog = null;
   });
-  return open;
+  return openDialog;
 }
 
-async function asked() {
-  const given = await prompted({
-    title: "Who reviews?",
-    text: "Your name is kept with each decision, and in this browser.",
+async function promptForName() {
+  const name = await askText({
+    title: "Reviewer",
+    text: "Your name is stored with each decision, and in this browser.",
     label: "Name",
-    submit: "Keep name",
+    submit: "Save name",
     field: { maxlength: "100", autocomplete: "name", value: reviewer() },
   });
-  if (given) {
-    remember("reviewer", given);
+  if (name) {
+    writeItem("reviewer", name);
     changes.dispatchEvent(new Event("change"));
   }
-  return given;
+  return name;
 }

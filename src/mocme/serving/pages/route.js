@@ -1,15 +1,15 @@
-// The part of the address after "#": which view, of what, with which choices.
+// The part of the address after "#": view, subject and parameters.
 
-/** {parts, params} of the address. */
+/** The current address, as {parts, params}. */
 export function current() {
   const hash = location.hash.replace(/^#\/?/, "");
-  const cut = hash.indexOf("?");
-  const path = cut < 0 ? hash : hash.slice(0, cut);
-  const params = new URLSearchParams(cut < 0 ? "" : hash.slice(cut + 1));
-  return { parts: path.split("/").filter(Boolean).map(decoded), params };
+  const queryStart = hash.indexOf("?");
+  const path = queryStart < 0 ? hash : hash.slice(0, queryStart);
+  const params = new URLSearchParams(queryStart < 0 ? "" : hash.slice(queryStart + 1));
+  return { parts: path.split("/").filter(Boolean).map(decodePart), params };
 }
 
-function decoded(part) {
+function decodePart(part) {
   try {
     return decodeURIComponent(part);
   } catch {
@@ -17,28 +17,30 @@ function decoded(part) {
   }
 }
 
-let always = () => ({});
+let defaults = () => ({});
 
-/** Set what every address carries: a function that gives parameters. */
-export function carry(parameters) {
-  always = parameters;
+/** Set a function that returns parameters to add to every address. */
+export function setDefaults(parameters) {
+  defaults = parameters;
 }
 
-/** The address of a view; empty parameters are left out. */
-export function to(parts, params = {}) {
-  const path = parts.map((part) => encodeURIComponent(String(part).toWellFormed?.() ?? part)).join("/");
-  const kept = Object.entries({ ...always(), ...params });
-  const held = kept.filter(([, v]) => v !== "" && v !== null && v !== undefined && v !== false);
-  const query = new URLSearchParams(held).toString();
+/** The address of a view; empty parameters are omitted. */
+export function href(parts, params = {}) {
+  const path = parts
+    .map((part) => encodeURIComponent(String(part).toWellFormed?.() ?? part))
+    .join("/");
+  const all = Object.entries({ ...defaults(), ...params });
+  const present = all.filter(([, v]) => v !== "" && v !== null && v !== undefined && v !== false);
+  const query = new URLSearchParams(present).toString();
   return `#/${path}${query ? `?${query}` : ""}`;
 }
 
-/** Go to a view. `replace` leaves no step to go back to. */
+/** Go to a view. With `replace`, the current address is removed from the history. */
 export function go(parts, params = {}, { replace = false } = {}) {
-  const address = to(parts, params);
+  const address = href(parts, params);
   if (address === location.hash) return;
   if (replace) location.replace(address);
   else location.hash = address.slice(1);
 }
 
-export const entity = (name, tab = "") => to(tab ? ["entity", name, tab] : ["entity", name]);
+export const entityHref = (name, tab = "") => href(tab ? ["entity", name, tab] : ["entity", name]);

@@ -1,19 +1,19 @@
-// The runs that the server serves, and which of them is looked at.
+// The served runs, and the selected one.
 
 import * as api from "./api.js";
 import * as route from "./route.js";
 
 let served = [];
-let chosen = null;
-let changing = false;
+let selectedName = null;
+let additionsAllowed = false;
 const shades = new Map();
 
-/** Read them from the server; once, or `again`. */
+/** Load the runs from the server: once, or `again`. */
 export async function load(again = false) {
   if (!served.length || again) {
     const answer = await api.get("v1/runs");
     served = answer.runs;
-    changing = answer.adds === true;
+    additionsAllowed = answer.adds === true;
     for (const run of served) for (const modality of run.modalities) shade(modality.name);
   }
   return served;
@@ -21,29 +21,29 @@ export async function load(again = false) {
 
 export const all = () => served;
 
-/** Whether the server takes entities that its runs were not trained with. */
-export const adds = () => changing;
+/** Whether the server accepts new entities. */
+export const acceptsAdditions = () => additionsAllowed;
 
-/** The run that is looked at: the address names it, the first one otherwise. */
+/** The selected run: the one named in the address, or the first. */
 export function current() {
-  return served.find((run) => run.name === chosen) ?? served[0];
+  return served.find((run) => run.name === selectedName) ?? served[0];
 }
 
-export function choose(name) {
-  chosen = served.some((run) => run.name === name) ? name : null;
+export function select(name) {
+  selectedName = served.some((run) => run.name === name) ? name : null;
 }
 
-/** The parameter that names the run, where it is not the first. */
-export function which(name = current()?.name) {
+/** The request parameter that names a run; empty for the first run. */
+export function runParameter(name = current()?.name) {
   return name && name !== served[0]?.name ? { run: name } : {};
 }
 
 export const relations = (run = current()) => run?.relations ?? [];
 
-/** A modality's colour, by the order in which modalities were met. */
+/** The number of the colour of a modality, in order of first use. */
 export function shade(modality) {
   if (!shades.has(modality)) shades.set(modality, shades.size % 8);
   return shades.get(modality);
 }
 
-route.carry(() => which());
+route.setDefaults(() => runParameter());

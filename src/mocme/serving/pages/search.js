@@ -1,31 +1,33 @@
-// The search in the bar at the top: a key away, goes to the entity.
+// The search field in the top bar, which opens an entity.
 
 import { combobox } from "./combobox.js";
 import * as route from "./route.js";
 import * as runs from "./runs.js";
 import { el } from "./dom.js";
 
-/** Put the search into its place; returns a function that goes there. */
+/** Add the search field to the page. Returns a function that focuses it. */
 export function placeSearch() {
   const box = combobox({
     label: "Search entities",
     placeholder: "Search entities",
     hideLabel: true,
-    first: true,
-    none: (text) => none(text),
-    chosen: (name) => {
+    enterTakesFirst: true,
+    offer: (text) => offerToAdd(text),
+    onChoose: (name) => {
       box.input.value = "";
       box.input.blur();
       route.go(["entity", name]);
     },
   });
-  function none(text) {
-    const href = route.to(["add"], { name: text });
-    const leave = () => {
+  function offerToAdd(text) {
+    const href = route.href(["add"], { name: text });
+    const clear = () => {
       box.input.value = "";
       document.activeElement?.blur();
     };
-    return runs.adds() ? el("a", { class: "button", href, on: { click: leave } }, "Add it as a new entity") : null;
+    return runs.acceptsAdditions()
+      ? el("a", { class: "button", href, on: { click: clear } }, "Add it as a new entity")
+      : null;
   }
   box.append(el("kbd", { class: "search-key", "aria-hidden": "true" }, "/"));
   document.getElementById("search").replaceChildren(box);

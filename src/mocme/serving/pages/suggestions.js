@@ -1,65 +1,91 @@
-// Suggestions in a list: probability, fact, the why behind a button, a decision by a key.
+// A list of suggestions with probability, fact, explanation and decision buttons.
 
-import { say } from "./announce.js";
+import { announce } from "./announce.js";
 import * as api from "./api.js";
-import { chance, strip } from "./bars.js";
-import { el, icon, unique } from "./dom.js";
-import { already, key, sentence, spoken } from "./fact.js";
+import { probabilityLabel, weightStrip } from "./bars.js";
+import { el, icon, uniqueId } from "./dom.js";
+import { linkedTag, factKey, factSentence, factText } from "./fact.js";
 import { percent } from "./format.js";
-import { decisionButtons, decideHere } from "./deciding.js";
+import { decisionButtons, decideWithToast } from "./decision-buttons.js";
 import * as outbox from "./outbox.js";
 import * as runs from "./runs.js";
-import { why } from "./why.js";
+import { explanation } from "./explanation.js";
 
 /**
  * A list of predictions.
  *
- * `here`: an entity that needs no link; `strong`: "head" or "tail", the side that was asked for.
+ * `here`: the entity of the current view, which is not a link; `strong`: "head" or "tail", the
+ * predicted side, which is emphasised.
  */
-export function suggestions(predictions, { here = null, strong = null, run = null, signal = null } = {}) {
-  const rows = predictions.map((prediction) => row(prediction, { here, strong, run, signal }));
+export function suggestionList(
+  predictions,
+  { here = null, strong = null, run = null, signal = null } = {},
+) {
+  const rows = predictions.map((prediction) =>
+    suggestionRow(prediction, { here, strong, run, signal }),
+  );
   const list = el("ol", { class: "suggestions", "data-keys": "suggestions" }, rows);
-  const refresh = () => rows.forEach((one) => one.refresh());
+  const refresh = () => rows.forEach((row) => row.refresh());
   outbox.changes.addEventListener("change", refresh, signal ? { signal } : {});
-  list.addEventListener("keydown", (event) => keys(event, list));
-  earlier(predictions, signal).then((found) => rows.forEach((one) => one.recall(found.get(key(one.prediction)))));
+  list.addEventListener("keydown", (event) => handleKey(event, list));
+  previousReviews(predictions, signal).then((reviews) =>
+    rows.forEach((row) => row.setReview(reviews.get(factKey(row.prediction)))),
+  );
   return list;
 }
 
-/** The newest decision on each fact, where all are about one entity. */
-async function earlier(predictions, signal) {
-  const found = new Map();
-  const shared = ["head", "tail"].map((side) => predictions[0]?.[side]).find((name) => name !== undefined && predictions.every((one) => one.head === name || one.tail === name));
-  if (shared === undefined) return found;
+/** The latest stored review of each fact, if all predictions share an entity. */
+async function previousReviews(predictions, signal) {
+  const latest = new Map();
+  const shared = ["head", "tail"]
+    .map((side) => predictions[0]?.[side])
+    .find(
+      (name) =>
+        name !== undefined &&
+        predictions.every((prediction) => prediction.head === name || prediction.tail === name),
+    );
+  if (shared === undefined) return latest;
   try {
-    const { reviews } = await api.get("v1/reviews", { name: shared, limit: 1000, ...runs.which() }, signal ? { signal } : {});
-    reviews.forEach((review) => found.has(key(review)) || found.set(key(review), review));
+    const { reviews } = await api.get(
+      "v1/reviews",
+      { name: shared, limit: 1000, ...runs.runParameter() },
+      signal ? { signal } : {},
+    );
+    reviews.forEach((review) => latest.has(factKey(review)) || latest.set(factKey(review), review));
   } catch {
-    // Only marks are missing then; what is wrong shows where decisions are made.
+    // The list works without the marks of earlier decisions.
   }
-  return found;
+  return latest;
 }
 
-const BOTH = "Turned around it says the same: it is shown once, and a decision is kept for both facts.";
-const WORDS = { accept: "accepted", reject: "rejected", skip: "skipped" };
+const SYMMETRIC =
+  "The relation is symmetric: the fact is shown once, and a decision is stored for both " +
+  "directions.";
+const DECIDED = { accept: "accepted", reject: "rejected", skip: "skipped" };
 
-function row(prediction, { here, strong, run, signal }) {
-  const id = unique("why");
+function suggestionRow(prediction, { here, strong, run, signal }) {
+  const id = uniqueId("why");
   const panel = el("div", { id, class: "why-panel", hidden: true });
-  const opener = el(
+  const whyButton = el(
     "button",
-    { class: "opener", type: "button", "aria-expanded": "false", "aria-controls": id, "aria-label": `Why ${spoken(prediction)}?` },
+    {
+      class: "why-button",
+      type: "button",
+      "aria-expanded": "false",
+      "aria-controls": id,
+      "aria-label": `Why ${factText(prediction)}?`,
+    },
     "Why",
     icon("m6 9 6 6 6-6"),
   );
-  opener.addEventListener("click", () => {
+  whyButton.addEventListener("click", () => {
     const open = panel.hidden;
     panel.hidden = !open;
-    opener.setAttribute("aria-expanded", String(open));
-    if (open && !panel.firstChild) panel.append(why(prediction, { run, signal }));
+    whyButton.setAttribute("aria-expanded", String(open));
+    if (open && !panel.firstChild) panel.append(explanation(prediction, { run, signal }));
   });
   const actions = prediction.known ? null : decisionButtons(prediction);
-  const before = el("span", { class: "hint" });
+  const reviewText = el("span", { class: "hint" });
   let review = null;
   const node = el(
     "li",
@@ -67,62 +93,84 @@ function row(prediction, { here, strong, run, signal }) {
     el(
       "div",
       { class: "suggestion-row" },
-      chance(prediction),
+      probabilityLabel(prediction),
       el(
         "div",
         { class: "suggestion-fact" },
-        sentence(prediction, { here, strong }),
+        factSentence(prediction, { here, strong }),
         prediction.known ? el("span", { class: "tag" }, "known") : null,
-        already(prediction),
-        prediction.symmetric ? el("span", { class: "hint", title: BOTH }, "and the other way round") : null,
+        linkedTag(prediction),
+        prediction.symmetric
+          ? el("span", { class: "hint", title: SYMMETRIC }, "and the other way round")
+          : null,
         prediction.note ? el("span", { class: "hint" }, prediction.note) : null,
-        before,
+        reviewText,
       ),
-      el("div", { class: "suggestion-weights" }, strip(prediction.weights), applies(prediction)),
+      el(
+        "div",
+        { class: "suggestion-weights" },
+        weightStrip(prediction.weights),
+        appliesText(prediction),
+      ),
       actions,
-      opener,
+      whyButton,
     ),
     panel,
   );
   node.prediction = prediction;
-  node.opener = opener;
+  node.whyButton = whyButton;
   node.refresh = () => {
-    const now = outbox.decided(prediction);
-    const decision = now?.decision ?? review?.decision ?? "";
-    before.textContent = review && !now ? `${WORDS[review.decision]} by ${review.reviewer}` : "";
+    const entry = outbox.findDecision(prediction);
+    const decision = entry?.decision ?? review?.decision ?? "";
+    reviewText.textContent =
+      review && !entry ? `${DECIDED[review.decision]} by ${review.reviewer}` : "";
     node.dataset.decision = decision;
     actions?.mark(decision);
   };
-  node.recall = (found) => {
-    review = found ?? null;
+  node.setReview = (stored) => {
+    review = stored ?? null;
     node.refresh();
   };
   node.refresh();
   return node;
 }
 
-function applies(prediction) {
+function appliesText(prediction) {
   if (prediction.applies === null || prediction.applies === undefined) return null;
-  const text = "The probability is the product: that the entity has a fact, or one more, of this relation, and that it is this one.";
-  const likely = `applies ${percent(prediction.applies)}`;
-  return el("span", { class: "hint", title: text }, prediction.probability === null ? likely : `${likely} × ${percent(prediction.probability)}`);
+  const text =
+    "The probability is a product: that the entity has a further fact of this relation, " +
+    "times that this is the answer.";
+  const appliesPart = `applies ${percent(prediction.applies)}`;
+  return el(
+    "span",
+    { class: "hint", title: text },
+    prediction.probability === null
+      ? appliesPart
+      : `${appliesPart} × ${percent(prediction.probability)}`,
+  );
 }
 
-const DECISIONS = { a: "accept", r: "reject", s: "skip" };
+const DECISION_KEYS = { a: "accept", r: "reject", s: "skip" };
 
-function keys(event, list) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea, select")) return;
-  const at = event.target.closest(".suggestion");
+function handleKey(event, list) {
+  if (
+    event.ctrlKey ||
+    event.metaKey ||
+    event.altKey ||
+    event.target.matches("input, textarea, select")
+  )
+    return;
+  const row = event.target.closest(".suggestion");
   const step = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 }[event.key];
   if (step) {
     const all = [...list.children];
-    all[all.indexOf(at) + step]?.opener.focus();
-  } else if (DECISIONS[event.key] && at && !at.prediction.known) {
-    decideHere(at.prediction, DECISIONS[event.key]).then((made) => {
-      if (made) at.nextElementSibling?.opener.focus();
+    all[all.indexOf(row) + step]?.whyButton.focus();
+  } else if (DECISION_KEYS[event.key] && row && !row.prediction.known) {
+    decideWithToast(row.prediction, DECISION_KEYS[event.key]).then((entry) => {
+      if (entry) row.nextElementSibling?.whyButton.focus();
     });
-  } else if (["o", "w"].includes(event.key) && at) {
-    at.opener.click();
+  } else if (["o", "w"].includes(event.key) && row) {
+    row.whyButton.click();
   } else {
     return;
   }
@@ -130,7 +178,7 @@ function keys(event, list) {
   event.stopPropagation();
 }
 
-/** Say how many there are. */
-export function announce(predictions) {
-  say(predictions.length === 1 ? "1 suggestion" : `${predictions.length} suggestions`);
+/** Announce the number of suggestions. */
+export function announceCount(predictions) {
+  announce(predictions.length === 1 ? "1 suggestion" : `${predictions.length} suggestions`);
 }

@@ -1,9 +1,9 @@
-// Light, dark, or as the system says; remembered.
+// The colour scheme: light, dark, or that of the system. It is stored in this browser.
 
-import { say } from "./announce.js";
-import { recall, remember } from "./kept.js";
+import { announce } from "./announce.js";
+import { readItem, writeItem } from "./storage.js";
 
-/** Tells "change". */
+/** Dispatches "change" when the colours change. */
 export const changes = new EventTarget();
 
 const SYSTEM = "(prefers-color-scheme: dark)";
@@ -12,15 +12,15 @@ const ORDER = Object.keys(MEDIA);
 export const TITLES = { auto: "as the system", light: "light", dark: "dark" };
 
 /** "auto", "light" or "dark". */
-export const theme = () => (recall("theme") in MEDIA ? recall("theme") : "auto");
+export const theme = () => (readItem("theme") in MEDIA ? readItem("theme") : "auto");
 
-/** The next one of the three. */
-export function turn() {
+/** Switch to the next of the three. */
+export function cycle() {
   const next = ORDER[(ORDER.indexOf(theme()) + 1) % ORDER.length];
   document.getElementById("dark").media = MEDIA[next];
-  remember("theme", next === "auto" ? null : next);
+  writeItem("theme", next === "auto" ? null : next);
   changes.dispatchEvent(new Event("change"));
-  say(`Colours: ${TITLES[next]}`);
+  announce(`Colour scheme: ${TITLES[next]}`);
 }
 
 matchMedia(SYSTEM).addEventListener("change", () => changes.dispatchEvent(new Event("change")));

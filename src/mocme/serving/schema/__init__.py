@@ -1,1 +1,1 @@
-"""What goes in over HTTP (`requests`) and out (`answers`, those of `mocme.prediction`)."""
+"""Bodies of HTTP requests (`requests`) and responses (`answers`)."""

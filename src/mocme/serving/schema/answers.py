@@ -1,4 +1,4 @@
-"""What is answered over HTTP."""
+"""Bodies of HTTP responses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mocme.serving.schema.requests import FactBody
 
 
 class PredictionBody(BaseModel):
-    """A prediction; see `mocme.Prediction`."""
+    """A predicted fact; see `mocme.Prediction`."""
 
     head: str
     relation: str
@@ -30,19 +30,19 @@ class PredictionBody(BaseModel):
 
 
 class Answer(BaseModel):
-    """The answers of one question, best first; of `check`, in the order of the facts."""
+    """Predictions of one question, best first; for `score`, in the order of the given facts."""
 
     question: str
     predictions: list[PredictionBody]
 
     @staticmethod
-    def of(question: str, items: Sequence[Prediction]) -> dict[str, Any]:
-        """As JSON has it."""
-        return {"question": question, "predictions": [item.as_dict() for item in items]}
+    def of(question: str, predictions: Sequence[Prediction]) -> dict[str, Any]:
+        """Return the JSON body."""
+        return {"question": question, "predictions": [item.as_dict() for item in predictions]}
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong, what to do, and which part of the request it is about, where it is one."""
+    """An error: what went wrong, the remedy, near names, and the part of the request at fault."""
 
     code: str
     message: str
@@ -52,13 +52,13 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every answer that is none."""
+    """The body of every error response."""
 
     error: ErrorDetail
 
 
-class Answers(BaseModel):
-    """Answers of a batch, each an answer or why there is none."""
+class BatchAnswer(BaseModel):
+    """Answers of a batch in the order of its questions, each an answer or an error."""
 
     answers: list[Answer | ErrorBody]
 
@@ -70,11 +70,12 @@ class NamedCount(BaseModel):
     facts: int
 
 
-class Present(BaseModel):
-    """A modality: how many entities have it, and what of a new one it is made of.
+class ModalityInfo(BaseModel):
+    """A modality of a run.
 
-    `pairs` tells those that are pairs of entities found in content, which patterns alone use. Of
-    numbers `attributes` says which; what takes nothing is given ready, as vector or tokens.
+    `present` is the number of entities that have it. `pairs` marks pairs of entities found in
+    content, which only rules use. `takes` is the raw content it is computed from for a new entity;
+    if that is `nothing`, give a vector or tokens. `attributes` names the numbers that it takes.
     """
 
     name: str
@@ -94,14 +95,14 @@ class RunInfo(BaseModel):
     entities: int
     relations: list[NamedCount]
     facts: dict[str, int]
-    modalities: list[Present]
+    modalities: list[ModalityInfo]
     probabilities: bool
     notes: list[str]
     additions: int
 
 
-class Runs(BaseModel):
-    """The served runs, the first is asked where none is named; and whether one may add to them."""
+class RunList(BaseModel):
+    """The served runs, the default one first; `adds` says whether entities may be added to them."""
 
     runs: list[RunInfo]
     version: str
@@ -109,19 +110,19 @@ class Runs(BaseModel):
 
 
 class NameMatches(BaseModel):
-    """Names that match."""
+    """Entities whose names match, best first."""
 
     entities: list[NamedCount]
 
 
-class TextOf(BaseModel):
+class EntityText(BaseModel):
     """A text of an entity."""
 
     modality: str
     text: str
 
 
-class NumberOf(BaseModel):
+class EntityNumber(BaseModel):
     """A number of an entity."""
 
     modality: str
@@ -129,7 +130,7 @@ class NumberOf(BaseModel):
     value: float
 
 
-class FileOf(BaseModel):
+class EntityFile(BaseModel):
     """A file of an entity."""
 
     modality: str
@@ -138,7 +139,7 @@ class FileOf(BaseModel):
 
 
 class AddedEntity(BaseModel):
-    """An entity that was added; `given` says in words what its modalities are made of."""
+    """An added entity; `given` describes by modality the content it was made of."""
 
     name: str
     facts: list[FactBody]
@@ -148,32 +149,32 @@ class AddedEntity(BaseModel):
     notes: list[str]
     fit: dict[str, float]
     time: str
-    names: Annotated[list[str], Field(description="What texts call it; its name where empty.")]
+    names: Annotated[list[str], Field(description="Names used in texts; if empty, its name.")]
     texts: Annotated[
-        dict[str, list[str]], Field(description="By modality, the texts that it is made of.")
+        dict[str, list[str]], Field(description="By modality, the texts it was made of.")
     ]
     pairs: Annotated[
         dict[str, dict[str, int]],
-        Field(description="By modality of pairs and by kind, how many pairs it is in."),
+        Field(description="By modality of pairs and by kind, its number of pairs."),
     ]
 
 
 class AdditionList(BaseModel):
-    """Additions, the oldest first."""
+    """Additions, oldest first."""
 
     total: int
     additions: list[AddedEntity]
 
 
 class UploadedImage(BaseModel):
-    """A picture that was sent, for `content` of `POST /v1/additions`."""
+    """An uploaded picture; its id is used in `content` of `POST /v1/additions`."""
 
     id: str
     bytes: int
 
 
 class AdditionInfo(BaseModel):
-    """How an entity was added: when, what was given by modality in words, what is to be known."""
+    """When an entity was added, what was given for each modality, and notes."""
 
     time: str
     given: dict[str, str]
@@ -181,26 +182,28 @@ class AdditionInfo(BaseModel):
 
 
 class EntityInfo(BaseModel):
-    """An entity, and what is known of it."""
+    """An entity: its modalities, raw content and types."""
 
     name: str
     facts: int
     in_training: bool
     weights: dict[str, float]
-    modalities: Annotated[dict[str, bool], Field(description="Content: whether it has it.")]
+    modalities: Annotated[
+        dict[str, bool], Field(description="By modality, whether the entity has content of it.")
+    ]
     pairs: Annotated[
         dict[str, int],
-        Field(description="Pairs found in content, which patterns alone use: how many it is in."),
+        Field(description="By modality of pairs, which only rules use, its number of pairs."),
     ]
-    texts: list[TextOf]
-    numbers: list[NumberOf]
-    files: list[FileOf]
+    texts: list[EntityText]
+    numbers: list[EntityNumber]
+    files: list[EntityFile]
     types: list[str]
     addition: AdditionInfo | None
 
 
 class SplitFact(BaseModel):
-    """A fact of the graph."""
+    """A fact of the graph and its split."""
 
     head: str
     relation: str
@@ -209,14 +212,14 @@ class SplitFact(BaseModel):
 
 
 class FactPage(BaseModel):
-    """Some of an entity's facts."""
+    """A page of an entity's facts; `total` counts all of them."""
 
     total: int
     facts: list[SplitFact]
 
 
 class Neighbourhood(BaseModel):
-    """An entity and what it is linked to; `left_out` says how many neighbours are not shown."""
+    """An entity, its neighbours, and their facts; `left_out` counts omitted neighbours."""
 
     nodes: list[NamedCount]
     edges: list[SplitFact]
@@ -224,7 +227,7 @@ class Neighbourhood(BaseModel):
 
 
 class RunReport(BaseModel):
-    """The run in figures, as its folder holds them."""
+    """Evaluations, training log and calibration, as stored in the run's folder."""
 
     evaluations: list[dict[str, Any]]
     training: list[dict[str, Any]]
@@ -232,7 +235,7 @@ class RunReport(BaseModel):
 
 
 class ReviewList(BaseModel):
-    """Decisions, the newest first."""
+    """Decisions, newest first; `counts` has their number by kind."""
 
     total: int
     counts: dict[str, int]
@@ -240,6 +243,6 @@ class ReviewList(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the server is up, or ready."""
+    """Whether the server is alive, or ready."""
 
     status: str

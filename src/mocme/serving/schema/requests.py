@@ -1,4 +1,4 @@
-"""What is asked over HTTP, and within which limits."""
+"""Bodies of HTTP requests, with their limits."""
 
 from __future__ import annotations
 
@@ -11,35 +11,40 @@ from mocme.prediction.schema import MAX_K, Question
 from mocme.serving.limits import BATCH
 
 
-def _text(value: str) -> str:
+def _valid_unicode(value: str) -> str:
     if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ValueError("is no text: it holds half of a surrogate pair")
+        raise ValueError("contains an unpaired surrogate, which is not valid text")
     return value
 
 
 Name = Annotated[
-    str, Field(min_length=1, max_length=10_000, examples=["Chad"]), AfterValidator(_text)
+    str, Field(min_length=1, max_length=10_000, examples=["Chad"]), AfterValidator(_valid_unicode)
 ]
 Relation = Annotated[
-    str, Field(min_length=1, max_length=10_000, examples=["borders"]), AfterValidator(_text)
+    str,
+    Field(min_length=1, max_length=10_000, examples=["borders"]),
+    AfterValidator(_valid_unicode),
 ]
 RunName = Annotated[
     str | None,
-    Field(None, description="Which of the served runs; the first by default.", max_length=1_000),
+    Field(None, description="Name of a served run; the first by default.", max_length=1_000),
 ]
-K = Annotated[int, Field(10, ge=1, le=MAX_K, description="How many answers.")]
+K = Annotated[int, Field(10, ge=1, le=MAX_K, description="Maximum number of answers.")]
 Known = Annotated[
-    Literal["hide", "mark"], Field("hide", description="Facts that the graph holds already.")
+    Literal["hide", "mark"],
+    Field("hide", description="Whether to hide or mark facts that the graph already contains."),
 ]
 Among = Annotated[
     Literal["all", "observed"] | list[Name],
     Field(
         "all",
-        description="all entities; observed: those that answer this relation somewhere in the "
-        "graph; or a list of names",
+        description="Candidates. all: all entities; observed: entities that occur in this position "
+        "of the relation in the graph; or a list of names.",
     ),
 ]
-Least = Annotated[float, Field(0.0, ge=0, le=1, description="Leave out what is less probable.")]
+MinProbability = Annotated[
+    float, Field(0.0, ge=0, le=1, description="Omit answers with a lower probability.")
+]
 
 
 class _Body(BaseModel):
@@ -50,77 +55,77 @@ class _RunRequest(_Body):
     run: RunName = None
 
 
-class _Linked(_RunRequest):
+class _EntityRequest(_RunRequest):
     k: K = 10
     known: Known = "hide"
     among: Among = "all"
-    min_probability: Least = 0.0
+    min_probability: MinProbability = 0.0
 
     def _question(self, head: str | None, relation: str, tail: str | None) -> Question:
         settings = (self.k, self.known, self.among, self.min_probability)
         return Question(head, relation, tail, *settings)
 
 
-class TailsRequest(_Linked):
-    """The likeliest tails of (head, relation, ?)."""
+class TailsRequest(_EntityRequest):
+    """Ask for the most likely tails of (head, relation, ?)."""
 
     head: Name
     relation: Relation
 
     def question(self) -> Question:
-        """As `mocme.Predictor` takes it."""
+        """Convert to a question for `mocme.Predictor`."""
         return self._question(self.head, self.relation, None)
 
 
-class HeadsRequest(_Linked):
-    """The likeliest heads of (?, relation, tail)."""
+class HeadsRequest(_EntityRequest):
+    """Ask for the most likely heads of (?, relation, tail)."""
 
     relation: Relation
     tail: Name
 
     def question(self) -> Question:
-        """As `mocme.Predictor` takes it."""
+        """Convert to a question for `mocme.Predictor`."""
         return self._question(None, self.relation, self.tail)
 
 
 class RelationsRequest(_RunRequest):
-    """The likeliest relations of (head, ?, tail)."""
+    """Ask for the most likely relations of (head, ?, tail)."""
 
     head: Name
     tail: Name
     k: K = 10
     known: Known = "hide"
-    min_probability: Least = 0.0
+    min_probability: MinProbability = 0.0
 
     def question(self) -> Question:
-        """As `mocme.Predictor` takes it."""
+        """Convert to a question for `mocme.Predictor`."""
         return Question(self.head, None, self.tail, self.k, self.known, "all", self.min_probability)
 
 
 class MissingRequest(_RunRequest):
-    """What is missing about an entity, over all relations."""
+    """Ask for the most likely missing facts of an entity, over all relations."""
 
     entity: Name
     k: K = 10
-    min_probability: Least = 0.0
+    min_probability: MinProbability = 0.0
 
 
 class FactBody(_Body):
-    """A fact by names."""
+    """A fact, by names."""
 
     head: Name
     relation: Relation
     tail: Name
 
 
-class CheckRequest(_RunRequest):
-    """Score and probability of given facts."""
+class ScoreRequest(_RunRequest):
+    """Ask for score and probability of given facts."""
 
     facts: list[FactBody] = Field(min_length=1, max_length=BATCH)
 
 
 class ExplainRequest(FactBody):
-    """What speaks for a fact."""
+    """Ask for an explanation of a fact's score."""
 
     run: RunName = None
 
@@ -149,19 +154,19 @@ class AskMissing(MissingRequest):
     ask: Literal["missing"]
 
 
-class AskCheck(CheckRequest):
-    """See `CheckRequest`."""
+class AskScore(ScoreRequest):
+    """See `ScoreRequest`."""
 
-    ask: Literal["check"]
+    ask: Literal["score"]
 
 
 AnyQuestion = Annotated[
-    AskTails | AskHeads | AskRelations | AskMissing | AskCheck, Field(discriminator="ask")
+    AskTails | AskHeads | AskRelations | AskMissing | AskScore, Field(discriminator="ask")
 ]
 
 
 class BatchRequest(_Body):
-    """Several questions, answered in their order."""
+    """Several questions, answered in order."""
 
     questions: list[AnyQuestion] = Field(
         min_length=1,
@@ -175,7 +180,7 @@ class BatchRequest(_Body):
     )
 
 
-class NewReview(_RunRequest):
+class ReviewRequest(_RunRequest):
     """A decision on a fact."""
 
     head: Name
@@ -183,19 +188,19 @@ class NewReview(_RunRequest):
     tail: Name
     decision: Decision
     reviewer: Annotated[
-        str, Field(min_length=1, max_length=200, examples=["Ada"]), AfterValidator(_text)
+        str, Field(min_length=1, max_length=200, examples=["Ada"]), AfterValidator(_valid_unicode)
     ]
-    note: Annotated[str, Field("", max_length=10_000), AfterValidator(_text)] = ""
+    note: Annotated[str, Field("", max_length=10_000), AfterValidator(_valid_unicode)] = ""
 
 
-Text = Annotated[str, Field(max_length=1_000_000), AfterValidator(_text)]
+Text = Annotated[str, Field(max_length=1_000_000), AfterValidator(_valid_unicode)]
 Numbers = Annotated[
     dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1, max_length=10_000)
 ]
 
 
 class ModalityContent(_Body):
-    """What a new entity has of one modality: one of these."""
+    """Content of one modality of a new entity: exactly one of these fields."""
 
     texts: Annotated[list[Text], Field(min_length=1, max_length=100)] | None = None
     pictures: (
@@ -216,42 +221,47 @@ class ModalityContent(_Body):
     ) = None
 
     @model_validator(mode="after")
-    def _one(self) -> ModalityContent:
+    def _exactly_one(self) -> ModalityContent:
         if len(self.model_fields_set) != 1 or all(value is None for _, value in self):
-            raise ValueError(f"give one of {', '.join(type(self).model_fields)}")
+            raise ValueError(f"give exactly one of {', '.join(type(self).model_fields)}")
         return self
 
 
-class NewAddition(_RunRequest):
-    """An entity to add to a run; all but its name may be left out."""
+class AdditionRequest(_RunRequest):
+    """An entity to add to a run; everything but its name is optional."""
 
     name: Annotated[
-        str, Field(min_length=1, max_length=10_000, examples=["Newland"]), AfterValidator(_text)
+        str,
+        Field(min_length=1, max_length=10_000, examples=["Newland"]),
+        AfterValidator(_valid_unicode),
     ]
     facts: Annotated[
         list[FactBody],
         Field(
             max_length=1_000,
-            description="Each names the entity; the other end is in the graph, or an addition.",
+            description="Each contains the entity; the other end is in the graph or an addition.",
             examples=[[{"head": "Newland", "relation": "borders", "tail": "Chad"}]],
         ),
     ] = []
     text: Annotated[
         Text | None,
-        Field(description="For every modality made of texts that is not in `content`."),
+        Field(description="Used by every modality made of texts that is not in `content`."),
     ] = None
     numbers: Annotated[
         Numbers | None,
-        Field(description="By attribute, for every modality made of numbers not in `content`."),
+        Field(
+            description="By attribute; used by every modality made of numbers that is not in "
+            "`content`."
+        ),
     ] = None
     content: Annotated[
-        dict[str, ModalityContent], Field(max_length=1_000, description="By name of the modality.")
+        dict[str, ModalityContent], Field(max_length=1_000, description="By modality.")
     ] = {}
     names: Annotated[
         list[Name],
         Field(
             max_length=100,
-            description="What texts call it, for pairs made of names; its name by default.",
+            description="Names used in texts, for pairs found by name; its name by default.",
         ),
     ] = []
 

@@ -2,7 +2,7 @@ r"""JSON lines: an object in each line, with three keys whose values are names.
 
 The keys are found in the first object and are the same in all lines. A name is a string; a number,
 null and so on is rejected instead of being converted, because 7 and "007" are different names. The
-tail may be a list of names, each of which is a fact; an empty list is no fact. A line ends with LF
+tail may be a list of names, each of which is a fact; an empty list adds none. A line ends with LF
 or CRLF; a line of white space is blank.
 """
 
@@ -104,7 +104,7 @@ class _JsonLinesReader:
         self.groups: tuple[int, ...] = (1, 2, 3)
 
     def block(self, data: bytes) -> Block:
-        """The rows among some whole lines; the other lines are counted in the report."""
+        """The rows among some complete lines; the others are counted in the report."""
         report = self.report
         try:
             text, is_utf8 = data.decode(), True

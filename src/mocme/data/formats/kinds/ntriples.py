@@ -79,7 +79,7 @@ class _NTriplesReader:
         self.marks: dict[str, Value | None] = {}
 
     def read(self, data: bytes) -> Block:
-        """The facts in some whole lines."""
+        """The facts in some complete lines."""
         parts, may_have_base = _split_lines(normalize_line_ends(data))
         columns = [parts[index::PARTS] for index in range(1, PARTS)]
         first, count = self.report.lines + 1, len(columns[0])

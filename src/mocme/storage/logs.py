@@ -1,0 +1,76 @@
+"""Append-only logs: one JSON object per line, each with a CRC-32 as its last key."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mocme.storage.atomic_io import as_run_errors, damage_error, sync
+
+
+def append_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Append a line to a log; it is on disk when this returns.
+
+    Raises:
+        RunError: JSON cannot represent the record, or it has the reserved key ``_crc32``.
+    """
+    with as_run_errors(path, "cannot store this record as JSON"):
+        if "_crc32" in record:
+            raise ValueError("the key _crc32 is reserved")
+        # The JSON of the record up to the checksum, whose length is fixed.
+        prefix = json.dumps({**record, "_crc32": "01234567"}).encode()[: -len(_crc_suffix(b""))]
+    is_new = not path.exists()
+    # Otherwise the new line would continue a line that a crash cut short.
+    truncate(path, complete_size(path))
+    with path.open("ab") as file:
+        file.write(prefix + _crc_suffix(prefix) + b"\n")
+    sync(path)
+    if is_new:
+        sync(path.parent)
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a log; an incomplete last line, as after a crash, gives a warning.
+
+    Raises:
+        RunError: the log is missing, or a line is damaged; the message has its number.
+    """
+    if not path.is_file():
+        raise damage_error(path, "is missing")
+    records = []
+    *lines, torn = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        prefix = line[: -len(_crc_suffix(b""))]
+        if prefix + _crc_suffix(prefix) != line:
+            raise damage_error(path, f"is damaged in line {number}")
+        records.append({k: v for k, v in json.loads(line).items() if k != "_crc32"})
+    if torn:
+        # The level of the caller of `RunFolder.records`.
+        warnings.warn(f"the last line of {path} is torn, and left out", stacklevel=3)
+    return records
+
+
+def complete_size(path: Path) -> int:
+    """Return the size of a log up to the end of its last complete line; 0 if there is no file."""
+    if not path.exists() or not (size := path.stat().st_size):
+        return 0
+    with path.open("rb") as file:
+        file.seek(size - 1)
+        return size if file.read() == b"\n" else path.read_bytes().rfind(b"\n") + 1
+
+
+def truncate(path: Path, size: int) -> None:
+    """Truncate a log to `size` bytes, if it is longer."""
+    if path.exists() and path.stat().st_size > size:
+        os.truncate(path, size)
+        sync(path)
+
+
+def _crc_suffix(prefix: bytes) -> bytes:
+    """Return the end of a line that begins with `prefix`: the last key, with the CRC-32."""
+    return b'"_crc32": "%08x"}' % zlib.crc32(prefix)
