@@ -13,7 +13,7 @@ from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Features, Pairs
 from mocme.evaluation import metrics
 from mocme.evaluation.ranking import rank_split
-from mocme.experts.rules.adjacency import relations_of
+from mocme.experts.rules.adjacency import adjacency_of
 from mocme.experts.rules.rule_model import RuleModel, RuleSettings
 from mocme.mixture import fit as weighing
 from mocme.runs.run import Run, make_model
@@ -59,11 +59,11 @@ def test_every_weight_gives_the_mrr_of_a_ranking(run: Run) -> None:
     assert evidence is not None
     found = weighing.weigh(model, evidence, data, RuleSettings(), 0.5)
     model.evidence = None
-    plain = metrics.of_ranks(rank_split(model, data, "valid", 0.5).realistic)["mrr"]
+    plain = metrics.rank_metrics(rank_split(model, data, "valid", 0.5).realistic)["mrr"]
     assert found.without == pytest.approx(plain, abs=1e-9)
     for strength, sharpness, mrr in found.tried:
         model.evidence = evidence.weighed(strength, sharpness)
-        ranked = metrics.of_ranks(rank_split(model, data, "valid", 0.5).realistic)["mrr"]
+        ranked = metrics.rank_metrics(rank_split(model, data, "valid", 0.5).realistic)["mrr"]
         assert mrr == pytest.approx(ranked, abs=1e-9)
 
 
@@ -73,11 +73,11 @@ def test_ties_count_half_as_in_a_ranking() -> None:
     with torch.no_grad():  # every score is 0, and evidence ties many
         model.structure.zero_()
     model.eval()
-    evidence = RuleModel.fit(relations_of(data, Features()), RuleSettings(support=2))
+    evidence = RuleModel.fit(adjacency_of(data, Features()), RuleSettings(support=2))
     found = weighing.weigh(model, evidence, data, RuleSettings(), 0.5)
     for strength, sharpness, mrr in ((0.0, 1.0, found.without), *found.tried[:3]):
         model.evidence = evidence.weighed(strength, sharpness)
-        ranked = metrics.of_ranks(rank_split(model, data, "valid", 0.5).realistic)["mrr"]
+        ranked = metrics.rank_metrics(rank_split(model, data, "valid", 0.5).realistic)["mrr"]
         assert mrr == pytest.approx(ranked, abs=1e-9)
 
 
