@@ -19,7 +19,7 @@ from mocme.data.graph import SPLITS, AnswerIndex
 from mocme.data.load import load
 from mocme.data.modality import Features
 from mocme.evaluation import metrics
-from mocme.evaluation.ranking import batch_for, rank
+from mocme.evaluation.ranking import batch_size_for, rank
 from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.trainer import Trainer
 from mocme.runs.config import Experiment
@@ -111,7 +111,7 @@ class Side:
         head, relation, tail = ranked.unbind(1)
         inverse = torch.stack([tail, relation + self.graph.num_relations, head], 1)
         questions = AnswerIndex(torch.cat([ranked, inverse]))
-        batch = batch_for(self.graph.num_entities, self._memory())
+        batch = batch_size_for(self.graph.num_entities, self._memory())
         if warm:
             rank(model.score, AnswerIndex(ranked[:64]), self.known, batch=batch)
         model.thaw()

@@ -27,7 +27,7 @@ from mocme.data.features.ablations import Ablation
 from mocme.data.graph import AnswerIndex, Graph
 from mocme.data.modality import Features, Modality
 from mocme.evaluation import metrics
-from mocme.evaluation.ranking import batch_for, hidden, rank
+from mocme.evaluation.ranking import batch_size_for, filtered_answers, rank
 from mocme.experts.embedding.model import STRUCTURE, Model
 from mocme.explanation import faithfulness
 from mocme.runs.run import Run
@@ -58,9 +58,9 @@ def conditions(model: Model) -> Iterator[tuple[str, list[str], float]]:
     yield "nothing", [], 0.0
     for share in SHARES[1:]:
         for name in model.modalities if content else []:
-            yield "hidden", [name], share
+            yield "filtered_answers", [name], share
         if len(content) > 1:
-            yield "hidden", content, share
+            yield "filtered_answers", content, share
         for name in content:
             yield "noise", [name], share
 
@@ -117,7 +117,7 @@ def ranked(subject: Subject, what: str, names: Sequence[str], share: float) -> d
     hide = {}
     for index, name in enumerate(names):
         seed = subject.seed + index
-        if what == "hidden":
+        if what == "filtered_answers":
             hide[name] = drawn(model.present[:, model.modalities.index(name)], share, seed)
         elif what == "noise":
             values = model.get_buffer(f"values_{name}")
@@ -130,12 +130,17 @@ def ranked(subject: Subject, what: str, names: Sequence[str], share: float) -> d
         table = model.table(hide=hide)
     questions = AnswerIndex(graph.directed("valid"))
     score = functools.partial(model.score, table=table)
-    ranks = rank(score, questions, hidden(graph, "valid"), batch=batch_for(graph.num_entities, 1.0))
+    ranks = rank(
+        score,
+        questions,
+        filtered_answers(graph, "valid"),
+        batch=batch_size_for(graph.num_entities, 1.0),
+    )
     for name, values in originals.items():
         model.get_buffer(f"values_{name}").copy_(values)
     seen = graph.linked()[ranks.answer]
-    unseen = metrics.of_ranks(ranks.realistic[~seen])["mrr"] if bool((~seen).any()) else None
-    overall = metrics.of_ranks(ranks.realistic)
+    unseen = metrics.rank_metrics(ranks.realistic[~seen])["mrr"] if bool((~seen).any()) else None
+    overall = metrics.rank_metrics(ranks.realistic)
     return {"mrr": overall["mrr"], "hits@10": overall["hits@10"], "mrr_answer_unseen": unseen}
 
 
@@ -162,7 +167,7 @@ def curves(lines: Sequence[Mapping[str, Any]]) -> Curves:
         if line["what"] == "nothing":
             clean[line["row"]].append(line["mrr"])
     for line in lines:
-        if line["what"] in ("hidden", "noise"):
+        if line["what"] in ("filtered_answers", "noise"):
             key = (line["what"], " and ".join(line["modalities"]))
             by_condition[key][line["row"]][0.0] = clean[line["row"]]
             by_condition[key][line["row"]][line["share"]].append(line["mrr"])
@@ -170,7 +175,9 @@ def curves(lines: Sequence[Mapping[str, Any]]) -> Curves:
 
 
 def title(what: str, modalities: str) -> str:
-    return f"{modalities} hidden" if what == "hidden" else f"{modalities} replaced by noise"
+    return (
+        f"{modalities} hidden" if what == "filtered_answers" else f"{modalities} replaced by noise"
+    )
 
 
 def deviation(values: Sequence[float]) -> float:

@@ -24,7 +24,7 @@ from mocme.core.device import peak_memory
 from mocme.data.graph import Graph, Queries
 from mocme.data.modality import Pairs
 from mocme.experts.rules.adjacency import Adjacency
-from mocme.experts.rules.rule_mining import backwards
+from mocme.experts.rules.rule_mining import reverse_bodies
 from mocme.experts.rules.rule_model import RuleModel, RuleSettings
 from mocme.experts.rules.rule_regression import Design, regress
 
@@ -83,7 +83,7 @@ def plain_fit(adjacency: Adjacency, settings: RuleSettings) -> int:
     for link, bodies in kept.items():
         bodies.sort(reverse=True)
         forwards = np.array([body[1:] for body in bodies[: settings.most]])
-        inverse = np.stack(backwards(adjacency, forwards[:, 0], forwards[:, 1]), 1)
+        inverse = np.stack(reverse_bodies(adjacency, forwards[:, 0], forwards[:, 1]), 1)
         for directed, relations in ((link, forwards), (link + adjacency.num_links, inverse)):
             regress(plain_design(matrices, directed, relations), settings.ridge)
             total += len(relations)

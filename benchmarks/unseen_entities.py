@@ -38,11 +38,11 @@ from mocme import NewEntity, Run
 from mocme.core.device import find_device
 from mocme.data.features.sources import read_features
 from mocme.data.graph import AnswerIndex, Graph
-from mocme.data.ingest.reader import encoded_table
+from mocme.data.ingest.reader import encoded_modality
 from mocme.data.load import load
 from mocme.data.modality import Features, Modality
 from mocme.evaluation import metrics
-from mocme.evaluation.ranking import Ranks, hidden, rank
+from mocme.evaluation.ranking import Ranks, filtered_answers, rank
 from mocme.inductive.add import Adder
 from mocme.inductive.pairs import related
 from mocme.inductive.store import Additions
@@ -76,7 +76,7 @@ def ranked(score: Any, graph: Graph, facts: Tensor, is_new: Tensor) -> dict[str,
         is_new: mask over entities; a question either gives a new entity or asks for one.
     """
     questions = AnswerIndex(both_directions(graph, facts))
-    ranks = rank(score, questions, hidden(graph, "valid"), batch=64)
+    ranks = rank(score, questions, filtered_answers(graph, "valid"), batch=64)
     given = is_new[ranks.head]
     return {
         **part(ranks, torch.ones_like(given)),
@@ -92,7 +92,7 @@ def both_directions(graph: Graph, facts: Tensor) -> Tensor:
 
 def part(ranks: Ranks, mask: Tensor) -> dict[str, Any]:
     selected = ranks.realistic[mask]
-    return {"count": len(selected), **metrics.of_ranks(selected)}
+    return {"count": len(selected), **metrics.rank_metrics(selected)}
 
 
 def baseline_vectors(
@@ -101,7 +101,7 @@ def baseline_vectors(
     """The vectors of the baseline: a modality of the run, or an encoded one of that name."""
     if name in features.dense or folder is None:
         return features.dense.get(name)
-    return read_features(graph, {name: encoded_table(name)}, Path(folder)).dense[name]
+    return read_features(graph, {name: encoded_modality(name)}, Path(folder)).dense[name]
 
 
 def known_lines(run: Run, vectors: Modality | None) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ import torch
 import mocme
 from mocme.data.features.sources import read_features
 from mocme.encoders import efficientnet_lite0 as lite0
-from mocme.encoders.image_io import ImageShape, read_picture
+from mocme.encoders.image_io import ImageShape, read_image
 from mocme.encoders.inputs import escaped
 
 PACKAGE = "emoji-datasource-twitter@16.0.0"
@@ -105,7 +105,7 @@ def imagenet() -> dict[str, bool]:
     for name, classes in LABELS.items():
         file = io.BytesIO()
         Image.fromarray(getattr(data, name)()).save(file, "PNG")
-        pixels = torch.from_numpy(read_picture(file.getvalue(), ImageShape()).copy())
+        pixels = torch.from_numpy(read_image(file.getvalue(), ImageShape()).copy())
         with torch.inference_mode():
             logits = network((pixels.permute(2, 0, 1)[None].float() - 127) / 128)
         result[name] = bool(classes & set(logits[0].topk(3).indices.tolist()))

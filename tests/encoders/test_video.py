@@ -222,7 +222,7 @@ def test_an_unusable_video_has_a_reason(tmp_path: Path, name: str) -> None:
 def test_frames_of_too_many_pixels_are_unusable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(video_io, "PIXELS", 1000)
+    monkeypatch.setattr(video_io, "MAX_PIXELS", 1000)
     with pytest.raises(UnusableItem, match="megapixels"):
         read_frames(video_file(tmp_path / "a.mp4"), 8, SHAPE)
 

@@ -9,7 +9,7 @@ import torch
 
 from mocme.data.graph import Graph, Queries, Vocabulary
 from mocme.evaluation.breakdown import breakdown, cardinality
-from mocme.evaluation.metrics import of_ranks, paired, summary
+from mocme.evaluation.metrics import paired, rank_metrics, summary
 from mocme.evaluation.ranking import Ranks, rank
 
 
@@ -46,12 +46,12 @@ def test_metrics_of_four_ranks_by_hand() -> None:
 
 def test_hits_count_a_rank_of_at_most_k() -> None:
     """Two answers tied at the top have rank 1.5: no hit at 1."""
-    assert of_ranks(torch.tensor([1.5]).double())["hits@1"] == 0
-    assert of_ranks(torch.tensor([1.0]).double())["hits@1"] == 1
-    assert of_ranks(torch.tensor([3.0]).double())["hits@3"] == 1
-    assert of_ranks(torch.tensor([3.5]).double())["hits@3"] == 0
-    assert of_ranks(torch.tensor([10.0]).double())["hits@10"] == 1
-    assert of_ranks(torch.tensor([10.5]).double())["hits@10"] == 0
+    assert rank_metrics(torch.tensor([1.5]).double())["hits@1"] == 0
+    assert rank_metrics(torch.tensor([1.0]).double())["hits@1"] == 1
+    assert rank_metrics(torch.tensor([3.0]).double())["hits@3"] == 1
+    assert rank_metrics(torch.tensor([3.5]).double())["hits@3"] == 0
+    assert rank_metrics(torch.tensor([10.0]).double())["hits@10"] == 1
+    assert rank_metrics(torch.tensor([10.5]).double())["hits@10"] == 0
 
 
 def test_amri_of_best_random_and_worst_ranks() -> None:
@@ -63,7 +63,7 @@ def test_amri_of_best_random_and_worst_ranks() -> None:
 
 
 def test_no_ranks_have_no_metrics() -> None:
-    assert of_ranks(torch.empty(0, dtype=torch.float64)) == {}
+    assert rank_metrics(torch.empty(0, dtype=torch.float64)) == {}
 
 
 def test_paired_differences_need_the_same_answers() -> None:

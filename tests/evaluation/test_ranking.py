@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mocme.data.graph import AnswerIndex, Graph, Queries, Vocabulary
 from mocme.evaluation.metrics import summary
-from mocme.evaluation.ranking import NotANumber, Ranks, batch_for, rank, rank_split
+from mocme.evaluation.ranking import NaNScoreError, Ranks, batch_size_for, rank, rank_split
 from mocme.experts.embedding import Embedding
 from mocme.experts.embedding.model import EmbeddingModel
 
@@ -186,7 +186,7 @@ def test_nan_is_an_error_that_names_the_question(entity: int) -> None:
     scores = [float("inf"), 1.0, float("-inf"), 0.0]
     table = {(h, r): list(scores) for h in range(4) for r in range(2)}
     table[2, 0][entity] = float("nan")
-    with pytest.raises(NotANumber, match="1 scores are NaN, first for head 2 and relation 0"):
+    with pytest.raises(NaNScoreError, match="1 scores are NaN, first for head 2 and relation 0"):
         rank(scores_of(table), graph.answers("test"), graph.answers("test"))
 
 
@@ -257,7 +257,7 @@ def test_a_model_is_ranked_among_entities_only(tiny_graph: Callable) -> None:
 
 
 def test_a_batch_fits_its_memory() -> None:
-    assert batch_for(15_000, 0.5) == 1024
-    assert 1 <= batch_for(10**7, 0.5) <= 0.5 * 2**30 / (10**7 * 10)
-    assert batch_for(10**12, 1e-6) == 1
-    assert batch_for(0, 0.5) == 1024
+    assert batch_size_for(15_000, 0.5) == 1024
+    assert 1 <= batch_size_for(10**7, 0.5) <= 0.5 * 2**30 / (10**7 * 10)
+    assert batch_size_for(10**12, 1e-6) == 1
+    assert batch_size_for(0, 0.5) == 1024

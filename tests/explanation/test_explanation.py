@@ -45,7 +45,7 @@ from mocme.experts.embedding.objective import Objective
 from mocme.experts.embedding.scorers import Scorer
 from mocme.experts.rules import Rules
 from mocme.experts.rules.adjacency import Adjacency
-from mocme.experts.rules.leave_one_out import counted, losses
+from mocme.experts.rules.leave_one_out import count_paths, score_changes
 from mocme.experts.rules.rule_mining import RuleBodies
 from mocme.experts.rules.rule_model import RuleModel
 from mocme.explanation import faithfulness
@@ -386,7 +386,7 @@ def test_by_rules_equals_evidence_on_a_graph_without_the_fact(drawn: Any) -> Non
         mixture_of(rules=evidence, weight=Weight(1.5, 20.0)).contribution, "rules"
     )
     changes = [
-        [losses(evidence, *pair, answer, contribution) for answer in range(entities)]
+        [score_changes(evidence, *pair, answer, contribution) for answer in range(entities)]
         for pair in pairs
     ]
     for fact in facts[:5]:
@@ -405,7 +405,7 @@ def test_counted_paths_are_those_of_reasons(drawn: Any) -> None:
         reasons = evidence.reasons(head, relation, answer)
         by_body = {
             (int(evidence.bodies.first[b]), int(evidence.bodies.second[b])): count
-            for b, count in counted(evidence, head, relation, answer).paths.items()
+            for b, count in count_paths(evidence, head, relation, answer).paths.items()
         }
         assert by_body == {(*r.body, -1)[:2]: r.count for r in reasons}
 

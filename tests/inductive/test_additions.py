@@ -24,7 +24,7 @@ from mocme.data.graph import Queries, UnknownName
 from mocme.experts.embedding.extended_model import AddedEntities, ExtendedModel
 from mocme.experts.embedding.fit_rows import FrozenQuestions, RowObjective, fit_rows
 from mocme.experts.embedding.objective import Objective
-from mocme.experts.rules.adjacency import relations_of
+from mocme.experts.rules.adjacency import adjacency_of
 from mocme.inductive.extended_run import RunContents, extended_features, extended_graph
 from mocme.inductive.new_entity import read_entities
 from mocme.storage import RunError
@@ -113,7 +113,7 @@ def test_patterns_walk_over_new_facts_as_they_do_on_the_larger_graph(run: Run) -
     items = run.additions()
     graph = extended_graph(before.graph, items)
     features = extended_features(before.features, items, before.graph.num_entities)
-    larger = replace(rules_of(before.mixture), relations=relations_of(graph, features))
+    larger = replace(rules_of(before.mixture), relations=adjacency_of(graph, features))
     queries = all_queries(after, graph.num_entities)
     weight = before.mixture.weights["rules"]
     alone = mixture_of(embedding_of(after.mixture), larger, weight=weight)

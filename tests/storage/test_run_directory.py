@@ -156,6 +156,7 @@ def test_open_explains_what_is_wrong(tmp_path: Path, run: RunFolder) -> None:
         RunFolder.open(tmp_path)
     for about, message in [
         ({"format": FORMAT_VERSION + 1}, f"run format {FORMAT_VERSION + 1}; upgrade"),
+        ({"format": 1, "data": "g"}, "written by mocme 0.1.*train it again: .* --data g --out"),
         ({"format": "1"}, "no format version"),
         ({"format": True}, "no format version"),
         ({}, "no format version"),

@@ -11,7 +11,7 @@ from mocme.audit.audit import Audit
 from mocme.audit.charts import Bar
 from mocme.audit.findings import COMMON, findings, percent
 from mocme.audit.html import Markup, join, label, tag
-from mocme.data.formats.writers import written
+from mocme.data.formats.writers import atomic_file
 from mocme.data.quality.coverage import PairCoverage, TokenCoverage
 from mocme.data.quality.leakage import DEFECTS, Defect
 from mocme.data.quality.profile import Partner, RelationProfile
@@ -107,7 +107,7 @@ def write_page(audit: Audit, path: str | Path) -> None:
     Raises:
         ValueError: the file cannot be written.
     """
-    with written(path) as file:
+    with atomic_file(path) as file:
         file.write(page(audit).encode())
 
 

@@ -15,7 +15,7 @@ from mocme.evaluation.breakdown import CARDINALITIES
 COLOURS = {"defect": "red", "caution": "yellow", "good": "green"}
 
 
-def overview(audit: Audit) -> RenderableType:
+def summary_table(audit: Audit) -> RenderableType:
     """Tables of findings, splits, defects, baselines, relations and modalities, in this order."""
     parts: list[RenderableType] = [_findings(audit), _splits(audit)]
     if audit.defects:

@@ -27,7 +27,7 @@ import torch
 from mocme.benchmark.archive import ResultArchive
 from mocme.benchmark.plan import InputDigests, differences, identity, json_settings
 from mocme.benchmark.results import ResultFiles, canonical, log_test_evaluation
-from mocme.core.console import TrainingDisplay, bar, moving
+from mocme.core.console import ProgressBar, TrainingDisplay, progress_callback
 from mocme.core.device import (
     Interrupted,
     checkout,
@@ -217,8 +217,8 @@ def _ranked(job: RunJob, run: Run, split: str) -> tuple[Answer, torch.Tensor, st
             "identity": job.identity["digest"],
         }
         log_test_evaluation(ResultArchive(Path(job.archive)), record)
-    with bar(f"ranking {split}") as (progress, task):
-        evaluation = run.evaluate(split, job.device, moving(progress, task))
+    with ProgressBar(f"ranking {split}") as (progress, task):
+        evaluation = run.evaluate(split, job.device, progress_callback(progress, task))
     columns = run.folder.read_tensors(f"ranks-{split}.safetensors")
     double_ranks, questions = canonical(Ranks(**columns), run.graph())
     metrics = {key: value for key, value in evaluation.items() if key not in LEFT_OUT}

@@ -31,10 +31,12 @@ def log_shares(
         competing: the same scores, with -inf also for what is left out of the sum.
     """
     total = torch.logsumexp(scores if competing is None else competing, 1, keepdim=True)
-    return of_total(scores, total)
+    return log_shares_from_total(scores, total)
 
 
-def of_total(scores: Float[Tensor, "*N"], total: Float[Tensor, "..."]) -> Float[Tensor, "*N"]:
+def log_shares_from_total(
+    scores: Float[Tensor, "*N"], total: Float[Tensor, "..."]
+) -> Float[Tensor, "*N"]:
     """`log_shares`, given the log of the sum over what competes."""
     # Where nothing competes the total is -inf, and -inf - -inf would be NaN. A score above the
     # total (of a candidate that is left out of it) counts as a share of 1.

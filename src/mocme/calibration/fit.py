@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mocme.calibration.curves import FEW, LOWEST, Calibration, Curve, log_shares
 from mocme.data.graph import AnswerIndex, Graph
-from mocme.evaluation.ranking import ProgressCallback, Ranked, batch_for
+from mocme.evaluation.ranking import ProgressCallback, Rankable, batch_size_for
 
 # Bins of log shares between `LOWEST` and 0: each one hundredth wide, one percent of a share.
 BINS = 3000
@@ -65,7 +65,7 @@ FitCurve = Callable[[BinCounts], Curve]
 
 
 def calibrate(
-    model: Ranked, graph: Graph, memory: float = 0.5, progress: ProgressCallback | None = None
+    model: Rankable, graph: Graph, memory: float = 0.5, progress: ProgressCallback | None = None
 ) -> Calibration:
     """Fit probabilities on a graph's valid split.
 
@@ -132,7 +132,7 @@ def _choose(folds: BinCounts, pooled: list[Curve]) -> tuple[str, list[Curve]]:
 
 
 def count_candidates(
-    model: Ranked, graph: Graph, memory: float, progress: ProgressCallback | None = None
+    model: Rankable, graph: Graph, memory: float, progress: ProgressCallback | None = None
 ) -> BinCounts:
     """Candidates of the valid split's questions, by fold of questions and directed relation.
 
@@ -146,7 +146,7 @@ def count_candidates(
     fold = torch.randperm(len(questions), generator=torch.Generator().manual_seed(0)) % FOLDS
     reflexive = graph.reflexive()
     # Shares and bins are as large as the scores, so a batch is half that of a ranking.
-    batch = max(1, batch_for(graph.num_entities, memory) // 2)
+    batch = max(1, batch_size_for(graph.num_entities, memory) // 2)
     for first in range(0, len(questions), batch):
         index = torch.arange(first, min(first + batch, len(questions)))
         queries = questions.queries[index]

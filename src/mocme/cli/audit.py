@@ -42,7 +42,7 @@ def audit(
     """Count the defects of the graph DATA: repeated rows, leakage, unseen names, coverage."""
     from mocme.audit.audit import audit as audit_graph
     from mocme.audit.page import write_page
-    from mocme.audit.table import overview
+    from mocme.audit.table import summary_table
     from mocme.core.device import use_threads
     from mocme.data.load import load_raw
     from mocme.data.quality.repair import repair
@@ -57,7 +57,7 @@ def audit(
         changes_text = None if changes is None else [str(change) for change in changes]
         echo_json({**result.as_dict(), "changes": changes_text})
         return
-    show(overview(result))
+    show(summary_table(result))
     if page is not None:
         click.echo(f"page written to {page}")
     if changes is not None:

@@ -13,7 +13,7 @@ import click
 
 from mocme.cli.options import common, echo_json
 from mocme.cli.predict import open_predictor
-from mocme.core.console import bar, show
+from mocme.core.console import ProgressBar, show
 from mocme.core.table import TextTable, columns
 
 if TYPE_CHECKING:
@@ -139,12 +139,12 @@ class _State:
         """Write the state atomically."""
         from safetensors.torch import save
 
-        from mocme.data.formats.writers import written
+        from mocme.data.formats.writers import atomic_file
 
         facts = self.completion.facts
         tensors = {name: getattr(facts, name).contiguous() for name in COLUMNS}
         metadata = {"identity": self.identity, "done": str(self.completion.done)}
-        with written(self.path) as file:
+        with atomic_file(self.path) as file:
             file.write(save(tensors, metadata))
 
     def remove(self) -> None:
@@ -183,7 +183,7 @@ def _search(completion: GraphCompletion, state: _State | None, questions: int, q
     """Complete all relations, and store the state after each."""
     from mocme.core.interrupts import Interrupted, stop_signal
 
-    with stop_signal() as stopped, bar("completing", quiet=quiet) as (progress, task):
+    with stop_signal() as stopped, ProgressBar("completing", quiet=quiet) as (progress, task):
         progress.update(task, total=questions)
 
         def advance(asked: int, _: int) -> None:

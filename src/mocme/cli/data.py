@@ -9,7 +9,7 @@ import click
 
 from mocme.cli.options import common, echo_json
 from mocme.cli.tables import benchmarks_table
-from mocme.core.console import bar, echo_notes, show
+from mocme.core.console import ProgressBar, echo_notes, show
 
 
 @click.command("import")
@@ -31,8 +31,8 @@ def import_graph(source: str, out: Path, kind: str | None, as_json: bool) -> Non
             encoder_of(table, f"{source}: encode.{name}")  # a wrong setting fails before any work
     else:
         recipe = Recipe.of_facts(source, kind)
-    with bar("import", quiet=as_json) as (progress, task):
-        result = importer.bring_in(
+    with ProgressBar("import", quiet=as_json) as (progress, task):
+        result = importer.import_recipe(
             recipe,
             out,
             lambda report: progress.update(
@@ -97,7 +97,7 @@ def fetch(name: str | None, list_all: bool, force: bool, as_json: bool) -> None:
     from mocme.data.benchmarks import registry
 
     if name is None or list_all:
-        benchmarks = [registry.find(name)] if name else list(registry.known().values())
+        benchmarks = [registry.find(name)] if name else list(registry.all_benchmarks().values())
         if as_json:
             echo_json({benchmark.name: benchmark.as_dict() for benchmark in benchmarks})
         else:
@@ -105,7 +105,7 @@ def fetch(name: str | None, list_all: bool, force: bool, as_json: bool) -> None:
         return
     benchmark = registry.find(name)
     sizes = {remote.name: remote.size for remote in benchmark.files}
-    with bar(benchmark.name, quiet=as_json) as (progress, task):
+    with ProgressBar(benchmark.name, quiet=as_json) as (progress, task):
 
         def start_file(file: str) -> Callable[[int, int | None], None]:
             progress.reset(task, description=f"{benchmark.name}: {file}", total=sizes[file])

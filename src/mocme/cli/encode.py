@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mocme.cli.options import OrderedGroup, common, echo_json
-from mocme.core.console import bar, moving
+from mocme.core.console import ProgressBar, progress_callback
 from mocme.core.registry import Configurable, settings
 
 
@@ -87,17 +87,17 @@ def _encode(
     as_json: bool,
 ) -> None:
     from mocme.core.device import use_threads
-    from mocme.encoders.encode import NotEncoded
+    from mocme.encoders.encode import EncodingError
     from mocme.encoders.encode import encode as encode_modalities
 
     use_threads(threads)
-    with bar("encode", quiet=as_json) as (progress, task):
+    with ProgressBar("encode", quiet=as_json) as (progress, task):
 
         def start_modality(name: str) -> Callable[[int, int], None]:
             progress.reset(task, description=name, total=None)
-            return moving(progress, task)
+            return progress_callback(progress, task)
 
-        failure: NotEncoded | None = None
+        failure: EncodingError | None = None
         try:
             reports = encode_modalities(
                 data,
@@ -107,8 +107,8 @@ def _encode(
                 allow_download=allow_download,
                 watch=start_modality,
             )
-        except NotEncoded as error:
-            reports, failure = error.made, error
+        except EncodingError as error:
+            reports, failure = error.reports, error
     if as_json:
         echo_json([report.as_dict() for report in reports])
     else:

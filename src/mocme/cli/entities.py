@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mocme.cli.options import OrderedGroup, common, echo_json, read_facts
-from mocme.core.console import bar, moving, show
+from mocme.core.console import ProgressBar, progress_callback, show
 from mocme.core.table import TextTable, columns
 
 
@@ -109,8 +109,8 @@ def add(
             )
         ]
     trained = Run.open(run, trust_code)
-    with bar("adding", quiet=as_json) as (progress, task):
-        added = trained.add_all(new_entities, device, moving(progress, task))
+    with ProgressBar("adding", quiet=as_json) as (progress, task):
+        added = trained.add_all(new_entities, device, progress_callback(progress, task))
     if as_json:
         echo_json([addition.as_dict() for addition in added])
         return

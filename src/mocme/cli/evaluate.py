@@ -8,7 +8,7 @@ import click
 
 from mocme.cli.options import common, echo_json
 from mocme.cli.tables import metrics_table
-from mocme.core.console import bar, moving, show
+from mocme.core.console import ProgressBar, progress_callback, show
 
 PARTS = ("direction", "answer", "head", "cardinality", "answer has", "relation")
 
@@ -40,8 +40,8 @@ def evaluate(
 
     use_threads(threads)
     trained = Run.open(run, trust_code)
-    with bar("ranking", quiet=as_json) as (progress, task):
-        result = trained.evaluate(split, device, moving(progress, task))
+    with ProgressBar("ranking", quiet=as_json) as (progress, task):
+        result = trained.evaluate(split, device, progress_callback(progress, task))
     if as_json:
         echo_json(result)
         return

@@ -12,7 +12,7 @@ import click
 
 from mocme.cli.options import common, echo_json, read_facts
 from mocme.cli.tables import reliability_table
-from mocme.core.console import bar, moving, show
+from mocme.core.console import ProgressBar, progress_callback, show
 
 
 @click.command()
@@ -116,8 +116,10 @@ def calibrate(run: Path, device: str, threads: int | None, as_json: bool, trust_
     from mocme.runs.run import Run
 
     use_threads(threads)
-    with bar("calibrating", quiet=as_json) as (progress, task):
-        record = Run.open(run, trust_code).calibrate(device, moving(progress, task)).record
+    with ProgressBar("calibrating", quiet=as_json) as (progress, task):
+        record = (
+            Run.open(run, trust_code).calibrate(device, progress_callback(progress, task)).record
+        )
     if as_json:
         echo_json(record)
         return
@@ -155,8 +157,10 @@ def open_predictor(
     if trained.folder.has(CALIBRATION) or not trained.folder.about["facts"].get("valid"):
         predictor = trained.predictor(device, additions=additions)
     else:
-        with bar("calibrating, once", quiet=quiet) as (progress, task):
-            predictor = trained.predictor(device, moving(progress, task), additions=additions)
+        with ProgressBar("calibrating, once", quiet=quiet) as (progress, task):
+            predictor = trained.predictor(
+                device, progress_callback(progress, task), additions=additions
+            )
     yield predictor
     if predictor.calibration is not None and predictor.calibration.weak:
         click.echo(f"note: {predictor.calibration.weak}", err=True)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mocme.cli.options import common
-from mocme.core.console import bar, moving
+from mocme.core.console import ProgressBar, progress_callback
 
 
 @click.command()
@@ -79,7 +79,7 @@ def serve(
         token = token_file.read_text(encoding="utf-8").strip()
     address = Address(host, port, token, hosts)
     log_format: Any = logs or ("text" if sys.stderr.isatty() else "json")
-    with bar("opening", quiet=not sys.stderr.isatty()) as (progress, task):
+    with ProgressBar("opening", quiet=not sys.stderr.isatty()) as (progress, task):
 
         def started(url: str, notes: list[str]) -> None:
             progress.stop()
@@ -97,5 +97,5 @@ def serve(
             logs=log_format,
             trust_code=trust_code,
             started=started,
-            advance=moving(progress, task),
+            advance=progress_callback(progress, task),
         )

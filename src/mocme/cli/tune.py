@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mocme.cli.options import common, echo_json
-from mocme.core.console import bar, echo_notes, show
+from mocme.core.console import ProgressBar, echo_notes, show
 
 if TYPE_CHECKING:
     from mocme.tuning.plan import Plan
@@ -21,7 +21,7 @@ class _SearchDisplay:
     """The progress of a search: a bar for the current trial, a line for each finished one."""
 
     def __init__(self, total: int) -> None:
-        self.total, self.bar = total, bar("reading")
+        self.total, self.bar = total, ProgressBar("reading")
 
     def __enter__(self) -> _SearchDisplay:
         self.progress, self.task = self.bar.__enter__()

@@ -43,7 +43,7 @@ class Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s")
 
 
-class bar:
+class ProgressBar:
     """A progress bar on standard error; entering it returns the display and the task."""
 
     def __init__(self, description: str, quiet: bool = False) -> None:
@@ -67,7 +67,7 @@ class bar:
         self.progress.stop()
 
 
-def moving(progress: Progress, task: Any) -> Callable[[int, int], None]:
+def progress_callback(progress: Progress, task: Any) -> Callable[[int, int], None]:
     """Return a callback that sets a bar to (steps done, steps in total)."""
     return lambda done, total: progress.update(task, completed=done, total=total)
 
@@ -115,7 +115,7 @@ class TrainingDisplay:
     """
 
     def __init__(self, title: str = "", notes: bool = True) -> None:
-        self.bar, self.title, self.notes = bar(f"training {title}".strip()), title, notes
+        self.bar, self.title, self.notes = ProgressBar(f"training {title}".strip()), title, notes
         self.started, self.stages, self.stage_number = False, 0, 0
 
     def __enter__(self) -> TrainingDisplay:
@@ -144,7 +144,7 @@ class TrainingDisplay:
         """Start a bar for a stage without epochs, and return its callback."""
         self._begin(None)
         self._print_stage(f"{name}, fitted on the training facts")
-        return moving(self.progress, self.progress.add_task(name, total=None))
+        return progress_callback(self.progress, self.progress.add_task(name, total=None))
 
     def _begin(self, run: Any) -> None:
         """Start the bar once."""

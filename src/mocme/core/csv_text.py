@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from mocme.core.text import guarded
+from mocme.core.text import guard_formula
 
 
 def csv_text(
@@ -23,6 +23,6 @@ def csv_text(
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator=line_end)
     if guard:
-        rows = ([guarded(c) if isinstance(c, str) else c for c in row] for row in rows)
+        rows = ([guard_formula(c) if isinstance(c, str) else c for c in row] for row in rows)
     writer.writerows(rows)
     return text.getvalue()

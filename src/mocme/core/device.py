@@ -47,7 +47,7 @@ def use_threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
-def give_way() -> None:
+def lower_thread_priority() -> None:
     """Lower the priority of the calling thread, so that threads that answer requests run first.
 
     Only Linux has a priority for each thread; elsewhere this does nothing.

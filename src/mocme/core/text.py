@@ -6,7 +6,7 @@ from __future__ import annotations
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def guarded(text: str) -> str:
+def guard_formula(text: str) -> str:
     """Put an apostrophe before a text that a spreadsheet would run as a formula."""
     return f"'{text}" if text.startswith(FORMULA) else text
 

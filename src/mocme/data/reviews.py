@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mocme.core.text import guarded
+from mocme.core.text import guard_formula
 from mocme.data.graph import Graph, UnknownName, distinct
 
 Decision = Literal["accept", "reject", "skip"]
@@ -259,7 +259,7 @@ def export_name(graph: str, format: str) -> str:
 def _csv_line(values: Sequence[object]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(
-        [guarded(value) if isinstance(value, str) else value for value in values]
+        [guard_formula(value) if isinstance(value, str) else value for value in values]
     )
     return line.getvalue()
 

@@ -17,7 +17,7 @@ from mocme.data.modality import encoded_path
 
 CPU = torch.device("cpu")
 # A callback that receives (items done, items in total).
-Advance = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 # Unknown names that a report lists.
 MAX_UNKNOWN_NAMES = 1000
 # Several threads prepare items and count into the same report.
@@ -134,7 +134,7 @@ class EncodingJob:
     Attributes:
         folder: the folder that paths in an encoder's settings are relative to.
         base: the folder for the results, see `encoded_file`.
-        settings: the encoder's settings as declared, see `mocme.data.ingest.reader.settings_of`.
+        settings: the encoder's settings as declared, see `mocme.data.ingest.reader.settings_json`.
         allow_download: whether a pretrained model may be downloaded from a hub.
         progress: called with (items done, items in total).
         stopped: set when the user asks to stop; the job ends before its next batch.
@@ -147,7 +147,7 @@ class EncodingJob:
     settings: str = ""
     device: torch.device = CPU
     allow_download: bool = False
-    progress: Advance = lambda done, total: None
+    progress: ProgressCallback = lambda done, total: None
     stopped: threading.Event = field(default_factory=threading.Event)
 
     @property

@@ -13,20 +13,20 @@ import tomli_w
 
 from mocme.core.device import find_device, stop_signal
 from mocme.core.registry import ConfigError
-from mocme.data.formats.writers import written
+from mocme.data.formats.writers import atomic_file
 from mocme.data.graph import Graph
-from mocme.data.ingest.reader import declared, settings_of
+from mocme.data.ingest.reader import read_graph_toml, settings_json
 from mocme.data.load import load
 from mocme.data.modality import check_name
-from mocme.encoders.base import Advance, Encoder, EncodingJob, EncodingReport
+from mocme.encoders.base import Encoder, EncodingJob, EncodingReport, ProgressCallback
 from mocme.encoders.catalog import encoder_of
 
 Tables = Mapping[str, Mapping[str, Any]]
 # Receives the name of a modality, and returns the callback for its progress.
-Watch = Callable[[str], Advance]
+Watch = Callable[[str], ProgressCallback]
 
 
-class NotEncoded(ValueError):
+class EncodingError(ValueError):
     """Some modalities could not be encoded; all others were.
 
     Attributes:
@@ -35,7 +35,7 @@ class NotEncoded(ValueError):
     """
 
     def __init__(self, reports: Sequence[EncodingReport], errors: Mapping[str, ValueError]) -> None:
-        self.made, self.faults = list(reports), dict(errors)
+        self.reports, self.errors = list(reports), dict(errors)
         if len(errors) == 1 and not reports:
             super().__init__(str(next(iter(errors.values()))))
             return
@@ -93,7 +93,7 @@ def encode(
                 name,
                 Path(graph.folder or "."),
                 base,
-                settings_of(chosen[name]),
+                settings_json(chosen[name]),
                 find_device(device),
                 allow_download,
                 watch(name),
@@ -108,7 +108,7 @@ def encode(
             if in_graph and tables is not None:
                 declare(base, name, tables[name])
     if errors:
-        raise NotEncoded(reports, errors)
+        raise EncodingError(reports, errors)
     return reports
 
 
@@ -157,7 +157,7 @@ def _encode_one(encoder: Encoder, job: EncodingJob) -> EncodingReport:
         ValueError: no entity has it; with the report.
     """
     report = encoder.encode(job)
-    with written(job.path.with_suffix(".json")) as file:
+    with atomic_file(job.path.with_suffix(".json")) as file:
         text = json.dumps(report.as_dict(), indent=1, ensure_ascii=False)
         file.write(text.encode() + b"\n")
     if not report.present:
@@ -194,7 +194,7 @@ def _check_names(graph: Graph, tables: Tables, folder: Path) -> None:
     Raises:
         ValueError: with the remedy.
     """
-    graph_toml = declared(folder)
+    graph_toml = read_graph_toml(folder)
     for name, table in tables.items():
         known = graph.encode.get(name)
         if known is not None and dict(known) != dict(table):
@@ -221,7 +221,7 @@ def declare(folder: Path, name: str, table: Mapping[str, Any]) -> None:
         ValueError: the result would not be valid TOML; with the lines to add by hand.
     """
     path = folder / "graph.toml"
-    if name in (declared(folder).get("encode") or {}):  # type: ignore[operator]
+    if name in (read_graph_toml(folder).get("encode") or {}):  # type: ignore[operator]
         return
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     text = text.rstrip("\n") + "\n\n" if text.strip() else ""
@@ -233,5 +233,5 @@ def declare(folder: Path, name: str, table: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{path}: cannot be extended ({error}); {name} is encoded; add this by hand:\n{added}"
         ) from error
-    with written(path) as file:
+    with atomic_file(path) as file:
         file.write((text + added).encode())

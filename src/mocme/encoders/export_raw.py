@@ -10,9 +10,9 @@ from typing import Any
 
 import tomli_w
 
-from mocme.data.formats.writers import refusal, written
+from mocme.data.formats.writers import atomic_file, name_error
 from mocme.data.graph import Graph
-from mocme.data.ingest.reader import declared
+from mocme.data.ingest.reader import read_graph_toml
 from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
 from mocme.encoders.inputs import RawEncoder, escaped
@@ -36,7 +36,7 @@ def export_raw(graph: Graph, out: Path) -> list[str]:
         ValueError: a file cannot be copied, or a name cannot be written to a table.
     """
     home = Path(graph.folder or ".")
-    about = {k: v for k, v in declared(home).items() if k in ("name", "licence")}
+    about = {k: v for k, v in read_graph_toml(home).items() if k in ("name", "licence")}
     tables: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
     for name in graph.modalities:
@@ -106,14 +106,16 @@ def _copy_files(graph: Graph, name: str, encoder: RawEncoder, out: Path) -> tupl
     with (
         tempfile.TemporaryDirectory() as scratch,
         FeatureStore(Path(scratch) / name) as store,
-        written(out / f"{name}.tsv") as table,
+        atomic_file(out / f"{name}.tsv") as table,
     ):
         encoder.gather(EncodingJob(graph, name, Path(graph.folder or "."), out), store, report)
         store.sort_items()
         for entity, source in _sources(store):
             label, path = graph.entities[entity], Path(source)
             if "\t" in label or "\n" in label:
-                raise refusal(out / f"{name}.tsv", label, "a tab or a line feed, which TSV cannot")
+                raise name_error(
+                    out / f"{name}.tsv", label, "a tab or a line feed, which TSV cannot"
+                )
             if not path.is_file():
                 missing.append(f"{name}: {label!r}: there is no file {path}")
                 continue

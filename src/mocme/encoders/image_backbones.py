@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mocme.encoders import efficientnet_lite0 as lite0
 from mocme.encoders.base import EncodingReport
-from mocme.encoders.image_io import ImageShape, read_picture
+from mocme.encoders.image_io import ImageShape, read_image
 from mocme.encoders.neural import Identity, in_chunks
 
 BATCH = 32
@@ -40,7 +40,7 @@ class ImageEngine(ABC):
 
     def prepare(self, content: bytes, report: EncodingReport) -> UInt8[np.ndarray, "side side 3"]:
         """An image in the network's size."""
-        return read_picture(content, self.shape, report)
+        return read_image(content, self.shape, report)
 
     def batches(self, prepared: Sequence[UInt8[np.ndarray, "side side 3"]]) -> Iterator[list[int]]:
         """Images in their order."""

@@ -14,8 +14,8 @@ from mocme.encoders.base import EncodingReport, UnusableItem, check_size
 from mocme.encoders.pretrained import extra
 
 # Limits of a file.
-BYTES = 20_000_000
-PIXELS = 50_000_000
+MAX_BYTES = 20_000_000
+MAX_PIXELS = 50_000_000
 # Supported formats. Formats whose decoding runs a program (EPS) are not among them.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 ENDINGS = (
@@ -77,7 +77,7 @@ class ImageShape:
         return left, top, min(float(width), right), min(float(height), bottom)
 
 
-def read_picture(
+def read_image(
     data: bytes, shape: ImageShape, report: EncodingReport | None = None
 ) -> UInt8[np.ndarray, "side side 3"]:
     """Read an image as RGB in one size.
@@ -96,7 +96,7 @@ def read_picture(
         from PIL import Image, UnidentifiedImageError
     if not data:
         raise UnusableItem("an empty file")
-    check_size(len(data), BYTES)
+    check_size(len(data), MAX_BYTES)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             pixels = image.width * image.height
@@ -119,14 +119,14 @@ def read_picture(
 
 
 def _check_pixels(pixels: int) -> None:
-    if pixels > PIXELS:
+    if pixels > MAX_PIXELS:
         raise UnusableItem(_too_large(f"{pixels / 1e6:,.0f}"))
     if not pixels:
         raise UnusableItem("has no pixels")
 
 
 def _too_large(count: str) -> str:
-    limit = PIXELS / 1e6
+    limit = MAX_PIXELS / 1e6
     return f"has {count} megapixels; the limit is {limit:,.0f}"
 
 

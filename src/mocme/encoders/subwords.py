@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mocme.data.formats.writers import written
+from mocme.data.formats.writers import atomic_file
 from mocme.encoders.pretrained import extra
 
 # Marks the subword that starts a word.
@@ -90,7 +90,7 @@ class SubwordTokenizer:
 
     def write(self, path: Path) -> None:
         """Write the ``tokenizer.json``."""
-        with written(path) as file:
+        with atomic_file(path) as file:
             file.write(self.content)
 
     def __call__(self, texts: Sequence[str]) -> list[list[str]]:

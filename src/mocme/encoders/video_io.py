@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mocme.encoders.base import EncodingReport, UnusableItem
-from mocme.encoders.image_io import PIXELS, ImageShape, fit_image
+from mocme.encoders.image_io import MAX_PIXELS, ImageShape, fit_image
 from mocme.encoders.pretrained import extra
 
 MAX_BYTES = 500_000_000
@@ -90,8 +90,8 @@ def _video_stream(container: Any) -> Any:
         raise UnusableItem("holds no video stream")
     stream = container.streams.video[0]
     pixels = stream.codec_context.width * stream.codec_context.height
-    if pixels > PIXELS:
-        limit = PIXELS / 1e6
+    if pixels > MAX_PIXELS:
+        limit = MAX_PIXELS / 1e6
         raise UnusableItem(
             f"has frames of {pixels / 1e6:,.0f} megapixels; the limit is {limit:,.0f}"
         )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from mocme.data.formats.writers import written
+from mocme.data.formats.writers import atomic_file
 from mocme.data.modality import FORMAT, Tokens
 from mocme.encoders.base import EncodingJob, EncodingReport
 
@@ -62,7 +62,7 @@ def write_vectors(
         "values": (name, (len(rows), width), kind.itemsize),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written(path) as file:
+    with atomic_file(path) as file:
         file.write(safetensors_header(shapes, {**metadata, "format": FORMAT}))
         file.write(rows.astype("<i8").tobytes())
         for block in blocks:
@@ -85,7 +85,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
     known = {name: kinds[str(array.dtype)] for name, array in arrays.items()}
     shapes = {name: (known[name][0], array.shape, array.itemsize) for name, array in arrays.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written(path) as file:
+    with atomic_file(path) as file:
         file.write(safetensors_header(shapes, metadata))
         for name, array in arrays.items():
             file.write(np.ascontiguousarray(array, known[name][1]).tobytes())

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mocme.data.graph import AnswerIndex, Graph, Queries
-from mocme.data.quality.raw_rows import RawGraph, numbered
-from mocme.evaluation.metrics import of_ranks
-from mocme.evaluation.ranking import Ranks, Scores, batch_for, hidden, rank
+from mocme.data.quality.raw_rows import RawGraph, keys_of
+from mocme.evaluation.metrics import rank_metrics
+from mocme.evaluation.ranking import Ranks, ScoreFunction, batch_size_for, filtered_answers, rank
 
 # GiB that scores and their working memory take.
 MEMORY = 0.1
@@ -85,20 +85,20 @@ def floors(released: RawGraph) -> dict[str, dict[str, Baseline]]:
         By split (valid and test, if they have rows) and by baseline (``frequency``, ``lookup``).
     """
     graph = released.graph
-    batch = batch_for(graph.num_entities, MEMORY)
+    batch = batch_size_for(graph.num_entities, MEMORY)
     baselines: dict[str, dict[str, Baseline]] = {}
     for split in ("valid", "test"):
         questions = graph.answers(split)
         if not len(questions):
             continue
-        known = hidden(graph, split)
-        rankers: dict[str, Scores] = {"frequency": Frequency(graph), "lookup": Lookup(graph)}
+        known = filtered_answers(graph, split)
+        rankers: dict[str, ScoreFunction] = {"frequency": Frequency(graph), "lookup": Lookup(graph)}
         baselines[split] = {}
         for name, score in rankers.items():
             ranks = rank(score, questions, known, batch=batch)
             repetitions = _repetitions(ranks, released, split)
             by_row = torch.repeat_interleave(ranks.realistic, repetitions)
-            baselines[split][name] = Baseline(of_ranks(ranks.realistic), of_ranks(by_row))
+            baselines[split][name] = Baseline(rank_metrics(ranks.realistic), rank_metrics(by_row))
     return baselines
 
 
@@ -109,6 +109,6 @@ def _repetitions(ranks: Ranks, released: RawGraph, split: str) -> Int[Tensor, " 
     heads = torch.where(inverse, ranks.answer, ranks.head)
     tails = torch.where(inverse, ranks.head, ranks.answer)
     facts = torch.stack([heads, ranks.relation % graph.num_relations, tails], 1)
-    ranked, rows = numbered([facts.numpy(), released.rows[split]], graph)
+    ranked, rows = keys_of([facts.numpy(), released.rows[split]], graph)
     distinct, counts = np.unique(rows, return_counts=True)
     return torch.from_numpy(counts[np.searchsorted(distinct, ranked)])

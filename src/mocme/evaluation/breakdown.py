@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mocme.data.graph import Graph
-from mocme.evaluation.metrics import of_ranks
+from mocme.evaluation.metrics import rank_metrics
 from mocme.evaluation.ranking import Ranks
 
 CARDINALITIES = ("1-1", "1-n", "n-1", "n-n")
@@ -70,7 +70,7 @@ def _metrics_by_label(ranks: Ranks, labels: Sequence[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for label in sorted(positions):
         part = realistic[torch.tensor(positions[label])]
-        result[label] = {**of_ranks(part), "count": len(part)}
+        result[label] = {**rank_metrics(part), "count": len(part)}
     return result
 
 

@@ -14,7 +14,7 @@ HITS = (1, 3, 10)
 TIES = ("realistic", "optimistic", "pessimistic")
 
 
-def of_ranks(ranks: Float[Tensor, " n"]) -> dict[str, float]:
+def rank_metrics(ranks: Float[Tensor, " n"]) -> dict[str, float]:
     """MRR, mean rank and Hits@k; a rank of at most k is a hit. No ranks have no metrics."""
     if not len(ranks):
         return {}
@@ -36,9 +36,9 @@ def summary(ranks: Ranks) -> dict[str, Any]:
     spread = float((expected - 1).mean())
     # Without competitors every rank is 1, and the index is undefined.
     amri = 1 - float((realistic - 1).mean()) / spread if spread else 0.0
-    metrics: dict[str, Any] = {**of_ranks(realistic), "amri": amri, "count": len(ranks)}
+    metrics: dict[str, Any] = {**rank_metrics(realistic), "amri": amri, "count": len(ranks)}
     for ties in TIES[1:]:
-        metrics[ties] = of_ranks(getattr(ranks, ties))
+        metrics[ties] = rank_metrics(getattr(ranks, ties))
     metrics["tied"] = float((ranks.ties > 0).double().mean())
     return metrics
 

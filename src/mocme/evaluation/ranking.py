@@ -27,14 +27,14 @@ GPU_CHUNKS = 64
 
 
 @runtime_checkable
-class Scores(Protocol):
+class ScoreFunction(Protocol):
     """A function that scores every entity as the answer of each query."""
 
     def __call__(self, queries: Queries) -> Float[Tensor, "B N"]: ...
 
 
 @runtime_checkable
-class Ranked(Protocol):
+class Rankable(Protocol):
     """A mixture, a single expert, or anything else that scores and can be ranked."""
 
     @property
@@ -47,7 +47,7 @@ class Ranked(Protocol):
         ...
 
 
-class NotANumber(ValueError):
+class NaNScoreError(ValueError):
     """A score is NaN, so that the model has no ranking."""
 
 
@@ -97,7 +97,7 @@ class Ranks:
         return data_frame({name: getattr(self, name).numpy() for name in (*counted, *ranks)})
 
 
-def hidden(graph: Graph, split: str) -> AnswerIndex:
+def filtered_answers(graph: Graph, split: str) -> AnswerIndex:
     """Known answers that do not compete when a split is ranked.
 
     For valid those of train and valid, for test those of every fact of the graph.
@@ -106,7 +106,7 @@ def hidden(graph: Graph, split: str) -> AnswerIndex:
 
 
 def rank(
-    score: Scores,
+    score: ScoreFunction,
     questions: AnswerIndex,
     known: AnswerIndex,
     *,
@@ -138,7 +138,7 @@ def rank(
 
 
 def _rank_batch(
-    score: Scores,
+    score: ScoreFunction,
     questions: AnswerIndex,
     known: AnswerIndex,
     index: Int[Tensor, " B"],
@@ -176,7 +176,7 @@ def _check_scores(scores: Float[Tensor, "B N"], queries: Queries) -> None:
     if not (bool(scores.sum().isnan()) and bool(scores.isnan().any())):
         return
     question = int(scores.isnan().any(1).nonzero()[0])
-    raise NotANumber(
+    raise NaNScoreError(
         f"{int(scores.isnan().sum())} scores are NaN, first for head "
         f"{int(queries.head[question])} and relation {int(queries.relation[question])}: "
         f"the model has diverged"
@@ -210,7 +210,7 @@ def _count(
     return above.long(), ties.long()
 
 
-def batch_for(num_entities: int, memory: float) -> int:
+def batch_size_for(num_entities: int, memory: float) -> int:
     """Questions a batch whose scores and working memory fit in `memory` GiB."""
     # Scores in float32, their rows once more for the comparison, and two masks of one byte.
     bytes_per_question = num_entities * (4 + 4 + 2)
@@ -218,25 +218,25 @@ def batch_for(num_entities: int, memory: float) -> int:
 
 
 def rank_split(
-    model: Ranked,
+    model: Rankable,
     graph: Graph,
     split: str,
     memory: float,
     progress: ProgressCallback | None = None,
     only: int | None = None,
 ) -> Ranks:
-    """Filtered ranks of a split, in both directions; see `hidden` for the filter.
+    """Filtered ranks of a split, in both directions; see `filtered_answers` for the filter.
 
     Args:
         memory: GiB that scores of a batch may take.
         only: rank this many answers and no more.
     """
     questions = AnswerIndex(graph.directed(split)[:only])
-    batch = batch_for(graph.num_entities, memory)
+    batch = batch_size_for(graph.num_entities, memory)
     return rank(
         model.score,
         questions,
-        hidden(graph, split),
+        filtered_answers(graph, split),
         batch=batch,
         device=model.device,
         progress=progress,

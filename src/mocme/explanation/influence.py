@@ -28,7 +28,7 @@ from mocme.experts.embedding.expert import EmbeddingExpert
 from mocme.experts.embedding.objective import Objective
 from mocme.experts.embedding.vector_model import VectorModel
 from mocme.experts.rules.expert import RuleExpert
-from mocme.experts.rules.leave_one_out import losses as rule_losses
+from mocme.experts.rules.leave_one_out import score_changes as rule_losses
 from mocme.explanation.schema import Support
 from mocme.mixture.base import Mixture
 

@@ -205,7 +205,7 @@ class Explanation:
                 title += " (weights are not reasons)"
             numbers = ["fall of the score without it", "weight"]
             rows = [_share(row) for row in self.modalities]
-            yield _table(title, ["modality", "of", *numbers, "experts"], rows, numbers)
+            yield _table(title, ["modality", "of", *numbers, "views"], rows, numbers)
         if self.supports:
             numbers = ["change without it", "by vectors", "by rules"]
             rows = [_support(row) for row in self.supports]

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mocme.data.graph import AnswerIndex, Graph, Queries
-from mocme.evaluation.ranking import Ranked, batch_for, hidden
+from mocme.evaluation.ranking import Rankable, batch_size_for, filtered_answers
 from mocme.experts.base import DenseExpert, Expert, SparseExpert
 
 STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -65,7 +65,7 @@ class Search:
 
 
 def search(
-    part: Ranked,
+    part: Rankable,
     expert: Expert,
     graph: Graph,
     memory: float,
@@ -84,9 +84,9 @@ def search(
     """
     grid = _grid(expert, strength, sharpness)
     # Sorted scores are held twice, so half of the batch of a ranking.
-    batch = max(1, batch_for(graph.num_entities, memory) // 2)
+    batch = max(1, batch_size_for(graph.num_entities, memory) // 2)
     index = AnswerIndex(graph.directed("valid"))
-    known = hidden(graph, "valid")
+    known = filtered_answers(graph, "valid")
     sums = torch.zeros(1 + len(grid), dtype=torch.float64)
     for first in range(0, len(index), batch):
         chosen = torch.arange(first, min(first + batch, len(index)))
@@ -128,7 +128,7 @@ class _Competition:
 
     @staticmethod
     def of(
-        part: Ranked, index: AnswerIndex, known: AnswerIndex, chosen: Int[Tensor, " B"]
+        part: Rankable, index: AnswerIndex, known: AnswerIndex, chosen: Int[Tensor, " B"]
     ) -> _Competition:
         queries = index.queries[chosen]
         with torch.no_grad():

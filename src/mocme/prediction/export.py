@@ -50,19 +50,19 @@ def _npy(path: Path, names: Sequence[str], values: Tensor) -> None:
     for name in names:
         if "\n" in name:
             problem = "a line feed, which a list of names cannot"
-            raise writers.refusal(path.with_suffix(".txt"), name, problem, "write Parquet")
-    with writers.written(path.with_suffix(".npy")) as file:
+            raise writers.name_error(path.with_suffix(".txt"), name, problem, "write Parquet")
+    with writers.atomic_file(path.with_suffix(".npy")) as file:
         np.save(file, values.numpy(), allow_pickle=False)
-    with writers.written(path.with_suffix(".txt")) as file:
+    with writers.atomic_file(path.with_suffix(".txt")) as file:
         file.write("".join(f"{name}\n" for name in names).encode())
 
 
 def _parquet(path: Path, names: Sequence[str], values: Tensor) -> None:
-    with writers.needs("pyarrow", "Parquet files"):
+    with writers.require_library("pyarrow", "Parquet files"):
         import pyarrow
         import pyarrow.parquet
     flat = pyarrow.array(values.numpy().ravel())
     vectors = pyarrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
     table = pyarrow.table({"name": pyarrow.array(names), "vector": vectors})
-    with writers.written(path) as file:
+    with writers.atomic_file(path) as file:
         pyarrow.parquet.write_table(table, file, compression="zstd")

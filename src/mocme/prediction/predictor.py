@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mocme.calibration.curves import Calibration, of_total
+from mocme.calibration.curves import Calibration, log_shares_from_total
 from mocme.data.graph import AnswerIndex, Graph, Queries
 from mocme.data.modality import Features
 from mocme.experts.base import Reason, SparseExpert
@@ -394,7 +394,7 @@ class Predictor:
             total: log-sum-exp of the scores of unknown answers.
             relation: directed.
         """
-        shares = of_total(scores, total)
+        shares = log_shares_from_total(scores, total)
         if self.calibration is None:
             return shares.exp()
         return self.calibration.probability(shares, relation)

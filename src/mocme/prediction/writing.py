@@ -9,7 +9,7 @@ from io import StringIO
 from itertools import islice
 from pathlib import Path
 
-from mocme.core.text import guarded
+from mocme.core.text import guard_formula
 from mocme.data.formats import writers
 from mocme.data.formats.registry import format_of
 from mocme.data.formats.streams import COMPRESSED
@@ -57,16 +57,16 @@ def _ending(path: str | Path) -> str:
 
 def _rows(found: CompletedFacts, graph: Graph, guard: bool) -> Iterator[Row]:
     numbers = zip(found.chance, found.probability, found.score, strict=True)
-    names = writers.named(found.facts, graph.entities.names, graph.relations.names)
+    names = writers.named_facts(found.facts, graph.entities.names, graph.relations.names)
     for row, values in zip(names, numbers, strict=True):
-        shown = [guarded(name) if guard else name for name in row]
+        shown = [guard_formula(name) if guard else name for name in row]
         chance, probability, score = (float(value) for value in values)
         yield shown[0], shown[1], shown[2], chance, probability, score
 
 
 def _batches(path: str | Path, rows: Iterator[Row]) -> Iterator[list[Row]]:
     while batch := list(islice(rows, writers.BATCH)):
-        writers.check([name for row in batch for name in row[:3]], path)
+        writers.check_names([name for row in batch for name in row[:3]], path)
         yield batch
 
 
@@ -75,19 +75,19 @@ def _numbers(row: Row) -> tuple[str, str, str]:
 
 
 def _tsv(path: str | Path, rows: Iterator[Row]) -> None:
-    with writers.written(path) as file:
+    with writers.atomic_file(path) as file:
         file.write(("\t".join(COLUMNS) + "\n").encode())
         for batch in _batches(path, rows):
             for row in batch:
                 for name in row[:3]:
                     if "\t" in name or "\n" in name or "\r" in name:
                         problem = "a tab or the end of a line, which TSV cannot"
-                        raise writers.refusal(path, name, problem, "write CSV or Parquet")
+                        raise writers.name_error(path, name, problem, "write CSV or Parquet")
                 file.write(("\t".join([*row[:3], *_numbers(row)]) + "\n").encode())
 
 
 def _csv(path: str | Path, rows: Iterator[Row]) -> None:
-    with writers.written(path) as file:
+    with writers.atomic_file(path) as file:
         text = StringIO(newline="")
         writer = csv.writer(text, lineterminator="\r\n")
         writer.writerow(COLUMNS)
@@ -100,7 +100,7 @@ def _csv(path: str | Path, rows: Iterator[Row]) -> None:
 
 
 def _jsonl(path: str | Path, rows: Iterator[Row]) -> None:
-    with writers.written(path) as file:
+    with writers.atomic_file(path) as file:
         for batch in _batches(path, rows):
             for row in batch:
                 line = json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False)
@@ -108,7 +108,7 @@ def _jsonl(path: str | Path, rows: Iterator[Row]) -> None:
 
 
 def _parquet(path: str | Path, rows: Iterator[Row]) -> None:
-    with writers.needs("pyarrow", "Parquet files"):
+    with writers.require_library("pyarrow", "Parquet files"):
         import pyarrow
         import pyarrow.parquet
     if Path(path).suffix.lower() in COMPRESSED:
@@ -116,7 +116,7 @@ def _parquet(path: str | Path, rows: Iterator[Row]) -> None:
     kinds = [pyarrow.string()] * 3 + [pyarrow.float64()] * 3
     schema = pyarrow.schema(list(zip(COLUMNS, kinds, strict=True)))
     with (
-        writers.written(path) as file,
+        writers.atomic_file(path) as file,
         pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
         for batch in _batches(path, rows):

@@ -12,7 +12,7 @@ import torch
 from mocme.core.device import environment, find_device, stop_signal
 from mocme.data.features.sources import read_features
 from mocme.data.graph import Graph
-from mocme.data.ingest.reader import encoded_table
+from mocme.data.ingest.reader import encoded_modality
 from mocme.data.load import load
 from mocme.data.modality import ENCODED, Features
 from mocme.experts.base import Expert, FitTask
@@ -153,7 +153,7 @@ def _chosen(
     names = [path.stem for path in files if ".codebook" not in path.name]
     extra = [name for name in names if name not in tables]
     if not experiment.modalities:
-        tables |= {name: encoded_table(name) for name in extra}
+        tables |= {name: encoded_modality(name) for name in extra}
         extra = []
     notes = [
         f"{features}: {name} is not used, because the experiment declares modalities but not this "

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
-from mocme.core.device import give_way
+from mocme.core.device import lower_thread_priority
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -78,7 +78,7 @@ class Batching(Generic[Q, A]):
         self._thread.join(timeout=5)
 
     def _work(self) -> None:
-        give_way()
+        lower_thread_priority()
         while batch := self._next_batch():
             requests = [request for request, _ in batch]
             try:

@@ -14,7 +14,7 @@ from mocme.data.features.pair_sources import Mentions, Similar
 from mocme.data.features.sources import Numbers, Words, source_of
 from mocme.data.features.tables import gather, read_numbers, read_texts
 from mocme.data.graph import Graph
-from mocme.data.ingest.reader import declared
+from mocme.data.ingest.reader import read_graph_toml
 from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
 from mocme.encoders.inputs import RawEncoder
@@ -70,7 +70,7 @@ class EntityContent:
         self, run: Run, graph: Graph, folder: Path
     ) -> Iterator[tuple[str, Callable[[], None]]]:
         """Yield the name of each source, and a function that reads it."""
-        about = declared(folder)
+        about = read_graph_toml(folder)
         encoded = about.get("encode", {})
         encoded = {**(encoded if isinstance(encoded, Mapping) else {}), **_encoder_settings(run)}
         for name, table in encoded.items():

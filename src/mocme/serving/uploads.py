@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import final
 
 from mocme.encoders.base import UnusableItem
-from mocme.encoders.image_io import BYTES, PIXELS, ImageShape, read_picture
+from mocme.encoders.image_io import MAX_BYTES, MAX_PIXELS, ImageShape, read_image
 from mocme.serving.limits import Limits
 from mocme.serving.middleware import Refusal
 
@@ -36,14 +36,14 @@ class ImageUploads:
             OSError: it cannot be written.
         """
         try:
-            read_picture(data, ImageShape())
+            read_image(data, ImageShape())
         except UnusableItem as error:
             raise Refusal(
                 422,
                 "no_picture",
                 f"the picture cannot be used: {error}",
                 f"send a complete JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF of at most "
-                f"{BYTES // 1_000_000} MB and {PIXELS // 1_000_000} megapixels",
+                f"{MAX_BYTES // 1_000_000} MB and {MAX_PIXELS // 1_000_000} megapixels",
             ) from error
         digest = hashlib.sha256(data).hexdigest()
         descriptor, temporary = tempfile.mkstemp(prefix=".", dir=self._folder)

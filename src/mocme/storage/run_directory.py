@@ -34,7 +34,7 @@ from mocme.storage.logs import append_record, complete_size, read_records, trunc
 from mocme.storage.tensor_tree import Tree, load_tensors, pack, save_tensors
 
 # Rises when an older version of the package could misread a run; run.json keeps its place.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Identifies a state of a file: inode, size and times of the file and of its checksum.
 Stamp = tuple[tuple[int, ...], ...]
 
@@ -86,7 +86,7 @@ class RunFolder:
         """Open an existing run.
 
         Raises:
-            RunError: there is no run, run.json is damaged, or the run has a newer format.
+            RunError: there is no run, run.json is damaged, or the run has another format.
         """
         run = RunFolder(Path(path))
         if not run.path.exists():
@@ -99,6 +99,11 @@ class RunFolder:
             raise damage_error(run.path / "run.json", "gives no format version")
         if version > FORMAT_VERSION:
             raise RunError(f"{run.path} has the run format {version}; upgrade mocme to read it")
+        if version < FORMAT_VERSION:
+            raise RunError(
+                f"{run.path} was written by mocme 0.1, which this version does not read; train it "
+                f"again: mocme train EXPERIMENT --data {about.get('data') or 'DATA'} --out FOLDER"
+            )
         return run
 
     @property

@@ -178,5 +178,5 @@ def test_writers_take_a_graph_that_was_read_in_large_pieces(
         indexer = FactIndexer()
         read(path, indexer)
         graph = Graph(*indexer.vocabularies(), {"train": indexer.split("train")[0]})
-        format_of(other).write(other, writers.rows(graph, "train"))
-        assert list(writers.rows(graph, "train")) == rows
+        format_of(other).write(other, writers.fact_rows(graph, "train"))
+        assert list(writers.fact_rows(graph, "train")) == rows

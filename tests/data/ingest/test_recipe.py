@@ -13,7 +13,7 @@ import torch
 from mocme.core.registry import ConfigError
 from mocme.data.features.sources import read_features
 from mocme.data.graph import Graph
-from mocme.data.ingest.importer import bring_in
+from mocme.data.ingest.importer import import_recipe
 from mocme.data.ingest.recipe import Recipe
 from mocme.data.load import load
 
@@ -97,7 +97,7 @@ def named(graph: Graph, split: str) -> set[tuple[str, str, str]]:
 
 
 def test_many_tables_become_one_graph(tmp_path: Path) -> None:
-    imported = bring_in(recipe(tmp_path), tmp_path / "out")
+    imported = import_recipe(recipe(tmp_path), tmp_path / "out")
     graph = load(tmp_path / "out")
     assert graph.name == "films"
     assert named(graph, "train") == {
@@ -120,7 +120,9 @@ def test_many_tables_become_one_graph(tmp_path: Path) -> None:
 
 def test_every_line_is_accounted_for(tmp_path: Path) -> None:
     seen = []
-    imported = bring_in(recipe(tmp_path), tmp_path / "out", lambda file: seen.append(file.path))
+    imported = import_recipe(
+        recipe(tmp_path), tmp_path / "out", lambda file: seen.append(file.path)
+    )
     assert set(seen) == {file.path for file in imported.reports}
     assert all(file.accounted for file in imported.reports)
     rejects = {
@@ -143,7 +145,7 @@ def test_every_line_is_accounted_for(tmp_path: Path) -> None:
 
 
 def test_declared_modalities_can_be_read_as_features(tmp_path: Path) -> None:
-    bring_in(recipe(tmp_path), tmp_path / "out")
+    import_recipe(recipe(tmp_path), tmp_path / "out")
     graph = load(tmp_path / "out")
     assert set(graph.modalities) == {"numbers", "texts", "plot", "figures"}
     features = read_features(graph, {"figures": graph.modalities["figures"]})
@@ -163,7 +165,7 @@ def test_facts_without_a_split_are_split_by_seed(tmp_path: Path) -> None:
     graphs = []
     for number, seed in enumerate((0, 0, 1)):
         (tmp_path / "r.toml").write_text(text.format(seed))
-        imported = bring_in(tmp_path / "r.toml", tmp_path / f"out{number}")
+        imported = import_recipe(tmp_path / "r.toml", tmp_path / f"out{number}")
         assert imported.facts == {"train": 70, "valid": 10, "test": 20}
         graphs.append(load(tmp_path / f"out{number}"))
     assert len(graphs[0].facts()) == 100
@@ -173,7 +175,7 @@ def test_facts_without_a_split_are_split_by_seed(tmp_path: Path) -> None:
 
 def test_entities_without_a_fact_may_be_left_out(tmp_path: Path) -> None:
     path = recipe(tmp_path, 'entities = "facts"\n' + RECIPE)
-    imported = bring_in(path, tmp_path / "out")
+    imported = import_recipe(path, tmp_path / "out")
     assert "Nameless" not in load(tmp_path / "out").entities
     assert imported.unknown == {"plot": 1, "figures": 1, "poster": 0}
     assert all(file.accounted for file in imported.reports)
@@ -184,7 +186,7 @@ def test_only_some_predicates_of_a_dump(tmp_path: Path) -> None:
         '[[facts]]\npath = "old.tsv"\n[[facts]]\npath = "more.nt.gz"\n'
         'predicates = ["http://x/label"]\n'
     )
-    imported = bring_in(recipe(tmp_path, text), tmp_path / "out")
+    imported = import_recipe(recipe(tmp_path, text), tmp_path / "out")
     assert imported.values == {"texts": 1}
     assert imported.facts == {"train": 1}
     assert "2 statements of other predicates left out" in str(imported)
@@ -228,13 +230,13 @@ def test_an_invalid_recipe_leaves_nothing_behind(tmp_path: Path, text: str, prob
     path = recipe(tmp_path, text)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ValueError, match=problem):
-        bring_in(path, tmp_path / "out")
+        import_recipe(path, tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_one_file_needs_no_recipe(tmp_path: Path) -> None:
     recipe(tmp_path)
-    imported = bring_in(Recipe.of_facts(str(tmp_path / "more.nt.gz")), tmp_path / "out")
+    imported = import_recipe(Recipe.of_facts(str(tmp_path / "more.nt.gz")), tmp_path / "out")
     assert imported.facts == {"train": 1}
     assert imported.values == {"numbers": 1, "texts": 1}
 
@@ -252,7 +254,7 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: s
         buffer = io.BytesIO(gzip.compress(data[kind]))
 
     monkeypatch.setattr("sys.stdin", Input)
-    bring_in(Recipe.of_facts("-", kind), tmp_path / "out")
+    import_recipe(Recipe.of_facts("-", kind), tmp_path / "out")
     assert named(load(tmp_path / "out"), "train") == {("http://a", "http://b", "http://c")}
     with pytest.raises(ConfigError, match="standard input needs a format"):
         Recipe.of_facts("-")
@@ -265,7 +267,7 @@ def test_empty_parts_and_cells_are_neither_facts_nor_rejects(tmp_path: Path) -> 
     (tmp_path / "r.toml").write_text(
         '[[facts]]\npath = "s.csv"\nhead = "f"\ntail = "g"\nsays = "is"\nseparator = "|"\n'
     )
-    (report,) = bring_in(tmp_path / "r.toml", tmp_path / "out").reports
+    (report,) = import_recipe(tmp_path / "r.toml", tmp_path / "out").reports
     assert named(load(tmp_path / "out"), "train") == {
         *(("A", "is", "Jazz"), ("A", "is", "Rock"), ("B", "is", "Jazz"), ("B", "is", "Soul"))
     }
@@ -291,7 +293,7 @@ def test_a_list_in_json_lines_is_several_tails(tmp_path: Path, separator: str) -
     (tmp_path / "r.toml").write_text(
         f'[[facts]]\npath = "s.jsonl"\nhead = "f"\ntail = "g"\nsays = "is"\n{separator}'
     )
-    (report,) = bring_in(tmp_path / "r.toml", tmp_path / "out").reports
+    (report,) = import_recipe(tmp_path / "r.toml", tmp_path / "out").reports
     assert named(load(tmp_path / "out"), "train") == {
         *(("A", "is", "Jazz"), ("A", "is", "Rock"), ("C", "is", "Pop"), ("D", "is", "Soul")),
         ("G", "is", "1999"),
@@ -323,7 +325,7 @@ def test_a_slice_of_a_dump_of_wikidata(tmp_path: Path) -> None:
     (tmp_path / "slice.nt").write_text("\n".join(lines), encoding="utf-8")
     kept = [f"{prop}P31", f"{prop}P17", label, f"{prop}P1082", f"{prop}P571", f"{prop}P625"]
     (tmp_path / "r.toml").write_text(f'[[facts]]\npath = "slice.nt"\npredicates = {kept}\n')
-    imported = bring_in(tmp_path / "r.toml", tmp_path / "out")
+    imported = import_recipe(tmp_path / "r.toml", tmp_path / "out")
     assert named(load(tmp_path / "out"), "train") == {
         (f"{item}Q64", f"{prop}P31", f"{item}Q515"),
         (f"{item}Q64", f"{prop}P17", f"{item}Q183"),
@@ -346,13 +348,13 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
     with pytest.raises(ValueError, match="out: already exists"):
-        bring_in(path, tmp_path / "out")
+        import_recipe(path, tmp_path / "out")
     assert (tmp_path / "out" / "mine").read_text() == "x"
 
 
 def test_an_invalid_setting_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be"):
-        bring_in(recipe(tmp_path, "[[facts]]\npath = 3"), tmp_path / "out")
+        import_recipe(recipe(tmp_path, "[[facts]]\npath = 3"), tmp_path / "out")
 
 
 def test_a_neo4j_export(tmp_path: Path) -> None:
@@ -370,7 +372,7 @@ def test_a_neo4j_export(tmp_path: Path) -> None:
         '[[texts]]\nname = "name"\npath = "nodes.csv"\nentity = "id:ID"\ncolumn = "name"\n'
         '[[numbers]]\nname = "born"\npath = "nodes.csv"\nentity = "id:ID"\ncolumns = ["born:int"]\n'
     )
-    bring_in(tmp_path / "r.toml", tmp_path / "out")
+    import_recipe(tmp_path / "r.toml", tmp_path / "out")
     assert named(load(tmp_path / "out"), "train") == {
         ("p1", "ACTED_IN", "m1"),
         ("p1", "is a", "Person"),
@@ -392,7 +394,7 @@ path = "n.csv"
 entity = "who"
 columns = ["height", "born", "score"]
 """)
-    imported = bring_in(tmp_path / "r.toml", tmp_path / "out")
+    imported = import_recipe(tmp_path / "r.toml", tmp_path / "out")
     text = (tmp_path / "out" / "figures.tsv").read_text()
     assert text == "Ada\theight\t168.1\nAda\tborn\t1889\nBob\theight\t180\nBob\tscore\t2\n"
     assert imported.values["figures"] == 4

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.quality.raw_rows import numbered
+from mocme.data.quality.raw_rows import keys_of
 
 
 class Vast(Vocabulary):
@@ -20,6 +20,6 @@ class Vast(Vocabulary):
 def test_equal_facts_have_equal_numbers(kind: type[Vocabulary]) -> None:
     train = torch.tensor([[0, 0, 1], [1, 0, 0], [1, 1, 0]])
     graph = Graph(kind(["a", "b"]), Vocabulary(["r", "s"], "relation"), {"train": train})
-    one, other = numbered([train.numpy(), train.flip(0)[:2].numpy()], graph)
+    one, other = keys_of([train.numpy(), train.flip(0)[:2].numpy()], graph)
     assert len(set(one.tolist())) == 3
     assert other.tolist() == [one[2], one[1]]

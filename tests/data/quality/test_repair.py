@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from mocme.audit.audit import audit
 from mocme.data.features.sources import read_features
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.ingest.reader import settings_of
+from mocme.data.ingest.reader import settings_json
 from mocme.data.load import load
 from mocme.data.modality import Modality
 from mocme.data.quality.raw_rows import RawGraph
@@ -142,7 +142,7 @@ def test_encoded_features_are_copied_with_a_repaired_graph(tmp_path: Path) -> No
     photo = Modality(torch.randn(5, 2), torch.arange(5), graph.num_entities)
     tensors, metadata = photo.packed()
     metadata["entities"] = graph.entities.digest()
-    metadata["settings"] = settings_of(graph.encode["photo"])
+    metadata["settings"] = settings_json(graph.encode["photo"])
     save_file(tensors, folder / "encoded" / "photo.safetensors", metadata)
     repair(folder, tmp_path / "out")
     repaired = load(tmp_path / "out")

@@ -23,7 +23,7 @@ from naive_losses import (
 
 from mocme.experts.embedding import losses, negative_weighting
 from mocme.experts.embedding.gradient_buffer import GradientBuffer
-from mocme.experts.embedding.losses import Cubes, Softmax, score_batch
+from mocme.experts.embedding.losses import CubedModuli, Softmax, score_batch
 from mocme.experts.embedding.negative_sampling import UniformSampling
 from mocme.experts.embedding.negative_weighting import (
     EntropyWeighting,
@@ -296,18 +296,18 @@ def test_softmax_survives_scores_that_overflow_an_exponential() -> None:
 @pytest.mark.parametrize("complex_entries", [False, True])
 def test_cubes_equal_the_naive_sum_and_gradient(complex_entries: bool) -> None:
     vectors = torch.randn(3, 6, generator=torch.Generator().manual_seed(0)).double()
-    cubes = Cubes.apply(vectors, complex_entries)
+    cubes = CubedModuli.apply(vectors, complex_entries)
     for row, value in zip(vectors.tolist(), cubes.tolist(), strict=True):
         entries = [complex(a, b) for a, b in zip(row[:3], row[3:], strict=True)]
         assert value == pytest.approx(
             sum(abs(x) ** 3 for x in (entries if complex_entries else row))
         )
     vectors.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: Cubes.apply(x, complex_entries), (vectors,))
+    assert torch.autograd.gradcheck(lambda x: CubedModuli.apply(x, complex_entries), (vectors,))
 
 
 @pytest.mark.parametrize("complex_entries", [False, True])
 def test_the_gradient_of_cubes_is_zero_at_zero(complex_entries: bool) -> None:
     vectors = torch.zeros(2, 4, requires_grad=True)
-    Cubes.apply(vectors, complex_entries).sum().backward()
+    CubedModuli.apply(vectors, complex_entries).sum().backward()
     assert torch.equal(vectors.grad, torch.zeros(2, 4))

@@ -50,7 +50,7 @@ def test_mined_rules_have_naive_counts_in_both_directions(graph: Any) -> None:
     for link, first, second, support, confidence in rows:
         pairs = len(naive_paths(edges, (first, second)))
         assert confidence == support / (pairs + 5)
-        back = rule_mining.backwards(adjacency, np.array([first]), np.array([second]))
+        back = rule_mining.reverse_bodies(adjacency, np.array([first]), np.array([second]))
         mirrored = (int(adjacency.inverse[link]), int(back[0][0]), int(back[1][0]))
         assert expected[mirrored] == support
 

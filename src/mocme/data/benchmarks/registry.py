@@ -100,7 +100,7 @@ class Benchmark:
 
 
 @cache
-def known() -> dict[str, Benchmark]:
+def all_benchmarks() -> dict[str, Benchmark]:
     """All benchmarks by name."""
     tables = tomllib.loads(Path(__file__).with_name("benchmarks.toml").read_text(encoding="utf-8"))
     return {name: _benchmark(name, table) for name, table in tables.items()}
@@ -116,7 +116,9 @@ def find(name: str) -> Benchmark:
     if benchmark is None:
         similar = suggest(name)
         hint = (
-            f"did you mean {' or '.join(similar)}?" if similar else f"known: {', '.join(known())}"
+            f"did you mean {' or '.join(similar)}?"
+            if similar
+            else f"known: {', '.join(all_benchmarks())}"
         )
         raise ValueError(f"there is no benchmark named {name!r}; {hint}")
     return benchmark
@@ -125,7 +127,7 @@ def find(name: str) -> Benchmark:
 def get(name: str) -> Benchmark | None:
     """As `find`, but None if there is none."""
     wanted = _normalized(name)
-    for benchmark in known().values():
+    for benchmark in all_benchmarks().values():
         if wanted in map(_normalized, (benchmark.name, *benchmark.also)):
             return benchmark
     return None
@@ -137,7 +139,7 @@ def suggest(name: str, count: int = 3) -> list[str]:
 
     matches = process.extract(
         name,
-        list(known()),
+        list(all_benchmarks()),
         scorer=fuzz.ratio,
         processor=utils.default_process,
         limit=count,

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO
 
 from mocme.data.formats.rdf import XSD, Value
-from mocme.data.formats.writers import written
+from mocme.data.formats.writers import atomic_file
 
 IN_MEMORY = 1 << 26  # bytes of numbers, and of texts, before a temporary file is used
 ROWS = 1 << 14  # rows that are encoded at a time
@@ -164,7 +164,7 @@ class _Rows:
         self.pending.clear()
 
     def write(self, path: str | Path) -> None:
-        with written(path) as file:
+        with atomic_file(path) as file:
             self.flush()
             self.file.seek(0)
             shutil.copyfileobj(self.file, file, 1 << 20)

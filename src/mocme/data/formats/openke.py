@@ -19,7 +19,7 @@ import numpy as np
 
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import line_chunks, normalize_line_ends, open_stream
-from mocme.data.formats.writers import BATCH, check, refusal, written
+from mocme.data.formats.writers import BATCH, atomic_file, check_names, name_error
 from mocme.data.graph import SPLITS, Graph
 
 LISTS = ("entity2id.txt", "relation2id.txt")
@@ -141,9 +141,9 @@ def write(folder: str | Path, graph: Graph) -> None:
             path = folder / name
             _check_names(names.names, path)
             lines = "".join([f"{name}\t{index}\n" for index, name in enumerate(names)])
-            stack.enter_context(written(path)).write(f"{len(names)}\n{lines}".encode())
+            stack.enter_context(atomic_file(path)).write(f"{len(names)}\n{lines}".encode())
         for split, facts in graph.splits.items():
-            file = stack.enter_context(written(folder / FILES[split]))
+            file = stack.enter_context(atomic_file(folder / FILES[split]))
             file.write(b"%d\n" % len(facts))
             for part in facts.split(BATCH):
                 file.write("".join([f"{h}\t{t}\t{r}\n" for h, r, t in part.tolist()]).encode())
@@ -241,14 +241,14 @@ def _fact_lines(data: bytes, report: Report) -> Sequence[int]:
 
 
 def _check_names(names: Sequence[str], path: Path) -> None:
-    check(names, path)
+    check_names(names, path)
     remedy = "rename it, or write TSV, CSV, JSON lines or Parquet"
     for name in names:
         if "\n" in name:
-            raise refusal(path, name, "a line feed, which an OpenKE list cannot", remedy)
+            raise name_error(path, name, "a line feed, which an OpenKE list cannot", remedy)
         if name[-1] in " \t":
             problem = "a space or tab at its end, which an OpenKE list cannot"
-            raise refusal(path, name, problem, remedy)
+            raise name_error(path, name, problem, remedy)
 
 
 def _shown(raw: bytes) -> str:

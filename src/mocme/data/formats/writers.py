@@ -28,12 +28,12 @@ Row = tuple[str, str, str]
 BATCH = 1 << 15
 
 
-def rows(graph: Graph, split: str) -> Iterator[Row]:
+def fact_rows(graph: Graph, split: str) -> Iterator[Row]:
     """The facts of a split by name, in their order."""
-    yield from named(graph.splits[split], graph.entities.names, graph.relations.names)
+    yield from named_facts(graph.splits[split], graph.entities.names, graph.relations.names)
 
 
-def named(
+def named_facts(
     facts: Int[Tensor, "n 3"], entities: Sequence[str], relations: Sequence[str]
 ) -> Iterator[Row]:
     """Facts by name, in their order."""
@@ -43,18 +43,18 @@ def named(
 
 
 def batches(facts: Iterable[Row], path: str | Path) -> Iterator[list[Row]]:
-    """Rows in batches of `BATCH`, after `check` of their names.
+    """Rows in batches of `BATCH`, after `check_names` of their names.
 
     Raises:
         ValueError: a name is empty or contains half a surrogate pair.
     """
     iterator = iter(facts)
     while batch := list(islice(iterator, BATCH)):
-        check(list(chain.from_iterable(batch)), path)
+        check_names(list(chain.from_iterable(batch)), path)
         yield batch
 
 
-def check(names: Sequence[str], path: str | Path) -> None:
+def check_names(names: Sequence[str], path: str | Path) -> None:
     """Check that names are neither empty nor invalid Unicode, which no format can hold.
 
     Raises:
@@ -67,10 +67,10 @@ def check(names: Sequence[str], path: str | Path) -> None:
     except UnicodeEncodeError as error:
         name = next(name for name in names if any("\ud800" <= c <= "\udfff" for c in name))
         problem = "half a surrogate pair, which no text in UTF-8 can"
-        raise refusal(path, name, problem) from error
+        raise name_error(path, name, problem) from error
 
 
-def refusal(path: str | Path, name: str, problem: str, remedy: str = "rename it") -> ValueError:
+def name_error(path: str | Path, name: str, problem: str, remedy: str = "rename it") -> ValueError:
     """The error about a name that a format cannot hold.
 
     Args:
@@ -81,7 +81,7 @@ def refusal(path: str | Path, name: str, problem: str, remedy: str = "rename it"
 
 
 @contextmanager
-def written(path: str | Path) -> Iterator[BinaryIO]:
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write, which replaces `path` atomically if the block ends without an error.
 
     It is compressed if the name ends with ``.gz`` or ``.zst``. ``-`` is standard output, which is
@@ -126,14 +126,14 @@ def _compressed(stored: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
         ) as file:
             yield file  # type: ignore[misc]
     else:
-        with needs("zstandard", ".zst files"):
+        with require_library("zstandard", ".zst files"):
             import zstandard
         with zstandard.ZstdCompressor(level=3).stream_writer(stored, closefd=False) as file:
             yield file
 
 
 @contextmanager
-def needs(library: str, what: str) -> Iterator[None]:
+def require_library(library: str, what: str) -> Iterator[None]:
     """Turn the ImportError of an optional library into an error that says how to install it.
 
     Raises:
@@ -153,5 +153,5 @@ def write_names(path: str | Path, names: Iterable[str]) -> None:
     Raises:
         ValueError: the file cannot be written.
     """
-    with written(path) as file:
+    with atomic_file(path) as file:
         file.write("".join(f"{name}\n" for name in names).encode())

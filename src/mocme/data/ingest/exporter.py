@@ -46,7 +46,7 @@ def export(
         raise ValueError(f"{out}: already exists; give another name, or force it")
     file_format = format_named(kind or "tsv") if str(out) == "-" else format_of(out)
     rows: Iterator[writers.Row] = chain.from_iterable(
-        writers.rows(graph, split) for split in splits or graph.splits
+        writers.fact_rows(graph, split) for split in splits or graph.splits
     )
     file_format.write(out, rows)
 
@@ -65,7 +65,7 @@ def _export_folder(graph: Graph, out: Path, splits: Sequence[str], kind: str | N
         for name in vocabulary:
             if "\n" in name:
                 problem = "a line feed, which a list of names cannot"
-                raise writers.refusal(out, name, problem, "write one file instead of a folder")
+                raise writers.name_error(out, name, problem, "write one file instead of a folder")
         writers.write_names(out / file_name, vocabulary)
     for split in graph.splits:
-        file_format.write(out / f"{split}{file_format.endings[0]}", writers.rows(graph, split))
+        file_format.write(out / f"{split}{file_format.endings[0]}", writers.fact_rows(graph, split))

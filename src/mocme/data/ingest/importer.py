@@ -76,7 +76,7 @@ class ImportReport:
         return "\n".join(lines)
 
 
-def bring_in(
+def import_recipe(
     recipe: str | Path | Recipe, out: str | Path, advance: Advance | None = None
 ) -> ImportReport:
     """Read everything that a recipe (or its file) names and write a folder of TSV files.
@@ -160,7 +160,7 @@ class _Import:
         parts = [part for part in self.recipe.columns if part.name == name]
         for counts in (self.report.values, self.report.missing, self.report.unknown):
             counts.setdefault(name, 0)
-        with writers.written(self.folder / f"{name}.tsv") as file:
+        with writers.atomic_file(self.folder / f"{name}.tsv") as file:
             for part in parts:
                 self._write_column(part, file)
         section = "files" if isinstance(parts[0], FileColumn) else "modalities"
@@ -179,7 +179,7 @@ class _Import:
             if (text.count("\t"), text.count("\n")) != (tabs, len(rows)):
                 name = next(cell for row in rows for cell in row if set("\t\n") & set(cell))
                 problem = "a tab or a line feed, which a table of values cannot"
-                raise writers.refusal(path, name, problem)
+                raise writers.name_error(path, name, problem)
             file.write(text.encode())
             self.report.values[part.name] += len(rows)
             self.advance(report)
@@ -226,7 +226,7 @@ class _Import:
                 continue
             facts = torch.cat(parts[split])
             self.report.facts[split] = len(facts)
-            tsv.write(self.folder / f"{split}.tsv", writers.named(facts, entities, relations))
+            tsv.write(self.folder / f"{split}.tsv", writers.named_facts(facts, entities, relations))
         if "train" not in self.report.facts:
             raise ValueError(
                 f"{self.recipe.path}: leaves no fact to train on; check [[facts]] and [split]"

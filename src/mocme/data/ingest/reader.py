@@ -109,7 +109,7 @@ def _graph(
     for split, report in reports.items():
         splits[split], report.duplicates = indexer.split(split)
     entities, relations = indexer.vocabularies()
-    content = declared(folder)
+    content = read_graph_toml(folder)
     encode = _tables(content, folder, "encode")
     all_reports = [*reports.values(), *list_reports]
     return Graph(
@@ -201,7 +201,7 @@ def _notes(report: Report) -> list[str]:
     return notes
 
 
-def declared(folder: Path) -> dict[str, object]:
+def read_graph_toml(folder: Path) -> dict[str, object]:
     """The content of graph.toml; empty if there is no such file.
 
     Raises:
@@ -247,23 +247,23 @@ def _modalities(
             f"{folder / 'graph.toml'}: both [modalities.{twice[0]}] and [encode.{twice[0]}]; an "
             f"encoded modality needs no other table, so rename or remove one of them"
         )
-    encoded = {name: encoded_table(name, table) for name, table in encode.items()}
+    encoded = {name: encoded_modality(name, table) for name, table in encode.items()}
     # In the order of the file's sections, on which the numbering of modalities depends.
     sections = {"modalities": modalities, "encode": encoded}
     order = sorted(sections, key=lambda key: list(content).index(key) if key in content else 0)
     return {name: table for key in order for name, table in sections[key].items()}
 
 
-def encoded_table(name: str, table: Tables | None = None) -> Tables:
+def encoded_modality(name: str, table: Tables | None = None) -> Tables:
     """The settings of the modality that `mocme encode` writes.
 
     Args:
         table: the ``[encode.NAME]`` table; if given, only features encoded with it are accepted.
     """
     settings = {"kind": "encoded", "path": encoded_path(name)}
-    return settings if table is None else {**settings, "settings": settings_of(table)}
+    return settings if table is None else {**settings, "settings": settings_json(table)}
 
 
-def settings_of(table: Tables) -> str:
+def settings_json(table: Tables) -> str:
     """An ``[encode.NAME]`` table as a line of JSON, which shows whether it has changed."""
     return json.dumps(table, sort_keys=True, ensure_ascii=False, default=list)

@@ -68,7 +68,7 @@ class UnseenNames:
     relations_asked: int
 
 
-def splits(raw: RawGraph) -> dict[str, SplitCounts]:
+def split_counts(raw: RawGraph) -> dict[str, SplitCounts]:
     """Rows of each split."""
     counts = {}
     for split, keys in raw.keys.items():
@@ -107,7 +107,7 @@ def defects(raw: RawGraph, inverses: Partners) -> list[Defect]:
     return all_defects
 
 
-def unseen(raw: RawGraph) -> UnseenNames:
+def unseen_names(raw: RawGraph) -> UnseenNames:
     """Entities and relations that are in no training fact."""
     entities, relations = _names_in(raw, "train")
     evaluated_entities, evaluated_relations = _names_in(raw, *EVALUATED)
@@ -121,11 +121,13 @@ def unseen(raw: RawGraph) -> UnseenNames:
     )
 
 
-def _names_in(raw: RawGraph, *splits: str) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " R"]]:
+def _names_in(
+    raw: RawGraph, *split_counts: str
+) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " R"]]:
     """Which entities and relations are in the rows of some splits."""
     entities = np.zeros(raw.graph.num_entities, bool)
     relations = np.zeros(raw.graph.num_relations, bool)
-    for split in splits:
+    for split in split_counts:
         if split in raw.rows:
             rows = raw.rows[split]
             entities[rows[:, [0, 2]]] = True

@@ -122,7 +122,7 @@ def component_labels(facts: Rows, num_entities: int) -> Int[np.ndarray, " N"]:
             label = shorter
 
 
-def relations(
+def relation_profiles(
     raw: RawGraph, classes: Sequence[str], inverses: Partners, twins: Partners
 ) -> list[RelationProfile]:
     """The profile of each relation, in the order of ids.

@@ -66,7 +66,7 @@ class RawGraph:
         if rows is None:
             rows = {split: facts.numpy() for split, facts in graph.splits.items()}
         rows = {split: rows[split] for split in SPLITS if split in graph.splits}
-        return RawGraph(graph, rows, dict(zip(rows, numbered(rows.values(), graph), strict=True)))
+        return RawGraph(graph, rows, dict(zip(rows, keys_of(rows.values(), graph), strict=True)))
 
     def distinct(self, *splits: str) -> Rows:
         """Distinct facts of some splits together (of all, if none is named), ordered by key."""
@@ -77,7 +77,7 @@ class RawGraph:
         return rows[first]
 
 
-def numbered(parts: Iterable[Rows], graph: Graph) -> list[Keys]:
+def keys_of(parts: Iterable[Rows], graph: Graph) -> list[Keys]:
     """The keys of several arrays of facts, equal for equal facts only, across all arrays."""
     parts = list(parts)
     keys = fact_keys(_joined(parts), graph.num_entities, graph.num_relations)
@@ -91,7 +91,7 @@ def _joined(parts: Iterable[Rows]) -> Rows:
 def _split_rows(graph: Graph, rows: Rows) -> dict[str, Rows]:
     """The rows of one file by the split of their fact."""
     facts = [split.numpy() for split in graph.splits.values()]
-    *keys_by_split, keys_of_rows = numbered([*facts, rows], graph)
+    *keys_by_split, keys_of_rows = keys_of([*facts, rows], graph)
     keys = np.concatenate(keys_by_split)
     split_of_key = np.repeat(np.arange(len(facts)), list(map(len, facts)))
     # Every row is a fact of some split, so the search finds its key.

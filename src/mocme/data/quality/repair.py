@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from mocme.data.formats.kinds import tsv
 from mocme.data.formats.streams import BOM
 from mocme.data.formats.writers import write_names
-from mocme.data.ingest.reader import LISTS, declared, settings_of
+from mocme.data.ingest.reader import LISTS, read_graph_toml, settings_json
 from mocme.data.modality import encoded_path, read_safetensors
 from mocme.data.quality.raw_rows import Keys, RawGraph, Rows
 
@@ -217,9 +217,9 @@ def _write(
             copy = folder / encoded_path(modality)
             copy.parent.mkdir(exist_ok=True)
             tensors, metadata = read_safetensors(source)
-            if metadata.get("settings") == settings_of(graph.encode[modality]):
+            if metadata.get("settings") == settings_json(graph.encode[modality]):
                 # The same settings, except for paths that now lead to the original folder.
-                metadata["settings"] = settings_of(content["encode"][modality])
+                metadata["settings"] = settings_json(content["encode"][modality])
             save_file(tensors, copy, metadata)
     record = {
         "graph": graph.name,
@@ -237,7 +237,7 @@ def _graph_toml(raw: RawGraph, target: Path) -> dict[str, Any]:
     """The content of `graph.toml`, with paths from the new folder to the original files."""
     graph = raw.graph
     home = Path(graph.folder or ".").resolve()
-    content: dict[str, Any] = {} if raw.folder is None else declared(raw.folder)
+    content: dict[str, Any] = {} if raw.folder is None else read_graph_toml(raw.folder)
     if not content and graph.modalities:
         content = {"modalities": dict(graph.modalities)}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from mocme.encoders.image_backbones import ImageEngine
-from mocme.encoders.image_io import BYTES, ENDINGS
+from mocme.encoders.image_io import ENDINGS, MAX_BYTES
 from mocme.encoders.inputs import read_file
 from mocme.encoders.store import RawItem
 from mocme.encoders.visual import VisualEncoder
@@ -34,7 +34,7 @@ class ImageEncoder(VisualEncoder):
             raise ValueError("patches must be at least 0")
 
     def content(self, item: RawItem) -> bytes:
-        return read_file(item, BYTES)
+        return read_file(item, MAX_BYTES)
 
     def engine(self, device: torch.device, allow_download: bool) -> ImageEngine:
         return self.image_engine(device, allow_download, self.patches)

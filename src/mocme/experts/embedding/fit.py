@@ -8,7 +8,7 @@ from typing import Any, final
 
 from mocme.data.features.tokens import TrainingFacts
 from mocme.evaluation import metrics
-from mocme.evaluation.ranking import batch_for, rank_split
+from mocme.evaluation.ranking import batch_size_for, rank_split
 from mocme.experts.base import FitTask, Packed
 from mocme.experts.embedding.expert import EmbeddingExpert
 from mocme.experts.embedding.model import EmbeddingModel
@@ -33,7 +33,7 @@ class Embedding(EmbeddingSettings):
 
             def validate(trained: EmbeddingModel) -> Mapping[str, float]:
                 ranks = rank_split(trained, task.graph, "valid", task.memory)
-                return metrics.of_ranks(ranks.realistic)
+                return metrics.rank_metrics(ranks.realistic)
 
         elif self.training.patience:
             raise ValueError("training.patience needs a valid split, and the graph has none")
@@ -82,6 +82,6 @@ def _rank_one_batch(model: EmbeddingModel, task: FitTask) -> None:
     if split is None:
         return
     model.eval()
-    batch = batch_for(task.graph.num_entities, task.memory)
+    batch = batch_size_for(task.graph.num_entities, task.memory)
     rank_split(model, task.graph, split, task.memory, only=batch)
     model.thaw()

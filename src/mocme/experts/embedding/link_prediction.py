@@ -13,7 +13,7 @@ from torch import Tensor
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import AnswerIndex, Queries
 from mocme.experts.embedding.gradient_buffer import GradientBuffer
-from mocme.experts.embedding.losses import Cubes, score_batch
+from mocme.experts.embedding.losses import CubedModuli, score_batch
 from mocme.experts.embedding.model import EmbeddingModel
 from mocme.experts.embedding.negative_sampling import (
     Candidates,
@@ -232,12 +232,12 @@ class LinkPrediction:
     ) -> Tensor:
         """N3 of a group: each fact counts its head, relation and answer once."""
         scorer = self.model.scorer
-        cubes = Cubes.apply(heads, scorer.complex_entries)
-        cubes = cubes + Cubes.apply(relations, scorer.complex_relations)
+        cubes = CubedModuli.apply(heads, scorer.complex_entries)
+        cubes = cubes + CubedModuli.apply(relations, scorer.complex_relations)
         # A node that answers many questions is cubed once, with the sum of their weights.
         nodes, place = torch.unique(answers, return_inverse=True)
         times = by_answer.new_zeros(len(nodes)).index_add_(0, place, by_answer)
-        others = Cubes.apply(rows.gather(nodes), scorer.complex_entries)
+        others = CubedModuli.apply(rows.gather(nodes), scorer.complex_entries)
         total: Tensor = (cubes * by_query).sum() + (others * times).sum()
         return self.settings.n3 * total
 

@@ -258,7 +258,7 @@ def _logsumexp_by(values: Float[Tensor, " n"], group: Int[Tensor, " n"], size: i
     return _sum_by((values - top[group]).exp(), group, size).log() + top
 
 
-class Cubes(torch.autograd.Function):
+class CubedModuli(torch.autograd.Function):
     """Sum of the cubed moduli of each vector's entries, (n, D) -> (n,).
 
     The derivative of |x|^3 by x is 3 |x| x, also for the real and imaginary part of a complex x.

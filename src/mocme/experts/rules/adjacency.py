@@ -309,7 +309,7 @@ def _check_input(
             )
 
 
-def relations_of(graph: Graph, features: Features) -> Adjacency:
+def adjacency_of(graph: Graph, features: Features) -> Adjacency:
     """The adjacency of a graph's training facts and of the pairs of its modalities."""
     return Adjacency.of(
         graph.facts("train"),

@@ -8,7 +8,7 @@ from typing import final
 
 from mocme.data.graph import Queries
 from mocme.experts.base import Extension, Packed, SparseExpert, SparseOdds
-from mocme.experts.rules.adjacency import relations_of
+from mocme.experts.rules.adjacency import adjacency_of
 from mocme.experts.rules.rule_model import RuleModel, RuleShare
 
 
@@ -68,7 +68,7 @@ class RuleExpert(SparseExpert):
 
     def extended(self, extension: Extension) -> RuleExpert:
         """The rules as they were fitted, over the facts and pairs of added entities too."""
-        adjacency = relations_of(extension.graph, extension.features)
+        adjacency = adjacency_of(extension.graph, extension.features)
         return RuleExpert(self.name, self.reads, replace(self.model, relations=adjacency))
 
     def packed(self) -> Packed:

@@ -36,7 +36,7 @@ class PathCounts:
     through: Mapping[Fact, Mapping[int, int]]
 
 
-def counted(evidence: RuleModel, head: int, relation: int, answer: int) -> PathCounts:
+def count_paths(evidence: RuleModel, head: int, relation: int, answer: int) -> PathCounts:
     """Count the paths from `head` to `answer` over the rule bodies of a directed relation.
 
     The cost grows with the neighbours of the two entities over the relations of the bodies, not
@@ -56,7 +56,7 @@ def counted(evidence: RuleModel, head: int, relation: int, answer: int) -> PathC
     return PathCounts(paths, through)
 
 
-def losses(
+def score_changes(
     evidence: RuleModel,
     head: int,
     relation: int,
@@ -70,7 +70,7 @@ def losses(
     Args:
         contribution: maps odds to what the mixture adds to the score.
     """
-    counts = counted(evidence, head, relation, answer)
+    counts = count_paths(evidence, head, relation, answer)
     full = contribution(odds_of_paths(evidence, relation, counts.paths))
     changes = {}
     for fact, used in counts.through.items():

@@ -108,14 +108,14 @@ def mine(
 
 def _with_inverses(relations: Adjacency, bodies: RuleBodies) -> RuleBodies:
     """These rules, then those of the inverse head relations with reversed bodies."""
-    first, second = backwards(relations, bodies.first, bodies.second)
+    first, second = reverse_bodies(relations, bodies.first, bodies.second)
     relation = bodies.relation + relations.num_links
     inverses = (relation, first, second, bodies.support, bodies.confidence)
     columns = zip(vars(bodies).values(), inverses, strict=True)
     return RuleBodies(*(np.concatenate(column) for column in columns))
 
 
-def backwards(
+def reverse_bodies(
     relations: Adjacency, first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """The body that connects t to h where (first, second) connects h to t."""

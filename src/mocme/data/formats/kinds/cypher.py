@@ -17,7 +17,7 @@ from pathlib import Path
 from mocme.data.formats.base import Format
 from mocme.data.formats.columns import FactColumns
 from mocme.data.formats.report import Block, Report
-from mocme.data.formats.writers import Row, batches, refusal, written
+from mocme.data.formats.writers import Row, atomic_file, batches, name_error
 
 # Facts per statement.
 GROUP = 1000
@@ -58,7 +58,7 @@ def write(path: str | Path, rows: Iterable[Row]) -> None:
             relation's is longer than 65,534 characters or contains a null character; see also
             `writers.batches` and `writers.written`.
     """
-    with written(path) as file:
+    with atomic_file(path) as file:
         file.write(CONSTRAINT.encode())
         for batch in batches(rows, path):
             by_relation: dict[str, list[str]] = {}
@@ -83,7 +83,7 @@ def _statement(kind: str, pairs: list[str]) -> str:
 def _text(name: str, path: str | Path) -> str:
     if len(name.encode()) > LONGEST_NAME:
         problem = f"more than {LONGEST_NAME:,} bytes, which the index of Neo4j cannot"
-        raise refusal(path, name, problem, "shorten it, or write CSV, JSON lines or Parquet")
+        raise name_error(path, name, problem, "shorten it, or write CSV, JSON lines or Parquet")
     return f'"{name.translate(_IN_TEXT)}"'
 
 
@@ -91,11 +91,11 @@ def _type(name: str, path: str | Path) -> str:
     remedy = "rename it, or write CSV, JSON lines or Parquet"
     if "\0" in name:
         problem = "a null character, which the type of a relationship cannot"
-        raise refusal(path, name, problem, remedy)
+        raise name_error(path, name, problem, remedy)
     # Neo4j counts UTF-16 code units, as Java does: a character above U+FFFF counts as two.
     if len(name.encode("utf-16-le")) // 2 > LONGEST_TYPE:
         problem = f"more than {LONGEST_TYPE:,} characters, which a type cannot"
-        raise refusal(path, name, problem, remedy)
+        raise name_error(path, name, problem, remedy)
     return f"`{name.translate(_IN_TYPES)}`"
 
 

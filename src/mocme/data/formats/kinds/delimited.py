@@ -27,7 +27,7 @@ from mocme.data.formats.base import Format
 from mocme.data.formats.columns import CellColumns, Columns, FactColumns, column_indices
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import line_chunks, open_stream
-from mocme.data.formats.writers import Row, batches, written
+from mocme.data.formats.writers import Row, atomic_file, batches
 
 DELIMITERS = ",;|\t"
 QUOTE, LINE_FEED, RETURN = 34, 10, 13
@@ -61,7 +61,7 @@ def write(path: str | Path, rows: Iterable[Row]) -> None:
     Raises:
         ValueError: see `writers.batches` and `writers.written`.
     """
-    with written(path) as file:
+    with atomic_file(path) as file:
         # The header goes out with the first batch, after its names were checked: standard output
         # gets nothing if they cannot be written.
         text = csv_text([astuple(FactColumns("head", "relation", "tail"))])

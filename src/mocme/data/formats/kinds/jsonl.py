@@ -18,7 +18,7 @@ from mocme.data.formats.base import Format
 from mocme.data.formats.columns import CellColumns, Columns, column_indices
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import line_chunks, open_stream
-from mocme.data.formats.writers import Row, batches, written
+from mocme.data.formats.writers import Row, atomic_file, batches
 
 # Bytes that are parsed at a time.
 CHUNK = 1 << 22
@@ -65,7 +65,7 @@ def write(path: str | Path, rows: Iterable[Row]) -> None:
         ValueError: see `writers.batches` and `writers.written`.
     """
     text = json.JSONEncoder(ensure_ascii=False).encode
-    with written(path) as file:
+    with atomic_file(path) as file:
         for batch in batches(rows, path):
             lines = [
                 f'{{"head": {text(h)}, "relation": {text(r)}, "tail": {text(t)}}}\n'

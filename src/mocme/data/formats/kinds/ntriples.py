@@ -21,7 +21,7 @@ from mocme.data.formats.rdf import BASE, PLAIN_IRI, PLAIN_LABEL, Value, term
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.statements import Statements
 from mocme.data.formats.streams import line_chunks, normalize_line_ends, open_stream
-from mocme.data.formats.writers import Row, batches, written
+from mocme.data.formats.writers import Row, atomic_file, batches
 
 CHUNK = 1 << 18  # bytes that are parsed at a time; the resulting rows fit a processor cache
 MARKS = 10_000  # languages and datatypes that are cached
@@ -214,7 +214,7 @@ def write(path: str | Path, rows: Iterable[Row]) -> None:
         ValueError: pyoxigraph is not installed; see also `writers.batches` and `writers.written`.
     """
     rdf.oxigraph()
-    with written(path) as file:
+    with atomic_file(path) as file:
         for batch in batches(rows, path):
             lines = [f"{term(h)} {term(r, relation=True)} {term(t)} .\n" for h, r, t in batch]
             file.write("".join(lines).encode())

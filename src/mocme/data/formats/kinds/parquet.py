@@ -21,7 +21,7 @@ from mocme.data.formats.coded import from_arrow
 from mocme.data.formats.columns import CellColumns, Columns, column_indices
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import COMPRESSED
-from mocme.data.formats.writers import Row, batches, needs, written
+from mocme.data.formats.writers import Row, atomic_file, batches, require_library
 
 # Rows per block of names, and of other cells, which may be long texts.
 NAME_ROWS, CELL_ROWS = 1 << 18, 1 << 14
@@ -40,7 +40,7 @@ def facts(path: str | Path, report: Report, columns: Columns = None) -> Iterator
     Raises:
         ValueError: the file cannot be read, or lacks the columns, or they are not strings.
     """
-    with needs("pyarrow", "Parquet files"):
+    with require_library("pyarrow", "Parquet files"):
         import pyarrow
         import pyarrow.parquet
     strict = not isinstance(columns, CellColumns)
@@ -75,14 +75,14 @@ def write(path: str | Path, rows: Iterable[Row]) -> None:
         ValueError: the name of the file has the ending of a compression; see also
             `writers.batches` and `writers.written`.
     """
-    with needs("pyarrow", "Parquet files"):
+    with require_library("pyarrow", "Parquet files"):
         import pyarrow
         import pyarrow.parquet
     if Path(path).suffix.lower() in COMPRESSED:
         raise ValueError(f"{path}: Parquet compresses by itself; name it .parquet")
     schema = pyarrow.schema([(name, pyarrow.string()) for name in ("head", "relation", "tail")])
     with (
-        written(path) as file,
+        atomic_file(path) as file,
         pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
         record_batches = (

@@ -12,7 +12,7 @@ from mocme.data.formats.columns import CellColumns, FactColumns
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import open_stream
 from mocme.data.formats.tsv import blocks
-from mocme.data.formats.writers import Row, batches, refusal, written
+from mocme.data.formats.writers import Row, atomic_file, batches, name_error
 
 # Bytes that are read at a time. Names repeat more often within a larger block.
 CHUNK = 1 << 24 if HAS_ARROW else streams.CHUNK
@@ -68,18 +68,18 @@ def write(path: str | Path, rows: Iterable[Row]) -> None:
             `writers.written`.
     """
     remedy = "write CSV, JSON lines or Parquet, which hold it, or rename it"
-    with written(path) as file:
+    with atomic_file(path) as file:
         is_first = True
         for batch in batches(rows, path):
             if is_first and batch[0][0].startswith("\ufeff"):
                 problem = "a byte order mark where the file starts, which TSV cannot"
-                raise refusal(path, batch[0][0], problem, remedy)
+                raise name_error(path, batch[0][0], problem, remedy)
             is_first = False
             text = "".join([f"{head}\t{relation}\t{tail}\n" for head, relation, tail in batch])
             # Counting in the joined text is faster than checking each name.
             expected = (2 * len(batch), len(batch), 0)
             if (text.count("\t"), text.count("\n"), text.count("\r\n")) != expected:
-                raise refusal(path, *_first_misfit(batch), remedy)
+                raise name_error(path, *_first_misfit(batch), remedy)
             file.write(text.encode())
 
 
