@@ -13,7 +13,7 @@ from small_benchmark import TEXT
 @pytest.fixture(autouse=True)
 def no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's choice of a precision takes longer than a tiny training."""
-    monkeypatch.setattr("mocme.runs.train.faster_precision", lambda *_: "float32")
+    monkeypatch.setattr("mocme.experts.embedding.settings.faster_precision", lambda *_: "float32")
 
 
 @pytest.fixture

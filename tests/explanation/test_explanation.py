@@ -537,7 +537,7 @@ def test_hubs_bound_the_work_and_are_told(
     assert any(re.search(r"of \d+ training facts of e0, 2 were weighed", n) for n in found.notes)
     hub = FactNetwork(predictor.graph, "train")
     h, _, t = ids(predictor.graph, FACTS[0])
-    assert hub._longest(h, t)[1] > 0
+    assert hub._two_between(h, t)[1] > 0
 
 
 # -- vectors ---------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def embedding(data: Graph, name: str = "embedding", seed: int = 0) -> EmbeddingE
 
 
 def mrr(mixture: Sum, data: Graph) -> float:
-    return metrics.of_ranks(rank_split(mixture, data, "valid", 0.5).realistic)["mrr"]
+    return metrics.rank_metrics(rank_split(mixture, data, "valid", 0.5).realistic)["mrr"]
 
 
 def check_against_rankings(found: Search, part: Sum, expert: Expert, data: Graph) -> None:

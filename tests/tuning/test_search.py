@@ -104,7 +104,7 @@ def plan(folder: Path, text: str = BOTH, name: str = "search.toml") -> Plan:
 
 
 def run(folder: Path, out: str, text: str = BOTH, watch: Watch | None = None) -> SearchFolder:
-    return tune(plan(folder, text), out=folder / out, device="cpu", observer=watch)
+    return tune(plan(folder, text), out=folder / out, device="cpu", watch=watch)
 
 
 def results(search: SearchFolder) -> list[dict[str, Any]]:
@@ -130,7 +130,7 @@ def test_a_killed_search_resumes_to_the_same_trials(
     folder: Path, uninterrupted: SearchFolder, step: tuple[int, int] | None
 ) -> None:
     with pytest.raises(Killed):
-        run(folder, "broken", observer=Watch(step, end=2 if step is None else None))
+        run(folder, "broken", watch=Watch(step, end=2 if step is None else None))
     assert results(run(folder, "broken")) == results(uninterrupted)
     best_files = [
         (path / "best.toml").read_bytes() for path in (uninterrupted.path, folder / "broken")
@@ -151,7 +151,7 @@ def test_a_killed_training_resumes_from_its_checkpoint(
 
 def test_a_recorded_trial_is_not_counted_twice(folder: Path, uninterrupted: SearchFolder) -> None:
     with pytest.raises(Killed):
-        run(folder, "broken", observer=Watch((2, 3)))
+        run(folder, "broken", watch=Watch((2, 3)))
     # Killed while the first files of a run were written, or after its trial was recorded.
     runs = folder / "broken" / "runs"
     (runs / "trial-0001-seed-0").mkdir()
@@ -169,7 +169,7 @@ def test_a_recorded_trial_is_not_counted_twice(folder: Path, uninterrupted: Sear
 def test_ctrl_c_says_how_to_resume(folder: Path, uninterrupted: SearchFolder, watch: Watch) -> None:
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match=r"trial 3 of 5; resume with: mocme tune .*broken"):
-        run(folder, "broken", observer=watch)
+        run(folder, "broken", watch=watch)
     assert signal.getsignal(signal.SIGINT) is handler
     assert len(SearchFolder(folder / "broken").trials()) == 2
     assert (folder / "broken" / "best.toml").exists()
@@ -225,7 +225,7 @@ def test_a_failed_trial_has_a_reason_and_the_search_continues(folder: Path) -> N
 """.replace(', "experts.embedding.embedding_dim" = 8', "").replace("trials = 5", "trials = 12")
     trials = run(folder, "out", text).trials()
     reasons = [trial.reason for trial in trials if trial.state == "failed"]
-    assert any("width" in reason for reason in reasons)
+    assert any("embedding_dim" in reason for reason in reasons)
     assert any("the loss is no number any more" in reason for reason in reasons)
     assert {trial.state for trial in trials} == {"complete", "failed"}
     assert len(trials) == 12
@@ -259,7 +259,7 @@ def test_a_search_has_no_access_to_the_test_split(
     assert results(run(folder, "out")) == results(uninterrupted)
     test.write_text(valid)
     with pytest.raises(Killed):
-        run(folder, "killed", observer=Watch((2, 1)))
+        run(folder, "killed", watch=Watch((2, 1)))
     (run_folder,) = (folder / "killed" / "runs").iterdir()
     with safe_open(run_folder / "graph.safetensors", "pt") as file:
         assert sorted(file.keys()) == ["train", "valid"]
@@ -285,15 +285,15 @@ def test_the_best_trial_is_an_experiment_that_trains_to_the_same(folder: Path) -
         assert mrr == pytest.approx(chosen.curves[str(seed)][-1][1], abs=1e-12)
     mean = sum(curve[-1][1] for curve in chosen.curves.values()) / 2
     assert chosen.mrr == pytest.approx(mean)
-    assert Experiment.load(path).training["seed"] == 3
+    assert Experiment.load(path).seed == 3
 
 
 def test_the_best_trial_extends_a_file_of_the_user(folder: Path) -> None:
-    (folder / "mine.toml").write_text('extends = "structure"\n[model]\nscorer = {kind="DistMult"}')
+    (folder / "mine.toml").write_text('extends = "structure"\n[[experts]]\nkind = "embedding"\nscorer = {kind="DistMult"}')
     text = BOTH.replace('"structure"', '"mine.toml"')
     run(folder, "deep/out", text)
     loaded = Experiment.load(folder / "deep" / "out" / "best.toml")
-    assert loaded.model["scorer"]["kind"] == "DistMult"
+    assert loaded.experts["embedding"]["scorer"]["kind"] == "DistMult"
     assert tomllib.loads((folder / "deep/out/best.toml").read_text())["extends"] == (
         "../../mine.toml"
     )
@@ -316,7 +316,7 @@ def test_a_training_without_validations_is_validated_at_the_end(
     trials = run(folder, "out", text).trials()
     assert [trial.mrr for trial in trials] == [trial.mrr for trial in uninterrupted.trials()]
     assert all(len(trial.curve) == 1 for trial in trials)
-    assert Experiment.load(folder / "out" / "best.toml").training["evaluate_every"] == 0
+    assert Experiment.load(folder / "out" / "best.toml").experts["embedding"]["training"]["evaluate_every"] == 0
 
 
 def test_choices_may_be_tables_and_lists(folder: Path) -> None:
@@ -333,7 +333,7 @@ def test_choices_may_be_tables_and_lists(folder: Path) -> None:
         1,
         3,
     }
-    assert Experiment.load(search.path / "best.toml").model["scorer"]["kind"] in kinds
+    assert Experiment.load(search.path / "best.toml").experts["embedding"]["scorer"]["kind"] in kinds
 
 
 def test_trials_are_counted_over_resumptions(folder: Path, uninterrupted: SearchFolder) -> None:
@@ -346,12 +346,12 @@ def test_trials_are_counted_over_resumptions(folder: Path, uninterrupted: Search
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("high = 1,", "high = 2,", r"ranges.training.objective.n3.high \(1.0, now 2.0\)"),
+        ("high = 1,", "high = 2,", r"ranges.experts.embedding.training.objective.n3.high \(1.0, now 2.0\)"),
         ("trials = 5", "trials = 5\nseed = 2", "seed"),
         (
             '"experts.embedding.embedding_dim" = 8',
             '"experts.embedding.embedding_dim" = 10',
-            "experiment.model.width",
+            "experiment.experts.embedding.embedding_dim",
         ),
         ("trials = 5", "trials = 5\nseeds = [1]", "seeds"),
     ],
@@ -386,7 +386,7 @@ def test_a_folder_in_use_is_refused(folder: Path) -> None:
         ("= 3", "not valid TOML"),
         (BOTH.replace("trials", "trialls"), "trialls: unknown setting; did you mean 'trials'"),
         (BOTH.replace("trials = 5", "trials = 0"), "trials must be at least 1"),
-        (BOTH.replace("trials = 5", 'trials = "5"'), "trials: must be a whole number"),
+        (BOTH.replace("trials = 5", 'trials = "5"'), "trials: must be an integer"),
         (BOTH.replace('experiment = "structure"', ""), "experiment: is missing"),
         (BOTH.replace('"structure"', '"strucure"'), "did you mean structure"),
         (HEAD + "[ranges]", "ranges is empty"),
@@ -396,20 +396,20 @@ def test_a_folder_in_use_is_refused(folder: Path) -> None:
         ),
         (
             BOTH.replace("experts.embedding.embedding_dim", "experts.embedding.widht"),
-            "set: model.widht: unknown setting",
+            "set: experts.embedding.widht: unknown setting",
         ),
         (
             f"{HEAD}[ranges]\n{PASSES}".replace(
                 '"experts.embedding.training.epochs" =', "experts.embedding.training.epochs ="
             ),
-            'put the path in quotes: "experts.embedding.training.epochs"',
+            'put the path in quotes: "experts.embedding"',
         ),
-        (BOTH.replace("low = 2", "low = 4"), r"passes: low \(4\) must be below high \(4\)"),
+        (BOTH.replace("low = 2", "low = 4"), r"epochs: low \(4\) must be below high \(4\)"),
         (
             BOTH.replace("low = 2", "low = 2.5"),
-            "experts.embedding.training.epochs: must be a whole number, not 2.5",
+            "experts.embedding.training.epochs: must be an integer, not 2.5",
         ),
-        (BOTH.replace("low = 2", "low = 0"), "ranges: training: passes"),
+        (BOTH.replace("low = 2", "low = 0"), "ranges: experts.embedding.training: epochs"),
         (BOTH.replace("high = 4", "high = 4, step = 3"), "steps of 3 lead from 2 to 2, not"),
         (BOTH.replace("high = 4", "hihg = 4"), "did you mean 'high'"),
         (BOTH.replace("high = 4", "choices = [4]"), "either choices or low and high"),
@@ -418,7 +418,7 @@ def test_a_folder_in_use_is_refused(folder: Path) -> None:
         (BOTH.replace("high = 1,", "high = inf,"), "must be finite"),
         (BOTH.replace("low = 2, high = 4", "choices = []"), "choices is empty"),
         (BOTH.replace("low = 2, high = 4", "choices = [2, 2]"), "choices has a value twice"),
-        (BOTH.replace("low = 2, high = 4", "choices = [2, true]"), "must be a whole number"),
+        (BOTH.replace("low = 2, high = 4", "choices = [2, true]"), "must be an integer"),
         (BOTH.replace("low = 2, high = 4", ""), "needs low and high, or choices"),
         (
             BOTH.replace("experts.embedding.training.epochs", "seed"),
@@ -426,13 +426,13 @@ def test_a_folder_in_use_is_refused(folder: Path) -> None:
         ),
         (
             BOTH.replace("experts.embedding.training.epochs", "experts.embedding.embedding_dim"),
-            "set.model.width: is in ranges as well",
+            "set.experts.embedding.embedding_dim: is in ranges as well",
         ),
         (
             BOTH.replace(
                 "experts.embedding.training.epochs", "experts.embedding.training.objective"
             ),
-            "contains training.objective.n3, which is set",
+            "contains experts.embedding.training.objective.n3, which is set",
         ),
         (
             BOTH.replace("experts.embedding.training.epochs", "expected.mrr"),
@@ -486,8 +486,8 @@ def test_intervals_take_the_type_of_their_setting(folder: Path) -> None:
 
 def test_short_names_of_settings_are_unambiguous() -> None:
     assert shortened(["experts.embedding.embedding_dim", "experts.embedding.training.epochs"]) == {
-        "experts.embedding.embedding_dim": "width",
-        "experts.embedding.training.epochs": "passes",
+        "experts.embedding.embedding_dim": "embedding_dim",
+        "experts.embedding.training.epochs": "epochs",
     }
     assert shortened(["a.x.count", "a.y.count"]) == {
         "a.x.count": "x.count",

@@ -14,7 +14,7 @@ from mocme.benchmark.results import ResultFiles
 from mocme.benchmark.spec import BenchmarkSpec, Row, label, slug
 from mocme.core.registry import ConfigError
 from mocme.data.benchmarks import registry as benchmarks
-from mocme.runs.config import Experiment
+from mocme.runs.config import Experiment, experts_by_name
 
 # Rises when the same model would be ranked or counted differently.
 PROTOCOL = 1
@@ -144,7 +144,7 @@ def differences(
         wanted: identity of `experiment`.
         stored: `identity` and `config` of a result.
     """
-    new, old = _flat(json_settings(experiment)), _flat(stored["config"])
+    new, old = _flat(experts_by_name(json_settings(experiment))), _flat(experts_by_name(stored["config"]))
     parts = [
         f"{key} is {new.get(key, 'not set')}, stored {old.get(key, 'not set')}"
         for key in sorted({*new, *old})

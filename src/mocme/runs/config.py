@@ -131,7 +131,7 @@ class Experiment:
             ConfigError: with the path of the setting that is wrong.
         """
         if isinstance(source, Mapping):
-            name, table = "given", _named_experts(source)
+            name, table = "given", experts_by_name(source)
         else:
             path = find(source)
             name, table = _title(path), read(path)
@@ -152,7 +152,7 @@ class Experiment:
         renamed_settings(table)
         check_keys(table, dict.fromkeys(SECTIONS), "")
         modalities = _table(table, "modalities")
-        experts = _named_experts(table).get("experts", {})
+        experts = experts_by_name(table).get("experts", {})
         experiment = Experiment(
             name,
             convert(table.get("description", ""), str, "description"),
@@ -314,7 +314,7 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = path.resolve()
     if path in seen:
         raise ConfigError(f"{path}: extends itself by way of {seen[-1].name}")
-    table = _named_experts(read_toml(path), str(path))
+    table = experts_by_name(read_toml(path), str(path))
     base = table.pop("extends", None)
     if base is None:
         return table
@@ -366,7 +366,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     return dotted.strip(), found["value"] if len(found) == 1 else value.strip()
 
 
-def _named_experts(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+def experts_by_name(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """A table with its list of experts as a table by name.
 
     Raises:

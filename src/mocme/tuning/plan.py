@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mocme.core.registry import ConfigError, Configurable, construct
-from mocme.runs.config import WORDS, Experiment, find, merge, read_toml, shipped
+from mocme.runs.config import WORDS, Experiment, experts_by_name, find, merge, read_toml, shipped
 
 NUMBERS = ("low", "high", "step")
 
@@ -181,7 +181,7 @@ class Plan:
     def about(self) -> dict[str, Any]:
         """All that the results depend on, except the graph and its features."""
         return {
-            "experiment": self.experiment.settings(),
+            "experiment": experts_by_name(self.experiment.settings()),
             "ranges": {path: span.table() for path, span in self.ranges.items()},
             "seed": self.seed,
             "seeds": list(self.seeds),
@@ -286,7 +286,7 @@ def _check_paths(settings: PlanSettings) -> None:
 
 def _range(table: Mapping[str, Any], path: str, experiment: Experiment, where: str) -> Range:
     """The range of a setting, with its ends tried on the experiment."""
-    value: Any = experiment.table()
+    value: Any = experts_by_name(experiment.table())
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     if isinstance(value, float):
