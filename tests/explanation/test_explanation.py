@@ -639,52 +639,52 @@ def test_changes_equal_a_dense_solution(
     monkeypatch.setattr(influence, "RESIDUAL", 1e-9)
     tiny = tiny_graph(facts=40)
     estimator = make_estimator(tiny, Objective(n3=0.05))
-    own, vector = estimator.facts_of(3), estimator.model.frozen().vectors[3]
+    facts, vector = estimator.facts_of(3), estimator.model.frozen().vectors[3]
     slope = torch.randn(len(vector), generator=torch.Generator().manual_seed(1)).double()
 
     def total(shared: torch.Tensor) -> torch.Tensor:
-        return estimator.losses(own, shared.expand(len(own), -1)).sum()
+        return estimator.losses(facts, shared.expand(len(facts), -1)).sum()
 
-    curve = torch.autograd.functional.hessian(total, vector)
+    hessian = torch.autograd.functional.hessian(total, vector)
     signs = torch.randn(len(vector), generator=torch.Generator().manual_seed(0)).sign().double()
-    damping = influence.DAMPING * float((signs * (curve @ signs)).mean())
-    each = vector.expand(len(own), -1).clone().requires_grad_()
-    (pulls,) = torch.autograd.grad(estimator.losses(own, each).sum(), each)
-    turned = torch.linalg.solve(curve + damping * torch.eye(len(vector)), slope)
+    damping = influence.DAMPING * float((signs * (hessian @ signs)).mean())
+    copies = vector.expand(len(facts), -1).clone().requires_grad_()
+    (gradients,) = torch.autograd.grad(estimator.losses(facts, copies).sum(), copies)
+    solution = torch.linalg.solve(hessian + damping * torch.eye(len(vector)), slope)
     with torch.no_grad():
-        found = estimator.changes(3, own, slope, 1.0)
-    assert torch.allclose(found, pulls @ turned, rtol=1e-5)
+        changes = estimator.changes(3, facts, slope, 1.0)
+    assert torch.allclose(changes, gradients @ solution, rtol=1e-5)
 
 
-def test_a_vector_that_is_trained_on_moves_as_estimated(tiny_graph: Callable) -> None:
-    """The estimate against a vector that was really fitted again without each fact."""
+def test_estimates_agree_with_refitted_vectors(tiny_graph: Callable) -> None:
+    """Compare the estimates with the vector fitted again without each fact."""
     tiny = tiny_graph(facts=60, tokens={})
     estimator = make_estimator(tiny, Objective(n3=0.2))
-    own, table = estimator.facts_of(3), estimator.model.frozen().vectors
+    facts, table = estimator.facts_of(3), estimator.model.frozen().vectors
 
-    def fitted(left: torch.Tensor) -> torch.Tensor:
+    def fit(train_facts: torch.Tensor) -> torch.Tensor:
         vector = table[3].clone().requires_grad_()
         optimizer = torch.optim.LBFGS([vector], max_iter=200, line_search_fn="strong_wolfe")
 
         def closure() -> torch.Tensor:
             optimizer.zero_grad()
-            loss = estimator.losses(left, vector.expand(len(left), -1)).sum()
+            loss = estimator.losses(train_facts, vector.expand(len(train_facts), -1)).sum()
             loss.backward()
             return loss
 
         optimizer.step(closure)
         return vector.detach()
 
-    rest = fitted(own)
+    optimum = fit(facts)
     with torch.no_grad():
-        table[3] = rest
-    slope = torch.randn(len(rest), generator=torch.Generator().manual_seed(2)).double()
-    real = []
-    for place in range(len(own)):
-        left = torch.cat([own[:place], own[place + 1 :]])
-        real.append(float((fitted(left) - rest) @ slope))
-    found = estimator.changes(3, own, slope, 1.0).tolist()
-    assert faithfulness.spearman(torch.tensor(found), torch.tensor(real)) > 0.8
+        table[3] = optimum
+    slope = torch.randn(len(optimum), generator=torch.Generator().manual_seed(2)).double()
+    expected = []
+    for index in range(len(facts)):
+        others = torch.cat([facts[:index], facts[index + 1 :]])
+        expected.append(float((fit(others) - optimum) @ slope))
+    changes = estimator.changes(3, facts, slope, 1.0).tolist()
+    assert faithfulness.spearman(torch.tensor(changes), torch.tensor(expected)) > 0.8
 
 
 # -- neighbours ------------------------------------------------------------------------------------

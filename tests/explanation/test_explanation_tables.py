@@ -37,9 +37,9 @@ def test_text_aligns_the_columns_of_each_table(explanation: Explanation) -> None
     lines = repr(explanation).splitlines()
     first = lines.index("What each modality adds (weights are not reasons)")
     assert lines[first + 1 : first + 4] == [
-        "  modality  of    fall of the score without it  weight  views",
-        "  text      head                        +1.500    0.50  0.25 0.75",
-        "  image     tail                     not known",
+        "  modality  of    score drop without it  weight  views",
+        "  text      head                 +1.500    0.50  0.25 0.75",
+        "  image     tail              not known",
     ]
     assert lines[-2:] == ["- weights are not measured", "- a note"]
 

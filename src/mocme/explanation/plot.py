@@ -57,8 +57,8 @@ def _panels(explanation: Explanation) -> list[tuple[str, Bars, str]]:
     omitted = len(explanation.rules) - len(rules)
     suffix = f" ({omitted} more not shown)" if omitted else ""
     return [
-        ("Modalities", modalities, "drop of the score when withheld"),
-        ("Training facts", supports, "estimated drop of the score without it"),
+        ("Modalities", modalities, "score drop when withheld"),
+        ("Training facts", supports, "estimated score drop without it"),
         (f"Rules{suffix}", rules, "log odds"),
     ]
 

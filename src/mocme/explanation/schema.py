@@ -208,7 +208,7 @@ class Explanation:
             title = "What each modality adds"
             if not self.weights.reasons:
                 title += " (weights are not reasons)"
-            numbers = ["fall of the score without it", "weight"]
+            numbers = ["score drop without it", "weight"]
             rows = [_share(row) for row in self.modalities]
             yield _table(title, ["modality", "of", *numbers, "views"], rows, numbers)
         if self.supports:
