@@ -1,4 +1,4 @@
-"""An explanation as tables and as a data frame."""
+"""Explanations as text, HTML tables and data frames."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def explanation() -> Explanation:
             ModalityShare("image", "tail", False, 0.0, (), None),
         ),
         weights=Weights(None, 0, False, "weights are not measured"),
-        patterns=(RuleExplanation("borders | borders", ("borders", "borders"), 3, 0.5),),
+        rules=(RuleExplanation("borders | borders", ("borders", "borders"), 3, 0.5),),
         supports=(Support("Niger", "borders", "Chad", "fact", -0.75, -0.5, -0.25),),
         paths=((Step("Chad", "borders", "Niger"), Step("Niger", "borders", "Mali")),),
         neighbours=(Neighbours("tail", "vector", (Neighbour("Niger", 0.875),)),),
@@ -37,9 +37,9 @@ def test_text_aligns_the_columns_of_each_table(explanation: Explanation) -> None
     lines = repr(explanation).splitlines()
     first = lines.index("What each modality adds (weights are not reasons)")
     assert lines[first + 1 : first + 4] == [
-        "  modality  of    fall of the score without it  weight  experts",
-        "  text      head                        +1.500    0.50  0.25 0.75",
-        "  image     tail                     not known",
+        "  modality  of    score drop without it  weight  views",
+        "  text      head                 +1.500    0.50  0.25 0.75",
+        "  image     tail              not known",
     ]
     assert lines[-2:] == ["- weights are not measured", "- a note"]
 
@@ -49,7 +49,7 @@ def test_text_and_html_show_every_table(explanation: Explanation) -> None:
     assert [table.title for table in tables] == [
         "What each modality adds (weights are not reasons)",
         "Training facts that support it",
-        "Patterns that lead there",
+        "Rules between head and tail",
         "Short paths in the graph",
         "Nearest entities",
     ]
@@ -68,7 +68,7 @@ def test_a_data_frame_has_a_row_for_each_piece_of_evidence(explanation: Explanat
         ["modality", "head", "", "text", 1.5],
         ["modality", "tail", "", "image", None],
         ["fact", "", "", "(Niger, borders, Chad)", -0.75],
-        ["pattern", "", "", "borders | borders", 0.5],
+        ["rule", "", "", "borders | borders", 0.5],
         ["path", "", "", "(Chad, borders, Niger) | (Niger, borders, Mali)", None],
         ["neighbour", "tail", "vector", "Niger", 0.875],
     ]

@@ -289,7 +289,9 @@ def test_the_best_trial_is_an_experiment_that_trains_to_the_same(folder: Path) -
 
 
 def test_the_best_trial_extends_a_file_of_the_user(folder: Path) -> None:
-    (folder / "mine.toml").write_text('extends = "structure"\n[[experts]]\nkind = "embedding"\nscorer = {kind="DistMult"}')
+    (folder / "mine.toml").write_text(
+        'extends = "structure"\n[[experts]]\nkind = "embedding"\nscorer = {kind="DistMult"}'
+    )
     text = BOTH.replace('"structure"', '"mine.toml"')
     run(folder, "deep/out", text)
     loaded = Experiment.load(folder / "deep" / "out" / "best.toml")
@@ -316,7 +318,12 @@ def test_a_training_without_validations_is_validated_at_the_end(
     trials = run(folder, "out", text).trials()
     assert [trial.mrr for trial in trials] == [trial.mrr for trial in uninterrupted.trials()]
     assert all(len(trial.curve) == 1 for trial in trials)
-    assert Experiment.load(folder / "out" / "best.toml").experts["embedding"]["training"]["evaluate_every"] == 0
+    assert (
+        Experiment.load(folder / "out" / "best.toml").experts["embedding"]["training"][
+            "evaluate_every"
+        ]
+        == 0
+    )
 
 
 def test_choices_may_be_tables_and_lists(folder: Path) -> None:
@@ -333,7 +340,9 @@ def test_choices_may_be_tables_and_lists(folder: Path) -> None:
         1,
         3,
     }
-    assert Experiment.load(search.path / "best.toml").experts["embedding"]["scorer"]["kind"] in kinds
+    assert (
+        Experiment.load(search.path / "best.toml").experts["embedding"]["scorer"]["kind"] in kinds
+    )
 
 
 def test_trials_are_counted_over_resumptions(folder: Path, uninterrupted: SearchFolder) -> None:
@@ -346,7 +355,11 @@ def test_trials_are_counted_over_resumptions(folder: Path, uninterrupted: Search
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("high = 1,", "high = 2,", r"ranges.experts.embedding.training.objective.n3.high \(1.0, now 2.0\)"),
+        (
+            "high = 1,",
+            "high = 2,",
+            r"ranges.experts.embedding.training.objective.n3.high \(1.0, now 2.0\)",
+        ),
         ("trials = 5", "trials = 5\nseed = 2", "seed"),
         (
             '"experts.embedding.embedding_dim" = 8',

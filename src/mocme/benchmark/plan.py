@@ -144,7 +144,10 @@ def differences(
         wanted: identity of `experiment`.
         stored: `identity` and `config` of a result.
     """
-    new, old = _flat(experts_by_name(json_settings(experiment))), _flat(experts_by_name(stored["config"]))
+    new, old = (
+        _flat(experts_by_name(json_settings(experiment))),
+        _flat(experts_by_name(stored["config"])),
+    )
     parts = [
         f"{key} is {new.get(key, 'not set')}, stored {old.get(key, 'not set')}"
         for key in sorted({*new, *old})

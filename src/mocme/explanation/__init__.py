@@ -1,1 +1,1 @@
-"""Why a prediction was made: evidence by expert, modality, training fact and path."""
+"""Explain predictions by rules, modalities, training facts, paths and similar entities."""

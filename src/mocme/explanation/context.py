@@ -1,4 +1,4 @@
-"""What explanations need of a run; what is measured is kept in the run's folder."""
+"""The parts of a run that explanations need; measurements are cached in the run's folder."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FAITHFULNESS = "faithfulness.json"
 
 @final
 class RunExplanationContext:
-    """The context of a finished run; nothing is computed before it is needed.
+    """The explanation context of a finished run; everything is computed on first use.
 
     Args:
-        folder: of the run.
-        mixture: that answers queries, with added entities.
-        graph: of the mixture.
-        features: of the graph's entities.
-        trained: mixture and graph without added entities; measurements are made on these.
+        folder: the run's folder.
+        mixture: the mixture that answers queries, including added entities.
+        graph: the graph of the mixture.
+        features: the features of the graph's entities.
+        trained: mixture and graph without added entities, on which faithfulness is measured.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class RunExplanationContext:
         self._influence: InfluenceFinder | None = None
 
     def faithfulness(self) -> Faithfulness:
-        """Whether modality weights predict score drops; measured once and kept in the run."""
+        """Return whether modality weights predict score drops, measured once per run."""
         if self.folder.has(FAITHFULNESS):
             return Faithfulness.unpacked(self.folder.read_json(FAITHFULNESS))
         measured = measure(*self.trained)
-        # A run that may only be read can be explained all the same.
+        # A read-only run can still be explained; it is measured again each time.
         with contextlib.suppress(PermissionError):
             self.folder.write_json(FAITHFULNESS, measured.packed())
         return measured
@@ -53,7 +53,7 @@ class RunExplanationContext:
     def supports(
         self, head: int, relation: int, tail: int, most: int
     ) -> tuple[list[Support], list[str]]:
-        """The training facts that support a fact most, best first, and notes."""
+        """Return the training facts that support a fact most, strongest first, and notes."""
         if self._influence is None:
             view = self.graph.training_view()
             self._influence = InfluenceFinder(self.mixture, view, self.features)
@@ -61,16 +61,17 @@ class RunExplanationContext:
         return supports, [*notes, *self._content_notes()]
 
     def _content_notes(self) -> list[str]:
-        """Content that acts through training, and so cannot be withheld from a trained model."""
+        """Name the content that acts only through training and cannot be withheld afterwards."""
         notes = []
         if self.features.tokens:
             notes.append(
                 f"{', '.join(self.features.tokens)}: words act through training and cannot be "
-                f"withheld afterwards; those that support the fact are among the training facts"
+                f"withheld afterwards; words that support the fact are listed with the training "
+                f"facts"
             )
         if self.features.pairs:
             notes.append(
                 f"{', '.join(self.features.pairs)}: pairs of entities act through rules and "
-                f"cannot be withheld afterwards; rules name them"
+                f"cannot be withheld afterwards; the rules that use them name them"
             )
         return notes

@@ -1,4 +1,4 @@
-"""Explain a fact: gather what a model, its graph and its run say of it."""
+"""Explain a fact with the evidence of a mixture, its graph and its run."""
 
 from __future__ import annotations
 
@@ -36,11 +36,13 @@ NEAREST, MOST_PATHS, MOST_SUPPORTS = 5, 10, 5
 
 @dataclass(frozen=True, eq=False)
 class FactQuery:
-    """A fact, and what `Completer` knows of it.
+    """A fact to explain, with its scores and its probability.
 
     Attributes:
-        scores: of (head, relation, ?) and (tail, inverse relation, ?), (2, N).
-        new: which of these answers are not known.
+        scores: scores of all answers to (head, relation, ?) and (tail, inverse relation, ?).
+        new: (2, N) boolean, True for answers that are not known facts.
+        probability: calibrated probability, None where the fact is known or nothing is calibrated.
+        known: whether the fact is in the graph.
     """
 
     head: int
@@ -57,12 +59,12 @@ class FactQuery:
 
 
 class Explainer:
-    """Explains the facts of one mixture and graph.
+    """Explains facts for one mixture and its graph.
 
     Args:
-        mixture: of trained experts.
-        graph: of the mixture's entities.
-        context: of the run; without it no fact is named as support.
+        mixture: trained experts and their weights.
+        graph: the graph of the mixture's entities.
+        context: the explanation context of the run; None to omit supporting facts.
     """
 
     def __init__(self, mixture: Mixture, graph: Graph, context: ExplanationContext | None) -> None:
@@ -72,17 +74,17 @@ class Explainer:
         self._faithfulness: Faithfulness | None = None
 
     def explain(self, fact: FactQuery) -> Explanation:
-        """All that can be shown for a fact."""
+        """Collect all evidence for and against a fact."""
         names, relations = self.graph.entities, self.graph.relations
         notes: list[str] = []
-        own = [float(fact.scores[0, fact.tail]), float(fact.scores[1, fact.head])]
+        scores = [float(fact.scores[0, fact.tail]), float(fact.scores[1, fact.head])]
         if fact.head == fact.tail:
-            notes.append("head and tail are one entity: what is said of one holds for the other")
+            notes.append("head and tail are one entity: evidence for one also applies to the other")
         return Explanation(
             names[fact.head],
             relations[fact.relation],
             names[fact.tail],
-            sum(own) / 2,
+            sum(scores) / 2,
             fact.probability,
             fact.known,
             _rank(fact, 0, fact.tail),
@@ -100,7 +102,7 @@ class Explainer:
 
     def _modalities(self, fact: FactQuery, notes: list[str]) -> Iterator[ModalityShare]:
         if not self.embeddings:
-            notes.append("no expert of the run computes vectors, so no modality can be withheld")
+            notes.append("the run has no embedding expert, so no modality can be withheld")
         for expert in self.embeddings:
             model = expert.model
             table = model.frozen()
@@ -120,41 +122,43 @@ class Explainer:
     def _score_drops(
         self, expert: EmbeddingExpert, fact: FactQuery, notes: list[str]
     ) -> dict[tuple[Side, str], float]:
-        """Drop of the score when a modality is withheld from one of the two entities alone.
+        """Return the score drop when a modality is withheld from only one of the two entities.
 
-        Other experts do not read vectors, so their scores cancel in the difference.
+        The vectors of all entities are recomputed exactly. Other experts do not read them, so their
+        scores cancel in the difference.
         """
         model = expert.model
         keys: list[tuple[Side, str]] = []
         hides: list[dict[str, Tensor]] = []
         for side, entity in zip(SIDES, fact.entities, strict=True):
             flags = zip(model.modalities, model.present[entity], strict=True)
-            having = [name for name, present in flags if present]
-            if not having:
+            available = [name for name, present in flags if present]
+            if not available:
                 notes.append(
-                    f"nothing is known of {self.graph.entities[entity]}: its vector is the mean of "
-                    f"all, and no modality can be withheld from it"
+                    f"nothing is known about {self.graph.entities[entity]}: its vector is the mean "
+                    f"of all entities, so no modality can be withheld"
                 )
-            if len(having) == 1:
+            if len(available) == 1:
                 notes.append(
-                    f"{having[0]} is all that is known of {self.graph.entities[entity]}: without "
-                    f"it the vector is the mean of all entities, and the change tells how much "
-                    f"better than an average entity it does"
+                    f"{available[0]} is the only modality of {self.graph.entities[entity]}: "
+                    f"without it the vector is the mean of all entities, so the change compares "
+                    f"this entity with an average one"
                 )
             mask = torch.zeros(model.num_entities, dtype=torch.bool)
             mask[entity] = True
-            keys += [(side, name) for name in having]
-            hides += [{name: mask} for name in having]
+            keys += [(side, name) for name in available]
+            hides += [{name: mask} for name in available]
         queries, answers = self._both_directions(fact, expert.device)
         with torch.no_grad():
             before = model.score(queries, answers).mean()
-            after = [model.score(queries, answers, t).mean() for t in model.tables(hides)]
+            after = [model.score(queries, answers, table).mean() for table in model.tables(hides)]
         return {
             key: self.mixture.contribution(expert.name, float(before - score))
             for key, score in zip(keys, after, strict=True)
         }
 
     def _both_directions(self, fact: FactQuery, device: torch.device) -> tuple[Queries, Tensor]:
+        """Return the two queries of a fact, (h, r, ?) and (t, r^-1, ?), and answers (2, 1)."""
         relation = torch.tensor([fact.relation, fact.relation + self.graph.num_relations])
         queries = Queries(torch.tensor(fact.entities), relation)
         return queries.to(device), torch.tensor([[fact.tail], [fact.head]], device=device)
@@ -166,24 +170,26 @@ class Explainer:
                 if self.context is None
                 else self.context.faithfulness()
             )
-        found = self._faithfulness
-        return Weights(found.together.correlation, found.together.facts, found.reasons, found.text)
+        measured = self._faithfulness
+        agreement = measured.together
+        return Weights(agreement.correlation, agreement.facts, measured.reasons, measured.text)
 
     # -- facts -----------------------------------------------------------------------------------
 
     def _rules(self, fact: FactQuery, notes: list[str]) -> list[RuleExplanation]:
-        """Rules of both directions; one found in both counts once, by its larger share.
+        """Return the rules of both directions, largest share first.
 
-        Rules that say the same are one: a symmetric relation and its inverse lead to the same
-        entities. Their shares add up; their paths are the same ones and are not counted twice.
+        A rule that applies in both directions is listed once, with its larger share. Equivalent
+        rules, over a symmetric relation and over its inverse, are merged: their shares add up, and
+        their identical paths are counted once.
         """
         experts = [e for e in self.mixture.experts if isinstance(e, SparseExpert)]
         if not experts:
-            notes.append("the run has no rules")
+            notes.append("the run has no rule expert")
             return []
         rules = [rule for expert in experts for rule in self._rules_of(expert, fact)]
         if not rules:
-            notes.append("no rule leads from head to tail")
+            notes.append("no rule connects head and tail")
         return sorted(rules, key=lambda rule: (-rule.share, rule.name))
 
     def _rules_of(self, expert: SparseExpert, fact: FactQuery) -> list[RuleExplanation]:
@@ -200,28 +206,33 @@ class Explainer:
 
     def _supports(self, fact: FactQuery, notes: list[str]) -> list[Support]:
         if self.context is None:
-            notes.append("no supporting facts: the mixture was opened without its run")
+            notes.append(
+                "no supporting facts: the mixture was opened without its run; open the run"
+            )
             return []
-        found, said = self.context.supports(fact.head, fact.relation, fact.tail, MOST_SUPPORTS)
-        notes += said
-        return found
+        supports, support_notes = self.context.supports(
+            fact.head, fact.relation, fact.tail, MOST_SUPPORTS
+        )
+        notes += support_notes
+        return supports
 
     def _paths(self, fact: FactQuery, notes: list[str]) -> list[tuple[Step, ...]]:
         if self._network is None:
             self._network = FactNetwork(self.graph, "train")
+        # A path must not use the fact that it explains.
         without = (fact.head, fact.relation, fact.tail)
-        found = self._network.paths(fact.head, fact.tail, without, MOST_PATHS)
-        if found.left_out:
+        search = self._network.paths(fact.head, fact.tail, without, MOST_PATHS)
+        if search.left_out:
             notes.append(
-                f"paths of three facts were not followed over {found.left_out:,} neighbours with "
-                f"the most facts"
+                f"paths of three facts through the {search.left_out:,} neighbours with the most "
+                f"facts were not searched"
             )
-        if not found.paths:
-            notes.append("no path of up to three training facts links head and tail")
+        if not search.paths:
+            notes.append("no path of up to three training facts connects head and tail")
         names, relations = self.graph.entities, self.graph.relations
         return [
             tuple(Step(names[h], relations[r], names[t]) for h, r, t in path)
-            for path in found.paths
+            for path in search.paths
         ]
 
     # -- neighbours ------------------------------------------------------------------------------
@@ -231,6 +242,7 @@ class Explainer:
         for expert in self.embeddings[:1]:
             model = expert.model
             known = model.known().nonzero().flatten()
+            # Each space: its name, the entities that have a vector in it, and their vectors.
             spaces = [("vector", known, model.frozen().vectors[known])]
             for name in model.modalities[1:]:
                 spaces.append((name, *model.modality_vectors(name)))
@@ -240,15 +252,15 @@ class Explainer:
                     if not len(row):
                         continue
                     nearest, cosines = nearest_to(values, int(row[0]), NEAREST)
-                    near = [
-                        Neighbour(names[int(rows[n])], cosine)
-                        for n, cosine in zip(nearest, cosines, strict=True)
+                    neighbours = [
+                        Neighbour(names[int(rows[index])], cosine)
+                        for index, cosine in zip(nearest, cosines, strict=True)
                     ]
-                    yield Neighbours(side, by, tuple(near))
+                    yield Neighbours(side, by, tuple(neighbours))
 
 
 def _view_weights(expert: EmbeddingExpert, modality: str, entity: int) -> tuple[float, ...]:
-    """Weights of a modality's views in an entity; none where the entity lacks it."""
+    """Return the weights of a modality's views; empty where the entity lacks the modality."""
     views = expert.model.frozen().views
     if modality not in views:
         return ()
@@ -258,9 +270,10 @@ def _view_weights(expert: EmbeddingExpert, modality: str, entity: int) -> tuple[
 
 
 def _rank(fact: FactQuery, direction: int, answer: int) -> int:
-    """Rank of an answer among those that are not known and itself."""
-    own = fact.scores[direction, answer]
+    """Return the rank of an answer among the new answers and itself; ties count half."""
+    score = fact.scores[direction, answer]
     others = fact.scores[direction][fact.new[direction]]
-    above = int((others > own).sum())
-    ties = int((others == own).sum()) - int(fact.new[direction, answer])
+    above = int((others > score).sum())
+    # A new answer ties with itself once.
+    ties = int((others == score).sum()) - int(fact.new[direction, answer])
     return 1 + above + ties // 2

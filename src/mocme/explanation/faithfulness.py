@@ -1,8 +1,13 @@
-"""Do the weights of modalities tell what matters? Measured, before anyone takes them for reasons.
+"""Measure whether modality weights predict score drops, before they are shown as reasons.
 
-Of every fact of the valid split, both directions, whose answer has a modality and at least one
-more: the modality's weight in the answer's vector, and how much the answer's score falls when that
-modality is withheld from the answer alone. The measure is their rank correlation (Spearman).
+A case is a directed fact of the valid split and one modality of its answer, where the answer has at
+least one more modality. For each case, the modality's weight in the answer's vector is compared
+with the drop of the answer's score when the modality is withheld from the answer only. The measure
+is the Spearman rank correlation of weights and drops over all cases.
+
+Only the ranks are compared, because weights sum to 1 while score drops have the unit of the scorer.
+Answers with a single modality are left out: without it the vector is the mean of all entities,
+which says nothing about the share of one modality among several.
 """
 
 from __future__ import annotations
@@ -20,21 +25,24 @@ from mocme.experts.embedding.expert import EmbeddingExpert
 from mocme.experts.embedding.vector_model import VectorModel
 from mocme.mixture.base import Mixture
 
-# Weights are shown as reasons from this rank correlation on.
-ENOUGH = 0.5
-# Of the entities, how many are hidden from at a time, at most. What a fusion standardises over all
-# entities then stays almost what it is; hidden from all of them, it would not.
-PART = 20
+# The smallest rank correlation at which weights are shown as reasons.
+MIN_CORRELATION = 0.5
+# A modality is withheld from at most 1/20 of all entities at a time. A fusion may standardise its
+# inputs over all entities; withholding from a few keeps these statistics nearly unchanged, while
+# withholding from all answers at once would shift them. One entity at a time would be exact, but
+# needs a table of all vectors for each.
+MASK_DIVISOR = 20
 
-Advance = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Rank correlation of weights and falls; None where one of the two does not vary.
+    """Rank correlation of weights and score drops.
 
     Attributes:
-        facts: how many cases it was measured on, each an answer and one of its modalities.
+        correlation: None where weights or drops do not vary, or with fewer than three cases.
+        facts: number of measured cases, each an answer and one of its modalities.
     """
 
     correlation: float | None
@@ -43,11 +51,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """What was measured of a run.
+    """The faithfulness of the modality weights of a run.
 
     Attributes:
-        together: over the cases of all modalities.
-        apart: by modality.
+        together: agreement over the cases of all modalities.
+        apart: agreement by modality.
     """
 
     together: Agreement
@@ -56,106 +64,125 @@ class Faithfulness:
     @property
     def reasons(self) -> bool:
         """Whether weights may be shown as reasons."""
-        found = self.together.correlation
-        return found is not None and found >= ENOUGH
+        correlation = self.together.correlation
+        return correlation is not None and correlation >= MIN_CORRELATION
 
     @property
     def text(self) -> str:
-        """What a reader should know of weights, in a sentence."""
-        found = self.together
-        if not found.facts:
-            return "whether weights tell what matters was not measured: no valid fact could tell"
-        if found.correlation is None:
+        """Summarise the measurement in a sentence."""
+        overall = self.together
+        if not overall.facts:
             return (
-                f"weights are no reasons: they, or the changes of {found.facts:,} scores when a "
-                f"modality is withheld, do not vary"
+                "weights are not reasons: whether they predict score drops was not measured, "
+                "because the run has no embedding or no valid fact whose answer has two modalities"
             )
-        said = f"rank correlation {found.correlation:.2f} over {found.facts:,} cases"
-        if apart := [own.correlation for own in self.apart.values() if own.correlation is not None]:
-            said += f", {min(apart):.2f} to {max(apart):.2f} by modality"
+        if overall.correlation is None:
+            return (
+                f"weights are not reasons: over {overall.facts:,} cases, the weights or the score "
+                f"drops without a modality do not vary, or there are fewer than three cases"
+            )
+        details = f"rank correlation {overall.correlation:.2f} over {overall.facts:,} cases"
+        correlations = [
+            agreement.correlation
+            for agreement in self.apart.values()
+            if agreement.correlation is not None
+        ]
+        if correlations:
+            details += f", {min(correlations):.2f} to {max(correlations):.2f} by modality"
         if self.reasons:
-            return f"weights predict how much a score falls without a modality ({said})"
+            return f"weights predict how much a score drops without a modality ({details})"
         return (
-            f"weights are no reasons: they do not predict how much a score falls without a "
-            f"modality ({said}; {ENOUGH} would do); look at the changes instead"
+            f"weights are not reasons: they do not predict how much a score drops without a "
+            f"modality ({details}; at least {MIN_CORRELATION} is required); use the score drops "
+            f"instead"
         )
 
     def packed(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return a dictionary for JSON."""
         return asdict(self)
 
     @staticmethod
     def unpacked(table: Mapping[str, Any]) -> Faithfulness:
-        """What `packed` gave."""
-        apart = {name: Agreement(**row) for name, row in table["apart"].items()}
-        return Faithfulness(Agreement(**table["together"]), apart)
+        """Restore the result of `packed`."""
+        by_modality = {name: Agreement(**row) for name, row in table["apart"].items()}
+        return Faithfulness(Agreement(**table["together"]), by_modality)
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreDrops:
-    """Of one modality: weight in the answer and fall of its score, of n answers."""
+    """The cases of one modality.
+
+    Attributes:
+        weight: weight of the modality in each answer's vector.
+        fall: score of each answer minus its score without the modality.
+    """
 
     modality: str
     weight: Float[Tensor, " n"]
     fall: Float[Tensor, " n"]
 
 
-def measure(mixture: Mixture, graph: Graph, advance: Advance | None = None) -> Faithfulness:
+def measure(mixture: Mixture, graph: Graph, progress: Progress | None = None) -> Faithfulness:
     """Measure the first embedding of a mixture on a graph's valid split.
 
     Args:
-        mixture: of trained experts; without an embedding there is nothing to measure.
-        graph: with a valid split.
-        advance: receives (answers done, answers in all).
+        mixture: trained experts; without an embedding the result has no cases.
+        graph: a graph with a valid split.
+        progress: receives (facts done, facts in total), counted once per modality.
     """
     embedding = first_embedding(mixture)
-    found = [] if embedding is None else list(falls(embedding.model, graph, advance))
-    none = torch.empty(0, dtype=torch.float64)
-    weight = torch.cat([none, *(own.weight for own in found)])
-    fall = torch.cat([none, *(own.fall for own in found)])
-    apart = {own.modality: _agreement(own.weight, own.fall) for own in found}
-    return Faithfulness(_agreement(weight, fall), apart)
+    drops = [] if embedding is None else list(falls(embedding.model, graph, progress))
+    empty = torch.empty(0, dtype=torch.float64)
+    weights = torch.cat([empty, *(cases.weight for cases in drops)])
+    score_drops = torch.cat([empty, *(cases.fall for cases in drops)])
+    by_modality = {cases.modality: _agreement(cases.weight, cases.fall) for cases in drops}
+    return Faithfulness(_agreement(weights, score_drops), by_modality)
 
 
 def first_embedding(mixture: Mixture) -> EmbeddingExpert | None:
-    """The first expert of a mixture that is an embedding."""
+    """Return the first embedding expert of a mixture."""
     return next((e for e in mixture.experts if isinstance(e, EmbeddingExpert)), None)
 
 
-def falls(model: VectorModel, graph: Graph, advance: Advance | None = None) -> Iterator[ScoreDrops]:
-    """Weights and falls of each modality; nothing where the model has a single one."""
+def falls(
+    model: VectorModel, graph: Graph, progress: Progress | None = None
+) -> Iterator[ScoreDrops]:
+    """Yield weights and score drops of each modality; nothing for a model with one modality."""
     facts = graph.directed("valid")
     if len(model.modalities) < 2 or not len(facts):
         return
     device = model.device
     facts = facts.to(device)
-    whole = model.frozen()
-    several = model.present.sum(1) > 1
+    full = model.frozen()  # vectors (N, D) and weights (N, M) with all modalities
+    has_several = model.present.sum(1) > 1
     total = len(facts) * len(model.modalities)
-    for place, name in enumerate(model.modalities):
-        asked = facts[(several & model.present[:, place])[facts[:, 2]]]
-        fall = torch.empty(len(asked), dtype=torch.float64)
-        parts = _parts(torch.unique(asked[:, 2]), max(1, model.num_entities // PART))
-        hides = [{name: mask} for mask in _masks(parts, model.num_entities)]
-        for part, table in zip(parts, model.tables(hides), strict=True):
-            own = torch.isin(asked[:, 2], part).nonzero().flatten()
-            chosen = asked[own]
-            queries, answer = Queries(chosen[:, 0], chosen[:, 1]), chosen[:, 2:]
+    for column, name in enumerate(model.modalities):
+        # (n, 3) facts whose answer has this modality and at least one more.
+        cases = facts[(has_several & model.present[:, column])[facts[:, 2]]]
+        drops = torch.empty(len(cases), dtype=torch.float64)
+        groups = _groups(torch.unique(cases[:, 2]), max(1, model.num_entities // MASK_DIVISOR))
+        hides = [{name: mask} for mask in _masks(groups, model.num_entities)]
+        for entities, table in zip(groups, model.tables(hides), strict=True):
+            # The cases whose answer is one of the entities without the modality in this table.
+            rows = torch.isin(cases[:, 2], entities).nonzero().flatten()
+            selected = cases[rows]
+            queries, answer = Queries(selected[:, 0], selected[:, 1]), selected[:, 2:]
             with torch.no_grad():
-                # Heads keep all they have: an answer may be the head of another question.
-                query = model.query(whole.vectors[queries.head], queries.relation)
-                before = model.scorer.compare(query, whole.vectors[answer])
+                # The head keeps all its modalities, even if it is a masked answer of another case:
+                # the drop must come from the answer only.
+                query = model.query(full.vectors[queries.head], queries.relation)
+                before = model.scorer.compare(query, full.vectors[answer])
                 after = model.scorer.compare(query, table.vectors[answer])
-            fall[own.cpu()] = (before - after)[:, 0].double().cpu()
-        weight = whole.weights[asked[:, 2], place].detach().double().cpu()
-        if advance is not None:
-            advance((place + 1) * len(facts), total)
-        yield ScoreDrops(name, weight, fall)
+            drops[rows.cpu()] = (before - after)[:, 0].double().cpu()
+        weights = full.weights[cases[:, 2], column].detach().double().cpu()
+        if progress is not None:
+            progress((column + 1) * len(facts), total)
+        yield ScoreDrops(name, weights, drops)
 
 
 def spearman(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> float | None:
-    """Rank correlation; None where one of them does not vary, or there are fewer than three."""
-    # Costs a third of a second, which only a measurement should pay.
+    """Return the rank correlation; None with fewer than three values, or if one is constant."""
+    # The import takes a third of a second, so only measurements pay for it.
     from scipy.stats import spearmanr
 
     if len(first) < 3 or float(first.std()) < 1e-9 or float(second.std()) < 1e-9:
@@ -167,12 +194,14 @@ def _agreement(weight: Tensor, fall: Tensor) -> Agreement:
     return Agreement(spearman(weight, fall), len(weight))
 
 
-def _parts(entities: Int[Tensor, " n"], size: int) -> list[Tensor]:
+def _groups(entities: Int[Tensor, " n"], size: int) -> list[Tensor]:
+    # `split` returns one empty group for no entities, which would cost a table of vectors.
     return list(entities.split(size)) if len(entities) else []
 
 
-def _masks(parts: list[Tensor], number: int) -> Iterator[Tensor]:
-    for part in parts:
-        mask = torch.zeros(number, dtype=torch.bool, device=part.device)
-        mask[part] = True
+def _masks(groups: list[Tensor], num_entities: int) -> Iterator[Tensor]:
+    """Yield a mask (N,) for each group of entities."""
+    for entities in groups:
+        mask = torch.zeros(num_entities, dtype=torch.bool, device=entities.device)
+        mask[entities] = True
         yield mask

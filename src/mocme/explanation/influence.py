@@ -1,15 +1,21 @@
-"""Which training facts support a prediction: what its score would be had one not been in training.
+"""Estimate how the score of a prediction would change without each training fact.
 
-Through rules: exact, with their weights as they are (`mocme.experts.rules.leave_one_out`).
-Through vectors: an estimate for the vectors of head and tail, everything else held as it is. A
-training is at rest, so the gradients of all that pulls at a vector v sum to 0. Without the loss L
-of one fact, the others pull v on to v + H^-1 grad L, H the second derivatives of the losses of v's
-facts and a damping (Koh and Liang, ICML 2017, for the parameters of one entity); the score S
-changes by grad S . H^-1 grad L. One system of equations an entity gives H^-1 grad S for all its
-facts.
+Through rules, the change is exact with the rule weights unchanged
+(`mocme.experts.rules.leave_one_out`).
 
-In such a step it does not matter how a vector is made of an entity's row and its modalities, as
-long as the row can move it anywhere; so no way of fusing is named here.
+Through vectors, the change is an influence function (Koh and Liang, ICML 2017), restricted to the
+vectors of head and tail with everything else fixed. Let v (D,) be the vector of an entity, L_j the
+loss of its fact j, and S the score of the prediction. After training, v minimises sum_j L_j, so the
+gradients sum to 0. One Newton step on the sum without L_i moves v to
+
+    v + H^-1 grad L_i,    H = sum_j hessian L_j + damping * I    (D, D),
+
+and the score changes by grad S . H^-1 grad L_i. H is symmetric, so one linear system per entity
+gives H^-1 grad S for all its facts. Retraining without each fact would be exact, but needs one
+training per fact; the full influence function would need a Hessian over all parameters.
+
+The step moves v itself. How v is fused from an entity's row and its modalities does not matter as
+long as the row can move v in any direction, so no fusion appears here.
 """
 
 from __future__ import annotations
@@ -32,10 +38,12 @@ from mocme.experts.rules.leave_one_out import score_changes as rule_losses
 from mocme.explanation.schema import Support
 from mocme.mixture.base import Mixture
 
-# Facts of one entity that are weighed, at most.
+# The largest number of facts of one entity whose influence is estimated.
 MOST_FACTS = 200
-# The damping is this share of the mean of H's diagonal.
+# The damping as a fraction of the mean of H's diagonal. It makes H invertible where an entity has
+# fewer facts than dimensions, and scales with the losses.
 DAMPING = 0.1
+# Conjugate gradients stop after this many steps, or at this residual norm relative to the first.
 STEPS = 20
 RESIDUAL = 1e-2
 
@@ -46,9 +54,9 @@ class InfluenceFinder:
     """Finds the training facts that support a prediction of a mixture.
 
     Args:
-        mixture: of trained experts.
-        graph: its training view.
-        features: of the graph's entities.
+        mixture: trained experts and their weights.
+        graph: the training view of the mixture's graph.
+        features: the features of the graph's entities.
     """
 
     def __init__(self, mixture: Mixture, graph: Graph, features: Features) -> None:
@@ -63,25 +71,28 @@ class InfluenceFinder:
     def __call__(
         self, head: int, relation: int, tail: int, most: int
     ) -> tuple[list[Support], list[str]]:
-        """The facts that support (head, relation, tail) most, best first, and notes."""
+        """Return the facts that support (head, relation, tail) most, strongest first, and notes."""
         by_rules = self.by_rules(head, relation, tail)
         by_vectors, notes = self.by_vectors(head, relation, tail, set(by_rules))
         changes = {
             fact: (by_vectors.get(fact, 0.0), by_rules.get(fact, 0.0))
             for fact in by_vectors.keys() | by_rules.keys()
         }
-        # The fact itself explains nothing.
+        # The fact itself is not evidence for itself.
         changes.pop((head, relation, tail), None)
         order = sorted(changes, key=lambda fact: (sum(changes[fact]), fact))
         supports = [
             self._support(fact, *changes[fact]) for fact in order[:most] if sum(changes[fact]) < 0
         ]
         if not supports:
-            notes.append("no training fact of head or tail speaks for it")
+            notes.append("no training fact of head or tail supports the fact")
         return supports, notes
 
     def by_rules(self, head: int, relation: int, tail: int) -> dict[Fact, float]:
-        """Change of the mean score of both directions without each fact on a path of a rule."""
+        """Return the exact score change without each fact on a path of a rule.
+
+        The score is the mean of both directions, (head, relation, ?) and its inverse.
+        """
         inverse = relation + self.graph.num_relations
         total: dict[Fact, float] = {}
         for expert in self.rules:
@@ -97,25 +108,26 @@ class InfluenceFinder:
     def by_vectors(
         self, head: int, relation: int, tail: int, wanted: set[Fact]
     ) -> tuple[dict[Fact, float], list[str]]:
-        """Estimated change of the mean score without each training fact of head or tail.
+        """Estimate the change of the mean score without each training fact of head or tail.
 
         Args:
-            head: of the fact.
-            relation: of the fact.
-            tail: of the fact.
-            wanted: facts to weigh in any case, where an entity has more than `MOST_FACTS`.
+            head: head of the prediction.
+            relation: relation of the prediction.
+            tail: tail of the prediction.
+            wanted: facts to prefer where an entity has more than `MOST_FACTS`.
         """
         total: dict[Fact, float] = {}
         notes: list[str] = []
         for influence in self.embeddings:
-            changes, said = influence.changes(head, relation, tail, wanted)
+            changes, expert_notes = influence.changes(head, relation, tail, wanted)
             for fact, value in changes.items():
                 change = self.mixture.contribution(influence.expert.name, value)
                 total[fact] = total.get(fact, 0.0) + change
-            notes += [note for note in said if note not in notes]
+            notes += [note for note in expert_notes if note not in notes]
         return total, notes
 
     def _support(self, fact: Fact, by_vectors: float, by_rules: float) -> Support:
+        """Name a fact; relations from 2R on are tokens, two per modality (with inverses)."""
         head, relation, tail = fact
         names, links = self.graph.entities, 2 * self.graph.num_relations
         numbers = (by_vectors + by_rules, by_vectors, by_rules)
@@ -124,7 +136,7 @@ class InfluenceFinder:
                 names[head], self.graph.relations[relation], names[tail], "fact", *numbers
             )
         modality = list(self.features.tokens)[(relation - links) // 2]
-        # Nodes of tokens follow the entities, vocabulary by vocabulary.
+        # Token nodes follow the entities, one vocabulary after another.
         first = self.graph.num_entities
         for name, tokens in self.features.tokens.items():
             if name == modality:
@@ -138,8 +150,8 @@ class EmbeddingInfluence:
 
     Args:
         expert: the embedding.
-        graph: its training view.
-        features: of the graph's entities.
+        graph: the training view of the mixture's graph.
+        features: the features of the graph's entities.
     """
 
     def __init__(self, expert: EmbeddingExpert, graph: Graph, features: Features) -> None:
@@ -152,23 +164,26 @@ class EmbeddingInfluence:
     def changes(
         self, head: int, relation: int, tail: int, wanted: set[Fact]
     ) -> tuple[dict[Fact, float], list[str]]:
-        """Estimated change of the expert's mean score without each training fact; notes."""
+        """Estimate the change of the expert's mean score without each training fact, with notes.
+
+        A fact between head and tail moves both vectors; its two changes are added.
+        """
         slopes = self.slopes(head, relation, tail)
         total: dict[Fact, float] = {}
         notes = []
         for entity, slope in slopes.items():
             other = tail if entity == head else head
             all_facts = self.estimator.facts_of(entity)
-            facts = self._chosen(all_facts, other, wanted)
+            facts = self._selected(all_facts, other, wanted)
             name = self.graph.entities[entity]
             if not len(facts):
-                notes.append(f"{name} is in no training fact, so that none supports it")
+                notes.append(f"{name} is in no training fact, so none supports it")
                 continue
             if len(facts) < len(all_facts):
                 notes.append(
-                    f"of {len(all_facts):,} training facts of {name}, {len(facts):,} were weighed: "
-                    f"those on paths of rules, and those whose other entity is most like "
-                    f"{self.graph.entities[other]}"
+                    f"only {len(facts):,} of {len(all_facts):,} training facts of {name} were "
+                    f"evaluated: first those on paths of rules, then those whose other entity is "
+                    f"most similar to {self.graph.entities[other]}"
                 )
             change = self.estimator.changes(entity, facts, slope, len(all_facts) / len(facts))
             for fact, value in zip(facts.tolist(), change.tolist(), strict=True):
@@ -176,43 +191,53 @@ class EmbeddingInfluence:
                 total[key] = total.get(key, 0.0) + value
         return total, notes
 
-    # Asked within torch.no_grad, it differentiates all the same.
+    # Callers may be inside torch.no_grad.
     @torch.enable_grad()
     def slopes(self, head: int, relation: int, tail: int) -> dict[int, Float[Tensor, " D"]]:
-        """Gradient of the mean score with respect to the vectors of head and tail."""
+        """Return the gradients of the mean score with respect to the vectors of head and tail."""
         model = self.model
         vectors = model.frozen().vectors
-        own = {e: vectors[e].clone().requires_grad_() for e in dict.fromkeys((head, tail))}
+        # If head and tail are the same entity, they share one vector and one gradient.
+        leaves = {e: vectors[e].clone().requires_grad_() for e in dict.fromkeys((head, tail))}
         both = torch.tensor([relation, relation + self.graph.num_relations], device=self.device)
-        query = model.query(torch.stack([own[head], own[tail]]), both)
-        answers = torch.stack([own[tail], own[head]]).unsqueeze(1)
+        query = model.query(torch.stack([leaves[head], leaves[tail]]), both)
+        answers = torch.stack([leaves[tail], leaves[head]]).unsqueeze(1)  # (2, 1, D)
         score = model.scorer.compare(query, answers).mean()
-        slopes = torch.autograd.grad(score, list(own.values()))
-        return dict(zip(own, slopes, strict=True))
+        slopes = torch.autograd.grad(score, list(leaves.values()))
+        return dict(zip(leaves, slopes, strict=True))
 
-    def _chosen(self, own: Int[Tensor, "n 3"], other: int, wanted: set[Fact]) -> Int[Tensor, "m 3"]:
-        """The facts of an entity that are weighed."""
-        if len(own) <= MOST_FACTS:
-            return own
+    def _selected(
+        self, facts: Int[Tensor, "n 3"], other: int, wanted: set[Fact]
+    ) -> Int[Tensor, "m 3"]:
+        """Select at most `MOST_FACTS` facts of an entity: wanted ones, then similar ones."""
+        if len(facts) <= MOST_FACTS:
+            return facts
         vectors = self.model.frozen().vectors
-        alike = torch.cosine_similarity(vectors[own[:, 2]], vectors[other].unsqueeze(0))
-        on_paths = [self._undirected(*fact) in wanted for fact in own.tolist()]
-        alike[torch.tensor(on_paths, device=alike.device)] += 2
-        chosen = alike.argsort(descending=True, stable=True)[:MOST_FACTS].sort().values
-        return own[chosen.to(own.device)]
+        priority = torch.cosine_similarity(vectors[facts[:, 2]], vectors[other].unsqueeze(0))
+        on_paths = [self._undirected(*fact) in wanted for fact in facts.tolist()]
+        # Cosines span 2, so wanted facts come first.
+        priority[torch.tensor(on_paths, device=priority.device)] += 2
+        selected = priority.argsort(descending=True, stable=True)[:MOST_FACTS].sort().values
+        return facts[selected.to(facts.device)]
 
     def _undirected(self, head: int, relation: int, tail: int) -> Fact:
-        """A directed fact in its own direction."""
-        number = self.graph.num_relations
-        if relation < number:
+        """Return a directed fact as it is stored; a token fact already points from its entity."""
+        num_relations = self.graph.num_relations
+        if relation < num_relations:
             return head, relation, tail
-        if relation < 2 * number:
-            return tail, relation - number, head
+        if relation < 2 * num_relations:
+            return tail, relation - num_relations, head
         return head, relation, tail
 
 
 class InfluenceEstimator:
-    """What each training fact of an entity does to the entity's vector."""
+    """Estimates the influence of each training fact of an entity on the entity's vector.
+
+    Args:
+        settings: the objective of the training.
+        model: the trained embedding.
+        facts: directed training facts, tokens included.
+    """
 
     def __init__(self, settings: Objective, model: VectorModel, facts: TrainingFacts) -> None:
         self.settings, self.model, self.facts = settings, model, facts
@@ -220,125 +245,174 @@ class InfluenceEstimator:
         self.device = model.device
 
     def facts_of(self, entity: int) -> Int[Tensor, "n 3"]:
-        """Training facts of an entity, tokens included, each once and directed away from it."""
-        own: Tensor = self.facts.facts[self.facts.facts[:, 0] == entity]
-        return own
+        """Return the training facts of an entity, tokens included, with the entity as head."""
+        facts: Tensor = self.facts.facts[self.facts.facts[:, 0] == entity]
+        return facts
 
     @torch.enable_grad()
     def changes(
-        self, entity: int, own: Int[Tensor, "n 3"], slope: Float[Tensor, " D"], times: float
+        self, entity: int, facts: Int[Tensor, "n 3"], slope: Float[Tensor, " D"], times: float
     ) -> Float[Tensor, " n"]:
-        """Estimated change of the score without each fact: slope . H^-1 grad L.
+        """Estimate the change of the score without each fact, grad L_i . H^-1 slope.
 
         Args:
-            times: how many facts each stands for in H, where not all are weighed.
+            entity: the head of all facts.
+            facts: directed facts of the entity.
+            slope: gradient of the score with respect to the entity's vector.
+            times: number of facts that each one represents in H, if only some are evaluated.
         """
         vector = self.model.frozen().vectors[entity]
-        each = vector.expand(len(own), -1).clone().requires_grad_()
-        (pulls,) = torch.autograd.grad(self.losses(own, each).sum(), each)
+        # One copy of the vector per fact: one backward pass gives the gradients (n, D) of all.
+        copies = vector.expand(len(facts), -1).clone().requires_grad_()
+        (gradients,) = torch.autograd.grad(self.losses(facts, copies).sum(), copies)
+        # One vector shared by all facts: its gradient is differentiated again for H.
         shared = vector.clone().requires_grad_()
-        total = self.losses(own, shared.expand(len(own), -1)).sum() * times
-        (first,) = torch.autograd.grad(total, shared, create_graph=True)
+        total = self.losses(facts, shared.expand(len(facts), -1)).sum() * times
+        (total_gradient,) = torch.autograd.grad(total, shared, create_graph=True)
 
-        def curve(direction: Tensor) -> Tensor:
-            (found,) = torch.autograd.grad(first, shared, direction, retain_graph=True)
-            return found
+        def hessian_product(direction: Tensor) -> Tensor:
+            (product,) = torch.autograd.grad(total_gradient, shared, direction, retain_graph=True)
+            return product
 
         signs = torch.randn(len(vector), generator=torch.Generator().manual_seed(0)).sign()
         signs = signs.to(vector)
-        # An estimate of the mean of H's diagonal (Hutchinson).
-        damping = DAMPING * float((signs * curve(signs)).mean().clamp_min(1e-6))
-        return pulls @ _solve(lambda d: curve(d) + damping * d, slope)
+        # Hutchinson's estimator: for random signs z, the mean of z * Hz estimates trace(H) / D.
+        # One product is enough for a damping, and the fixed seed keeps explanations reproducible.
+        damping = DAMPING * float((signs * hessian_product(signs)).mean().clamp_min(1e-6))
+        return gradients @ _solve(lambda d: hessian_product(d) + damping * d, slope)
 
-    def losses(self, own: Int[Tensor, "n 3"], vectors: Float[Tensor, "n D"]) -> Float[Tensor, " n"]:
-        """The part of the objective that is each fact's own, as a function of its head's vector.
+    def losses(
+        self, facts: Int[Tensor, "n 3"], vectors: Float[Tensor, "n D"]
+    ) -> Float[Tensor, " n"]:
+        """Return each fact's term of the objective, as a function of its head's vector.
 
-        Of its question and of that of its inverse: the log-sum over answers and weighted negatives,
-        less the score of its own answer; and N3 of the vector. All entities but the head are as
-        trained, its own part as a candidate of its own question included; so are the weights of
-        negatives.
+        The term has a part for the fact (h, r, t) and one for its inverse (t, r^-1, h). Each part
+        is the log-sum of exponentials over answers and weighted negatives, minus the score of the
+        fact's answer (`_query_losses`). N3 of the vector is added. Only `vectors` varies: all other
+        vectors, the head as a candidate of its own query, and the weights of negatives are fixed at
+        their trained values.
         """
-        inverse = torch.stack([own[:, 2], self.facts.inverse[own[:, 1]], own[:, 0]], 1)
-        total = vectors.new_zeros(len(own))
-        for directed, is_head in ((own, True), (inverse, False)):
-            for part in self._classes(directed):
-                found = self._questions(directed[part], vectors[part.to(self.device)], is_head)
-                total = total.index_add(0, part.to(self.device), found)
+        inverse = torch.stack([facts[:, 2], self.facts.inverse[facts[:, 1]], facts[:, 0]], 1)
+        total = vectors.new_zeros(len(facts))
+        for directed, is_head in ((facts, True), (inverse, False)):
+            for index in self._by_class(directed):
+                rows = index.to(self.device)
+                losses = self._query_losses(directed[index], vectors[rows], is_head)
+                total = total.index_add(0, rows, losses)
         if self.settings.n3:
             cubes = self.model.scorer.moduli(vectors).pow(3).sum(1)
-            # The fact and its inverse count once each.
+            # Once for the fact and once for its inverse.
             total = total + 2 * self.settings.n3 * cubes
         return total
 
-    def _classes(self, directed: Int[Tensor, "n 3"]) -> Iterator[Int[Tensor, " m"]]:
-        """Places of facts whose answers are of the same class of candidates."""
+    def _by_class(self, directed: Int[Tensor, "n 3"]) -> Iterator[Int[Tensor, " m"]]:
+        """Yield the indices of the facts of each candidate class, which share their candidates."""
         classes = self.facts.relation_class[directed[:, 1]]
         for number in torch.unique(classes):
             yield (classes == number).nonzero().flatten()
 
-    def _questions(
+    def _query_losses(
         self, directed: Int[Tensor, "m 3"], vectors: Float[Tensor, "m D"], is_head: bool
     ) -> Float[Tensor, " m"]:
-        """Loss of one answer of each question; `vectors` are those of heads, or of answers."""
+        """Return the loss of m directed facts (h, r, a) of one candidate class.
+
+        With s the scores of h and r, A the known answers of (h, r) and Z the weighted sum of the
+        exponentials of the negatives' scores (`_negatives`), the loss is
+
+            log(sum_{b in A} exp s_b + Z) - s_a    where answers are scored together,
+            log(exp s_a + Z) - s_a                 where they are scored apart,
+
+        times the weight of the relation.
+
+        Args:
+            directed: the facts.
+            vectors: vectors of the heads if `is_head`, of the answers otherwise.
+            is_head: whether the loss is a function of the heads or of the answers.
+        """
         settings, model = self.settings, self.model
         table = model.frozen().vectors
         directed = directed.to(self.device)
         head, relation, answer = directed.unbind(1)
         query = model.query(vectors if is_head else table[head], relation)
-        number = int(self.facts.relation_class[directed[0, 1].cpu()])
-        span = self.facts.spans[number]
-        scores = model.scorer.compare(query, table[slice(*span)])
+        candidate_class = int(self.facts.relation_class[directed[0, 1].cpu()])
+        span = self.facts.spans[candidate_class]
+        scores = model.scorer.compare(query, table[slice(*span)])  # (m, C)
         rows = torch.arange(len(directed), device=self.device)
-        own = scores[rows, answer - span[0]]
+        answer_scores = scores[rows, answer - span[0]]
         if not is_head:
-            own = model.scorer.compare(query, vectors.unsqueeze(1)).squeeze(1)
-        place, node = self.index.lookup(Queries(head.cpu(), relation.cpu()))
-        place, column = place.to(self.device), node.to(self.device) - span[0]
-        others = self._negatives(scores, place, column, number)
+            # The table is constant; the answer's score must depend on `vectors`.
+            answer_scores = model.scorer.compare(query, vectors.unsqueeze(1)).squeeze(1)
+        # Known answers of all queries, as pairs (row, column) of `scores`.
+        row, node = self.index.lookup(Queries(head.cpu(), relation.cpu()))
+        row, column = row.to(self.device), node.to(self.device) - span[0]
+        log_sum = self._negatives(scores, row, column, candidate_class)
         if settings.loss.answers == "together":
             answers = torch.full_like(scores, -torch.inf)
-            answers = answers.index_put((place, column), scores[place, column])
-            answers = answers.index_put((rows, answer - span[0]), own)
-            others = torch.logaddexp(torch.logsumexp(answers, 1), others)
+            answers = answers.index_put((row, column), scores[row, column])
+            # After the known answers, so that the differentiable score replaces the constant one.
+            answers = answers.index_put((rows, answer - span[0]), answer_scores)
+            log_sum = torch.logaddexp(torch.logsumexp(answers, 1), log_sum)
         else:
-            others = torch.logaddexp(own, others)
-        return (others - own) * settings.weight(relation, self.facts)
+            log_sum = torch.logaddexp(answer_scores, log_sum)
+        return (log_sum - answer_scores) * settings.weight(relation, self.facts)
 
     def _negatives(
-        self, scores: Float[Tensor, "m C"], place: Tensor, column: Tensor, number: int
+        self,
+        scores: Float[Tensor, "m C"],
+        row: Int[Tensor, " p"],
+        column: Int[Tensor, " p"],
+        candidate_class: int,
     ) -> Float[Tensor, " m"]:
-        """Log of the weighted sum over negatives, whole, where a training may draw a sample."""
-        barred = torch.zeros_like(scores, dtype=torch.bool)
-        barred[place, column] = True
-        if number == 0:
-            barred[:, self.facts.excluded.to(self.device)] = True
-        kept = scores.masked_fill(barred, -torch.inf)
+        """Return log sum_j w_j exp s_j over all negatives j, where training may sample them.
+
+        The weights w_j of a query have mean 1 and are constant in the gradient.
+
+        Args:
+            scores: scores of all candidates of the class.
+            row, column: positions of the known answers in `scores`.
+            candidate_class: 0 for entities, otherwise a token vocabulary.
+        """
+        not_negative = torch.zeros_like(scores, dtype=torch.bool)
+        not_negative[row, column] = True
+        if candidate_class == 0:
+            not_negative[:, self.facts.excluded.to(self.device)] = True
+        negatives = scores.masked_fill(not_negative, -torch.inf)
         with torch.no_grad():
-            count = torch.bincount(place, minlength=len(scores)).clamp_min(1)
+            num_answers = torch.bincount(row, minlength=len(scores)).clamp_min(1)
             mean = scores.new_zeros(len(scores))
-            mean = mean.index_add(0, place, scores[place, column]) / count
-            many = (~barred).sum(1).to(scores.dtype)
-            weighted = kept.detach().clone()
+            mean = mean.index_add(0, row, scores[row, column]) / num_answers
+            count = (~not_negative).sum(1).to(scores.dtype)
+            weighted = negatives.detach().clone()
             generator = torch.Generator().manual_seed(0)
-            logs = self.settings.loss.weighting.weigh_(weighted, mean, many, generator)
-            shift = torch.where(barred, 0.0, weighted - kept) - logs[:, None] + many.log()[:, None]
-        return torch.logsumexp(kept + shift, 1)
+            log_total = self.settings.loss.weighting.weigh_(weighted, mean, count, generator)
+            # log w = log u - log(sum u) + log(count), for the unnormalised weights u that `weigh_`
+            # added to `weighted`. Where both are -inf, the difference would be NaN.
+            log_u = torch.where(not_negative, 0.0, weighted - negatives)
+            log_weights = log_u - log_total[:, None] + count.log()[:, None]
+        return torch.logsumexp(negatives + log_weights, 1)
 
 
-def _solve(curve: Callable[[Tensor], Tensor], right: Float[Tensor, " D"]) -> Float[Tensor, " D"]:
-    """Conjugate gradients; they stop where the curve turns down, as some scorers' may."""
-    found = torch.zeros_like(right)
-    rest, direction = right.clone(), right.clone()
-    size = first = float(rest @ rest)
+def _solve(
+    hessian_product: Callable[[Tensor], Tensor], right: Float[Tensor, " D"]
+) -> Float[Tensor, " D"]:
+    """Solve H x = right by conjugate gradients (Hestenes and Stiefel, 1952).
+
+    Only products with H are needed, so H (D, D) is never built. Conjugate gradients assume that H
+    is positive definite. The losses of some scorers are not convex in one vector, so the solver
+    stops at a direction of negative curvature and returns the solution up to it.
+    """
+    solution = torch.zeros_like(right)
+    residual, direction = right.clone(), right.clone()
+    norm = first_norm = float(residual @ residual)  # squared norms
     for _ in range(STEPS):
-        if size <= RESIDUAL**2 * first or size == 0:
+        if norm <= RESIDUAL**2 * first_norm or norm == 0:
             break
-        bent = curve(direction)
-        bend = float(direction @ bent)
-        if bend <= 0:
+        product = hessian_product(direction)
+        curvature = float(direction @ product)
+        if curvature <= 0:
             break
-        found = found + size / bend * direction
-        rest = rest - size / bend * bent
-        size, before = float(rest @ rest), size
-        direction = rest + size / before * direction
-    return found
+        solution = solution + norm / curvature * direction
+        residual = residual - norm / curvature * product
+        norm, previous_norm = float(residual @ residual), norm
+        direction = residual + norm / previous_norm * direction
+    return solution

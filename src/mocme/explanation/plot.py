@@ -1,4 +1,4 @@
-"""An explanation as a picture."""
+"""Plots of explanations."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ MOST_BARS = 8
 Bars = list[tuple[str, float]]
 
 
-def draw(found: Explanation, out: Path) -> None:
-    """Bars of what speaks for a fact and against it, and the nearest entities.
+def draw(explanation: Explanation, out: Path) -> None:
+    """Plot the evidence for and against a fact as bars, and list the nearest entities.
 
     Raises:
-        ImportError: matplotlib is not installed, with how to install it.
+        ImportError: matplotlib is not installed; the message says how to install it.
     """
-    panels = [panel for panel in _panels(found) if panel[1]]
-    lists = [f"{short(name, LONGEST)} by {by}: {near}" for name, by, near in _near(found)]
+    panels = [panel for panel in _panels(explanation) if panel[1]]
+    lists = [
+        f"{short(name, LONGEST)} by {by}: {names}"
+        for name, by, names in _neighbour_names(explanation)
+    ]
     sizes = [0.34 * len(bars) + 0.7 for _, bars, _ in panels]
     sizes.append(0.2 * len(lists) + 0.5)
     figure = new_figure(out, figsize=(10, 0.8 + sum(sizes)), layout="constrained")
-    # Names are shown as they are: a dollar sign begins no formula.
-    title = f"{found.title}\n{found.summary}"
+    # A dollar sign in a name must not start a formula.
+    title = f"{explanation.title}\n{explanation.summary}"
     figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
     axes = figure.subplots(len(sizes), 1, height_ratios=sizes, squeeze=False)[:, 0]
     for axis, (name, bars, unit) in zip(axes, panels, strict=False):
@@ -38,42 +41,43 @@ def draw(found: Explanation, out: Path) -> None:
     axes[-1].text(
         0, 1, "\n".join(lists), fontsize=8, va="top", transform=axes[-1].transAxes, parse_math=False
     )
-    save(figure, out, found.title)
+    save(figure, out, explanation.title)
 
 
-def _panels(found: Explanation) -> list[tuple[str, Bars, str]]:
-    """Title, bars and unit; a bar to the right speaks for the fact."""
-    names = {"head": found.head, "tail": found.tail}
+def _panels(explanation: Explanation) -> list[tuple[str, Bars, str]]:
+    """Return title, bars and unit of each panel; positive bars support the fact."""
+    names = {"head": explanation.head, "tail": explanation.tail}
     modalities = [
         (f"{share.name} of {short(names[share.of], 30)}", share.without)
-        for share in found.modalities
+        for share in explanation.modalities
         if share.without is not None
     ]
-    supports = [(fact(row), -row.change) for row in found.supports]
-    rules = [(rule.name, rule.share) for rule in found.rules[:MOST_BARS]]
-    rest = len(found.rules) - len(rules)
-    more = f" ({rest} more not drawn)" if rest else ""
+    supports = [(fact(row), -row.change) for row in explanation.supports]
+    rules = [(rule.name, rule.share) for rule in explanation.rules[:MOST_BARS]]
+    omitted = len(explanation.rules) - len(rules)
+    suffix = f" ({omitted} more not shown)" if omitted else ""
     return [
-        ("Modalities", modalities, "fall of the score when withheld"),
-        ("Training facts", supports, "estimated fall of the score without it"),
-        (f"Rules{more}", rules, "log odds"),
+        ("Modalities", modalities, "score drop when withheld"),
+        ("Training facts", supports, "estimated score drop without it"),
+        (f"Rules{suffix}", rules, "log odds"),
     ]
 
 
-def _near(found: Explanation) -> list[tuple[str, str, str]]:
-    names = {"head": found.head, "tail": found.tail}
+def _neighbour_names(explanation: Explanation) -> list[tuple[str, str, str]]:
+    """Return entity, compared space and names of the nearest entities."""
+    names = {"head": explanation.head, "tail": explanation.tail}
     return [
-        (names[own.of], own.by, ", ".join(short(near.name, 24) for near in own.entities))
-        for own in found.neighbours
+        (names[group.of], group.by, ", ".join(short(near.name, 24) for near in group.entities))
+        for group in explanation.neighbours
     ]
 
 
 def _bars(axis: Any, title: str, bars: Bars, unit: str) -> None:
-    places = range(len(bars))
+    positions = range(len(bars))
     values = [value for _, value in bars]
-    axis.barh(places, values, 0.7, color=[FOR if value > 0 else AGAINST for value in values])
+    axis.barh(positions, values, 0.7, color=[FOR if value > 0 else AGAINST for value in values])
     axis.set_yticks(
-        places, [short(name, LONGEST) for name, _ in bars], fontsize=8, parse_math=False
+        positions, [short(name, LONGEST) for name, _ in bars], fontsize=8, parse_math=False
     )
     axis.set_ylim(len(bars) - 0.5, -0.5)
     axis.axvline(0, color="black", linewidth=0.8)

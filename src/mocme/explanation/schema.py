@@ -1,6 +1,6 @@
-"""What speaks for a predicted fact: plain values, which show themselves as text, HTML or a picture.
+"""Evidence for a predicted fact as plain values, with text, HTML and plots.
 
-`dataclasses.asdict` gives what JSON, command line and HTTP give.
+`dataclasses.asdict` returns the object that the command line and HTTP return as JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Side = Literal["head", "tail"]
 
 @dataclass(frozen=True)
 class Step:
-    """A fact of a path, in its own direction."""
+    """A fact of a path, in the direction in which it is stored."""
 
     head: str
     relation: str
@@ -32,14 +32,15 @@ class Step:
 
 @dataclass(frozen=True)
 class ModalityShare:
-    """A modality's part in one of the two entities.
+    """The contribution of one modality of one of the two entities.
 
     Attributes:
-        of: whose.
-        weight: in the entity's vector.
+        of: the entity that has the modality.
+        present: whether the entity has the modality.
+        weight: weight of the modality in the entity's vector.
         views: weights of the views within the modality; empty where it has none.
-        without: score - score with the modality withheld from this entity alone; above 0 it speaks
-            for the fact. None where the entity does not have it.
+        without: score minus the score with the modality withheld from this entity only; positive
+            where the modality supports the fact. None where the entity does not have it.
     """
 
     name: str
@@ -52,12 +53,13 @@ class ModalityShare:
 
 @dataclass(frozen=True)
 class Weights:
-    """Whether weights tell what matters (`mocme.explanation.faithfulness`).
+    """Whether weights explain score drops (`mocme.explanation.faithfulness`).
 
     Attributes:
-        correlation: rank correlation of weight and fall of the score.
-        facts: how many cases it was measured on, each an answer and one of its modalities.
-        reasons: whether weights may be taken for reasons.
+        correlation: rank correlation of weight and score drop.
+        facts: number of measured cases, each an answer and one of its modalities.
+        reasons: whether weights may be read as reasons.
+        text: the result in a sentence.
     """
 
     correlation: float | None
@@ -68,14 +70,15 @@ class Weights:
 
 @dataclass(frozen=True)
 class RuleExplanation:
-    """A rule that leads from head to tail, or back.
+    """A rule that predicts tail from head, or head from tail.
 
-    With a symmetric relation, rules over it and over its inverse say the same, and are one.
+    Rules over a symmetric relation and over its inverse are equivalent and are merged.
 
     Attributes:
-        paths: how many; where rules are one, of that which has most.
-        share: its part of the log odds (where rules are one, their sum); of the two directions
-            that in which it is larger.
+        relations: the relations of the rule's body, from head to tail.
+        paths: number of paths; the maximum over merged rules.
+        share: contribution to the log odds, summed over merged rules; the larger one of the two
+            directions.
     """
 
     name: str
@@ -86,13 +89,13 @@ class RuleExplanation:
 
 @dataclass(frozen=True)
 class Support:
-    """A training fact and the estimated change of the score, had it not been in training.
+    """A training fact and the estimated change of the score if it were not in training.
 
     Attributes:
-        kind: ``fact``, or ``token``: the head has the token `tail` in the modality `relation`.
-        change: below 0 it supports the prediction; the sum of the two others.
-        by_vectors: through the vectors of head and tail (an estimate).
-        by_rules: through paths of rules (exact, with the weights of the rules as they are).
+        kind: ``fact``, or ``token`` where the head has the token `tail` in modality `relation`.
+        change: sum of the next two; negative where the fact supports the prediction.
+        by_vectors: estimated change through the vectors of head and tail.
+        by_rules: exact change through the paths of rules, with the rule weights unchanged.
     """
 
     head: str
@@ -106,7 +109,7 @@ class Support:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """An entity and its cosine."""
+    """An entity and its cosine similarity."""
 
     name: str
     similarity: float
@@ -114,9 +117,10 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest entities, nearest first.
+    """The most similar entities of one of the two entities, most similar first.
 
     Attributes:
+        of: the entity that they are compared with.
         by: ``vector``, or the modality whose features are compared.
     """
 
@@ -127,15 +131,16 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything that can be shown for one fact; a score is the mean of both directions.
+    """All evidence for one fact.
 
     Attributes:
-        probability: as in `Completer.check`; None where the fact is known, or without a
+        score: mean of the scores of both directions.
+        probability: as in `Predictor.score_facts`; None where the fact is known, or without a
             calibration.
-        tail_rank, head_rank: its rank among answers that are not known, 1 = best; equal scores
-            count half.
-        paths: short ones between head and tail, each a list of training facts.
-        notes: what could not be shown, and why.
+        tail_rank, head_rank: rank among the answers that are not known facts, 1 = best; equal
+            scores count half.
+        paths: short paths between head and tail, each a tuple of training facts.
+        notes: evidence that could not be given, and why.
     """
 
     head: str
@@ -160,11 +165,11 @@ class Explanation:
 
     @property
     def summary(self) -> str:
-        """Score, probability and ranks in a line."""
-        chance = "" if self.probability is None else f", probability {self.probability:.1%}"
+        """Score, probability and ranks in one line."""
+        probability = "" if self.probability is None else f", probability {self.probability:.1%}"
         known = ", known" if self.known else ""
         return (
-            f"score {self.score:.3f}{chance}{known}; rank {self.tail_rank:,} as tail, "
+            f"score {self.score:.3f}{probability}{known}; rank {self.tail_rank:,} as tail, "
             f"{self.head_rank:,} as head"
         )
 
@@ -184,26 +189,26 @@ class Explanation:
         return f"{heading}{tables}<ul>{remarks}</ul>"
 
     def picture(self, path: str | Path) -> None:
-        """Draw it; the ending names the format (png, svg, pdf).
+        """Write a plot of the explanation; the suffix sets the format (png, svg, pdf).
 
         Raises:
-            ImportError: matplotlib is not installed, with how to install it.
+            ImportError: matplotlib is not installed; the message says how to install it.
         """
         from mocme.explanation.plot import draw
 
         draw(self, Path(path))
 
     def remarks(self) -> list[str]:
-        """What a reader should know: of weights, then the notes."""
+        """Return the sentence about weights, then the notes."""
         return [self.weights.text, *self.notes]
 
     def tables(self) -> Iterator[TextTable]:
-        """A table for each part of the explanation that is not empty."""
+        """Yield a table for each part of the explanation that is not empty."""
         if self.modalities:
             title = "What each modality adds"
             if not self.weights.reasons:
                 title += " (weights are not reasons)"
-            numbers = ["fall of the score without it", "weight"]
+            numbers = ["score drop without it", "weight"]
             rows = [_share(row) for row in self.modalities]
             yield _table(title, ["modality", "of", *numbers, "views"], rows, numbers)
         if self.supports:
@@ -214,25 +219,25 @@ class Explanation:
             )
         if self.rules:
             numbers = ["paths", "log odds"]
-            rows = [[p.name, f"{p.paths:,}", f"{p.share:+.2f}"] for p in self.rules]
-            yield _table("Rules that lead there", ["rule", *numbers], rows, numbers)
+            rows = [[rule.name, f"{rule.paths:,}", f"{rule.share:+.2f}"] for rule in self.rules]
+            yield _table("Rules between head and tail", ["rule", *numbers], rows, numbers)
         if self.paths:
             rows = [[" | ".join(fact(step) for step in path)] for path in self.paths]
             yield _table("Short paths in the graph", ["facts"], rows)
         if self.neighbours:
             rows = [
-                [self.head if own.of == "head" else self.tail, own.by, near(own.entities)]
-                for own in self.neighbours
+                [self.head if group.of == "head" else self.tail, group.by, near(group.entities)]
+                for group in self.neighbours
             ]
             yield _table("Nearest entities", ["of", "by", "cosine"], rows)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """A data frame with a row for each piece of evidence.
+        """Return a data frame with a row for each piece of evidence.
 
         Columns: ``part`` (modality, fact, token, rule, path or neighbour), ``of`` (head or
-        tail), ``by`` (what is compared for neighbours), ``name``, and ``value``: the fall of the
-        score without the modality, the change of the score without the training fact or token, the
-        log odds of the rule, the cosine of the neighbour. Paths have none (NaN).
+        tail), ``by`` (the compared space of neighbours), ``name``, and ``value``: the score drop
+        without the modality, the score change without the training fact or token, the log odds of
+        the rule, the cosine similarity of the neighbour. The value of a path is NaN.
 
         Raises:
             ImportError: pandas is not installed.
@@ -243,26 +248,26 @@ class Explanation:
             *(("rule", "", "", row.name, row.share) for row in self.rules),
             *(("path", "", "", " | ".join(map(fact, path)), None) for path in self.paths),
         ]
-        for near_to in self.neighbours:
+        for group in self.neighbours:
             evidence += [
-                ("neighbour", near_to.of, near_to.by, entity.name, entity.similarity)
-                for entity in near_to.entities
+                ("neighbour", group.of, group.by, entity.name, entity.similarity)
+                for entity in group.entities
             ]
         names = ("part", "of", "by", "name", "value")
         values: dict[str, list[Any]] = {
-            name: [row[n] for row in evidence] for n, name in enumerate(names)
+            name: [row[column] for row in evidence] for column, name in enumerate(names)
         }
         values["value"] = [math.nan if value is None else value for value in values["value"]]
         return data_frame(values)
 
 
 def fact(step: Step | Support) -> str:
-    """A fact as text."""
+    """Format a fact as text."""
     return f"({step.head}, {step.relation}, {step.tail})"
 
 
 def near(entities: Sequence[Neighbour]) -> str:
-    """Neighbours as text."""
+    """Format neighbours as text, each with its cosine similarity."""
     return ", ".join(f"{entity.name} {entity.similarity:.2f}" for entity in entities)
 
 
@@ -275,8 +280,8 @@ def _table(
 def _share(row: ModalityShare) -> list[str]:
     if not row.present or row.without is None:
         return [row.name, row.of, "not known", "", ""]
-    experts = " ".join(f"{weight:.2f}" for weight in row.views)
-    return [row.name, row.of, f"{row.without:+.3f}", f"{row.weight:.2f}", experts]
+    views = " ".join(f"{weight:.2f}" for weight in row.views)
+    return [row.name, row.of, f"{row.without:+.3f}", f"{row.weight:.2f}", views]
 
 
 def _support(row: Support) -> list[str]:
@@ -286,12 +291,12 @@ def _support(row: Support) -> list[str]:
 
 @runtime_checkable
 class ExplanationContext(Protocol):
-    """What an explanation needs of a run besides its model and graph."""
+    """The parts of a run that an explanation needs besides its mixture and graph."""
 
     def faithfulness(self) -> Faithfulness:
-        """Whether weights tell what matters."""
+        """Return whether weights explain score drops."""
 
     def supports(
         self, head: int, relation: int, tail: int, most: int
     ) -> tuple[list[Support], list[str]]:
-        """The training facts that support a fact most, best first, and notes."""
+        """Return the training facts that support a fact most, strongest first, and notes."""
