@@ -262,7 +262,7 @@ def _costs(rows: Sequence[ResultRow], test_evaluations: Counter[tuple[str, str]]
             [
                 row.name,
                 row.graph_label,
-                _distinct([r["config"]["model"]["width"] for r in results]),
+                _distinct([_embedding_dims(r["config"]) for r in results]),
                 _distinct([len(r["training"]["epochs"]) for r in results]),
                 _mean([r["training"]["seconds"] for r in results], ".0f"),
                 _mean(ranking, ".1f"),
@@ -359,6 +359,12 @@ def _seeds(row: ResultRow, split: str) -> str:
 
 def _distinct(values: Sequence[Any]) -> str:
     return ", ".join(str(value) for value in sorted(set(values))) or EMPTY
+
+
+def _embedding_dims(config: Mapping[str, Any]) -> str:
+    """The sizes of a run's embeddings; a run may have none, or several."""
+    dims = [e["embedding_dim"] for e in config["experts"] if "embedding_dim" in e]
+    return " and ".join(map(str, dims)) or EMPTY
 
 
 def _mean(values: Sequence[float], form: str) -> str:
