@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 import mocme
+import mocme.runs.config  # registers the kinds
 from mocme.core.registry import build
 from mocme.data.graph import AnswerIndex, Queries
-from mocme.evaluation.ranking import Ranks, hidden, rank, rank_split
+from mocme.evaluation.ranking import Ranks, filtered_answers, rank, rank_split
 from mocme.experts.base import DenseExpert, Expert, SparseExpert
 from mocme.mixture.base import Mixture, MixtureSettings
 from mocme.mixture.sum import Sum
@@ -232,7 +233,7 @@ def test_one_expert_alone_ranks_as_the_expert(
     (expert,) = fitted.experts
     graph = world.graph
     for split in ("valid", "test"):
-        index, known = AnswerIndex(graph.directed(split)), hidden(graph, split)
+        index, known = AnswerIndex(graph.directed(split)), filtered_answers(graph, split)
         expected = rank(lambda queries: signal(expert, queries), index, known)
         ranks = rank_split(fitted.mixture, graph, split, 0.5)
         assert same_ranks(ranks, expected)
