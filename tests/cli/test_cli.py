@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+import mocme
 from mocme import cli
 from mocme.cli import demonstration
 
@@ -203,6 +205,29 @@ def test_embeddings_are_exported(run: Path, tmp_path: Path) -> None:
         *("entities.npy", "entities.txt", "relations.npy", "relations.txt")
     }
     assert all(file.is_file() for file in files)
+
+
+def test_embeddings_of_another_expert_are_exported(tmp_path: Path) -> None:
+    small = {"kind": "embedding", "training": {"epochs": 1}}
+    experts = [
+        {**small, "name": "complex", "embedding_dim": 16},
+        {**small, "name": "distmult", "embedding_dim": 8, "scorer": {"kind": "DistMult"}},
+    ]
+    run = mocme.train("atlas", {"experts": experts}, out=tmp_path / "run", device="cpu")
+    predictor = run.predictor("cpu")
+    for words, name, width in (((), "complex", 16), (("--expert", "distmult"), "distmult", 8)):
+        result = call("export-embeddings", run.path, "-o", tmp_path / name, *words)
+        assert result.exit_code == 0, result.output
+        entities, relations = (
+            np.load(tmp_path / name / f"{file}.npy") for file in ("entities", "relations")
+        )
+        assert entities.shape == (predictor.graph.num_entities, width)
+        np.testing.assert_array_equal(entities, predictor.embeddings(name)[0].numpy())
+        np.testing.assert_array_equal(relations, predictor.embeddings(name)[1].numpy())
+    refused = call("export-embeddings", run.path, "-o", tmp_path / "none", "--expert", "rules")
+    assert refused.exit_code == 1
+    assert "the run has no expert 'rules'; it has complex, distmult" in refused.stderr
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_calibration_is_shown(run: Path) -> None:

@@ -355,7 +355,7 @@ def test_two_experts_of_one_kind_in_a_run(case: Case, world: World, tmp_path: Pa
     run = mocme.train(world.graph, experiment, out=tmp_path / "run", device="cpu")
     code = custom_code(experiment)
     if code:
-        with pytest.raises(RunError, match=f"code of its maker's own .*{code[0]}"):
+        with pytest.raises(RunError, match=f"custom code .*{code[0]}"):
             Run.open(run.path)
     opened = Run.open(run.path, trust_code=bool(code)).contents("cpu")
     experts = opened.mixture.experts

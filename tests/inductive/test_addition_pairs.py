@@ -222,12 +222,12 @@ def test_notes_tell_how_many_pairs_of_which_kind(run: Run) -> None:
     (note,) = [note for note in made.notes if note.startswith("named: ")]
     assert f"{len(rows)} pairs" in note
     assert "1 mentions, after directed by" in note
-    assert "look-alike: no vector is given (look), so it is like none" in made.notes
+    assert "look-alike: no vector is given (look), so it is similar to no entity" in made.notes
     assert "look-alike: 0 pairs" in made.notes
     assert Run.open(run.path).additions()[0].notes == made.notes
     bare = run.add("bare")
-    assert "named: no names are given, so 'bare' is what it is called" in bare.notes
-    assert "alike: no text is given that pairs begin with" in bare.notes
+    assert "named: no names are given, so 'bare' is used" in bare.notes
+    assert "alike: no text is given, so no pairs start at it" in bare.notes
 
 
 # -- what they do ------------------------------------------------------------------------------
@@ -311,15 +311,15 @@ def test_runs_of_before_say_that_pairs_are_not_made(run: Run) -> None:
         strip(run, name)
     made = run.add("new", [("new", "by", "p3")])
     for name in ("named", "alike", "look-alike"):
-        note = "pairs of a new entity are not made, so rules over them do not reach it"
+        note = "pairs of a new entity are not computed, so rules over them do not apply to it"
         assert f"{name}: {note}" in made.notes
     assert not run.additions().pairs
     run.remove("new")
-    with pytest.raises(ValueError, match="named holds pairs of entities, which this run does not"):
+    with pytest.raises(ValueError, match="named has pairs of entities, which this run does not"):
         run.add("new", content={"named": "a text"})
-    with pytest.raises(ValueError, match="names are given, and no pairs of the run"):
+    with pytest.raises(ValueError, match="names are given, but no pairs of the run"):
         run.add("new", names="New")
-    with pytest.raises(ValueError, match="no modality of the run is made of a text"):
+    with pytest.raises(ValueError, match="no modality of the run is computed from texts"):
         run.add("new", text="a text")
 
 
@@ -349,7 +349,7 @@ def test_additions_of_another_format_are_refused(run: Run) -> None:
     tensors = run.folder.read_tensors(kept.FILE)
     metadata = run.folder.tensors_metadata(kept.FILE)
     run.folder.write_tensors(kept.FILE, tensors, {**metadata, "format": "mocme additions 1"})
-    with pytest.raises(ValueError, match=r"additions.safetensors: is of another format"):
+    with pytest.raises(ValueError, match=r"additions.safetensors: has another format"):
         run.additions()
     run.folder.write_tensors(kept.FILE, tensors, metadata)
     assert run.additions().names == ["new"]
@@ -360,8 +360,11 @@ def test_additions_of_another_format_are_refused(run: Run) -> None:
     ("entity", "message"),
     [
         (NewEntity("x", names=" "), "one of its names is empty"),
-        (NewEntity("x", content={"look-alike": [0.0] * 4}), "made of what look has; give that"),
-        (NewEntity("x", content={"alike": " "}), "'x', alike: an empty text"),
+        (
+            NewEntity("x", content={"look-alike": [0.0] * 4}),
+            "computed from look; give content for that",
+        ),
+        (NewEntity("x", content={"alike": " "}), "'x', alike: the text is empty"),
         (NewEntity("x", content={"alike": {"a": 1.0}}), "'x', alike: give a text, or a list"),
     ],
 )

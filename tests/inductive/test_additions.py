@@ -185,7 +185,7 @@ def test_an_addition_takes_part_in_every_question(run: Run) -> None:
 
 def test_one_of_which_nothing_is_known_is_the_average(run: Run) -> None:
     made = run.add("Cleo")
-    assert any("nothing is known" in note for note in made.notes)
+    assert any("no facts and no content" in note for note in made.notes)
     model = embedding_of(run.contents("cpu").mixture)
     base = embedding_of(run.contents("cpu", additions=False).mixture)
     trained = base.present[:, 0]
@@ -351,10 +351,10 @@ def test_rows_of_a_batch_do_not_depend_on_strangers_but_on_each_other(run: Run) 
     linked = run.add_all([replace(bob, facts=[*bob.facts, ("Bob", "r0", "Ada")]), ada])
     assert ("Bob", "r0", "Ada") in linked[1].facts
     assert not torch.equal(linked[1].rows["embedding"], alone.rows["embedding"])
-    with pytest.raises(ValueError, match=r"facts of 'Ada' name 'Bob'.*remove both together"):
+    with pytest.raises(ValueError, match=r"facts of 'Ada' contain 'Bob'.*remove both together"):
         run.remove("Bob")
     run.add("Cleo", [("Cleo", "r1", "Ada")])
-    with pytest.raises(ValueError, match="facts of 'Cleo' name 'Ada'"):
+    with pytest.raises(ValueError, match="facts of 'Cleo' contain 'Ada'"):
         run.remove("Bob", "Ada")
     run.remove("Bob", "Ada", "Cleo")
     assert not run.additions()
@@ -384,7 +384,7 @@ def test_a_row_is_fitted_from_tokens_alone(data: Path, tmp_path: Path) -> None:
     ]
     unknown = run.add("Bob", content={"word": {"nothing"}})
     assert not unknown.rows
-    assert any("nothing of it is known" in note for note in unknown.notes)
+    assert any("no token is in the vocabulary" in note for note in unknown.notes)
 
 
 # -- content -----------------------------------------------------------------------------------
@@ -448,7 +448,7 @@ def test_a_text_through_the_encoder_is_what_it_is_with_the_rest(tmp_path: Path) 
         (NewEntity("Ada"), "'Ada' is an addition already"),
         (NewEntity("Bob", [("Bob", "r0", "e99")]), "no entity named 'e99'.*did you mean"),
         (NewEntity("Bob", [("Bob", "r 0", "e1")]), "no relation named 'r 0'.*'r0'"),
-        (NewEntity("Bob", [("e1", "r0", "e2")]), "does not name it"),
+        (NewEntity("Bob", [("e1", "r0", "e2")]), "does not contain it"),
         (NewEntity("Bob", content={"taste": "sweet"}), "no modality 'taste'.*shape, sound, number"),
         (NewEntity("Bob", content={"shape": [1.0, 2.0]}), r"shape \(2,\).*width 5"),
         (NewEntity("Bob", content={"shape": [1.0, 2.0, 3.0, 4.0, np.nan]}), "NaN or infinity"),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import mocme
+import mocme.runs.config  # registers the kinds
 from mocme.core.registry import build
 from mocme.data.graph import AnswerIndex, Queries
 from mocme.evaluation.ranking import Ranks, filtered_answers, rank, rank_split

@@ -359,7 +359,7 @@ def test_weights_of_unknown_experts_are_errors(setting: str) -> None:
 @pytest.mark.parametrize("setting", ["strength", "sharpness"])
 @pytest.mark.parametrize("value", [-0.1, float("inf")])
 def test_weights_out_of_range_are_errors(setting: str, value: float) -> None:
-    message = f"mixture: {setting}.rules must be a number from 0 on"
+    message = f"mixture: {setting}.rules must be a finite number, 0 or above"
     with pytest.raises(mocme.ConfigError, match=message):
         experiment({setting: {"rules": value}})
 

@@ -15,10 +15,10 @@ from click.testing import CliRunner, Result
 import mocme
 from mocme.cli import main
 from mocme.data.graph import Graph, Vocabulary
+from mocme.prediction.export import COLUMNS, write_facts
 from mocme.prediction.graph_completion import CompletedFacts, GraphCompletion
 from mocme.prediction.predictor import Predictor
 from mocme.prediction.relation_prior import RelationPrior
-from mocme.prediction.writing import COLUMNS, write
 
 SETTINGS = {
     "experts.embedding.embedding_dim": 8,
@@ -214,14 +214,14 @@ def hostile() -> tuple[CompletedFacts, Graph]:
 
 def test_names_that_a_spreadsheet_would_run_are_guarded_if_asked(tmp_path: Path) -> None:
     found, graph = hostile()
-    write(tmp_path / "plain.csv", found, graph)
-    write(tmp_path / "guarded.csv", found, graph, guard=True)
+    write_facts(tmp_path / "plain.csv", found, graph)
+    write_facts(tmp_path / "guarded.csv", found, graph, guard=True)
     first, second = read(tmp_path / "plain.csv"), read(tmp_path / "guarded.csv")
     assert (first[0]["head"], first[0]["relation"], first[1]["tail"]) == ("=1+1", "@r", 'a,"b"')
     assert (second[0]["head"], second[0]["tail"], second[0]["relation"]) == ("'=1+1", "'-x", "'@r")
     assert second[1]["head"] == "plain"
     with pytest.raises(ValueError, match="only CSV and TSV"):
-        write(tmp_path / "x.parquet", found, graph, guard=True)
+        write_facts(tmp_path / "x.parquet", found, graph, guard=True)
 
 
 def test_a_name_that_tsv_cannot_hold_is_refused_and_nothing_written(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_name_that_tsv_cannot_hold_is_refused_and_nothing_written(tmp_path: Pa
     number = torch.tensor([0.5], dtype=torch.float64)
     found = CompletedFacts(torch.tensor([[4, 0, 1]]), number, number, number)
     with pytest.raises(ValueError, match=r"new\.tsv: the name .* write CSV or Parquet"):
-        write(tmp_path / "new.tsv", found, graph)
+        write_facts(tmp_path / "new.tsv", found, graph)
     assert not list(tmp_path.iterdir())
 
 

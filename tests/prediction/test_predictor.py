@@ -19,7 +19,7 @@ from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Graph, Queries, UnknownName, Vocabulary
 from mocme.experts.embedding import Embedding
 from mocme.experts.embedding.model import EmbeddingModel
-from mocme.prediction import export as vectors
+from mocme.prediction.export import write_embeddings
 from mocme.prediction.predictor import Predictor
 from mocme.prediction.relation_prior import RelationPrior
 from mocme.prediction.schema import WIDTH, Predictions, Question
@@ -407,7 +407,7 @@ def test_a_run_that_names_code_is_opened_only_if_trusted(run: Run, data: Graph) 
         lambda: mocme.resume(run.path, device="cpu"),
     ]
     for way in ways:
-        with pytest.raises(RunError, match=r"code of its maker's own .*theirs.* trust_code=True"):
+        with pytest.raises(RunError, match=r"custom code .*theirs.* trust_code=True"):
             way()
     # With trust the name is looked for, and is not there.
     with pytest.raises(mocme.ConfigError, match="theirs_that_is_not_there:Scorer"):
@@ -682,7 +682,7 @@ def test_vectors_in_files_give_the_scores(
     settings = {**SETTINGS, "experts.embedding.scorer": {"kind": "DistMult"}}
     run = mocme.train(data, "structure", out=tmp_path / "run", settings=settings, device="cpu")
     predictor = run.predictor("cpu")
-    files = vectors.write(tmp_path / "out", predictor, kind)
+    files = write_embeddings(tmp_path / "out", predictor, kind)
     assert all(file.is_file() for file in files)
     if kind == "npy":
         found = {p.stem: np.load(p) for p in files if p.suffix == ".npy"}
@@ -697,8 +697,8 @@ def test_vectors_in_files_give_the_scores(
     forward = (entity["e0"] * relation["r1"] * entity["e3"]).sum()
     back = (entity["e3"] * relation["inverse of r1"] * entity["e0"]).sum()
     assert (forward + back) / 2 == pytest.approx(predictor.score("e0", "r1", "e3"), rel=1e-5)
-    with pytest.raises(ValueError, match="is there already"):
-        vectors.write(tmp_path / "out", predictor, kind)
+    with pytest.raises(ValueError, match="exists already"):
+        write_embeddings(tmp_path / "out", predictor, kind)
 
 
 def test_a_notebook_shows_a_table_in_which_names_are_text(tiny_graph: Callable) -> None:

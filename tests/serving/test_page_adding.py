@@ -181,7 +181,7 @@ def test_an_entity_used_by_another_addition_is_not_removed(
     page = visit.go("#/entity/Ada")
     page.get_by_role("button", name="Remove").click()
     page.locator("dialog").get_by_role("button", name="Remove").click()
-    assert "facts of 'Bob' name 'Ada'" in visit.text(".toast.failed")
+    assert "facts of 'Bob' contain 'Ada'" in visit.text(".toast.failed")
     assert len(run.additions()) == 2
 
 

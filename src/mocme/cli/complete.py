@@ -70,7 +70,7 @@ def complete(
     The search is exact: nothing is sampled. After Ctrl-C the same command resumes.
     """
     from mocme.core.device import use_threads
-    from mocme.prediction import writing
+    from mocme.prediction.export import write_facts
     from mocme.prediction.graph_completion import GraphCompletion
     from mocme.prediction.predictor import Predictor
 
@@ -85,7 +85,7 @@ def complete(
         relations = [graph.relations.id(name) for name in names] or None
         if judge:
             unknown = replace(graph, splits={"train": graph.facts("train")})
-            predictor = Predictor(predictor.model, unknown, predictor.calibration)
+            predictor = Predictor(predictor.mixture, unknown, predictor.calibration)
         completion = GraphCompletion(predictor, relations=relations, limit=limit, least=least)
         state = None if out is None else _State(out, completion, run)
         if state is not None:
@@ -102,7 +102,7 @@ def complete(
             return
         assert out is not None
         assert state is not None
-        writing.write(out, completion.facts, graph, guard=guard)
+        write_facts(out, completion.facts, graph, guard=guard)
         state.remove()
     if as_json:
         echo_json({"facts": len(completion.facts), "out": str(out), "questions": questions})

@@ -132,13 +132,16 @@ def calibrate(run: Path, device: str, threads: int | None, as_json: bool, trust_
     "--out", "-o", required=True, type=click.Path(path_type=Path), help="Folder for the files."
 )
 @click.option("--parquet", is_flag=True, help="Write Parquet instead of .npy and lists of names.")
+@click.option("--expert", metavar="NAME", help="Embedding to export; the run's first by default.")
 @common("device", "trust")
-def export_embeddings(run: Path, out: Path, parquet: bool, device: str, trust_code: bool) -> None:
+def export_embeddings(
+    run: Path, out: Path, parquet: bool, expert: str | None, device: str, trust_code: bool
+) -> None:
     """Write the embeddings of all entities and relations."""
-    from mocme.prediction import export
+    from mocme.prediction.export import write_embeddings
 
     with open_predictor(run, device, trust_code, quiet=False) as predictor:
-        for file in export.write(out, predictor, "parquet" if parquet else "npy"):
+        for file in write_embeddings(out, predictor, "parquet" if parquet else "npy", expert):
             click.echo(str(file))
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import json
 import re
 import sqlite3
@@ -19,7 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mocme.core.text import guard_formula
+from mocme.core.csv_text import csv_text
 from mocme.data.graph import Graph, UnknownName, distinct
 
 Decision = Literal["accept", "reject", "skip"]
@@ -239,9 +238,8 @@ def exported(reviews: Iterable[Review], format: str) -> Iterator[str]:
         for review in reviews:
             yield json.dumps(asdict(review), ensure_ascii=False) + "\n"
     elif format == "csv":
-        yield _csv_line(columns)
-        for review in reviews:
-            yield _csv_line(["" if value is None else value for value in asdict(review).values()])
+        for row in itertools.chain([columns], (list(asdict(r).values()) for r in reviews)):
+            yield csv_text([row], line_end="\n", guard=True)
     elif format == "tsv":
         yield "\t".join(columns) + "\n"
         for review in reviews:
@@ -254,14 +252,6 @@ def export_name(graph: str, format: str) -> str:
     """Return the name of an exported file, as "atlas-decisions-2025-06-01.tsv" (date in UTC)."""
     name = re.sub(r"[^a-z0-9._-]+", "-", graph.lower()).strip("-.")[:60] or "graph"
     return f"{name}-decisions-{datetime.now(UTC):%Y-%m-%d}.{format}"
-
-
-def _csv_line(values: Sequence[object]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(
-        [guard_formula(value) if isinstance(value, str) else value for value in values]
-    )
-    return line.getvalue()
 
 
 def _cell(value: object) -> str:

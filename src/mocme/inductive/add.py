@@ -30,9 +30,9 @@ class Adder:
 
     Attributes:
         trained: graph, modalities and model as they were trained.
-        present: additions that are there already.
-        as_negatives: see `fit_rows`; without it, what is added ranks too high in all queries.
-        fits: kept state of earlier fits of the same run.
+        present: existing additions.
+        as_negatives: see `fit_rows`; without it, additions rank too high in all queries.
+        fits: cached state of earlier fits of the same run.
     """
 
     trained: RunContents
@@ -75,7 +75,7 @@ class Adder:
 
     def _check_names(self, entities: Sequence[NewEntity]) -> None:
         if not entities:
-            raise ValueError("no entity is given; give one with a name at least")
+            raise ValueError("no entity is given; give at least one with a name")
         taken = {item.name for item in self.present}
         for entity in entities:
             if not entity.name.strip():
@@ -101,11 +101,11 @@ class Adder:
             raise InvalidEntity(
                 f"{entity.name!r}: one of its names is empty; leave it out", "names"
             )
-        bases = [own.basis for own in extendable_pairs(self.trained).values()]
+        bases = [pairs.basis for pairs in extendable_pairs(self.trained).values()]
         if names and not any(basis is not None and "names" in basis.texts for basis in bases):
             raise InvalidEntity(
-                f"{entity.name!r}: names are given, and no pairs of the run are made of names; "
-                f"leave them out",
+                f"{entity.name!r}: names are given, but no pairs of the run are derived from "
+                f"names; omit them",
                 "names",
             )
 
@@ -152,8 +152,8 @@ class Adder:
         for name in content:
             if name in self.trained.features.pairs and name not in accepted:
                 raise InvalidEntity(
-                    f"{entity.name!r}: {name} holds pairs of entities, which this run does not "
-                    f"make for a new one; leave it out",
+                    f"{entity.name!r}: {name} has pairs of entities, which this run does not "
+                    f"compute for new entities; omit it",
                     f"content.{name}",
                 )
             if name not in accepted:
@@ -171,8 +171,8 @@ class Adder:
             reading = [name for name in free if kinds[name] == "texts"]
             if not reading:
                 raise InvalidEntity(
-                    f"{entity.name!r}: no modality of the run is made of a text by an encoder that "
-                    f"it knows; leave the text out, or give content by modality",
+                    f"{entity.name!r}: no modality of the run is computed from texts by a known "
+                    f"encoder; omit the text, or give content by modality",
                     "text",
                 )
             content |= dict.fromkeys(reading, entity.text)
@@ -212,7 +212,7 @@ class Adder:
         tokens = {name: encoded.tokens for name, encoded in content.items() if encoded.tokens}
         dense = [name for name in vectors if name in self.trained.reads]
         if not facts and not dense and not tokens:
-            notes.append("nothing is known of it: its vector is the mean of all others")
+            notes.append("it has no facts and no content: its vector is the mean of all others")
         draft = Addition(
             entity.name,
             tuple(facts),
@@ -229,7 +229,7 @@ class Adder:
         return replace(draft, remarks=(*notes, *remarks(self.trained, draft)))
 
     def _fitted(self, group: Sequence[Addition], fits: RowFits) -> list[Addition]:
-        """The same with rows in every embedding, fitted together."""
+        """The additions with rows in every embedding, fitted together."""
         items = list(group)
         for expert in self.trained.embeddings:
             frozen = fits.of(expert)
@@ -260,7 +260,7 @@ class Adder:
             return {}
         extended = self.trained.extended(Additions(self.present))
         first = self.trained.graph.num_entities
-        model = next(own.model for own in extended.embeddings if own.name == expert)
+        model = next(e.model for e in extended.embeddings if e.name == expert)
         vectors = model.frozen().vectors
         return {self.present[position].name: vectors[first + position] for position in chosen}
 
@@ -290,7 +290,7 @@ class Adder:
 
 
 class RowFits:
-    """The embeddings of a run as rows of new entities meet them, computed when first needed.
+    """The frozen part of row fits, by embedding; computed when first needed.
 
     Args:
         trained: the run as it was trained.
@@ -321,8 +321,8 @@ def _check_fact(name: str, fact: Fact) -> None:
     head, relation, tail = fact
     if name not in (head, tail):
         raise ValueError(
-            f"{name!r}: the fact ({head}, {relation}, {tail}) does not name it; "
-            f"facts between other entities need a training"
+            f"{name!r}: the fact ({head}, {relation}, {tail}) does not contain it; "
+            f"facts between other entities require a new training"
         )
 
 
@@ -344,7 +344,7 @@ def _groups(drafts: Sequence[Addition]) -> list[list[Addition]]:
                 group[head].extend(group[tail])
                 for other in group[tail]:
                     group[other.name] = group[head]
-    return list({id(own): own for own in group.values()}.values())
+    return list({id(members): members for members in group.values()}.values())
 
 
 def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
@@ -365,6 +365,6 @@ def _with_fit_note(item: Addition, fitted: FittedRows) -> tuple[str, ...]:
         return item.remarks
     return (
         *item.remarks,
-        f"its row had not settled after {fitted.steps} steps (gradient {fitted.gradient:.2g}, "
-        f"{fitted.first:.2g} at first): take its scores with care",
+        f"its row did not converge in {fitted.steps} steps (gradient {fitted.gradient:.2g}, "
+        f"initially {fitted.first:.2g}): its scores may be unreliable",
     )

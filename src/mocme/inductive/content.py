@@ -68,12 +68,12 @@ def takes(modality: AnyModality) -> tuple[Takes, str]:
 def _takes_for_pairs(pairs: Pairs) -> tuple[Takes, str]:
     basis = pairs.basis
     if basis is None:
-        return "nothing", "the run does not record how its pairs were found; leave it out"
+        return "nothing", "the run does not record how its pairs were computed; omit it"
     if basis.modality is not None:
-        return "nothing", f"its pairs are made of what {basis.modality} has; give that content"
+        return "nothing", f"its pairs are computed from {basis.modality}; give content for that"
     if "texts" in basis.texts:
         return "texts", ""
-    return "nothing", "its pairs are made of names; give names instead"
+    return "nothing", "its pairs are computed from names; give names instead"
 
 
 def _settings(provenance: Mapping[str, str]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _for_pairs(where: str, pairs: Pairs, content: Content, kind: Takes, why: str
     if kind != "texts" or not texts:
         raise _unfit(where, pairs, kind, why)
     if not any(text.strip() for text in texts):
-        raise ValueError(f"{where}: an empty text; leave it out")
+        raise ValueError(f"{where}: the text is empty; omit it")
     description = f"a text of {sum(map(len, texts)):,} characters"
     return EncodedContent(None, None, description, (), tuple(texts))
 
@@ -169,11 +169,11 @@ def _vector(where: str, modality: Modality, content: Any) -> Tensor:
         vector = vector[0]
     if vector.shape != (modality.width,):
         raise ValueError(
-            f"{where}: a vector of shape {tuple(vector.shape)}; this run's are of width "
-            f"{modality.width}, so make it with the encoder that made them"
+            f"{where}: a vector of shape {tuple(vector.shape)}; this run's have width "
+            f"{modality.width}: compute it with the encoder of the run"
         )
     if not bool(torch.isfinite(vector).all()):
-        raise ValueError(f"{where}: the vector holds NaN or infinity; leave the modality out")
+        raise ValueError(f"{where}: the vector contains NaN or infinity; omit the modality")
     return vector.clone()
 
 
@@ -197,7 +197,7 @@ def attributes(modality: AnyModality) -> list[str]:
 
 def _check_numbers(where: str, content: Mapping[str, float], known: Mapping[str, Any]) -> None:
     if not content:
-        raise ValueError(f"{where}: no number is given; leave it out, or give some")
+        raise ValueError(f"{where}: no number is given; omit the modality, or give numbers")
     for attribute, number in content.items():
         if attribute not in known:
             raise ValueError(
@@ -228,9 +228,9 @@ def _tokens(
         given = [bin_of(name, float(number), edges[name]) for name, number in content.items()]
         limit, what = 0, _described(content)
     elif (texts := _texts(content)) is not None and kind == "texts":
-        whole = "\n".join(map(str, texts))
-        given = UNITS[provenance["unit"]](whole)
-        limit, what = int(provenance["per_entity"]), f"a text of {len(whole):,} characters"
+        joined = "\n".join(map(str, texts))
+        given = UNITS[provenance["unit"]](joined)
+        limit, what = int(provenance["per_entity"]), f"a text of {len(joined):,} characters"
     else:
         raise _unfit(where, modality, kind, why)
     ids = {token: index for index, token in enumerate(modality.vocabulary)}
@@ -243,7 +243,7 @@ def _tokens(
         notes.append(f"known, but not among the {limit} rarest: {_some(sorted(known[limit:]))}")
         known = known[:limit]
     if not known:
-        notes.append("nothing of it is known, so it counts as absent")
+        notes.append("no token is in the vocabulary, so the modality counts as absent")
     read = None if texts is None else tuple(map(str, texts))
     return EncodedContent(None, tuple(sorted(known)), what, tuple(notes), read)
 
@@ -313,6 +313,6 @@ def _check_same(name: str, old: Mapping[str, str], new: Mapping[str, str]) -> No
     for key, value in new.items():
         if key not in _OWN and old.get(key) != value:
             raise ValueError(
-                f"{name}: was computed with {key} {old.get(key)!r}, and the encoder here has "
-                f"{value!r}; install the one that computed it, or give vectors"
+                f"{name}: was computed with {key} {old.get(key)!r}, but the installed encoder "
+                f"has {value!r}; install the original one, or give vectors"
             )

@@ -1,4 +1,4 @@
-"""A run's graph, modalities and mixture with its additions: what a predictor answers from."""
+"""A run's graph, modalities and mixture, with or without its additions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mocme.mixture.base import Mixture
 
 @dataclass(frozen=True, eq=False)
 class RunContents:
-    """What belongs together: the same entities in the same order in all three."""
+    """Graph, modalities and mixture over the same entities in the same order."""
 
     graph: Graph
     features: Features
@@ -42,11 +42,11 @@ class RunContents:
         return any(isinstance(expert, RuleExpert) for expert in self.mixture.experts)
 
     def extended(self, items: Additions) -> RunContents:
-        """The same with some additions.
+        """The contents with additions.
 
-        Their facts are facts of the train split; rules, as they were fitted, walk over them and
-        over their pairs. Training entities keep ids, vectors, weights and the pairs among each
-        other to the bit, and their scores but for what paths over an addition contribute.
+        Facts of additions belong to the train split; the fitted rules follow these facts and the
+        pairs of additions. Training entities keep their ids, vectors, weights and mutual pairs
+        exactly. Their scores change only by paths over an addition.
         """
         if not items:
             return self
@@ -75,12 +75,12 @@ def extended_graph(graph: Graph, items: Sequence[Addition]) -> Graph:
 def extended_features(features: Features, items: Additions, first: int) -> Features:
     """The modalities with what additions have; ids of additions begin with `first`."""
     number = first + len(items)
-    dense = {name: _dense(own, name, items, first) for name, own in features.dense.items()}
-    tokens = {name: _tokens(own, name, items, first) for name, own in features.tokens.items()}
+    dense = {name: _dense(old, name, items, first) for name, old in features.dense.items()}
+    tokens = {name: _tokens(old, name, items, first) for name, old in features.tokens.items()}
     none = torch.zeros(0, 3, dtype=torch.int64)
     pairs = {
-        name: merged(own, items.pairs.get(name, none), number)
-        for name, own in features.pairs.items()
+        name: merged(old, items.pairs.get(name, none), number)
+        for name, old in features.pairs.items()
     }
     return replace(features, dense=dense, tokens=tokens, pairs=pairs)
 
@@ -101,12 +101,12 @@ def _dense(old: Modality, name: str, items: Sequence[Addition], first: int) -> M
 
 def _tokens(old: Tokens, name: str, items: Sequence[Addition], first: int) -> Tokens:
     ids = {token: index for index, token in enumerate(old.vocabulary)}
-    found = [
+    additional = [
         (first + position, token)
         for position, item in enumerate(items)
         for token in sorted(ids[word] for word in item.tokens.get(name, ()))
     ]
-    more = torch.tensor(found, dtype=torch.int64).view(-1, 2)
+    more = torch.tensor(additional, dtype=torch.int64).view(-1, 2)
     entity, token = torch.cat([torch.stack([old.entity, old.token], 1), more]).unbind(1)
     number = first + len(items)
     return Tokens(old.vocabulary, entity.contiguous(), token.contiguous(), number, old.provenance)

@@ -64,9 +64,9 @@ class EncodedContent(NamedTuple):
     Attributes:
         vector: of a dense modality.
         tokens: of a modality of tokens.
-        given: what was given, in words.
+        given: description of the input.
         notes: what a reader should know.
-        texts: that it was made of, for pairs and for display.
+        texts: from which it was computed, for pairs and for display.
     """
 
     vector: Tensor | None
@@ -89,7 +89,7 @@ class NewEntity:
             videos; a list of strings is several of them; a mapping is numbers by attribute; a set
             is tokens; an array or a list of numbers is a vector.
         home: the folder that relative paths start from.
-        names: by which texts mention it, for pairs found by names; its name by default.
+        names: by which texts mention it, for pairs computed from names; its name by default.
     """
 
     name: str
@@ -122,7 +122,7 @@ def read_entities(path: str | Path) -> list[NewEntity]:
         except (ValueError, TypeError, OSError) as error:
             raise ValueError(f"{path}: line {number}: {error}") from error
     if not entities:
-        raise ValueError(f"{path}: holds no entity; write an object with a name in each line")
+        raise ValueError(f"{path}: contains no entity; write an object with a name on each line")
     return entities
 
 

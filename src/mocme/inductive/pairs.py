@@ -1,4 +1,4 @@
-"""Pairs of additions with each other and with training entities, found as in the training."""
+"""Pairs of additions with each other and with training entities, computed as in training."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mocme.inductive.store import Addition, Additions
 
 
 def extendable_pairs(run: RunContents) -> dict[str, Pairs]:
-    """Modalities of pairs that some expert reads and that record how pairs are found."""
+    """Modalities of pairs that some expert reads and that record how pairs are computed."""
     if not run.reads_pairs:
         return {}
-    return {name: own for name, own in run.features.pairs.items() if own.basis is not None}
+    return {name: p for name, p in run.features.pairs.items() if p.basis is not None}
 
 
 def accepted_modalities(run: RunContents) -> dict[str, AnyModality]:
     """Modalities that a new entity can have; for pairs, the vectors that they compare."""
-    pairs: dict[str, AnyModality] = {}
-    for name, own in extendable_pairs(run).items():
-        assert own.basis is not None
-        pairs[name] = own.basis.vectors or own
-    return {**run.features.dense, **run.features.tokens, **pairs}
+    accepted: dict[str, AnyModality] = {**run.features.dense, **run.features.tokens}
+    for name, pairs in extendable_pairs(run).items():
+        assert pairs.basis is not None
+        accepted[name] = pairs.basis.vectors or pairs
+    return accepted
 
 
 def related(trained: RunContents, items: Sequence[Addition]) -> Additions:
@@ -37,21 +37,22 @@ def related(trained: RunContents, items: Sequence[Addition]) -> Additions:
     shared word too frequent.
     """
     first = trained.graph.num_entities
-    pairs: dict[str, Tensor] = {}
+    new_pairs: dict[str, Tensor] = {}
     counts: list[dict[str, Mapping[str, int]]] = [{} for _ in items]
-    for name, own in extendable_pairs(trained).items() if items else ():
-        assert own.basis is not None
-        rows = grown(own, _given(name, own.basis, items, first), trained.features.dense)
-        pairs[name] = rows
-        found: list[Counter[str]] = [Counter() for _ in items]
+    for name, pairs in extendable_pairs(trained).items() if items else ():
+        assert pairs.basis is not None
+        rows = grown(pairs, _given(name, pairs.basis, items, first), trained.features.dense)
+        new_pairs[name] = rows
+        by_item: list[Counter[str]] = [Counter() for _ in items]
         for kind, head, tail in rows.tolist():
             for entity in (head, tail):
                 if entity >= first:
-                    found[entity - first][own.kinds[kind]] += 1
-        for position, counted in enumerate(found):
+                    by_item[entity - first][pairs.kinds[kind]] += 1
+        for position, counted in enumerate(by_item):
             counts[position][name] = dict(counted)
     return Additions(
-        [replace(item, pairs=own) for item, own in zip(items, counts, strict=True)], pairs
+        [replace(item, pairs=by_kind) for item, by_kind in zip(items, counts, strict=True)],
+        new_pairs,
     )
 
 
@@ -71,25 +72,26 @@ def _given(name: str, basis: Basis, items: Sequence[Addition], first: int) -> Ne
 
 
 def remarks(run: RunContents, item: Addition) -> list[str]:
-    """What is unknown of an addition for finding pairs, or is not supported."""
+    """Notes on inputs that an addition lacks for its pairs, and on unsupported pairs."""
     if not run.reads_pairs:
         return []
-    found = []
-    for name, own in run.features.pairs.items():
-        basis = own.basis
+    notes = []
+    for name, pairs in run.features.pairs.items():
+        basis = pairs.basis
         if basis is None:
-            why = f" ({own.provenance['replaced']})" if "replaced" in own.provenance else ""
-            found.append(
-                f"{name}{why}: pairs of a new entity are not made, so rules over them do not "
-                f"reach it"
+            why = f" ({pairs.provenance['replaced']})" if "replaced" in pairs.provenance else ""
+            notes.append(
+                f"{name}{why}: pairs of a new entity are not computed, so rules over them do "
+                f"not apply to it"
             )
             continue
         if "names" in basis.texts and not item.names:
-            found.append(f"{name}: no names are given, so {item.name!r} is what it is called")
+            notes.append(f"{name}: no names are given, so {item.name!r} is used")
         if "texts" in basis.texts and name not in item.texts:
-            found.append(f"{name}: no text is given that pairs begin with")
+            notes.append(f"{name}: no text is given, so no pairs start at it")
         if not basis.texts and (basis.modality or name) not in item.vectors:
-            found.append(
-                f"{name}: no vector is given ({basis.modality or name}), so it is like none"
+            notes.append(
+                f"{name}: no vector is given ({basis.modality or name}), so it is similar "
+                f"to no entity"
             )
-    return found
+    return notes

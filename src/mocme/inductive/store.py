@@ -34,8 +34,8 @@ class Addition:
             where it has neither.
         vectors: by name of a dense modality, as its encoder returns them.
         tokens: by name of a modality of tokens, those in its vocabulary.
-        given: what was given, in words, by modality.
-        remarks: what a reader should know, such as what is unknown of it.
+        given: description of the input, by modality.
+        remarks: notes for the user, for instance on missing content.
         fit: state of the optimiser at the end; empty without rows.
         time: when it was added, ISO 8601 in UTC.
         names: by which texts mention it, where they differ from its name.
@@ -64,8 +64,8 @@ class Addition:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The remarks, and how many pairs of which kind were found."""
-        return (*self.remarks, *(_counted(name, own) for name, own in self.pairs.items()))
+        """The remarks, and the number of pairs by kind."""
+        return (*self.remarks, *(_counted(name, kinds) for name, kinds in self.pairs.items()))
 
     def __repr__(self) -> str:
         has = ", ".join(self.modalities) or "none"
@@ -81,27 +81,27 @@ class Addition:
             "name": self.name,
             "facts": [list(fact) for fact in self.facts],
             "modalities": self.modalities,
-            "tokens": {name: list(own) for name, own in self.tokens.items()},
+            "tokens": {name: list(words) for name, words in self.tokens.items()},
             "given": dict(self.given),
             "notes": list(self.notes),
             "fit": dict(self.fit),
             "time": self.time,
             "names": list(self.names),
-            "texts": {name: list(own) for name, own in self.texts.items()},
-            "pairs": {name: dict(own) for name, own in self.pairs.items()},
+            "texts": {name: list(texts) for name, texts in self.texts.items()},
+            "pairs": {name: dict(kinds) for name, kinds in self.pairs.items()},
         }
 
 
 def _counted(name: str, kinds: Mapping[str, int]) -> str:
     ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-    told = [f"{count:,} {kind}" for kind, count in ranked[:_MOST_LISTED]]
-    told += [f"{len(ranked) - _MOST_LISTED:,} kinds more"] if len(ranked) > _MOST_LISTED else []
-    whole = f"{name}: {sum(kinds.values()):,} pairs"
-    return f"{whole} ({'; '.join(told)})" if told else whole
+    counts = [f"{count:,} {kind}" for kind, count in ranked[:_MOST_LISTED]]
+    counts += [f"{len(ranked) - _MOST_LISTED:,} more kinds"] if len(ranked) > _MOST_LISTED else []
+    total = f"{name}: {sum(kinds.values()):,} pairs"
+    return f"{total} ({'; '.join(counts)})" if counts else total
 
 
 class Additions(Sequence[Addition]):
-    """Additions in the order in which they were made; prints as a list.
+    """Additions in the order in which they were added; prints as a list.
 
     Attributes:
         pairs: by name of a modality of pairs, rows (kind, head, tail) of those that an addition is
@@ -142,13 +142,13 @@ def read(folder: RunFolder) -> Additions:
     tensors, metadata = folder.read_tensors(FILE), folder.tensors_metadata(FILE)
     if metadata.get("format") != FORMAT:
         raise RunError(
-            f"{folder.path / FILE}: is of another format; another version of mocme wrote it"
+            f"{folder.path / FILE}: has another format; it was written by another version of mocme"
         )
     items = []
     for number, about in enumerate(json.loads(metadata["additions"])):
         start = f"{number}:vector/"
-        own = {key[len(start) :]: own for key, own in tensors.items() if key.startswith(start)}
-        own = {name: own[name] for name in about["modalities"] if name in own}
+        stored = {key[len(start) :]: v for key, v in tensors.items() if key.startswith(start)}
+        vectors = {name: stored[name] for name in about["modalities"] if name in stored}
         start = f"{number}:row/"
         rows = {key[len(start) :]: row for key, row in tensors.items() if key.startswith(start)}
         items.append(
@@ -156,7 +156,7 @@ def read(folder: RunFolder) -> Additions:
                 about["name"],
                 tuple((h, r, t) for h, r, t in about["facts"]),
                 rows,
-                own,
+                vectors,
                 {name: tuple(words) for name, words in about["tokens"].items()},
                 about["given"],
                 tuple(about["remarks"]),
@@ -180,7 +180,7 @@ def write(folder: RunFolder, items: Additions) -> None:
     tensors: dict[str, Tensor] = {}
     for number, item in enumerate(items):
         tensors |= {f"{number}:row/{name}": row for name, row in item.rows.items()}
-        tensors |= {f"{number}:vector/{name}": own for name, own in item.vectors.items()}
+        tensors |= {f"{number}:vector/{name}": vector for name, vector in item.vectors.items()}
     tensors |= {f"pairs/{name}": rows.contiguous() for name, rows in items.pairs.items()}
     # A safetensors file holds at least one tensor.
     tensors = tensors or {"none": torch.zeros(0)}

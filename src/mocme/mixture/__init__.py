@@ -1,4 +1,4 @@
-"""The mixture of experts: how much each expert counts in the one score.
+"""The mixture of experts: one score from all of them.
 
 A module here that defines a `MixtureSettings` is a kind of mixture.
 """

@@ -1,4 +1,4 @@
-"""A mixture of experts: the one score that ranks, serves, calibrates and explains."""
+"""A mixture of experts: the score for ranking, serving, calibration and explanation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mocme.experts.base import DenseExpert, Expert, Packed, Progress
 
 
 class Mixture(ABC):
-    """Experts and what each of them counts for.
+    """Experts and the contribution of each to the score.
 
     Args:
         experts: at least one, with distinct names.
@@ -128,7 +128,7 @@ class MixtureSettings(Configurable):
             The mixture, and a record of the fit for the run.
 
         Raises:
-            ValueError: a setting names an expert that is not there.
+            ValueError: a setting names an expert that does not exist.
         """
 
     @abstractmethod

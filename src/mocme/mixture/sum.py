@@ -117,7 +117,9 @@ class SumSettings(MixtureSettings):
         for setting in ("strength", "sharpness"):
             for name, value in getattr(self, setting).items():
                 if not 0 <= value < math.inf:
-                    raise ValueError(f"{setting}.{name} must be a number from 0 on, not {value}")
+                    raise ValueError(
+                        f"{setting}.{name} must be a finite number, 0 or above, not {value}"
+                    )
 
     def fit(
         self,
@@ -132,12 +134,12 @@ class SumSettings(MixtureSettings):
         first = dense[0] if dense else experts[0]
         weights = {first.name: self._completed(first)}
         records: dict[str, Any] = {}
-        rest = [expert for expert in experts if expert is not first]
-        for number, expert in enumerate(rest):
-            part = Sum([first, *rest[:number]], graph.num_entities, weights)
+        others = [expert for expert in experts if expert is not first]
+        for number, expert in enumerate(others):
+            part = Sum([first, *others[:number]], graph.num_entities, weights)
             weights[expert.name], records[expert.name] = self._weight(part, expert, graph, memory)
             if progress is not None:
-                progress(number + 1, len(rest))
+                progress(number + 1, len(others))
         mixture = Sum(experts, graph.num_entities, weights)
         record = {
             "kind": "Sum",
@@ -150,15 +152,15 @@ class SumSettings(MixtureSettings):
     def _weight(
         self, part: Sum, expert: Expert, graph: Graph, memory: float
     ) -> tuple[Weight, dict[str, Any]]:
-        """The weight of an expert beside those that have theirs, and how it was chosen."""
+        """The weight of an expert next to those that are weighted, and how it was chosen."""
         strength = self.strength.get(expert.name)
         sharpness = self.sharpness.get(expert.name)
         if given := self._given(expert):
             return given, {"chosen_by": "settings"}
         if len(graph.facts("valid")):
-            found = search(part, expert, graph, memory, strength, sharpness)
-            tried = [[*weight.as_list(expert), mrr] for weight, mrr in found.tried]
-            return found.best, {"chosen_by": "valid", "without": found.without, "tried": tried}
+            result = search(part, expert, graph, memory, strength, sharpness)
+            tried = [[*weight.as_list(expert), mrr] for weight, mrr in result.tried]
+            return result.best, {"chosen_by": "valid", "without": result.without, "tried": tried}
         return self._completed(expert), {"chosen_by": "nothing: there is no valid split"}
 
     def _given(self, expert: Expert) -> Weight | None:
@@ -191,7 +193,9 @@ class SumSettings(MixtureSettings):
     def unpacked(self, packed: Packed, experts: Sequence[Expert], num_entities: int) -> Sum:
         tensors, metadata = packed
         if metadata.get("format") != FORMAT:
-            raise ValueError(f"a sum of format {metadata.get('format')!r}; known is {FORMAT}")
+            raise ValueError(
+                f"a sum of format {metadata.get('format')!r} cannot be read; expected {FORMAT}"
+            )
         names = json.loads(metadata["experts"])
         rows = tensors["weights"].tolist()
         weights = {name: Weight(*row) for name, row in zip(names, rows, strict=True)}

@@ -32,7 +32,7 @@ class Weight(NamedTuple):
     sharpness: float = 1.0
 
     def gain(self, odds: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """What odds add to a score."""
+        """The contribution of odds to a score."""
         return self.strength * torch.log1p(self.sharpness * odds)
 
     def as_list(self, expert: Expert) -> list[float]:
@@ -48,7 +48,7 @@ class Weight(NamedTuple):
 
 @dataclass(frozen=True)
 class Search:
-    """What each weight gave on the valid split.
+    """MRR of each weight on the valid split.
 
     Attributes:
         without: MRR without the expert.
@@ -83,7 +83,7 @@ def search(
         sharpness: the only one to try.
     """
     grid = _grid(expert, strength, sharpness)
-    # Sorted scores are held twice, so half of the batch of a ranking.
+    # Sorting copies the scores, so the batch is half of that of a ranking.
     batch = max(1, batch_size_for(graph.num_entities, memory) // 2)
     index = AnswerIndex(graph.directed("valid"))
     known = filtered_answers(graph, "valid")
@@ -145,10 +145,10 @@ def _dense_sums(
 ) -> Float[Tensor, " G"]:
     """Sums of reciprocal ranks: without the expert, then for each weight."""
     with torch.no_grad():
-        own = expert.score(competition.queries.to(expert.device)).float().cpu()
+        expert_scores = expert.score(competition.queries.to(expert.device)).float().cpu()
     sums = []
     for strength in (0.0, *(weight.strength for weight in grid)):
-        scores = competition.scores + strength * own
+        scores = competition.scores + strength * expert_scores
         answer_scores = scores[competition.row, competition.answer]
         competing = scores.masked_fill(competition.excluded, -torch.inf).sort(1).values
         above, ties = _count(competing, answer_scores, competition.row)

@@ -1,1 +1,1 @@
-"""A trained run, asked."""
+"""Queries of a trained run, and completion of its graph."""

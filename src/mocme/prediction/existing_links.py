@@ -21,7 +21,7 @@ class ExistingLinks:
         self._refused = {tuple(fact) for fact in distinct(graph.rejected).tolist()}
 
     def others(self, fact: Fact) -> tuple[str, ...]:
-        """Relations that link head and tail apart from the fact itself: "r" or "inverse of r".
+        """Relations that link head and tail besides the fact itself: "r" or "inverse of r".
 
         A symmetric relation that is known from tail to head only is "r (turned around)". If the
         fact is known and its relation symmetric, the reversed fact does not count as another one.

@@ -21,7 +21,7 @@ from torch import Tensor
 from mocme.prediction.predictor import Predictor
 from mocme.prediction.relation_prior import RelationPrior
 
-# Lower bound of `least`: below it too many facts would have to be held.
+# Lower bound of `least`: below it too many facts would have to be kept in memory.
 LEAST = 0.001
 
 Advance = Callable[[int, int], None]
@@ -97,7 +97,7 @@ class GraphCompletion:
         if predictor.calibration is None:
             raise ValueError(
                 "completion needs probabilities, and this run has none because its graph has no "
-                "valid split; put a valid.tsv beside its train.tsv and train again"
+                "valid split; put a valid.tsv next to its train.tsv and train again"
             )
         if not LEAST <= least <= 1:
             raise ValueError(f"the least probability must be between {LEAST} and 1, not {least}")
@@ -127,7 +127,7 @@ class GraphCompletion:
             advance: receives (queries done, upper bound of the queries).
         """
         relation = self.relations[self.done]
-        facts = self._relation(relation, advance or (lambda asked, expected: None))
+        facts = self._relation(relation, advance or (lambda done, total: None))
         self.facts = self.facts.joined(facts).best(self.limit)
         self.done += 1
 
@@ -165,7 +165,7 @@ class GraphCompletion:
     def _reaching(
         self, directed: int, entities: Int[Tensor, " n"], advance: Advance, total: int
     ) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
-        """Query entities and answers whose own term reaches the bar."""
+        """Query entities and answers whose term reaches the bar."""
         applies = self.prior.to(directed)
         queries, answers = [], []
         for part in entities.split(self.predictor.block()) if len(entities) else ():

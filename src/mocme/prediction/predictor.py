@@ -42,8 +42,8 @@ class Predictor:
         mixture: of trained experts.
         graph: of the mixture's entities.
         calibration: probabilities of scores; without it there are none.
-        context: what explanations need of the run.
-        features: of the graph's entities, where they are at hand.
+        context: data of the run that explanations need.
+        features: of the graph's entities, where available.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Predictor:
         return self._existing_links
 
     def warm_up(self) -> None:
-        """Compute what is otherwise computed by the first query."""
+        """Compute in advance what the first query needs."""
         _ = self._modality_weights
         _ = self.existing_links
 
@@ -165,11 +165,11 @@ class Predictor:
         """
         for question in questions:
             self._check(question.min_probability)
-        found: dict[int, Predictions] = {}
+        answers: dict[int, Predictions] = {}
         linked = []
         for position, question in enumerate(questions):
             if question.relation is None:
-                found[position] = self._between(question)
+                answers[position] = self._between(question)
             else:
                 linked.append((position, question, *self._directed(question)))
         for first in range(0, len(linked), self.block()):
@@ -179,28 +179,27 @@ class Predictor:
             totals = new.logsumexp(1)
             for row, (position, question, entity, relation) in enumerate(part):
                 order = new[row] if question.known == "hide" else scores[row]
-                found[position] = self._top(
+                answers[position] = self._top(
                     question, entity, relation, order, known[row], totals[row]
                 )
-        return [found[position] for position in range(len(questions))]
+        return [answers[position] for position in range(len(questions))]
 
     def missing(self, entity: str, k: int = 10, *, min_probability: float = 0.0) -> Predictions:
         """The likeliest new facts of an entity over all relations.
 
         Ordered by probability times how likely the entity is to have a fact, or one more, of the
         relation (`mocme.prediction.relation_prior`); without probabilities by share in the softmax.
-        Of two facts that say the same, because their relation is symmetric, only the likelier is
-        given.
+        Of two equivalent facts of a symmetric relation, only the likelier one is returned.
         """
         check_range(k, min_probability)
         self._check(min_probability)
         if self._relation_prior is None:
             self._relation_prior = RelationPrior(self.graph)
-        own = self.graph.entities.id(entity)
-        priors = self._relation_prior.of(own)
+        entity_id = self.graph.entities.id(entity)
+        priors = self._relation_prior.of(entity_id)
         best: list[tuple[float, tuple[int, int, float, float, float]]] = []
         for block in torch.arange(2 * self.graph.num_relations).split(self.block()):
-            scores, probabilities = self.unknown([own] * len(block), block.tolist())
+            scores, probabilities = self.unknown([entity_id] * len(block), block.tolist())
             for row, relation in enumerate(block.tolist()):
                 prior = float(priors[relation])
                 top = probabilities[row].topk(min(k, len(probabilities[row])))
@@ -211,13 +210,15 @@ class Predictor:
                     best.append((value * prior, (relation, answer, score, value, prior)))
         best.sort(key=lambda pair: -pair[0])
         best_by_link: dict[tuple[int, int], tuple[int, int, float, float, float]] = {}
-        for _, found in best:
-            relation, answer = found[:2]
+        for _, candidate in best:
+            relation, answer = candidate[:2]
             link = relation % self.graph.num_relations
             best_by_link.setdefault(
-                (link if link in self.existing_links.symmetric else relation, answer), found
+                (link if link in self.existing_links.symmetric else relation, answer), candidate
             )
-        items = [self._item(own, *found) for found in islice(best_by_link.values(), k)]
+        items = [
+            self._item(entity_id, *candidate) for candidate in islice(best_by_link.values(), k)
+        ]
         return Missing(f"what is missing about {entity}", items, "fact")
 
     def score_facts(self, triples: Sequence[tuple[str, str, str]]) -> Checked:
@@ -235,9 +236,9 @@ class Predictor:
         items, order = [], {}
         for first in range(0, len(ids), max(1, self.block() // 2)):
             part = ids[first : first + max(1, self.block() // 2)]
-            asked = [h for h, _, _ in part] + [t for _, _, t in part]
+            entity_ids = [h for h, _, _ in part] + [t for _, _, t in part]
             relations = [r for _, r, _ in part] + [r + number for _, r, _ in part]
-            scores, probabilities, known = self.scored(asked, relations)
+            scores, probabilities, known = self.scored(entity_ids, relations)
             for position, (h, r, t) in enumerate(part):
                 back = len(part) + position
                 score = (float(scores[position, t]) + float(scores[back, h])) / 2
@@ -296,7 +297,7 @@ class Predictor:
             name: of the expert; the first embedding by default.
 
         Raises:
-            ValueError: the run has no such expert, or it is no embedding.
+            ValueError: the run has no such expert, or it is not an embedding.
         """
         experts = self.mixture.experts if name is None else [self.mixture.expert(name)]
         for expert in experts:
@@ -448,20 +449,20 @@ class Predictor:
             for score, answer, probability, known, weights in rows
             if score != -torch.inf
         ]
-        return Predictions(str(question), items, question.asked)
+        return Predictions(str(question), items, question.unknown)
 
     def _between(self, question: Question) -> Predictions:
         """Relations between two entities, best first."""
         head, tail = str(question.head), str(question.tail)
-        found = self.score_facts([(head, relation, tail) for relation in self.graph.relations])
+        checked = self.score_facts([(head, relation, tail) for relation in self.graph.relations])
         items = [
             item
-            for item in found
+            for item in checked
             if (question.known == "mark" or not item.known)
             and (item.known or (item.probability or 0.0) >= question.min_probability)
         ]
-        items.sort(key=lambda item: -found.order[(item.head, item.relation, item.tail)])
-        return Predictions(str(question), items[: question.k], question.asked)
+        items.sort(key=lambda item: -checked.order[(item.head, item.relation, item.tail)])
+        return Predictions(str(question), items[: question.k], question.unknown)
 
     def _among(self, among: Among, relation: int) -> Tensor:
         """Mask of the entities that may be answers."""
@@ -484,7 +485,7 @@ class Predictor:
         known: bool = False,
         weights: Sequence[float] | None = None,
     ) -> Prediction:
-        """A prediction for a directed relation; `weights` of the answer, if they are at hand."""
+        """A prediction for a directed relation; `weights` of the answer, if already known."""
         names, number = self.graph.entities, self.graph.num_relations
         head, tail = (answer, entity) if relation >= number else (entity, answer)
         fact = (head, relation % number, tail)

@@ -1,4 +1,4 @@
-"""What a question is, and what an answer to it looks like."""
+"""Questions to a run, and the predictions that answer them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Among = Literal["all", "observed"] | Sequence[str]
 
 
 def check_range(k: int, min_probability: float) -> None:
-    """Refuse a number of answers, or a least probability, that is out of range.
+    """Check the number of answers and the least probability.
 
     Raises:
-        ValueError: one is.
+        ValueError: one of them is out of range.
     """
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k must be between 1 and {MAX_K}, not {k}")
@@ -35,17 +35,17 @@ def check_range(k: int, min_probability: float) -> None:
 
 @dataclass(frozen=True)
 class Question:
-    """Two of head, relation and tail; the third is asked for.
+    """Two of head, relation and tail; the third is the unknown.
 
     Attributes:
         k: how many answers, at most 1,000.
         known: ``hide`` facts of the graph, or ``mark`` them.
         among: ``all`` entities; ``observed``: those that answer this relation somewhere in the
             graph; or names. Only where the relation is given.
-        min_probability: leave out what is less probable; what is known stays.
+        min_probability: leave out less probable answers; known facts stay.
 
     Raises:
-        ValueError: not two are given, or a setting is out of range.
+        ValueError: the number of given parts is not two, or a setting is out of range.
     """
 
     head: str | None = None
@@ -67,11 +67,11 @@ class Question:
                 f"among must be 'all', 'observed' or a list of names, not {self.among!r}"
             )
         if self.relation is None and self.among != "all":
-            raise ValueError("among is for a question with a relation")
+            raise ValueError("among is only for a question with a relation; leave it out")
 
     @property
-    def asked(self) -> Literal["head", "relation", "tail"]:
-        """What is asked for."""
+    def unknown(self) -> Literal["head", "relation", "tail"]:
+        """The part of the fact that is not given."""
         if self.head is None:
             return "head"
         return "relation" if self.relation is None else "tail"
@@ -86,19 +86,19 @@ class Prediction:
     """A fact that may hold.
 
     Attributes:
-        score: in the direction that was asked; higher is likelier, comparable within a question.
+        score: in the direction of the question; higher is likelier, comparable within a question.
         known: whether the graph holds it already.
         probability: that it is a known fact, a lower bound of the probability that it holds
             (`mocme.calibration.curves`); None where the run has no calibration, or the graph
             holds the fact already.
-        applies: of `Completer.missing`, how likely the entity asked for is to have a fact (or one
+        applies: of `Predictor.missing`, how likely the query entity is to have a fact (or one
             more) of this relation; None elsewhere.
-        weights: weight of each modality in the answer's vector; all 0 where nothing is known of it.
+        weights: weight of each modality in the answer's vector; all 0 for an entity without
+            content.
         linked: other relations that link head and tail in the graph already: "capital of", or
             "inverse of capital of", or of a symmetric relation "borders (turned around)".
-        symmetric: whether the fact turned around says the same and is as new: its relation is one
-            that training facts show to be symmetric (docs/asking.md). `Completer.missing` gives
-            the likelier one of the two.
+        symmetric: whether the reversed fact is equivalent and also new: its relation is symmetric
+            in the training facts (docs/asking.md). `Predictor.missing` returns the likelier one.
     """
 
     head: str
@@ -114,7 +114,7 @@ class Prediction:
 
     @property
     def note(self) -> str:
-        """What a reader should know of it besides the score."""
+        """A remark on the score; empty where there is none."""
         if self.score == -math.inf:
             if self.head == self.tail:
                 return "the graph links no entity to itself by this relation; it is no answer"
@@ -125,20 +125,20 @@ class Prediction:
 
     @property
     def remark(self) -> str:
-        """All that a table has to say of it: `mark` and note."""
+        """The remark of a table: `mark` and note."""
         return "; ".join(filter(None, [self.mark, self.note]))
 
     @property
     def mark(self) -> str:
-        """Whether it is known, what links the two already, whether it is told for two facts."""
+        """Whether it is known, existing links, and whether it represents two facts."""
         known = "known" if self.known else ""
         already = f"already: {', '.join(self.linked)}" if self.linked else ""
-        # Where it is asked for what is missing, the other of the two is left out.
+        # Only `Predictor.missing` leaves out the reversed fact.
         both = "and the other way round" if self.symmetric and self.applies is not None else ""
         return "; ".join(filter(None, [known, already, both]))
 
     def as_dict(self) -> dict[str, Any]:
-        """Its attributes and its note, as JSON has them; a score of what is no answer is None."""
+        """Attributes and note for JSON; the score of an excluded answer is None."""
         score = self.score if math.isfinite(self.score) else None
         linked = list(self.linked)
         return {**vars(self), "score": score, "linked": linked, "note": self.note}
@@ -148,7 +148,7 @@ class Predictions(Sequence[Prediction]):
     """Predictions of one question, best first; prints as a table of at most `WIDTH` columns.
 
     Attributes:
-        nothing: what a reader is told where there are none.
+        nothing: message where there are no predictions.
     """
 
     nothing = (
@@ -156,8 +156,8 @@ class Predictions(Sequence[Prediction]):
         "marked"
     )
 
-    def __init__(self, question: str, items: Sequence[Prediction], asked: str) -> None:
-        self.question, self._items, self._asked = question, tuple(items), asked
+    def __init__(self, question: str, items: Sequence[Prediction], part: str) -> None:
+        self.question, self._items, self._part = question, tuple(items), part
 
     def __len__(self) -> int:
         return len(self._items)
@@ -240,10 +240,10 @@ class Predictions(Sequence[Prediction]):
         return cells
 
     def _answer(self, item: Prediction, room: int) -> str:
-        """The asked part of a fact, its mark and weights in at most `room` characters."""
+        """The unknown part of a fact, its mark and weights in at most `room` characters."""
         fact = ", ".join(short(part, NAME) for part in (item.head, item.relation, item.tail))
-        whole = self._asked == "fact"
-        name = f"({fact})" if whole else short(getattr(item, self._asked), 2 * NAME)
+        shows_fact = self._part == "fact"
+        name = f"({fact})" if shows_fact else short(getattr(item, self._part), 2 * NAME)
         mark = f"  ({item.mark})" if item.mark else ""
         answer = short(f"{name}{mark}", room - len("  […]"))
         shares = ", ".join(f"{m} {w:.2f}" for m, w in item.weights.items() if w) or "nothing known"
@@ -278,8 +278,8 @@ class Checked(Predictions):
         self,
         question: str,
         items: Sequence[Prediction],
-        asked: str,
+        part: str,
         order: Mapping[tuple[str, str, str], float],
     ) -> None:
-        super().__init__(question, items, asked)
+        super().__init__(question, items, part)
         self.order = dict(order)

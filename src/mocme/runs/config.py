@@ -160,14 +160,14 @@ class Experiment:
             expand_settings(DataSettings, _table(table, "data"), "data"),
             {key: _source(value, f"modalities.{key}") for key, value in modalities.items()},
             {
-                key: expand(ExpertSettings, {"kind": key, **own}, f"experts.{key}")
-                for key, own in experts.items()
+                key: expand(ExpertSettings, {"kind": key, **settings}, f"experts.{key}")
+                for key, settings in experts.items()
             },
             expand(MixtureSettings, {"kind": "Sum", **_table(table, "mixture")}, "mixture"),
             expand_settings(EvaluationSettings, _table(table, "evaluation"), "evaluation"),
             _table(table, "expected"),
         )
-        experiment.components()  # a value out of range is refused now, not in an hour
+        experiment.components()  # refuse values out of range before the training
         return experiment
 
     def components(self) -> Settings:
@@ -202,13 +202,13 @@ class Experiment:
         )
 
     def as_asked(self, wanted: Experiment) -> Experiment:
-        """A run's configuration to compare with one that is wanted now.
+        """The configuration of a run, for comparison with the configuration `wanted`.
 
-        A run holds the values that the machine chose; where `wanted` leaves them to the machine,
-        so does the result.
+        A run stores the values chosen for its machine. Settings that `wanted` leaves to the machine
+        are "auto" in the result.
         """
-        own = self.machine_settings()
-        left = {path: "auto" for path in wanted.left_to_machine() if path in own}
+        machine = self.machine_settings()
+        left = {path: "auto" for path in wanted.left_to_machine() if path in machine}
         return self.changed(left) if left else self
 
     def left_to_machine(self) -> list[str]:
@@ -217,23 +217,23 @@ class Experiment:
 
     def machine_settings(self) -> dict[str, Any]:
         """Settings that may be left to the machine, by dotted path."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, settings in self.components().experts.items():
             for path in settings.machine_settings:
                 value: Any = self.experts[name]
                 for key in path.split("."):
                     value = value[key]
-                found[f"experts.{name}.{path}"] = value
-        return found
+                values[f"experts.{name}.{path}"] = value
+        return values
 
     def _tables(self) -> dict[str, Any]:
-        """The whole configuration as one table, experts by name."""
-        found = {key: getattr(self, key) for key in SECTIONS}
-        return {key: value for key, value in found.items() if value not in ({}, "")}
+        """The full configuration as one table, experts by name."""
+        sections = {key: getattr(self, key) for key in SECTIONS}
+        return {key: value for key, value in sections.items() if value not in ({}, "")}
 
     def table(self) -> dict[str, Any]:
-        """The whole configuration as one table, experts as a list, as in a file."""
-        experts = [{"name": name, **own} for name, own in self.experts.items()]
+        """The full configuration as one table, experts as a list, as in a file."""
+        experts = [{"name": name, **settings} for name, settings in self.experts.items()]
         return {**self._tables(), "experts": experts}
 
     def settings(self) -> dict[str, Any]:
@@ -241,24 +241,24 @@ class Experiment:
         return {key: value for key, value in self.table().items() if key not in WORDS}
 
     def text(self) -> str:
-        """The whole configuration as TOML."""
+        """The full configuration as TOML."""
         return tomli_w.dumps(self.table())
 
     def custom_code(self) -> list[str]:
-        """Parts of the user's own (``package.module:Class``) that this configuration names."""
+        """Custom code (``package.module:Class``) that this configuration names."""
         return custom_code(self.table())
 
 
 def custom_code(table: Mapping[str, Any]) -> list[str]:
-    """Parts of the user's own that a table names; nothing is imported to find them.
+    """Custom code that a table names; nothing is imported.
 
-    `Experiment.of` imports them, so a configuration from elsewhere is looked at by this first.
+    `Experiment.of` imports it, so check an untrusted configuration with this function first.
     """
     return sorted(_custom(table))
 
 
 def folder() -> Path:
-    """Where the shipped experiments lie."""
+    """The folder of the shipped experiments."""
     inside = Path(__file__).parents[1] / "experiments"
     return inside if inside.is_dir() else Path(__file__).parents[3] / "experiments"
 
@@ -320,11 +320,11 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         return table
     parent = path.parent / str(base)
     if not parent.is_file():
-        # Not beside the file: then one that comes with the package.
+        # Not next to the file, so a shipped experiment.
         named = str(base).removesuffix(".toml")
         if named not in shipped():
             raise ConfigError(
-                f"{path}: extends {base!r}, which is neither beside it nor a shipped experiment "
+                f"{path}: extends {base!r}, which is neither next to it nor a shipped experiment "
                 f"(list those with: mocme experiments)"
             )
         parent = shipped()[named]
@@ -336,7 +336,7 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the changes; a table that names another kind replaces the old one whole."""
+    """`base` with the changes; a table that names another kind replaces the old one completely."""
     result = dict(base)
     for key, value in change.items():
         old = result.get(key)
@@ -350,7 +350,7 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """``seed=3`` as path and value; what is not a TOML value is a text.
+    """``seed=3`` as path and value; anything but a TOML value is a string.
 
     Raises:
         ConfigError: there is no ``=``.
@@ -359,11 +359,11 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not dotted.strip():
         raise ConfigError(f"--set {text}: write it as path=value, for instance seed=3")
     try:
-        found = tomllib.loads(f"value = {value}")
+        parsed = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
-        found = {}
-    # Several lines may be several settings to TOML, but here they are one text.
-    return dotted.strip(), found["value"] if len(found) == 1 else value.strip()
+        parsed = {}
+    # TOML may read several lines as several settings; here they are one string.
+    return dotted.strip(), parsed["value"] if len(parsed) == 1 else value.strip()
 
 
 def experts_by_name(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
@@ -426,7 +426,7 @@ def _title(path: Path) -> str:
 
 
 def _source(value: Any, path: str) -> dict[str, Any]:
-    """A table of ``[modalities]`` with its defaults, after a look at its values."""
+    """A table of ``[modalities]`` with its defaults, checked."""
     kind = kind_of(value, path)
     full = expand(Source, {**value, "kind": kind}, path)
     build(Source, full, path)  # type: ignore[type-abstract]
@@ -437,6 +437,6 @@ def _custom(value: Any) -> set[str]:
     if isinstance(value, Mapping):
         kind = value.get("kind")
         named = {name for name in (kind, value.get("function")) if isinstance(name, str)}
-        own = {name for name in named if ":" in name}
-        return own.union(*map(_custom, value.values()))
+        custom = {name for name in named if ":" in name}
+        return custom.union(*map(_custom, value.values()))
     return set().union(*map(_custom, value)) if isinstance(value, list | tuple) else set()

@@ -1,4 +1,4 @@
-"""A trained run in memory, whatever is added to it: adding, and predictors with additions."""
+"""A trained run in memory: adding entities, and predictors with additions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mocme.storage import RunFolder
 @final
 @dataclass(frozen=True, eq=False)
 class LoadedRun:
-    """What additions do not change: it is read once, and all predictors share it.
+    """The part of a run that additions do not change; read once, shared by all predictors.
 
     Attributes:
         folder: of the run.
@@ -42,9 +42,9 @@ class LoadedRun:
         present: Sequence[Addition],
         advance: Advance | None = None,
     ) -> list[Addition]:
-        """The additions that entities become, next to those that are there; nothing is written.
+        """Compute additions from entities; nothing is written.
 
-        The first call takes longest: the scores of the training queries are kept for the next.
+        The first call takes longest: it computes sums over the training queries, which are cached.
 
         Raises:
             ValueError: something does not fit the run.

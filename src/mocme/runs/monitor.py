@@ -19,7 +19,7 @@ class RunMonitor:
     """Reports the fit of one expert.
 
     Args:
-        run: whose folder is written; its lock is held.
+        run: whose folder is written; the caller holds its lock.
         name: of the expert.
         stopped: is set when a stop was requested.
         observer: receives progress as well.
@@ -57,7 +57,7 @@ class RunMonitor:
             self.observer.start(fit, self.run)
 
     def step(self, fit: Any) -> None:
-        """Pass a step on.
+        """Report a step.
 
         Raises:
             Interrupted: a stop was requested; the state is saved.

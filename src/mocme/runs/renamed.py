@@ -1,4 +1,4 @@
-"""Settings of version 0.1 and what they are called now."""
+"""Settings of version 0.1 and their new names."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def renamed_settings(table: Mapping[str, Any]) -> None:
 
 
 def new_name(path: str) -> str:
-    """What a setting of version 0.1 is called now."""
+    """The new name of a setting of version 0.1."""
     keys = path.split(".")
     for length in range(len(keys), 0, -1):
         prefix = ".".join(keys[:length])

@@ -1,4 +1,4 @@
-"""A run: its folder opened, its graph, experts and mixture, its ranks, its predictor."""
+"""A run: its folder, graph, experts, mixture, evaluation and predictor."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def expert_file(name: str) -> str:
 
 
 class Run:
-    """A run's folder, and what can be asked of it.
+    """The folder of a training, with its evaluation, calibration, predictor and additions.
 
     Raises:
-        RunError: there is no run, or it is damaged, with a remedy.
+        RunError: the run is missing or damaged; the message gives a remedy.
     """
 
     def __init__(self, folder: RunFolder, trust_code: bool = False) -> None:
         self.folder = folder
         table = tomllib.loads(folder.read_text("config.toml"))
-        # Before anything is made of the table, for that imports the code that it names.
+        # Checked before the experiment is built, because that imports the code.
         if (custom := custom_code(table)) and not trust_code:
             raise RunError(
-                f"{folder.path}: this run uses code of its maker's own ({', '.join(custom)}); "
+                f"{folder.path}: this run uses custom code ({', '.join(custom)}); "
                 f"open it with trust_code=True (--trust-code) if you trust it"
             )
         self.experiment = Experiment.of(str(folder.about.get("experiment", "run")), table)
@@ -83,15 +83,15 @@ class Run:
         return bool(self.folder.about.get("finished"))
 
     def log(self) -> list[dict[str, Any]]:
-        """A record for each pass."""
+        """A record for each epoch."""
         return self.folder.records(LOG) if self.folder.has(LOG) else []
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """Every evaluation made of this run, in order."""
+        """All evaluations of this run, in order."""
         return self.folder.records(EVALUATIONS) if self.folder.has(EVALUATIONS) else []
 
-    # Graph, features and model are as they were trained, and so is all that is measured of them:
-    # evaluation, calibration, a bench. Additions enter a predictor only (`world`).
+    # Graph, features and model are as they were trained, and so is everything measured on
+    # them: evaluation, calibration, benchmarks. Only a predictor includes additions.
 
     def graph(self) -> Graph:
         """The graph as it was trained on, without additions."""
@@ -112,12 +112,12 @@ class Run:
 
     def features(self, graph: Graph) -> Features:
         """The modalities as they were trained on, without additions."""
-        found = {}
+        modalities = {}
         for name in self.folder.about["modalities"]:
             file = f"modalities/{name}.safetensors"
             tensors, metadata = self.folder.read_tensors(file), self.folder.tensors_metadata(file)
-            found[name] = unpacked(tensors, metadata, graph.num_entities)
-        return Features.of(found)
+            modalities[name] = unpacked(tensors, metadata, graph.num_entities)
+        return Features.of(modalities)
 
     def mixture(self, graph: Graph, features: Features, device: torch.device) -> Mixture:
         """The trained experts and their mixture, without additions.
@@ -133,8 +133,8 @@ class Run:
         settings = self.experiment.components()
         memory, view = settings.evaluation.memory, graph.training_view()
         experts = [
-            self.expert(own, FitTask(name, view, features, settings.seed, device, memory))
-            for name, own in settings.experts.items()
+            self.expert(expert, FitTask(name, view, features, settings.seed, device, memory))
+            for name, expert in settings.experts.items()
         ]
         return settings.mixture.unpacked(self._packed(MIXTURE), experts, graph.num_entities)
 
@@ -165,7 +165,7 @@ class Run:
             raise ValueError(f"split is valid or test, not {split!r}")
         if not len(graph.facts(split)):
             raise ValueError(
-                f"the graph has no {split} split to rank; put a {split}.tsv beside its train.tsv "
+                f"the graph has no {split} split to rank; put a {split}.tsv next to its train.tsv "
                 f"and train again"
             )
         features = self.features(graph)
@@ -197,7 +197,7 @@ class Run:
     def calibrate(
         self, device: str = "auto", advance: Callable[[int, int], None] | None = None
     ) -> Calibration:
-        """Fit probabilities on the valid split, and keep them in the run.
+        """Fit probabilities on the valid split, and store them in the run.
 
         Raises:
             ValueError: the graph has no valid split.
@@ -212,12 +212,12 @@ class Run:
         *,
         additions: bool = True,
     ) -> Predictor:
-        """Ask the run for missing facts.
+        """A predictor of missing facts.
 
-        A run that has not been calibrated is, if its graph has a valid split.
+        The run is calibrated first, unless it already is or its graph has no valid split.
 
         Args:
-            advance: is told (questions done, questions in all) of a calibration.
+            advance: receives (questions done, questions in all) of a calibration.
             additions: whether entities that were added take part.
         """
         return self.loaded(device, advance).predictor(
@@ -227,7 +227,7 @@ class Run:
     def loaded(
         self, device: str = "auto", advance: Callable[[int, int], None] | None = None
     ) -> LoadedRun:
-        """All that additions do not change, in memory: predictors with any additions share it.
+        """The part of the run that additions do not change, in memory, shared by predictors.
 
         Args:
             advance: as of `predictor`.
@@ -251,10 +251,10 @@ class Run:
             self.additions() if additions else Additions()
         )
 
-    # -- entities that it was not trained with ---------------------------------------------------
+    # -- entities added after the training --- ---------------------------------------------------
 
     def additions(self) -> Additions:
-        """Entities that were added, in the order of their coming."""
+        """Entities that were added, in order."""
         return store.read(self.folder)
 
     def add(
@@ -268,10 +268,10 @@ class Run:
         names: str | Sequence[str] = (),
         device: str = "auto",
     ) -> Addition:
-        """Add an entity, which takes part in all questions from then on; nothing is retrained.
+        """Add an entity, which takes part in all later questions; nothing is retrained.
 
-        Its structure row is fitted from its facts and tokens; all else in the model stays as it is.
-        See `NewEntity` for the arguments, and the result's `notes` for what is not known of it.
+        Its structure row is fitted from its facts and tokens; the model is otherwise unchanged.
+        `NewEntity` describes the arguments; the result's `notes` name missing inputs.
 
         Raises:
             ValueError: something does not fit the run; nothing is changed then.
@@ -290,7 +290,7 @@ class Run:
         """Add many entities, which may have facts among each other: all of them or none.
 
         Args:
-            advance: is told (entities done, entities in all).
+            advance: receives (entities done, entities in all).
             loaded: the run, where it is in memory already; then `device` does not matter.
 
         Raises:
@@ -300,23 +300,23 @@ class Run:
         with self.folder.lock():
             present = self.additions()
             if loaded is None:
-                # Nothing is asked of it, so that it needs no calibration.
+                # It answers no questions here, so it needs no calibration.
                 contents = self.contents(device, additions=False)
                 loaded = LoadedRun(self.folder, contents, None)
-            made = loaded.add(entities, present, advance)
-            everyone = related(loaded.trained, [*present, *made])
+            new = loaded.add(entities, present, advance)
+            everyone = related(loaded.trained, [*present, *new])
             store.write(self.folder, everyone)
         return list(everyone)[len(present) :]
 
     def remove(self, *names: str, loaded: LoadedRun | None = None) -> None:
-        """Take additions back; without any, the run's files are as they were.
+        """Remove additions. Removing all of them restores the files of the run exactly.
 
         Args:
             loaded: as of `add_all`.
 
         Raises:
-            NoAddition: one is no addition.
-            ValueError: facts of an addition that stays name one.
+            NoAddition: a name is not an addition.
+            ValueError: facts of a remaining addition contain one of them.
             RunLocked: another process is writing the run.
         """
         with self.folder.lock():
@@ -331,8 +331,8 @@ class Run:
             for item in stay:
                 if named := {n for h, _, t in item.facts for n in (h, t)} & set(names):
                     raise ValueError(
-                        f"{self.path}: facts of {item.name!r} name {min(named)!r}, and its row was "
-                        f"fitted by them; remove both together, or {item.name!r} alone first"
+                        f"{self.path}: facts of {item.name!r} contain {min(named)!r}, and its row "
+                        f"was fitted to them; remove both together, or {item.name!r} alone first"
                     )
             if present.pairs and stay:
                 trained = loaded.trained if loaded else self.contents("cpu", additions=False)
@@ -343,13 +343,13 @@ class Run:
         self, mixture: Mixture, graph: Graph, advance: Callable[[int, int], None] | None
     ) -> Calibration:
         memory = self.experiment.components().evaluation.memory
-        found = calibrate(mixture, graph.training_view(), memory, advance)
-        tensors, metadata = found.packed()
-        # A run that may only be read can be asked all the same.
+        calibration = calibrate(mixture, graph.training_view(), memory, advance)
+        tensors, metadata = calibration.packed()
+        # A read-only run still answers questions.
         with contextlib.suppress(PermissionError):
             self.folder.write_tensors(CALIBRATION, tensors, metadata)
-            self.folder.write_json("calibration.json", found.record)
-        return found
+            self.folder.write_json("calibration.json", calibration.record)
+        return calibration
 
 
 def open_run(

@@ -66,14 +66,14 @@ def train(
     Raises:
         ConfigError: a setting is wrong.
         ValueError: an input is wrong.
-        RunError: `out` is not free.
+        RunError: `out` is not empty.
         Interrupted: stopped by Ctrl-C; `resume` continues.
     """
     chosen_device = find_device(device)
     experiment = _resolve(experiment, seed, settings, chosen_device)
     graph = graph if isinstance(graph, Graph) else load(graph)
     if not len(graph.facts("train")):
-        raise ValueError(f"{graph.name}: the train split holds no fact")
+        raise ValueError(f"{graph.name}: the train split has no facts")
     inputs = read_inputs(graph, experiment, features)
     folder = RunFolder.create(out, _about(experiment, graph, inputs))
     _save_inputs(folder, experiment, graph, inputs)
@@ -96,7 +96,7 @@ def resume(
 
 
 def settle(experiment: Experiment, device: torch.device) -> Experiment:
-    """Decide what is left to the machine, so that the run records what was used."""
+    """Resolve settings that are left to the machine, so that the run records their values."""
     experts = experiment.components().experts
     decided = {
         f"experts.{name}.{path}": value
@@ -219,7 +219,7 @@ def _fit(
     device: torch.device,
     observer: TrainingObserver | None,
 ) -> Run:
-    """Fit every expert that is not saved yet, then the mixture; interrupted anywhere, resumable."""
+    """Fit every expert that is not saved yet, then the mixture; resumable at any point."""
     folder, settings = run.folder, run.experiment.components()
     view = graph.training_view()
     with folder.lock(), stop_signal() as stopped:
@@ -248,7 +248,7 @@ def _fit(
         folder.write_json("mixture.json", record)
         if observer is not None and len(experts) > 1:
             observer.record({"mixture": record})
-        seconds = sum(own.get("seconds", 0.0) for own in (*records.values(), record))
+        seconds = sum(fit.get("seconds", 0.0) for fit in (*records.values(), record))
         best = next((r["best_epoch"] for r in records.values() if "best_epoch" in r), None)
         folder.update_about(finished=True, seconds=round(seconds, 3), best_epoch=best)
     return run

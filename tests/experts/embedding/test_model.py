@@ -279,7 +279,7 @@ def test_a_table_of_some_entities_is_part_of_the_full_table(tiny_graph: Callable
         others[only] = False
         assert not bool(part.vectors[:12][others].any())
         assert torch.equal(part.vectors[12:], full.vectors[12:])
-    with pytest.raises(ValueError, match="only some entities: this is for a training step"):
+    with pytest.raises(ValueError, match="`only` is for a training step; give `step` as well"):
         model.table(only=torch.tensor([1]))
 
 

@@ -69,50 +69,55 @@ class FrozenQuestions:
         self.model, self.facts, self.settings = model, facts, settings
         self.vectors, self.standards = model.frozen().vectors, FusionStats.of(model)
         self.index = AnswerIndex(facts.facts)
-        gone = facts.excluded if without is None else torch.cat([facts.excluded, without])
-        self.gone = torch.unique(gone)
-        self._asked: list[_RowQueries] | None = None
-        self._rest: Float[Tensor, " q"] | None = None
+        excluded = facts.excluded if without is None else torch.cat([facts.excluded, without])
+        self.excluded = torch.unique(excluded)
+        self._queries: list[_RowQueries] | None = None
+        self._log_sums: Float[Tensor, " q"] | None = None
 
     def block(self, candidates: int) -> int:
         """Number of queries in a block of scores."""
         return max(1, CELLS // max(1, candidates))
 
-    def asked(self) -> list[_RowQueries]:
+    def queries(self) -> list[_RowQueries]:
         """Training queries for entities, which no new entity answers; computed once.
 
         Nearly all the time is spent on their scores over all entities.
         """
-        if self._asked is None:
+        if self._queries is None:
             device = self.vectors.device
-            held = torch.arange(self.facts.num_entities)
-            held = self.vectors[held[~torch.isin(held, self.gone)].to(device)]
+            competing = torch.arange(self.facts.num_entities)
+            competing = competing[~torch.isin(competing, self.excluded)]
+            candidates = self.vectors[competing.to(device)]
             counts = (self.index.offsets[1:] - self.index.offsets[:-1]).double()
             relation = self.index.queries.relation
             counts *= self.settings.weight(relation, self.facts)
-            own = (self.facts.relation_class[relation] == 0).nonzero().flatten()
-            queries = self.index.queries[own].to(device)
+            for_entities = (self.facts.relation_class[relation] == 0).nonzero().flatten()
+            queries = self.index.queries[for_entities].to(device)
             none = torch.empty(0, dtype=torch.int64, device=device)
             with torch.no_grad():
-                blocks = torch.arange(len(own), device=device).split(self.block(len(held)))
-                asking = (queries[block] for block in blocks)
-                made = [self.model.query(self.vectors[one.head], one.relation) for one in asking]
-                query = torch.cat(made)
-                if self._rest is None:
+                positions = torch.arange(len(for_entities), device=device)
+                blocks = positions.split(self.block(len(candidates)))
+                parts = (queries[block] for block in blocks)
+                query = torch.cat(
+                    [self.model.query(self.vectors[part.head], part.relation) for part in parts]
+                )
+                if self._log_sums is None:
                     # Allocated before the loop: small results between large temporary blocks would
                     # fragment memory and keep tens of gigabytes from being reused.
-                    rest = torch.empty(len(own), dtype=torch.float64, device=device)
+                    log_sums = torch.empty(len(for_entities), dtype=torch.float64, device=device)
                     for block in blocks:
-                        scores = self.model.scorer.compare(query[block], held)
-                        rest[block] = scores.double().logsumexp(1)
-                    self._rest = rest
-            weight = counts[own].to(device)
-            self._asked = [_RowQueries(queries, 0, none, none, weight, query, self._rest, True)]
-        return self._asked
+                        scores = self.model.scorer.compare(query[block], candidates)
+                        log_sums[block] = scores.double().logsumexp(1)
+                    self._log_sums = log_sums
+            weight = counts[for_entities].to(device)
+            self._queries = [
+                _RowQueries(queries, 0, none, none, weight, query, self._log_sums, True)
+            ]
+        return self._queries
 
     def slim(self) -> None:
         """Free what is large and quickly computed again; keep the log sums, a number each."""
-        self._asked = None
+        self._queries = None
 
 
 def fit_rows(
@@ -139,7 +144,7 @@ def fit_rows(
     """
     problem = RowObjective(frozen, added, new, later, as_negatives)
     rows = first_rows(frozen, problem.facts, problem.first) if start is None else start
-    return _minimised(problem, rows.to(frozen.vectors.device), steps)
+    return _minimize(problem, rows.to(frozen.vectors.device), steps)
 
 
 def first_rows(
@@ -147,16 +152,16 @@ def first_rows(
 ) -> Float[Tensor, "n D"]:
     """Initial rows: the mean row of the heads of an entity's relations, each counted once."""
     rows, used = frozen.model.structure.detach(), frozen.facts.facts
-    found = []
+    initial = []
     for entity in range(first, int(new[:, 0].max()) + 1):
-        own = torch.unique(new[new[:, 0] == entity, 1])
+        relations = torch.unique(new[new[:, 0] == entity, 1])
         means = [
             rows[used[used[:, 1] == relation, 0]].mean(0)
-            for relation in own.tolist()
+            for relation in relations.tolist()
             if bool((used[:, 1] == relation).any())
         ]
-        found.append(torch.stack(means).mean(0) if means else rows[frozen.facts.present].mean(0))
-    return torch.stack(found)
+        initial.append(torch.stack(means).mean(0) if means else rows[frozen.facts.present].mean(0))
+    return torch.stack(initial)
 
 
 class RowObjective:
@@ -184,17 +189,17 @@ class RowObjective:
         self._check()
         self._newcomers = AddedVectors(self.model, added, frozen.standards)
         # An entity in a new fact has to compete, even if no training fact contains it.
-        named = frozen.gone[torch.isin(frozen.gone, self.facts[:, 2])]
+        named = frozen.excluded[torch.isin(frozen.excluded, self.facts[:, 2])]
         entities = torch.arange(facts.num_entities)
-        entities = entities[~torch.isin(entities, frozen.gone) | torch.isin(entities, named)]
+        entities = entities[~torch.isin(entities, frozen.excluded) | torch.isin(entities, named)]
         later_ones = torch.arange(facts.num_nodes, self.first)
         spans = [torch.arange(*span) for span in facts.spans[1:]]
         self._allowed = [torch.cat([entities, later_ones]), *spans]
-        self._held: dict[int, Tensor] = {}
+        self._candidates: dict[int, Tensor] = {}
         self._queries = list(self._blocks())
         if as_negatives:
             more = self._vectors[torch.cat([named, later_ones]).to(vectors.device)]
-            self._queries += [asked.against(self.model, more) for asked in frozen.asked()]
+            self._queries += [block.against(self.model, more) for block in frozen.queries()]
         times = torch.bincount(self.facts[:, [0, 2]].flatten(), minlength=self.first + len(added))
         self._times = times[self.first :].double().to(vectors.device)
 
@@ -212,36 +217,40 @@ class RowObjective:
         moving = index.queries.head >= self.first
         for number, allowed in enumerate(self._allowed):
             for moves in (False, True):
-                own = ((classes == number) & (moving == moves)).nonzero().flatten()
-                for block in own.split(self._frozen.block(len(allowed))) if len(own) else ():
-                    row, answer = (part.to(device) for part in index.rows(block))
+                members = ((classes == number) & (moving == moves)).nonzero().flatten()
+                for block in (
+                    members.split(self._frozen.block(len(allowed))) if len(members) else ()
+                ):
+                    row, answer = (ids.to(device) for ids in index.rows(block))
                     queries = index.queries[block]
                     weight = self.settings.weight(queries.relation, self._frozen.facts).double()
-                    asked = _RowQueries(queries.to(device), number, row, answer, weight.to(device))
-                    yield asked if moves else self._still(asked)
+                    part = _RowQueries(queries.to(device), number, row, answer, weight.to(device))
+                    yield part if moves else self._with_constants(part)
 
-    def _still(self, asked: _RowQueries) -> _RowQueries:
+    def _with_constants(self, block: _RowQueries) -> _RowQueries:
         """Add what does not change: the query vectors and the log sum over frozen candidates."""
         with torch.no_grad():
-            heads = self._vectors[asked.queries.head]
-            query = self.model.query(heads, asked.queries.relation).double()
-            return replace(asked, query=query, rest=_total(self._old_scores(asked, query)))
+            heads = self._vectors[block.queries.head]
+            query = self.model.query(heads, block.queries.relation).double()
+            return replace(
+                block, query=query, frozen_log_sum=_total(self._old_scores(block, query))
+            )
 
-    def _old_scores(self, asked: _RowQueries, query: Tensor) -> Float[Tensor, "B c"]:
+    def _old_scores(self, block: _RowQueries, query: Tensor) -> Float[Tensor, "B c"]:
         """Scores of the frozen candidates, in float64."""
-        allowed = self._allowed[asked.number]
-        if asked.number not in self._held:
-            held = self._vectors[allowed.to(self._vectors.device)]
-            self._held[asked.number] = held.double()
-        scores = self.model.scorer.compare(query, self._held[asked.number])
+        allowed = self._allowed[block.number]
+        if block.number not in self._candidates:
+            candidates = self._vectors[allowed.to(self._vectors.device)]
+            self._candidates[block.number] = candidates.double()
+        scores = self.model.scorer.compare(query, self._candidates[block.number])
         if self.settings.loss.answers == "together":
             return scores
         # Known answers are not negatives.
-        place, node = self._frozen.index.lookup(asked.queries.to("cpu"))
+        known_row, node = self._frozen.index.lookup(block.queries.to("cpu"))
         column = torch.searchsorted(allowed, node).clamp_max(len(allowed) - 1)
-        held_too = allowed[column] == node
+        is_candidate = allowed[column] == node
         mask = torch.zeros(scores.shape, dtype=torch.bool)
-        mask[place[held_too], column[held_too]] = True
+        mask[known_row[is_candidate], column[is_candidate]] = True
         return scores.masked_fill(mask.to(scores.device), LOWEST)
 
     # -- the function ----------------------------------------------------------------------------
@@ -249,11 +258,11 @@ class RowObjective:
     def __call__(self, rows: Float[Tensor, "n D"]) -> tuple[float, Float[Tensor, "n D"]]:
         """Loss and its gradient."""
         rows = rows.detach().requires_grad_()
-        made, _ = self._newcomers(rows, self.added.present)
-        vectors = made.detach().requires_grad_()
+        new_vectors, _ = self._newcomers(rows, self.added.present)
+        vectors = new_vectors.detach().requires_grad_()
         total = 0.0
-        for asked in self._queries:
-            loss = self._loss(asked, vectors)
+        for block in self._queries:
+            loss = self._loss(block, vectors)
             loss.backward()
             total += float(loss.detach())
         if self.settings.n3:
@@ -262,38 +271,39 @@ class RowObjective:
             loss.backward()
             total += float(loss.detach())
         assert vectors.grad is not None
-        (gradient,) = torch.autograd.grad(made, rows, vectors.grad)
+        (gradient,) = torch.autograd.grad(new_vectors, rows, vectors.grad)
         return total, gradient
 
-    def _loss(self, asked: _RowQueries, vectors: Float[Tensor, "n E"]) -> Tensor:
+    def _loss(self, block: _RowQueries, vectors: Float[Tensor, "n E"]) -> Tensor:
         """Summed loss of a block of queries."""
-        scorer, rest = self.model.scorer, asked.rest
-        if asked.of_training:
-            assert asked.query is not None
-            assert rest is not None
-            scores = scorer.compare(asked.query, vectors).double()
-            return ((torch.logaddexp(rest, scores.logsumexp(1)) - rest) * asked.weight).sum()
-        if asked.query is None:
-            heads = vectors[asked.queries.head - self.first]
-            query = self.model.query(heads, asked.queries.relation).double()
+        scorer, frozen_log_sum = self.model.scorer, block.frozen_log_sum
+        if block.of_training:
+            assert block.query is not None
+            assert frozen_log_sum is not None
+            scores = scorer.compare(block.query, vectors).double()
+            total = torch.logaddexp(frozen_log_sum, scores.logsumexp(1))
+            return ((total - frozen_log_sum) * block.weight).sum()
+        if block.query is None:
+            heads = vectors[block.queries.head - self.first]
+            query = self.model.query(heads, block.queries.relation).double()
         else:
-            query = asked.query
+            query = block.query
         # New entities are candidates for entities only, not for tokens.
-        new = vectors.double() if asked.number == 0 else vectors[:0].double()
-        scores, column = scorer.compare(query, new), asked.answer - self.first
-        if rest is None:
-            allowed = self._allowed[asked.number].to(column.device)
-            old = torch.searchsorted(allowed, asked.answer.clamp_max(self.first - 1))
+        new = vectors.double() if block.number == 0 else vectors[:0].double()
+        scores, column = scorer.compare(query, new), block.answer - self.first
+        if frozen_log_sum is None:
+            allowed = self._allowed[block.number].to(column.device)
+            old = torch.searchsorted(allowed, block.answer.clamp_max(self.first - 1))
             column = torch.where(column < 0, old, column + len(allowed))
-            scores = torch.cat([self._old_scores(asked, query), scores], 1)
+            scores = torch.cat([self._old_scores(block, query), scores], 1)
         answers = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-        answers[asked.row, column] = True
+        answers[block.row, column] = True
         negatives = _total(scores.masked_fill(answers, LOWEST))
-        if rest is not None:
-            negatives = torch.logaddexp(rest, negatives)
+        if frozen_log_sum is not None:
+            negatives = torch.logaddexp(frozen_log_sum, negatives)
         ones = torch.ones(len(column), dtype=torch.float64, device=scores.device)
-        found = self.settings.loss(scores[asked.row, column], asked.row, ones, negatives)
-        return (found * asked.weight).sum()
+        losses = self.settings.loss(scores[block.row, column], block.row, ones, negatives)
+        return (losses * block.weight).sum()
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,7 +314,7 @@ class _RowQueries:
         row, answer: which query the answer of a new fact belongs to, and its node.
         weight: of each query's loss; for training queries, times the number of answers.
         query: query vectors; None where heads are new, because they change with the rows.
-        rest: log of the sum of e^score over the frozen candidates.
+        frozen_log_sum: log of the sum of e^score over the frozen candidates.
     """
 
     queries: Queries
@@ -313,7 +323,7 @@ class _RowQueries:
     answer: Int[Tensor, " n"]
     weight: Float[Tensor, " B"]
     query: Tensor | None = None
-    rest: Tensor | None = None
+    frozen_log_sum: Tensor | None = None
     of_training: bool = False
 
     def against(self, model: EmbeddingModel, more: Float[Tensor, "m E"]) -> _RowQueries:
@@ -321,10 +331,10 @@ class _RowQueries:
         if not len(more):
             return self
         assert self.query is not None
-        assert self.rest is not None
+        assert self.frozen_log_sum is not None
         with torch.no_grad():
             others = model.scorer.compare(self.query, more).double().logsumexp(1)
-        return replace(self, rest=torch.logaddexp(self.rest, others))
+        return replace(self, frozen_log_sum=torch.logaddexp(self.frozen_log_sum, others))
 
 
 def _total(scores: Float[Tensor, "B c"]) -> Float[Tensor, " B"]:
@@ -333,7 +343,7 @@ def _total(scores: Float[Tensor, "B c"]) -> Float[Tensor, " B"]:
     return torch.cat([scores, low], 1).logsumexp(1)
 
 
-def _minimised(problem: RowObjective, start: Float[Tensor, "n D"], steps: int) -> FittedRows:
+def _minimize(problem: RowObjective, start: Float[Tensor, "n D"], steps: int) -> FittedRows:
     """Minimise by L-BFGS, which needs few iterations on this smooth function."""
     from scipy.optimize import minimize
 
@@ -344,7 +354,7 @@ def _minimised(problem: RowObjective, start: Float[Tensor, "n D"], steps: int) -
     flat = start.detach().cpu().double().numpy().ravel()
     first = float(np.linalg.norm(value(flat)[1]))
     options = {"maxiter": steps, "maxcor": 20, "ftol": 1e-9, "gtol": 1e-6, "maxls": 10}
-    found = minimize(value, flat, jac=True, method="L-BFGS-B", options=options)
-    rows = torch.from_numpy(found.x).to(start).view_as(start)
+    result = minimize(value, flat, jac=True, method="L-BFGS-B", options=options)
+    rows = torch.from_numpy(result.x).to(start).view_as(start)
     loss, gradient = problem(rows)
-    return FittedRows(rows, loss, first, float(gradient.norm()), int(found.nit))
+    return FittedRows(rows, loss, first, float(gradient.norm()), int(result.nit))

@@ -27,20 +27,20 @@ MOST_REJECTED, RIVALS = 256, 4096
 
 @dataclass(frozen=True)
 class QueryGroup:
-    """Questions of a step that share a candidate class, on the processor.
+    """Questions of a step that share a candidate class, on the CPU.
 
     Attributes:
         queries: B distinct questions.
-        weight: of each one's loss.
-        place, node: every known answer and whose it is.
-        used: which of these take part in the step; None: all.
-        share: how many answers each that takes part stands for.
+        weight: of each question's loss.
+        row, node: the question and the node of every known answer.
+        used: answers that take part in the step; None: all.
+        share: number of answers that each of these represents.
         negatives: the candidates.
     """
 
     queries: Queries
     weight: Float[Tensor, " B"]
-    place: Int[Tensor, " n"]
+    row: Int[Tensor, " n"]
     node: Int[Tensor, " n"]
     used: Int[Tensor, " u"] | None
     share: Float[Tensor, " u"]
@@ -53,7 +53,7 @@ class RejectedBatch:
 
     Attributes:
         queries, answer: B questions and the wrong answer of each.
-        rivals: candidates that answers compete with, drawn.
+        rivals: sampled candidates that the answers compete with.
         weight: of each loss.
     """
 
@@ -103,7 +103,7 @@ class LinkPrediction:
         self._none = torch.empty(0, dtype=torch.int64, device=device)
 
     def batch(self, chosen: Int[Tensor, " B"], generator: torch.Generator) -> TrainingBatch:
-        """The questions at `chosen` of the index, with their candidates drawn."""
+        """The questions at the positions `chosen` of the index, with sampled candidates."""
         weight = self._weights(chosen)
         counts = (self.index.offsets[chosen + 1] - self.index.offsets[chosen]).float()
         classes = self.facts.relation_class[self.index.queries.relation[chosen]]
@@ -123,7 +123,7 @@ class LinkPrediction:
     ) -> Mapping[str, float]:
         """Add the gradient of a batch's loss to all parameters; returns its terms.
 
-        The terms are means per fact; `facts` is how many (answers of the batch's questions).
+        The terms are means per fact; `facts` is the weighted number of facts.
         """
         sums = {"loss": 0.0, "n3": 0.0}
         for group in batch.groups:
@@ -143,9 +143,9 @@ class LinkPrediction:
         rows.backward()
         return {**sums, "facts": batch.norm}
 
-    def _wrong(self, asked: int, generator: torch.Generator) -> RejectedBatch | None:
-        """The rejected answers of a step of `asked` questions: each once a pass on average."""
-        rejected, share = self.facts.rejected, asked / max(1, len(self.index))
+    def _wrong(self, num_questions: int, generator: torch.Generator) -> RejectedBatch | None:
+        """Sample rejected answers for a step: each occurs once per epoch on average."""
+        rejected, share = self.facts.rejected, num_questions / max(1, len(self.index))
         if not len(rejected) or not self.settings.rejected:
             return None
         count = min(len(rejected), math.ceil(len(rejected) * share), MOST_REJECTED)
@@ -163,31 +163,33 @@ class LinkPrediction:
     def _refused(self, wrong: RejectedBatch, rows: GradientBuffer) -> Tensor:
         """Summed softplus(s - log mean e^o) of rejected answers, o the scores of their rivals.
 
-        Minus the log of one minus its share in the softmax of its question would hardly move it:
-        its share is small while its rank is high.
+        The alternative, -log(1 - p) with the softmax probability p, has a vanishing gradient: p is
+        small even where the answer ranks high.
         """
         queries, answer = wrong.queries.to(self.device), wrong.answer.to(self.device)
         rivals = wrong.rivals.to(self.device)
         relations = self.model.relations(queries.relation)
         query = self.model.query(rows.gather(queries.head), queries.relation, relations)
-        own = self.model.scorer.compare(query, rows.gather(answer).unsqueeze(1)).squeeze(1)
+        rejected_scores = self.model.scorer.compare(
+            query, rows.gather(answer).unsqueeze(1)
+        ).squeeze(1)
         scores = self.model.scorer.compare(query, rows.gather(rivals))
         itself = answer.unsqueeze(1) == rivals
         average = scores.masked_fill(itself, -torch.inf).logsumexp(1)
         others = average - (~itself).sum(1).log()
-        return wrong.weight * torch.nn.functional.softplus(own - others).sum()
+        return wrong.weight * torch.nn.functional.softplus(rejected_scores - others).sum()
 
     def _weights(self, chosen: Tensor) -> Float[Tensor, " B"]:
         return self.settings.weight(self.index.queries.relation[chosen], self.facts)
 
     def _group(self, number: int, chosen: Tensor, generator: torch.Generator) -> QueryGroup:
-        place, node = self.index.rows(chosen)
-        used, share = self._sampled(place, generator)
+        row, node = self.index.rows(chosen)
+        used, share = self._sampled(row, generator)
         negatives = self.settings.negatives.draw(
             self.facts.spans[number], self._excluded if number == 0 else self._none, generator
         )
         queries, weight = self.index.queries[chosen], self._weights(chosen)
-        return QueryGroup(queries, weight, place, node, used, share, negatives)
+        return QueryGroup(queries, weight, row, node, used, share, negatives)
 
     def _terms(
         self, group: QueryGroup, rows: GradientBuffer, generator: torch.Generator
@@ -196,7 +198,7 @@ class LinkPrediction:
         settings, model, device = self.settings, self.model, self.device
         queries, weight = group.queries.to(device), group.weight.to(device)
         used = None if group.used is None else group.used.to(device)
-        place, node = group.place.to(device), group.node.to(device)
+        row, node = group.row.to(device), group.node.to(device)
         share = group.share.to(device, rows.values.dtype)
         heads = rows.gather(queries.head)
         relations = model.relations(queries.relation)
@@ -205,7 +207,7 @@ class LinkPrediction:
             query,
             rows,
             group.negatives,
-            (place, node),
+            (row, node),
             settings.loss.weighting,
             model.scorer,
             generator,
@@ -213,11 +215,11 @@ class LinkPrediction:
             used=used,
         )
         if used is not None:
-            place, node = place[used], node[used]
-        loss = (settings.loss(scores, place, share, others) * weight).sum()
+            row, node = row[used], node[used]
+        loss = (settings.loss(scores, row, share, others) * weight).sum()
         if not settings.n3:
             return loss, loss.new_zeros(())
-        count = torch.bincount(place, weights=share, minlength=len(queries)).to(scores.dtype)
+        count = torch.bincount(row, weights=share, minlength=len(queries)).to(scores.dtype)
         # Not weighted: a fact about a token is regularised as much as any other.
         return loss, self._n3(rows, heads, relations, count, node, share)
 
@@ -235,21 +237,21 @@ class LinkPrediction:
         cubes = CubedModuli.apply(heads, scorer.complex_entries)
         cubes = cubes + CubedModuli.apply(relations, scorer.complex_relations)
         # A node that answers many questions is cubed once, with the sum of their weights.
-        nodes, place = torch.unique(answers, return_inverse=True)
-        times = by_answer.new_zeros(len(nodes)).index_add_(0, place, by_answer)
+        nodes, position = torch.unique(answers, return_inverse=True)
+        times = by_answer.new_zeros(len(nodes)).index_add_(0, position, by_answer)
         others = CubedModuli.apply(rows.gather(nodes), scorer.complex_entries)
         total: Tensor = (cubes * by_query).sum() + (others * times).sum()
         return self.settings.n3 * total
 
-    def _sampled(self, place: Tensor, generator: torch.Generator) -> tuple[Tensor | None, Tensor]:
-        """Which answers take part in the step (none: all), and how many each stands for."""
+    def _sampled(self, row: Tensor, generator: torch.Generator) -> tuple[Tensor | None, Tensor]:
+        """Answers that take part in the step (None: all), and how many each represents."""
         limit = self.settings.max_answers
-        counts = torch.bincount(place) if len(place) else place
-        if not limit or not len(place) or int(counts.max()) <= limit:
-            return None, torch.ones(len(place))
-        lots = torch.rand(len(place), generator=generator)
-        order = torch.argsort(place + lots.double() * 0.999)
-        rank = torch.arange(len(place)) - (torch.cumsum(counts, 0) - counts)[place]
+        counts = torch.bincount(row) if len(row) else row
+        if not limit or not len(row) or int(counts.max()) <= limit:
+            return None, torch.ones(len(row))
+        lots = torch.rand(len(row), generator=generator)
+        order = torch.argsort(row + lots.double() * 0.999)
+        rank = torch.arange(len(row)) - (torch.cumsum(counts, 0) - counts)[row]
         used = order[rank < limit]
         share = counts.float() / counts.clamp_max(limit)
-        return used, share[place[used]]
+        return used, share[row[used]]

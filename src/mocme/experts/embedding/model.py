@@ -38,7 +38,7 @@ class EmbeddingModel(VectorModel):
 
     Args:
         settings: of the expert.
-        facts: what is trained on; they number the nodes and relations.
+        facts: of the training; they number the nodes and relations.
         dense: modalities with a vector for each entity, by name.
         seed: of the first parameters and of modality dropout.
 
@@ -121,7 +121,7 @@ class EmbeddingModel(VectorModel):
                 raise ValueError(f"dropout.{name}: the graph has no such modality; it has {known}")
         if len(self.modalities) > 1 and self.hide_probability[0] == 0:
             raise ValueError(
-                "dropout.structure must be above 0: otherwise vectors made of features alone are "
+                "dropout.structure must be above 0: otherwise vectors from features alone are "
                 "never trained"
             )
 
@@ -149,7 +149,7 @@ class EmbeddingModel(VectorModel):
         only: Int[Tensor, " n"] | None = None,
     ) -> EmbeddingTable:
         if only is not None and step is None:
-            raise ValueError("only some entities: this is for a training step")
+            raise ValueError("`only` is for a training step; give `step` as well")
         present = self.shown(hide)
         if step is not None and len(self.modalities) > 1:
             present = keep_mask(present, self.hide_probability, self.seed, step)

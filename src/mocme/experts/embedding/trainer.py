@@ -25,7 +25,7 @@ from mocme.experts.embedding.settings import TrainingSettings
 
 @dataclass
 class Progress:
-    """How far a training is; all that a checkpoint needs besides parameters."""
+    """Progress of a training: all that a checkpoint needs besides parameters."""
 
     epoch: int = 0
     step_in_epoch: int = 0
