@@ -12,11 +12,13 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+import tomli_w
 from click.testing import CliRunner, Result
 
 import mocme
 from mocme import cli
 from mocme.cli import demonstration
+from mocme.cli.train import kept_epochs
 
 SMALL = (
     "--set",
@@ -213,7 +215,11 @@ def test_embeddings_of_another_expert_are_exported(tmp_path: Path) -> None:
         {**small, "name": "complex", "embedding_dim": 16},
         {**small, "name": "distmult", "embedding_dim": 8, "scorer": {"kind": "DistMult"}},
     ]
-    run = mocme.train("atlas", {"experts": experts}, out=tmp_path / "run", device="cpu")
+    file = tmp_path / "two.toml"
+    file.write_text(tomli_w.dumps({"experts": experts}))
+    trained = call("train", file, "--data", "atlas", "--out", tmp_path / "run", "--device", "cpu")
+    assert trained.exit_code == 0, trained.output
+    run = mocme.Run.open(tmp_path / "run")
     predictor = run.predictor("cpu")
     for words, name, width in (((), "complex", 16), (("--expert", "distmult"), "distmult", 8)):
         result = call("export-embeddings", run.path, "-o", tmp_path / name, *words)
@@ -228,6 +234,23 @@ def test_embeddings_of_another_expert_are_exported(tmp_path: Path) -> None:
     assert refused.exit_code == 1
     assert "the run has no expert 'rules'; it has complex, distmult" in refused.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_the_kept_epoch_of_each_expert_is_told() -> None:
+    log = [
+        {"expert": "one", "epoch": 1, "valid": {"mrr": 0.5}},
+        {"expert": "one", "epoch": 2, "valid": {"mrr": 0.25}},
+        {"expert": "two", "epoch": 1},
+        {"expert": "two", "epoch": 2, "valid": {"mrr": 0.75}},
+        {"expert": "two", "epoch": 3, "valid": {"mrr": 0.125}},
+    ]
+    first, second, rules = {"best_epoch": 1}, {"best_epoch": 2}, {"seconds": 1.0}
+    assert kept_epochs({"one": first}, log) == ["kept epoch 1 (valid MRR 0.5000)"]
+    assert kept_epochs({"one": {"best_epoch": 2}, "rules": rules}, log) == []
+    assert kept_epochs({"one": first, "two": second, "rules": rules}, log) == [
+        "kept epoch 1 of one (valid MRR 0.5000)",
+        "kept epoch 2 of two (valid MRR 0.7500)",
+    ]
 
 
 def test_a_calibration_is_shown(run: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,31 @@ def _report(run: Any, was_finished: bool = False) -> None:
     about, log = run.folder.about, run.log()
     if was_finished:
         click.echo(f"already finished after {len(log)} epochs; nothing to do")
-    elif about["best_epoch"] != len(log):
-        best = log[about["best_epoch"] - 1]
-        click.echo(f"kept epoch {best['epoch']} (valid MRR {best['valid']['mrr']:.4f})")
+    else:
+        for line in kept_epochs(about["fits"], log):
+            click.echo(line)
     click.echo(f"run written to {run.path}")
     if about["facts"].get("valid"):
         hint = "ranks valid; rank test after all choices are made"
         click.echo(f"next: mocme evaluate {run.path}     ({hint})")
     click.echo(f"next: mocme predict {run.path} --head NAME --relation NAME")
+
+
+def kept_epochs(
+    fits: Mapping[str, Mapping[str, Any]], log: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """A line for each expert of which an epoch before the last is kept.
+
+    Args:
+        fits: what is recorded of each expert's fit, by its name.
+        log: records of epochs; `expert` is the name of the expert, `epoch` counts within it.
+    """
+    lines = []
+    for name, fit in fits.items():
+        epochs = [record for record in log if record["expert"] == name and "epoch" in record]
+        if not epochs or fit["best_epoch"] == epochs[-1]["epoch"]:
+            continue
+        mrr = next(r["valid"]["mrr"] for r in epochs if r["epoch"] == fit["best_epoch"])
+        of_expert = f" of {name}" if len(fits) > 1 else ""
+        lines.append(f"kept epoch {fit['best_epoch']}{of_expert} (valid MRR {mrr:.4f})")
+    return lines
