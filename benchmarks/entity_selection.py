@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Features, Modality, Pairs, Tokens
-from mocme.data.pairs.build import make
+from mocme.data.pairs.build import build_pairs
 from mocme.data.strings import EntityTexts
 
 
@@ -80,4 +80,6 @@ def select_pairs(modality: Pairs, dense: Mapping[str, Modality], ids: Tensor, si
         for what, column in basis.texts.items()
     }
     vectors = None if basis.vectors is None else select_vectors(basis.vectors, ids, size)
-    return make(replace(basis, texts=texts, vectors=vectors), size, modality.provenance, dense)
+    return build_pairs(
+        replace(basis, texts=texts, vectors=vectors), size, modality.provenance, dense
+    )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mocme.core.device import faster_precision
-from mocme.core.rng import seeded
+from mocme.core.rng import seeded_generator
 from mocme.data.graph import SPLITS, AnswerIndex
 from mocme.data.load import load
 from mocme.data.modality import Features
@@ -137,7 +137,7 @@ class Side:
         trainer = self.trainer
         table = trainer.model.table()
         questions = torch.arange(len(trainer.objective.index))
-        generator = seeded(0, 0)
+        generator = seeded_generator(0, 0)
         batch = trainer.objective.batch(questions, generator)
         terms = trainer.objective.backward(
             batch, GradientBuffer(table.vectors), table.redundancy, generator

@@ -15,7 +15,7 @@ from mocme.data.modality import (
     Tokens,
     check_entities,
     read_safetensors,
-    unpacked,
+    unpack_modality,
 )
 
 ROWS = torch.tensor([0, 2, 5])
@@ -101,7 +101,7 @@ def test_vectors_survive_a_file(tmp_path: Path, dtype: torch.dtype) -> None:
     tensors, metadata = modality.packed()
     assert metadata == {"source": "here", "format": FORMAT}
     save_file(tensors, tmp_path / "m.safetensors", metadata)
-    restored = unpacked(*read_safetensors(tmp_path / "m.safetensors"), 6)
+    restored = unpack_modality(*read_safetensors(tmp_path / "m.safetensors"), 6)
     assert isinstance(restored, Modality)
     assert restored.digest() == modality.digest()
     assert restored.values.dtype == dtype
@@ -114,7 +114,7 @@ def test_tokens_survive_a_file(tmp_path: Path) -> None:
     tokens = sets(vocabulary=('"', "\u2028é", "c"), provenance={"source": "here"})
     tensors, metadata = tokens.packed()
     save_file(tensors, tmp_path / "t.safetensors", metadata)
-    restored = unpacked(load_file(tmp_path / "t.safetensors"), metadata, 6)
+    restored = unpack_modality(load_file(tmp_path / "t.safetensors"), metadata, 6)
     assert isinstance(restored, Tokens)
     assert restored.vocabulary == tokens.vocabulary
     assert restored.digest() == tokens.digest()

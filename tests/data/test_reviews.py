@@ -27,8 +27,8 @@ from mocme.data.reviews import (
     ReviewError,
     Reviews,
     apply_reviews,
+    export_lines,
     export_name,
-    exported,
 )
 from mocme.experts.embedding import Embedding
 from mocme.experts.embedding.gradient_buffer import GradientBuffer
@@ -150,16 +150,16 @@ def test_exports_contain_every_decision() -> None:
         Review(n, name, "r", name[::-1], "accept", "Ada", name, "2026-01-01T00:00:00Z", None, 0.5)
         for n, name in enumerate(names)
     ]
-    lines = "".join(exported(stored, "jsonl")).splitlines()
+    lines = "".join(export_lines(stored, "jsonl")).splitlines()
     assert [Review(**json.loads(line)) for line in lines] == stored
-    rows = list(csv.DictReader(io.StringIO("".join(exported(stored, "csv")))))
+    rows = list(csv.DictReader(io.StringIO("".join(export_lines(stored, "csv")))))
     assert [row["head"].removeprefix("'") for row in rows] == names
     assert rows[2]["head"] == "'=1+1"
-    tsv = "".join(exported(stored, "tsv")).splitlines()
+    tsv = "".join(export_lines(stored, "tsv")).splitlines()
     assert len(tsv) == len(stored) + 1
     assert all(len(line.split("\t")) == 10 for line in tsv)
     with pytest.raises(ValueError, match="tsv, csv, jsonl"):
-        list(exported(stored, "xlsx"))
+        list(export_lines(stored, "xlsx"))
 
 
 @given(st.text(max_size=80))

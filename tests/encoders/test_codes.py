@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from mocme.core.device import Interrupted
 from mocme.core.registry import ConfigError
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.modality import Tokens, read_safetensors, unpacked
+from mocme.data.modality import Tokens, read_safetensors, unpack_modality
 from mocme.encoders.base import EncodingJob, EncodingReport, encoded_file
 from mocme.encoders.catalog import encoder_of
 from mocme.encoders.codebooks import Codebook
@@ -59,7 +59,7 @@ def encode(tmp_path: Path) -> Encode:
         assert metadata["encoder_revision"] == f"sha256 {sha256(codebook)}"
         assert metadata["of_sha256"] == sha256(path)
         assert metadata["of_encoder"] == "hand"
-        tokens = unpacked(tensors, metadata, N)
+        tokens = unpack_modality(tensors, metadata, N)
         assert isinstance(tokens, Tokens)
         assert report.items == report.encoded == len(values)
         assert report.present == int(tokens.present().sum())
@@ -210,7 +210,7 @@ def test_half_precision_is_accepted_and_nan_is_an_error(tmp_path: Path, encode: 
     tensors = {"values": torch.from_numpy(values).half(), "rows": torch.from_numpy(ROWS)}
     save_file(tensors, path)
     encoder_of(table, "x").encode(job)
-    tokens = unpacked(*read_safetensors(job.path), N)
+    tokens = unpack_modality(*read_safetensors(job.path), N)
     assert isinstance(tokens, Tokens)
     rounded = values.astype("f2").astype("f4")
     assert tokens.digest() == encode(rounded)[1].digest()
@@ -234,10 +234,10 @@ def test_codes_of_modalities_that_the_graph_declares(tmp_path: Path, encode: Enc
     encoder = encoder_of({**table, "of": "picture"}, "x")
     assert list(encoder.needs()) == ["picture"]
     encoder.encode(job)
-    tokens = unpacked(*read_safetensors(job.path), N)
+    tokens = unpack_modality(*read_safetensors(job.path), N)
     assert tokens.digest() == expected.digest()
     encoder_of({**table, "of": "other"}, "x").encode(job)
-    assert unpacked(*read_safetensors(job.path), N).digest() == expected.digest()
+    assert unpack_modality(*read_safetensors(job.path), N).digest() == expected.digest()
     with pytest.raises(ValueError, match=r"absent.safetensors: .*make it first .* encode all"):
         encoder_of({**table, "of": "absent"}, "x").encode(job)
     with pytest.raises(ValueError, match=r"modalities.age: is no modality of vectors"):

@@ -18,10 +18,10 @@ from pyarrow import parquet
 
 from mocme.core.device import Interrupted
 from mocme.core.registry import ConfigError
-from mocme.data.features.numeric import bin_sets, scaled
+from mocme.data.features.numeric import bin_sets, scale_columns
 from mocme.data.features.sources import Bins, Numbers
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.modality import Modality, Tokens, read_safetensors, unpacked
+from mocme.data.modality import Modality, Tokens, read_safetensors, unpack_modality
 from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
 from mocme.encoders.kinds import numeric as numeric_kind
@@ -52,7 +52,7 @@ def encode(tmp_path: Path, graph: Graph) -> Encode:
         tensors, metadata = read_safetensors(job.path)
         assert metadata["entities"] == graph.entities.digest()
         assert report.items == report.encoded + len(report.failures)
-        modality = unpacked(tensors, metadata, graph.num_entities)
+        modality = unpack_modality(tensors, metadata, graph.num_entities)
         assert report.present == int(modality.present().sum())
         return report, modality
 
@@ -95,7 +95,7 @@ few = st.lists(
 
 @given(few, st.sampled_from([0, 2, 5]))
 def test_columns_equal_those_of_a_naive_computation(numbers: list[float], bins: int) -> None:
-    columns = scaled(torch.tensor(numbers, dtype=torch.float64), bins)
+    columns = scale_columns(torch.tensor(numbers, dtype=torch.float64), bins)
     assert columns.shape == (len(numbers), 2 + bins)
     mean = math.fsum(numbers) / len(numbers)
     spread = quantile(numbers, 0.75) - quantile(numbers, 0.25)

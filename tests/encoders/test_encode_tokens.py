@@ -20,7 +20,7 @@ from mocme.core.device import Interrupted
 from mocme.core.registry import ConfigError
 from mocme.data.features.sources import Words
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.modality import Tokens, read_safetensors, unpacked
+from mocme.data.modality import Tokens, read_safetensors, unpack_modality
 from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
 from mocme.encoders.kinds import words as words_kind
@@ -51,7 +51,7 @@ def encode(tmp_path: Path, graph: Graph) -> Encode:
         tensors, metadata = read_safetensors(job.path)
         assert metadata["entities"] == graph.entities.digest()
         assert report.items == report.encoded + len(report.failures)
-        tokens = unpacked(tensors, metadata, graph.num_entities)
+        tokens = unpack_modality(tensors, metadata, graph.num_entities)
         assert isinstance(tokens, Tokens)
         assert report.present == int(tokens.present().sum())
         assert report.counts["different tokens"] == len(tokens.vocabulary)
@@ -129,7 +129,7 @@ def test_tokens_equal_those_of_a_naive_count(
             encoder.encode(job)
         return
     report = encoder.encode(job)
-    result = unpacked(*read_safetensors(job.path), graph.num_entities)
+    result = unpack_modality(*read_safetensors(job.path), graph.num_entities)
     assert isinstance(result, Tokens)
     assert by_name(result) == expected
     assert len(report.failures) == len(texts) - len(sets)

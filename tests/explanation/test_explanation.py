@@ -296,9 +296,9 @@ def test_batched_drops_equal_drops_of_single_answers(
     ).eval()
     monkeypatch.setattr(faithfulness, "MASK_DIVISOR", 4)
     names = []
-    for drops in faithfulness.falls(model, tiny.graph):
+    for drops in faithfulness.score_drops(model, tiny.graph):
         expected = naive_drops(model, tiny.graph, drops.modality)
-        cases = list(zip(drops.weight.tolist(), drops.fall.tolist(), strict=True))
+        cases = list(zip(drops.weight.tolist(), drops.drop.tolist(), strict=True))
         assert np.allclose(cases, expected, atol=1e-5)
         names.append(drops.modality)
     assert names == model.modalities

@@ -20,7 +20,7 @@ from mocme.data.features.sources import read_features
 from mocme.data.graph import Queries
 from mocme.data.load import load
 from mocme.data.modality import FORMAT, Pairs
-from mocme.data.pairs.build import make
+from mocme.data.pairs.build import build_pairs
 from mocme.inductive import store as kept
 from mocme.inductive.extended_run import RunContents
 from mocme.inductive.new_entity import read_entities
@@ -163,7 +163,7 @@ def test_pairs_are_those_of_a_graph_with_the_entities_from_the_start(
     alike = world.features.pairs["look-alike"]
     assert alike.basis is not None
     assert alike.basis.modality == "look"
-    expected = make(alike.basis, graph.num_entities, {}, world.features.dense)
+    expected = build_pairs(alike.basis, graph.num_entities, {}, world.features.dense)
     assert rows_of(alike, first, alike.kinds) == rows_of(expected, first, alike.kinds)
 
 

@@ -18,7 +18,7 @@ import mocme
 from mixtures import embedding_of, mixture_of, rules_of
 from mocme import NewEntity, Run
 from mocme.cli import main
-from mocme.data.features.numeric import scaled
+from mocme.data.features.numeric import scale_columns
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Queries, UnknownName
 from mocme.experts.embedding.extended_model import AddedEntities, ExtendedModel
@@ -393,7 +393,7 @@ def test_a_row_is_fitted_from_tokens_alone(data: Path, tmp_path: Path) -> None:
 def test_numbers_become_what_they_are_among_the_rest(run: Run) -> None:
     made = run.add("Ada", numbers={"size": 49.0})
     everyone = torch.tensor(list(NUMBERS.values()), dtype=torch.float64)
-    expected = scaled(everyone, 3)[7]  # 49 is the number of e7 too
+    expected = scale_columns(everyone, 3)[7]  # 49 is the number of e7 too
     assert torch.equal(made.vectors["number"], expected.float())
     features = run.features(run.graph())
     own = features.tokens["bin"]

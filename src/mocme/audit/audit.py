@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mocme.core.table import data_frame
-from mocme.data.features.sources import not_encoded, read_features
+from mocme.data.features.sources import needs_encoding, read_features
 from mocme.data.formats.report import Reject
 from mocme.data.graph import Graph
 from mocme.data.load import load_raw
@@ -165,7 +165,7 @@ def _modalities(
     if isinstance(features, Features):
         return coverage(features), list(features.notes)
     folder = None if features is None else Path(features)
-    raw = [name for name, table in tables.items() if not_encoded(table, graph, folder)]
+    raw = [name for name, table in tables.items() if needs_encoding(table, graph, folder)]
     tables = {name: table for name, table in tables.items() if name not in raw}
     loaded = read_features(graph, tables, folder)
     texts = text_lengths(graph, tables, folder)

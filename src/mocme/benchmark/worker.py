@@ -98,7 +98,7 @@ def earlier_run(folder: Path, experiment: Experiment, wanted: Mapping[str, Any])
     if not (folder / "run.json").exists() or not (folder / "checkpoints").is_dir():
         return None
     run = Run.open(folder, trust_code=bool(experiment.custom_code()))
-    stored = run.experiment.as_asked(experiment)
+    stored = run.experiment.with_machine_choices_of(experiment)
     digest = run.folder.about["digest"]
     stored_identity = identity(stored, InputDigests(digest["graph"], digest["features"]))
     if stored_identity["digest"] != wanted["digest"]:

@@ -81,7 +81,10 @@ def trained(
     """
     if (folder / "run.json").is_file():
         existing = Run.open(folder)
-        if existing.experiment.as_asked(experiment).settings() == experiment.settings():
+        if (
+            existing.experiment.with_machine_choices_of(experiment).settings()
+            == experiment.settings()
+        ):
             if existing.finished:
                 report(f"{folder} is trained already, and is used as it is; delete it to retrain")
                 return existing

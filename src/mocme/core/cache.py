@@ -22,7 +22,7 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def locked(home: Path, name: str, wait: bool = False) -> Iterator[None]:
+def folder_lock(home: Path, name: str, wait: bool = False) -> Iterator[None]:
     """Hold an exclusive lock on a folder; the system releases it when the process ends.
 
     Args:

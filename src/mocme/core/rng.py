@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def seeded(*numbers: int) -> torch.Generator:
+def seeded_generator(*numbers: int) -> torch.Generator:
     """Create a generator whose stream depends on each of `numbers` and on their order.
 
     The numbers are mixed by splitmix64 (Steele, Lea and Flood, OOPSLA 2014), so that neighbouring

@@ -16,7 +16,7 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else " " for c in text)
 
 
-def short(text: str, most: int) -> str:
+def shorten(text: str, most: int) -> str:
     """Put a text on one line, and cut it where it is longer than `most` characters."""
     line = printable(text)
     return line if len(line) <= most else f"{line[: most - 1]}…"

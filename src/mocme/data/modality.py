@@ -107,7 +107,7 @@ class Modality:
     def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return tensors and metadata for a safetensors file."""
         tensors = {"values": self.values.contiguous(), "rows": self.rows.contiguous()}
-        return tensors, {**described(self.provenance), "format": FORMAT}
+        return tensors, {**provenance_of(self.provenance), "format": FORMAT}
 
 
 @final
@@ -150,7 +150,7 @@ class Tokens:
     def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return tensors and metadata for a safetensors file."""
         vocabulary = json.dumps(self.vocabulary)
-        metadata = {**described(self.provenance), "format": FORMAT, "vocabulary": vocabulary}
+        metadata = {**provenance_of(self.provenance), "format": FORMAT, "vocabulary": vocabulary}
         return {"entity": self.entity.contiguous(), "token": self.token.contiguous()}, metadata
 
     def digest(self) -> str:
@@ -200,7 +200,7 @@ class Basis:
         fields, vectors = json.loads(metadata["basis"]), None
         if "basis/values" in tensors:
             values, rows = tensors["basis/values"], tensors["basis/rows"]
-            vectors = Modality(values, rows, num_entities, described(metadata))
+            vectors = Modality(values, rows, num_entities, provenance_of(metadata))
         texts = {role: EntityTexts.unpacked(tensors, f"basis/{role}/") for role in fields["texts"]}
         return Basis(fields["way"], fields["settings"], texts, vectors, fields["modality"])
 
@@ -258,7 +258,7 @@ class Pairs:
     def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return tensors and metadata for a safetensors file."""
         kinds = json.dumps(self.kinds)
-        metadata = {**described(self.provenance), "format": FORMAT, "vocabulary": kinds}
+        metadata = {**provenance_of(self.provenance), "format": FORMAT, "vocabulary": kinds}
         columns = {"kind": self.kind, "head": self.head, "tail": self.tail}
         tensors = {name: ids.contiguous() for name, ids in columns.items()}
         if self.basis is None:
@@ -319,11 +319,11 @@ class Features:
         return {**self.dense, **self.tokens, **self.pairs}
 
 
-def unpacked(
+def unpack_modality(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], num_entities: int
 ) -> AnyModality:
     """Restore the modality of which `packed` returned these tensors and metadata."""
-    provenance = described(metadata)
+    provenance = provenance_of(metadata)
     if "tail" in tensors:
         kinds = tuple(json.loads(metadata["vocabulary"]))
         kind, head, tail = tensors["kind"], tensors["head"], tensors["tail"]
@@ -373,7 +373,7 @@ def check_entities(path: Path, metadata: Mapping[str, str], digest: str) -> None
         )
 
 
-def described(metadata: Mapping[str, str]) -> dict[str, str]:
+def provenance_of(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the metadata that is provenance, without the keys that describe the file."""
     return {key: value for key, value in metadata.items() if key not in FILE_KEYS}
 

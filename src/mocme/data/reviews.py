@@ -225,7 +225,7 @@ class Reviews:
         return {fact: next(iter(by_reviewer.values())) for fact, by_reviewer in last.items()}
 
 
-def exported(reviews: Iterable[Review], format: str) -> Iterator[str]:
+def export_lines(reviews: Iterable[Review], format: str) -> Iterator[str]:
     """Yield the lines of a file of decisions: ``tsv``, ``csv`` (both with a header) or ``jsonl``.
 
     In TSV, tabs, line ends and backslashes are escaped with a backslash, as in C.

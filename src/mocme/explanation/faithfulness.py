@@ -114,12 +114,12 @@ class ScoreDrops:
 
     Attributes:
         weight: weight of the modality in each answer's vector.
-        fall: score of each answer minus its score without the modality.
+        drop: score of each answer minus its score without the modality.
     """
 
     modality: str
     weight: Float[Tensor, " n"]
-    fall: Float[Tensor, " n"]
+    drop: Float[Tensor, " n"]
 
 
 def measure(mixture: Mixture, graph: Graph, progress: Progress | None = None) -> Faithfulness:
@@ -131,12 +131,12 @@ def measure(mixture: Mixture, graph: Graph, progress: Progress | None = None) ->
         progress: receives (facts done, facts in total), counted once per modality.
     """
     embedding = first_embedding(mixture)
-    drops = [] if embedding is None else list(falls(embedding.model, graph, progress))
+    drops = [] if embedding is None else list(score_drops(embedding.model, graph, progress))
     empty = torch.empty(0, dtype=torch.float64)
     weights = torch.cat([empty, *(cases.weight for cases in drops)])
-    score_drops = torch.cat([empty, *(cases.fall for cases in drops)])
-    by_modality = {cases.modality: _agreement(cases.weight, cases.fall) for cases in drops}
-    return Faithfulness(_agreement(weights, score_drops), by_modality)
+    all_drops = torch.cat([empty, *(cases.drop for cases in drops)])
+    by_modality = {cases.modality: _agreement(cases.weight, cases.drop) for cases in drops}
+    return Faithfulness(_agreement(weights, all_drops), by_modality)
 
 
 def first_embedding(mixture: Mixture) -> EmbeddingExpert | None:
@@ -144,7 +144,7 @@ def first_embedding(mixture: Mixture) -> EmbeddingExpert | None:
     return next((e for e in mixture.experts if isinstance(e, EmbeddingExpert)), None)
 
 
-def falls(
+def score_drops(
     model: VectorModel, graph: Graph, progress: Progress | None = None
 ) -> Iterator[ScoreDrops]:
     """Yield weights and score drops of each modality; nothing for a model with one modality."""
@@ -190,8 +190,8 @@ def spearman(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> float |
     return float(spearmanr(first.numpy(), second.numpy()).statistic)
 
 
-def _agreement(weight: Tensor, fall: Tensor) -> Agreement:
-    return Agreement(spearman(weight, fall), len(weight))
+def _agreement(weight: Tensor, drop: Tensor) -> Agreement:
+    return Agreement(spearman(weight, drop), len(weight))
 
 
 def _groups(entities: Int[Tensor, " n"], size: int) -> list[Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mocme.core.plotting import new_figure, save
-from mocme.core.text import short
+from mocme.core.text import shorten
 from mocme.explanation.schema import Explanation, fact
 
 FOR, AGAINST = "#2f6f9f", "#b5545a"
@@ -24,7 +24,7 @@ def draw(explanation: Explanation, out: Path) -> None:
     """
     panels = [panel for panel in _panels(explanation) if panel[1]]
     lists = [
-        f"{short(name, LONGEST)} by {by}: {names}"
+        f"{shorten(name, LONGEST)} by {by}: {names}"
         for name, by, names in _neighbour_names(explanation)
     ]
     sizes = [0.34 * len(bars) + 0.7 for _, bars, _ in panels]
@@ -48,7 +48,7 @@ def _panels(explanation: Explanation) -> list[tuple[str, Bars, str]]:
     """Return title, bars and unit of each panel; positive bars support the fact."""
     names = {"head": explanation.head, "tail": explanation.tail}
     modalities = [
-        (f"{share.name} of {short(names[share.of], 30)}", share.without)
+        (f"{share.name} of {shorten(names[share.of], 30)}", share.without)
         for share in explanation.modalities
         if share.without is not None
     ]
@@ -67,7 +67,7 @@ def _neighbour_names(explanation: Explanation) -> list[tuple[str, str, str]]:
     """Return entity, compared space and names of the nearest entities."""
     names = {"head": explanation.head, "tail": explanation.tail}
     return [
-        (names[group.of], group.by, ", ".join(short(near.name, 24) for near in group.entities))
+        (names[group.of], group.by, ", ".join(shorten(near.name, 24) for near in group.entities))
         for group in explanation.neighbours
     ]
 
@@ -77,7 +77,7 @@ def _bars(axis: Any, title: str, bars: Bars, unit: str) -> None:
     values = [value for _, value in bars]
     axis.barh(positions, values, 0.7, color=[FOR if value > 0 else AGAINST for value in values])
     axis.set_yticks(
-        positions, [short(name, LONGEST) for name, _ in bars], fontsize=8, parse_math=False
+        positions, [shorten(name, LONGEST) for name, _ in bars], fontsize=8, parse_math=False
     )
     axis.set_ylim(len(bars) - 0.5, -0.5)
     axis.axvline(0, color="black", linewidth=0.8)

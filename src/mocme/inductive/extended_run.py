@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Features, Modality, Tokens
-from mocme.data.pairs.build import merged
+from mocme.data.pairs.build import merge_pairs
 from mocme.experts.base import Extension
 from mocme.experts.embedding.expert import EmbeddingExpert
 from mocme.experts.rules.expert import RuleExpert
@@ -79,7 +79,7 @@ def extended_features(features: Features, items: Additions, first: int) -> Featu
     tokens = {name: _tokens(old, name, items, first) for name, old in features.tokens.items()}
     none = torch.zeros(0, 3, dtype=torch.int64)
     pairs = {
-        name: merged(old, items.pairs.get(name, none), number)
+        name: merge_pairs(old, items.pairs.get(name, none), number)
         for name, old in features.pairs.items()
     }
     return replace(features, dense=dense, tokens=tokens, pairs=pairs)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from mocme.data.modality import AnyModality, Basis, Pairs
-from mocme.data.pairs.build import NewContent, grown
+from mocme.data.pairs.build import NewContent, pairs_of_new_entities
 from mocme.inductive.extended_run import RunContents
 from mocme.inductive.store import Addition, Additions
 
@@ -41,7 +41,9 @@ def related(trained: RunContents, items: Sequence[Addition]) -> Additions:
     counts: list[dict[str, Mapping[str, int]]] = [{} for _ in items]
     for name, pairs in extendable_pairs(trained).items() if items else ():
         assert pairs.basis is not None
-        rows = grown(pairs, _given(name, pairs.basis, items, first), trained.features.dense)
+        rows = pairs_of_new_entities(
+            pairs, _given(name, pairs.basis, items, first), trained.features.dense
+        )
         new_pairs[name] = rows
         by_item: list[Counter[str]] = [Counter() for _ in items]
         for kind, head, tail in rows.tolist():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mocme.core.table import Column, TextTable, columns, data_frame
-from mocme.core.text import short
+from mocme.core.text import shorten
 
 if TYPE_CHECKING:
     import pandas
@@ -176,7 +176,7 @@ class Predictions(Sequence[Prediction]):
         """
 
         def cut(text: str, most: int | None) -> str:
-            return text if most is None else short(text, most)
+            return text if most is None else shorten(text, most)
 
         names = list(self._items[0].weights) if self._items else []
         shares = [name for name in ("probability", "applies") if self._has(name)]
@@ -216,7 +216,7 @@ class Predictions(Sequence[Prediction]):
         return any(getattr(item, name) is not None for item in self._items)
 
     def __repr__(self) -> str:
-        question = short(self.question, WIDTH)
+        question = shorten(self.question, WIDTH)
         if not self._items:
             return f"{question}:\n{self.nothing}"
         numbers = self._number_cells()
@@ -241,11 +241,11 @@ class Predictions(Sequence[Prediction]):
 
     def _answer(self, item: Prediction, room: int) -> str:
         """The unknown part of a fact, its mark and weights in at most `room` characters."""
-        fact = ", ".join(short(part, NAME) for part in (item.head, item.relation, item.tail))
+        fact = ", ".join(shorten(part, NAME) for part in (item.head, item.relation, item.tail))
         shows_fact = self._part == "fact"
-        name = f"({fact})" if shows_fact else short(getattr(item, self._part), 2 * NAME)
+        name = f"({fact})" if shows_fact else shorten(getattr(item, self._part), 2 * NAME)
         mark = f"  ({item.mark})" if item.mark else ""
-        answer = short(f"{name}{mark}", room - len("  […]"))
+        answer = shorten(f"{name}{mark}", room - len("  […]"))
         shares = ", ".join(f"{m} {w:.2f}" for m, w in item.weights.items() if w) or "nothing known"
         # Weights are shown completely or not at all; the item has them.
         shares = shares if len(answer) + len(shares) + 4 <= room else "…"
@@ -254,7 +254,8 @@ class Predictions(Sequence[Prediction]):
     def _repr_html_(self) -> str:
         """Render as HTML for a notebook."""
         if not self._items:
-            return f"<p>{html.escape(short(self.question, WIDTH))}: {html.escape(self.nothing)}</p>"
+            question = html.escape(shorten(self.question, WIDTH))
+            return f"<p>{question}: {html.escape(self.nothing)}</p>"
         return self.table(2 * NAME).html()
 
 

@@ -201,7 +201,7 @@ class Experiment:
             construct(EvaluationSettings, self.evaluation, "evaluation"),
         )
 
-    def as_asked(self, wanted: Experiment) -> Experiment:
+    def with_machine_choices_of(self, wanted: Experiment) -> Experiment:
         """The configuration of a run, for comparison with the configuration `wanted`.
 
         A run stores the values chosen for its machine. Settings that `wanted` leaves to the machine

@@ -16,7 +16,7 @@ from mocme.calibration.curves import Calibration
 from mocme.calibration.fit import calibrate
 from mocme.core.device import find_device
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.modality import Features, unpacked
+from mocme.data.modality import Features, unpack_modality
 from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
 from mocme.evaluation.ranking import Ranks, rank_split
@@ -116,7 +116,7 @@ class Run:
         for name in self.folder.about["modalities"]:
             file = f"modalities/{name}.safetensors"
             tensors, metadata = self.folder.read_tensors(file), self.folder.tensors_metadata(file)
-            modalities[name] = unpacked(tensors, metadata, graph.num_entities)
+            modalities[name] = unpack_modality(tensors, metadata, graph.num_entities)
         return Features.of(modalities)
 
     def mixture(self, graph: Graph, features: Features, device: torch.device) -> Mixture:

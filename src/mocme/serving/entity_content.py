@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mocme.data.features.pair_sources import Mentions, Similar
+from mocme.data.features.kinds.mentions import Mentions
+from mocme.data.features.kinds.similar import Similar
 from mocme.data.features.sources import Numbers, Words, source_of
-from mocme.data.features.tables import gather, read_numbers, read_texts
+from mocme.data.features.tables import gather_texts, read_numbers, read_texts
 from mocme.data.graph import Graph
 from mocme.data.ingest.reader import read_graph_toml
 from mocme.encoders.base import EncodingJob, EncodingReport
@@ -121,7 +122,7 @@ class EntityContent:
         self, name: str, paths: Sequence[str], columns: Sequence[int], graph: Graph, folder: Path
     ) -> None:
         """Add texts that are not there yet: two modalities may use the same text."""
-        texts, _, _ = gather(folder, paths, columns, graph.entities)
+        texts, _, _ = gather_texts(folder, paths, columns, graph.entities)
         for entity, lines in texts.items():
             present = {text for _, text in self.texts.get(entity, [])}
             new = [(name, text) for text in lines if text.strip() and text not in present]

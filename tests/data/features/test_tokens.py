@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mocme.data.features.tokens import TrainingFacts, rarest
+from mocme.data.features.tokens import TrainingFacts, rarest_tokens
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Tokens
 from mocme.data.words import bigrams, word_pattern, words
@@ -81,7 +81,7 @@ def test_bigrams_are_adjacent_words_of_a_line() -> None:
 def test_rarest_tokens_equal_those_of_a_naive_count(
     sets: Mapping[int, list[str]], per_entity: int, at_least: int, at_most: float
 ) -> None:
-    tokens = rarest(
+    tokens = rarest_tokens(
         sets, 10, per_entity=per_entity, at_least=at_least, at_most=at_most, provenance={}
     )
     expected = {}
@@ -97,17 +97,19 @@ def test_rarest_tokens_equal_those_of_a_naive_count(
     assert list(tokens.vocabulary) == sorted({t for kept in expected.values() for t in kept})
     pairs = ((entity, iter(unread)) for entity, unread in sets.items())
     limits = {"at_least": at_least, "at_most": at_most, "provenance": {}}
-    assert rarest(pairs, 10, per_entity=per_entity, **limits).digest() == tokens.digest()
-    unlimited = rarest(sets, 10, per_entity=None, **limits)
-    assert unlimited.digest() == rarest(sets, 10, per_entity=99, **limits).digest()
+    assert rarest_tokens(pairs, 10, per_entity=per_entity, **limits).digest() == tokens.digest()
+    unlimited = rarest_tokens(sets, 10, per_entity=None, **limits)
+    assert unlimited.digest() == rarest_tokens(sets, 10, per_entity=99, **limits).digest()
 
 
 def test_a_share_is_exact_and_a_repeated_token_counts_once() -> None:
     sets = {n: ["x"] if n < 29 else ["y", "y"] for n in range(100)}
-    tokens = rarest(sets, 100, per_entity=1, at_least=1, at_most=0.29, provenance={})
+    tokens = rarest_tokens(sets, 100, per_entity=1, at_least=1, at_most=0.29, provenance={})
     assert tokens.vocabulary == ("x",)
     sets = {0: ["z", "z"], 1: ["y"]}
-    assert not len(rarest(sets, 2, per_entity=1, at_least=2, at_most=1.0, provenance={}).token)
+    assert not len(
+        rarest_tokens(sets, 2, per_entity=1, at_least=2, at_most=1.0, provenance={}).token
+    )
 
 
 def test_token_facts_and_links_have_common_ids(tiny_graph: Callable) -> None:

@@ -12,8 +12,15 @@ from safetensors.torch import save_file
 
 from mocme.data.features.sources import read_features
 from mocme.data.load import load
-from mocme.data.modality import FORMAT, Basis, Modality, Pairs, unpacked
-from mocme.data.pairs.build import NewContent, basis_of_texts, grown, make, merged, share_vectors
+from mocme.data.modality import FORMAT, Basis, Modality, Pairs, unpack_modality
+from mocme.data.pairs.build import (
+    NewContent,
+    basis_of_texts,
+    build_pairs,
+    merge_pairs,
+    pairs_of_new_entities,
+    share_vectors,
+)
 from mocme.data.pairs.mentions import mentions
 from mocme.data.pairs.similarity import similar_vectors
 from mocme.data.strings import EntityTexts
@@ -75,9 +82,9 @@ def test_mentions_of_new_entities_equal_those_of_the_whole_graph(seed: int) -> N
     names, texts = phrases(seed, 2), phrases(seed + 100, 9)
     settings = {**LIMITS, "separator": None}
     basis = basis_of_texts("mentions", settings, names=of_old(names), texts=of_old(texts))
-    pairs = make(basis, OLD, {})
+    pairs = build_pairs(basis, OLD, {})
     assert pairs.digest() == mentions(of_old(names), of_old(texts), OLD, **LIMITS).digest()
-    rows = grown(pairs, NewContent(NEW, of_new(names), of_new(texts)))
+    rows = pairs_of_new_entities(pairs, NewContent(NEW, of_new(names), of_new(texts)))
     # The contexts are those of the training, so the reference finds all contexts and keeps these.
     whole = mentions(names, texts, OLD + NEW, **{**LIMITS, "contexts": 1})
     assert named(pairs, rows) == rows_with_new(whole, pairs.kinds)
@@ -87,9 +94,9 @@ def test_mentions_of_new_entities_equal_those_of_the_whole_graph(seed: int) -> N
 @pytest.mark.parametrize("seed", range(6))
 def test_similar_texts_of_new_entities_equal_those_of_the_whole_graph(seed: int) -> None:
     texts = phrases(seed, 7, OLD + NEW)
-    pairs = make(basis_of_texts("like texts", {"nearest": 2}, texts=of_old(texts)), OLD, {})
-    rows = grown(pairs, NewContent(NEW, texts=of_new(texts)))
-    whole = make(basis_of_texts("like texts", {"nearest": 2}, texts=texts), OLD + NEW, {})
+    pairs = build_pairs(basis_of_texts("like texts", {"nearest": 2}, texts=of_old(texts)), OLD, {})
+    rows = pairs_of_new_entities(pairs, NewContent(NEW, texts=of_new(texts)))
+    whole = build_pairs(basis_of_texts("like texts", {"nearest": 2}, texts=texts), OLD + NEW, {})
     assert named(pairs, rows) == rows_with_new(whole, pairs.kinds)
     assert {bool(h >= OLD) for _, h, t in named(pairs, rows) if t >= OLD} >= {False}
 
@@ -103,22 +110,24 @@ def test_similar_vectors_of_new_entities_equal_those_of_the_whole_graph(seed: in
     values[5] = 0
     old = rows < 50
     modality = Modality(values[old], rows[old], 50)
-    pairs = make(Basis("like vectors", {"nearest": 3}, vectors=modality), 50, {})
+    pairs = build_pairs(Basis("like vectors", {"nearest": 3}, vectors=modality), 50, {})
     vectors = dict(zip(rows[~old].tolist(), values[~old], strict=True))
-    new_pairs = {(h, t) for _, h, t in grown(pairs, NewContent(10, vectors=vectors)).tolist()}
+    new_pairs = {
+        (h, t) for _, h, t in pairs_of_new_entities(pairs, NewContent(10, vectors=vectors)).tolist()
+    }
     head, tail = similar_vectors(values, rows, 3)
     whole = set(zip(head.tolist(), tail.tolist(), strict=True))
     assert new_pairs == {pair for pair in whole if max(pair) >= 50}
     assert any(h < 50 for h, _ in new_pairs)
-    assert grown(pairs, NewContent(10)).shape == (0, 3)
+    assert pairs_of_new_entities(pairs, NewContent(10)).shape == (0, 3)
 
 
 def test_old_pairs_stay_although_a_new_entity_is_nearer() -> None:
     values = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
     modality = Modality(values, torch.arange(3), 3)
-    pairs = make(Basis("like vectors", {"nearest": 1}, vectors=modality), 3, {})
-    rows = grown(pairs, NewContent(1, vectors={3: torch.tensor([1.0, 0.01])}))
-    whole = merged(pairs, rows, 4)
+    pairs = build_pairs(Basis("like vectors", {"nearest": 1}, vectors=modality), 3, {})
+    rows = pairs_of_new_entities(pairs, NewContent(1, vectors={3: torch.tensor([1.0, 0.01])}))
+    whole = merge_pairs(pairs, rows, 4)
     old = torch.stack([pairs.kind, pairs.head, pairs.tail], 1).tolist()
     both = torch.stack([whole.kind, whole.head, whole.tail], 1).tolist()
     assert [row for row in both if max(row) < 3] == old
@@ -130,10 +139,12 @@ def test_old_pairs_stay_although_a_new_entity_is_nearer() -> None:
 def test_names_of_new_entities_are_split_by_the_separator() -> None:
     names = {0: ["Lake Placid"], 1: ["Red Dog", "Hund"]}
     basis = basis_of_texts("mentions", {**LIMITS, "separator": ";"}, names=names, texts=None)
-    pairs = make(basis, 2, {})
+    pairs = build_pairs(basis, 2, {})
     assert not pairs.kinds
     known = Pairs(("named within",), *(torch.zeros(0).long(),) * 3, 2, basis=basis)
-    rows = grown(known, NewContent(1, {2: ["Great Red Dog;Lake Placid Park"]}, {2: ["Hund"]}))
+    rows = pairs_of_new_entities(
+        known, NewContent(1, {2: ["Great Red Dog;Lake Placid Park"]}, {2: ["Hund"]})
+    )
     # The training read no texts, so the text of the new entity is not read.
     assert rows.tolist() == [[0, 2, 0], [0, 2, 1]]
 
@@ -141,7 +152,7 @@ def test_names_of_new_entities_are_split_by_the_separator() -> None:
 def test_pairs_without_a_basis_cannot_grow() -> None:
     empty = torch.zeros(0).long()
     with pytest.raises(ValueError, match="do not say how they were built"):
-        grown(Pairs(("similar",), empty, empty, empty, 3), NewContent(1))
+        pairs_of_new_entities(Pairs(("similar",), empty, empty, empty, 3), NewContent(1))
 
 
 def test_texts_survive_as_tensors() -> None:
@@ -153,8 +164,8 @@ def test_texts_survive_as_tensors() -> None:
 
 def test_a_basis_is_stored_with_the_pairs_but_not_in_their_digest() -> None:
     basis = basis_of_texts("like texts", {"nearest": 2}, texts={0: ["a dog"], 1: ["a dog"]})
-    pairs = make(basis, 3, {"source": "texts.tsv"})
-    again = unpacked(*pairs.packed(), 3)
+    pairs = build_pairs(basis, 3, {"source": "texts.tsv"})
+    again = unpack_modality(*pairs.packed(), 3)
     assert isinstance(again, Pairs)
     assert again.basis is not None
     assert again.basis.texts["texts"].by_entity() == {0: ["a dog"], 1: ["a dog"]}
@@ -162,12 +173,12 @@ def test_a_basis_is_stored_with_the_pairs_but_not_in_their_digest() -> None:
     assert again.digest() == pairs.digest()
     older = {k: v for k, v in pairs.packed()[0].items() if not k.startswith("basis/")}
     metadata = {k: v for k, v in pairs.packed()[1].items() if k != "basis"}
-    without = unpacked(older, metadata, 3)
+    without = unpack_modality(older, metadata, 3)
     assert isinstance(without, Pairs)
     assert without.basis is None
     modality = Modality(torch.randn(3, 2), torch.arange(3), 3, {"kind": "x"})
-    pairs = make(Basis("like vectors", {"nearest": 2}, vectors=modality), 3, {"kind": "x"})
-    again = unpacked(*pairs.packed(), 3)
+    pairs = build_pairs(Basis("like vectors", {"nearest": 2}, vectors=modality), 3, {"kind": "x"})
+    again = unpack_modality(*pairs.packed(), 3)
     assert isinstance(again, Pairs)
     assert again.basis is not None
     assert again.basis.vectors is not None

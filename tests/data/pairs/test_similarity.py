@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from mocme.data.features.kinds.similar import Similar
-from mocme.data.features.sources import not_encoded, read_features
+from mocme.data.features.sources import needs_encoding, read_features
 from mocme.data.graph import Graph
 from mocme.data.load import load
 from mocme.data.modality import Modality, Tokens
@@ -243,11 +243,11 @@ def test_a_graph_declares_similar_texts(home: Path) -> None:
 def test_a_graph_declares_similar_pictures(home: Path, tmp_path: Path) -> None:
     values = torch.tensor([[1.0, 0], [0, 1], [2, 0.1], [-1, 0]])
     table = {"kind": "similar", "vectors": "encoded/image.safetensors"}
-    assert not_encoded(table, load(home))
+    assert needs_encoding(table, load(home))
     with pytest.raises(ValueError, match=r"image.safetensors: there is no such file; make it with"):
         read_features(load(home), {"near": table})
     graph = encoded(home, Modality(values, torch.tensor([0, 2, 5, 11]), 12))
-    assert not not_encoded(table, graph)
+    assert not needs_encoding(table, graph)
     for folder in (None, tmp_path / "elsewhere"):
         pairs = read_features(graph, {"near": table}, folder).pairs["near"]
         assert listed((pairs.head, pairs.tail)) == [(0, 5), (2, 5), (5, 0), (5, 2)]

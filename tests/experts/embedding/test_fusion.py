@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mocme.core.registry import ConfigError, Spec, construct
-from mocme.core.rng import seeded
+from mocme.core.rng import seeded_generator
 from mocme.experts.embedding import Embedding
 from mocme.experts.embedding.fusion import (
     BlocksFusion,
@@ -393,5 +393,5 @@ def test_no_dropout_keeps_all_and_an_empty_table_stays_empty() -> None:
 
 def test_seeded_streams_differ_by_number_and_by_order() -> None:
     seeds = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0)]
-    streams = {tuple(torch.rand(4, generator=seeded(*s)).tolist()) for s in seeds}
+    streams = {tuple(torch.rand(4, generator=seeded_generator(*s)).tolist()) for s in seeds}
     assert len(streams) == len(seeds)

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import tomli_w
 
-from mocme.core.cache import cache_folder, locked
+from mocme.core.cache import cache_folder, folder_lock
 from mocme.core.digest import file_digest
 from mocme.data.benchmarks.archive import is_archive, unpack
 from mocme.data.benchmarks.convert import CONVERTERS, FILES
@@ -193,7 +193,7 @@ def fetch(
     benchmark = name if isinstance(name, Benchmark) else find(name)
     home = _home(benchmark)
     folder = home / "as-published"
-    with locked(home, benchmark.name):
+    with folder_lock(home, benchmark.name):
         record = _read_record(home)
         if not force and record.get("converted") and record["converted"] == _checksums(folder):
             return folder
@@ -349,7 +349,7 @@ def _repaired(benchmark: Benchmark, published: Path) -> Path:
     folder = home / f"repaired-{digest[:16]}"
     if folder.is_dir():
         return folder
-    with locked(home, benchmark.name, wait=True):
+    with folder_lock(home, benchmark.name, wait=True):
         if folder.is_dir():
             return folder
         temporary = home / ".repaired"

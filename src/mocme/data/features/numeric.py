@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mocme.data.features.tokens import rarest
+from mocme.data.features.tokens import rarest_tokens
 from mocme.data.modality import Tokens
 
 # By attribute: the entities that have it, and their numbers in float64.
@@ -70,7 +70,7 @@ class Scale:
     """The parameters that turn the numbers of one attribute into columns, fitted to numbers.
 
     Attributes:
-        middle, spread: median and interquartile range, see `scaled`.
+        middle, spread: median and interquartile range, see `scale_columns`.
         edges: the quantiles of the piecewise linear encoding; empty without bins.
     """
 
@@ -101,7 +101,7 @@ class Scale:
         return torch.cat([columns, filled], 1)
 
 
-def scaled(numbers: Float[Tensor, " n"], bins: int = 0) -> Float[Tensor, "n W"]:
+def scale_columns(numbers: Float[Tensor, " n"], bins: int = 0) -> Float[Tensor, "n W"]:
     """Return the columns of one attribute, for the entities that have it: W = 2 + bins.
 
     The first column is centred on the median, divided by the interquartile range (by the standard
@@ -133,7 +133,7 @@ class NumberVectors:
         self._columns: list[tuple[np.ndarray, np.ndarray]] = []
         for ids, numbers in columns.values():
             order = np.argsort(ids)
-            values = scaled(numbers, bins).float().numpy()
+            values = scale_columns(numbers, bins).float().numpy()
             self._columns.append((np.array(ids)[order], values[order]))
 
     def block(self, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n F"]:
@@ -147,14 +147,14 @@ class NumberVectors:
         return block
 
 
-def kept_scales(columns: Columns, bins: int) -> str:
+def scales_json(columns: Columns, bins: int) -> str:
     """Return the `Scale` of each attribute as JSON, to turn new numbers into columns."""
     scales = {name: asdict(Scale.of(numbers, bins)) for name, (_, numbers) in columns.items()}
     return json.dumps(scales)
 
 
 def read_scales(text: str) -> dict[str, Scale]:
-    """Read what `kept_scales` wrote, in the order of the columns."""
+    """Read what `scales_json` wrote, in the order of the columns."""
     scales: dict[str, Any] = json.loads(text)
     return {
         name: Scale(scale["middle"], scale["spread"], tuple(scale["edges"]))
@@ -169,7 +169,7 @@ def bin_edges(numbers: Float[Tensor, " n"], bins: int) -> Float[Tensor, " e"]:
     return edges
 
 
-def kept_edges(columns: Columns, bins: int) -> str:
+def edges_json(columns: Columns, bins: int) -> str:
     """Return the bin edges of each attribute as JSON, to turn new numbers into tokens."""
     edges = {name: bin_edges(numbers, bins).tolist() for name, (_, numbers) in columns.items()}
     return json.dumps(edges)
@@ -210,14 +210,14 @@ def bin_tokens(
     """Numbers as tokens ``attribute#bin``, with the edges of the bins in the provenance.
 
     Args:
-        per_entity: recorded in the provenance (see `rarest`); None, or at least the number of
-            attributes.
+        per_entity: recorded in the provenance (see `rarest_tokens`); None, or at least the number
+            of attributes.
     """
-    return rarest(
+    return rarest_tokens(
         bin_sets(columns, bins),
         num_entities,
         per_entity=per_entity,
         at_least=1,
         at_most=1.0,
-        provenance={**provenance, "edges": kept_edges(columns, bins)},
+        provenance={**provenance, "edges": edges_json(columns, bins)},
     )

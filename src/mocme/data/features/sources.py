@@ -82,7 +82,7 @@ def kind_of(table: object, path: str) -> str:
     return kind if ":" in kind else kind[0].upper() + kind[1:]
 
 
-def not_encoded(table: Mapping[str, Any], graph: Graph, folder: Path | None = None) -> bool:
+def needs_encoding(table: Mapping[str, Any], graph: Graph, folder: Path | None = None) -> bool:
     """Return whether a table needs a file of `mocme encode` that does not exist yet."""
     setting = {"encoded": "path", "similar": "vectors"}.get(str(table.get("kind")).lower())
     if setting is None or table.get(setting) is None:

@@ -62,7 +62,7 @@ def column_per_file(
     return tuple(columns) * (len(paths) if len(columns) == 1 else 1)
 
 
-def gather(
+def gather_texts(
     folder: Path, paths: Sequence[str], columns: Sequence[int], entities: Vocabulary
 ) -> tuple[dict[int, list[str]], list[str], list[str]]:
     """Read the texts of several files.

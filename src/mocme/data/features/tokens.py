@@ -25,7 +25,7 @@ from mocme.data.graph import Graph
 from mocme.data.modality import Tokens
 
 
-def rarest(
+def rarest_tokens(
     sets: Mapping[int, Iterable[str]] | Iterable[tuple[int, Iterable[str]]],
     num_entities: int,
     *,
@@ -89,7 +89,7 @@ def text_tokens(
     path: str | Path,
     provenance: Mapping[str, str],
 ) -> tuple[Tokens, int, int]:
-    """The rarest tokens of texts, see `rarest`.
+    """The rarest tokens of texts, see `rarest_tokens`.
 
     Args:
         sets: the tokens of each entity that has a text, each entity once.
@@ -110,7 +110,7 @@ def text_tokens(
             texts += 1
             yield pair
 
-    tokens = rarest(
+    tokens = rarest_tokens(
         counted(),
         num_entities,
         per_entity=per_entity,

@@ -40,7 +40,7 @@ class NewContent:
     vectors: Mapping[int, Tensor] = field(default_factory=dict)
 
 
-def make(
+def build_pairs(
     basis: Basis,
     num_entities: int,
     provenance: Mapping[str, str],
@@ -55,15 +55,15 @@ def make(
     return replace(build_all(basis, num_entities, dense or {}), provenance=provenance, basis=basis)
 
 
-def grown(
+def pairs_of_new_entities(
     pairs: Pairs, new: NewContent, dense: Mapping[str, Modality] | None = None
 ) -> Int[Tensor, "n 3"]:
     """Build the distinct pairs (kind, head, tail) that new entities are in, ascending.
 
-    They are those that `make` would build from old and new entities together, restricted to the
-    kinds of `pairs`; a context among these kinds counts however few pairs have it. Pairs of two old
-    entities stay as they are, even if a new entity is now among the nearest of an old one, or has a
-    longer name that contains an old name.
+    They are those that `build_pairs` would build from old and new entities together, restricted to
+    the kinds of `pairs`; a context among these kinds counts however few pairs have it. Pairs of two
+    old entities stay as they are, even if a new entity is now among the nearest of an old one, or
+    has a longer name that contains an old name.
 
     Raises:
         ValueError: the pairs have no basis.
@@ -75,7 +75,7 @@ def grown(
     return distinct
 
 
-def merged(pairs: Pairs, more: Int[Tensor, "n 3"], num_entities: int) -> Pairs:
+def merge_pairs(pairs: Pairs, more: Int[Tensor, "n 3"], num_entities: int) -> Pairs:
     """Add the pairs of new entities to the pairs of the old ones."""
     old = torch.stack([pairs.kind, pairs.head, pairs.tail], 1)
     kind, head, tail = (column.contiguous() for column in torch.cat([old, more]).unique(dim=0).T)

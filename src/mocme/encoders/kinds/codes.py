@@ -14,10 +14,10 @@ from jaxtyping import Float
 
 from mocme.core.device import Interrupted
 from mocme.core.registry import build
-from mocme.data.features.sources import Encoded, Source, Vectors, kind_of, not_encoded
-from mocme.data.features.tokens import rarest
+from mocme.data.features.sources import Encoded, Source, Vectors, kind_of, needs_encoding
+from mocme.data.features.tokens import rarest_tokens
 from mocme.data.graph import Graph
-from mocme.data.modality import Modality, check_entities, described, read_safetensors
+from mocme.data.modality import Modality, check_entities, provenance_of, read_safetensors
 from mocme.encoders.base import Encoder, EncodingJob, EncodingReport, encoded_file
 from mocme.encoders.codebooks import Codebook, FewVectors, Scaling
 from mocme.encoders.pretrained import sha256
@@ -105,7 +105,7 @@ class CodesEncoder(Encoder):
         vectors = self._input(job)
         report.items = len(vectors.rows)
         codebook = self._codebook(vectors, report)
-        tokens = rarest(
+        tokens = rarest_tokens(
             self._code_sets(job, vectors, codebook, report),
             job.graph.num_entities,
             per_entity=None,
@@ -156,7 +156,7 @@ class CodesEncoder(Encoder):
             if path.is_file():
                 return _read_encoded(path, graph)
         table, where = graph.modalities.get(self.of), f"modalities.{self.of}"
-        if table is None or not_encoded(table, graph):
+        if table is None or needs_encoding(table, graph):
             which = f"all {folder}" if table else "(--help lists the kinds)"
             raise ValueError(
                 f"{encoded_file(job.base, self.of)}: there is no such file, and {self.of!r} is no "
@@ -236,7 +236,7 @@ def _read_encoded(path: Path, graph: Graph) -> CodeInput:
         raise ValueError(
             f"{path}: holds no vectors, and codes are made of vectors; name another modality in of"
         )
-    return _code_input(path, tensors["values"], tensors["rows"], described(metadata))
+    return _code_input(path, tensors["values"], tensors["rows"], provenance_of(metadata))
 
 
 def _code_input(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from mocme.data.features.numeric import NumberVectors, kept_scales
+from mocme.data.features.numeric import NumberVectors, scales_json
 from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.numeric_io import NumberEncoder
 from mocme.encoders.store import PAGE
@@ -44,7 +44,7 @@ class NumericEncoder(NumberEncoder):
             "encoder": f"numbers by attribute: asinh of the distance from the median in "
             f"interquartile ranges, presence, {bins}",
             "encoder_revision": "1",
-            "scales": kept_scales(columns, self.bins),
+            "scales": scales_json(columns, self.bins),
         }
         blocks = (vectors.block(rows[n : n + PAGE]) for n in range(0, len(rows), PAGE))
         write_vectors(job.path, rows, vectors.width, blocks, job.bound(metadata))

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mocme.core.rng import seeded
+from mocme.core.rng import seeded_generator
 
 # Entities that share a generator.
 BLOCK = 4096
@@ -26,7 +26,7 @@ def keep_mask(
     """
     masks = []
     for block, rows in enumerate(present.cpu().split(BLOCK)):
-        generator = seeded(seed, step, block)
+        generator = seeded_generator(seed, step, block)
         kept = rows & (torch.rand(rows.shape, generator=generator) >= probability)
         # The modality that stays is the present one with the largest random number. All rows draw,
         # so that the stream does not depend on what was hidden.

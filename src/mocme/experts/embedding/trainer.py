@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mocme.core.rng import seeded
+from mocme.core.rng import seeded_generator
 from mocme.data.features.tokens import TrainingFacts
 from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.link_prediction import LinkPrediction
@@ -117,7 +117,7 @@ class Trainer:
         progress, settings = self.progress, self.settings
         self.model.train()
         order = torch.randperm(
-            len(self.objective.index), generator=seeded(self.model.seed, progress.epoch)
+            len(self.objective.index), generator=seeded_generator(self.model.seed, progress.epoch)
         )
         while progress.step_in_epoch < self.steps_per_epoch:
             started = time.perf_counter()
@@ -142,7 +142,7 @@ class Trainer:
             group["lr"] = rate * factor
         self.model.thaw()
         self.optimizer.zero_grad(set_to_none=True)
-        generator = seeded(self.model.seed, progress.epoch, progress.step)
+        generator = seeded_generator(self.model.seed, progress.epoch, progress.step)
         batch = self.objective.batch(chosen, generator)
         only = batch.entities(self.model.num_entities)
         table = self.model.table(progress.step, only=None if only is None else only.to(self.device))

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Query
 from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from mocme.data.reviews import FORMATS, Decision, Review, export_name, exported
+from mocme.data.reviews import FORMATS, Decision, Review, export_lines, export_name
 from mocme.serving.dispatcher import Dispatcher
 from mocme.serving.responses import Json
 from mocme.serving.schema import answers, requests
@@ -79,6 +79,6 @@ def add_review_routes(app: FastAPI, dispatcher: Dispatcher) -> None:
         media = {"tsv": "text/tab-separated-values", "csv": "text/csv"}
         name = export_name(dispatcher.hot_run(None).current.graph.name, format)
         headers = {"content-disposition": f'attachment; filename="{name}"'}
-        text = exported(reversed(newest_first), format)
+        text = export_lines(reversed(newest_first), format)
         kind = f"{media.get(format, 'application/jsonl')}; charset=utf-8"
         return StreamingResponse(text, media_type=kind, headers=headers)

@@ -9,7 +9,13 @@ from typing import final
 from mocme.core.digest import file_digest
 from mocme.data.features.base import FileSource
 from mocme.data.graph import Graph
-from mocme.data.modality import FORMAT, AnyModality, check_entities, read_safetensors, unpacked
+from mocme.data.modality import (
+    FORMAT,
+    AnyModality,
+    check_entities,
+    read_safetensors,
+    unpack_modality,
+)
 
 
 @final
@@ -54,6 +60,6 @@ def read_encoded(path: Path, graph: Graph, settings: str | None = None) -> AnyMo
         )
     provenance = {**metadata, "source": str(path), "sha256": file_digest(path)}
     try:
-        return unpacked(tensors, metadata | provenance, graph.num_entities)
+        return unpack_modality(tensors, metadata | provenance, graph.num_entities)
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: {error}; encode the modality again") from error

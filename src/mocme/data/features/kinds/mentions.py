@@ -10,10 +10,10 @@ from typing import final
 import torch
 
 from mocme.data.features.base import Source
-from mocme.data.features.tables import column_per_file, gather
+from mocme.data.features.tables import column_per_file, gather_texts
 from mocme.data.graph import Graph
 from mocme.data.modality import AnyModality, Pairs
-from mocme.data.pairs.build import basis_of_texts, make, split_names
+from mocme.data.pairs.build import basis_of_texts, build_pairs, split_names
 from mocme.data.pairs.mentions import check_limits
 
 
@@ -61,10 +61,12 @@ class Mentions(Source):
         return [*self.names, *self.texts]
 
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
-        names, name_notes, name_digests = gather(
+        names, name_notes, name_digests = gather_texts(
             folder, self.names, self.name_columns, graph.entities
         )
-        texts, text_notes, text_digests = gather(folder, self.texts, self.columns, graph.entities)
+        texts, text_notes, text_digests = gather_texts(
+            folder, self.texts, self.columns, graph.entities
+        )
         basis = basis_of_texts(
             "mentions",
             {
@@ -81,7 +83,7 @@ class Mentions(Source):
             "source": "\t".join(self.files()),
             "sha256": "\t".join(name_digests + text_digests),
         }
-        pairs = make(basis, graph.num_entities, provenance)
+        pairs = build_pairs(basis, graph.num_entities, provenance)
         if not len(pairs.kind):
             raise ValueError(
                 f"{folder / self.names[0]}: of the {len(names):,} entities that have a name, none "

@@ -11,7 +11,7 @@ import torch
 from mocme.core.digest import file_digest
 from mocme.data.features.alignment import checked_modality
 from mocme.data.features.base import FileSource
-from mocme.data.features.numeric import NumberVectors, kept_scales
+from mocme.data.features.numeric import NumberVectors, scales_json
 from mocme.data.features.tables import read_numbers
 from mocme.data.graph import Graph
 from mocme.data.modality import AnyModality
@@ -48,6 +48,6 @@ class Numbers(FileSource):
             "source": str(path),
             "attributes": "\t".join(columns),
             "sha256": file_digest(path),
-            "scales": kept_scales(columns, self.bins),
+            "scales": scales_json(columns, self.bins),
         }
         return checked_modality(path, values, rows, graph.num_entities, provenance), notes

@@ -9,10 +9,10 @@ from typing import final
 
 from mocme.data.features.base import Source
 from mocme.data.features.kinds.encoded import read_encoded
-from mocme.data.features.tables import column_per_file, gather
+from mocme.data.features.tables import column_per_file, gather_texts
 from mocme.data.graph import Graph
 from mocme.data.modality import AnyModality, Basis, Modality
-from mocme.data.pairs.build import basis_of_texts, make
+from mocme.data.pairs.build import basis_of_texts, build_pairs
 
 
 @final
@@ -50,7 +50,7 @@ class Similar(Source):
             basis, count, provenance, notes = self._text_basis(graph, folder)
         else:
             basis, count, provenance, notes = self._vector_basis(graph, folder / self.vectors)
-        pairs = make(basis, graph.num_entities, provenance)
+        pairs = build_pairs(basis, graph.num_entities, provenance)
         first = folder / self.files()[0]
         if not len(pairs.head):
             raise ValueError(
@@ -66,7 +66,7 @@ class Similar(Source):
         self, graph: Graph, folder: Path
     ) -> tuple[Basis, int, dict[str, str], list[str]]:
         """Return the basis of the pairs, the number of entities, provenance and notes."""
-        texts, notes, digests = gather(folder, self.paths, self.columns, graph.entities)
+        texts, notes, digests = gather_texts(folder, self.paths, self.columns, graph.entities)
         provenance = {"source": "\t".join(self.paths), "sha256": "\t".join(digests)}
         basis = basis_of_texts("like texts", {"nearest": self.nearest}, texts=texts)
         return basis, len(texts), provenance, notes

@@ -22,7 +22,7 @@ from mocme.data.features.alignment import (
 from mocme.data.features.base import FileSource
 from mocme.data.formats import tensors
 from mocme.data.graph import Graph
-from mocme.data.modality import AnyModality, described, read_safetensors
+from mocme.data.modality import AnyModality, provenance_of, read_safetensors
 
 
 @final
@@ -80,7 +80,7 @@ class Vectors(FileSource):
             rows, values, notes = from_npy(path, names, graph.entities)
         else:
             stored, metadata = read_safetensors(path)
-            provenance |= described(metadata)
+            provenance |= provenance_of(metadata)
             if set(stored) == {"values", "rows"}:
                 notes = check_binding(path, metadata, graph.entities)
                 rows, values = as_ids(stored["rows"]), stored["values"]

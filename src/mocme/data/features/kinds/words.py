@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, final
 
 from mocme.data.features.base import Source
-from mocme.data.features.tables import column_per_file, gather
+from mocme.data.features.tables import column_per_file, gather_texts
 from mocme.data.features.tokens import text_tokens
 from mocme.data.graph import Graph
 from mocme.data.modality import AnyModality
@@ -46,7 +46,7 @@ class Words(Source):
         return list(self.paths)
 
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
-        texts, notes, digests = gather(folder, self.paths, self.columns, graph.entities)
+        texts, notes, digests = gather_texts(folder, self.paths, self.columns, graph.entities)
         path, words_of = folder / self.paths[0], UNITS[self.unit]
         tokens, count, without = text_tokens(
             ((entity, words_of("\n".join(lines))) for entity, lines in texts.items()),
