@@ -4,8 +4,8 @@
 
 Rejects 300 suggestions of a run on Atlas and trains again. Prints, before and after, the median
 rank and the mean share (softmax over the candidates of its question) of the rejected facts and of
-300 similar ones, and the MRR on the valid split. Structure only, dimension 128, 20 epochs, seed 0; two
-minutes on one thread.
+300 similar ones, and the MRR on the valid split. Structure only, dimension 128, 20 epochs, seed 0;
+two minutes on one thread.
 """
 
 from __future__ import annotations

@@ -145,7 +145,8 @@ def embedding_gradients(
     influence: EmbeddingInfluence, fact: Fact, curved: bool
 ) -> dict[Fact, float]:
     """The same for the score of one embedding."""
-    estimator, total = influence.estimator, {}
+    estimator = influence.estimator
+    total: dict[Fact, float] = {}
     frozen, num_relations = influence.model.frozen(), influence.graph.num_relations
     for entity, slope in influence.slopes(*fact).items():
         facts = estimator.facts_of(entity)

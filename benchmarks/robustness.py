@@ -6,7 +6,7 @@ drawn by the run's seed, and a larger share contains the smaller ones. Nothing i
 --render it puts tables and a plot on a page.
 
     mocme benchmark benchmarks/accuracy/fusion.toml --runs runs --keep
-    python benchmarks/robustness.py runs/fusing
+    python benchmarks/robustness.py runs/fusion
     python benchmarks/robustness.py --render docs/robustness.md
 """
 

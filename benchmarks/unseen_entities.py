@@ -111,7 +111,7 @@ def known_lines(run: Run, vectors: Modality | None) -> list[dict[str, Any]]:
     unseen = ~graph.linked()
     facts = graph.facts("valid")
     facts = facts[unseen[facts[:, 0]] | unseen[facts[:, 2]]]
-    ways = {"content": world.mixture.score}
+    ways: dict[str, Any] = {"content": world.mixture.score}
     if vectors is not None:
         ways["neighbours"] = Neighbours(graph, vectors)
     return [
