@@ -95,7 +95,7 @@ def write_files(folder: Path, facts: int, names: list[str]) -> dict[str, Path]:
     """The same facts in each format; prints the throughput of writing.
 
     Args:
-        names: formats to write; all if empty.
+        names: formats to write; all that are both read and written if empty.
     """
     from mocme.data.formats import openke
     from mocme.data.formats.registry import FORMATS
@@ -106,6 +106,8 @@ def write_files(folder: Path, facts: int, names: list[str]) -> dict[str, Path]:
     rows = list(generate(facts))
     paths = {}
     for known in FORMATS:
+        if not (known.readable and known.writable):
+            continue
         for suffix in ("", ".gz", ".zst") if known.name == "TSV" else ("",):
             name = known.name + suffix
             if names and name not in names:

@@ -1,4 +1,4 @@
-"""Speed of complementary fusion over views: hand-written gradient against autograd.
+"""Speed of complementary fusion: hand-written gradient compared with autograd.
 
     python benchmarks/fusion_gradient.py [--entities 15000] [--views 4] [--width 256] [--threads 1]
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from common import alternate, integer_options
-from mocme.experts.embedding.fusion import Complementary, ComplementaryFusion, weighted
+from mocme.experts.embedding.fusion import ComplementaryFusion, weighted
 
 
 def by_autograd(fusion: ComplementaryFusion, views: Tensor, present: Tensor) -> Tensor:
@@ -33,8 +33,7 @@ def main() -> None:
     views = torch.randn(shape, generator=generator).mul_(0.01).requires_grad_()
     upstream = torch.randn(options.entities, options.width, generator=generator)
     present = torch.rand(shape[:2], generator=generator) < 0.9
-    fusion = Complementary().make(options.width, options.views, generator)
-    assert isinstance(fusion, ComplementaryFusion)
+    fusion = ComplementaryFusion(options.width, options.views, generator)
     gradients: dict[str, Tensor | None] = {}
 
     def hand_written() -> None:

@@ -4,8 +4,8 @@
 
 Rejects 300 suggestions of a run on Atlas and trains again. Prints, before and after, the median
 rank and the mean share (softmax over the candidates of its question) of the rejected facts and of
-300 similar ones, and the MRR on the valid split. Structure only, width 128, 20 epochs, seed 0; two
-minutes on one thread.
+300 similar ones, and the MRR on the valid split. Structure only, dimension 128, 20 epochs, seed 0;
+two minutes on one thread.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def suggestions(run: mocme.Run, graph: mocme.Graph) -> list[mocme.Prediction]:
 def ranks_and_shares(
     run: mocme.Run, graph: mocme.Graph, items: Sequence[mocme.Prediction]
 ) -> dict[str, float]:
-    """Median unfiltered rank and mean softmax share of facts, by the embedding alone."""
-    model = run.predictor("cpu").model
+    """Median unfiltered rank and mean softmax share of facts."""
+    mixture = run.predictor("cpu").mixture
     ranks, shares = [], []
     for item in items:
         tail = graph.entities.id(item.tail)
         head, relation = graph.entities.id(item.head), graph.relations.id(item.relation)
         question = Queries(torch.tensor([head]), torch.tensor([relation]))
-        scores = model.score(question)[0].detach()
+        scores = mixture.score(question)[0].detach()
         ranks.append(int((scores > scores[tail]).sum()) + 1)
         shares.append(scores.softmax(0)[tail].item())
     return {"median_rank": statistics.median(ranks), "mean_share": statistics.mean(shares)}

@@ -31,10 +31,9 @@ import torch
 import common
 import mocme
 from mocme.core.device import use_threads
-from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Graph, Queries
-from mocme.explanation.faithfulness import spearman
-from mocme.explanation.influence import InfluenceFinder
+from mocme.explanation.faithfulness import first_embedding, spearman
+from mocme.explanation.influence import EmbeddingInfluence, InfluenceFinder
 from mocme.explanation.schema import ExplanationContext, Support
 from mocme.prediction.predictor import Predictor
 from mocme.runs.run import Run
@@ -56,7 +55,7 @@ def draw_predictions(predictor: Predictor, seed: int = 0) -> list[Fact]:
     confident: set[Fact] = set()
     for first in range(0, len(questions), BLOCK):
         block = questions[slice(first, first + BLOCK)]
-        scores, probabilities = predictor.marked(block.head.tolist(), block.relation.tolist())[:2]
+        scores, probabilities = predictor.scored(block.head.tolist(), block.relation.tolist())[:2]
         scores[train_answers.lookup(block)] = -torch.inf
         for row, answer in enumerate(scores.argmax(1).tolist()):
             if float(probabilities[row, answer]) >= LEAST_PROBABILITY:
@@ -81,9 +80,7 @@ def adjacent(graph: Graph, fact: Fact) -> list[Fact]:
 def namings(run: Run, predictor: Predictor) -> dict[str, Naming]:
     """Ways to name a prediction's five facts: that of explanations, and its alternatives."""
     graph, features = predictor.graph, run.features(predictor.graph)
-    objective = run.experiment.parts()[2].objective
-    facts = TrainingFacts.of(graph.training_view(), features.tokens, objective.candidates)
-    influence = InfluenceFinder(objective, predictor.model, facts, graph, features)
+    influence = InfluenceFinder(predictor.mixture, graph.training_view(), features)
     context = explanation_context(predictor)
 
     def named(fact: Fact) -> list[Fact]:
@@ -92,9 +89,9 @@ def namings(run: Run, predictor: Predictor) -> dict[str, Naming]:
             for s in supports_of(context, fact)
         ]
 
-    def ranked(estimate: Callable[[Fact], dict[Fact, float]], patterns: bool) -> Naming:
+    def ranked(estimate: Callable[[Fact], dict[Fact, float]], rules: bool) -> Naming:
         def naming(fact: Fact) -> list[Fact]:
-            change = dict(influence.by_patterns(*fact)) if patterns else {}
+            change = dict(influence.by_rules(*fact)) if rules else {}
             for key, value in estimate(fact).items():
                 change[key] = change.get(key, 0.0) + value
             links = [f for f in change if f[1] < graph.num_relations and f != fact]
@@ -103,7 +100,7 @@ def namings(run: Run, predictor: Predictor) -> dict[str, Naming]:
         return naming
 
     def by_gradients(curved: bool) -> Callable[[Fact], dict[Fact, float]]:
-        return lambda fact: gradient_estimate(influence, predictor, fact, curved)
+        return lambda fact: gradient_estimate(influence, fact, curved)
 
     def by_vectors(fact: Fact) -> dict[Fact, float]:
         return influence.by_vectors(*fact, set())[0]
@@ -114,12 +111,12 @@ def namings(run: Run, predictor: Predictor) -> dict[str, Naming]:
         "outer": ranked(by_gradients(True), True),
         "vectors": ranked(by_vectors, False),
         "gradient, vectors": ranked(by_gradients(False), False),
-        "patterns": ranked(lambda fact: {}, True),
+        "rules": ranked(lambda fact: {}, True),
     }
 
 
 def explanation_context(predictor: Predictor) -> ExplanationContext:
-    context = predictor.explainer.grounds
+    context = predictor.explainer.context
     assert context is not None
     return context
 
@@ -130,22 +127,33 @@ def supports_of(context: ExplanationContext, fact: Fact) -> list[Support]:
     return [support for support in supports if support.kind == "fact"][:SUPPORTS]
 
 
-def gradient_estimate(
-    influence: InfluenceFinder, predictor: Predictor, fact: Fact, curved: bool
-) -> dict[Fact, float]:
+def gradient_estimate(influence: InfluenceFinder, fact: Fact, curved: bool) -> dict[Fact, float]:
     """Change of a prediction's score by training fact, from gradients of the losses.
 
     Args:
         curved: use the outer products of the gradients as the Hessian, damped by their mean.
     """
-    pull, total = influence.pull, {}
-    frozen, num_relations = predictor.model.frozen(), predictor.graph.num_relations
+    total: dict[Fact, float] = {}
+    for embedding in influence.embeddings:
+        for key, value in embedding_gradients(embedding, fact, curved).items():
+            change = influence.mixture.contribution(embedding.expert.name, value)
+            total[key] = total.get(key, 0.0) + change
+    return total
+
+
+def embedding_gradients(
+    influence: EmbeddingInfluence, fact: Fact, curved: bool
+) -> dict[Fact, float]:
+    """The same for the score of one embedding."""
+    estimator = influence.estimator
+    total: dict[Fact, float] = {}
+    frozen, num_relations = influence.model.frozen(), influence.graph.num_relations
     for entity, slope in influence.slopes(*fact).items():
-        facts = pull.facts_of(entity)
+        facts = estimator.facts_of(entity)
         if not len(facts):
             continue
         rows = frozen.vectors[entity].expand(len(facts), -1).clone().requires_grad_()
-        (gradients,) = torch.autograd.grad(pull.losses(facts, rows).sum(), rows)
+        (gradients,) = torch.autograd.grad(estimator.losses(facts, rows).sum(), rows)
         change = gradients @ slope * frozen.weights[entity, 0] ** 2
         if curved:
             # (G'G + damping I)^-1 by the Woodbury identity: a system of facts, not of dimensions.
@@ -204,13 +212,15 @@ def scores(run: Run, full_graph: Graph, predictions: Sequence[Fact]) -> list[dic
     Candidates are all entities but the answers that the full graph knows.
     """
     graph = run.graph()
-    model = run.model(graph, run.features(graph), torch.device("cpu"))
+    mixture = run.mixture(graph, run.features(graph), torch.device("cpu"))
+    embedding = first_embedding(mixture)
+    assert embedding is not None
     known, rows = full_graph.answers(*full_graph.splits), []
     for h, r, t in predictions:
         queries = Queries(torch.tensor([h, t]), torch.tensor([r, r + full_graph.num_relations]))
         with torch.no_grad():
-            candidates = model.score(queries)
-            vectors = model.embedding_score(queries)
+            candidates = mixture.score(queries)
+            vectors = embedding.score(queries)
         answers = (torch.arange(2), torch.tensor([t, h]))
         answer_scores = candidates[answers]
         candidates[known.lookup(queries)] = -torch.inf

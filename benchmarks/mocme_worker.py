@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from mocme.core.device import faster_precision
+from mocme.core.device import environment, faster_precision
 from mocme.core.rng import seeded_generator
 from mocme.data.graph import SPLITS, AnswerIndex
 from mocme.data.load import load
 from mocme.data.modality import Features
 from mocme.evaluation import metrics
 from mocme.evaluation.ranking import batch_size_for, rank
+from mocme.experts.base import FitTask
+from mocme.experts.embedding.fit import Embedding
 from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.trainer import Trainer
 from mocme.runs.config import Experiment
-from mocme.runs.train import environment, make_trainer
 from worker_protocol import Clock, MeasurementDone, serve
 
 CPU = torch.device("cpu")
@@ -63,29 +64,34 @@ class Side:
             }
             return Experiment.load("structure", changes)
         loss = {"weighting": {"kind": "UniformWeighting"}, "answers": "together"}
-        return Experiment.load(
-            {
-                "data": {"only": []},
-                "model": {"width": self.width, "scorer": {"kind": "ComplEx"}, "initial": 0.01},
-                "training": {
-                    "batch": batch,
-                    "precision": "float32",
-                    "optimizer": {"name": "Adagrad", "tables": 0.1},
-                    # All entities are candidates, no regulariser: as on the other side.
-                    "objective": {"n3": 0.0, "candidates": "all", "loss": loss},
-                },
-            }
-        )
+        embedding = {
+            "kind": "embedding",
+            "embedding_dim": self.width,
+            "scorer": {"kind": "ComplEx"},
+            "init_std": 0.01,
+            "training": {
+                "batch_size": batch,
+                "precision": "float32",
+                "optimizer": {"name": "Adagrad", "embedding_lr": 0.1},
+                # All entities are candidates, no regulariser: as on the other side.
+                "objective": {"n3": 0.0, "candidates": "all", "loss": loss},
+            },
+        }
+        return Experiment.load({"data": {"only": []}, "experts": [embedding]})
 
     def _trainer(self, mode: str, batch: int | None) -> Trainer:
         # `Clock` ends the training long before that.
-        experiment = self._experiment(mode, batch).with_training(passes=1_000_000)
-        return make_trainer(experiment, self.graph, Features(), CPU)
+        epochs = {"experts.embedding.training.epochs": 1_000_000}
+        settings = self._experiment(mode, batch).changed(epochs).components()
+        embedding, memory = settings.experts["embedding"], settings.evaluation.memory
+        assert isinstance(embedding, Embedding)
+        view = self.graph.training_view()
+        return embedding.trainer(FitTask("embedding", view, Features(), settings.seed, CPU, memory))
 
     def train(self, mode: str, items: int, warm: int, batch: int | None = None) -> dict[str, Any]:
         """Train for `items` questions after `warm` steps; 0 for those of an epoch."""
         self.trainer = trainer = self._trainer(mode, batch)
-        questions, size = len(trainer.objective.index), trainer.settings.batch
+        questions, size = len(trainer.objective.index), trainer.settings.batch_size
         clock = Clock(warm, items or questions)
 
         def on_step(progress: Any) -> None:
@@ -98,7 +104,7 @@ class Side:
         return {
             **clock.result(questions),
             "batch": size,
-            "precision": "bfloat16" if trainer.low else "float32",
+            "precision": "bfloat16" if trainer.low_precision else "float32",
             "unit": "distinct questions, each against all entities",
         }
 
@@ -130,7 +136,7 @@ class Side:
         }
 
     def _memory(self) -> float:
-        return self._experiment("same", 1).parts()[3].memory
+        return self._experiment("same", 1).components().evaluation.memory
 
     def loss(self) -> dict[str, Any]:
         """The loss of all questions at the current parameters, without a step."""

@@ -24,7 +24,7 @@ from pathlib import Path
 import pyoxigraph
 
 from common import alternate
-from mocme.data.formats import ntriples, turtle
+from mocme.data.formats.kinds import ntriples, turtle
 from mocme.data.formats.literals import Literals
 from mocme.data.formats.report import Report
 from mocme.data.ingest.indexer import FactIndexer
@@ -63,7 +63,7 @@ def generate(path: Path, triples: int, literals: float, blank: float, scattered:
 def read(path: Path) -> int:
     """Read only."""
     report = Report(str(path))
-    for _ in ntriples.facts(path, report):
+    for _ in ntriples.statements(path, report):
         pass
     return report.rows
 
@@ -71,7 +71,7 @@ def read(path: Path) -> int:
 def read_turtle(path: Path) -> int:
     """Read the same file as Turtle."""
     report = Report(str(path))
-    for _ in turtle.facts(path, report):
+    for _ in turtle.statements(path, report):
         pass
     return report.rows
 
@@ -79,7 +79,7 @@ def read_turtle(path: Path) -> int:
 def index(path: Path) -> int:
     """Read, and map names to ids."""
     report, indexer = Report(str(path)), FactIndexer()
-    for block in ntriples.facts(path, report):
+    for block in ntriples.statements(path, report):
         indexer.add("train", block, report)
     return report.rows
 
@@ -88,7 +88,7 @@ def index_all(path: Path) -> int:
     """Read, map names to ids, and keep literals."""
     report, indexer = Report(str(path)), FactIndexer()
     with Literals() as literals:
-        for block in ntriples.facts(path, report, literals):
+        for block in ntriples.statements(path, report, literals):
             indexer.add("train", block, report)
     return report.rows
 

@@ -6,7 +6,7 @@ drawn by the run's seed, and a larger share contains the smaller ones. Nothing i
 --render it puts tables and a plot on a page.
 
     mocme benchmark benchmarks/accuracy/fusion.toml --runs runs --keep
-    python benchmarks/robustness.py runs/fusing
+    python benchmarks/robustness.py runs/fusion
     python benchmarks/robustness.py --render docs/robustness.md
 """
 
@@ -28,7 +28,7 @@ from mocme.data.graph import AnswerIndex, Graph
 from mocme.data.modality import Features, Modality
 from mocme.evaluation import metrics
 from mocme.evaluation.ranking import batch_size_for, filtered_answers, rank
-from mocme.experts.embedding.model import STRUCTURE, Model
+from mocme.experts.embedding.model import STRUCTURE, EmbeddingModel
 from mocme.explanation import faithfulness
 from mocme.runs.run import Run
 
@@ -38,12 +38,16 @@ PLOT_COLUMNS = 4
 
 
 class Subject:
-    """A run with its graph, features and model, and the keys of its lines."""
+    """A run with its graph, its features and its first embedding, and the keys of its lines."""
 
     def __init__(self, run: Run) -> None:
         self.graph: Graph = run.graph()
         self.features: Features = run.features(self.graph)
-        self.model: Model = run.model(self.graph, self.features, torch.device("cpu"))
+        mixture = run.mixture(self.graph, self.features, torch.device("cpu"))
+        expert = faithfulness.first_embedding(mixture)
+        if expert is None:
+            raise SystemExit(f"{run.path}: the run has no embedding")
+        self.model: EmbeddingModel = expert.base
         self.seed = int(run.folder.about["seed"])
         self.labels = {
             "row": run.path.parent.parent.name,
@@ -52,15 +56,15 @@ class Subject:
         }
 
 
-def conditions(model: Model) -> Iterator[tuple[str, list[str], float]]:
+def conditions(model: EmbeddingModel) -> Iterator[tuple[str, list[str], float]]:
     """What is done (nothing, hidden, noise), to which modalities, for which share of entities."""
     content = [m for m in model.modalities if m != STRUCTURE]
     yield "nothing", [], 0.0
     for share in SHARES[1:]:
         for name in model.modalities if content else []:
-            yield "filtered_answers", [name], share
+            yield "hidden", [name], share
         if len(content) > 1:
-            yield "filtered_answers", content, share
+            yield "hidden", content, share
         for name in content:
             yield "noise", [name], share
 
@@ -85,7 +89,7 @@ def weight_lines(subject: Subject) -> Iterator[dict[str, Any]]:
     """
     model = subject.model
     weights, has_several = model.frozen().weights, model.present.sum(1) > 1
-    for index, falls in enumerate(faithfulness.falls(model, subject.graph)):
+    for index, falls in enumerate(faithfulness.score_drops(model, subject.graph)):
         entities = weights[has_several & model.present[:, index], index].detach()
         yield {
             **subject.labels,
@@ -93,13 +97,13 @@ def weight_lines(subject: Subject) -> Iterator[dict[str, Any]]:
             "modalities": [falls.modality],
             "mean_weight": float(entities.mean()),
             "deviation_of_weight": float(entities.std()),
-            "mean_fall": float(falls.fall.mean()),
-            "rank_correlation": faithfulness.spearman(falls.weight, falls.fall),
+            "mean_fall": float(falls.drop.mean()),
+            "rank_correlation": faithfulness.spearman(falls.weight, falls.drop),
             **fusion_parameters(model),
         }
 
 
-def fusion_parameters(model: Model) -> dict[str, float]:
+def fusion_parameters(model: EmbeddingModel) -> dict[str, float]:
     """Lambda and tau of the fusion across modalities, where it has them."""
     across = model.across
     if not hasattr(across, "log_strength"):
@@ -117,7 +121,7 @@ def ranked(subject: Subject, what: str, names: Sequence[str], share: float) -> d
     hide = {}
     for index, name in enumerate(names):
         seed = subject.seed + index
-        if what == "filtered_answers":
+        if what == "hidden":
             hide[name] = drawn(model.present[:, model.modalities.index(name)], share, seed)
         elif what == "noise":
             values = model.get_buffer(f"values_{name}")
@@ -167,7 +171,7 @@ def curves(lines: Sequence[Mapping[str, Any]]) -> Curves:
         if line["what"] == "nothing":
             clean[line["row"]].append(line["mrr"])
     for line in lines:
-        if line["what"] in ("filtered_answers", "noise"):
+        if line["what"] in ("hidden", "noise"):
             key = (line["what"], " and ".join(line["modalities"]))
             by_condition[key][line["row"]][0.0] = clean[line["row"]]
             by_condition[key][line["row"]][line["share"]].append(line["mrr"])
@@ -175,9 +179,7 @@ def curves(lines: Sequence[Mapping[str, Any]]) -> Curves:
 
 
 def title(what: str, modalities: str) -> str:
-    return (
-        f"{modalities} hidden" if what == "filtered_answers" else f"{modalities} replaced by noise"
-    )
+    return f"{modalities} hidden" if what == "hidden" else f"{modalities} replaced by noise"
 
 
 def deviation(values: Sequence[float]) -> float:

@@ -40,7 +40,7 @@ def main() -> None:
 
         return forward_and_backward
 
-    ways = {"at once": at_once, "in blocks": RotatE().compare}
+    ways = {"at once": at_once, "in blocks": RotatE(options.width).compare}
     seconds = alternate({name: way(name, compare) for name, compare in ways.items()}, 5)
     torch.testing.assert_close(outputs["at once"], outputs["in blocks"], rtol=1e-4, atol=1e-3)
     best = {name: min(times) for name, times in seconds.items()}

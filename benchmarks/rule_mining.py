@@ -23,9 +23,10 @@ import mocme
 from mocme.core.device import peak_memory
 from mocme.data.graph import Graph, Queries
 from mocme.data.modality import Pairs
+from mocme.experts.rules import Rules
 from mocme.experts.rules.adjacency import Adjacency
 from mocme.experts.rules.rule_mining import reverse_bodies
-from mocme.experts.rules.rule_model import RuleModel, RuleSettings
+from mocme.experts.rules.rule_model import RuleModel
 from mocme.experts.rules.rule_regression import Design, regress
 
 Supports = Counter[tuple[int, int, int]]  # by link, first and second relation of the body
@@ -70,7 +71,7 @@ def plain_supports(adjacency: Adjacency, degree: int) -> Supports:
     return supports
 
 
-def plain_fit(adjacency: Adjacency, settings: RuleSettings) -> int:
+def plain_fit(adjacency: Adjacency, settings: Rules) -> int:
     """Mine and fit without optimisation; returns the number of bodies."""
     matrices = [adjacency.matrix(k) for k in range(len(adjacency))]
     supports = {
@@ -92,7 +93,7 @@ def plain_fit(adjacency: Adjacency, settings: RuleSettings) -> int:
 
 def confident_bodies(
     adjacency: Adjacency,
-    settings: RuleSettings,
+    settings: Rules,
     matrices: list[Any],
     supports: dict[tuple[int, int, int], int],
 ) -> dict[int, list[tuple[float, int, int]]]:
@@ -167,14 +168,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("graph")
     parser.add_argument("--pairs", action="append", default=[], metavar="NAME=FILE")
-    parser.add_argument("--confidence", type=float, default=RuleSettings().confidence)
+    parser.add_argument("--confidence", type=float, default=Rules().confidence)
     parser.add_argument("--plain", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     graph = mocme.load(options.graph)
     files = dict(item.split("=", 1) for item in options.pairs)
     pairs = {name: read_pairs(path, graph.num_entities) for name, path in files.items()}
-    settings = RuleSettings(confidence=options.confidence)
+    settings = Rules(confidence=options.confidence)
     memory_before, started = peak_memory() >> 20, time.perf_counter()
     sizes = (graph.num_relations, graph.num_entities)
     adjacency = Adjacency.of(graph.facts("train"), *sizes, pairs, list(graph.relations))

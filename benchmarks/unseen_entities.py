@@ -13,7 +13,7 @@ candidates:
 A line of results replaces the one of the same part, graph, experiment, way and seed.
 
     python benchmarks/unseen_entities.py atlas default --by text --seeds 0 1 2 --runs runs/unseen
-    python benchmarks/unseen_entities.py MKG-Y patterns/mkg-y --parts folded --features FOLDER
+    python benchmarks/unseen_entities.py MKG-Y rules/mkg-y --parts folded --features FOLDER
     python benchmarks/unseen_entities.py --render docs/additions.md
 """
 
@@ -62,8 +62,8 @@ def trained(experiment: Experiment, graph: Graph, features: Features, out: Path)
         return training.resume(out)
     settled = training.settle(experiment, find_device("auto"))
     folder = RunFolder.create(out, training._about(settled, graph, features))
-    training._store_inputs(folder, settled, graph, features)
-    return training._go(Run(folder), graph, features, find_device("auto"), None)
+    training._save_inputs(folder, settled, graph, features)
+    return training._fit(Run(folder), graph, features, find_device("auto"), None)
 
 
 # -- measuring -------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def known_lines(run: Run, vectors: Modality | None) -> list[dict[str, Any]]:
     unseen = ~graph.linked()
     facts = graph.facts("valid")
     facts = facts[unseen[facts[:, 0]] | unseen[facts[:, 2]]]
-    ways = {"content": world.model.score}
+    ways: dict[str, Any] = {"content": world.mixture.score}
     if vectors is not None:
         ways["neighbours"] = Neighbours(graph, vectors)
     return [
@@ -208,7 +208,7 @@ def folded_lines(
     old_questions = reduced.facts("valid")
     world = run.contents("cpu", additions=False)
     nobody = torch.zeros(num_kept, dtype=torch.bool)
-    before = ranked(world.model.score, reduced, old_questions, nobody)["mrr"]
+    before = ranked(world.mixture.score, reduced, old_questions, nobody)["mrr"]
     all_facts = torch.cat([full.facts("train"), full.facts("valid")])
     grown = replace(full, splits={"train": all_facts, "valid": old_questions})
 
@@ -219,7 +219,6 @@ def folded_lines(
     entities = new_entities(graph, features, removal.removed, removal.given)
     content_only = [replace(entity, facts=()) for entity in entities]
     facts_only = [replace(entity, content={}, names=()) for entity in entities]
-    objective = run.experiment.parts()[2].objective
     ways = (
         ("content", content_only, True),
         ("facts", facts_only, True),
@@ -230,14 +229,14 @@ def folded_lines(
         if selected_ways and way not in selected_ways:
             continue
         started = time.perf_counter()
-        rows = Adder(world, (), objective, as_negatives).add(added)
+        rows = Adder(world, (), as_negatives).add(added)
         seconds = time.perf_counter() - started
         settled = sum("had not settled" not in repr(row) for row in rows)
         variants = {way: Additions(rows)}
         if features.pairs and added is not facts_only:
             variants = {way: related(world, rows), f"{way} without pairs": Additions(rows)}
         for name, additions in variants.items():
-            score = world.extended(additions).model.score
+            score = world.extended(additions).mixture.score
             add_line(
                 name,
                 score,
@@ -256,7 +255,7 @@ def folded_lines(
         select_features(features, count, removal.order),
         runs / f"with-{seed}",
     )
-    score = control.contents("cpu").model.score
+    score = control.contents("cpu").mixture.score
     add_line("trained with them", score, valid_after=mrr_of_old_questions(score))
     return lines
 

@@ -12,7 +12,7 @@ $pip "$work"/dist/mocme-*.whl
 cd "$work"
 venv/bin/mocme --version
 venv/bin/mocme experiments --json >experiments.json
-venv/bin/mocme train atlas/structure --out run --set training.passes=2 --set model.width=16
+venv/bin/mocme train atlas/structure --out run --set experts.embedding.training.epochs=2 --set experts.embedding.embedding_dim=16
 venv/bin/mocme evaluate run --split test --json >result.json
 venv/bin/mocme predict run --head Chad --relation borders -k 3
 venv/bin/python - <<'CODE'

@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 
 import mocme
 from mocme.cli.demonstration import new_facts
+from mocme.explanation.faithfulness import first_embedding
 
 PARTS = {
     "all\nanswers": None,
@@ -52,10 +53,12 @@ def draw(runs: Path, out: Path) -> None:
 def _draw_facts(axes: plt.Axes, runs: Path) -> None:
     """Draw the weights of the modalities in the answers of five predicted facts."""
     predictor = mocme.open(runs / "default")
+    embedding = first_embedding(predictor.mixture)
+    assert embedding is not None
     predictions = new_facts(predictor, 5)[::-1]
     names = [f"{i.head} · {i.relation} · {i.tail} ({i.probability:.0%})" for i in predictions]
     start = [0.0] * len(predictions)
-    for modality, shade in zip(predictor.model.modalities, SHADES, strict=False):
+    for modality, shade in zip(embedding.model.modalities, SHADES, strict=False):
         widths = [item.weights[modality] for item in predictions]
         axes.barh(names, widths, left=start, color=shade, label=modality, height=0.6)
         start = [a + b for a, b in zip(start, widths, strict=True)]

@@ -47,14 +47,14 @@ class Served:
 
 
 class Server(ThreadingHTTPServer):
-    """Records requests in `asked`, as (path, headers)."""
+    """Records requests in `requests`, as (path, headers)."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, Served] = {}
-        self.asked: list[tuple[str, Headers]] = []
+        self.requests: list[tuple[str, Headers]] = []
         self.stopping = threading.Event()
 
     def url(self, path: str) -> str:
@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.lstrip("/")
         request_headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.asked.append((path, request_headers))
+        self.server.requests.append((path, request_headers))
         served = self.server.files.get(path)
         if served is None:
             self.send_error(404)

@@ -252,7 +252,12 @@ def test_an_entity_is_added_listed_and_removed(client: TestClient, run: Run) -> 
             "facts.2",
             "did you mean",
         ),
-        ({"facts": [{"head": "e1", "relation": "r0", "tail": "e2"}]}, 422, "facts.0", "not name"),
+        (
+            {"facts": [{"head": "e1", "relation": "r0", "tail": "e2"}]},
+            422,
+            "facts.0",
+            "does not contain it",
+        ),
         ({"content": {"taste": {"texts": ["sweet"]}}}, 422, "content.taste", "no modality 'taste'"),
         ({"content": {"shape": {"vector": [1.0]}}}, 422, "content.shape", "width 5"),
         ({"content": {"shape": {"pictures": ["0" * 64]}}}, 422, "content.shape", "not made of"),
