@@ -39,7 +39,7 @@ class Served:
     wrong_start: int = 0
     headers: Headers = field(default_factory=dict)
 
-    def named(self) -> str | None:
+    def etag(self) -> str | None:
         """Return the ETag."""
         if self.tag == "content":
             return f'"{hashlib.md5(self.data, usedforsecurity=False).hexdigest()}"'
@@ -102,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _range(self, served: Served, request_headers: Headers) -> tuple[int, int, Headers]:
         """Return the first byte, the status, and the headers of the response."""
-        tag = served.named()
+        tag = served.etag()
         headers = {"ETag": tag} if tag else {}
         if served.date:
             headers["Last-Modified"] = served.date

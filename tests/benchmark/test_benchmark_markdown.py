@@ -115,7 +115,7 @@ def test_a_page_without_markers_is_refused(tmp_path: Path) -> None:
 
 def test_rendering_shows_no_results_of_another_configuration(home: Path) -> None:
     run_benchmark(home)
-    (home / "small.toml").write_text(TEXT.replace(" 8,", " 16,"))
+    (home / "small.toml").write_text(TEXT.replace(" 8\n", " 16\n"))
     result = call(home / "small.toml", "--render", page_of(home))
     assert result.exit_code == 1
     assert "experts.embedding.embedding_dim is 16, stored 8" in result.stderr

@@ -40,12 +40,12 @@ def error_of(text: str, folder: Path) -> str:
         (
             "experts.embedding.embedding_dim",
             "seed",
-            "rows[0].set: training.seed is not allowed; use seeds",
+            "rows[0].set: seed is not allowed; use seeds",
         ),
         (
             "experts.embedding.embedding_dim",
             "experts.embedding.widht",
-            "row 'structure only' on tiny: model.widht",
+            "row 'structure only' on tiny: experts.embedding.widht",
         ),
         ('name = "tokens"', 'name = "Structure-only"', "rows[1].name"),
         ('experiment = "default"', 'experiment = "x/{seed}"', "rows[1].experiment: {seed}"),
@@ -93,8 +93,8 @@ graphs = ["atlas"]
     assert spec.results == tmp_path / "results" / "a.zip"
     first, second = plan(spec, tmp_path / "runs")
     assert first.experiment.name == "structure/mkg-y"
-    assert first.experiment.model["width"] == 64
-    assert first.experiment.training["passes"] == 2
+    assert first.experiment.experts["embedding"]["embedding_dim"] == 64
+    assert first.experiment.experts["embedding"]["training"]["epochs"] == 2
     assert first.features == tmp_path / "encoded/MKG-Y"
     assert (first.version, second.version) == ("as-published", None)
     assert second.experiment.name == "atlas/mocme"

@@ -16,7 +16,7 @@ from torch import Tensor
 import mocme
 from mocme.core.digest import file_digest
 from mocme.data.graph import Graph, Queries, Vocabulary
-from mocme.evaluation.ranking import NotANumber, rank_split
+from mocme.evaluation.ranking import NaNScoreError, rank_split
 from mocme.experts.scores import FORMAT, ScoreExpert, ScoreSettings, write_scores
 from mocme.mixture.sum import Sum
 from mocme.mixture.weight_search import DENSE_STRENGTHS, Weight
@@ -291,7 +291,7 @@ def test_a_function_that_returns_nan_cannot_be_ranked(world: World) -> None:
 
     expert = ScoreExpert("external", score, ENTITIES)
     graph = replace(world.graph, splits={**world.graph.splits, "valid": torch.tensor([[3, 0, 1]])})
-    with pytest.raises(NotANumber, match="scores are NaN, first for head 3"):
+    with pytest.raises(NaNScoreError, match="scores are NaN, first for head 3"):
         rank_split(Sum([expert], ENTITIES, {"external": Weight(1.0)}), graph, "valid", 0.5)
 
 

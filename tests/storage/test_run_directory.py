@@ -116,7 +116,7 @@ def test_about_is_stored_and_updated(run: RunFolder) -> None:
     again.update_about(status="finished", seed=8)
     assert run.about == {**again.about, "seed": 8, "status": "finished"}
     with pytest.raises(RunError, match="'format' is reserved"):
-        run.update_about(format=2)
+        run.update_about(format=FORMAT_VERSION + 1)
     assert run.about["format"] == FORMAT_VERSION
 
 
