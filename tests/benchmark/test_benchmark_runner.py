@@ -34,7 +34,8 @@ from mocme.benchmark.archive import ResultError
 from mocme.benchmark.plan import InputDigests, identity, json_digest, matches
 from mocme.benchmark.results import count_test_evaluations
 from mocme.benchmark.worker import RunJob, attempt
-from mocme.core.device import Interrupted, peak_memory
+from mocme.core.device import peak_memory
+from mocme.core.interrupts import Interrupted
 
 
 def test_a_benchmark_runs_once_and_its_results_say_what_was_run(home: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from mocme.core.device import Interrupted
+from mocme.core.interrupts import Interrupted
 from mocme.core.registry import ConfigError
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Tokens, read_safetensors, unpack_modality

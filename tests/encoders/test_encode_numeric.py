@@ -16,7 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from mocme.core.device import Interrupted
+from mocme.core.interrupts import Interrupted
 from mocme.core.registry import ConfigError
 from mocme.data.features.numeric import bin_sets, scale_columns
 from mocme.data.features.sources import Bins, Numbers

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from mocme.core.device import Interrupted
+from mocme.core.interrupts import Interrupted
 from mocme.core.registry import ConfigError
 from mocme.data.features.sources import Words
 from mocme.data.graph import Graph, Vocabulary

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from mocme.core.device import Interrupted
+from mocme.core.interrupts import Interrupted
 from mocme.data.graph import Graph, Vocabulary
 from mocme.encoders.base import EncodingFailure, EncodingJob, EncodingReport, UnusableItem
 from mocme.encoders.neural import in_chunks, run

@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 import mocme
 from mixtures import mixture_of
-from mocme.core.device import Interrupted
+from mocme.core.interrupts import Interrupted
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Graph, Queries, UnknownName, Vocabulary
 from mocme.experts.embedding import Embedding

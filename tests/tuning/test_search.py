@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 import mocme
 from mocme import cli
-from mocme.core.device import Interrupted
+from mocme.core.interrupts import Interrupted
 from mocme.core.registry import ConfigError
 from mocme.runs.config import Experiment
 from mocme.storage import RunError

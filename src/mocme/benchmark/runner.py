@@ -24,7 +24,7 @@ from mocme.benchmark.plan import (
 )
 from mocme.benchmark.spec import BenchmarkSpec
 from mocme.benchmark.worker import Answer, RunJob, attempt, earlier_run, utc_now
-from mocme.core.device import Interrupted
+from mocme.core.interrupts import Interrupted
 from mocme.data.graph import Graph
 from mocme.data.load import load
 from mocme.runs.train import read_inputs

@@ -29,18 +29,19 @@ from mocme.benchmark.plan import InputDigests, differences, identity, json_setti
 from mocme.benchmark.results import ResultFiles, canonical, log_test_evaluation
 from mocme.core.console import ProgressBar, TrainingDisplay, progress_callback
 from mocme.core.device import (
-    Interrupted,
     checkout,
     environment,
     find_device,
     peak_memory,
     use_threads,
 )
+from mocme.core.interrupts import Interrupted
 from mocme.data.load import load
 from mocme.evaluation.ranking import Ranks
 from mocme.runs.config import Experiment
+from mocme.runs.monitor import TrainingObserver
 from mocme.runs.run import Run
-from mocme.runs.train import TrainingObserver, resume, train
+from mocme.runs.train import resume, train
 from mocme.storage import RunError
 
 Answer = dict[str, Any]

@@ -18,6 +18,7 @@ from mocme.prediction.predictor import Predictor
 from mocme.prediction.schema import Prediction, Predictions
 from mocme.runs import train as training
 from mocme.runs.config import Experiment
+from mocme.runs.monitor import TrainingObserver
 from mocme.runs.run import Run
 
 EXPERIMENTS = {"structure only": "atlas/structure", "MoCME": "default"}
@@ -68,7 +69,7 @@ def trained(
     experiment: Experiment,
     folder: Path,
     device: str,
-    watch: training.TrainingObserver | None = None,
+    watch: TrainingObserver | None = None,
     report: Callable[[str], object] = print,
 ) -> Run:
     """Return the run in a folder, trained, resumed or as it is if it is finished.

@@ -16,9 +16,6 @@ from typing import Any
 
 import torch
 
-from mocme.core.interrupts import Interrupted as Interrupted
-from mocme.core.interrupts import stop_signal as stop_signal
-
 
 def find_device(device: str) -> torch.device:
     """Return the device named ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.

@@ -11,7 +11,8 @@ from typing import Any
 
 import tomli_w
 
-from mocme.core.device import find_device, stop_signal
+from mocme.core.device import find_device
+from mocme.core.interrupts import stop_signal
 from mocme.core.registry import ConfigError
 from mocme.data.formats.writers import atomic_file
 from mocme.data.graph import Graph

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mocme.core.device import Interrupted
+from mocme.core.interrupts import Interrupted
 from mocme.encoders.base import EncodingFailure, EncodingJob, EncodingReport, UnusableItem
 from mocme.encoders.inputs import RawEncoder
 from mocme.encoders.pretrained import sha256

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mocme.core.device import Interrupted
+from mocme.core.interrupts import Interrupted
 from mocme.data.features.numeric import ColumnBuilder, Columns, finite_number
 from mocme.data.formats import tables
 from mocme.data.formats.report import Block, Report

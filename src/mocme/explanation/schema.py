@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from mocme.core.table import TextTable, columns, data_frame
+from mocme.core.text import shorten
 from mocme.explanation.faithfulness import Faithfulness
+from mocme.explanation.plot import LONGEST, Panel, draw
 
 if TYPE_CHECKING:
     import pandas
 
 Side = Literal["head", "tail"]
+MOST_BARS = 8  # rules in a plot
+SHORT_NAME, NEIGHBOUR_NAME = 30, 24  # characters of names in a plot
 
 
 @dataclass(frozen=True)
@@ -194,9 +198,32 @@ class Explanation:
         Raises:
             ImportError: matplotlib is not installed; the message says how to install it.
         """
-        from mocme.explanation.plot import draw
+        draw(self.title, self.summary, self._panels(), self._neighbour_lines(), Path(path))
 
-        draw(self, Path(path))
+    def _panels(self) -> list[Panel]:
+        names = {"head": self.head, "tail": self.tail}
+        modalities = [
+            (f"{share.name} of {shorten(names[share.of], SHORT_NAME)}", share.without)
+            for share in self.modalities
+            if share.without is not None
+        ]
+        supports = [(fact(row), -row.change) for row in self.supports]
+        rules = [(rule.name, rule.share) for rule in self.rules[:MOST_BARS]]
+        omitted = len(self.rules) - len(rules)
+        suffix = f" ({omitted} more not shown)" if omitted else ""
+        return [
+            Panel("Modalities", modalities, "score drop when withheld"),
+            Panel("Training facts", supports, "estimated score drop without it"),
+            Panel(f"Rules{suffix}", rules, "log odds"),
+        ]
+
+    def _neighbour_lines(self) -> list[str]:
+        names = {"head": self.head, "tail": self.tail}
+        lines = []
+        for group in self.neighbours:
+            nearest = ", ".join(shorten(near.name, NEIGHBOUR_NAME) for near in group.entities)
+            lines.append(f"{shorten(names[group.of], LONGEST)} by {group.by}: {nearest}")
+        return lines
 
     def remarks(self) -> list[str]:
         """Return the sentence about weights, then the notes."""

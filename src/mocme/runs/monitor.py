@@ -5,13 +5,27 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
-from mocme.core.device import Interrupted
+from mocme.core.interrupts import Interrupted
 from mocme.runs.run import LOG, Run
 
-if TYPE_CHECKING:
-    from mocme.runs.train import TrainingObserver
+
+@runtime_checkable
+class TrainingObserver(Protocol):
+    """Watches a training."""
+
+    def start(self, trainer: Any, run: Run) -> None:
+        """A training of an expert begins or resumes."""
+
+    def step(self, progress: Any) -> None:
+        """A step is done."""
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """An epoch, an expert (key ``expert``) or the mixture (key ``mixture``) is done."""
+
+    def stage(self, name: str) -> Callable[[int, int], None]:
+        """A stage begins that receives (steps done, steps in all)."""
 
 
 @final

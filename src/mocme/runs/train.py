@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
-from mocme.core.device import environment, find_device, stop_signal
+from mocme.core.device import environment, find_device
+from mocme.core.interrupts import stop_signal
 from mocme.data.features.sources import read_features
 from mocme.data.graph import Graph
 from mocme.data.ingest.reader import encoded_modality
@@ -17,26 +18,9 @@ from mocme.data.load import load
 from mocme.data.modality import ENCODED, Features
 from mocme.experts.base import Expert, FitTask
 from mocme.runs.config import Experiment, Settings
-from mocme.runs.monitor import RunMonitor
+from mocme.runs.monitor import RunMonitor, TrainingObserver
 from mocme.runs.run import GRAPH, MIXTURE, NAMES, REJECTED, Run, expert_file
 from mocme.storage import RunFolder
-
-
-@runtime_checkable
-class TrainingObserver(Protocol):
-    """Watches a training."""
-
-    def start(self, trainer: Any, run: Run) -> None:
-        """A training of an expert begins or resumes."""
-
-    def step(self, progress: Any) -> None:
-        """A step is done."""
-
-    def record(self, record: Mapping[str, Any]) -> None:
-        """An epoch, an expert (key ``expert``) or the mixture (key ``mixture``) is done."""
-
-    def stage(self, name: str) -> Callable[[int, int], None]:
-        """A stage begins that receives (steps done, steps in all)."""
 
 
 def train(

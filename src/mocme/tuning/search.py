@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import torch
 
-from mocme.core.device import Interrupted, find_device, stop_signal
+from mocme.core.device import find_device
+from mocme.core.interrupts import Interrupted, stop_signal
 from mocme.core.registry import ConfigError
 from mocme.data.graph import Graph
 from mocme.data.load import load

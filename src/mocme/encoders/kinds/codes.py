@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mocme.core.device import Interrupted
+from mocme.core.interrupts import Interrupted
 from mocme.core.registry import build
 from mocme.data.features.sources import Encoded, Source, Vectors, kind_of, needs_encoding
 from mocme.data.features.tokens import rarest_tokens

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mocme.core.device import Interrupted
+from mocme.core.interrupts import Interrupted
 from mocme.data.features.tokens import text_tokens
 from mocme.data.words import UNITS
 from mocme.encoders.base import EncodingFailure, EncodingJob, EncodingReport, UnusableItem
