@@ -445,7 +445,7 @@ def ring(size: int = 12) -> tuple[Graph, RuleModel]:
 
 def test_equivalent_rules_are_merged() -> None:
     graph, rule_model = ring()
-    assert rule_model.relations.told.tolist() == [0, 1, 0, 3]
+    assert rule_model.relations.display.tolist() == [0, 1, 0, 3]
     model = EmbeddingModel(Embedding(embedding_dim=4), TrainingFacts.of(graph, {}), {}).eval()
     rules = Predictor(mixture_of(model, rule_model), graph).explain("e0", "flag", "e12").rules
     reasons = rule_model.reasons(0, 1, 12)

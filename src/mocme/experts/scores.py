@@ -125,7 +125,7 @@ class ScoreTable:
         except UnknownName as error:
             raise ValueError(f"{path}: {error}") from error
         directed = torch.cat([directed, directed + graph.num_relations])
-        ids = [-1 if own is None else own for own in graph.entities.find(file.entities)]
+        ids = [-1 if id is None else id for id in graph.entities.find(file.entities)]
         head = torch.tensor(ids, dtype=torch.int64)[file.head]
         kept = (head >= 0).nonzero().flatten()
         key = head[kept] * (2 * graph.num_relations) + directed[file.relation[kept]]

@@ -226,7 +226,8 @@ def _plan(file: Path, settings: PlanSettings) -> Plan:
         experiment = experiment.changed(settings.set)
     _check_paths(settings)
     trainings = [table["training"] for table in experiment.experts.values() if "training" in table]
-    if settings.pruning is not None and not any(own["evaluate_every"] for own in trainings):
+    validates = any(training["evaluate_every"] for training in trainings)
+    if settings.pruning is not None and not validates:
         raise ConfigError(
             "pruning: needs validation during training; add "
             "experts.NAME.training.evaluate_every under set"

@@ -125,7 +125,7 @@ def added_entities(
             structure[position], present[position, 0] = row, True
     values, positions = {}, {}
     for column, name in enumerate(model.modalities[1:], 1):
-        having = [position for position, own in enumerate(vectors) if name in own]
+        having = [position for position, by_name in enumerate(vectors) if name in by_name]
         width = len(model.get_buffer(f"centre_{name}"))
         stacked = [vectors[position][name].float() for position in having]
         values[name] = torch.stack(stacked) if having else torch.zeros(0, width)

@@ -136,7 +136,7 @@ class Adjacency:
         return table
 
     @cached_property
-    def told(self) -> Int[np.ndarray, " K"]:
+    def display(self) -> Int[np.ndarray, " K"]:
         """The relation that names each relation in an explanation.
 
         For the inverse of a symmetric relation

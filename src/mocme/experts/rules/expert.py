@@ -61,7 +61,7 @@ class RuleExpert(SparseExpert):
         """Paths and share of rules of one direction; bodies that say the same are one."""
         folded: dict[tuple[int, ...], tuple[int, float]] = {}
         for body, rule in zip(bodies, rules, strict=True):
-            key = tuple(self.model.relations.told[list(body)].tolist())
+            key = tuple(self.model.relations.display[list(body)].tolist())
             paths, share = folded.get(key, (0, 0.0))
             folded[key] = max(paths, rule.count), share + rule.share
         return folded

@@ -73,6 +73,13 @@ def add_addition_routes(app: FastAPI, dispatcher: Dispatcher) -> None:
         await dispatcher.run_addition(lambda: hot_run.remove(name))
         return Response(status_code=204)
 
+    _add_upload_route(app, dispatcher)
+
+
+def _add_upload_route(app: FastAPI, dispatcher: Dispatcher) -> None:
+    def require_uploads() -> ImageUploads:
+        return dispatcher.uploads
+
     receiving = asyncio.Semaphore(CONCURRENT_UPLOADS)
     body = {"schema": {"type": "string", "format": "binary"}}
 
