@@ -225,9 +225,9 @@ def _fit(
             offset += records[name]["steps"]
             experts.append(expert)
         monitor = RunMonitor(run, "mixture", stopped, observer, offset)
-        mixture, record = settings.mixture.fit(
-            experts, view, settings.evaluation.memory, monitor.stage("mixture")
-        )
+        # One expert is its own mixture: there are no weights to search for.
+        progress = monitor.stage("mixture") if len(experts) > 1 else None
+        mixture, record = settings.mixture.fit(experts, view, settings.evaluation.memory, progress)
         folder.write_tensors(MIXTURE, *mixture.packed())
         folder.write_json("mixture.json", record)
         if observer is not None and len(experts) > 1:
