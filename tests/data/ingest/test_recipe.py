@@ -258,7 +258,7 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: s
     assert named(load(tmp_path / "out"), "train") == {("http://a", "http://b", "http://c")}
     with pytest.raises(ConfigError, match="standard input needs a format"):
         Recipe.of_facts("-")
-    with pytest.raises(ConfigError, match="a format is one of csv, cypher, jsonl"):
+    with pytest.raises(ConfigError, match=r"a format is one of csv, .*jsonl"):
         Recipe.of_facts("-", "xyz")
 
 
