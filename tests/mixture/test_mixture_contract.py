@@ -19,7 +19,7 @@ from mocme.data.graph import AnswerIndex, Queries
 from mocme.evaluation.ranking import Ranks, filtered_answers, rank, rank_split
 from mocme.experts.base import DenseExpert, Expert, SparseExpert
 from mocme.mixture.base import Mixture, MixtureSettings
-from mocme.mixture.sum import Sum
+from mocme.mixture.sum import Sum, SumSettings
 from mocme.storage.tensor_tree import load_tensors, save_tensors
 from small_experts import (
     EMBEDDING,
@@ -193,6 +193,16 @@ def test_a_fit_needs_no_valid_split(
     mixture, record = settings_of(kind).fit(experts, graph, 0.5)
     assert json.loads(json.dumps(record)) == record
     assert bool(score(mixture, all_queries(graph)).isfinite().all())
+
+
+@choices
+def test_a_sum_without_a_valid_split_says_so(
+    choice: str, world: World, experts_of: Callable[[str], list]
+) -> None:
+    experts = experts_of(choice)
+    graph = replace(world.graph, splits={"train": world.graph.facts("train")})
+    _, record = settings_of(SumSettings).fit(experts, graph, 0.5)
+    assert ("there is no valid split" in json.dumps(record)) == (len(experts) > 1)
 
 
 @every

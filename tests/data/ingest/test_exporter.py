@@ -54,7 +54,7 @@ def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
         ("f.tsv", [], "csv", "its ending names the format"),
         ("f.xyz", [], None, "belongs to no known format"),
         ("f.nq", [], None, "not written as N-Quads; name it .nt"),
-        ("-", [], "xyz", "a format is one of csv"),
+        ("-", [], "xyz", f"a format is one of {', '.join(KINDS)}, not 'xyz'"),
         ("folder", ["train"], None, "a folder gets all splits"),
         ("full", [], None, "full: already exists"),
     ],
