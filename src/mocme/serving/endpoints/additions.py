@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request
@@ -73,13 +74,12 @@ def add_addition_routes(app: FastAPI, dispatcher: Dispatcher) -> None:
         await dispatcher.run_addition(lambda: hot_run.remove(name))
         return Response(status_code=204)
 
-    _add_upload_route(app, dispatcher)
+    _add_upload_route(app, dispatcher, require_uploads)
 
 
-def _add_upload_route(app: FastAPI, dispatcher: Dispatcher) -> None:
-    def require_uploads() -> ImageUploads:
-        return dispatcher.uploads
-
+def _add_upload_route(
+    app: FastAPI, dispatcher: Dispatcher, require_uploads: Callable[[], ImageUploads]
+) -> None:
     receiving = asyncio.Semaphore(CONCURRENT_UPLOADS)
     body = {"schema": {"type": "string", "format": "binary"}}
 
