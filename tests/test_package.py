@@ -118,6 +118,45 @@ def test_every_core_dependency_is_pinned_and_explained() -> None:
         assert f"| {name} |" in reasons, name
 
 
+def pins(path: str) -> dict[str, str]:
+    lines = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / path).read_text(), re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in lines}
+
+
+@pytest.mark.parametrize("name", ["serve", "test"])
+def test_locked_versions_are_the_pinned_ones_and_have_hashes(name: str) -> None:
+    text = (ROOT / "requirements" / f"{name}.txt").read_text()
+    locked = pins(f"requirements/{name}.txt")
+    assert locked.items() <= pins("constraints.txt").items()
+    for entry in re.split(r"\n(?=\S)", text.strip())[1:]:
+        assert re.search(r"^\S+==\S+ \\\n +--hash=sha256:[0-9a-f]{64}", entry), entry
+
+
+def test_all_that_an_environment_needs_is_locked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extras, name in ((["serve"], "serve"), (["serve", "test"], "test")):
+        locked = pins(f"requirements/{name}.txt")
+        lines = [*project["dependencies"], "hatchling"]
+        waiting = [*extras]
+        while waiting:
+            for line in project["optional-dependencies"][waiting.pop()]:
+                own = re.fullmatch(r"mocme\[(.*)\]", line)
+                waiting += own[1].split(",") if own else []
+                lines += [] if own else [line]
+        required = {re.match(r"[\w.-]+", line).group().lower() for line in lines}
+        assert {n.replace("_", "-") for n in required} - {"torch"} <= locked.keys(), name
+
+
+def test_every_requirement_has_a_least_version_that_pip_can_be_given() -> None:
+    script = ROOT / "scripts" / "least_versions.py"
+    process = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    least = dict(line.split("==") for line in process.stdout.split())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for line in project["dependencies"]:
+        name = re.match(r"[\w.-]+", line).group()
+        assert f"{name}>={least[name]}" in line
+
+
 def test_the_versions_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"version: {project['version']}" in (ROOT / "CITATION.cff").read_text()
