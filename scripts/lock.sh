@@ -22,7 +22,7 @@ compile() {
     } >"requirements/$name"
 }
 mkdir -p requirements
-printf 'hatchling\n' >"$work/build.in"
+printf 'hatchling\neditables\n' >"$work/build.in"
 compile serve.txt --extra serve
-printf 'hatchling\nbuild\n' >"$work/build.in"
+printf 'hatchling\neditables\nbuild\n' >"$work/build.in"
 compile test.txt --extra serve --extra test
