@@ -62,7 +62,7 @@ def split(data: bytes, choices: Sequence[str]) -> tuple[str, bytes]:
 class Facts(Target):
     """A file of facts in each format."""
 
-    endings = ("tsv", "csv", "jsonl", "nt", "ttl", "cypher", "tsv.gz", "parquet")
+    endings = ("tsv", "csv", "jsonl", "nt", "ttl", "tsv.gz", "parquet")
 
     def seeds(self) -> Iterator[bytes]:
         texts = {
@@ -71,7 +71,6 @@ class Facts(Target):
             "jsonl": '{"head": "a", "relation": "r", "tail": "b"}\n["b", "r", "c"]\n',
             "nt": "<x:a> <x:r> <x:b> .\n<x:b> <x:n> 'text'@en .\n".replace("'", '"'),
             "ttl": '@prefix e: <http://e/> .\ne:a e:r e:b , [ e:n "x" ] ; e:n 1.5 .\n',
-            "cypher": "CREATE (a:P {name: 'a'})-[:R]->(b:P {name: 'b'});\n",
         }
         table = pyarrow.table({"head": ["a", "b"], "relation": ["r", "r"], "tail": ["b", "c"]})
         buffer = pyarrow.BufferOutputStream()
