@@ -1,0 +1,1 @@
+"""Trials of what docs/security.md promises; run_gauntlet.py runs them."""
