@@ -13,7 +13,7 @@ from torch import Tensor
 from mocme.data.features.tables import unknown_note
 from mocme.data.formats import tsv
 from mocme.data.graph import Vocabulary
-from mocme.data.modality import Modality, check_entities
+from mocme.data.modality import EmptyModality, Modality, check_entities, finite_rows
 
 
 def from_npy(
@@ -58,7 +58,8 @@ def match(
         Entity ids (n,) in ascending order, the positions of their vectors (n,), and notes.
 
     Raises:
-        ValueError: an entity has two vectors, or no name is an entity.
+        ValueError: an entity has two vectors.
+        EmptyModality: no name is an entity.
     """
     position_of: dict[int, int] = {}
     unknown = []
@@ -71,7 +72,7 @@ def match(
         else:
             position_of[entity] = position
     if not position_of:
-        raise ValueError(
+        raise EmptyModality(
             f"{path}: none of its {len(names)} names is an entity of the graph; names must equal "
             f"those in its facts byte for byte"
         )
@@ -130,6 +131,39 @@ def check_binding(path: Path, metadata: Mapping[str, str], entities: Vocabulary)
     ]
 
 
+def finite_vectors(
+    path: Path, values: Tensor, rows: Tensor, entities: Vocabulary
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Leave out vectors that are not finite in float32, the type in which a model reads them.
+
+    Args:
+        values, rows: as in a file; of other shapes and types, they are returned unchanged.
+        entities: of the graph.
+
+    Returns:
+        The other vectors, their entities, and a note on those that are left out.
+
+    Raises:
+        EmptyModality: none is left.
+    """
+    fit = values.ndim == 2 and rows.shape == values.shape[:1] and rows.dtype == torch.int64
+    if not fit or not values.numel():
+        return values, rows, []
+    finite = finite_rows(values)
+    if bool(finite.all()):
+        return values, rows, []
+    bad = (~finite).nonzero().flatten()
+    entity = int(rows[bad[0]])
+    name = repr(entities[entity]) if 0 <= entity < len(entities) else f"id {entity}"
+    note = (
+        f"{path}: {len(bad):,} vectors contain NaN or a value beyond the range of float32, first "
+        f"that of {name}; these entities have no vector here; correct them, or leave them out"
+    )
+    if not bool(finite.any()):
+        raise EmptyModality(note)
+    return values[finite], rows[finite], [note]
+
+
 def checked_modality(
     path: Path, values: Tensor, rows: Tensor, num_entities: int, provenance: Mapping[str, str]
 ) -> Modality:
@@ -137,6 +171,7 @@ def checked_modality(
 
     Raises:
         ValueError: values or rows do not make a modality.
+        EmptyModality: there are none.
     """
     if values.ndim != 2 or rows.shape != values.shape[:1] or rows.dtype != torch.int64:
         raise ValueError(
@@ -144,7 +179,10 @@ def checked_modality(
             f"{tuple(rows.shape)} and type {rows.dtype}; required are (n, F) and (n,) integers"
         )
     if not values.numel():
-        raise ValueError(f"{path}: contains no vector (shape {tuple(values.shape)})")
+        raise EmptyModality(
+            f"{path}: contains no vector (shape {tuple(values.shape)}); encode the modality again, "
+            f"or leave it out"
+        )
     try:
         return Modality(values, rows, num_entities, provenance)
     except ValueError as error:
