@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -80,6 +81,12 @@ class Scale:
             return Scale(float(middle), spread)
         edges = numbers.quantile(torch.linspace(0, 1, bins + 1).double())
         return Scale(float(middle), spread, tuple(edges.tolist()))
+
+    def number(self, column: float) -> float:
+        """The number whose first column this is, up to the rounding of float32."""
+        number = self.middle + self.spread * math.sinh(column)
+        # What is 0 but for rounding is 0.
+        return number if abs(number) > 1e-6 * (abs(self.middle) + self.spread) else 0.0
 
     def __call__(self, numbers: Float[Tensor, " n"]) -> Float[Tensor, "n W"]:
         """Return the columns of numbers in float64; W is 2 plus the number of bins."""
