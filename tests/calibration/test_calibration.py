@@ -28,6 +28,7 @@ from mocme.calibration.fit import (
 )
 from mocme.cli import main
 from mocme.data.graph import AnswerIndex, Queries, Vocabulary
+from mocme.evaluation.ranking import NaNScoreError
 from mocme.experts.embedding import Embedding
 from mocme.experts.embedding.model import EmbeddingModel
 from mocme.runs.run import CALIBRATION, Run
@@ -301,3 +302,15 @@ def test_relations_with_few_answers_share_their_counts(tiny_graph: Callable) -> 
     for ours, theirs in ((shared.all, single.all), (shared.answers, single.answers)):
         assert np.array_equal(ours[:, :-1], theirs[:, own])
         assert np.array_equal(ours[:, -1], theirs[:, rest].sum(1))
+
+
+def test_scores_that_are_nan_have_no_probability(tiny_graph: Callable) -> None:
+    class Broken:
+        device = torch.device("cpu")
+
+        def score(self, queries: Queries) -> torch.Tensor:
+            return torch.full((len(queries.head), 40), torch.nan)
+
+    tiny = tiny_graph(entities=40, facts=50)
+    with pytest.raises(NaNScoreError, match="scores are NaN"):
+        calibrate(Broken(), tiny.graph)

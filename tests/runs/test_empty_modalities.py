@@ -121,7 +121,7 @@ def test_what_could_not_be_encoded_is_left_out_too(table: dict[str, Any], tmp_pa
     folder = graph_with(tmp_path, table, "encode")
     with pytest.raises(ValueError, match="make it with: mocme encode all"):
         read_inputs(mocme.load(folder), Experiment.load("default"))
-    with pytest.raises(EncodingError, match="t.tsv: ") as caught:
+    with pytest.raises(EncodingError, match=r"t.tsv: ") as caught:
         encode(folder)
     graph = mocme.load(folder)
     features = read_inputs(graph, Experiment.load("default"))

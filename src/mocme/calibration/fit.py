@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mocme.calibration.curves import FEW, LOWEST, Calibration, Curve, log_shares
 from mocme.data.graph import AnswerIndex, Graph
-from mocme.evaluation.ranking import ProgressCallback, Rankable, batch_size_for
+from mocme.evaluation.ranking import ProgressCallback, Rankable, batch_size_for, check_scores
 
 # Bins of log shares between `LOWEST` and 0: each one hundredth wide, one percent of a share.
 BINS = 3000
@@ -81,6 +81,7 @@ def calibrate(
 
     Raises:
         ValueError: there is no valid split.
+        NaNScoreError: the model has a score that is NaN.
     """
     if not len(graph.facts("valid")):
         raise ValueError(
@@ -169,6 +170,7 @@ def count_candidates(
         queries = questions.queries[index]
         with torch.no_grad():
             scores_BN = model.score(queries.to(model.device)).float().cpu()
+        check_scores(scores_BN, queries)
         irreflexive = ~torch.isin(queries.relation % graph.num_relations, reflexive)
         scores_BN[irreflexive.nonzero().flatten(), queries.head[irreflexive]] = -torch.inf
         question, answer = questions.rows(index)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mocme.data.graph import Graph
 from mocme.data.modality import AnyModality, Features, Modality, Tokens
 from mocme.experts.embedding.expert import EmbeddingExpert
-from mocme.inductive.store import Addition, Additions
+from mocme.inductive.store import Addition
 
 
 class AdditionLeftOut(UserWarning):

@@ -55,7 +55,8 @@ class RelationPrior:
     def _counts_of(self, relation: int) -> Int[Tensor, " n"]:
         """Answers of each entity that has a relation, ascending."""
         end = int(self._ends[relation])
-        return self._sorted_counts[end - int(self._having[relation]) : end]
+        counts: Int[Tensor, " n"] = self._sorted_counts[end - int(self._having[relation]) : end]
+        return counts
 
     def to(self, relation: int) -> Float[Tensor, " N"]:
         """For each entity, how likely it has a fact, or one more, of a directed relation."""
