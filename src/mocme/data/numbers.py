@@ -17,7 +17,7 @@ def finite_number(cell: str) -> float | None:
         number = float(cell)
     except ValueError:
         return None
-    return number if abs(number) <= LARGEST and "_" not in cell else None
+    return number if -LARGEST <= number <= LARGEST and "_" not in cell else None
 
 
 def number_problem(cell: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,15 @@ from safetensors.torch import save_file
 from mocme.cli import main
 from mocme.data.features.numeric import Scale, read_scales, scale_columns, scales_json
 from mocme.data.features.sources import Bins, Encoded, Numbers, Vectors
+from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.ingest.importer import import_recipe
 from mocme.data.modality import FORMAT, Modality, Tokens
 from mocme.data.numbers import LARGEST, finite_number, number_problem
 from mocme.encoders.base import EncodingJob
 from mocme.encoders.catalog import encoder_of
+from mocme.experts.embedding import Embedding
+from mocme.experts.embedding.model import EmbeddingModel
 
 NAMES = [f"e{n}" for n in range(6)]
 BAD = ["1,234", "2024-05-01", "", "n/a", "1e999", "NaN", "1e308", "-1e308", "inf", "1_000"]
@@ -151,3 +155,28 @@ def test_bins_of_good_numbers_do_not_depend_on_bad_ones(tmp_path: Path, graph: G
     tokens, _ = Bins(path="n.tsv", bins=2).load(graph, tmp_path)
     assert isinstance(tokens, Tokens)
     assert {word.partition("#")[0] for word in tokens.vocabulary} == {"size", "other"}
+
+
+@pytest.mark.parametrize("size", [1e5, 1e30, 3e38])
+def test_a_vector_beside_which_the_others_vanish_is_told(
+    size: float, tmp_path: Path, graph: Graph
+) -> None:
+    values = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    bound = {"entities": graph.entities.digest()}
+    save_file({"values": values, "rows": torch.arange(5)}, tmp_path / "v.safetensors", bound)
+    assert Vectors(path="v.safetensors").load(graph, tmp_path)[1] == []
+    values[2, 1] = size
+    save_file({"values": values, "rows": torch.arange(5)}, tmp_path / "v.safetensors", bound)
+    modality, notes = Vectors(path="v.safetensors").load(graph, tmp_path)
+    assert isinstance(modality, Modality)
+    assert len(modality.rows) == 5
+    (note,) = notes
+    assert "the vector of 'e2' is" in note
+    model = EmbeddingModel(
+        Embedding(embedding_dim=4), TrainingFacts.of(with_fact(graph), {}), {"x": modality}, 0
+    )
+    assert bool(model.modality_vectors("x")[1].isfinite().all())
+
+
+def with_fact(graph: Graph) -> Graph:
+    return replace(graph, splits={"train": torch.tensor([[0, 0, 1]])})

@@ -15,6 +15,9 @@ from mocme.data.formats import tsv
 from mocme.data.graph import Vocabulary
 from mocme.data.modality import EmptyModality, Modality, check_entities, finite_rows
 
+# A vector whose largest value is this many times that of the median vector is told.
+_OUTLIER = 1e4
+
 
 def from_npy(
     path: Path, names: Path | None, entities: Vocabulary
@@ -141,7 +144,8 @@ def finite_vectors(
         entities: of the graph.
 
     Returns:
-        The other vectors, their entities, and a note on those that are left out.
+        The other vectors, their entities, and notes on those that are left out, and on one that
+        is far larger than all others.
 
     Raises:
         EmptyModality: none is left.
@@ -150,18 +154,36 @@ def finite_vectors(
     if not fit or not values.numel():
         return values, rows, []
     finite = finite_rows(values)
-    if bool(finite.all()):
-        return values, rows, []
     bad = (~finite).nonzero().flatten()
-    entity = int(rows[bad[0]])
-    name = repr(entities[entity]) if 0 <= entity < len(entities) else f"id {entity}"
+    if not len(bad):
+        return values, rows, _size_notes(path, values, rows, entities)
     note = (
         f"{path}: {len(bad):,} vectors contain NaN or a value beyond the range of float32, first "
-        f"that of {name}; these entities have no vector here; correct them, or leave them out"
+        f"that of {_name(entities, rows[bad[0]])}; these entities have no vector here; correct "
+        f"them, or leave them out"
     )
-    if not bool(finite.any()):
+    if len(bad) == len(rows):
         raise EmptyModality(note)
-    return values[finite], rows[finite], [note]
+    values, rows = values[finite], rows[finite]
+    return values, rows, [note, *_size_notes(path, values, rows, entities)]
+
+
+def _size_notes(path: Path, values: Tensor, rows: Tensor, entities: Vocabulary) -> list[str]:
+    """A note where one vector is so large that the others vanish beside it."""
+    sizes = values.abs().amax(1).float()
+    typical, largest = float(sizes.median()), int(sizes.argmax())
+    if not typical or float(sizes[largest]) <= _OUTLIER * typical:
+        return []
+    return [
+        f"{path}: the vector of {_name(entities, rows[largest])} is "
+        f"{float(sizes[largest]) / typical:.3g} times as large as the median; vectors are scaled "
+        f"together, so the others nearly vanish; correct it, or leave it out"
+    ]
+
+
+def _name(entities: Vocabulary, row: Tensor) -> str:
+    entity = int(row)
+    return repr(entities[entity]) if 0 <= entity < len(entities) else f"id {entity}"
 
 
 def checked_modality(
