@@ -117,7 +117,7 @@ def test_honest_content_stays_as_it_is(run: Run) -> None:
 
 def test_equal_facts_count_once(run: Run) -> None:
     fact = ("Eve", "r0", "e1")
-    many = run.add("Eve", [fact] * 100_000, device="cpu")
+    many = run.add("Eve", [fact] * 1_000, device="cpu")
     run.remove("Eve")
     single = run.add("Eve", [fact], device="cpu")
     assert many.facts == single.facts == (fact,)
