@@ -55,6 +55,21 @@ class RunContents:
         pairs = pairs_without(items.pairs, self.graph.num_entities, len(items), found)
         return Additions([item for n, item in enumerate(items) if n not in found], pairs)
 
+    def check_usable(self, items: Additions, run: str) -> None:
+        """Refuse additions of which one cannot be used.
+
+        Raises:
+            ValueError: with the command that removes it.
+        """
+        found = problems(items, self.graph, self.features, self.embeddings)
+        for position, reason in found.items():
+            name = items[position].name
+            raise ValueError(
+                f"{run}: the addition {name!r} cannot be used, because {reason}; nothing is "
+                f"changed; where it is stored already, remove it first: mocme entities remove "
+                f"{run} {name!r}"
+            )
+
     def extended(self, items: Additions) -> RunContents:
         """The contents with additions, which must be `usable`.
 

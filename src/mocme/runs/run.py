@@ -26,7 +26,6 @@ from mocme.inductive.extended_run import RunContents
 from mocme.inductive.new_entity import Content, NewEntity
 from mocme.inductive.pairs import related
 from mocme.inductive.store import Addition, Additions, Fact
-from mocme.inductive.usable import problems
 from mocme.mixture.base import Mixture
 from mocme.prediction.predictor import Predictor
 from mocme.runs.config import Experiment, custom_code
@@ -305,11 +304,11 @@ class Run:
                 # It answers no questions here, so it needs no calibration.
                 contents = self.contents(device, additions=False)
                 loaded = LoadedRun(self.folder, contents, None)
-            self._check_usable(loaded.trained, present)
+            loaded.trained.check_usable(present, str(self.path))
             new = loaded.add(entities, present, advance)
             everyone = related(loaded.trained, [*present, *new])
             # What is written is what the run will read: in the types in which it is stored.
-            self._check_usable(loaded.trained, everyone)
+            loaded.trained.check_usable(everyone, str(self.path))
             store.write(self.folder, everyone)
         return list(everyone)[len(present) :]
 
@@ -347,21 +346,6 @@ class Run:
                 known = related(trained, usable)
                 stay = Additions([*known, *rest], known.pairs)
             store.write(self.folder, stay)
-
-    def _check_usable(self, trained: RunContents, items: Additions) -> None:
-        """Refuse additions that the run could not use.
-
-        Raises:
-            ValueError: with the command that removes one.
-        """
-        found = problems(items, trained.graph, trained.features, trained.embeddings)
-        for position, reason in found.items():
-            name = items[position].name
-            raise ValueError(
-                f"{self.path}: the addition {name!r} cannot be used, because {reason}; nothing is "
-                f"changed; where it is stored already, remove it first: mocme entities remove "
-                f"{self.path} {name!r}"
-            )
 
     def _calibrate(
         self, mixture: Mixture, graph: Graph, advance: Callable[[int, int], None] | None
