@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 import mocme
-from mocme.calibration.curves import LOWEST, Calibration, Curve, log_shares
+from mocme.calibration.curves import FEW, LOWEST, Calibration, Curve, log_shares
 from mocme.calibration.fit import (
     BINS,
     EDGES,
@@ -25,7 +26,8 @@ from mocme.calibration.fit import (
     logistic,
 )
 from mocme.cli import main
-from mocme.data.graph import AnswerIndex
+from mocme.data.graph import AnswerIndex, Queries, Vocabulary
+from mocme.evaluation.ranking import NaNScoreError
 from mocme.experts.embedding import Embedding
 from mocme.experts.embedding.model import EmbeddingModel
 from mocme.runs.run import CALIBRATION, Run
@@ -247,3 +249,66 @@ def test_a_note_says_that_probabilities_of_a_few_answers_are_unreliable(
 def test_curves_are_constant_beyond_their_ends() -> None:
     curve = Curve(np.array([-3.0, -1.0]), np.array([0.1, 0.5]))
     assert curve(np.array([-9.0, -2.0, 0.0])).tolist() == [0.1, pytest.approx(0.3), 0.5]
+
+
+def test_memory_follows_the_held_out_answers_and_not_the_number_of_relations(
+    tiny_graph: Callable,
+) -> None:
+    """A table of bins for each of 20,000 relations would take 2 GB."""
+    tiny = tiny_graph(entities=60, relations=2, facts=600, valid=150, test=2)
+    counts = count_candidates(model_of(tiny), tiny.graph, 0.5)
+    names = [*tiny.graph.relations, *(f"rare {number}" for number in range(20_000))]
+    ids = torch.tensor([0, 20_001])
+    splits = {
+        split: torch.stack([facts[:, 0], ids[facts[:, 1]], facts[:, 2]], 1)
+        for split, facts in tiny.graph.splits.items()
+    }
+    many = replace(tiny.graph, relations=Vocabulary(names, "relation"), splits=splits)
+
+    class Narrow:
+        """The model, asked by the ids of the small graph."""
+
+        device = torch.device("cpu")
+
+        def score(self, queries: Queries) -> torch.Tensor:
+            relation = queries.relation
+            back, last = relation >= len(names), relation % len(names) > 0
+            return model_of(tiny).score(Queries(queries.head, 2 * back.long() + last.long()))
+
+    shared = count_candidates(Narrow(), many, 0.5, None, FEW)
+    assert shared.all.nbytes + shared.answers.nbytes < 1e6
+    fitted = calibrate(Narrow(), many)
+    before = calibrate(model_of(tiny), tiny.graph)
+    assert counts.all.shape[1] == 4
+    assert fitted.record == before.record
+    ids_of = {0: 0, 1: 20_001, 2: 20_002, 3: 40_003}
+    assert {ids_of[r]: tuple(c.y) for r, c in before.by_relation.items()} == {
+        r: tuple(c.y) for r, c in fitted.by_relation.items()
+    }
+
+
+def test_relations_with_few_answers_share_their_counts(tiny_graph: Callable) -> None:
+    tiny = tiny_graph(relations=3, facts=60, valid=40)
+    single = count_candidates(model_of(tiny), tiny.graph, 0.5)
+    number = torch.bincount(tiny.graph.directed("valid")[:, 1], minlength=6)
+    least = int(number.sort().values[3])
+    shared = count_candidates(model_of(tiny), tiny.graph, 0.5, None, least)
+    own = list(shared.relations or ())
+    rest = [relation for relation in range(6) if relation not in own]
+    assert own == (number >= least).nonzero().flatten().tolist()
+    assert rest
+    for ours, theirs in ((shared.all, single.all), (shared.answers, single.answers)):
+        assert np.array_equal(ours[:, :-1], theirs[:, own])
+        assert np.array_equal(ours[:, -1], theirs[:, rest].sum(1))
+
+
+def test_scores_that_are_nan_have_no_probability(tiny_graph: Callable) -> None:
+    class Broken:
+        device = torch.device("cpu")
+
+        def score(self, queries: Queries) -> torch.Tensor:
+            return torch.full((len(queries.head), 40), torch.nan)
+
+    tiny = tiny_graph(entities=40, facts=50)
+    with pytest.raises(NaNScoreError, match="scores are NaN"):
+        calibrate(Broken(), tiny.graph)

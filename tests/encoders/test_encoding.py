@@ -234,3 +234,23 @@ def test_a_report_shows_failures_and_can_be_written_as_json() -> None:
     assert "'e4': line 4: is broken" in text
     assert f"and 2 more, all in x{os.sep}m.json" in text
     assert json.loads(json.dumps(report.as_dict()))["counts"] == {"animations": 1}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 70_000.0])
+def test_a_vector_that_cannot_be_stored_costs_one_item(bad: float, tmp_path: Path) -> None:
+    """70,000 is finite in float32 and not in float16, the type of the store."""
+
+    class Spoilt(Lengths):
+        def encode(self, batch: Sequence[bytes]) -> Any:
+            vectors = super().encode(batch)
+            vectors[[b"huge" in content for content in batch], 1] = bad
+            return vectors
+
+    items = [(0, "a"), (1, "huge"), (2, "bc"), (2, "huge too")]
+    report = encode(tmp_path, items, Spoilt())
+    assert [(f.entity, f.place) for f in report.failures] == [("e2", "line 3"), ("e1", "line 1")]
+    assert "not finite in float16" in report.failures[0].reason
+    assert (report.items, report.encoded, report.present) == (4, 2, 2)
+    tensors = load_file(file_of(tmp_path))
+    assert tensors["rows"].tolist() == [0, 2]
+    assert bool(tensors["values"].isfinite().all())

@@ -8,6 +8,9 @@ best, by log loss: one of its own, isotonic or logistic (Platt, 1999), if it has
 the one pooled over all relations. An isotonic curve fits any shape and needs many answers; a
 logistic one has two parameters; relations differ too much for one curve, and many of them have too
 few answers for their own.
+
+Only relations with enough answers have bins of their own; all others are counted together. Memory
+follows the answers of the valid split (100 kB for `FEW` of them), not the number of relations.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from torch import Tensor
 
 from mocme.calibration.curves import FEW, LOWEST, Calibration, Curve, log_shares
 from mocme.data.graph import AnswerIndex, Graph
-from mocme.evaluation.ranking import ProgressCallback, Rankable, batch_size_for
+from mocme.evaluation.ranking import ProgressCallback, Rankable, batch_size_for, check_scores
 
 # Bins of log shares between `LOWEST` and 0: each one hundredth wide, one percent of a share.
 BINS = 3000
@@ -45,10 +48,13 @@ class BinCounts:
 
     Attributes:
         all, answers: the last dimension is the bin; those before it, if any, are groups.
+        relations: the directed relations that are a group of their own, in the order of the groups;
+            the group after them holds all others. None where each group is a relation.
     """
 
     all: Int[np.ndarray, "*G bins"]
     answers: Int[np.ndarray, "*G bins"]
+    relations: Sequence[int] | None = None
 
     def __getitem__(self, index: Any) -> BinCounts:
         return BinCounts(self.all[index], self.answers[index])
@@ -75,26 +81,31 @@ def calibrate(
 
     Raises:
         ValueError: there is no valid split.
+        NaNScoreError: the model has a score that is NaN.
     """
     if not len(graph.facts("valid")):
         raise ValueError(
             "probabilities are fitted on the valid split, and the graph has none; put a valid.tsv "
             "beside its train.tsv and train again"
         )
-    # Shapes: (FOLDS, 2R, bins), then (2R, bins).
-    by_fold = count_candidates(model, graph, memory, progress)
+    # Shapes: (FOLDS, G, bins), then (G, bins).
+    by_fold = count_candidates(model, graph, memory, progress, FEW)
     total = by_fold.sum()
+    own = range(len(total.all)) if by_fold.relations is None else by_fold.relations
     # The pooled curve competes with the others, so it is fitted without each fold too.
     pooled = [isotonic(_without(by_fold, fold).sum()) for fold in range(FOLDS)]
     by_relation: dict[int, Curve] = {}
     chosen = dict.fromkeys(("pooled", *FITS), 0)
     before, after = Reliability.empty(), Reliability.empty()
-    for relation in np.flatnonzero(total.all.sum(1)).tolist():
-        folds = by_fold[:, relation]
-        name, curves = _choose(folds, pooled)
-        chosen[name] += 1
+    for group in np.flatnonzero(total.all.sum(1)).tolist():
+        folds, name, curves = by_fold[:, group], "pooled", pooled
+        if group < len(own):
+            name, curves = _choose(folds, pooled)
+            chosen[name] += 1
+        else:
+            chosen[name] += len(graph.directed("valid")[:, 1].unique()) - len(own)
         if name != "pooled":
-            by_relation[relation] = FITS[name](total[relation])
+            by_relation[own[group]] = FITS[name](total[group])
         # Each fold is predicted by the curve that was fitted without it.
         for fold in range(FOLDS):
             before.add(np.exp(bin_centres()), folds[fold])
@@ -132,16 +143,23 @@ def _choose(folds: BinCounts, pooled: list[Curve]) -> tuple[str, list[Curve]]:
 
 
 def count_candidates(
-    model: Rankable, graph: Graph, memory: float, progress: ProgressCallback | None = None
+    model: Rankable,
+    graph: Graph,
+    memory: float,
+    progress: ProgressCallback | None = None,
+    least: int = 0,
 ) -> BinCounts:
     """Candidates of the valid split's questions, by fold of questions and directed relation.
 
     Known answers of train are no candidates. A question's own entity is a candidate only if the
     relation has facts between an entity and itself.
+
+    Args:
+        least: relations with fewer answers are counted together, as the last group.
     """
     questions, known = AnswerIndex(graph.directed("valid")), graph.answers("train")
-    groups = 2 * graph.num_relations
-    shape = (FOLDS, groups, BINS)
+    group_of, own = _groups(graph, least)
+    shape = (FOLDS, len(own) + (least > 0), BINS)
     all_counts, answer_counts = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     fold = torch.randperm(len(questions), generator=torch.Generator().manual_seed(0)) % FOLDS
     reflexive = graph.reflexive()
@@ -152,6 +170,7 @@ def count_candidates(
         queries = questions.queries[index]
         with torch.no_grad():
             scores_BN = model.score(queries.to(model.device)).float().cpu()
+        check_scores(scores_BN, queries)
         irreflexive = ~torch.isin(queries.relation % graph.num_relations, reflexive)
         scores_BN[irreflexive.nonzero().flatten(), queries.head[irreflexive]] = -torch.inf
         question, answer = questions.rows(index)
@@ -159,19 +178,32 @@ def count_candidates(
         answer_scores = scores_BN[question, answer].clone()
         scores_BN[known.lookup(queries)] = -torch.inf
         scores_BN[question, answer] = answer_scores
-        # One histogram over (fold, relation, bin) cells. Bin number BINS collects what is no
-        # candidate, and is dropped.
+        # One histogram over (row, bin) cells, where the rows are the pairs of fold and group that
+        # the batch has. Bin number BINS collects what is no candidate, and is dropped.
         bins = _bins(log_shares(scores_BN))
         bins[scores_BN.isneginf()] = BINS
-        group = fold[index] * groups + queries.relation
-        cell = group.unsqueeze(1) * (BINS + 1) + bins
-        candidates = torch.bincount(cell.flatten(), minlength=FOLDS * groups * (BINS + 1))
-        answers = torch.bincount(cell[question, answer], minlength=len(candidates))
+        pair = torch.stack([fold[index], group_of[queries.relation]])
+        pairs, row = torch.unique(pair, dim=1, return_inverse=True)
+        size = pairs.shape[1]
+        cell = row.unsqueeze(1) * (BINS + 1) + bins
+        candidates = torch.bincount(cell.flatten(), minlength=size * (BINS + 1))
+        answers = torch.bincount(cell[question, answer], minlength=size * (BINS + 1))
+        where = tuple(pairs.numpy())
         for counts, batch_counts in ((all_counts, candidates), (answer_counts, answers)):
-            counts += batch_counts.view(FOLDS, groups, BINS + 1)[:, :, :BINS].numpy()
+            counts[where] += batch_counts.view(size, BINS + 1)[:, :BINS].numpy()
         if progress is not None:
             progress(int(index[-1]) + 1, len(questions))
-    return BinCounts(all_counts, answer_counts)
+    return BinCounts(all_counts, answer_counts, own if least else None)
+
+
+def _groups(graph: Graph, least: int) -> tuple[Int[Tensor, " R2"], list[int]]:
+    """The group of each directed relation, and the relations that are a group of their own."""
+    size = 2 * graph.num_relations
+    count = torch.bincount(graph.directed("valid")[:, 1], minlength=size)
+    own = (count >= least).nonzero().flatten()
+    group_of = torch.full((size,), len(own))
+    group_of[own] = torch.arange(len(own))
+    return group_of, own.tolist()
 
 
 def bin_centres() -> Float[np.ndarray, " bins"]:

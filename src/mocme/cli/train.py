@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mocme.cli.options import common, echo_json
-from mocme.core.console import TrainingDisplay, show
+from mocme.core.console import TrainingDisplay, echo_notes, show
 from mocme.core.table import TextTable, columns
 
 
@@ -111,6 +111,8 @@ def _report(run: Any, was_finished: bool = False) -> None:
     if was_finished:
         click.echo(f"already finished after {len(log)} epochs; nothing to do")
     else:
+        if not log:  # without epochs, the display has not shown them
+            echo_notes(about["notes"])
         for line in kept_epochs(about["fits"], log):
             click.echo(line)
     click.echo(f"run written to {run.path}")

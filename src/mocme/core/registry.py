@@ -259,7 +259,11 @@ def convert(value: Any, hint: Any, path: str) -> Any:
         raise ConfigError(f"{path}: must be {_type_name(hint)}, not NaN")
     if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
         return value
-    raise ConfigError(f"{path}: must be {_type_name(hint)}, not {value!r}")
+    remedy = ""
+    if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
+        last = path.rpartition(".")[2]
+        remedy = f'; put it in quotes: {last} = "{value}" (--set \'{last}="{value}"\')'
+    raise ConfigError(f"{path}: must be {_type_name(hint)}, not {value!r}{remedy}")
 
 
 def _convert_union(value: Any, choices: tuple[Any, ...], path: str) -> Any:

@@ -37,6 +37,13 @@ RESERVED_NAMES = {
 }
 
 
+class EmptyModality(ValueError):
+    """Nothing can be made of a modality: its files are well formed, but have nothing of use.
+
+    A training leaves such a modality out. The message gives file, reason and remedy.
+    """
+
+
 def check_name(name: str, path: str) -> None:
     """Check the name of a modality.
 
@@ -80,8 +87,7 @@ class Modality:
         if not self.values.is_floating_point():
             raise ValueError(f"values are {self.values.dtype}; they must be floating point")
         _check_ids(self.rows, self.num_entities, "entity rows", distinct=True)
-        # In float32, the type in which a model reads them.
-        finite = torch.isfinite(self.values.float()).all(1)
+        finite = finite_rows(self.values)
         if not bool(finite.all()):
             bad = int((~finite).sum())
             raise ValueError(
@@ -350,6 +356,11 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def finite_rows(values: Float[Tensor, "n F"]) -> Bool[Tensor, " n"]:
+    """Return which vectors are finite in float32, the type in which a model reads them."""
+    return torch.isfinite(values.float()).all(1)
 
 
 def entity_mask(num_entities: int, *ids: Int[Tensor, " n"]) -> Bool[Tensor, " N"]:

@@ -18,7 +18,7 @@ from mocme.data.formats.writers import atomic_file
 from mocme.data.graph import Graph
 from mocme.data.ingest.reader import read_graph_toml, settings_json
 from mocme.data.load import load
-from mocme.data.modality import check_name
+from mocme.data.modality import EmptyModality, check_name
 from mocme.encoders.base import Encoder, EncodingJob, EncodingReport, ProgressCallback
 from mocme.encoders.catalog import encoder_of
 
@@ -155,15 +155,26 @@ def _encode_one(encoder: Encoder, job: EncodingJob) -> EncodingReport:
     """Encode a modality and write its report.
 
     Raises:
-        ValueError: no entity has it; with the report.
+        EmptyModality: no entity has it; with the report. The file of the report says so too, so
+            that a training leaves the modality out.
     """
-    report = encoder.encode(job)
-    with atomic_file(job.path.with_suffix(".json")) as file:
-        text = json.dumps(report.as_dict(), indent=1, ensure_ascii=False)
-        file.write(text.encode() + b"\n")
-    if not report.present:
-        raise ValueError(f"{job.name}: nothing could be encoded\n{report}")
+    try:
+        report = encoder.encode(job)
+        if not report.present:
+            raise EmptyModality(f"{job.name}: nothing could be encoded\n{report}")
+    except EmptyModality as error:
+        bound = {"settings": job.settings, "entities_digest": job.graph.entities.digest()}
+        _write_report(job, {"name": job.name, "empty": str(error), **bound})
+        raise
+    _write_report(job, report.as_dict())
     return report
+
+
+def _write_report(job: EncodingJob, report: Mapping[str, Any]) -> None:
+    path = job.path.with_suffix(".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write(json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def _in_order(encoders: Mapping[str, Encoder]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -21,7 +22,7 @@ from mocme.core.interrupts import Interrupted
 from mocme.encoders.base import EncodingFailure, EncodingJob, EncodingReport, UnusableItem
 from mocme.encoders.inputs import RawEncoder
 from mocme.encoders.pretrained import sha256
-from mocme.encoders.store import FeatureStore, RawItem
+from mocme.encoders.store import TYPE, FeatureStore, RawItem, storable
 
 # Description of an encoder in the metadata of its file; stored vectors are reused if it is equal.
 Identity = Mapping[str, str]
@@ -105,15 +106,24 @@ def run(
     for window, futures in _prepared_windows(store, engine, content, report):
         new = _new_contents(job, store, window, futures, rows_before, report)
         done += len(window) - len(new)
-        digests, contents = list(new), list(new.values())
+        digests, contents = list(new), [content for _, content in new.values()]
         for batch in engine.batches(contents):
             if job.stopped.is_set():
                 raise Interrupted(
                     f"stopped after {done:,} of {report.items:,}; the same command resumes"
                 )
             vectors = engine.encode([contents[index] for index in batch])
-            store.add_vectors([digests[index] for index in batch], vectors)
-            report.encoded += len(batch)
+            usable = storable(vectors)
+            for index in itertools.compress(batch, ~usable):
+                item = new[digests[index]][0]
+                name, reason = (
+                    job.graph.entities[item.entity],
+                    f"its vector is not finite in {TYPE}",
+                )
+                report.failures.append(EncodingFailure(name, item.origin, reason))
+            stored = [digests[index] for index in itertools.compress(batch, usable)]
+            store.add_vectors(stored, vectors[usable])
+            report.encoded += int(usable.sum())
             done += len(batch)
             job.progress(done, report.items)
         job.progress(done, report.items)
@@ -127,14 +137,14 @@ def _new_contents(
     futures: Sequence[Future[PreparedItem]],
     rows_before: int,
     report: EncodingReport,
-) -> dict[bytes, Any]:
-    """The inputs of a window that have no vector yet, by digest; records the others.
+) -> dict[bytes, tuple[RawItem, Any]]:
+    """The items and inputs of a window that have no vector yet, by digest; records the others.
 
     Args:
         rows_before: number of vectors that earlier calls stored.
     """
     digests: list[tuple[int, bytes]] = []
-    new: dict[bytes, Any] = {}
+    new: dict[bytes, tuple[RawItem, Any]] = {}
     for item, future in zip(window, futures, strict=True):
         try:
             prepared = future.result()
@@ -150,7 +160,7 @@ def _new_contents(
         elif row is not None or prepared.digest in new:
             report.shared += 1
         else:
-            new[prepared.digest] = prepared.content
+            new[prepared.digest] = item, prepared.content
     store.set_digests(digests)
     return new
 

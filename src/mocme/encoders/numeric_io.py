@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mocme.core.interrupts import Interrupted
-from mocme.data.features.numeric import ColumnBuilder, Columns, finite_number
+from mocme.data.features.numeric import ColumnBuilder, Columns
 from mocme.data.formats import tables
 from mocme.data.formats.report import Block, Report
+from mocme.data.modality import EmptyModality
+from mocme.data.numbers import finite_number, number_problem
 from mocme.encoders.base import Encoder, EncodingFailure, EncodingJob, EncodingReport
 
 
@@ -21,9 +22,9 @@ class NumberEncoder(Encoder):
 
     A long table has one attribute and its value in each row, a wide table has one column for each
     attribute. An attribute that occurs in several tables is one attribute. An empty cell is a
-    missing number. A cell that is not a finite number is listed with its line and skipped. Of
-    several values of an attribute of an entity the last one counts, as in the modality `numbers`;
-    the earlier ones are counted.
+    missing number. A cell that is not a finite number within the range of float32 is listed with
+    its line and skipped. Of several values of an attribute of an entity the last one counts, as in
+    the modality `numbers`; the earlier ones are counted.
 
     Args:
         paths: tables (TSV, CSV, JSON lines, Parquet), all long or all wide.
@@ -133,7 +134,7 @@ class NumberEncoder(Encoder):
                 if not attribute:
                     problem = "the number's attribute has no name"
                 elif number is None:
-                    problem = f"{cell[:40]!r} is not a finite number"
+                    problem = number_problem(cell)
                 if problem or number is None:
                     origin = f"{path}, line {line}"
                     report.failures.append(EncodingFailure(name, origin, problem))
@@ -145,18 +146,11 @@ class NumberEncoder(Encoder):
         """Refuse numbers that cannot be encoded.
 
         Raises:
-            ValueError: there are none, or those of an attribute are too far apart.
+            EmptyModality: there are none.
         """
         if not columns:
-            raise ValueError(
+            raise EmptyModality(
                 f"{path}: not one finite number belongs to an entity of the graph "
                 f"({report.unknown:,} rows name no entity, {len(report.failures):,} cells are not "
                 f"a number); check the columns, and that names are spelt as in the facts"
             )
-        for attribute, (_, numbers) in columns.items():
-            low, high = float(numbers.min()), float(numbers.max())
-            if not math.isfinite(float(numbers.max() - numbers.min())):
-                raise ValueError(
-                    f"{path}: the numbers of {attribute!r} range from {low:g} to {high:g}, which "
-                    f"is too far apart to compare them; correct or remove them"
-                )

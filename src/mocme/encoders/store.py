@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mocme.encoders.writer import write_vectors
 
@@ -141,6 +141,8 @@ class FeatureStore:
             ValueError: a vector is not finite in float16.
         """
         assert self.values is not None
+        if not len(digests):
+            return
         with np.errstate(over="ignore"):
             rows = np.ascontiguousarray(vectors, dtype=TYPE)
         if not np.isfinite(rows).all():
@@ -251,6 +253,13 @@ class FeatureStore:
         if unit:
             means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-8)
         return means
+
+
+def storable(vectors: Float[np.ndarray, "n F"]) -> Bool[np.ndarray, " n"]:
+    """Which vectors are finite in the type in which they are stored."""
+    with np.errstate(over="ignore"):
+        finite: np.ndarray = np.isfinite(vectors.astype(TYPE))
+    return np.asarray(finite.all(1))
 
 
 def group_means(

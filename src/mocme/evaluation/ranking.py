@@ -148,7 +148,7 @@ def _rank_batch(
     queries = questions.queries[index]
     with torch.no_grad():
         scores_BN = score(queries.to(device)).float()
-    _check_scores(scores_BN, queries)
+    check_scores(scores_BN, queries)
     num_entities = scores_BN.shape[1]
     question, answer = questions.rows(index)
     question_on_device = question.to(device)
@@ -170,7 +170,12 @@ def _rank_batch(
     return queries.head[question], queries.relation[question], answer, *counts
 
 
-def _check_scores(scores: Float[Tensor, "B N"], queries: Queries) -> None:
+def check_scores(scores: Float[Tensor, "B N"], queries: Queries) -> None:
+    """Refuse scores that are NaN.
+
+    Raises:
+        NaNScoreError: with their number, and the first question that has one.
+    """
     # A sum is NaN if any score is, and needs no mask of (B, N). It also is where infinities of both
     # signs meet, which is no error.
     if not (bool(scores.sum().isnan()) and bool(scores.isnan().any())):

@@ -14,6 +14,7 @@ from torch import Tensor
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Vocabulary
 from mocme.experts.embedding.expert import EmbeddingExpert, added_entities
+from mocme.experts.embedding.extended_model import AddedVectors, FusionStats, longest
 from mocme.experts.embedding.fit_rows import FittedRows, FrozenQuestions, fit_rows
 from mocme.inductive.content import FILES, attributes, encode_content, takes
 from mocme.inductive.extended_run import RunContents
@@ -69,7 +70,7 @@ class Adder:
             additions |= {item.name: item for item in group}
             done += len(group)
             report(done, len(drafts))
-        return [additions[item.name] for item in drafts]
+        return fits.noted([additions[item.name] for item in drafts])
 
     # -- checks ----------------------------------------------------------------------------------
 
@@ -299,6 +300,7 @@ class RowFits:
     def __init__(self, trained: RunContents) -> None:
         self.trained = trained
         self._frozen: dict[str, FrozenQuestions] = {}
+        self._ranges: dict[str, tuple[FusionStats, Tensor]] = {}
 
     def of(self, expert: EmbeddingExpert) -> FrozenQuestions:
         """The frozen queries of an embedding."""
@@ -307,6 +309,32 @@ class RowFits:
             facts = TrainingFacts.of(self.trained.graph, tokens, candidates)
             self._frozen[expert.name] = FrozenQuestions(expert.base, facts, expert.objective)
         return self._frozen[expert.name]
+
+    def noted(self, items: Sequence[Addition]) -> list[Addition]:
+        """The additions, with a note where a vector is longer than any of the training."""
+        notes: dict[str, str] = {}
+        for expert in self.trained.embeddings:
+            base, prefix = expert.base, ""
+            if len(self.trained.embeddings) > 1:
+                prefix = f"{expert.name}: "
+            if expert.name not in self._ranges:
+                trained = base.frozen().vectors[: base.num_entities]
+                self._ranges[expert.name] = FusionStats.of(base), longest(trained)
+            stats, length = self._ranges[expert.name]
+            rows = [item.rows.get(expert.name) for item in items]
+            added = added_entities(base, [item.vectors for item in items], rows)
+            with torch.no_grad():
+                vectors, _ = AddedVectors(base, added, stats)(added.rows, added.present)
+            for item, size in zip(items, vectors.norm(dim=1).tolist(), strict=True):
+                if size > float(length):
+                    notes[item.name] = (
+                        f"{prefix}its vector is {size / float(length):.3g} times as long as the "
+                        f"longest of the training, and is used as if it were as long as that one"
+                    )
+        return [
+            replace(item, remarks=(*item.remarks, notes[item.name])) if item.name in notes else item
+            for item in items
+        ]
 
     def slim(self) -> None:
         """Free what is large and quickly computed again."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import sqlite3
 import tempfile
@@ -27,6 +26,7 @@ from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import AnyModality, Modality, Pairs, Tokens, read_safetensors
 from mocme.data.words import UNITS
 from mocme.inductive.new_entity import Content, EncodedContent
+from mocme.inductive.ranges import numbers_in_range, tokens_in_range, vector_in_range
 
 Takes = Literal["texts", "pictures", "sounds", "videos", "numbers", "nothing"]
 # Given as paths of files.
@@ -42,6 +42,8 @@ NETWORKS: Mapping[str, Takes] = {
 _OWN = ("sources", "sources_sha256", "source", "sha256", "settings", "entities", "format")
 # Words that a note lists one by one.
 _MOST_LISTED = 20
+# The largest float64.
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 def takes(modality: AnyModality) -> tuple[Takes, str]:
@@ -107,7 +109,8 @@ def encode_content(
         elif isinstance(modality, Pairs):
             encoded[entity] = _for_pairs(where, modality, content, kind, why)
         elif _ready(content):
-            encoded[entity] = EncodedContent(_vector(where, modality, content), None, "a vector")
+            vector, notes = vector_in_range(modality, _vector(where, modality, content))
+            encoded[entity] = EncodedContent(vector, None, "a vector", tuple(notes))
         elif isinstance(content, Mapping) and kind == "numbers":
             encoded[entity] = _numbers(where, modality, content)
         elif (texts := _texts(content)) is not None and (kind == "texts" or kind in FILES):
@@ -163,7 +166,7 @@ def _texts(content: Content) -> list[str | Path] | None:
 def _vector(where: str, modality: Modality, content: Any) -> Tensor:
     try:
         vector = torch.as_tensor(content).detach().cpu().float()
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{where}: cannot be read as a vector ({error}); give numbers") from error
     if vector.ndim == 2 and len(vector) == 1:
         vector = vector[0]
@@ -186,7 +189,8 @@ def _numbers(where: str, modality: Modality, content: Mapping[str, float]) -> En
         if attribute in content:
             number = torch.tensor([float(content[attribute])], dtype=torch.float64)
             vector[position * width : (position + 1) * width] = scale(number)[0].float()
-    return EncodedContent(vector, None, _described(content))
+    notes = numbers_in_range(modality, scales, vector, dict(content))
+    return EncodedContent(vector, None, _described(content), tuple(notes))
 
 
 def attributes(modality: AnyModality) -> list[str]:
@@ -203,7 +207,9 @@ def _check_numbers(where: str, content: Mapping[str, float], known: Mapping[str,
             raise ValueError(
                 f"{where}: there is no attribute {attribute!r}; it has {', '.join(known)}"
             )
-        if not isinstance(number, int | float) or not math.isfinite(number):
+        # An integer of any size is compared exactly; `math.isfinite` overflows.
+        usable = isinstance(number, int | float) and -_LARGEST <= number <= _LARGEST
+        if not usable:
             raise ValueError(f"{where}: {attribute} = {number!r} is not a finite number")
 
 
@@ -242,6 +248,13 @@ def _tokens(
         known.sort(key=lambda token: (frequency[ids[token]], token))
         notes.append(f"known, but not among the {limit} rarest: {_some(sorted(known[limit:]))}")
         known = known[:limit]
+    elif not limit and kind != "numbers":
+        known, left_out = tokens_in_range(modality, known)
+        if left_out:
+            notes.append(
+                f"has more tokens than any entity of the training; the {len(known)} rarest are "
+                f"used, without {_some(sorted(left_out))}"
+            )
     if not known:
         notes.append("no token is in the vocabulary, so the modality counts as absent")
     read = None if texts is None else tuple(map(str, texts))
@@ -304,7 +317,8 @@ def _encoded(
         description = f"a {what}" if count == 1 else f"{count} {what}s"
         read = tuple(raw[entity]) if kind == "texts" else None
         checked = _vector(f"{entity!r}, {name}", modality, vector)
-        encoded[entity] = EncodedContent(checked, None, description, (), read)
+        checked, notes = vector_in_range(modality, checked)
+        encoded[entity] = EncodedContent(checked, None, description, tuple(notes), read)
     return encoded
 
 

@@ -15,6 +15,7 @@ from mocme.experts.base import Extension
 from mocme.experts.embedding.expert import EmbeddingExpert
 from mocme.experts.rules.expert import RuleExpert
 from mocme.inductive.store import Addition, Additions
+from mocme.inductive.usable import pairs_without, problems, warn_left_out
 from mocme.mixture.base import Mixture
 
 
@@ -41,8 +42,36 @@ class RunContents:
         """Whether some expert reads pairs of entities."""
         return any(isinstance(expert, RuleExpert) for expert in self.mixture.experts)
 
+    def usable(self, items: Additions, run: str) -> Additions:
+        """The additions that can be used; a warning for each of the others.
+
+        Args:
+            run: the folder of the run, for the warnings.
+        """
+        found = problems(items, self.graph, self.features, self.embeddings)
+        if not found:
+            return items
+        warn_left_out(items, found, run)
+        pairs = pairs_without(items.pairs, self.graph.num_entities, len(items), found)
+        return Additions([item for n, item in enumerate(items) if n not in found], pairs)
+
+    def check_usable(self, items: Additions, run: str) -> None:
+        """Refuse additions of which one cannot be used.
+
+        Raises:
+            ValueError: with the command that removes it.
+        """
+        found = problems(items, self.graph, self.features, self.embeddings)
+        for position, reason in found.items():
+            name = items[position].name
+            raise ValueError(
+                f"{run}: the addition {name!r} cannot be used, because {reason}; nothing is "
+                f"changed; where it is stored already, remove it first: mocme entities remove "
+                f"{run} {name!r}"
+            )
+
     def extended(self, items: Additions) -> RunContents:
-        """The contents with additions.
+        """The contents with additions, which must be `usable`.
 
         Facts of additions belong to the train split; the fitted rules follow these facts and the
         pairs of additions. Training entities keep their ids, vectors, weights and mutual pairs

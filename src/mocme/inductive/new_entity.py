@@ -151,6 +151,8 @@ def _numbers(given: Mapping[str, Any]) -> dict[str, float]:
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{name} = {value!r} is not a number")
+        if isinstance(value, int) and abs(value) > 2**1023:
+            raise ValueError(f"{name} is an integer beyond the range of float64; correct it")
     return {name: float(value) for name, value in given.items()}
 
 

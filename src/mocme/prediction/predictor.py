@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from mocme.calibration.curves import Calibration, log_shares_from_total
 from mocme.data.graph import AnswerIndex, Graph, Queries
 from mocme.data.modality import Features
+from mocme.data.paths import Fact
 from mocme.experts.base import Reason, SparseExpert
 from mocme.experts.embedding.expert import EmbeddingExpert
 from mocme.explanation.explainer import Explainer, FactQuery
@@ -227,26 +228,36 @@ class Predictor:
         Raises:
             UnknownName: with near matches.
         """
-        entities, names, number = (
-            self.graph.entities,
-            self.graph.relations,
-            self.graph.num_relations,
-        )
+        entities, names = self.graph.entities, self.graph.relations
         ids = [(entities.id(h), names.id(r), entities.id(t)) for h, r, t in triples]
         items, order = [], {}
-        for first in range(0, len(ids), max(1, self.block() // 2)):
-            part = ids[first : first + max(1, self.block() // 2)]
+        for (h, r, t), score, value, known in self._scored_facts(ids):
+            item = self._item(h, r, t, score, value, None, known)
+            items.append(item)
+            order[(item.head, item.relation, item.tail)] = value
+        return Checked("facts to check", items, "fact", order)
+
+    def _scored_facts(self, ids: Sequence[Fact]) -> Iterator[tuple[Fact, float, float, bool]]:
+        """Of each fact its score and probability, means of both directions, and if it is known."""
+        number, size = self.graph.num_relations, max(1, self.block() // 2)
+        for first in range(0, len(ids), size):
+            part = ids[first : first + size]
             entity_ids = [h for h, _, _ in part] + [t for _, _, t in part]
             relations = [r for _, r, _ in part] + [r + number for _, r, _ in part]
-            scores, probabilities, known = self.scored(entity_ids, relations)
-            for position, (h, r, t) in enumerate(part):
+            answers = torch.tensor([t for _, _, t in part] + [h for h, _, _ in part])
+            scores, known = self._scored(entity_ids, relations)
+            totals = scores.masked_fill(known, -torch.inf).logsumexp(1)
+            rows = torch.arange(len(answers))
+            known, scores = known[rows, answers], scores[rows, answers]
+            probabilities = [
+                0.0 if score == -torch.inf else float(self._probabilities(score, total, relation))
+                for score, total, relation in zip(scores.split(1), totals, relations, strict=True)
+            ]
+            for position, fact in enumerate(part):
                 back = len(part) + position
-                score = (float(scores[position, t]) + float(scores[back, h])) / 2
-                value = (float(probabilities[position, t]) + float(probabilities[back, h])) / 2
-                item = self._item(h, r, t, score, value, None, bool(known[position, t]))
-                items.append(item)
-                order[(item.head, item.relation, item.tail)] = value
-        return Checked("facts to check", items, "fact", order)
+                score = (float(scores[position]) + float(scores[back])) / 2
+                value = (probabilities[position] + probabilities[back]) / 2
+                yield fact, score, value, bool(known[position])
 
     def score(self, head: str, relation: str, tail: str) -> float:
         """The mean of both directions' scores of one fact."""
@@ -453,16 +464,22 @@ class Predictor:
 
     def _between(self, question: Question) -> Predictions:
         """Relations between two entities, best first."""
-        head, tail = str(question.head), str(question.tail)
-        checked = self.score_facts([(head, relation, tail) for relation in self.graph.relations])
-        items = [
-            item
-            for item in checked
-            if (question.known == "mark" or not item.known)
-            and (item.known or (item.probability or 0.0) >= question.min_probability)
+        head = self.graph.entities.id(str(question.head))
+        tail = self.graph.entities.id(str(question.tail))
+        facts = [(head, relation, tail) for relation in range(self.graph.num_relations)]
+        rows = [
+            row
+            for row in self._scored_facts(facts)
+            if (question.known == "mark" or not row[3])
+            and (row[3] or row[2] >= question.min_probability)
         ]
-        items.sort(key=lambda item: -checked.order[(item.head, item.relation, item.tail)])
-        return Predictions(str(question), items[: question.k], question.unknown)
+        # Items are made of those that are shown only: there may be many relations.
+        rows.sort(key=lambda row: -row[2])
+        items = [
+            self._item(*fact, score, value, None, known)
+            for fact, score, value, known in rows[: question.k]
+        ]
+        return Predictions(str(question), items, question.unknown)
 
     def _among(self, among: Among, relation: int) -> Tensor:
         """Mask of the entities that may be answers."""

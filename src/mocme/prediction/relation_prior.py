@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mocme.data.graph import Graph
+
+# Cells of a block of shares, one relation by all others.
+_CELLS = 2**22
 
 
 class RelationPrior:
@@ -18,9 +21,14 @@ class RelationPrior:
     facts: the share of all entities that have the relation. For an entity with c answers: the share
     of entities with at least c answers that have more. One success and two trials are added to each
     (Laplace smoothing).
+
+    Shares are computed for the relations that are asked for: a table of all pairs of relations
+    would take 320 GB for 100,000 relations.
     """
 
     def __init__(self, graph: Graph) -> None:
+        from scipy.sparse import csr_matrix
+
         facts = graph.directed(*graph.splits)
         self.width = 2 * graph.num_relations
         key = facts[:, 0] * self.width + facts[:, 1]
@@ -30,29 +38,38 @@ class RelationPrior:
         self._start = torch.searchsorted(self._entity, torch.arange(graph.num_entities + 1))
         self._having = torch.bincount(self._relation, minlength=self.width).double()
         self._linked = len(torch.unique(self._entity))
-        self._together = self._pairs()
+        # Counts by relation, ascending, one after the other.
+        order = np.lexsort((count.numpy(), self._relation.numpy()))
+        self._sorted_counts = count[torch.from_numpy(order)]
+        self._ends = torch.bincount(self._relation, minlength=self.width).cumsum(0)
+        shape = (graph.num_entities, self.width)
+        ones = np.ones(len(cells))
+        self._has = csr_matrix((ones, (self._entity.numpy(), self._relation.numpy())), shape)
+        self._having_it = self._has.tocsc()
 
-    def _pairs(self) -> Float[Tensor, "R2 R2"]:
-        """Share of entities with one relation (row) that have another (column)."""
-        from scipy.sparse import csr_matrix
+    def _together(self, relations: Int[Tensor, " n"]) -> Float[Tensor, "n R2"]:
+        """For each of these relations (rows), how many entities have it and another (columns)."""
+        both = (self._having_it[:, relations.numpy()].T @ self._has).toarray()
+        return torch.from_numpy(both)
 
-        ones = np.ones(len(self._entity))
-        shape = (len(self._start) - 1, self.width)
-        has = csr_matrix((ones, (self._entity.numpy(), self._relation.numpy())), shape)
-        both = torch.from_numpy((has.T @ has).toarray())
-        return (both + 1) / (self._having.unsqueeze(1) + 2)
+    def _counts_of(self, relation: int) -> Int[Tensor, " n"]:
+        """Answers of each entity that has a relation, ascending."""
+        end = int(self._ends[relation])
+        counts: Int[Tensor, " n"] = self._sorted_counts[end - int(self._having[relation]) : end]
+        return counts
 
     def to(self, relation: int) -> Float[Tensor, " N"]:
         """For each entity, how likely it has a fact, or one more, of a directed relation."""
         size = len(self._start) - 1
         prior = float((self._having[relation] + 1) / (self._linked + 2))
         share = torch.full((size,), -1.0, dtype=torch.float64)
-        conditional = self._together[self._relation, relation]
+        both = self._together(torch.tensor([relation]))[0]
+        conditional = ((both + 1) / (self._having + 2))[self._relation]
         share = share.scatter_reduce(0, self._entity, conditional, "amax")
         share[share < 0] = prior
         has_relation = self._relation == relation
         counts = self._count[has_relation]
-        ascending = counts.sort().values
+        ascending = self._counts_of(relation)
         enough = len(counts) - torch.searchsorted(ascending, counts)
         more = len(counts) - torch.searchsorted(ascending, counts, right=True)
         share[self._entity[has_relation]] = (more + 1).double() / (enough + 2)
@@ -64,9 +81,13 @@ class RelationPrior:
         has, counts = self._relation[rows], self._count[rows]
         if not len(has):
             return (self._having + 1) / (self._linked + 2)
-        share = self._together[has].amax(0)
-        for relation, count in zip(has.tolist(), counts.tolist(), strict=True):
-            others = self._count[self._relation == relation]
-            more, enough = int((others > count).sum()), int((others >= count).sum())
+        share = torch.zeros(self.width, dtype=torch.float64)
+        for part in has.split(max(1, _CELLS // self.width)):
+            shares = (self._together(part) + 1) / (self._having[part].unsqueeze(1) + 2)
+            share = torch.maximum(share, shares.amax(0))
+        for relation, count in zip(has.tolist(), counts, strict=True):
+            ascending = self._counts_of(relation)
+            more = len(ascending) - int(torch.searchsorted(ascending, count, right=True))
+            enough = len(ascending) - int(torch.searchsorted(ascending, count))
             share[relation] = (more + 1) / (enough + 2)
         return share

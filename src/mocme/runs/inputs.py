@@ -56,10 +56,11 @@ class LoadedRun:
             self._fits.slim()
 
     def predictor(self, items: Additions = Additions()) -> Predictor:
-        """A predictor with these additions.
+        """A predictor with these additions, as far as they can be used.
 
         Predictors are independent: an earlier one keeps answering as before.
         """
+        items = self.trained.usable(items, str(self.folder.path))
         extended, trained = self.trained.extended(items), self.trained
         context = RunExplanationContext(
             self.folder,

@@ -247,9 +247,10 @@ class Run:
         graph = self.graph()
         features = self.features(graph)
         mixture = self.mixture(graph, features, find_device(device))
-        return RunContents(graph, features, mixture).extended(
-            self.additions() if additions else Additions()
-        )
+        trained = RunContents(graph, features, mixture)
+        if not additions:
+            return trained
+        return trained.extended(trained.usable(self.additions(), str(self.path)))
 
     # -- entities added after the training --- ---------------------------------------------------
 
@@ -303,8 +304,11 @@ class Run:
                 # It answers no questions here, so it needs no calibration.
                 contents = self.contents(device, additions=False)
                 loaded = LoadedRun(self.folder, contents, None)
+            loaded.trained.check_usable(present, str(self.path))
             new = loaded.add(entities, present, advance)
             everyone = related(loaded.trained, [*present, *new])
+            # What is written is what the run will read: in the types in which it is stored.
+            loaded.trained.check_usable(everyone, str(self.path))
             store.write(self.folder, everyone)
         return list(everyone)[len(present) :]
 
@@ -336,7 +340,11 @@ class Run:
                     )
             if present.pairs and stay:
                 trained = loaded.trained if loaded else self.contents("cpu", additions=False)
-                stay = related(trained, stay)
+                # Those that cannot be used have no pairs, and follow the others.
+                usable = trained.usable(stay, str(self.path))
+                rest = [item for item in stay if item not in usable]
+                known = related(trained, usable)
+                stay = Additions([*known, *rest], known.pairs)
             store.write(self.folder, stay)
 
     def _calibrate(

@@ -95,12 +95,17 @@ def read_inputs(
 ) -> Features:
     """The modalities that a training of this experiment reads, with notes for the reader.
 
+    One of which nothing can be made is left out, unless the experiment asks for it: by a table of
+    its own or by ``data.only``.
+
     Raises:
         ValueError: one is missing or damaged, with the file and the remedy.
     """
     settings = experiment.components()
     tables, notes = _chosen(experiment, settings, graph, features)
-    inputs = read_features(graph, tables, Path(features) if features is not None else None)
+    folder = Path(features) if features is not None else None
+    asked = {*experiment.modalities, *(settings.data.only or ())}
+    inputs = read_features(graph, tables, folder, asked)
     if inputs.pairs and not any(expert.pairs for expert in settings.experts.values()):
         names = ", ".join(inputs.pairs)
         notes.append(

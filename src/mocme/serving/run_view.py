@@ -61,8 +61,9 @@ class RunView:
         # Taken before reading: a change during the read makes the view stale, not wrong.
         self.stamp = self.read_stamp()
         added = run.additions()
-        self.additions = {item.name: item for item in added}
         self.loaded: LoadedRun = previous.loaded if previous else run.loaded(device, advance)
+        added = self.loaded.trained.usable(added, str(run.path))
+        self.additions = {item.name: item for item in added}
         self.content: EntityContent = (
             previous.content if previous else EntityContent.read(run, self.loaded.trained.graph)
         )

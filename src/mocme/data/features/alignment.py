@@ -13,7 +13,10 @@ from torch import Tensor
 from mocme.data.features.tables import unknown_note
 from mocme.data.formats import tsv
 from mocme.data.graph import Vocabulary
-from mocme.data.modality import Modality, check_entities
+from mocme.data.modality import EmptyModality, Modality, check_entities, finite_rows
+
+# A vector whose largest value is this many times that of the median vector is told.
+_OUTLIER = 1e4
 
 
 def from_npy(
@@ -58,7 +61,8 @@ def match(
         Entity ids (n,) in ascending order, the positions of their vectors (n,), and notes.
 
     Raises:
-        ValueError: an entity has two vectors, or no name is an entity.
+        ValueError: an entity has two vectors.
+        EmptyModality: no name is an entity.
     """
     position_of: dict[int, int] = {}
     unknown = []
@@ -71,7 +75,7 @@ def match(
         else:
             position_of[entity] = position
     if not position_of:
-        raise ValueError(
+        raise EmptyModality(
             f"{path}: none of its {len(names)} names is an entity of the graph; names must equal "
             f"those in its facts byte for byte"
         )
@@ -130,6 +134,58 @@ def check_binding(path: Path, metadata: Mapping[str, str], entities: Vocabulary)
     ]
 
 
+def finite_vectors(
+    path: Path, values: Tensor, rows: Tensor, entities: Vocabulary
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Leave out vectors that are not finite in float32, the type in which a model reads them.
+
+    Args:
+        values, rows: as in a file; of other shapes and types, they are returned unchanged.
+        entities: of the graph.
+
+    Returns:
+        The other vectors, their entities, and notes on those that are left out, and on one that
+        is far larger than all others.
+
+    Raises:
+        EmptyModality: none is left.
+    """
+    fit = values.ndim == 2 and rows.shape == values.shape[:1] and rows.dtype == torch.int64
+    if not fit or not values.numel():
+        return values, rows, []
+    finite = finite_rows(values)
+    bad = (~finite).nonzero().flatten()
+    if not len(bad):
+        return values, rows, _size_notes(path, values, rows, entities)
+    note = (
+        f"{path}: {len(bad):,} vectors contain NaN or a value beyond the range of float32, first "
+        f"that of {_name(entities, rows[bad[0]])}; these entities have no vector here; correct "
+        f"them, or leave them out"
+    )
+    if len(bad) == len(rows):
+        raise EmptyModality(note)
+    values, rows = values[finite], rows[finite]
+    return values, rows, [note, *_size_notes(path, values, rows, entities)]
+
+
+def _size_notes(path: Path, values: Tensor, rows: Tensor, entities: Vocabulary) -> list[str]:
+    """A note where one vector is so large that the others vanish beside it."""
+    sizes = values.abs().amax(1).float()
+    typical, largest = float(sizes.median()), int(sizes.argmax())
+    if not typical or float(sizes[largest]) <= _OUTLIER * typical:
+        return []
+    return [
+        f"{path}: the vector of {_name(entities, rows[largest])} is "
+        f"{float(sizes[largest]) / typical:.3g} times as large as the median; vectors are scaled "
+        f"together, so the others nearly vanish; correct it, or leave it out"
+    ]
+
+
+def _name(entities: Vocabulary, row: Tensor) -> str:
+    entity = int(row)
+    return repr(entities[entity]) if 0 <= entity < len(entities) else f"id {entity}"
+
+
 def checked_modality(
     path: Path, values: Tensor, rows: Tensor, num_entities: int, provenance: Mapping[str, str]
 ) -> Modality:
@@ -137,6 +193,7 @@ def checked_modality(
 
     Raises:
         ValueError: values or rows do not make a modality.
+        EmptyModality: there are none.
     """
     if values.ndim != 2 or rows.shape != values.shape[:1] or rows.dtype != torch.int64:
         raise ValueError(
@@ -144,7 +201,10 @@ def checked_modality(
             f"{tuple(rows.shape)} and type {rows.dtype}; required are (n, F) and (n,) integers"
         )
     if not values.numel():
-        raise ValueError(f"{path}: contains no vector (shape {tuple(values.shape)})")
+        raise EmptyModality(
+            f"{path}: contains no vector (shape {tuple(values.shape)}); encode the modality again, "
+            f"or leave it out"
+        )
     try:
         return Modality(values, rows, num_entities, provenance)
     except ValueError as error:

@@ -43,6 +43,7 @@ class Source(Configurable):
 
         Raises:
             ValueError: with the file and the remedy.
+            EmptyModality: nothing can be made of the files.
         """
 
     def files(self) -> list[str]:

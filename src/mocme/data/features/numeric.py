@@ -17,17 +17,11 @@ from torch import Tensor
 from mocme.data.features.tokens import rarest_tokens
 from mocme.data.modality import Tokens
 
+# Bounds of a spread and of a number divided by it, so that the quotient is finite in float64.
+TINY, HUGE = 1e-300, 1e300
+
 # By attribute: the entities that have it, and their numbers in float64.
 Columns = Mapping[str, tuple[Sequence[int], Float[Tensor, " n"]]]
-
-
-def finite_number(cell: str) -> float | None:
-    """The number in a cell of a table; None if the cell is not a finite number."""
-    try:
-        number = float(cell)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 class ColumnBuilder:
@@ -88,9 +82,16 @@ class Scale:
         edges = numbers.quantile(torch.linspace(0, 1, bins + 1).double())
         return Scale(float(middle), spread, tuple(edges.tolist()))
 
+    def number(self, column: float) -> float:
+        """The number whose first column this is, up to the rounding of float32."""
+        number = self.middle + self.spread * math.sinh(column)
+        # What is 0 but for rounding is 0.
+        return number if abs(number) > 1e-6 * (abs(self.middle) + self.spread) else 0.0
+
     def __call__(self, numbers: Float[Tensor, " n"]) -> Float[Tensor, "n W"]:
         """Return the columns of numbers in float64; W is 2 plus the number of bins."""
-        columns = ((numbers - self.middle) / self.spread).asinh()
+        quotients = ((numbers - self.middle) / max(self.spread, TINY)).clamp(-HUGE, HUGE)
+        columns = quotients.asinh()
         columns = torch.stack([columns, torch.ones_like(numbers)], 1)
         if not self.edges:
             return columns

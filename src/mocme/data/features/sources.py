@@ -9,7 +9,7 @@ for instance with ``replace = "shuffled"``; see `Ablation`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,28 +19,36 @@ from mocme.data.features import kinds
 from mocme.data.features.base import Source as Source
 from mocme.data.features.kinds.bins import Bins as Bins
 from mocme.data.features.kinds.encoded import Encoded as Encoded
+from mocme.data.features.kinds.encoded import nothing_encoded
 from mocme.data.features.kinds.numbers import Numbers as Numbers
 from mocme.data.features.kinds.vectors import Vectors as Vectors
 from mocme.data.features.kinds.words import Words as Words
 from mocme.data.graph import Graph
-from mocme.data.modality import AnyModality, Features, check_name
+from mocme.data.modality import AnyModality, EmptyModality, Features, check_name
 from mocme.data.pairs.build import share_vectors
 
 Source.kinds = discover(Source, kinds)
 
 
 def read_features(
-    graph: Graph, tables: Mapping[str, Mapping[str, Any]], folder: Path | None = None
+    graph: Graph,
+    tables: Mapping[str, Mapping[str, Any]],
+    folder: Path | None = None,
+    required: Collection[str] = (),
 ) -> Features:
     """Read every modality of ``[modalities.NAME]`` tables.
+
+    One of which nothing can be made is left out, with a note.
 
     Args:
         graph: the graph whose entities the names in the files are.
         tables: settings of a `Source` by modality name.
         folder: where relative paths start; by default, the folder of the graph. A modality whose
             files are not there is looked for in the folder of the graph too.
+        required: modalities that must not be left out.
 
     Raises:
+        EmptyModality: nothing can be made of one that is required.
         ConfigError: a setting or the name of a modality is wrong.
         ValueError: a file is missing or wrong; the message names it and the remedy.
     """
@@ -51,7 +59,15 @@ def read_features(
         path = f"modalities.{name}"
         check_name(name, path)
         source = source_of(table, path)
-        modality, source_notes = source.load(graph, _folder_of(source, folder, home))
+        try:
+            modality, source_notes = source.load(graph, _folder_of(source, folder, home))
+        except EmptyModality as error:
+            if name in required:
+                raise EmptyModality(
+                    f"{name}: the experiment asks for it, but nothing can be made of it: {error}"
+                ) from error
+            notes.append(f"{name}: is left out, because nothing can be made of it: {error}")
+            continue
         modalities[name] = source.ablation()(modality)
         notes += source_notes
     features = Features.of(modalities, notes)
@@ -88,7 +104,8 @@ def needs_encoding(table: Mapping[str, Any], graph: Graph, folder: Path | None =
     if setting is None or table.get(setting) is None:
         return False
     folders = (folder, Path(graph.folder or "."))
-    return not any((f / str(table[setting])).is_file() for f in folders if f is not None)
+    files = [f / str(table[setting]) for f in folders if f is not None]
+    return not any(file.is_file() or nothing_encoded(file, graph) for file in files)
 
 
 def _folder_of(source: Source, folder: Path | None, home: Path) -> Path:

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mocme.data.features.numeric import ColumnBuilder, Columns, finite_number
+from mocme.data.features.numeric import ColumnBuilder, Columns
 from mocme.data.formats import tsv
 from mocme.data.graph import Vocabulary
+from mocme.data.modality import EmptyModality
+from mocme.data.numbers import finite_number, number_problem
+
+_REMEDY = (
+    "remove the line if the value is missing, else write the number with digits and a decimal "
+    "point, without separators of thousands"
+)
 
 
 def read_texts(
@@ -92,14 +99,15 @@ def gather_texts(
 def read_numbers(path: Path, entities: Vocabulary) -> tuple[Columns, list[str]]:
     """Read (entity, value) or (entity, attribute, value) rows.
 
-    Of several values for an attribute of an entity, the last one counts.
+    Of several values for an attribute of an entity, the last one counts. A value that is not a
+    finite number (see `finite_number`) is a reject.
 
     Returns:
-        Numbers by attribute; notes on the rows, and on those that name no entity.
+        Numbers by attribute; notes on the rows, on rejects, and on those that name no entity.
 
     Raises:
-        ValueError: the file cannot be read, has another number of columns, a value that is not a
-            finite number, or no entity of the graph.
+        ValueError: the file cannot be read, or has another number of columns.
+        EmptyModality: no finite number belongs to an entity of the graph.
     """
     table = tsv.read(path, None)
     width = len(table.rows[0]) if table.rows else 3
@@ -109,13 +117,16 @@ def read_numbers(path: Path, entities: Vocabulary) -> tuple[Columns, list[str]]:
         )
     builder = ColumnBuilder()
     unknown: list[str] = []
+    first, rejected = "", 0
     for row, line in zip(table.rows, table.lines, strict=True):
         number = finite_number(row[-1])
         if number is None:
-            raise ValueError(
-                f"{path}: line {line}: {row[-1]!r} is not a finite number; remove the line if the "
-                f"value is missing"
-            )
+            problem = number_problem(row[-1])
+            first = first or f"line {line}: {problem}"
+            table.report.rows -= 1
+            table.report.reject(line, problem, "\t".join(row))
+            rejected += 1
+            continue
         entity = entities.get(row[0])
         if entity is None:
             unknown.append(row[0])
@@ -123,8 +134,13 @@ def read_numbers(path: Path, entities: Vocabulary) -> tuple[Columns, list[str]]:
         builder.add(row[1] if width == 3 else "value", entity, number)
     columns, repeated = builder.columns()
     if not columns:
-        raise ValueError(f"{path}: no number belongs to an entity of the graph")
+        reasons = [f"{first}; {_REMEDY}"] if first else []
+        reasons += [f"{len(unknown):,} rows name no entity; check the names"] if unknown else []
+        why = "; ".join(reasons) or "the file has no rows"
+        raise EmptyModality(f"{path}: no number belongs to an entity of the graph ({why})")
     notes = [str(table.report), *unknown_note(path, unknown)]
+    if rejected:
+        notes.append(f"{path}: {rejected:,} values are not used, first {first}; {_REMEDY}")
     if repeated:
         notes.append(
             f"{path}: {repeated} values repeat an attribute of an entity; the last value counts"

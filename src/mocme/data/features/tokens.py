@@ -22,7 +22,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mocme.data.graph import Graph
-from mocme.data.modality import Tokens
+from mocme.data.modality import EmptyModality, Tokens
 
 
 def rarest_tokens(
@@ -100,7 +100,7 @@ def text_tokens(
         The tokens, how many entities have a text, and how many of these have no token.
 
     Raises:
-        ValueError: no token is within the limits.
+        EmptyModality: no token is within the limits.
     """
     texts = 0
 
@@ -119,10 +119,12 @@ def text_tokens(
         provenance=provenance,
     )
     if not len(tokens.token):
-        raise ValueError(
+        remedy = "set at_least or at_most in this modality's table, or leave it out"
+        if not texts:
+            remedy = "check that the names in it equal those in the facts, or leave it out"
+        raise EmptyModality(
             f"{path}: no {unit[:-1]} occurs in {at_least} entities or more and in at most the "
-            f"share {at_most} of the {texts:,} that have a text; set at_least or at_most in this "
-            f"modality's table, or leave it out"
+            f"share {at_most} of the {texts:,} that have a text; {remedy}"
         )
     return tokens, texts, texts - int(tokens.present().sum())
 

@@ -7,7 +7,6 @@ the datatype (``point^^http://...#wktLiteral``), as in N-Triples.
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from typing import IO
 
 from mocme.data.formats.rdf import XSD, Value
 from mocme.data.formats.writers import atomic_file
+from mocme.data.numbers import finite_number, number_problem
 
 IN_MEMORY = 1 << 26  # bytes of numbers, and of texts, before a temporary file is used
 ROWS = 1 << 14  # rows that are encoded at a time
@@ -184,8 +184,8 @@ def number(text: str, kind: str) -> str:
         return repr(decimal_year(text, kind))
     if not _FORMS[kind].fullmatch(text):
         raise ValueError(f"{text[:80]!r} is not a valid xsd:{kind}; correct it")
-    if not math.isfinite(float(text)):
-        raise ValueError(f"{text[:80]!r} is not a finite number; leave the value out")
+    if finite_number(text) is None:
+        raise ValueError(f"{number_problem(text)}; leave the value out")
     return text
 
 

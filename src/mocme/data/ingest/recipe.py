@@ -7,7 +7,6 @@ A recipe lists tables of facts (``[[facts]]``), of texts, numbers and files of e
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from mocme.data.formats.report import Block, Report
 from mocme.data.formats.statements import Selection
 from mocme.data.graph import SPLITS
 from mocme.data.modality import check_name
+from mocme.data.numbers import finite_number, number_problem
 
 # A cell of TSV cannot hold a tab or a line break.
 BREAKS = str.maketrans("\t\n\r", "   ")
@@ -181,10 +181,10 @@ class NumberColumns(Configurable):
         """The row to write for a cell.
 
         Raises:
-            ValueError: it is not a finite number.
+            ValueError: it is not a finite number within the range of float32.
         """
-        if not math.isfinite(float(cell)):
-            raise ValueError("not finite")
+        if finite_number(cell) is None:
+            raise ValueError(number_problem(cell))
         return entity, column.translate(BREAKS), cell.strip()
 
     def declared(self) -> dict[str, Any]:

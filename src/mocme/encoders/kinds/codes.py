@@ -14,10 +14,17 @@ from jaxtyping import Float
 
 from mocme.core.interrupts import Interrupted
 from mocme.core.registry import build
+from mocme.data.features.kinds.encoded import nothing_encoded
 from mocme.data.features.sources import Encoded, Source, Vectors, kind_of, needs_encoding
 from mocme.data.features.tokens import rarest_tokens
 from mocme.data.graph import Graph
-from mocme.data.modality import Modality, check_entities, provenance_of, read_safetensors
+from mocme.data.modality import (
+    EmptyModality,
+    Modality,
+    check_entities,
+    provenance_of,
+    read_safetensors,
+)
 from mocme.encoders.base import Encoder, EncodingJob, EncodingReport, encoded_file
 from mocme.encoders.codebooks import Codebook, FewVectors, Scaling
 from mocme.encoders.pretrained import sha256
@@ -114,7 +121,7 @@ class CodesEncoder(Encoder):
             provenance={},
         )
         if not len(tokens.token):
-            raise ValueError(
+            raise EmptyModality(
                 f"{vectors.path}: no code belongs to {self.at_least} entities or more and to at "
                 f"most the share {self.at_most} of {len(vectors.rows):,}; set codes, at_least or "
                 f"at_most"
@@ -148,6 +155,7 @@ class CodesEncoder(Encoder):
 
         Raises:
             ValueError: there are none; with the command that makes them.
+            EmptyModality: nothing could be encoded, so nothing can be made of it.
         """
         if self.of == job.name:
             raise ValueError(f"{job.name!r} cannot be made of itself; give it another name")
@@ -155,6 +163,8 @@ class CodesEncoder(Encoder):
         for path in (encoded_file(job.base, self.of), encoded_file(folder, self.of)):
             if path.is_file():
                 return _read_encoded(path, graph)
+            if reason := nothing_encoded(path, graph):
+                raise EmptyModality(f"{self.of}: {reason}")
         table, where = graph.modalities.get(self.of), f"modalities.{self.of}"
         if table is None or needs_encoding(table, graph):
             which = f"all {folder}" if table else "(--help lists the kinds)"

@@ -110,11 +110,26 @@ class AddedVectors:
         return fused.vector, fused.weights
 
 
+def longest(vectors: Float[Tensor, "N E"]) -> Float[Tensor, ""]:
+    """Length of the longest of the trained entity vectors; 0 without any."""
+    return vectors.norm(dim=1).max() if len(vectors) else vectors.new_zeros(())
+
+
+def within(vectors: Float[Tensor, "n E"], length: Float[Tensor, ""]) -> Float[Tensor, "n E"]:
+    """Shorten vectors to a length, so that no entity scores beyond the range of the training.
+
+    Shorter ones stay as they are, to the bit.
+    """
+    lengths = vectors.norm(dim=1, keepdim=True)
+    return torch.where(lengths > length, vectors * (length / lengths), vectors)
+
+
 @final
 class ExtendedModel(VectorModel):
     """A trained model and added entities. It cannot be trained.
 
-    Training entities keep their ids; the added ones follow, then the nodes of tokens.
+    Training entities keep their ids; the added ones follow, then the nodes of tokens. No added
+    vector is longer than the longest trained one.
 
     Args:
         base: the trained model; its parameters are used, not copied.
@@ -159,6 +174,7 @@ class ExtendedModel(VectorModel):
         trained = self.base.table(hide=base_hide)
         added = AddedVectors(self.base, self.added, FusionStats.of(self.base, base_hide))
         vectors, weights = added(self.added.rows, shown)
+        vectors = within(vectors, longest(trained.vectors[:count]))
         unknown = ~shown.any(1)
         if bool(unknown.any()):
             has_structure = self.base.present[:, 0] & self.base.shown(base_hide).any(1)

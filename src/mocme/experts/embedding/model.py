@@ -104,7 +104,12 @@ class EmbeddingModel(VectorModel):
         values = modality.values.float()
         # Unit deviation overall, not by column: a column that hardly varies stays small.
         centre = values.mean(0)
-        spread = (values - centre).square().mean().sqrt().clamp_min(1e-6)
+        spread = (values - centre).square().mean().sqrt()
+        if not bool(centre.isfinite().all() and spread.isfinite()):
+            # Squares of values above 1e19 are infinite in float32.
+            exact = values.double().mean(0)
+            centre, spread = exact.float(), (values - exact).square().mean().sqrt().float()
+        spread = spread.clamp_min(1e-6)
         self.register_buffer(f"values_{name}", (values - centre) / spread, persistent=False)
         self.register_buffer(f"centre_{name}", centre, persistent=False)
         self.register_buffer(f"spread_{name}", spread, persistent=False)

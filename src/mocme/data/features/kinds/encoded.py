@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from mocme.core.digest import file_digest
+from mocme.data.features.alignment import finite_vectors
 from mocme.data.features.base import FileSource
 from mocme.data.graph import Graph
 from mocme.data.modality import (
     FORMAT,
     AnyModality,
+    EmptyModality,
     check_entities,
     read_safetensors,
     unpack_modality,
@@ -31,11 +34,13 @@ class Encoded(FileSource):
     settings: str | None = None
 
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
-        return read_encoded(folder / self.path, graph, self.settings), []
+        return read_encoded(folder / self.path, graph, self.settings)
 
 
-def read_encoded(path: Path, graph: Graph, settings: str | None = None) -> AnyModality:
-    """Read a modality that `mocme encode` made.
+def read_encoded(
+    path: Path, graph: Graph, settings: str | None = None
+) -> tuple[AnyModality, list[str]]:
+    """Read a modality that `mocme encode` made, and notes on vectors that are left out.
 
     Args:
         settings: settings of the encoder that the file must have been made with.
@@ -43,8 +48,11 @@ def read_encoded(path: Path, graph: Graph, settings: str | None = None) -> AnyMo
     Raises:
         ValueError: the file is missing, damaged, or was made by another program, with other
             settings or for another list of entities.
+        EmptyModality: nothing could be encoded.
     """
     if not path.is_file():
+        if reason := nothing_encoded(path, graph, settings):
+            raise EmptyModality(reason)
         raise ValueError(
             f"{path}: there is no such file; make it with: mocme encode all "
             f"{graph.folder or 'DATA'} (with --out and a folder, if --features names one)"
@@ -58,8 +66,30 @@ def read_encoded(path: Path, graph: Graph, settings: str | None = None) -> AnyMo
             f"{path}: was made with other settings than graph.toml has now; make it again "
             f"with: mocme encode all {graph.folder or 'DATA'}"
         )
+    notes: list[str] = []
+    if {"values", "rows"} <= set(tensors) and tensors["values"].is_floating_point():
+        kept = finite_vectors(path, tensors["values"], tensors["rows"], graph.entities)
+        tensors["values"], tensors["rows"], notes = kept
     provenance = {**metadata, "source": str(path), "sha256": file_digest(path)}
     try:
-        return unpack_modality(tensors, metadata | provenance, graph.num_entities)
+        return unpack_modality(tensors, metadata | provenance, graph.num_entities), notes
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: {error}; encode the modality again") from error
+
+
+def nothing_encoded(path: Path, graph: Graph, settings: str | None = None) -> str:
+    """Why `mocme encode` could make nothing of a modality; empty where it did not say so.
+
+    Args:
+        path: of the modality, which `mocme encode` did not write; its report is next to it.
+        settings: as for `read_encoded`.
+    """
+    try:
+        report = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    if not isinstance(report, dict) or report.get("entities_digest") != graph.entities.digest():
+        return ""
+    other = settings is not None and report.get("settings") != settings
+    reason = report.get("empty")
+    return reason if isinstance(reason, str) and not other else ""

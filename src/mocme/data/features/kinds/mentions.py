@@ -12,7 +12,7 @@ import torch
 from mocme.data.features.base import Source
 from mocme.data.features.tables import column_per_file, gather_texts
 from mocme.data.graph import Graph
-from mocme.data.modality import AnyModality, Pairs
+from mocme.data.modality import AnyModality, EmptyModality, Pairs
 from mocme.data.pairs.build import basis_of_texts, build_pairs, split_names
 from mocme.data.pairs.mentions import check_limits
 
@@ -85,7 +85,7 @@ class Mentions(Source):
         }
         pairs = build_pairs(basis, graph.num_entities, provenance)
         if not len(pairs.kind):
-            raise ValueError(
+            raise EmptyModality(
                 f"{folder / self.names[0]}: of the {len(names):,} entities that have a name, none "
                 f"is named in another's name or in one of the {len(texts):,} entities' texts; "
                 f"check name_columns and columns in this modality's table (a name of a single word "

@@ -11,7 +11,7 @@ from mocme.data.features.base import Source
 from mocme.data.features.kinds.encoded import read_encoded
 from mocme.data.features.tables import column_per_file, gather_texts
 from mocme.data.graph import Graph
-from mocme.data.modality import AnyModality, Basis, Modality
+from mocme.data.modality import AnyModality, Basis, EmptyModality, Modality
 from mocme.data.pairs.build import basis_of_texts, build_pairs
 
 
@@ -53,7 +53,7 @@ class Similar(Source):
         pairs = build_pairs(basis, graph.num_entities, provenance)
         first = folder / self.files()[0]
         if not len(pairs.head):
-            raise ValueError(
+            raise EmptyModality(
                 f"{first}: none of the {count:,} entities with content is similar to another "
                 f"(texts must share a word or two that several, but at most a fifth, of them "
                 f"have); check the file and columns, or leave the modality out"
@@ -75,8 +75,8 @@ class Similar(Source):
         self, graph: Graph, path: Path
     ) -> tuple[Basis, int, dict[str, str], list[str]]:
         """Return the basis of the pairs, the number of entities, provenance and notes."""
-        modality = read_encoded(path, graph)
+        modality, notes = read_encoded(path, graph)
         if not isinstance(modality, Modality):
             raise ValueError(f"{path}: contains no vectors; name an encoded modality that is dense")
         basis = Basis("like vectors", {"nearest": self.nearest}, vectors=modality)
-        return basis, len(modality.rows), dict(modality.provenance), []
+        return basis, len(modality.rows), dict(modality.provenance), notes

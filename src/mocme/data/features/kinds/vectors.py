@@ -14,6 +14,7 @@ from mocme.data.features.alignment import (
     as_ids,
     check_binding,
     checked_modality,
+    finite_vectors,
     from_npy,
     match,
     stack,
@@ -90,6 +91,8 @@ class Vectors(FileSource):
                 values = take(values, positions)
         if not values.is_floating_point():
             values = values.float()
+        values, rows, more = finite_vectors(path, values, rows, graph.entities)
+        notes += more
         modality = checked_modality(path, values, rows, graph.num_entities, provenance)
         if zeros := int((modality.values == 0).all(1).sum()):
             notes.append(
