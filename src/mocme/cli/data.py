@@ -18,8 +18,8 @@ from mocme.core.console import ProgressBar, echo_notes, show
     "--out", required=True, type=click.Path(path_type=Path), help="Folder of the new graph."
 )
 @click.option("--format", "kind", help="Format of a file of facts, if its ending does not name it.")
-@common("json")
-def import_graph(source: str, out: Path, kind: str | None, as_json: bool) -> None:
+@common("json", "trust")
+def import_graph(source: str, out: Path, kind: str | None, as_json: bool, trust_code: bool) -> None:
     """Make a graph of SOURCE: a recipe (TOML) of tables and dumps, a file of facts, or -."""
     from mocme.data.ingest import importer
     from mocme.data.ingest.recipe import Recipe
@@ -27,8 +27,8 @@ def import_graph(source: str, out: Path, kind: str | None, as_json: bool) -> Non
 
     if source.endswith(".toml") and kind is None:
         recipe = Recipe.read(source)
-        for name, table in recipe.encode.items():
-            encoder_of(table, f"{source}: encode.{name}")  # a wrong setting fails before any work
+        for name, table in recipe.encode.items():  # a wrong setting fails before any work
+            encoder_of(table, f"{source}: encode.{name}", trust_code=trust_code)
     else:
         recipe = Recipe.of_facts(source, kind)
     with ProgressBar("import", quiet=as_json) as (progress, task):
@@ -64,8 +64,15 @@ def import_graph(source: str, out: Path, kind: str | None, as_json: bool) -> Non
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--raw", is_flag=True, help="Copy the raw files of the modalities too, to a folder.")
+@common("trust")
 def export_graph(
-    data: str, out: str, splits: tuple[str, ...], kind: str | None, force: bool, raw: bool
+    data: str,
+    out: str,
+    splits: tuple[str, ...],
+    kind: str | None,
+    force: bool,
+    raw: bool,
+    trust_code: bool,
 ) -> None:
     """Write the facts of DATA to OUT: a file (its ending names the format), a folder, or -."""
     from mocme.data.ingest import exporter
@@ -83,7 +90,7 @@ def export_graph(
     if raw:
         from mocme.encoders.export_raw import export_raw
 
-        click.echo("\n".join(export_raw(graph, Path(out))))
+        click.echo("\n".join(export_raw(graph, Path(out), trust_code=trust_code)))
         click.echo(f"next: mocme encode all {out}")
 
 

@@ -22,12 +22,16 @@ from mocme.encoders.store import PAGE, FeatureStore
 _PATHS = ("path", "paths", "names", "texts", "entities", "tokenizer")
 
 
-def export_raw(graph: Graph, out: Path) -> list[str]:
+def export_raw(graph: Graph, out: Path, *, trust_code: bool = False) -> list[str]:
     """Add the sources of a graph's modalities to the folder that its facts were exported to.
 
     Tables are copied. Files of entities (images, sounds) are copied into a folder named after the
     modality, each named after its entity (`inputs.escaped`), and listed in a table. Encoded
     modalities are left out: `mocme encode` makes them again from these files.
+
+    Args:
+        trust_code: import the code that the graph's tables name
+            (``kind = "package.module:Class"``); by default, they are refused.
 
     Returns:
         A line for each modality, and for each listed file that does not exist.
@@ -46,7 +50,7 @@ def export_raw(graph: Graph, out: Path) -> list[str]:
             notes.append(f"{name}: its files copied")
             continue
         table, section = graph.encode[name], tables.setdefault("encode", {})
-        encoder = encoder_of(table, f"encode.{name}")
+        encoder = encoder_of(table, f"encode.{name}", trust_code=trust_code)
         if isinstance(encoder, RawEncoder) and encoder.endings:
             copied, missing = _copy_files(graph, name, encoder, out)
             section[name] = {**_without_inputs(table), "paths": [f"{name}.tsv"]}

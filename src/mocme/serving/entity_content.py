@@ -12,11 +12,11 @@ from typing import Any
 
 from mocme.data.features.kinds.mentions import Mentions
 from mocme.data.features.kinds.similar import Similar
-from mocme.data.features.sources import Numbers, Words, source_of
+from mocme.data.features.sources import Numbers, Source, Words, source_of
 from mocme.data.features.tables import gather_texts, read_numbers, read_texts
 from mocme.data.graph import Graph
 from mocme.data.ingest.reader import read_graph_toml
-from mocme.encoders.base import EncodingJob, EncodingReport
+from mocme.encoders.base import Encoder, EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
 from mocme.encoders.inputs import RawEncoder
 from mocme.encoders.numeric_io import NumberEncoder
@@ -74,20 +74,21 @@ class EntityContent:
         about = read_graph_toml(folder)
         encoded = about.get("encode", {})
         encoded = {**(encoded if isinstance(encoded, Mapping) else {}), **_encoder_settings(run)}
+        # Code that these tables name is imported only where the run's code is trusted.
         for name, table in encoded.items():
-            yield name, partial(self._read_raw, name, table, graph, folder)
+            encoder = partial(encoder_of, table, f"encode.{name}", trust_code=run.trust_code)
+            yield name, partial(self._read_raw, name, encoder, graph, folder)
         tables = run.experiment.modalities or about.get("modalities", {})
         for name, table in tables.items() if isinstance(tables, Mapping) else ():
-            # A kind with a colon names user code, which the server never runs.
-            if ":" not in str(table.get("kind")):
-                yield name, partial(self._read_declared, name, table, graph, folder)
+            source = partial(source_of, table, f"modalities.{name}", trust_code=run.trust_code)
+            yield name, partial(self._read_declared, name, source, graph, folder)
         types = about.get("types")
         if isinstance(types, dict) and isinstance(types.get("path"), str):
             yield "types", lambda: self._read_types(folder / str(types["path"]), graph)
 
-    def _read_raw(self, name: str, table: dict[str, Any], graph: Graph, folder: Path) -> None:
+    def _read_raw(self, name: str, make: Callable[[], Encoder], graph: Graph, folder: Path) -> None:
         """Read the inputs of an encoder."""
-        encoder = encoder_of(table, f"encode.{name}")
+        encoder = make()
         job = EncodingJob(graph, name, folder, folder)
         if isinstance(encoder, NumberEncoder):
             columns, _ = encoder.read(job, EncodingReport(name, ""))
@@ -102,9 +103,11 @@ class EntityContent:
                 elif source.strip():
                     self.texts.setdefault(entity, []).append((name, source))
 
-    def _read_declared(self, name: str, table: dict[str, Any], graph: Graph, folder: Path) -> None:
+    def _read_declared(
+        self, name: str, make: Callable[[], Source], graph: Graph, folder: Path
+    ) -> None:
         """Read the source of a modality declared in the graph or the experiment."""
-        source = source_of(table, f"modalities.{name}")
+        source = make()
         if isinstance(source, Numbers):
             columns, _ = read_numbers(folder / source.path, graph.entities)
             self._add_numbers(name, columns)

@@ -30,7 +30,11 @@ Source.kinds = discover(Source, kinds)
 
 
 def read_features(
-    graph: Graph, tables: Mapping[str, Mapping[str, Any]], folder: Path | None = None
+    graph: Graph,
+    tables: Mapping[str, Mapping[str, Any]],
+    folder: Path | None = None,
+    *,
+    trust_code: bool = False,
 ) -> Features:
     """Read every modality of ``[modalities.NAME]`` tables.
 
@@ -39,6 +43,7 @@ def read_features(
         tables: settings of a `Source` by modality name.
         folder: where relative paths start; by default, the folder of the graph. A modality whose
             files are not there is looked for in the folder of the graph too.
+        trust_code: import the classes of the user that the tables name.
 
     Raises:
         ConfigError: a setting or the name of a modality is wrong.
@@ -50,7 +55,7 @@ def read_features(
     for name, table in tables.items():
         path = f"modalities.{name}"
         check_name(name, path)
-        source = source_of(table, path)
+        source = source_of(table, path, trust_code=trust_code)
         modality, source_notes = source.load(graph, _folder_of(source, folder, home))
         modalities[name] = source.ablation()(modality)
         notes += source_notes
@@ -59,14 +64,17 @@ def read_features(
     return replace(features, pairs=pairs)
 
 
-def source_of(table: Mapping[str, Any], path: str) -> Source:
+def source_of(table: Mapping[str, Any], path: str, *, trust_code: bool = False) -> Source:
     """Build the source that a table describes.
+
+    Args:
+        trust_code: import the class of the user that the table names.
 
     Raises:
         ConfigError: a setting is wrong; the message begins with its path.
     """
     settings = {**table, "kind": kind_of(table, path)}
-    return build(Source, settings, path)  # type: ignore[type-abstract]
+    return build(Source, settings, path, trust_code=trust_code)  # type: ignore[type-abstract]
 
 
 def kind_of(table: object, path: str) -> str:
