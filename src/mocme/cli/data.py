@@ -64,6 +64,13 @@ def import_graph(source: str, out: Path, kind: str | None, as_json: bool, trust_
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--raw", is_flag=True, help="Copy the raw files of the modalities too, to a folder.")
+@click.option(
+    "--files-from",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="With --raw: copy files from this folder too, not from that of DATA alone; repeatable.",
+)
 @common("trust")
 def export_graph(
     data: str,
@@ -72,6 +79,7 @@ def export_graph(
     kind: str | None,
     force: bool,
     raw: bool,
+    files_from: tuple[Path, ...],
     trust_code: bool,
 ) -> None:
     """Write the facts of DATA to OUT: a file (its ending names the format), a folder, or -."""
@@ -81,6 +89,8 @@ def export_graph(
     graph = load(data)
     if raw and (out == "-" or Path(out).suffix or kind == "openke"):
         raise click.UsageError("--raw needs a folder (a name without an ending), not openke")
+    if files_from and not raw:
+        raise click.UsageError("--files-from goes with --raw")
     exporter.export(graph, out, splits, kind, force)
     if out == "-":
         return
@@ -90,7 +100,8 @@ def export_graph(
     if raw:
         from mocme.encoders.export_raw import export_raw
 
-        click.echo("\n".join(export_raw(graph, Path(out), trust_code=trust_code)))
+        lines = export_raw(graph, Path(out), trust_code=trust_code, files_from=files_from)
+        click.echo("\n".join(lines))
         click.echo(f"next: mocme encode all {out}")
 
 
