@@ -91,6 +91,11 @@ def export_graph(
         raise click.UsageError("--raw needs a folder (a name without an ending), not openke")
     if files_from and not raw:
         raise click.UsageError("--files-from goes with --raw")
+    if raw:
+        from mocme.encoders.catalog import encoder_of
+
+        for name, table in graph.encode.items():  # a wrong setting fails before any work
+            encoder_of(table, f"encode.{name}", trust_code=trust_code)
     exporter.export(graph, out, splits, kind, force)
     if out == "-":
         return
