@@ -18,7 +18,6 @@ _SIGNATURES = (
     (b"II*\x00", "image/tiff"),
     (b"MM\x00*", "image/tiff"),
     (b"fLaC", "audio/flac"),
-    (b"ID3", "audio/mpeg"),
     (b"FLV\x01", "video/x-flv"),
     (b"\x00\x00\x01\xba", "video/mpeg"),
     (b"\x00\x00\x01\xb3", "video/mpeg"),
@@ -77,7 +76,10 @@ def media_type(head: bytes) -> str | None:
     # A bitmap has the size of its second header in bytes 14 to 17.
     if head.startswith(b"BM") and head[14:18] in _BITMAP_HEADERS:
         return "image/bmp"
-    if len(head) >= 4 and head[0] == 0xFF:
+    # A tag has a version below 5 and a size of four bytes of seven bits.
+    if head.startswith(b"ID3") and len(head) >= 10 and head[3] < 5 and max(head[6:10]) < 0x80:
+        return "audio/mpeg"
+    if head.startswith(b"\xff"):
         return _frame_type(head)
     return "image/svg+xml" if _SVG.match(head) else None
 
@@ -85,12 +87,41 @@ def media_type(head: bytes) -> str | None:
 _BITMAP_HEADERS = [size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)]
 
 
+# kbit/s by index, of MPEG 1 and of the later versions; Hz by index, of MPEG 1.
+_BITRATES = (
+    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+)
+_RATES = (44_100, 48_000, 32_000)
+
+
 def _frame_type(head: bytes) -> str | None:
-    """The type of a stream of MPEG audio frames without a header."""
-    second, third = head[1], head[2]
-    if second & 0xF6 == 0xF0:  # ADTS
-        return "audio/aac"
-    # Layer III with a valid version, bitrate and sample rate.
-    version, layer = second >> 3 & 3, second >> 1 & 3
-    valid = second & 0xE0 == 0xE0 and version != 1 and layer == 1
-    return "audio/mpeg" if valid and third >> 4 != 15 and third >> 2 & 3 != 3 else None
+    """The type of a stream of MPEG audio frames without a header.
+
+    The start of a frame is too short to tell: another one must follow where the first one ends.
+    """
+    for name, length_of in (("audio/aac", _adts_length), ("audio/mpeg", _layer_3_length)):
+        length = length_of(head)
+        if length and length_of(head[length:]):
+            return name
+    return None
+
+
+def _adts_length(frame: bytes) -> int:
+    """The bytes of an ADTS frame; 0 if it is none."""
+    if len(frame) < 7 or frame[0] != 0xFF or frame[1] & 0xF6 != 0xF0:
+        return 0
+    return (frame[3] & 3) << 11 | frame[4] << 3 | frame[5] >> 5
+
+
+def _layer_3_length(frame: bytes) -> int:
+    """The bytes of a frame of MPEG audio, layer III; 0 if it is none."""
+    if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2:
+        return 0
+    # 3: MPEG 1, 2: MPEG 2 with half the rates, 0: MPEG 2.5 with a quarter.
+    version, bitrate, rate = frame[1] >> 3 & 3, frame[2] >> 4, frame[2] >> 2 & 3
+    if version == 1 or bitrate in (0, 15) or rate == 3:
+        return 0
+    hertz = _RATES[rate] // {3: 1, 2: 2, 0: 4}[version]
+    kilobits = _BITRATES[version != 3][bitrate]
+    return (144 if version == 3 else 72) * 1000 * kilobits // hertz + (frame[2] >> 1 & 1)
