@@ -48,6 +48,7 @@ def test_files_elsewhere_are_refused(home: Path) -> None:
     paths = ["../secret", "../home-2/file", "link", "chain", "up/secret", "inner/../../secret"]
     for path in [*(home / name for name in paths), home.parent / "secret"]:
         assert not folders.holds(path)
+        assert folders.outside([home / "inner" / "deep" / "file", path]) == [path]
         for use in (folders.open, folders.check):
             with pytest.raises(NotAllowed, match="outside of the folders"):
                 use(path)

@@ -48,6 +48,22 @@ class AllowedFolders:
         """Whether a path, with all links resolved, lies beneath one of the folders."""
         return self._root_of(os.path.realpath(path)) is not None
 
+    def outside(self, paths: Iterable[str | Path]) -> list[str | Path]:
+        """Those paths that `holds` is false of; each folder is resolved once."""
+        folders: dict[str, bool] = {}
+        outside: list[str | Path] = []
+        for path in paths:
+            folder, name = os.path.split(path)
+            if name in ("", os.curdir, os.pardir) or os.path.islink(path):
+                inside = self.holds(path)
+            else:
+                if folder not in folders:
+                    folders[folder] = self.holds(folder)
+                inside = folders[folder]
+            if not inside:
+                outside.append(path)
+        return outside
+
     def check(self, path: str | Path) -> Path:
         """A path with all links resolved, to a regular file or a folder beneath the folders.
 

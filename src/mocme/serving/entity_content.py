@@ -89,7 +89,7 @@ class EntityContent:
     def _count_outside(self) -> None:
         """Note how many files are not shown because of the folder that they are in."""
         paths = [path for files in self.files.values() for _, path in files]
-        outside = [path for path in paths if not self.folders.holds(path)]
+        outside = self.folders.outside(paths)
         if outside:
             self.notes.append(
                 f"{len(outside):,} of {len(paths):,} files are not shown, because they lie outside "
