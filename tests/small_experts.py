@@ -56,7 +56,7 @@ class Case:
     @property
     def settings(self) -> ExpertSettings:
         """The settings as an object."""
-        return build(ExpertSettings, self.table, f"experts.{self.name}")
+        return build(ExpertSettings, self.table, f"experts.{self.name}", trust_code=True)
 
     def experiment(self, **settings: Any) -> dict[str, Any]:
         """The table of an experiment with this expert alone."""
@@ -111,6 +111,7 @@ class World:
             "seed": 0,
             "device": CPU,
             "memory": 0.5,
+            "trust_code": True,
         }
         return FitTask(**{**arguments, **changes})
 

@@ -211,9 +211,9 @@ class PlainEncoder(Encoder):
 @pytest.mark.parametrize("kind", [DataclassEncoder, PlainEncoder])
 def test_a_class_of_the_user_is_an_encoder(kind: type[Encoder], tmp_path: Path) -> None:
     name = f"{__name__}:{kind.__name__}"
-    encoder = encoder_of({"kind": name, "size": 5}, "encode.x")
+    encoder = encoder_of({"kind": name, "size": 5}, "encode.x", trust_code=True)
     report = encoder.encode(EncodingJob(named_graph(["e"]), "it", tmp_path, tmp_path))
     assert (report.kind, report.width) == (kind.kind_name(), 5)
     assert setting_docs(kind) == {"size": "a number."}
     with pytest.raises(ConfigError, match=r"^encode\.x\.size: must be an integer"):
-        encoder_of({"kind": name, "size": "5"}, "encode.x")
+        encoder_of({"kind": name, "size": "5"}, "encode.x", trust_code=True)

@@ -352,8 +352,10 @@ def test_two_experts_of_one_kind_in_a_run(case: Case, world: World, tmp_path: Pa
     table = case.experiment()
     (first,) = table["experts"]
     experiment = {**table, "experts": [first, {**first, "name": "second"}]}
-    run = mocme.train(world.graph, experiment, out=tmp_path / "run", device="cpu")
     code = custom_code(experiment)
+    run = mocme.train(
+        world.graph, experiment, out=tmp_path / "run", device="cpu", trust_code=bool(code)
+    )
     if code:
         with pytest.raises(RunError, match=f"custom code .*{code[0]}"):
             Run.open(run.path)

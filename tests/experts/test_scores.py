@@ -306,7 +306,7 @@ def test_a_function_that_returns_nan_cannot_be_ranked(world: World) -> None:
 )
 def test_wrong_settings_are_refused(table: dict[str, str], message: str) -> None:
     with pytest.raises(mocme.ConfigError, match=message):
-        mocme.Experiment.load({"experts": [{"kind": "scores", **table}]})
+        mocme.Experiment.load({"experts": [{"kind": "scores", **table}]}, trust_code=True)
 
 
 def test_a_function_is_code_that_needs_trust(
@@ -316,7 +316,9 @@ def test_a_function_is_code_that_needs_trust(
     text = "from small_experts import sine_scores as score\n"
     name = module(tmp_path, "trusted_scores", text, monkeypatch)
     table = {"experts": [{"kind": "scores", "function": f"{name}:score"}]}
-    experiment = mocme.Experiment.load(table)
+    with pytest.raises(mocme.ConfigError, match=r"experts.scores.function: .* --trust-code"):
+        mocme.Experiment.load(table)
+    experiment = mocme.Experiment.load(table, trust_code=True)
     assert experiment.custom_code() == ["trusted_scores:score"]
     assert name not in sys.modules
     run = mocme.train(world.graph, experiment, out=tmp_path / "run", device="cpu")

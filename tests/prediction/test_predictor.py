@@ -434,7 +434,7 @@ def test_the_code_of_a_part_of_ones_own_is_used(
         ],
         "data": {"only": []},
     }
-    run = mocme.train(data, table, out=tmp_path / "run", device="cpu")
+    run = mocme.train(data, table, out=tmp_path / "run", device="cpu", trust_code=True)
     assert (
         type(Run.open(run.path, trust_code=True).predictor("cpu").embedding().model.scorer).__name__
         == "Mine"

@@ -305,7 +305,9 @@ def test_modalities_are_chosen_by_name() -> None:
 def test_code_of_the_users_own_is_found_without_importing_it() -> None:
     kind = f"{__name__}:Own"
     table = {"modalities": {"x": {"kind": kind}}, "experts": [{"kind": "rules"}]}
-    experiment = Experiment.load(table)
+    with pytest.raises(ConfigError, match=r"modalities.x.kind: .*:Own' is code.* --trust-code"):
+        Experiment.load(table)
+    experiment = Experiment.load(table, trust_code=True)
     assert experiment.modalities["x"] == {"kind": kind, "level": 3}
     assert experiment.custom_code() == custom_code(table) == [kind]
     embedding = {"kind": "embedding", "scorer": {"kind": "absent_module:Scorer"}}
@@ -314,7 +316,7 @@ def test_code_of_the_users_own_is_found_without_importing_it() -> None:
     with pytest.raises(
         ConfigError, match=r"experts.embedding.scorer.kind: 'absent_module:Scorer' cannot be"
     ):
-        Experiment.load({"experts": [embedding]})
+        Experiment.load({"experts": [embedding]}, trust_code=True)
 
 
 @pytest.mark.parametrize("base", ["mocme", "mocme.toml", "structure/mkg-y"])

@@ -115,6 +115,7 @@ def audit(
     *,
     modalities: Mapping[str, Mapping[str, Any]] | None = None,
     ranked: bool = True,
+    trust_code: bool = False,
 ) -> Audit:
     """Count the defects of a graph, and describe its facts and modalities.
 
@@ -125,6 +126,8 @@ def audit(
             graph's own).
         modalities: settings by modality name, instead of those that the graph declares.
         ranked: whether to rank valid and test by the baselines, which takes most of the time.
+        trust_code: import the code that the tables of modalities name
+            (``kind = "package.module:Class"``); by default, they are refused.
 
     Raises:
         ValueError: an input is invalid; the message has the file, the line and the remedy.
@@ -135,7 +138,7 @@ def audit(
     graph, facts = released.graph, released.distinct()
     inverse_pairs = inverses(facts, graph.num_entities, graph.num_relations)
     twin_pairs = twins(facts, graph.num_entities, graph.num_relations)
-    modality_coverage, notes = _modalities(graph, features, modalities)
+    modality_coverage, notes = _modalities(graph, features, modalities, trust_code)
     return Audit(
         graph.name,
         graph.num_entities,
@@ -159,6 +162,7 @@ def _modalities(
     graph: Graph,
     features: str | Path | Features | None,
     tables: Mapping[str, Mapping[str, Any]] | None,
+    trust_code: bool,
 ) -> tuple[Coverage, list[str]]:
     """Coverage of the modalities, and notes of reading them; those not encoded yet have a note."""
     tables = graph.modalities if tables is None else tables
@@ -167,8 +171,8 @@ def _modalities(
     folder = None if features is None else Path(features)
     raw = [name for name, table in tables.items() if needs_encoding(table, graph, folder)]
     tables = {name: table for name, table in tables.items() if name not in raw}
-    loaded = read_features(graph, tables, folder)
-    texts = text_lengths(graph, tables, folder)
+    loaded = read_features(graph, tables, folder, trust_code=trust_code)
+    texts = text_lengths(graph, tables, folder, trust_code=trust_code)
     notes = [f"{name}: is not encoded yet; run: mocme encode all {graph.folder}" for name in raw]
     return replace(coverage(loaded), texts=texts), [*loaded.notes, *notes]
 

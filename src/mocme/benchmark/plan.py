@@ -46,6 +46,11 @@ class PlannedRun:
     files: ResultFiles
     folder: Path
 
+    @property
+    def trust_code(self) -> bool:
+        """Whether code that the experiment and the graph name may be imported."""
+        return self.experiment.trust_code
+
     def __str__(self) -> str:
         return f"{self.row.name} on {self.graph}, seed {self.seed}"
 
@@ -58,12 +63,16 @@ class InputDigests:
     features: str
 
 
-def plan(spec: BenchmarkSpec, runs: Path, only: Sequence[str] = ()) -> list[PlannedRun]:
+def plan(
+    spec: BenchmarkSpec, runs: Path, only: Sequence[str] = (), *, trust_code: bool = False
+) -> list[PlannedRun]:
     """All runs in order: by row, then by graph, then by seed.
 
     Args:
         runs: folder for the trainings.
         only: names of the rows to take; all by default.
+        trust_code: import the code that experiments and graphs name
+            (``kind = "package.module:Class"``), now and in the runs; by default, they are refused.
 
     Raises:
         ConfigError: a setting is wrong, with the name of its row; or `only` names no row.
@@ -77,11 +86,13 @@ def plan(spec: BenchmarkSpec, runs: Path, only: Sequence[str] = ()) -> list[Plan
         planned
         for row in rows
         for graph in row.graphs
-        for planned in _runs_of_graph(spec, row, graph, runs / spec.name)
+        for planned in _runs_of_graph(spec, row, graph, runs / spec.name, trust_code)
     ]
 
 
-def _runs_of_graph(spec: BenchmarkSpec, row: Row, graph: str, runs: Path) -> list[PlannedRun]:
+def _runs_of_graph(
+    spec: BenchmarkSpec, row: Row, graph: str, runs: Path, trust_code: bool
+) -> list[PlannedRun]:
     home, name = spec.path.parent, label(graph)
     is_path = graph != "atlas" and (home / graph).exists()
     source = str(home / graph) if is_path else graph
@@ -98,6 +109,7 @@ def _runs_of_graph(spec: BenchmarkSpec, row: Row, graph: str, runs: Path) -> lis
             experiment = Experiment.load(
                 experiment_path if is_file else experiment_name,
                 {**row.settings, "seed": seed},
+                trust_code=trust_code,
             )
         except ConfigError as error:
             raise ConfigError(f"{spec.path}: row {row.name!r} on {name}: {error}") from error
@@ -168,11 +180,13 @@ def check(planned: PlannedRun, result: Mapping[str, Any]) -> None:
     """
     inputs = InputDigests(result["identity"]["graph"], result["identity"]["features"])
     wanted = identity(planned.experiment, inputs)
-    if not matches(wanted, result):
+    if not matches(wanted, result, trust_code=planned.trust_code):
         raise conflict(planned, wanted, result)
 
 
-def matches(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+def matches(
+    wanted: Mapping[str, Any], stored: Mapping[str, Any], *, trust_code: bool = False
+) -> bool:
     """Whether a stored result has the wanted identity.
 
     Settings that were added after the result was made count with their defaults. A setting that was
@@ -180,6 +194,8 @@ def matches(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
 
     Args:
         stored: `identity` and `config` of a result, and its `machine` settings.
+        trust_code: import the code that the stored configuration names; without it, a result of
+            such a configuration has another identity.
     """
     stored_identity = stored["identity"]
     if stored_identity["digest"] == wanted["digest"]:
@@ -189,8 +205,9 @@ def matches(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
     machine: Mapping[str, Any] = stored.get("machine", {})
     for changes in ({}, machine):
         try:
-            settings = json_settings(Experiment.load(stored["config"], changes))
-        except ConfigError:  # a setting that does not exist any more
+            experiment = Experiment.load(stored["config"], changes, trust_code=trust_code)
+            settings = json_settings(experiment)
+        except ConfigError:  # a setting that does not exist any more, or code that is not trusted
             return False
         parts = {**stored_identity, "settings": json_digest(settings)}
         if all(parts[key] == wanted[key] for key in wanted if key != "digest"):

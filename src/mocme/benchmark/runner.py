@@ -181,7 +181,8 @@ class _InputReader:
                 raise ValueError(
                     f"{run.features}: no such folder of features; make it with mocme encode --out"
                 )
-            self.features[key] = read_inputs(graph, experiment, run.features).digest()
+            features = read_inputs(graph, experiment, run.features, trust_code=run.trust_code)
+            self.features[key] = features.digest()
         return InputDigests(digest, self.features[key])
 
 
@@ -192,7 +193,7 @@ def _status(run: PlannedRun, inputs: _InputReader) -> RunStatus:
         return RunStatus(run, "failed", why=str(error))
     why = ""
     if (result := run.files.read_result()) is not None:
-        if not matches(wanted, result):
+        if not matches(wanted, result, trust_code=run.trust_code):
             return RunStatus(run, "conflict", wanted, str(conflict(run, wanted, result)))
         if not (missing := missing_splits(run, result)):
             return RunStatus(run, "done", wanted)
@@ -229,6 +230,7 @@ def _job(
         device=device,
         threads=threads,
         keep=keep,
+        trust_code=run.trust_code,
     )
 
 

@@ -59,6 +59,7 @@ class RunJob:
         archive, stem: where the result is stored; see `ResultFiles`.
         identity: identity that the result will have.
         keep: keep the folder of the training.
+        trust_code: whether code that the configuration and the graph name may be imported.
     """
 
     benchmark: str
@@ -77,10 +78,12 @@ class RunJob:
     device: str = "auto"
     threads: int | None = None
     keep: bool = False
+    trust_code: bool = False
 
     def parsed(self) -> Experiment:
         """The experiment."""
-        return Experiment.of(self.experiment, tomllib.loads(self.config))
+        table = tomllib.loads(self.config)
+        return Experiment.of(self.experiment, table, trust_code=self.trust_code)
 
     def files(self) -> ResultFiles:
         """Where the result is stored."""
@@ -98,7 +101,7 @@ def earlier_run(folder: Path, experiment: Experiment, wanted: Mapping[str, Any])
     """
     if not (folder / "run.json").exists() or not (folder / "checkpoints").is_dir():
         return None
-    run = Run.open(folder, trust_code=bool(experiment.custom_code()))
+    run = Run.open(folder, trust_code=experiment.trust_code)
     stored = run.experiment.with_machine_choices_of(experiment)
     digest = run.folder.about["digest"]
     stored_identity = identity(stored, InputDigests(digest["graph"], digest["features"]))
@@ -192,7 +195,7 @@ def _trained(job: RunJob, watch: TrainingObserver | None) -> tuple[Run, bool]:
     """The finished training, and whether it was resumed."""
     folder, experiment = Path(job.folder), job.parsed()
     if earlier_run(folder, experiment, job.identity) is not None:
-        trust = bool(experiment.custom_code())
+        trust = job.trust_code
         return resume(folder, device=job.device, observer=watch, trust_code=trust), True
     if (folder / "run.json").exists():
         shutil.rmtree(folder)  # killed before the first checkpoint: nothing to resume
@@ -203,6 +206,7 @@ def _trained(job: RunJob, watch: TrainingObserver | None) -> tuple[Run, bool]:
         device=job.device,
         features=job.features,
         observer=watch,
+        trust_code=job.trust_code,
     )
     return run, False
 

@@ -29,7 +29,7 @@ from mocme.core.console import show
     show_default=True,
     help="Rank by frequency and by a lookup table, as baselines.",
 )
-@common("features", "threads", "json")
+@common("features", "threads", "json", "trust")
 def audit(
     data: str,
     features: Path | None,
@@ -38,6 +38,7 @@ def audit(
     floors: bool,
     threads: int | None,
     as_json: bool,
+    trust_code: bool,
 ) -> None:
     """Count the defects of the graph DATA: repeated rows, leakage, unseen names, coverage."""
     from mocme.audit.audit import audit as audit_graph
@@ -49,7 +50,7 @@ def audit(
 
     use_threads(threads)
     released = load_raw(data)
-    result = audit_graph(released, features, ranked=floors)
+    result = audit_graph(released, features, ranked=floors, trust_code=trust_code)
     changes = None if out is None else repair(released, out)
     if page is not None:
         write_page(result, page)

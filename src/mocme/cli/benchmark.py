@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--check", is_flag=True, help="With --render: only check that the page is up to date."
 )
-@common("device", "threads")
+@common("device", "threads", "trust")
 def benchmark(
     file: Path,
     runs: Path,
@@ -49,6 +49,7 @@ def benchmark(
     check: bool,
     device: str,
     threads: int | None,
+    trust_code: bool,
 ) -> None:
     """Train and rank the experiments that FILE (TOML) lists, and store the results as files.
 
@@ -62,7 +63,7 @@ def benchmark(
     from mocme.benchmark.spec import BenchmarkSpec
 
     spec = BenchmarkSpec.read(file)
-    planned = plan(spec, runs, only)
+    planned = plan(spec, runs, only, trust_code=trust_code)
     if page is not None:
         _render(spec, planned, page, check)
     elif dry_run:

@@ -18,8 +18,8 @@ from mocme.core.console import ProgressBar, echo_notes, show
     "--out", required=True, type=click.Path(path_type=Path), help="Folder of the new graph."
 )
 @click.option("--format", "kind", help="Format of a file of facts, if its ending does not name it.")
-@common("json")
-def import_graph(source: str, out: Path, kind: str | None, as_json: bool) -> None:
+@common("json", "trust")
+def import_graph(source: str, out: Path, kind: str | None, as_json: bool, trust_code: bool) -> None:
     """Make a graph of SOURCE: a recipe (TOML) of tables and dumps, a file of facts, or -."""
     from mocme.data.ingest import importer
     from mocme.data.ingest.recipe import Recipe
@@ -27,8 +27,8 @@ def import_graph(source: str, out: Path, kind: str | None, as_json: bool) -> Non
 
     if source.endswith(".toml") and kind is None:
         recipe = Recipe.read(source)
-        for name, table in recipe.encode.items():
-            encoder_of(table, f"{source}: encode.{name}")  # a wrong setting fails before any work
+        for name, table in recipe.encode.items():  # a wrong setting fails before any work
+            encoder_of(table, f"{source}: encode.{name}", trust_code=trust_code)
     else:
         recipe = Recipe.of_facts(source, kind)
     with ProgressBar("import", quiet=as_json) as (progress, task):
@@ -64,8 +64,23 @@ def import_graph(source: str, out: Path, kind: str | None, as_json: bool) -> Non
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--raw", is_flag=True, help="Copy the raw files of the modalities too, to a folder.")
+@click.option(
+    "--files-from",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="With --raw: copy files from this folder too, not from that of DATA alone; repeatable.",
+)
+@common("trust")
 def export_graph(
-    data: str, out: str, splits: tuple[str, ...], kind: str | None, force: bool, raw: bool
+    data: str,
+    out: str,
+    splits: tuple[str, ...],
+    kind: str | None,
+    force: bool,
+    raw: bool,
+    files_from: tuple[Path, ...],
+    trust_code: bool,
 ) -> None:
     """Write the facts of DATA to OUT: a file (its ending names the format), a folder, or -."""
     from mocme.data.ingest import exporter
@@ -74,6 +89,13 @@ def export_graph(
     graph = load(data)
     if raw and (out == "-" or Path(out).suffix or kind == "openke"):
         raise click.UsageError("--raw needs a folder (a name without an ending), not openke")
+    if files_from and not raw:
+        raise click.UsageError("--files-from goes with --raw")
+    if raw:
+        from mocme.encoders.catalog import encoder_of
+
+        for name, table in graph.encode.items():  # a wrong setting fails before any work
+            encoder_of(table, f"encode.{name}", trust_code=trust_code)
     exporter.export(graph, out, splits, kind, force)
     if out == "-":
         return
@@ -83,7 +105,8 @@ def export_graph(
     if raw:
         from mocme.encoders.export_raw import export_raw
 
-        click.echo("\n".join(export_raw(graph, Path(out))))
+        lines = export_raw(graph, Path(out), trust_code=trust_code, files_from=files_from)
+        click.echo("\n".join(lines))
         click.echo(f"next: mocme encode all {out}")
 
 

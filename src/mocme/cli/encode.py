@@ -66,7 +66,7 @@ def _options(command: Any) -> Any:
     command = click.option(
         "--allow-download", is_flag=True, help="Download a pretrained model from a hub."
     )(command)
-    return common("device", "threads", "json")(command)
+    return common("device", "threads", "json", "trust")(command)
 
 
 @encode.command("all")
@@ -85,6 +85,7 @@ def _encode(
     device: str,
     threads: int | None,
     as_json: bool,
+    trust_code: bool,
 ) -> None:
     from mocme.core.device import use_threads
     from mocme.encoders.encode import EncodingError
@@ -106,6 +107,7 @@ def _encode(
                 device=device,
                 allow_download=allow_download,
                 watch=start_modality,
+                trust_code=trust_code,
             )
         except EncodingError as error:
             reports, failure = error.reports, error

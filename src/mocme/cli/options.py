@@ -89,7 +89,8 @@ def common(*names: str) -> Callable[[Any], Any]:
         "trust": click.option(
             "--trust-code",
             is_flag=True,
-            help="Import the code that the run's configuration names.",
+            help="Import the code that the files which are read name (kind = "
+            "'package.module:Class'), because you trust its author.",
         ),
     }
 

@@ -31,6 +31,14 @@ from mocme.core.console import ProgressBar, progress_callback
     type=click.Path(dir_okay=False, path_type=Path),
     help="File of the decisions; default: reviews.sqlite in the first run's folder.",
 )
+@click.option(
+    "--files-from",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Show texts, pictures, sounds and videos from this folder too, not from those of the "
+    "graphs alone; repeatable.",
+)
 @click.option("--additions", is_flag=True, help="Let clients add entities to the runs.")
 @click.option(
     "--workers", default=1, show_default=True, help="Number of processes; they share memory."
@@ -50,6 +58,7 @@ def serve(
     token_file: Path | None,
     hosts: tuple[str, ...],
     reviews: Path | None,
+    files_from: tuple[Path, ...],
     additions: bool,
     workers: int,
     seconds: float,
@@ -96,6 +105,7 @@ def serve(
             workers=workers,
             logs=log_format,
             trust_code=trust_code,
+            files_from=files_from,
             started=started,
             advance=progress_callback(progress, task),
         )

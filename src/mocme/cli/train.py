@@ -42,7 +42,7 @@ from mocme.core.table import TextTable, columns
     type=click.Path(dir_okay=False, path_type=Path),
     help="Decisions of mocme serve: accepted facts to train on, rejected ones as hard negatives.",
 )
-@common("features", "device", "threads")
+@common("features", "device", "threads", "trust")
 def train(
     experiment: str,
     data: str,
@@ -54,6 +54,7 @@ def train(
     sets: tuple[str, ...],
     device: str,
     threads: int | None,
+    trust_code: bool,
 ) -> None:
     """Train EXPERIMENT (a TOML file or a shipped name) on a graph and write a run."""
     from mocme.core.device import use_threads
@@ -62,11 +63,19 @@ def train(
     from mocme.runs.train import train as train_run
 
     use_threads(threads)
-    settings = Experiment.load(experiment, dict(parse_override(text) for text in sets))
+    changes = dict(parse_override(text) for text in sets)
+    settings = Experiment.load(experiment, changes, trust_code=trust_code)
     graph = load(data, version=splits, reviews=reviews)
     with TrainingDisplay() as display:
         run = train_run(
-            graph, settings, out=out, seed=seed, device=device, features=features, observer=display
+            graph,
+            settings,
+            out=out,
+            seed=seed,
+            device=device,
+            features=features,
+            observer=display,
+            trust_code=trust_code,
         )
     _report(run)
 

@@ -68,9 +68,15 @@ class _SearchDisplay:
     "resumed.",
 )
 @click.option("--show", "show_only", is_flag=True, help="Print the existing trials; train nothing.")
-@common("device", "threads", "json")
+@common("device", "threads", "json", "trust")
 def tune(
-    file: Path, out: Path | None, show_only: bool, device: str, threads: int | None, as_json: bool
+    file: Path,
+    out: Path | None,
+    show_only: bool,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+    trust_code: bool,
 ) -> None:
     """Search for the best settings on the valid split alone, as FILE (TOML) describes.
 
@@ -83,7 +89,7 @@ def tune(
     from mocme.tuning.trials import SearchFolder
 
     use_threads(threads)
-    plan = Plan.read(file)
+    plan = Plan.read(file, trust_code=trust_code)
     out = out or Path("runs") / file.stem
     if show_only:
         folder = SearchFolder.open(out, plan.about())
@@ -117,6 +123,7 @@ def _report(plan: Plan, folder: SearchFolder) -> None:
     if best.exists():
         data = f"--data {plan.graph}" + (f" --splits {plan.version}" if plan.version else "")
         data += f" --features {plan.features}" if plan.features else ""
+        data += " --trust-code" if plan.trust_code else ""
         click.echo(f"next: mocme train {best} {data} --out runs/{folder.path.name}-best")
     else:
         click.echo("no trial is complete; see their reasons above")

@@ -6,74 +6,32 @@ keys are the settings of that class: the keyword-only fields of a dataclass, inh
 included, or else the keyword-only arguments of its constructor. A setting whose annotation is a
 family is itself a component. Unknown keys, missing keys and values of the wrong type are errors
 that begin with the path of the setting.
+
+Importing runs code, and tables come from files that others may have written. So a class of the user
+is imported only where the caller passes ``trust_code=True``; `import_name` is the only place in the
+package that imports what a file names.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import inspect
 import math
 import pkgutil
 import types
 import typing
-from abc import ABC
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar, Union
 
-P = TypeVar("P", bound="Configurable")
-C = TypeVar("C", bound="Configurable", covariant=True)
+from mocme.core.configurable import CodeName as CodeName
+from mocme.core.configurable import ConfigError as ConfigError
+from mocme.core.configurable import Configurable as Configurable
+from mocme.core.configurable import Spec as Spec
+from mocme.core.configurable import UntrustedCode as UntrustedCode
+from mocme.core.configurable import check_keys as check_keys
+from mocme.core.configurable import settings as settings
 
-
-class ConfigError(ValueError):
-    """A setting is wrong; the message begins with the path of the setting."""
-
-
-class Configurable(ABC):  # noqa: B024 (the families add abstract methods)
-    """A class that a configuration can choose and set up.
-
-    A component that is the default of a setting is constructed without arguments, because `expand`
-    writes out the defaults of its class.
-    """
-
-    kinds: ClassVar[tuple[type[Configurable], ...]] = ()
-    # Of a family that is used by `Spec`: a small context to build it with, so that a setting out of
-    # range is refused when the configuration is read.
-    trial: ClassVar[tuple[Any, ...]] = ()
-
-    @classmethod
-    def kind_name(cls) -> str:
-        """Return the `kind` that chooses this class in a table: by default the class name."""
-        return cls.__name__
-
-
-@dataclasses.dataclass(frozen=True, init=False)
-class Spec(Generic[C]):
-    """A component that is chosen now and built when its context is known.
-
-    A scorer needs the embedding dimension, a fusion the number of its inputs. An annotation
-    ``Spec[Scorer]`` makes a setting that is a table with a kind of `Scorer`.
-
-    Attributes:
-        component: the class.
-        settings: keyword arguments of its constructor.
-    """
-
-    component: type[C]
-    settings: Mapping[str, Any]
-
-    def __init__(self, component: type[C], **settings: Any) -> None:
-        object.__setattr__(self, "component", component)
-        object.__setattr__(self, "settings", settings)
-
-    def build(self, *context: Any) -> C:
-        """A new component."""
-        return self.component(*context, **self.settings)
-
-    def table(self) -> dict[str, Any]:
-        """The settings as a table, with the kind if the family has several."""
-        kind = {"kind": self.component.kind_name()} if self.component.kinds else {}
-        return {**kind, **self.settings}
+P = TypeVar("P", bound=Configurable)
 
 
 def modules(package: types.ModuleType) -> list[types.ModuleType]:
@@ -100,10 +58,33 @@ def discover(family: type[P], package: types.ModuleType) -> tuple[type[P], ...]:
     )
 
 
-def resolve(family: type[P], kind: object, path: str) -> type[P]:
-    """Find the class that `kind` names; a name with a colon is imported.
+def import_name(name: str, where: str, *, trust_code: bool) -> Any:
+    """Import the object that ``package.module:name`` names, if the code is trusted.
+
+    Args:
+        where: the setting, as errors begin with it.
 
     Raises:
+        UntrustedCode: the code is not trusted; nothing is imported.
+        ConfigError: it cannot be imported.
+    """
+    if not trust_code:
+        raise UntrustedCode(
+            f"{where} {name!r} is code, which is imported only if it is trusted; pass "
+            f"trust_code=True (Python) or --trust-code (command line) if you trust its author"
+        )
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # importing a module of the user can raise anything
+        raise ConfigError(f"{where} {name!r} cannot be imported: {error}") from error
+
+
+def resolve(family: type[P], kind: object, path: str, *, trust_code: bool = False) -> type[P]:
+    """Find the class that `kind` names; a name with a colon is imported, if code is trusted.
+
+    Raises:
+        UntrustedCode: `kind` names code, and `trust_code` is false.
         ConfigError: `kind` is unknown, cannot be imported, or is not a concrete class of `family`.
     """
     if not isinstance(kind, str):
@@ -112,11 +93,7 @@ def resolve(family: type[P], kind: object, path: str) -> type[P]:
         if component.kind_name() == kind:
             return typing.cast("type[P]", component)
     if ":" in kind:
-        module, _, name = kind.partition(":")
-        try:
-            component = getattr(importlib.import_module(module), name)
-        except Exception as error:  # importing a module of the user can raise anything
-            raise ConfigError(f"{path}.kind: {kind!r} cannot be imported: {error}") from error
+        component = import_name(kind, f"{path}.kind:", trust_code=trust_code)
         if not (isinstance(component, type) and issubclass(component, family)):
             raise ConfigError(f"{path}.kind: {kind!r} is not a {family.__name__}")
         if inspect.isabstract(component):
@@ -126,28 +103,37 @@ def resolve(family: type[P], kind: object, path: str) -> type[P]:
     raise ConfigError(f"{path}.kind: {kind!r} is none of: {_kind_names(family)}")
 
 
-def build(family: type[P], table: Mapping[str, Any], path: str, *context: Any) -> P:
+def build(
+    family: type[P], table: Mapping[str, Any], path: str, *context: Any, trust_code: bool = False
+) -> P:
     """Build the component that a table describes.
 
     Args:
         context: positional arguments of the constructor, which no table gives.
+        trust_code: whether classes of the user that the table names may be imported, here and in
+            the tables in it.
 
     Raises:
         ConfigError: a setting is wrong; the message begins with its path.
     """
-    component = resolve(family, table.get("kind"), path)
-    return construct(component, _without_kind(table), path, *context)
+    component = resolve(family, table.get("kind"), path, trust_code=trust_code)
+    return construct(component, _without_kind(table), path, *context, trust_code=trust_code)
 
 
-def construct(component: type[P], table: Mapping[str, Any], path: str, *context: Any) -> P:
+def construct(
+    component: type[P], table: Mapping[str, Any], path: str, *context: Any, trust_code: bool = False
+) -> P:
     """Build an object of a known class from the table of its settings.
+
+    Args:
+        trust_code: as of `build`.
 
     Raises:
         ConfigError: a setting is wrong, or the constructor raised a ValueError.
     """
     hints = settings(component)
     check_keys(table, hints, path)
-    arguments = {k: convert(v, hints[k][0], f"{path}.{k}") for k, v in table.items()}
+    arguments = _converted(table, hints, path, trust_code)
     for key, (_, default) in hints.items():
         if default is inspect.Parameter.empty and key not in arguments:
             raise ConfigError(f"{path}.{key}: is missing")
@@ -159,69 +145,38 @@ def construct(component: type[P], table: Mapping[str, Any], path: str, *context:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def specify(family: type[P], table: Mapping[str, Any], path: str) -> Spec[P]:
+def specify(
+    family: type[P], table: Mapping[str, Any], path: str, *, trust_code: bool = False
+) -> Spec[P]:
     """The checked choice of a component, which is built later.
+
+    Args:
+        trust_code: as of `build`.
 
     Raises:
         ConfigError: with the path of the setting that is wrong.
     """
     part, rest = family, dict(table)
     if family.kinds:
-        part = resolve(family, rest.pop("kind", None), path)
-    construct(part, rest, path, *part.trial)
-    hints = settings(part)
-    return Spec(part, **{k: convert(v, hints[k][0], f"{path}.{k}") for k, v in rest.items()})
+        part = resolve(family, rest.pop("kind", None), path, trust_code=trust_code)
+    construct(part, rest, path, *part.trial, trust_code=trust_code)
+    return Spec(part, **_converted(rest, settings(part), path, trust_code))
 
 
-def settings(component: type) -> dict[str, tuple[Any, Any]]:
-    """Return the settings of a class: name to (annotation, default).
-
-    They are the keyword-only arguments of the constructor; for a dataclass that is its keyword-only
-    fields, inherited ones first. A setting without a default has `inspect.Parameter.empty`.
-    """
-    # A plain class may inherit from a dataclass and have a constructor of its own; then
-    # `dataclasses.fields` does not describe it, although `is_dataclass` is true.
-    owner = next(base for base in component.__mro__ if "__init__" in vars(base))
-    constructor = vars(owner)["__init__"]
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(constructor).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-    fields = {field.name: field for field in vars(owner).get("__dataclass_fields__", {}).values()}
-    # A generated constructor has the annotations of inherited fields as text that only the modules
-    # of their own classes can resolve, so the hints are those of the class.
-    generated = bool(fields) and parameters.keys() <= fields.keys()
-    hints = typing.get_type_hints(owner if generated else constructor)
+def _converted(
+    table: Mapping[str, Any], hints: Mapping[str, tuple[Any, Any]], path: str, trust_code: bool
+) -> dict[str, Any]:
     return {
-        name: (hints.get(name, Any), _default(parameter, fields.get(name)))
-        for name, parameter in parameters.items()
+        key: convert(value, hints[key][0], f"{path}.{key}", trust_code=trust_code)
+        for key, value in table.items()
     }
 
 
-def _default(parameter: inspect.Parameter, field: dataclasses.Field[Any] | None) -> Any:
-    if field is not None and field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return parameter.default
-
-
-def check_keys(table: Mapping[str, Any], known: Mapping[str, Any], path: str) -> None:
-    """Refuse unknown keys.
-
-    Raises:
-        ConfigError: with the nearest known key, or all of them if none is near.
-    """
-    import difflib
-
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, list(known), 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
-            raise ConfigError(f"{path}.{key}: unknown setting; {hint}".lstrip("."))
-
-
-def convert(value: Any, hint: Any, path: str) -> Any:
+def convert(value: Any, hint: Any, path: str, *, trust_code: bool = False) -> Any:
     """Check a value of a configuration against an annotation; integers are accepted as floats.
+
+    Args:
+        trust_code: as of `build`.
 
     Returns:
         The value. Lists become tuples, integers become floats where a float is needed, and tables
@@ -234,7 +189,7 @@ def convert(value: Any, hint: Any, path: str) -> Any:
         return value
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
-        return _convert_union(value, typing.get_args(hint), path)
+        return _convert_union(value, typing.get_args(hint), path, trust_code)
     if origin is Literal:
         return _convert_literal(value, typing.get_args(hint), path)
     if origin is Spec:
@@ -243,16 +198,15 @@ def convert(value: Any, hint: Any, path: str) -> Any:
             return value
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path}: must be a table{_needs(family)}")
-        return specify(family, value, path)
+        return specify(family, value, path, trust_code=trust_code)
     if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{path}: must be a table")
-        inner = typing.get_args(hint)[1]
-        return {key: convert(item, inner, f"{path}.{key}") for key, item in value.items()}
+        return _convert_mapping(value, typing.get_args(hint)[1], path, trust_code)
     if origin is not None and issubclass(origin, Sequence):
-        return _convert_sequence(value, hint, path)
+        return _convert_sequence(value, hint, path, trust_code)
     if isinstance(hint, type) and issubclass(hint, Configurable):
-        return _convert_component(value, hint, path)
+        return _convert_component(value, hint, path, trust_code)
+    if hint is CodeName:
+        return _convert_code_name(value, path, trust_code)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, float) and math.isnan(value):
@@ -266,19 +220,38 @@ def convert(value: Any, hint: Any, path: str) -> Any:
     raise ConfigError(f"{path}: must be {_type_name(hint)}, not {value!r}{remedy}")
 
 
-def _convert_union(value: Any, choices: tuple[Any, ...], path: str) -> Any:
+def _convert_union(value: Any, choices: tuple[Any, ...], path: str, trust_code: bool) -> Any:
     if value is None and type(None) in choices:
         return None
     choices = tuple(choice for choice in choices if choice is not type(None))
     errors = []
     for choice in choices:
         try:
-            return convert(value, choice, path)
+            return convert(value, choice, path, trust_code=trust_code)
+        except UntrustedCode:
+            raise
         except ConfigError as error:
             errors.append(error)
     if len(errors) == 1:
         raise errors[0]
     raise ConfigError(f"{path}: must be {' or '.join(map(_type_name, choices))}, not {value!r}")
+
+
+def _convert_mapping(value: Any, inner: Any, path: str, trust_code: bool) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path}: must be a table")
+    return {
+        key: convert(item, inner, f"{path}.{key}", trust_code=trust_code)
+        for key, item in value.items()
+    }
+
+
+def _convert_code_name(value: Any, path: str, trust_code: bool) -> str:
+    """Check a name; it is imported where it is used, but refused here if code is not trusted."""
+    name: str = convert(value, str, path)
+    if ":" in name and not trust_code:
+        import_name(name, f"{path}:", trust_code=False)
+    return name
 
 
 def _convert_literal(value: Any, choices: tuple[Any, ...], path: str) -> Any:
@@ -288,7 +261,7 @@ def _convert_literal(value: Any, choices: tuple[Any, ...], path: str) -> Any:
     raise ConfigError(f"{path}: {value!r} is none of {', '.join(map(str, choices))}")
 
 
-def _convert_sequence(value: Any, hint: Any, path: str) -> tuple[Any, ...]:
+def _convert_sequence(value: Any, hint: Any, path: str, trust_code: bool) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
         raise ConfigError(f"{path}: must be a list")
     inner, *others = typing.get_args(hint)
@@ -299,31 +272,49 @@ def _convert_sequence(value: Any, hint: Any, path: str) -> tuple[Any, ...]:
     else:
         inner_hints = [inner] * len(value)
     pairs = enumerate(zip(value, inner_hints, strict=True))
-    return tuple(convert(item, item_hint, f"{path}[{n}]") for n, (item, item_hint) in pairs)
+    return tuple(
+        convert(item, item_hint, f"{path}[{n}]", trust_code=trust_code)
+        for n, (item, item_hint) in pairs
+    )
 
 
-def _convert_component(value: Any, family: type[Configurable], path: str) -> Configurable:
+def _convert_component(
+    value: Any, family: type[Configurable], path: str, trust_code: bool
+) -> Configurable:
     if isinstance(value, family):
         return value
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path}: must be a table{_needs(family)}")
-    return build(family, value, path) if family.kinds else construct(family, value, path)
+    if family.kinds:
+        return build(family, value, path, trust_code=trust_code)
+    return construct(family, value, path, trust_code=trust_code)
 
 
-def expand(family: type[Configurable], table: Mapping[str, Any], path: str) -> dict[str, Any]:
+def expand(
+    family: type[Configurable], table: Mapping[str, Any], path: str, *, trust_code: bool = False
+) -> dict[str, Any]:
     """Write out every default in the table of a component; unset optional settings stay absent.
+
+    Args:
+        trust_code: as of `build`.
 
     Raises:
         ConfigError: a setting is wrong; the message begins with its path.
     """
     if not family.kinds:
-        return expand_settings(family, table, path)
-    component = resolve(family, table.get("kind"), path)
-    return {"kind": table["kind"], **expand_settings(component, _without_kind(table), path)}
+        return expand_settings(family, table, path, trust_code=trust_code)
+    component = resolve(family, table.get("kind"), path, trust_code=trust_code)
+    full = expand_settings(component, _without_kind(table), path, trust_code=trust_code)
+    return {"kind": table["kind"], **full}
 
 
-def expand_settings(component: type, table: Mapping[str, Any], path: str) -> dict[str, Any]:
+def expand_settings(
+    component: type, table: Mapping[str, Any], path: str, *, trust_code: bool = False
+) -> dict[str, Any]:
     """Write out every default in the table of a known class.
+
+    Args:
+        trust_code: as of `build`.
 
     Raises:
         ConfigError: a setting is wrong; the message begins with its path.
@@ -343,9 +334,9 @@ def expand_settings(component: type, table: Mapping[str, Any], path: str) -> dic
         if isinstance(value, Configurable):
             value = _expand_default(value, f"{path}.{key}")
         elif family is not None and isinstance(value, Mapping):
-            value = expand(family, value, f"{path}.{key}")
+            value = expand(family, value, f"{path}.{key}", trust_code=trust_code)
         else:
-            value = convert(value, hint, f"{path}.{key}")
+            value = convert(value, hint, f"{path}.{key}", trust_code=trust_code)
         full[key] = list(value) if isinstance(value, tuple) else value
     return full
 

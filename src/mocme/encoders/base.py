@@ -138,6 +138,7 @@ class EncodingJob:
         allow_download: whether a pretrained model may be downloaded from a hub.
         progress: called with (items done, items in total).
         stopped: set when the user asks to stop; the job ends before its next batch.
+        trust_code: whether code that the graph's tables name may be imported.
     """
 
     graph: Graph
@@ -149,6 +150,7 @@ class EncodingJob:
     allow_download: bool = False
     progress: ProgressCallback = lambda done, total: None
     stopped: threading.Event = field(default_factory=threading.Event)
+    trust_code: bool = False
 
     @property
     def path(self) -> Path:

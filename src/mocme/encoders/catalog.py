@@ -19,8 +19,11 @@ def kind_names() -> list[str]:
     return [encoder.kind_name() for encoder in Encoder.kinds]
 
 
-def encoder_of(table: Mapping[str, Any], path: str) -> Encoder:
+def encoder_of(table: Mapping[str, Any], path: str, *, trust_code: bool = False) -> Encoder:
     """Make the encoder that a table describes.
+
+    Args:
+        trust_code: import the class of the user that the table names.
 
     Raises:
         ConfigError: a setting is wrong; with its path.
@@ -30,7 +33,8 @@ def encoder_of(table: Mapping[str, Any], path: str) -> Encoder:
         raise ConfigError(f"{path}: needs a kind, one of {', '.join(kind_names())}")
     if ":" not in kind:
         kind = kind.lower()
-    return build(Encoder, {**table, "kind": kind}, path)  # type: ignore[type-abstract]
+    settings = {**table, "kind": kind}
+    return build(Encoder, settings, path, trust_code=trust_code)  # type: ignore[type-abstract]
 
 
 def setting_docs(encoder: type) -> dict[str, str]:

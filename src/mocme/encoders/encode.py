@@ -53,6 +53,7 @@ def encode(
     device: str = "auto",
     allow_download: bool = False,
     watch: Watch = lambda name: lambda done, total: None,
+    trust_code: bool = False,
 ) -> list[EncodingReport]:
     """Make modalities from raw files, and report on every text, image and number.
 
@@ -70,6 +71,8 @@ def encode(
         allow_download: download pretrained models from a hub; nothing else is ever downloaded.
         watch: receives the name of a modality, and returns a callback that receives (items done,
             items in total).
+        trust_code: import the code that the tables name (``kind = "package.module:Class"``); by
+            default, they are refused.
 
     Returns:
         A report for each modality.
@@ -82,7 +85,7 @@ def encode(
     graph = data if isinstance(data, Graph) else load(data)
     base, in_graph = _base_folder(data, graph, out)
     chosen = graph.encode if tables is None else tables
-    encoders = _encoders_of(graph, chosen)
+    encoders = _encoders_of(graph, chosen, trust_code)
     if in_graph and tables is not None:
         _check_names(graph, tables, base)
     reports: list[EncodingReport] = []
@@ -99,6 +102,7 @@ def encode(
                 allow_download,
                 watch(name),
                 stopped,
+                trust_code,
             )
             try:
                 reports.append(_encode_one(encoders[name], job))
@@ -113,7 +117,7 @@ def encode(
     return reports
 
 
-def _encoders_of(graph: Graph, tables: Tables) -> dict[str, Encoder]:
+def _encoders_of(graph: Graph, tables: Tables, trust_code: bool) -> dict[str, Encoder]:
     """The encoders that tables describe, by the name of the modality.
 
     Raises:
@@ -127,7 +131,10 @@ def _encoders_of(graph: Graph, tables: Tables) -> dict[str, Encoder]:
         )
     for name in tables:
         check_name(name, f"encode.{name}")
-    return {name: encoder_of(table, f"encode.{name}") for name, table in tables.items()}
+    return {
+        name: encoder_of(table, f"encode.{name}", trust_code=trust_code)
+        for name, table in tables.items()
+    }
 
 
 def _base_folder(data: object, graph: Graph, out: str | Path | None) -> tuple[Path, bool]:

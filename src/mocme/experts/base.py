@@ -203,6 +203,7 @@ class FitTask:
         device: to train on.
         memory: GiB for the scores of a batch.
         monitor: receives progress; not needed to unpack an expert.
+        trust_code: whether code that the expert's settings name may be imported.
     """
 
     name: str
@@ -212,6 +213,7 @@ class FitTask:
     device: torch.device
     memory: float
     monitor: Monitor = NoMonitor()
+    trust_code: bool = False
 
 
 class ExpertSettings(Configurable):

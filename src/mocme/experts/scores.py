@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mocme.core.digest import file_digest
+from mocme.core.registry import CodeName, import_name
 from mocme.data.graph import Graph, Queries, UnknownName
 from mocme.experts.base import (
     DenseExpert,
@@ -39,11 +39,11 @@ class ScoreSettings(ExpertSettings):
     Args:
         path: a file that `write_scores` wrote, from the graph's folder.
         function: ``package.module:name`` of a function (heads, relations) -> (B, N), imported only
-            if the code is trusted.
+            if `FitTask.trust_code` says that the code is trusted.
     """
 
     path: str = ""
-    function: str = ""
+    function: CodeName = CodeName("")
 
     def __post_init__(self) -> None:
         if bool(self.path) == bool(self.function):
@@ -70,11 +70,8 @@ class ScoreSettings(ExpertSettings):
         return ScoreExpert(task.name, ScoreTable(key, scores, relations), count)
 
     def _imported(self, task: FitTask) -> ScoreExpert:
-        module, _, name = self.function.partition(":")
-        try:
-            function = getattr(importlib.import_module(module), name)
-        except Exception as error:  # the user's module may fail in any way
-            raise ValueError(f"function {self.function!r} cannot be imported: {error}") from error
+        where = f"experts.{task.name}: function"
+        function = import_name(self.function, where, trust_code=task.trust_code)
         if not callable(function):
             raise ValueError(f"function {self.function!r} is not a function")
         return ScoreExpert(task.name, function, task.graph.num_entities)

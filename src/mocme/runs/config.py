@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,7 @@ class Experiment:
         modalities: tables that replace the graph's own declarations; empty to take those.
         experts: a table for each expert, by name.
         expected: measured results for the reader; nothing depends on them.
+        trust_code: whether code that the tables name may be imported: they become objects later.
     """
 
     name: str
@@ -115,10 +116,14 @@ class Experiment:
     mixture: Mapping[str, Any]
     evaluation: Mapping[str, Any]
     expected: Mapping[str, Any]
+    trust_code: bool = field(default=False, kw_only=True, compare=False)
 
     @staticmethod
     def load(
-        source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+        source: str | Path | Mapping[str, Any],
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        trust_code: bool = False,
     ) -> Experiment:
         """Read an experiment.
 
@@ -126,6 +131,8 @@ class Experiment:
             source: a TOML file, the name of a shipped experiment (``mocme``), or the table itself.
             overrides: settings by dotted path; an expert is addressed by its name, for instance
                 ``{"experts.embedding.training.epochs": 5}``.
+            trust_code: import the code that the experiment names (``package.module:Class``); by
+                default, such an experiment is refused.
 
         Raises:
             ConfigError: with the path of the setting that is wrong.
@@ -135,15 +142,24 @@ class Experiment:
         else:
             path = find(source)
             name, table = _title(path), read(path)
-        return Experiment.of(name, _overridden(table, overrides or {}))
+        changed = _overridden(table, overrides or {})
+        return Experiment.of(name, changed, trust_code=trust_code)
 
     def changed(self, overrides: Mapping[str, Any]) -> Experiment:
         """The same experiment, name included, with other settings by dotted path."""
-        return Experiment.of(self.name, _overridden(self._tables(), overrides))
+        changed = _overridden(self._tables(), overrides)
+        return Experiment.of(self.name, changed, trust_code=self.trust_code)
+
+    def trusted(self, trust_code: bool) -> Experiment:
+        """The same experiment, whose code may be imported if it was trusted before or is now."""
+        return replace(self, trust_code=self.trust_code or trust_code)
 
     @staticmethod
-    def of(name: str, table: Mapping[str, Any]) -> Experiment:
+    def of(name: str, table: Mapping[str, Any], *, trust_code: bool = False) -> Experiment:
         """Check a table and write out its defaults.
+
+        Args:
+            trust_code: as of `load`.
 
         Raises:
             ConfigError: with the path of the setting that is wrong; for a setting of version 0.1,
@@ -153,19 +169,29 @@ class Experiment:
         check_keys(table, dict.fromkeys(SECTIONS), "")
         modalities = _table(table, "modalities")
         experts = experts_by_name(table).get("experts", {})
+        mixture = {"kind": "Sum", **_table(table, "mixture")}
         experiment = Experiment(
             name,
             convert(table.get("description", ""), str, "description"),
             convert(table.get("seed", 0), int, "seed"),
             expand_settings(DataSettings, _table(table, "data"), "data"),
-            {key: _source(value, f"modalities.{key}") for key, value in modalities.items()},
             {
-                key: expand(ExpertSettings, {"kind": key, **settings}, f"experts.{key}")
+                key: _source(value, f"modalities.{key}", trust_code)
+                for key, value in modalities.items()
+            },
+            {
+                key: expand(
+                    ExpertSettings,
+                    {"kind": key, **settings},
+                    f"experts.{key}",
+                    trust_code=trust_code,
+                )
                 for key, settings in experts.items()
             },
-            expand(MixtureSettings, {"kind": "Sum", **_table(table, "mixture")}, "mixture"),
+            expand(MixtureSettings, mixture, "mixture", trust_code=trust_code),
             expand_settings(EvaluationSettings, _table(table, "evaluation"), "evaluation"),
             _table(table, "expected"),
+            trust_code=trust_code,
         )
         experiment.components()  # refuse values out of range before the training
         return experiment
@@ -176,7 +202,8 @@ class Experiment:
         Raises:
             ConfigError: with the path of the setting that is wrong.
         """
-        mixture = build(MixtureSettings, self.mixture, "mixture")  # type: ignore[type-abstract]
+        trust = self.trust_code
+        mixture = build(MixtureSettings, self.mixture, "mixture", trust_code=trust)  # type: ignore[type-abstract]
         names = list(self.experts) if mixture.experts is None else list(mixture.experts)
         if not names:
             raise ConfigError("experts: an experiment needs at least one, as a table [[experts]]")
@@ -194,7 +221,12 @@ class Experiment:
             self.seed,
             construct(DataSettings, self.data, "data"),
             {
-                name: build(ExpertSettings, self.experts[name], f"experts.{name}")  # type: ignore[type-abstract]
+                name: build(
+                    ExpertSettings,  # type: ignore[type-abstract]
+                    self.experts[name],
+                    f"experts.{name}",
+                    trust_code=trust,
+                )
                 for name in names
             },
             mixture,
@@ -250,10 +282,7 @@ class Experiment:
 
 
 def custom_code(table: Mapping[str, Any]) -> list[str]:
-    """Custom code that a table names; nothing is imported.
-
-    `Experiment.of` imports it, so check an untrusted configuration with this function first.
-    """
+    """Custom code that a table names; nothing is imported."""
     return sorted(_custom(table))
 
 
@@ -425,11 +454,11 @@ def _title(path: Path) -> str:
     return path.stem
 
 
-def _source(value: Any, path: str) -> dict[str, Any]:
+def _source(value: Any, path: str, trust_code: bool) -> dict[str, Any]:
     """A table of ``[modalities]`` with its defaults, checked."""
     kind = kind_of(value, path)
-    full = expand(Source, {**value, "kind": kind}, path)
-    build(Source, full, path)  # type: ignore[type-abstract]
+    full = expand(Source, {**value, "kind": kind}, path, trust_code=trust_code)
+    build(Source, full, path, trust_code=trust_code)  # type: ignore[type-abstract]
     return full
 
 

@@ -56,13 +56,14 @@ class Run:
     def __init__(self, folder: RunFolder, trust_code: bool = False) -> None:
         self.folder = folder
         table = tomllib.loads(folder.read_text("config.toml"))
-        # Checked before the experiment is built, because that imports the code.
+        # Checked before the experiment is built, to name all of the code at once.
         if (custom := custom_code(table)) and not trust_code:
             raise RunError(
                 f"{folder.path}: this run uses custom code ({', '.join(custom)}); "
                 f"open it with trust_code=True (--trust-code) if you trust it"
             )
-        self.experiment = Experiment.of(str(folder.about.get("experiment", "run")), table)
+        name = str(folder.about.get("experiment", "run"))
+        self.experiment = Experiment.of(name, table, trust_code=trust_code)
 
     @staticmethod
     def open(path: str | Path, trust_code: bool = False) -> Run:
@@ -77,6 +78,11 @@ class Run:
     @property
     def path(self) -> Path:
         return self.folder.path
+
+    @property
+    def trust_code(self) -> bool:
+        """Whether code that files of the run or of its graph name may be imported."""
+        return self.experiment.trust_code
 
     @property
     def finished(self) -> bool:
@@ -133,7 +139,18 @@ class Run:
         settings = self.experiment.components()
         memory, view = settings.evaluation.memory, graph.training_view()
         experts = [
-            self.expert(expert, FitTask(name, view, features, settings.seed, device, memory))
+            self.expert(
+                expert,
+                FitTask(
+                    name,
+                    view,
+                    features,
+                    settings.seed,
+                    device,
+                    memory,
+                    trust_code=self.trust_code,
+                ),
+            )
             for name, expert in settings.experts.items()
         ]
         return settings.mixture.unpacked(self._packed(MIXTURE), experts, graph.num_entities)

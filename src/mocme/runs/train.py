@@ -33,6 +33,7 @@ def train(
     features: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     observer: TrainingObserver | None = None,
+    trust_code: bool = False,
 ) -> Run:
     """Train the experts and the mixture of an experiment, and write a run.
 
@@ -46,6 +47,8 @@ def train(
         settings: by dotted path, instead of the experiment's
             (``{"experts.embedding.training.epochs": 3}``).
         observer: receives progress.
+        trust_code: import the code that the experiment and the graph name
+            (``kind = "package.module:Class"``); by default, they are refused.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -54,14 +57,14 @@ def train(
         Interrupted: stopped by Ctrl-C; `resume` continues.
     """
     chosen_device = find_device(device)
-    experiment = _resolve(experiment, seed, settings, chosen_device)
+    experiment = _resolve(experiment, seed, settings, chosen_device, trust_code)
     graph = graph if isinstance(graph, Graph) else load(graph)
     if not len(graph.facts("train")):
         raise ValueError(f"{graph.name}: the train split has no facts")
-    inputs = read_inputs(graph, experiment, features)
+    inputs = read_inputs(graph, experiment, features, trust_code=trust_code)
     folder = RunFolder.create(out, _about(experiment, graph, inputs))
     _save_inputs(folder, experiment, graph, inputs)
-    return _fit(Run(folder, trust_code=True), graph, inputs, chosen_device, observer)
+    return _fit(Run(folder, experiment.trust_code), graph, inputs, chosen_device, observer)
 
 
 def resume(
@@ -91,21 +94,31 @@ def settle(experiment: Experiment, device: torch.device) -> Experiment:
 
 
 def read_inputs(
-    graph: Graph, experiment: Experiment, features: str | Path | None = None
+    graph: Graph,
+    experiment: Experiment,
+    features: str | Path | None = None,
+    *,
+    trust_code: bool = False,
 ) -> Features:
     """The modalities that a training of this experiment reads, with notes for the reader.
 
     One of which nothing can be made is left out, unless the experiment asks for it: by a table of
     its own or by ``data.only``.
 
+    Args:
+        trust_code: import the code that tables of the graph name. Whether that of the experiment is
+            imported, the experiment says.
+
     Raises:
         ValueError: one is missing or damaged, with the file and the remedy.
     """
     settings = experiment.components()
     tables, notes = _chosen(experiment, settings, graph, features)
-    folder = Path(features) if features is not None else None
     asked = {*experiment.modalities, *(settings.data.only or ())}
-    inputs = read_features(graph, tables, folder, asked)
+    # Without modalities of the experiment, the tables are those of the graph's author.
+    trusted = trust_code or (experiment.trust_code and bool(experiment.modalities))
+    folder = Path(features) if features is not None else None
+    inputs = read_features(graph, tables, folder, asked, trust_code=trusted)
     if inputs.pairs and not any(expert.pairs for expert in settings.experts.values()):
         names = ", ".join(inputs.pairs)
         notes.append(
@@ -123,13 +136,14 @@ def _resolve(
     seed: int | None,
     settings: Mapping[str, Any] | None,
     device: torch.device,
+    trust_code: bool,
 ) -> Experiment:
     """The experiment with overrides, and with what is left to the machine decided."""
     changes = dict(settings or {}) | ({} if seed is None else {"seed": seed})
     if isinstance(experiment, Experiment):
-        experiment = experiment.changed(changes)
+        experiment = experiment.trusted(trust_code).changed(changes)
     else:
-        experiment = Experiment.load(experiment, changes)
+        experiment = Experiment.load(experiment, changes, trust_code=trust_code)
     return settle(experiment, device)
 
 
@@ -218,7 +232,8 @@ def _fit(
         for name, expert_settings in settings.experts.items():
             monitor = RunMonitor(run, name, stopped, observer, offset)
             memory = settings.evaluation.memory
-            task = FitTask(name, view, features, settings.seed, device, memory, monitor)
+            trust = run.trust_code
+            task = FitTask(name, view, features, settings.seed, device, memory, monitor, trust)
             if folder.has(expert_file(name)):
                 expert = run.expert(expert_settings, task)
             else:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
-import mimetypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mocme.core.allowed_files import AllowedFolders, NotAllowed
 from mocme.data.features.kinds.mentions import Mentions
 from mocme.data.features.kinds.similar import Similar
-from mocme.data.features.sources import Numbers, Words, source_of
+from mocme.data.features.sources import Numbers, Source, Words, source_of
 from mocme.data.features.tables import gather_texts, read_numbers, read_texts
 from mocme.data.graph import Graph
-from mocme.data.ingest.reader import read_graph_toml
-from mocme.encoders.base import EncodingJob, EncodingReport
+from mocme.data.ingest.reader import holds_graph, read_graph_toml
+from mocme.encoders.base import Encoder, EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
 from mocme.encoders.inputs import RawEncoder
 from mocme.encoders.numeric_io import NumberEncoder
 from mocme.runs.run import Run
 
-# Maximum size in bytes of a file that is sent.
-MAX_FILE_BYTES = 100_000_000
-_MEDIA = ("image", "audio", "video")
+_REMEDY = "to show files of a folder DIR, start with --files-from DIR"
 
 
 @dataclass
@@ -37,6 +35,9 @@ class EntityContent:
         files: (modality, path) pairs.
         types: names of the entity's types.
         notes: what could not be read, and why.
+        folders: where content may be read from. A graph's tables may come from anyone and can name
+            any file, so only files in the graph's folder are shown, and in folders that the
+            server's starter names.
     """
 
     texts: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
@@ -44,28 +45,56 @@ class EntityContent:
     files: dict[int, list[tuple[str, Path]]] = field(default_factory=dict)
     types: dict[int, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    folders: AllowedFolders = AllowedFolders(())
 
     @staticmethod
-    def read(run: Run, graph: Graph) -> EntityContent:
+    def read(run: Run, graph: Graph, files_from: Sequence[str | Path] = ()) -> EntityContent:
         """Read the content of all entities from the run's data folder.
 
         A table that cannot be read is skipped and reported in the notes, because predictions do
         not need it.
+
+        Args:
+            files_from: folders besides the graph's whose content may be shown.
+
+        Raises:
+            ValueError: one of them is not a folder.
         """
-        content = EntityContent()
         folder = Path(graph.folder) if graph.folder else None
+        # A run's file names the data folder; only a folder that holds a graph is taken for one.
+        own = [folder] if folder is not None and holds_graph(folder) else []
+        content = EntityContent(folders=AllowedFolders([*own, *files_from]))
         if folder is None or not folder.is_dir():
             content.notes.append(
                 f"the data folder {folder or '(none)'} does not exist, so texts, pictures and "
                 f"numbers of entities cannot be shown"
             )
             return content
+        if not content.folders.holds(folder):
+            content.notes.append(
+                f"the data folder {folder} has no train.tsv, so texts, pictures and numbers of "
+                f"entities are not shown; if they are in it, start with --files-from {folder}"
+            )
+            return content
         for name, read in content._sources(run, graph, folder):
             try:
                 read()
+            except NotAllowed as error:
+                content.notes.append(f"{name}: is not shown: {error}; {_REMEDY}")
             except (ValueError, OSError) as error:
                 content.notes.append(f"{name}: cannot be shown: {error}")
+        content._count_outside()
         return content
+
+    def _count_outside(self) -> None:
+        """Note how many files are not shown because of the folder that they are in."""
+        paths = [path for files in self.files.values() for _, path in files]
+        outside = self.folders.outside(paths)
+        if outside:
+            self.notes.append(
+                f"{len(outside):,} of {len(paths):,} files are not shown, because they lie outside "
+                f"of the graph's folder, first {outside[0]}; {_REMEDY}"
+            )
 
     def _sources(
         self, run: Run, graph: Graph, folder: Path
@@ -74,21 +103,25 @@ class EntityContent:
         about = read_graph_toml(folder)
         encoded = about.get("encode", {})
         encoded = {**(encoded if isinstance(encoded, Mapping) else {}), **_encoder_settings(run)}
+        # Code that these tables name is imported only where the run's code is trusted.
         for name, table in encoded.items():
-            yield name, partial(self._read_raw, name, table, graph, folder)
+            encoder = partial(encoder_of, table, f"encode.{name}", trust_code=run.trust_code)
+            yield name, partial(self._read_raw, name, encoder, graph, folder)
         tables = run.experiment.modalities or about.get("modalities", {})
         for name, table in tables.items() if isinstance(tables, Mapping) else ():
-            # A kind with a colon names user code, which the server never runs.
-            if ":" not in str(table.get("kind")):
-                yield name, partial(self._read_declared, name, table, graph, folder)
+            source = partial(source_of, table, f"modalities.{name}", trust_code=run.trust_code)
+            yield name, partial(self._read_declared, name, source, graph, folder)
         types = about.get("types")
         if isinstance(types, dict) and isinstance(types.get("path"), str):
-            yield "types", lambda: self._read_types(folder / str(types["path"]), graph)
+            path = folder / str(types["path"])
+            yield "types", lambda: self._read_types(path, graph)
 
-    def _read_raw(self, name: str, table: dict[str, Any], graph: Graph, folder: Path) -> None:
+    def _read_raw(self, name: str, make: Callable[[], Encoder], graph: Graph, folder: Path) -> None:
         """Read the inputs of an encoder."""
-        encoder = encoder_of(table, f"encode.{name}")
+        encoder = make()
         job = EncodingJob(graph, name, folder, folder)
+        if isinstance(encoder, NumberEncoder | RawEncoder):
+            self._check(folder, encoder.paths)
         if isinstance(encoder, NumberEncoder):
             columns, _ = encoder.read(job, EncodingReport(name, ""))
             self._add_numbers(name, columns)
@@ -102,10 +135,13 @@ class EntityContent:
                 elif source.strip():
                     self.texts.setdefault(entity, []).append((name, source))
 
-    def _read_declared(self, name: str, table: dict[str, Any], graph: Graph, folder: Path) -> None:
+    def _read_declared(
+        self, name: str, make: Callable[[], Source], graph: Graph, folder: Path
+    ) -> None:
         """Read the source of a modality declared in the graph or the experiment."""
-        source = source_of(table, f"modalities.{name}")
+        source = make()
         if isinstance(source, Numbers):
+            self._check(folder, [source.path])
             columns, _ = read_numbers(folder / source.path, graph.entities)
             self._add_numbers(name, columns)
         elif isinstance(source, Words | Similar):
@@ -122,13 +158,24 @@ class EntityContent:
         self, name: str, paths: Sequence[str], columns: Sequence[int], graph: Graph, folder: Path
     ) -> None:
         """Add texts that are not there yet: two modalities may use the same text."""
+        self._check(folder, paths)
         texts, _, _ = gather_texts(folder, paths, columns, graph.entities)
         for entity, lines in texts.items():
             present = {text for _, text in self.texts.get(entity, [])}
             new = [(name, text) for text in lines if text.strip() and text not in present]
             self.texts.setdefault(entity, []).extend(new)
 
+    def _check(self, folder: Path, paths: Sequence[str]) -> None:
+        """Check tables before they are read.
+
+        Raises:
+            NotAllowed: one is not in an allowed folder.
+        """
+        for path in paths:
+            self.folders.check(folder / path)
+
     def _read_types(self, path: Path, graph: Graph) -> None:
+        self._check(path.parent, [path.name])
         texts, _, _ = read_texts(path, 2, graph.entities)
         for entity, text in texts.items():
             self.types[entity] = text.split("\n")
@@ -142,10 +189,3 @@ def _encoder_settings(run: Run) -> dict[str, dict[str, Any]]:
         if settings:
             by_modality[name] = json.loads(settings)
     return by_modality
-
-
-def media_type(path: Path) -> tuple[str, str]:
-    """Return the kind of a file (image, audio, video or other) and its media type."""
-    media = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    kind = media.partition("/")[0]
-    return (kind, media) if kind in _MEDIA else ("other", "application/octet-stream")

@@ -21,7 +21,8 @@ from mocme.prediction.predictor import Predictor
 from mocme.prediction.schema import Question
 from mocme.runs.inputs import LoadedRun
 from mocme.runs.run import Run
-from mocme.serving.entity_content import EntityContent, media_type
+from mocme.serving.entity_content import EntityContent
+from mocme.serving.media_files import MediaFile, describe
 from mocme.serving.name_search import NameSearch
 from mocme.serving.schema.answers import Answer
 from mocme.serving.schema.requests import ExplainRequest, MissingRequest, ScoreRequest
@@ -39,6 +40,8 @@ class RunView:
         advance: receives (questions done, questions in total) if the run must be calibrated first.
         previous: the previous view of the same run; everything that does not depend on additions
             is taken from it instead of being read again.
+        files_from: folders besides the graph's from which texts, numbers and media files of
+            entities may be shown.
 
     Attributes:
         stamp: stamp of the file of additions when it was read.
@@ -56,6 +59,7 @@ class RunView:
         advance: Callable[[int, int], None] | None = None,
         *,
         previous: RunView | None = None,
+        files_from: Sequence[str | Path] = (),
     ) -> None:
         self.name, self.run = name, run
         # Taken before reading: a change during the read makes the view stale, not wrong.
@@ -65,7 +69,9 @@ class RunView:
         added = self.loaded.trained.usable(added, str(run.path))
         self.additions = {item.name: item for item in added}
         self.content: EntityContent = (
-            previous.content if previous else EntityContent.read(run, self.loaded.trained.graph)
+            previous.content
+            if previous
+            else EntityContent.read(run, self.loaded.trained.graph, files_from)
         )
         self.predictor: Predictor = self.loaded.predictor(added)
         self.graph = self.predictor.graph
@@ -256,21 +262,26 @@ class RunView:
         for modality, path in self.content.files.get(entity, []):
             query = {"run": self.name, "name": name, "modality": modality}
             url = f"/v1/file?{urlencode({**query, 'index': next_index[modality]})}"
-            links.append({"modality": modality, "kind": media_type(path)[0], "url": url})
+            kind, hidden = describe(path, self.content.folders)
+            links.append({"modality": modality, "kind": kind, "url": url, "hidden": hidden})
             next_index[modality] += 1
         return links
 
-    def file(self, name: str, modality: str, index: int) -> Path:
-        """Return the path of an entity's file; `index` counts its files of the modality.
+    def file(self, name: str, modality: str, index: int) -> MediaFile:
+        """Open an entity's file; `index` counts its files of the modality.
 
         Raises:
             LookupError: there is no such file.
+            NotShown: it may not be sent.
         """
         files = self.content.files.get(self.graph.entities.id(name), [])
         paths = [path for file_modality, path in files if file_modality == modality]
-        if not 0 <= index < len(paths) or not paths[index].is_file():
-            raise LookupError(f"{name!r} has no file {index} of the modality {modality!r}")
-        return paths[index]
+        if index < len(paths):
+            try:
+                return MediaFile.open(paths[index], self.content.folders)
+            except OSError:
+                pass
+        raise LookupError(f"{name!r} has no file {index} of the modality {modality!r}")
 
     def facts(self, name: str, relation: str | None, offset: int, limit: int) -> dict[str, Any]:
         """Return a page of an entity's facts, sorted by relation and then by name."""

@@ -118,6 +118,7 @@ def serve(
     device: str = "cpu",
     logs: Logs = "text",
     trust_code: bool = False,
+    files_from: Sequence[str | Path] = (),
     started: Callable[[str, list[str]], None] | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -129,6 +130,9 @@ def serve(
         additions: whether entities may be added to the runs and removed.
         workers: number of processes. They are forked from a process that has loaded the runs, so
             they share the memory of all weights.
+        trust_code: import the code that files of the runs and of their graphs name.
+        files_from: folders besides those of the graphs from which texts, numbers and media files of
+            entities may be shown.
         started: receives the URL and notes for the user once the server is ready.
         advance: receives (questions done, questions in total) if a run must be calibrated first.
 
@@ -157,7 +161,10 @@ def serve(
     try:
         runs = [Run.open(path, trust_code) for path in paths]
         names = distinct_names([run.path for run in runs])
-        run_views = [RunView(n, r, device, advance) for n, r in zip(names, runs, strict=True)]
+        run_views = [
+            RunView(name, run, device, advance, files_from=files_from)
+            for name, run in zip(names, runs, strict=True)
+        ]
         file = Path(reviews) if reviews is not None else runs[0].path / "reviews.sqlite"
         # Fail now rather than in a worker if the file of decisions cannot be used.
         Reviews(file).close()

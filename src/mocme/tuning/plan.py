@@ -157,8 +157,13 @@ class Plan:
     pruning: Pruning | None
 
     @staticmethod
-    def read(file: str | Path) -> Plan:
+    def read(file: str | Path, *, trust_code: bool = False) -> Plan:
         """Read and check the file of a search, without reading the graph.
+
+        Args:
+            trust_code: import the code that the experiment, the ranges and the graph name
+                (``kind = "package.module:Class"``), now and in the trainings; by default, they are
+                refused.
 
         Raises:
             ConfigError: naming the file, the wrong key, and the remedy.
@@ -169,7 +174,12 @@ class Plan:
         except FileNotFoundError as error:
             raise ConfigError(f"{path}: no such file; give the TOML file of a search") from error
         with within(path):
-            return _plan(path, construct(PlanSettings, table, ""))
+            return _plan(path, construct(PlanSettings, table, ""), trust_code)
+
+    @property
+    def trust_code(self) -> bool:
+        """Whether code that the experiment and the graph name may be imported."""
+        return self.experiment.trust_code
 
     def extends(self, folder: Path) -> str:
         """The experiment's name or path, for the key `extends` of a file in `folder`."""
@@ -219,9 +229,9 @@ def within(where: object) -> Iterator[None]:
         raise ConfigError(f"{where}: {str(error).lstrip('.: ')}") from error
 
 
-def _plan(file: Path, settings: PlanSettings) -> Plan:
+def _plan(file: Path, settings: PlanSettings, trust_code: bool) -> Plan:
     base = find(_resolved(file, settings.experiment))
-    experiment = Experiment.load(base)
+    experiment = Experiment.load(base, trust_code=trust_code)
     with within("set"):
         experiment = experiment.changed(settings.set)
     _check_paths(settings)

@@ -163,7 +163,8 @@ class _Search:
         experiment = experiment.changed(last)
         path = self.folder.run(number, seed)
         if _resumable(path, experiment):
-            run = resume(path, device=self.device, observer=training, trust_code=True)
+            trust = self.plan.trust_code
+            run = resume(path, device=self.device, observer=training, trust_code=trust)
         else:
             shutil.rmtree(path, ignore_errors=True)
             run = train(
@@ -173,6 +174,7 @@ class _Search:
                 device=self.device,
                 features=self.plan.features,
                 observer=training,
+                trust_code=self.plan.trust_code,
             )
         for record in run.log():  # a training that was finished before has not been observed
             training.note(record)
@@ -245,7 +247,7 @@ def _inputs(plan: Plan) -> tuple[Graph, dict[str, str], list[str]]:
                         f"{plan.graph} has no fact in its {split} split; a search trains on "
                         f"train.tsv and selects on valid.tsv"
                     )
-        features = read_inputs(graph, plan.experiment, plan.features)
+        features = read_inputs(graph, plan.experiment, plan.features, trust_code=plan.trust_code)
     digest = {"graph": graph.digest(), "features": features.digest()}
     return graph, digest, [*graph.notes, *features.notes]
 
@@ -262,7 +264,8 @@ def _resumable(path: Path, experiment: Experiment) -> bool:
     """Whether there is a training of exactly these settings with a checkpoint."""
     if not (path / "checkpoints").is_dir():
         return False
-    return Run.open(path, trust_code=True).experiment.table() == experiment.table()
+    stored = Run.open(path, trust_code=experiment.trust_code).experiment
+    return stored.table() == experiment.table()
 
 
 def _remove_runs(folder: SearchFolder, finished: int) -> None:

@@ -416,25 +416,26 @@ class Handwritten(Ones):
 
 
 def test_a_source_of_the_user(graph: Graph) -> None:
-    features = read_features(graph, {"ones": {"kind": f"{__name__}:Ones"}})
+    features = read_features(graph, {"ones": {"kind": f"{__name__}:Ones"}}, trust_code=True)
     assert features.dense["ones"].width == 1
     assert list(features.notes) == ["made up"]
 
 
 def test_a_source_of_the_user_inherits_paths_and_ablations(graph: Graph) -> None:
     table = {"kind": f"{__name__}:Constant", "path": "x", "level": 3}
-    whole = read_features(graph, {"x": table}).dense["x"]
+    whole = read_features(graph, {"x": table}, trust_code=True).dense["x"]
     assert whole.values.flatten().tolist() == [3, 4, 5, 6, 7, 8]
-    half = read_features(graph, {"x": {**table, "replace": "hidden", "replace_share": 0.5}})
+    hidden = {**table, "replace": "hidden", "replace_share": 0.5}
+    half = read_features(graph, {"x": hidden}, trust_code=True)
     assert len(half.dense["x"].rows) == 3
     assert list(half.notes) == ["x"]
 
 
 def test_a_source_of_the_user_may_have_a_constructor(graph: Graph) -> None:
     table = {"kind": f"{__name__}:Handwritten", "level": 4}
-    assert read_features(graph, {"x": table}).dense["x"].width == 1
+    assert read_features(graph, {"x": table}, trust_code=True).dense["x"].width == 1
     with pytest.raises(ConfigError, match=r"modalities.x.replace: unknown setting; known: level"):
-        read_features(graph, {"x": {**table, "replace": "random"}})
+        read_features(graph, {"x": {**table, "replace": "random"}}, trust_code=True)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ def read_features(
     tables: Mapping[str, Mapping[str, Any]],
     folder: Path | None = None,
     required: Collection[str] = (),
+    *,
+    trust_code: bool = False,
 ) -> Features:
     """Read every modality of ``[modalities.NAME]`` tables.
 
@@ -46,6 +48,7 @@ def read_features(
         folder: where relative paths start; by default, the folder of the graph. A modality whose
             files are not there is looked for in the folder of the graph too.
         required: modalities that must not be left out.
+        trust_code: import the classes of the user that the tables name.
 
     Raises:
         EmptyModality: nothing can be made of one that is required.
@@ -58,7 +61,7 @@ def read_features(
     for name, table in tables.items():
         path = f"modalities.{name}"
         check_name(name, path)
-        source = source_of(table, path)
+        source = source_of(table, path, trust_code=trust_code)
         try:
             modality, source_notes = source.load(graph, _folder_of(source, folder, home))
         except EmptyModality as error:
@@ -75,14 +78,17 @@ def read_features(
     return replace(features, pairs=pairs)
 
 
-def source_of(table: Mapping[str, Any], path: str) -> Source:
+def source_of(table: Mapping[str, Any], path: str, *, trust_code: bool = False) -> Source:
     """Build the source that a table describes.
+
+    Args:
+        trust_code: import the class of the user that the table names.
 
     Raises:
         ConfigError: a setting is wrong; the message begins with its path.
     """
     settings = {**table, "kind": kind_of(table, path)}
-    return build(Source, settings, path)  # type: ignore[type-abstract]
+    return build(Source, settings, path, trust_code=trust_code)  # type: ignore[type-abstract]
 
 
 def kind_of(table: object, path: str) -> str:

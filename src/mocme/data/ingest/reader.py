@@ -153,6 +153,12 @@ def _read_file(
     return graph, indexer
 
 
+def holds_graph(folder: Path) -> bool:
+    """Whether a folder is one that a graph is read from."""
+    names = [f"train{ending}{packed}" for ending in ENDINGS for packed in ("", *COMPRESSED)]
+    return any((folder / name).is_file() for name in names) or openke.is_folder(folder)
+
+
 def _find_split(folder: Path, split: str) -> Path | None:
     """The file of a split, in any format and compression.
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mocme.core.registry import build
-from mocme.data.features.sources import Source, Words, kind_of
+from mocme.data.features.sources import Words, source_of
 from mocme.data.features.tables import read_texts
 from mocme.data.graph import Graph
 from mocme.data.modality import Features, Modality, Pairs, Tokens
@@ -98,7 +97,11 @@ def coverage(features: Features) -> Coverage:
 
 
 def text_lengths(
-    graph: Graph, tables: Mapping[str, Mapping[str, Any]], folder: Path | None
+    graph: Graph,
+    tables: Mapping[str, Mapping[str, Any]],
+    folder: Path | None,
+    *,
+    trust_code: bool = False,
 ) -> dict[str, TextCoverage]:
     """Lengths of the texts of modalities of words.
 
@@ -106,6 +109,7 @@ def text_lengths(
         tables: settings of modalities by name, as for `read_features`.
         folder: to which their paths are relative; files that are not in it are read from the
             folder of the graph.
+        trust_code: import the classes of the user that the tables name.
 
     Raises:
         ValueError: a file cannot be read, or a setting is wrong.
@@ -113,9 +117,7 @@ def text_lengths(
     graph_folder = Path(graph.folder or ".")
     coverage_of_texts = {}
     for name, table in tables.items():
-        section = f"modalities.{name}"
-        settings = {**table, "kind": kind_of(table, section)}
-        source = build(Source, settings, section)  # type: ignore[type-abstract]
+        source = source_of(table, f"modalities.{name}", trust_code=trust_code)
         if not isinstance(source, Words):
             continue
         lengths = np.zeros(graph.num_entities, np.int64)

@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float
 
 from mocme.core.interrupts import Interrupted
-from mocme.core.registry import build
 from mocme.data.features.kinds.encoded import nothing_encoded
-from mocme.data.features.sources import Encoded, Source, Vectors, kind_of, needs_encoding
+from mocme.data.features.sources import Encoded, Vectors, needs_encoding, source_of
 from mocme.data.features.tokens import rarest_tokens
 from mocme.data.graph import Graph
 from mocme.data.modality import (
@@ -173,8 +172,7 @@ class CodesEncoder(Encoder):
                 f"modality of vectors that the graph declares; make it first with: mocme encode "
                 f"{which}"
             )
-        settings = {**table, "kind": kind_of(table, where)}
-        source = build(Source, settings, where)  # type: ignore[type-abstract]
+        source = source_of(table, where, trust_code=job.trust_code)
         if isinstance(source, Encoded):
             return _read_encoded(folder / source.path, graph)
         if not isinstance(source, Vectors):

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query
 from fastapi.responses import FileResponse, Response
-from starlette.exceptions import HTTPException
 
 from mocme.serving.dispatcher import Dispatcher
-from mocme.serving.entity_content import MAX_FILE_BYTES, media_type
+from mocme.serving.media_files import MediaResponse, NotShown
+from mocme.serving.middleware import Refusal
 from mocme.serving.responses import Json
 from mocme.serving.schema import answers
 
@@ -74,18 +74,15 @@ def add_browse_routes(app: FastAPI, dispatcher: Dispatcher) -> None:
         run: RunName = None,
     ) -> Response:
         """Return a picture, sound or video of an entity."""
-        path = await dispatcher.run_now(run, lambda run_view: run_view.file(name, modality, index))
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise HTTPException(404, f"the file is larger than {MAX_FILE_BYTES:,} bytes")
-        kind, media = media_type(path)
-        # An SVG picture can contain scripts. The sandbox keeps files of the graph from running any.
-        sandbox = {
-            "content-security-policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'"
-        }
-        disposition = "inline" if kind != "other" else "attachment"
-        return FileResponse(
-            path, media_type=media, headers=sandbox, content_disposition_type=disposition
-        )
+        try:
+            media = await dispatcher.run_now(
+                run, lambda run_view: run_view.file(name, modality, index)
+            )
+        except NotShown as reason:
+            remedy = "start the server with --files-from DIR to show the media files in DIR"
+            message = f"file {index} of {modality!r} is not shown: {reason}"
+            raise Refusal(403, "not_shown", message, remedy) from reason
+        return MediaResponse(media)
 
     @app.get("/v1/report", response_model=answers.RunReport, tags=["look"])
     async def report(run: RunName = None) -> Json:

@@ -14,6 +14,7 @@ function fileUrl(url) {
 export function mediaElement(file, name, { signal = null } = {}) {
   const url = fileUrl(file.url);
   if (!url) return null;
+  if (file.hidden) return el("p", { class: "hint" }, `This file of ${file.modality} cannot be shown: ${file.hidden}.`);
   const node = createMedia(file, name);
   if (!node) return el("a", { href: url.href, download: true }, `File of ${file.modality}`);
   node.addEventListener("error", () => node.replaceWith(brokenFile(file)), { once: true });

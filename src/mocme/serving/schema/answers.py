@@ -131,11 +131,17 @@ class EntityNumber(BaseModel):
 
 
 class EntityFile(BaseModel):
-    """A file of an entity."""
+    """A file of an entity.
+
+    Attributes:
+        kind: by the content of the file.
+        hidden: why the file is not sent; empty if it is.
+    """
 
     modality: str
     kind: Literal["image", "audio", "video", "other"]
     url: str
+    hidden: str
 
 
 class AddedEntity(BaseModel):
