@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+from mocme.core.console import echo
+from mocme.core.text import json_escape, visible
+
 # The commands that have another name now.
 RENAMED = {
     "check": "score",
@@ -33,10 +36,18 @@ class OrderedGroup(click.Group):
         try:
             return super().invoke(ctx)
         except Interrupted as stop:
-            click.echo(str(stop), err=True)
+            echo(str(stop), err=True)
             ctx.exit(130)
         except (ValueError, OSError) as error:
-            click.echo(f"Error: {error}", err=True)
+            echo(f"Error: {error}", err=True)
+            ctx.exit(1)
+        except (MemoryError, RecursionError) as error:
+            what = (
+                "memory"
+                if isinstance(error, MemoryError)
+                else "stack: an input is too deeply nested"
+            )
+            echo(f"Error: out of {what}; give smaller inputs, or more memory", err=True)
             ctx.exit(1)
 
 
@@ -102,5 +113,5 @@ def common(*names: str) -> Callable[[Any], Any]:
 
 
 def echo_json(value: Any) -> None:
-    """Print a value as JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a value as JSON, in which characters that a terminal would act on are escapes."""
+    click.echo(visible(json.dumps(value, indent=2, ensure_ascii=False), "\n", json_escape))

@@ -119,6 +119,8 @@ def read_entities(path: str | Path) -> list[NewEntity]:
             continue
         try:
             entities.append(_entity(json.loads(line), home))
+        except RecursionError as error:
+            raise ValueError(f"{path}: line {number}: is nested too deeply") from error
         except (ValueError, TypeError, OSError) as error:
             raise ValueError(f"{path}: line {number}: {error}") from error
     if not entities:

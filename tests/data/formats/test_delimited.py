@@ -158,7 +158,6 @@ def test_a_quote_that_never_closes_costs_one_line(
         (b'h,"r,t\n', "line 1: the header has a quote that never closes"),
         (b'\n\nh,"r"x,t\n', "line 3: the header has a misplaced quote"),
         (b"h,r,t\xff\n", "line 1: the header is not UTF-8; save the file as UTF-8"),
-        ("head,relation,tail\n".encode("utf-16"), "line 1: the header is not UTF-8"),
     ],
 )
 def test_headers_that_cannot_be_read(tmp_path: Path, header: bytes, problem: str) -> None:

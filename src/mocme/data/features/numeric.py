@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mocme.core.numbers import parse_number
 from mocme.data.features.tokens import rarest_tokens
 from mocme.data.modality import Tokens
 
@@ -24,10 +24,9 @@ Columns = Mapping[str, tuple[Sequence[int], Float[Tensor, " n"]]]
 def finite_number(cell: str) -> float | None:
     """The number in a cell of a table; None if the cell is not a finite number."""
     try:
-        number = float(cell)
+        return parse_number(cell)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
 
 
 class ColumnBuilder:
