@@ -41,13 +41,8 @@ class OrderedGroup(click.Group):
         except (ValueError, OSError) as error:
             echo(f"Error: {error}", err=True)
             ctx.exit(1)
-        except (MemoryError, RecursionError) as error:
-            what = (
-                "memory"
-                if isinstance(error, MemoryError)
-                else "stack: an input is too deeply nested"
-            )
-            echo(f"Error: out of {what}; give smaller inputs, or more memory", err=True)
+        except MemoryError:
+            echo("Error: out of memory; give a smaller input or smaller settings", err=True)
             ctx.exit(1)
 
 

@@ -103,7 +103,7 @@ class LookAlikes:
 
 
 def look_alikes(names: Iterable[str], most: int = 3) -> LookAlikes:
-    """Find names that differ only in case, white space, composition, invisible characters or script.
+    """Find names that differ only in case, white space, composition, script or what is not seen.
 
     Args:
         most: the pairs to return.

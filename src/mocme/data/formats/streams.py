@@ -160,10 +160,8 @@ def _unmarked_encoding(start: bytes) -> str:
         for order, name in (("<", "LE"), (">", "BE")):
             units = np.frombuffer(start[:size], f"{order}u{width}")
             # All zeros are where this encoding has them, and they are many.
-            empty = (
-                data.reshape(-1, width)[:, 1:] if order == "<" else data.reshape(-1, width)[:, :-1]
-            )
-            zeros = int((empty == 0).sum())
+            high = slice(1, None) if order == "<" else slice(None, -1)
+            zeros = int((data.reshape(-1, width)[:, high] == 0).sum())
             if zeros < size / 10 or zeros != int((data == 0).sum()):
                 continue
             unit_ends = int(np.isin(units, (TAB, LINE_FEED)).sum())
