@@ -5,13 +5,16 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import re
 import stat
 import tomllib
 from pathlib import Path
 from typing import Any
 
 # Bytes of a TOML file; the largest that a person writes has a hundredth of them.
-TOML_BYTES = 1 << 24
+TOML_BYTES = 1 << 22
+_PART = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
+_LONG_KEY = re.compile(rf"(?:{_PART}\.[ \t]*+){{100}}")
 # Byte order marks and the encodings that they name. UTF-32 comes first: the mark of UTF-16 with the
 # low byte first is the start of that of UTF-32.
 MARKS = (
@@ -38,6 +41,8 @@ def open_regular(path: str | Path) -> io.FileIO:
     Raises:
         ValueError: it is not a regular file, or cannot be read; the message names it.
     """
+    if "\0" in str(path):
+        raise ValueError(f"{str(path)!r}: is not a path, for it holds a null character; check it")
     try:
         _check_regular(path, os.stat(path))
         # A pipe may have taken the file's place since; opened this way it does not wait.
@@ -50,8 +55,6 @@ def open_regular(path: str | Path) -> io.FileIO:
             raise
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{path!r}: is not a path; check it") from error
     return file
 
 
@@ -69,13 +72,25 @@ def read_toml(path: str | Path) -> dict[str, Any]:
             f"check the path"
         )
     try:
-        return tomllib.loads(_decode(data))
-    except RecursionError as error:
-        raise ValueError(
-            f"{path}: not valid TOML: arrays or tables are nested too deeply; check the brackets"
-        ) from error
+        return parse_toml(_decode(data))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid TOML: {error}") from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table that some TOML is.
+
+    Raises:
+        tomllib.TOMLDecodeError: it is not TOML, or is nested so deeply that it cannot be read.
+    """
+    problem = "arrays or tables are nested too deeply; check the brackets and dots"
+    # The time for a key grows with the square of its parts.
+    if _LONG_KEY.search(text):
+        raise tomllib.TOMLDecodeError(problem)
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise tomllib.TOMLDecodeError(problem) from error
 
 
 def marked_encoding(start: bytes) -> tuple[bytes, str]:

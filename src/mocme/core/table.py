@@ -142,4 +142,4 @@ def _html_row(tag: Literal["th", "td"], cells: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    return html.escape(visible(text))
+    return html.escape(visible(text.replace("\n", " ")))

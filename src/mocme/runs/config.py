@@ -13,6 +13,7 @@ import tomli_w
 
 import mocme.experts
 import mocme.mixture
+from mocme.core.files import parse_toml
 from mocme.core.files import read_toml as toml_table
 from mocme.core.registry import (
     ConfigError,
@@ -362,7 +363,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not dotted.strip():
         raise ConfigError(f"--set {text}: write it as path=value, for instance seed=3")
     try:
-        parsed = tomllib.loads(f"value = {value}")
+        parsed = parse_toml(f"value = {value}")
     except tomllib.TOMLDecodeError:
         parsed = {}
     # TOML may read several lines as several settings; here they are one string.

@@ -154,6 +154,8 @@ def _unmarked_encoding(start: bytes) -> str:
     with zeros in all bytes but one. UTF-8 has zeros only where there is a null character.
     """
     size = len(start) // 4 * 4
+    if not size:
+        return ""
     data = np.frombuffer(start[:size], np.uint8)
     ends = int(np.isin(data, (TAB, LINE_FEED)).sum())
     for width in (4, 2):
