@@ -57,12 +57,8 @@ def test_a_byte_order_mark_is_no_part_of_toml(tmp_path: Path, encoding: str) -> 
 def test_what_is_not_toml_is_named(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.toml"
     path.write_bytes(data)
-    try:
-        table = read_toml(path)
-    except ValueError as error:
-        assert str(error).startswith(f"{path}: not valid TOML: ")
-    else:
-        assert set(table) == {"a"}
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: not valid TOML: "):
+        read_toml(path)
 
 
 def test_a_toml_file_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def parse_number(text: str) -> float:
         number = float(text)
     except ValueError:
         raise ValueError(_problem(text)) from None
-    if "_" in text or not text.isascii():
+    if "_" in text or not text.strip().isascii():
         raise ValueError(_problem(text))
     if not math.isfinite(number):
         raise ValueError("not finite")

@@ -29,7 +29,7 @@ LONGEST_LINE = 1 << 24
 # Bytes at the start of a text in which an encoding without a byte order mark is looked for.
 SAMPLE = 1 << 12
 # Bytes of a Zstandard file that are decompressed at a time. Four bytes can stand for 128 KiB.
-PIECE = 1 << 11
+PIECE = 1 << 10
 BOM = b"\xef\xbb\xbf"
 TAB, LINE_FEED = 9, 10
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -101,7 +101,7 @@ class _ZstandardReader(io.RawIOBase):
             ) from error
         self.stored, self.error = stored, zstandard.ZstdError
         self.new_frame = zstandard.ZstdDecompressor().decompressobj
-        self.frame, self.started, self.ready = self.new_frame(), False, b""
+        self.frame, self.started, self.ready = self.new_frame(), False, memoryview(b"")
 
     def readable(self) -> bool:
         return True
@@ -119,7 +119,7 @@ class _ZstandardReader(io.RawIOBase):
                 return 0
             self.started = True
             try:
-                self.ready = self.frame.decompress(data)
+                self.ready = memoryview(self.frame.decompress(data))
             except self.error as error:
                 raise OSError(f"damaged Zstandard data: {error}") from error
         count = min(len(buffer), len(self.ready))
