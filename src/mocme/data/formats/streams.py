@@ -29,7 +29,7 @@ LONGEST_LINE = 1 << 24
 # Bytes at the start of a text in which an encoding without a byte order mark is looked for.
 SAMPLE = 1 << 12
 # Bytes of a Zstandard file that are decompressed at a time. Four bytes can stand for 128 KiB.
-PIECE = 1 << 10
+PIECE = 1 << 11
 BOM = b"\xef\xbb\xbf"
 TAB, LINE_FEED = 9, 10
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -107,7 +107,21 @@ class _ZstandardReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self.ready:
+        size, filled = len(buffer), 0
+        while filled < size:
+            if not self.ready:
+                self.ready = memoryview(self._next())
+                if not self.ready:
+                    break
+            part = self.ready[: size - filled]
+            buffer[filled : filled + len(part)] = part
+            self.ready = self.ready[len(part) :]
+            filled += len(part)
+        return filled
+
+    def _next(self) -> bytes:
+        """The next bytes of the content; none at its end."""
+        while True:
             # Bytes after the end of a frame belong to the next frame.
             data = self.frame.unused_data if self.frame.eof else b""
             data = data or self.stored.read(PIECE)
@@ -116,15 +130,13 @@ class _ZstandardReader(io.RawIOBase):
             if not data:
                 if self.started:
                     raise EOFError("it ends within a compressed part")
-                return 0
+                return b""
             self.started = True
             try:
-                self.ready = memoryview(self.frame.decompress(data))
+                if content := self.frame.decompress(data):
+                    return content
             except self.error as error:
                 raise OSError(f"damaged Zstandard data: {error}") from error
-        count = min(len(buffer), len(self.ready))
-        buffer[:count], self.ready = self.ready[:count], self.ready[count:]
-        return count
 
 
 def _decoded(content: io.BufferedReader[Any] | gzip.GzipFile, report: Report) -> BufferedIOBase:
