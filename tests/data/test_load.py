@@ -163,7 +163,6 @@ def test_folders_without_a_graph_are_errors(tmp_path: Path) -> None:
         (b"head,relation,tail\na,r,b\n", "separated by ','; separate them by tabs"),
         (b"a r b\n", "separated by ' '"),
         (b"a|r|b\n", "separated by '|'"),
-        ("a\tr\tb\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
     ],
 )
 def test_a_file_without_facts_is_an_error_that_says_what_it_seems_to_be(

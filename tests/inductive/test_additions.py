@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -555,6 +556,38 @@ def test_a_line_ends_at_a_line_feed_and_at_nothing_else(tmp_path: Path) -> None:
     lines = [json.dumps({"name": text, "text": text}, ensure_ascii=False) for text in texts]
     file.write_bytes("\r\n".join([*lines, ""]).encode())
     assert [entity.text for entity in read_entities(file)] == texts
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\tb", "\x1b[2Ja", "a\uffff", "\ufeffa"])
+def test_a_name_that_is_never_right_is_refused(run: Run, name: str) -> None:
+    before = everything(run)
+    with pytest.raises(ValueError, match=r"^the name .*U\+") as caught:
+        run.add(name)
+    assert str(caught.value).isprintable()
+    assert everything(run) == before
+
+
+def test_a_name_that_looks_like_another_is_told(run: Run) -> None:
+    (note,) = [note for note in run.add("\u04351").notes if "looks like" in note]
+    assert note.startswith("its name '\\u04351' looks like 'e1' (letters of other scripts)")
+    (note,) = [note for note in run.add("E1").notes if "looks like" in note]
+    assert "(case)" in note
+    assert not [note for note in run.add("quite new").notes if "looks like" in note]
+
+
+def test_a_file_of_entities_is_read_within_bounds(tmp_path: Path) -> None:
+    file = tmp_path / "new.jsonl"
+    file.write_text('{"name": "Ada"}\n{"name": ' + "[" * 100_000 + "\n")
+    with pytest.raises(ValueError, match=r"new.jsonl: line 2: is nested too deeply"):
+        read_entities(file)
+    file.write_bytes('{"name": "Zo\u00eb"}\n'.encode("utf-16"))
+    assert [entity.name for entity in read_entities(file)] == ["Zo\u00eb"]
+    file.write_bytes(b'{"name": "Ada"}\n{"name": "\xff"}\n')
+    with pytest.raises(ValueError, match=r"new.jsonl: line 2: .*utf-8"):
+        read_entities(file)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is a pipe, and a regular file is needed"):
+        read_entities(tmp_path / "pipe")
 
 
 def test_fit_rows_serves_an_old_entity_too(data: Path, tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ class Audit:
         floors: baselines without learning, by split, then ``frequency`` and ``lookup``; empty if
             they were not asked for.
         notes: of reading the graph and its modalities.
-        rejects: by file, lines that were left out because they are not facts.
+        rejects: by file, the first lines that were left out because they are not facts.
+        rejected: number of all such lines, by file.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Audit:
     floors: dict[str, dict[str, Baseline]]
     notes: list[str] = field(default_factory=list)
     rejects: dict[str, list[Reject]] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the audit as JSON values."""
@@ -155,6 +157,7 @@ def audit(
             name: sorted(rejects, key=lambda reject: reject.line)
             for name, rejects in released.rejects.items()
         },
+        dict(released.rejected),
     )
 
 

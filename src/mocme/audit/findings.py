@@ -51,12 +51,11 @@ def percent(share: float) -> str:
 def _rejects(audit: Audit) -> Iterator[Finding]:
     for name, rejects in audit.rejects.items():
         first, file = rejects[0], Path(name).name
-        if len(rejects) == 1:
+        count = audit.rejected.get(name, len(rejects))
+        if count == 1:
             subject = f"1 line of {file} is not a fact and was left out:"
         else:
-            subject = (
-                f"{len(rejects):,} lines of {file} are not facts and were left out; the first:"
-            )
+            subject = f"{count:,} lines of {file} are not facts and were left out; the first:"
         example = f"line {first.line:,}: {first.reason}: {first.text!r}"
         yield Finding("defect", f"{subject} {example}. Correct the file.")
 

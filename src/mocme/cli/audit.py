@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mocme.cli.options import common, echo_json
-from mocme.core.console import show
+from mocme.core.console import echo, show
 
 
 @click.command()
@@ -60,7 +60,7 @@ def audit(
         return
     show(summary_table(result))
     if page is not None:
-        click.echo(f"page written to {page}")
+        echo(f"page written to {page}")
     if changes is not None:
-        click.echo("\n".join(map(str, changes)) or "nothing to repair")
-        click.echo(f"repaired graph written to {out}")
+        echo("\n".join(map(str, changes)) or "nothing to repair")
+        echo(f"repaired graph written to {out}")

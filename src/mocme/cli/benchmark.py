@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mocme.cli.options import common
+from mocme.core.console import echo
 
 if TYPE_CHECKING:
     from mocme.benchmark.plan import PlannedRun
@@ -69,7 +70,7 @@ def benchmark(
     elif dry_run:
         from mocme.benchmark.runner import survey
 
-        click.echo("\n".join(map(str, survey(planned))))
+        echo("\n".join(map(str, survey(planned))))
     else:
         _run(spec, planned, device, threads, keep)
 
@@ -84,23 +85,21 @@ def _run(
     find_device(device)
     use_threads(threads)
     try:
-        report = runner.run(
-            spec, planned, device=device, threads=threads, keep=keep, tell=click.echo
-        )
+        report = runner.run(spec, planned, device=device, threads=threads, keep=keep, tell=echo)
     except Interrupted as stop:
         command = shlex.join(["mocme", *sys.argv[1:]])
         raise Interrupted(f"{stop}; resume with the same command: {command}") from None
     failures = report.failures
-    click.echo(
+    echo(
         f"{len(planned)} runs: {report.done} done now, {report.skipped} there already, "
         f"{len(failures)} failed; results in {spec.results}"
     )
     for name, reason in failures.items():
-        click.echo(f"failed: {name}: {reason}", err=True)
+        echo(f"failed: {name}: {reason}", err=True)
     if failures:
-        click.echo("the same command tries them again", err=True)
+        echo("the same command tries them again", err=True)
         click.get_current_context().exit(1)
-    click.echo(f"next: mocme benchmark {spec.path} --render PAGE.md")
+    echo(f"next: mocme benchmark {spec.path} --render PAGE.md")
 
 
 def _render(spec: BenchmarkSpec, planned: Sequence[PlannedRun], page: Path, check: bool) -> None:
@@ -112,17 +111,17 @@ def _render(spec: BenchmarkSpec, planned: Sequence[PlannedRun], page: Path, chec
         try:
             draw(spec, gather(planned), spec.picture)
         except ImportError as error:
-            click.echo(f"no plot: {error}", err=True)
+            echo(f"no plot: {error}", err=True)
     text = put(page, spec.name, render(spec, planned, page))
     up_to_date = text == page.read_text(encoding="utf-8")
     if check:
         state = (
             "is up to date" if up_to_date else "differs from the results; render it without --check"
         )
-        click.echo(f"{page}: {state}")
+        echo(f"{page}: {state}")
         if not up_to_date:
             click.get_current_context().exit(1)
         return
     if not up_to_date:
         page.write_text(text, encoding="utf-8")
-    click.echo(f"{page}: {'was up to date' if up_to_date else 'written'}")
+    echo(f"{page}: {'was up to date' if up_to_date else 'written'}")

@@ -13,7 +13,7 @@ import click
 
 from mocme.cli.options import common, echo_json
 from mocme.cli.predict import open_predictor
-from mocme.core.console import ProgressBar, show
+from mocme.core.console import ProgressBar, echo, show
 from mocme.core.table import TextTable, columns
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def complete(
             _print_cost(questions, seconds, as_json)
             return
         if not as_json:
-            click.echo(_cost_line(questions, seconds), err=True)
+            echo(_cost_line(questions, seconds), err=True)
         _search(completion, state, questions, as_json)
         if judge:
             _print_judgement(_judgement(completion.facts, graph), as_json)
@@ -107,7 +107,7 @@ def complete(
     if as_json:
         echo_json({"facts": len(completion.facts), "out": str(out), "questions": questions})
         return
-    click.echo(f"{len(completion.facts):,} new facts written to {out}")
+    echo(f"{len(completion.facts):,} new facts written to {out}")
 
 
 class _State:
@@ -254,7 +254,7 @@ def _print_cost(questions: int, seconds: float, as_json: bool) -> None:
     if as_json:
         echo_json({"questions": questions, "seconds": round(seconds, 1)})
         return
-    click.echo(_cost_line(questions, seconds))
+    echo(_cost_line(questions, seconds))
 
 
 def _cost_line(questions: int, seconds: float) -> str:

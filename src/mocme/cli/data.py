@@ -9,7 +9,8 @@ import click
 
 from mocme.cli.options import common, echo_json
 from mocme.cli.tables import benchmarks_table
-from mocme.core.console import ProgressBar, echo_notes, show
+from mocme.core.console import ProgressBar, echo, echo_notes, show
+from mocme.core.text import visible
 
 
 @click.command("import")
@@ -36,17 +37,19 @@ def import_graph(source: str, out: Path, kind: str | None, as_json: bool, trust_
             recipe,
             out,
             lambda report: progress.update(
-                task, description=f"lines of {Path(report.path).name}", completed=report.lines
+                task,
+                description=visible(f"lines of {Path(report.path).name}"),
+                completed=report.lines,
             ),
         )
     if as_json:
         echo_json(result.as_dict())
         return
-    click.echo(str(result))
+    echo(str(result))
     if recipe.encode:
-        click.echo(f"next: mocme encode all {out}")
-    click.echo(f"next: mocme audit {out}")
-    click.echo(f"next: mocme train --data {out} --out runs/{out.name}")
+        echo(f"next: mocme encode all {out}")
+    echo(f"next: mocme audit {out}")
+    echo(f"next: mocme train --data {out} --out runs/{out.name}")
 
 
 @click.command("export")
@@ -101,13 +104,13 @@ def export_graph(
         return
     count = sum(len(graph.splits[split]) for split in splits or graph.splits)
     stay = "" if raw else " (modalities stay where they are)"
-    click.echo(f"{count:,} facts written to {out}{stay}")
+    echo(f"{count:,} facts written to {out}{stay}")
     if raw:
         from mocme.encoders.export_raw import export_raw
 
         lines = export_raw(graph, Path(out), trust_code=trust_code, files_from=files_from)
-        click.echo("\n".join(lines))
-        click.echo(f"next: mocme encode all {out}")
+        echo("\n".join(lines))
+        echo(f"next: mocme encode all {out}")
 
 
 @click.command()
@@ -141,5 +144,5 @@ def fetch(name: str | None, list_all: bool, force: bool, as_json: bool) -> None:
         echo_json({**benchmark.as_dict(), "folder": str(folder)})
         return
     echo_notes(benchmark.notes())
-    click.echo(f"{benchmark.name} is in {folder}")
-    click.echo(f"next: mocme train --data {benchmark.name} --out runs/{benchmark.name}")
+    echo(f"{benchmark.name} is in {folder}")
+    echo(f"next: mocme train --data {benchmark.name} --out runs/{benchmark.name}")

@@ -12,6 +12,7 @@ from rich.console import Console
 from mocme.cli.predict import show_predictions
 from mocme.cli.tables import metrics_table
 from mocme.core.console import TrainingDisplay, show
+from mocme.core.text import visible
 from mocme.data.graph import AnswerIndex, Graph
 from mocme.data.load import load
 from mocme.prediction.predictor import Predictor
@@ -61,7 +62,7 @@ def run(out: Path, seed: int, device: str) -> None:
         f"evaluate {best.path} --by relation",
         "train --data YOUR_FOLDER --out runs/mine",
     ):
-        console.print(f"  .venv/bin/mocme {command}", markup=False, soft_wrap=True)
+        console.print(visible(f"  .venv/bin/mocme {command}"), markup=False, soft_wrap=True)
 
 
 def trained(

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mocme.cli.options import OrderedGroup, common, echo_json
-from mocme.core.console import ProgressBar, progress_callback
+from mocme.core.console import ProgressBar, echo, progress_callback
 from mocme.core.registry import Configurable, settings
 
 
@@ -115,13 +115,13 @@ def _encode(
         echo_json([report.as_dict() for report in reports])
     else:
         for report in reports:
-            click.echo(str(report))
+            echo(str(report))
     if failure is not None:
         raise failure
     if as_json:
         return
     where = f" --features {out}" if out is not None else ""
-    click.echo(f"next: mocme train --data {data}{where} --out runs/{Path(data).name}")
+    echo(f"next: mocme train --data {data}{where} --out runs/{Path(data).name}")
 
 
 def _encoders() -> dict[str, type[Configurable]]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mocme.cli.options import OrderedGroup, common, echo_json, read_facts
-from mocme.core.console import ProgressBar, progress_callback, show
+from mocme.core.console import ProgressBar, echo, progress_callback, show
 from mocme.core.table import TextTable, columns
 
 
@@ -115,9 +115,9 @@ def add(
         echo_json([addition.as_dict() for addition in added])
         return
     for addition in added:
-        click.echo(repr(addition))
+        echo(repr(addition))
     if batch is None:
-        click.echo(f"next: mocme predict {run} --about {name!r}")
+        echo(f"next: mocme predict {run} --about {name!r}")
 
 
 @entities.command("list")
@@ -132,7 +132,7 @@ def list_entities(run: Path, as_json: bool, trust_code: bool) -> None:
         echo_json([addition.as_dict() for addition in additions])
         return
     if not additions:
-        click.echo("no additions")
+        echo("no additions")
         return
     rows = []
     for addition in additions:
@@ -151,7 +151,7 @@ def remove(run: Path, names: tuple[str, ...], trust_code: bool) -> None:
     from mocme.runs.run import Run
 
     Run.open(run, trust_code).remove(*names)
-    click.echo(f"removed: {', '.join(names)}")
+    echo(f"removed: {', '.join(names)}")
 
 
 def _facts(lines: tuple[str, ...], file: Path | None) -> list[tuple[str, str, str]]:
@@ -178,10 +178,12 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _number(key: str, text: str) -> float:
+    from mocme.core.numbers import parse_number
+
     try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"--number {key}={text}: {text!r} is not a number") from None
+        return parse_number(text)
+    except ValueError as error:
+        raise ValueError(f"--number {key}={text}: {text!r} is {error}") from None
 
 
 def _content(

@@ -8,7 +8,7 @@ import click
 
 from mocme.cli.options import common, echo_json
 from mocme.cli.tables import metrics_table
-from mocme.core.console import ProgressBar, progress_callback, show
+from mocme.core.console import ProgressBar, echo, progress_callback, show
 
 PARTS = ("direction", "answer", "head", "cardinality", "answer has", "relation")
 
@@ -54,7 +54,7 @@ def evaluate(
     show(metrics_table(title, rows))
     protocol = result["protocol"]
     count = result["evaluations_of_this_split"]
-    click.echo(
+    echo(
         f"filtered by {', '.join(protocol['filter'])}; realistic ties; both directions; "
         f"all entities compete; {split} evaluation number {count} of this run"
     )

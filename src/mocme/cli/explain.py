@@ -9,7 +9,7 @@ import click
 
 from mocme.cli.options import common, echo_json
 from mocme.cli.predict import open_predictor
-from mocme.core.console import echo_notes, show
+from mocme.core.console import echo, echo_notes, show
 
 
 @click.command()
@@ -49,9 +49,9 @@ def explain(
     if as_json:
         echo_json(asdict(explanation))
         return
-    click.echo(f"{explanation.title}: {explanation.summary}")
+    echo(f"{explanation.title}: {explanation.summary}")
     for table in explanation.tables():
         show(table)
-    click.echo("\n".join(explanation.remarks()))
+    echo("\n".join(explanation.remarks()))
     if picture is not None:
         echo_notes([f"plot written to {picture}"])

@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+from mocme.core.console import echo
+from mocme.core.text import json_escape, visible
+
 # The commands that have another name now.
 RENAMED = {
     "check": "score",
@@ -33,10 +36,13 @@ class OrderedGroup(click.Group):
         try:
             return super().invoke(ctx)
         except Interrupted as stop:
-            click.echo(str(stop), err=True)
+            echo(str(stop), err=True)
             ctx.exit(130)
         except (ValueError, OSError) as error:
-            click.echo(f"Error: {error}", err=True)
+            echo(f"Error: {error}", err=True)
+            ctx.exit(1)
+        except MemoryError:
+            echo("Error: out of memory; give a smaller input or smaller settings", err=True)
             ctx.exit(1)
 
 
@@ -103,5 +109,5 @@ def common(*names: str) -> Callable[[Any], Any]:
 
 
 def echo_json(value: Any) -> None:
-    """Print a value as JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a value as JSON, in which characters that a terminal would act on are escapes."""
+    click.echo(visible(json.dumps(value, indent=2, ensure_ascii=False), "\n", json_escape))

@@ -12,7 +12,7 @@ import click
 
 from mocme.cli.options import common, echo_json, read_facts
 from mocme.cli.tables import reliability_table
-from mocme.core.console import ProgressBar, progress_callback, show
+from mocme.core.console import ProgressBar, echo, progress_callback, show
 
 
 @click.command()
@@ -142,7 +142,7 @@ def export_embeddings(
 
     with open_predictor(run, device, trust_code, quiet=False) as predictor:
         for file in write_embeddings(out, predictor, "parquet" if parquet else "npy", expert):
-            click.echo(str(file))
+            echo(str(file))
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def open_predictor(
             )
     yield predictor
     if predictor.calibration is not None and predictor.calibration.weak:
-        click.echo(f"note: {predictor.calibration.weak}", err=True)
+        echo(f"note: {predictor.calibration.weak}", err=True)
 
 
 def show_predictions(predictions: Any) -> None:
@@ -186,6 +186,6 @@ def _print(predictions: Any, as_json: bool) -> None:
         items = [item.as_dict() for item in predictions]
         echo_json({"question": predictions.question, "predictions": items})
     elif not len(predictions):
-        click.echo(f"{predictions.question}: {predictions.nothing}")
+        echo(f"{predictions.question}: {predictions.nothing}")
     else:
         show_predictions(predictions)

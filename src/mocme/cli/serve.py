@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mocme.cli.options import common
-from mocme.core.console import ProgressBar, progress_callback
+from mocme.core.console import ProgressBar, echo, progress_callback
 
 
 @click.command()
@@ -93,8 +93,8 @@ def serve(
         def started(url: str, notes: list[str]) -> None:
             progress.stop()
             for note in notes:
-                click.echo(f"note: {note}", err=True)
-            click.echo(f"mocme serves {', '.join(map(str, runs))} on {url}  (Ctrl-C stops it)")
+                echo(f"note: {note}", err=True)
+            echo(f"mocme serves {', '.join(map(str, runs))} on {url}  (Ctrl-C stops it)")
 
         run_server(
             runs,

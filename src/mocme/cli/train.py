@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mocme.cli.options import common, echo_json
-from mocme.core.console import TrainingDisplay, echo_notes, show
+from mocme.core.console import TrainingDisplay, echo, echo_notes, show
 from mocme.core.table import TextTable, columns
 
 
@@ -118,17 +118,17 @@ def _report(run: Any, was_finished: bool = False) -> None:
     """Print where a finished run is, which epoch was kept, and the next commands."""
     about, log = run.folder.about, run.log()
     if was_finished:
-        click.echo(f"already finished after {len(log)} epochs; nothing to do")
+        echo(f"already finished after {len(log)} epochs; nothing to do")
     else:
         if not log:  # without epochs, the display has not shown them
             echo_notes(about["notes"])
         for line in kept_epochs(about["fits"], log):
-            click.echo(line)
-    click.echo(f"run written to {run.path}")
+            echo(line)
+    echo(f"run written to {run.path}")
     if about["facts"].get("valid"):
         hint = "ranks valid; rank test after all choices are made"
-        click.echo(f"next: mocme evaluate {run.path}     ({hint})")
-    click.echo(f"next: mocme predict {run.path} --head NAME --relation NAME")
+        echo(f"next: mocme evaluate {run.path}     ({hint})")
+    echo(f"next: mocme predict {run.path} --head NAME --relation NAME")
 
 
 def kept_epochs(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mocme.cli.options import common, echo_json
-from mocme.core.console import ProgressBar, echo_notes, show
+from mocme.core.console import ProgressBar, echo, echo_notes, show
+from mocme.core.text import visible
 
 if TYPE_CHECKING:
     from mocme.tuning.plan import Plan
@@ -55,7 +56,7 @@ class _SearchDisplay:
         if best is not None and best.number != trial.number:
             line += f"  best {best.mrr:.4f} (trial {best.number})"
         self.progress.console.print(
-            f"{line}  {settings_line(trial.settings)}", highlight=False, markup=False
+            visible(f"{line}  {settings_line(trial.settings)}"), highlight=False, markup=False
         )
 
 
@@ -116,14 +117,14 @@ def _report(plan: Plan, folder: SearchFolder) -> None:
         lambda: [f"plot written to {draw(folder.path, plan, trials)}"],
     ):
         try:
-            click.echo("\n".join(lines()))
+            echo("\n".join(lines()))
         except ValueError as error:  # an optional library is missing
-            click.echo(str(error), err=True)
+            echo(str(error), err=True)
     best = folder.path / BEST
     if best.exists():
         data = f"--data {plan.graph}" + (f" --splits {plan.version}" if plan.version else "")
         data += f" --features {plan.features}" if plan.features else ""
         data += " --trust-code" if plan.trust_code else ""
-        click.echo(f"next: mocme train {best} {data} --out runs/{folder.path.name}-best")
+        echo(f"next: mocme train {best} {data} --out runs/{folder.path.name}-best")
     else:
-        click.echo("no trial is complete; see their reasons above")
+        echo("no trial is complete; see their reasons above")

@@ -20,8 +20,15 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from mocme.core.text import visible
+
 # Columns of a table that is not printed to a terminal.
 WIDTH = 140
+
+
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Print text whose characters that a terminal would act on are escapes; line ends stay."""
+    click.echo(visible(str(text), keep="\n"), err=err)
 
 
 def show(table: Any) -> None:
@@ -32,7 +39,7 @@ def show(table: Any) -> None:
 def echo_notes(lines: Sequence[str]) -> None:
     """Print notes to standard error, one per line."""
     for line in lines:
-        click.echo(line, err=True)
+        echo(line, err=True)
 
 
 class Rate(ProgressColumn):
@@ -49,7 +56,8 @@ class ProgressBar:
     def __init__(self, description: str, quiet: bool = False) -> None:
         self.description = description
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            # A description may hold a name, in which brackets are no markup.
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             Rate(),
@@ -160,7 +168,7 @@ class TrainingDisplay:
         if 1 < self.stages >= self.stage_number:
             count = f"stage {self.stage_number} of {self.stages}"
             line = f"{self.title or 'training'}, {count}: {description}"
-            self.progress.console.print(line, highlight=False, markup=False)
+            self.progress.console.print(visible(line), highlight=False, markup=False)
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Print the line of an epoch, of a fitted expert, or of the mixture."""
@@ -176,4 +184,4 @@ class TrainingDisplay:
                 line += f"  valid MRR {record['valid']['mrr']:.4f}"
             lines = [f"{line}  {record['seconds']:.1f} s"]
         for line in lines:
-            self.progress.console.print(line, highlight=False)
+            self.progress.console.print(visible(line), highlight=False, markup=False)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, final
 
-from mocme.core.text import printable
+from mocme.core.text import visible
 
 if TYPE_CHECKING:
     import pandas
@@ -84,7 +84,7 @@ class TextTable:
         with console.capture() as capture:
             console.print(layout)
         lines = [line.rstrip() for line in capture.get().splitlines()] if self.rows else []
-        return "\n".join([printable(self.title), *lines] if self.title else lines)
+        return "\n".join([visible(self.title), *lines] if self.title else lines)
 
     def html(self) -> str:
         """Render as an HTML table; all texts are escaped."""
@@ -131,10 +131,10 @@ def data_frame(values: Mapping[str, Sequence[Any]]) -> pandas.DataFrame:
 
 
 def _plain(text: str) -> Text:
-    """A text without markup and control characters; line ends stay."""
+    """A text without markup, and with control characters as escapes; line ends stay."""
     from rich.text import Text
 
-    return Text(printable(text, keep="\n"))
+    return Text(visible(text, keep="\n"))
 
 
 def _html_row(tag: Literal["th", "td"], cells: Sequence[str]) -> str:
@@ -142,4 +142,4 @@ def _html_row(tag: Literal["th", "td"], cells: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    return html.escape(printable(text))
+    return html.escape(visible(text.replace("\n", " ")))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Vocabulary
+from mocme.data.names import alike, difference, name_problem
 from mocme.experts.embedding.expert import EmbeddingExpert, added_entities
 from mocme.experts.embedding.extended_model import AddedVectors, FusionStats, longest
 from mocme.experts.embedding.fit_rows import FittedRows, FrozenQuestions, fit_rows
@@ -81,6 +82,8 @@ class Adder:
         for entity in entities:
             if not entity.name.strip():
                 raise InvalidEntity("an entity's name is empty; give it one", "name")
+            if problem := name_problem(entity.name):
+                raise InvalidEntity(problem, "name")
             if entity.name in self.trained.graph.entities:
                 raise InvalidEntity(
                     f"{entity.name!r} is an entity of the graph that the run was trained on; "
@@ -214,6 +217,7 @@ class Adder:
         dense = [name for name in vectors if name in self.trained.reads]
         if not facts and not dense and not tokens:
             notes.append("it has no facts and no content: its vector is the mean of all others")
+        notes += self._alike(entity.name)
         draft = Addition(
             entity.name,
             tuple(facts),
@@ -228,6 +232,17 @@ class Adder:
             {name: encoded.texts for name, encoded in content.items() if encoded.texts is not None},
         )
         return replace(draft, remarks=(*notes, *remarks(self.trained, draft)))
+
+    def _alike(self, name: str) -> list[str]:
+        """A note if the name looks like that of another entity."""
+        present = [item.name for item in self.present]
+        found = alike(name, [*self.trained.graph.entities, *present])
+        if found is None:
+            return []
+        return [
+            f"its name {name!a} looks like {found!a} ({difference(name, found)}), which is another "
+            f"entity; remove it if they are the same"
+        ]
 
     def _fitted(self, group: Sequence[Addition], fits: RowFits) -> list[Addition]:
         """The additions with rows in every embedding, fitted together."""

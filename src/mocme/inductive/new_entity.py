@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from mocme.data.formats.report import Report
+from mocme.data.formats.streams import line_chunks, normalize_line_ends, open_stream
 from mocme.data.graph import UnknownName
 from mocme.inductive.store import Fact
 
@@ -111,19 +113,31 @@ def read_entities(path: str | Path) -> list[NewEntity]:
     vector; paths start from the folder of the file.
 
     Raises:
-        ValueError: a line is not such an object, with its number.
+        ValueError: a line is not such an object, with its number; or the file cannot be read.
     """
     home, entities = Path(path).parent, []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
+    for number, raw in _lines(path):
+        if not raw.strip():
             continue
         try:
-            entities.append(_entity(json.loads(line), home))
+            entities.append(_entity(json.loads(raw.decode()), home))
+        except RecursionError as error:
+            raise ValueError(f"{path}: line {number}: is nested too deeply") from error
         except (ValueError, TypeError, OSError) as error:
             raise ValueError(f"{path}: line {number}: {error}") from error
     if not entities:
         raise ValueError(f"{path}: contains no entity; write an object with a name on each line")
     return entities
+
+
+def _lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers."""
+    report = Report(str(path))
+    with open_stream(path, report) as file:
+        for chunk in line_chunks(file, report):
+            for raw in normalize_line_ends(chunk).split(b"\n")[:-1]:
+                report.lines += 1
+                yield report.lines, raw
 
 
 def _entity(about: Any, home: Path) -> NewEntity:

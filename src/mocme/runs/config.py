@@ -13,6 +13,8 @@ import tomli_w
 
 import mocme.experts
 import mocme.mixture
+from mocme.core.files import parse_toml
+from mocme.core.files import read_toml as toml_table
 from mocme.core.registry import (
     ConfigError,
     Configurable,
@@ -326,12 +328,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The table of a file.
 
     Raises:
-        ConfigError: not TOML. OSError: it cannot be read.
+        ConfigError: not TOML, or not a regular file. OSError: it cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+        return toml_table(path)
+    except ValueError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise ConfigError(str(error)) from error
 
 
 def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -388,7 +392,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not dotted.strip():
         raise ConfigError(f"--set {text}: write it as path=value, for instance seed=3")
     try:
-        parsed = tomllib.loads(f"value = {value}")
+        parsed = parse_toml(f"value = {value}")
     except tomllib.TOMLDecodeError:
         parsed = {}
     # TOML may read several lines as several settings; here they are one string.

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from mocme.core.text import visible
 from mocme.serving.limits import Limits
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -333,6 +334,21 @@ class _WorkerProcesses:
 _FIELDS = ("request", "method", "path", "status", "ms")
 
 
+class _TextFormatter(logging.Formatter):
+    """Format each record as one line; a message cannot add lines or reach the terminal."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return visible(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        # Lines of a traceback, and of an error's message, are indented so that none looks like one
+        # of the log.
+        return visible(super().formatException(ei), keep="\n").replace("\n", "\n  ")
+
+
 class _JsonFormatter(logging.Formatter):
     """Format each record as one line of JSON."""
 
@@ -351,8 +367,7 @@ def configure_logging(logs: Logs) -> None:
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if logs == "none":
         handler = logging.NullHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
-    handler.setFormatter(_JsonFormatter() if logs == "json" else text)
+    handler.setFormatter(_JsonFormatter() if logs == "json" else _TextFormatter())
     for name in ("mocme.serving", "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]

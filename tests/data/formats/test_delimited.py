@@ -158,9 +158,36 @@ def test_a_quote_that_never_closes_costs_one_line(
         (b'h,"r,t\n', "line 1: the header has a quote that never closes"),
         (b'\n\nh,"r"x,t\n', "line 3: the header has a misplaced quote"),
         (b"h,r,t\xff\n", "line 1: the header is not UTF-8; save the file as UTF-8"),
-        ("head,relation,tail\n".encode("utf-16"), "line 1: the header is not UTF-8"),
     ],
 )
 def test_headers_that_cannot_be_read(tmp_path: Path, header: bytes, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         read(put(tmp_path / "facts.csv", header + b"a,r,b\n"))
+
+
+def test_an_open_quote_costs_no_more_than_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither blank lines nor further quotes make the rest of a file be read again and again."""
+    split = delimited._DelimitedReader._record
+    for rest, rows in [
+        (b"\n" * 5_000, 0),
+        (b"\r\n" * 5_000, 0),
+        (b"a,r,b\n" * 5_000, 5_000),
+        (b'a,"r",b\n' * 5_000, 5_000),
+        (b'a,r,"b\n' * 5_000, 0),
+    ]:
+        calls: list[int] = []
+
+        def counted(*given: object, calls: list[int] = calls) -> object:
+            calls.append(1)
+            return split(*given)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(delimited._DelimitedReader, "_record", counted)
+        path = put(tmp_path / "facts.csv", b'h,r,t\na,r,"b"\na,r,"b\n' + rest)
+        _, lines, report = read(path)
+        monkeypatch.undo()
+        assert len(lines) == rows + 1
+        assert report.rejects[0].line == 3
+        assert report.rejects[0].reason in ("a quote that never closes", "a misplaced quote")
+        assert len(calls) <= max(3000, 2 * report.rejected)

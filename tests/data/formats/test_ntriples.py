@@ -15,6 +15,7 @@ import pytest
 pyoxigraph = pytest.importorskip("pyoxigraph", reason="needs pip install 'mocme[rdf]'")
 
 from mocme.data.formats import rdf, tsv  # noqa: E402
+from mocme.data.formats import report as report_module  # noqa: E402
 from mocme.data.formats.kinds import nquads, ntriples, turtle  # noqa: E402
 from mocme.data.formats.literals import Literals  # noqa: E402
 from mocme.data.formats.rdf import XSD, Value  # noqa: E402
@@ -47,7 +48,10 @@ def judged(raw: bytes) -> str | tuple[str, str, str | Value]:
     return named[0], named[1], Value(target.value, "" if datatype else mark[1:], datatype)
 
 
-def test_every_line_is_what_pyoxigraph_says_it_is(tmp_path: Path) -> None:
+def test_every_line_is_what_pyoxigraph_says_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_module, "KEPT", 10_000)
     source = random.Random(0)
     lines = [b"<a:a> <a:b> <a:c> .", *(near(source) for _ in range(6000))]
     lines += [b"", b" ", b"\t\r", b"# \xff", b"#", b"<a:a> <a:b> <a:c> . # \xff"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import random
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import zstandard
 
 from mocme.data.formats import streams, tsv
+from mocme.data.formats.registry import FORMATS, format_of
 from mocme.data.formats.report import Report
 
 TEXT = "".join(f"e{n % 97}\tr{n % 5}\tname {n}\n" for n in range(3000)).encode()
@@ -137,3 +140,101 @@ def test_rows_and_rejects_do_not_depend_on_the_chunks(
         monkeypatch.setattr(streams, "CHUNK", size)
         monkeypatch.setattr(streams.line_chunks, "__defaults__", (size,))
         assert tsv.read(path, 3) == expected
+
+
+ENCODINGS = {
+    "utf-16-le": b"\xff\xfe",
+    "utf-16-be": b"\xfe\xff",
+    "utf-32-le": b"\xff\xfe\0\0",
+    "utf-32-be": b"\0\0\xfe\xff",
+}
+UNICODE = "".join(f"名{n}\tr\t\U0001f600 é{n}\r\n" for n in range(20_000))
+
+
+@packed
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_other_encodings_are_read_by_their_byte_order_mark(
+    tmp_path: Path, pack: Pack, encoding: str
+) -> None:
+    path = tmp_path / "facts.tsv"
+    path.write_bytes(pack(ENCODINGS[encoding] + UNICODE.encode(encoding)))
+    data, report = content(path)
+    assert data.decode() == UNICODE
+    assert report.encoding == encoding
+    assert report.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert f"read as {encoding.upper()}" in str(report)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("text", [TEXT.decode(), "北京\t首都\t中国\n" * 3, "h,r,t\n", "a\tr\tb"])
+def test_other_encodings_without_a_mark_are_refused(
+    tmp_path: Path, encoding: str, text: str
+) -> None:
+    path = tmp_path / "facts.tsv"
+    path.write_bytes(text.encode(encoding))
+    name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+    with pytest.raises(ValueError, match=rf"facts.tsv: seems to be {name}.*iconv -f {name} -t"):
+        content(path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"a\0b\tr\tt\n", b"\0\n", b"\0", b"", b"a\tr\tb\n" * 9 + b"\0" * 9, streams.BOM + b"a\0\n\0"],
+)
+def test_null_characters_in_utf_8_are_no_other_encoding(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "facts.tsv"
+    path.write_bytes(data)
+    assert content(path)[0] == data
+
+
+def test_damage_in_other_encodings_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "facts.tsv"
+    path.write_bytes(b"\xff\xfe" + "a\tr\tb\nc\tr\t".encode("utf-16-le") + b"\x00\xd8\n\0")
+    table = tsv.read(path, 3)
+    assert table.rows == [("a", "r", "b")]
+    assert [(r.line, r.reason) for r in table.report.rejects] == [(2, "not valid UTF-8")]
+    for data in (b"\xff\xfea\0b", b"\xff\xfe\0\0\xff\xff\xff\xff"):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"facts.tsv: cannot be read to its end \(not valid"):
+            content(path)
+
+
+@packed
+@pytest.mark.parametrize("size", [1000, 1 << 24])
+def test_a_line_has_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Pack, size: int
+) -> None:
+    monkeypatch.setattr(streams, "LONGEST_LINE", 1 << 16)
+    path = tmp_path / "facts.tsv"
+    for length, fits in [((1 << 16) - 10, True), (3 << 16, False)]:
+        path.write_bytes(pack(b"a\tr\tb\n" * 5 + b"x" * length + b"\tr\tt\na\tr\tb\n"))
+        report = Report(str(path))
+        with streams.open_stream(path, report) as file:
+            if fits:
+                assert sum(len(b.lines) for b in tsv.blocks(file, 3, report, size)) == 7
+                continue
+            with pytest.raises(ValueError, match=r"facts.tsv: line \d+: is longer than"):
+                list(tsv.blocks(file, 3, report, size))
+
+
+@pytest.mark.parametrize("pack", [gz, zstd], ids=["gzip", "Zstandard"])
+def test_memory_does_not_depend_on_the_compression(tmp_path: Path, pack: Pack) -> None:
+    path = tmp_path / "facts.tsv"
+    path.write_bytes(pack(bytes(120 << 20)))
+    assert path.stat().st_size < 1 << 20
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="line 1: is longer than 16 MiB"):
+        tsv.read(path, 3)
+    assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("ending", [name for known in FORMATS for name in known.endings[:1]])
+def test_only_regular_files_are_read(tmp_path: Path, ending: str) -> None:
+    pipe, zero = tmp_path / f"pipe{ending}", tmp_path / f"zero{ending}"
+    os.mkfifo(pipe)
+    zero.symlink_to("/dev/zero")
+    for path in (pipe, zero):
+        if format_of(path).readable:
+            with pytest.raises(ValueError, match="and a regular file is needed; check the path"):
+                list(format_of(path).facts(path, Report(str(path))))

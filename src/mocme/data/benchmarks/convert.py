@@ -51,7 +51,7 @@ def from_tsv(raw: Path, out: Path) -> None:
         report = Report(str(path))
         for _ in tsv.facts(path, report):
             pass
-        if report.rows != report.lines or report.bom:
+        if report.rows != report.lines or report.bom or report.encoding:
             raise ValueError(f"{path}: not every line is HEAD, tab, RELATION, tab, TAIL\n{report}")
         shutil.copyfile(path, out / f"{split}.tsv")
 

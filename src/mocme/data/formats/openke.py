@@ -67,7 +67,7 @@ class Folder:
                 report.rows += len(block.lines)
                 if block.lines:
                     yield block
-        _check_count(count, report.rows + len(report.rejects), path)
+        _check_count(count, report.rows + report.rejected, path)
 
     def _block(self, data: bytes, report: Report) -> Block:
         numbers = _fact_lines(data, report)

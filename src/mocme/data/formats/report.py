@@ -6,8 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-# Rejects that a report lists.
+from mocme.core.text import visible
+
+# Rejects that are listed when a report is printed.
 LISTED = 5
+# Rejects of a file that are kept with their line, reason and text, and reasons that are counted one
+# by one. A file may have millions of bad lines, and reasons may quote them.
+KEPT, REASONS = 1000, 100
+OTHER_REASONS = "other reasons"
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class Reject:
 class Report:
     """What became of every line (or record) of a file.
 
-    ``lines + further == rows + empty + literals + blank + comments + len(rejects)``. The consumer
+    ``lines + further == rows + empty + literals + blank + comments + rejected``. The consumer
     of the rows divides ``rows`` into used ones and `duplicates`. A header counts as a comment.
 
     Attributes:
@@ -31,8 +37,11 @@ class Report:
         empty: rows whose value cell is empty.
         literals: rows that state a value of an entity instead of a link (RDF only).
         bom: whether a byte order mark was dropped.
+        encoding: of the text if it is not UTF-8, by its byte order mark (``utf-16-le``).
         sha256: of the file as stored, after reading to its end.
-        cells: unusable cells of rows that are otherwise used.
+        rejected: lines that are no rows; `rejects`: the first `KEPT` of them.
+        reasons: number of rejects by reason; beyond `REASONS` of them as `OTHER_REASONS`.
+        unusable: unusable cells of rows that are otherwise used; `cells`: the first `KEPT` of them.
         first: the first row; `first_line`: its line.
     """
 
@@ -46,8 +55,12 @@ class Report:
     blank: int = 0
     comments: int = 0
     bom: bool = False
+    encoding: str = ""
     sha256: str = ""
+    rejected: int = 0
     rejects: list[Reject] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
+    unusable: int = 0
     cells: list[Reject] = field(default_factory=list)
     first: tuple[str, ...] = ()
     first_line: int = 0
@@ -63,13 +76,28 @@ class Report:
 
     def _total(self) -> int:
         other = self.empty + self.literals + self.blank + self.comments
-        return self.rows + other + len(self.rejects)
+        return self.rows + other + self.rejected
 
     def reject(self, line: int, reason: str, raw: bytes | str) -> None:
-        """Record a line that is not a row, with the first 80 bytes or characters of its text."""
-        start = raw[:80]
-        text = start.decode(errors="replace") if isinstance(start, bytes) else start
-        self.rejects.append(Reject(line, reason, text))
+        """Count a line that is not a row; the first `KEPT` are kept.
+
+        Args:
+            raw: its text, of which the first 80 bytes or characters are kept.
+        """
+        self.rejected += 1
+        if reason not in self.reasons and len(self.reasons) >= REASONS:
+            reason_counted = OTHER_REASONS
+        else:
+            reason_counted = reason
+        self.reasons[reason_counted] = self.reasons.get(reason_counted, 0) + 1
+        if len(self.rejects) < KEPT:
+            self.rejects.append(Reject(line, reason, _start(raw)))
+
+    def reject_cell(self, line: int, reason: str, raw: str) -> None:
+        """Count an unusable cell of a row that is otherwise used; the first `KEPT` are kept."""
+        self.unusable += 1
+        if len(self.cells) < KEPT:
+            self.cells.append(Reject(line, reason, _start(raw)))
 
     def __str__(self) -> str:
         further = f" with {self.further:,} further tails" if self.further else ""
@@ -80,22 +108,34 @@ class Report:
         if self.literals:
             parts.append(f"{self.literals:,} literals")
         parts.append(f"{self.blank + self.comments:,} blank, comment and header lines")
-        parts.append(f"{len(self.rejects):,} rejects")
-        text = f"{self.path}: " + " + ".join(parts)
-        if self.cells:
-            text += f"; {len(self.cells):,} cells of its rows are unusable"
+        parts.append(f"{self.rejected:,} rejects")
+        text = f"{visible(self.path)}: " + " + ".join(parts)
+        if self.unusable:
+            text += f"; {self.unusable:,} cells of its rows are unusable"
+        if self.encoding:
+            text += f"; read as {self.encoding.upper()}"
         if self.bom:
             text += "; a byte order mark at its start was dropped"
         rejects = sorted(self.rejects, key=lambda reject: reject.line)
-        text += _listed([f"line {r.line}: {r.reason}: {r.text!r}" for r in rejects], "more")
-        text += _listed([f"line {c.line}: {c.reason}" for c in self.cells], "more cells")
-        return text
+        lines = [f"line {r.line}: {r.reason}: {r.text!r}" for r in rejects[:LISTED]]
+        text += _listed(lines, self.rejected, "more")
+        if self.rejected > LISTED and len(self.reasons) > 1:
+            common = sorted(self.reasons.items(), key=lambda item: -item[1])[:LISTED]
+            text += "\n  by reason: " + "; ".join(f"{count:,} x {why}" for why, count in common)
+            text += "; ..." if len(self.reasons) > LISTED else ""
+        cells = [f"line {c.line}: {c.reason}" for c in self.cells[:LISTED]]
+        return text + _listed(cells, self.unusable, "more cells")
 
 
-def _listed(problems: Sequence[str], more: str) -> str:
+def _start(raw: bytes | str) -> str:
+    start = raw[:80]
+    return start.decode(errors="replace") if isinstance(start, bytes) else start
+
+
+def _listed(problems: Sequence[str], count: int, more: str) -> str:
     """The first problems, one per line, and the number of the others."""
-    lines = "".join(f"\n  {problem}" for problem in problems[:LISTED])
-    others = len(problems) - LISTED
+    lines = "".join(f"\n  {visible(problem)}" for problem in problems)
+    others = count - len(problems)
     return lines + (f"\n  and {others:,} {more}" if others > 0 else "")
 
 

@@ -1,7 +1,12 @@
-"""Byte streams of files and standard input: decompressed, hashed and cut at line ends."""
+"""Byte streams of files and standard input: decompressed, decoded, hashed and cut at line ends.
+
+Only regular files and standard input are read, piece by piece. A line has a limit, so what a file
+costs does not depend on how well it was compressed or on what it claims to be.
+"""
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import io
@@ -13,11 +18,20 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mocme.core.files import marked_encoding, open_regular
 from mocme.data.formats.report import Report
 
-# Bytes that are held at a time; a longer line is held completely.
+# Bytes that are held at a time; a longer line is held completely, up to the limit of a line.
 CHUNK = 1 << 20
+LONGEST_LINE = 1 << 24
+# Bytes at the start of a text in which an encoding without a byte order mark is looked for.
+SAMPLE = 1 << 12
+# Bytes of a Zstandard file that are decompressed at a time. Four bytes can stand for 128 KiB.
+PIECE = 1 << 11
 BOM = b"\xef\xbb\xbf"
+TAB, LINE_FEED = 9, 10
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 COMPRESSED = (".gz", ".zst")
 
@@ -39,22 +53,21 @@ class _HashingReader(io.RawIOBase):
 
 @contextmanager
 def open_stream(path: str | Path, report: Report) -> Iterator[BufferedIOBase]:
-    """The bytes of a file, decompressed if it is gzip or Zstandard, or of standard input (``-``).
+    """The text of a file in UTF-8, decompressed if it is gzip or Zstandard; or of standard input.
 
-    Compression is detected by the first bytes, not by the name. On exit, the rest of the file is
-    read and the report gets the SHA-256 of the file as stored.
+    Standard input is ``-``. Compression is detected by the first bytes, not by the name. UTF-16 and
+    UTF-32 are read if there is a byte order mark. On exit, the rest of the file is read and the
+    report gets the SHA-256 of the file as stored.
 
     Raises:
-        ValueError: the file is absent, cannot be read, or ends within a compressed frame.
+        ValueError: the file is absent, not a regular file, cannot be read, ends within a compressed
+            frame, or seems to be UTF-16 or UTF-32 without a byte order mark.
     """
-    try:
-        source = sys.stdin.buffer if str(path) == "-" else Path(path).open("rb", buffering=0)  # noqa: SIM115
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    source = sys.stdin.buffer if str(path) == "-" else open_regular(path)
     hashing = _HashingReader(source)  # type: ignore[arg-type]
     stored = io.BufferedReader(hashing, 1 << 20)
     try:
-        yield _decompressed(stored)
+        yield _decoded(_decompressed(stored), report)
         while stored.read(1 << 20):
             pass
         report.sha256 = hashing.sha256.hexdigest()
@@ -66,7 +79,7 @@ def open_stream(path: str | Path, report: Report) -> Iterator[BufferedIOBase]:
             source.close()
 
 
-def _decompressed(stored: io.BufferedReader[Any]) -> BufferedIOBase:
+def _decompressed(stored: io.BufferedReader[Any]) -> io.BufferedReader[Any] | gzip.GzipFile:
     start = stored.peek(4)[:4]
     if start.startswith(GZIP):
         return gzip.GzipFile(fileobj=stored)
@@ -88,27 +101,110 @@ class _ZstandardReader(io.RawIOBase):
             ) from error
         self.stored, self.error = stored, zstandard.ZstdError
         self.new_frame = zstandard.ZstdDecompressor().decompressobj
-        self.frame, self.started, self.ready = self.new_frame(), False, b""
+        self.frame, self.started, self.ready = self.new_frame(), False, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size, filled = len(buffer), 0
+        while filled < size:
+            if not self.ready:
+                self.ready = memoryview(self._next())
+                if not self.ready:
+                    break
+            part = self.ready[: size - filled]
+            buffer[filled : filled + len(part)] = part
+            self.ready = self.ready[len(part) :]
+            filled += len(part)
+        return filled
+
+    def _next(self) -> bytes:
+        """The next bytes of the content; none at its end."""
+        while True:
+            # Bytes after the end of a frame belong to the next frame.
+            data = self.frame.unused_data if self.frame.eof else b""
+            data = data or self.stored.read(PIECE)
+            if self.frame.eof:
+                self.frame, self.started = self.new_frame(), False
+            if not data:
+                if self.started:
+                    raise EOFError("it ends within a compressed part")
+                return b""
+            self.started = True
+            try:
+                if content := self.frame.decompress(data):
+                    return content
+            except self.error as error:
+                raise OSError(f"damaged Zstandard data: {error}") from error
+
+
+def _decoded(content: io.BufferedReader[Any] | gzip.GzipFile, report: Report) -> BufferedIOBase:
+    """A text as UTF-8; `report` gets its encoding if that is another.
+
+    Raises:
+        ValueError: it seems to be UTF-16 or UTF-32, but does not say so.
+    """
+    start = content.peek(SAMPLE)[:SAMPLE]
+    mark, encoding = marked_encoding(start)
+    if encoding.startswith(("utf-16", "utf-32")):
+        content.read(len(mark))
+        report.encoding = encoding
+        return io.BufferedReader(_TranscodingReader(content, encoding), 1 << 20)
+    if not mark and b"\0" in start and (encoding := _unmarked_encoding(start)):
+        raise ValueError(
+            f"{report.path}: seems to be {encoding} without a byte order mark; convert it: "
+            f"iconv -f {encoding} -t UTF-8 FILE > NEW"
+        )
+    return content
+
+
+def _unmarked_encoding(start: bytes) -> str:
+    """UTF-16 or UTF-32 by its zero bytes, with the order of bytes; empty if it is neither.
+
+    The tabs, commas and line ends of such a text, and most letters of many languages, are units
+    with zeros in all bytes but one. UTF-8 has zeros only where there is a null character.
+    """
+    size = len(start) // 4 * 4
+    if not size:
+        return ""
+    data = np.frombuffer(start[:size], np.uint8)
+    ends = int(np.isin(data, (TAB, LINE_FEED)).sum())
+    for width in (4, 2):
+        for order, name in (("<", "LE"), (">", "BE")):
+            units = np.frombuffer(start[:size], f"{order}u{width}")
+            # All zeros are where this encoding has them, and they are many.
+            high = slice(1, None) if order == "<" else slice(None, -1)
+            zeros = int((data.reshape(-1, width)[:, high] == 0).sum())
+            if zeros < size / 10 or zeros != int((data == 0).sum()):
+                continue
+            unit_ends = int(np.isin(units, (TAB, LINE_FEED)).sum())
+            is_ascii = float(((units > 0) & (units < 0x80)).mean())
+            if (unit_ends and 2 * unit_ends >= ends) or is_ascii > 0.9:
+                return f"UTF-{8 * width}{name}"
+    return ""
+
+
+class _TranscodingReader(io.RawIOBase):
+    """A text in UTF-16 or UTF-32 as UTF-8; half a surrogate pair stays, as invalid UTF-8."""
+
+    def __init__(self, content: io.BufferedReader[Any] | gzip.GzipFile, encoding: str) -> None:
+        self.content, self.encoding, self.ready = content, encoding, b""
+        self.decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self.ready:
-            # Bytes after the end of a frame belong to the next frame.
-            data = self.frame.unused_data if self.frame.eof else b""
-            data = data or self.stored.read(1 << 17)
-            if self.frame.eof:
-                self.frame, self.started = self.new_frame(), False
-            if not data:
-                if self.started:
-                    raise EOFError("it ends within a compressed part")
-                return 0
-            self.started = True
+            data = self.content.read(1 << 16)
             try:
-                self.ready = self.frame.decompress(data)
-            except self.error as error:
-                raise OSError(f"damaged Zstandard data: {error}") from error
+                text = self.decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                raise OSError(f"not valid {self.encoding.upper()}: {error.reason}") from error
+            if not data:
+                return 0
+            self.ready = text.encode(errors="surrogatepass")
         count = min(len(buffer), len(self.ready))
         buffer[:count], self.ready = self.ready[:count], self.ready[count:]
         return count
@@ -121,10 +217,14 @@ def line_chunks(file: BufferedIOBase, report: Report, size: int = CHUNK) -> Iter
 
     Args:
         size: bytes per read; a chunk is longer if a line is.
+
+    Raises:
+        ValueError: a line is longer than `LONGEST_LINE`.
     """
     pending: list[bytes] = []
+    length = 0
     started = False
-    while data := file.read(size):
+    while data := file.read(min(size, LONGEST_LINE)):
         if not started:
             # A pipe may give fewer bytes than a byte order mark has.
             while len(data) < len(BOM) and (more := file.read(len(BOM))):
@@ -133,10 +233,17 @@ def line_chunks(file: BufferedIOBase, report: Report, size: int = CHUNK) -> Iter
             data = data.removeprefix(BOM)
         cut = data.rfind(b"\n") + 1
         if cut:
+            length = len(data) - cut
             yield b"".join([*pending, data[:cut]])
-            pending = [data[cut:]] if cut < len(data) else []
+            pending = [data[cut:]] if length else []
         else:
+            length += len(data)
             pending.append(data)
+        if length > LONGEST_LINE:
+            raise ValueError(
+                f"{report.path}: line {report.lines + 1}: is longer than {LONGEST_LINE >> 20} MiB; "
+                f"check that it is the right file, or divide the line"
+            )
     if last := b"".join(pending):
         yield last
 

@@ -18,9 +18,18 @@ import numpy as np
 
 from mocme.data.formats.coded import split_columns
 from mocme.data.formats.report import Block, Report
-from mocme.data.formats.streams import CHUNK, line_chunks, normalize_line_ends, open_stream
+from mocme.data.formats.streams import (
+    CHUNK,
+    LINE_FEED,
+    TAB,
+    line_chunks,
+    normalize_line_ends,
+    open_stream,
+)
+from mocme.data.names import name_problem, refused
 
-TAB, LINE_FEED = 9, 10
+# Bytes of a chunk with a defect that are read line by line at a time.
+PART = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -72,12 +81,16 @@ def blocks(
         block = None if columns is None else _all_rows(data, columns, all_filled, first)
         if block is not None:
             report.lines += len(block.lines)
-        else:
+            report.rows += len(block.lines)
+            if block.lines:
+                yield block
+            continue
+        for part in _parts(data):
             # Without a row so far, the number of columns is unknown and no line is a row.
-            block = _line_by_line(data, columns or 0, all_filled, first, report)
-        report.rows += len(block.lines)
-        if block.lines:
-            yield block
+            block = _line_by_line(part, columns or 0, all_filled, report.lines + 1, report)
+            report.rows += len(block.lines)
+            if block.lines:
+                yield block
 
 
 def read_names(path: str | Path) -> Table:
@@ -85,13 +98,14 @@ def read_names(path: str | Path) -> Table:
 
     Raises:
         ValueError: a line is blank, a comment, a reject or a repetition, which would shift the ids
-            or make them ambiguous.
+            or make them ambiguous; or a name is refused (`mocme.data.names`).
     """
     table = read(path, 1)
     if table.report.rejects:
         raise ValueError(
             f"a list of names has one name in every line; correct these\n{table.report}"
         )
+    bad = refused([name for (name,) in table.rows], breaks=False)
     first: dict[str, int] = {}
     for expected, ((name,), line) in enumerate(zip(table.rows, table.lines, strict=True), 1):
         if line != expected:
@@ -99,6 +113,8 @@ def read_names(path: str | Path) -> Table:
                 f"{path}: line {expected}: blank or a comment, but the number of a line is an id "
                 f"here; remove the line"
             )
+        if name in bad:
+            raise ValueError(f"{path}: line {line}: {name_problem(name, breaks=False)}")
         if name in first:
             raise ValueError(
                 f"{path}: line {line}: {name!r} is already in line {first[name]}; keep one"
@@ -149,6 +165,15 @@ def _all_rows(data: bytes, columns: int, all_filled: bool, first: int) -> Block 
     except UnicodeDecodeError:
         return None
     return Block(rows, range(first, first + len(is_line_end)))
+
+
+def _parts(data: bytes) -> Iterator[bytes]:
+    """Whole lines in parts of about `PART` bytes: a line as an object takes far more memory."""
+    start = 0
+    while start < len(data):
+        end = data.rfind(b"\n", start, start + PART) + 1 or data.index(b"\n", start) + 1
+        yield data[start:end]
+        start = end
 
 
 def _line_by_line(data: bytes, columns: int, all_filled: bool, first: int, report: Report) -> Block:

@@ -20,11 +20,12 @@ from torch import Tensor
 from mocme.data.formats import tables, writers
 from mocme.data.formats.kinds import tsv
 from mocme.data.formats.literals import Literals
-from mocme.data.formats.report import Block, Reject, Report
+from mocme.data.formats.report import KEPT, LISTED, Block, Report
 from mocme.data.graph import SPLITS
 from mocme.data.ingest.indexer import FactIndexer
 from mocme.data.ingest.reader import LISTS
-from mocme.data.ingest.recipe import Column, FileColumn, NumberColumns, Recipe
+from mocme.data.ingest.recipe import Column, FileColumn, Recipe
+from mocme.data.names import name_notes, name_problem
 
 # The split under which facts are indexed whose split the recipe does not determine.
 POOL = "pool"
@@ -43,6 +44,7 @@ class ImportReport:
         unknown: rows of texts, numbers and files that were left out because their entity has no
             fact (``entities = "facts"``), by modality.
         reports: on each file.
+        notes: on names that look alike or hold characters that are not seen.
     """
 
     folder: str
@@ -54,6 +56,7 @@ class ImportReport:
     missing: dict[str, int] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
     reports: list[Report] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and texts, for JSON."""
@@ -71,9 +74,11 @@ class ImportReport:
                 f"{name}: {count:,} values; {self.missing.get(name, 0):,} empty cells; "
                 f"{self.unknown.get(name, 0):,} of entities without a fact left out"
             )
-        if any(len(report.rejects) > 5 for report in self.reports):
-            lines.append(f"all rejects are in {Path(self.folder) / 'import.json'}")
-        return "\n".join(lines)
+        most = max((report.rejected for report in self.reports), default=0)
+        if most > LISTED:
+            which = "all rejects" if most <= KEPT else f"the first {KEPT:,} rejects of each file"
+            lines.append(f"{which} are in {Path(self.folder) / 'import.json'}")
+        return "\n".join([*lines, *self.notes])
 
 
 def import_recipe(
@@ -83,7 +88,8 @@ def import_recipe(
 
     The folder appears when it is complete: ``train.tsv`` and the other splits, ``entities.txt``,
     ``relations.txt``, one file per modality, ``graph.toml``, and ``import.json`` with the report
-    on every input. Tabs and line breaks of a text become spaces; a *name* with one is refused.
+    on every input. Tabs and line breaks of a text become spaces; a row with such a *name*, or one
+    that `mocme.data.names` refuses, is a reject.
 
     Args:
         advance: called after each block with the report on the file that is being read.
@@ -122,7 +128,7 @@ class _Import:
         self, recipe: Recipe, folder: Path, report: ImportReport, advance: Advance
     ) -> None:
         self.recipe, self.folder, self.report, self.advance = recipe, folder, report, advance
-        self.indexer = FactIndexer()
+        self.indexer = FactIndexer(reject=True, breaks=True)
         self.declared: dict[str, Any] = {"modalities": {}, "files": {}, "encode": recipe.encode}
 
     def run(self) -> None:
@@ -175,11 +181,6 @@ class _Import:
         for block in tables.cells(path, report, columns, part.delimiter):
             rows = self._rows(part, block, report)
             text = "".join(["\t".join(row) + "\n" for row in rows])
-            tabs = 2 * len(rows) if isinstance(part, NumberColumns) else len(rows)
-            if (text.count("\t"), text.count("\n")) != (tabs, len(rows)):
-                name = next(cell for row in rows for cell in row if set("\t\n") & set(cell))
-                problem = "a tab or a line feed, which a table of values cannot"
-                raise writers.name_error(path, name, problem)
             file.write(text.encode())
             self.report.values[part.name] += len(rows)
             self.advance(report)
@@ -195,16 +196,19 @@ class _Import:
                 self.report.unknown[part.name] += 1
                 continue
             text = ", ".join((entity, *cells))
-            if entity:
+            # A name in `ids` was checked before.
+            bad_name = name_problem(entity) if entity not in ids else ""
+            if entity and not bad_name:
                 values, problems = _values(part, entity, cells, folder)
             else:
-                values, problems = [], ["an empty name"]
-            if problems and (not entity or len(part.columns) == 1):
+                values, problems = [], [bad_name or "an empty name"]
+            if problems and (not entity or bad_name or len(part.columns) == 1):
                 report.rows -= 1
                 report.reject(line, problems[0], text)
                 continue
             # A row with several columns keeps its other cells.
-            report.cells += [Reject(line, reason, text[:80]) for reason in problems]
+            for reason in problems:
+                report.reject_cell(line, reason, text)
             self.report.missing[part.name] += sum(not cell for cell in cells)
             if values:
                 # Looking up a new name makes it an entity of the graph.
@@ -214,6 +218,8 @@ class _Import:
 
     def _write_splits(self) -> None:
         entities, relations = (list(names) for names in self.indexer.names)
+        for names, what in ((entities, "entities"), (relations, "relations")):
+            self.report.notes += name_notes(self.report.folder, names, what)
         self.report.entities, self.report.relations = len(entities), len(relations)
         parts: dict[str, list[Tensor]] = {}
         for split in self.indexer.facts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from mocme.data.formats.coded import CodedColumn, unify_dictionaries
 from mocme.data.formats.report import Block, Report
 from mocme.data.graph import Vocabulary
+from mocme.data.names import name_problem, refused
 
 
 class FactIndexer:
@@ -25,6 +26,9 @@ class FactIndexer:
     Args:
         entities, relations: all allowed names, in the order of their ids.
         lists: the files of these names, for the error about a name that is not listed.
+        reject: what becomes of a fact with a name that is refused (`mocme.data.names`): it is
+            rejected, or it is an error.
+        breaks: whether tabs and line breaks in a name are refused too.
 
     Attributes:
         names: ids by name, for entities and for relations.
@@ -37,8 +41,10 @@ class FactIndexer:
         entities: Iterable[str] | None = None,
         relations: Iterable[str] | None = None,
         lists: Sequence[str] = ("entities.txt", "relations.txt"),
+        reject: bool = False,
+        breaks: bool = False,
     ) -> None:
-        self.lists = lists
+        self.lists, self.reject, self.breaks = lists, reject, breaks
         self.names = [_ids(names) for names in (entities, relations)]
         self.facts: dict[str, list[np.ndarray]] = {}
         self.reports: dict[str, Report] = {}
@@ -47,14 +53,52 @@ class FactIndexer:
         """Add the facts of a block, in the order of its lines.
 
         Raises:
-            ValueError: a fact has a name that is not listed.
+            ValueError: a fact has a name that is not listed, or without `reject`, one that is
+                refused.
         """
         self.reports[report.path] = report
+        sizes = [len(names) for names in self.names]
+        facts = self._facts(block, report)
+        # Only names that are new have to be checked, and they are the last ones of a dictionary.
+        new = [
+            list(islice(reversed(names), len(names) - size))
+            for names, size in zip(self.names, sizes, strict=True)
+        ]
+        if bad := refused([*new[0], *new[1]], breaks=self.breaks):
+            for names, added in zip(self.names, new, strict=True):
+                _forget(names, added)
+            facts = self._facts(self._without(bad, block, report), report)
+        self.facts.setdefault(split, []).append(facts)
+
+    def _facts(self, block: Block, report: Report) -> Int[np.ndarray, "n 3"]:
         heads, relations, tails = block.columns
         facts = np.empty((len(heads), 3), np.int64)
         facts[:, 0::2] = self._ids_of(0, (heads, tails), block, report)
         facts[:, 1:2] = self._ids_of(1, (relations,), block, report)
-        self.facts.setdefault(split, []).append(facts)
+        return facts
+
+    def _without(self, bad: set[str], block: Block, report: Report) -> Block:
+        """The rows of a block without those that have a bad name, which are rejected.
+
+        Raises:
+            ValueError: without `reject`, for the first of them.
+        """
+        kept: list[tuple[str, ...]] = []
+        numbers: list[int] = []
+        for row, line in zip(zip(*block.columns, strict=True), block.lines, strict=True):
+            if bad.isdisjoint(row):
+                kept.append(row)
+                numbers.append(line)
+                continue
+            reason = name_problem(next(name for name in row if name in bad), breaks=self.breaks)
+            if not self.reject:
+                raise ValueError(
+                    f"{report.path}: line {line}: {reason}; or leave such lines out: mocme import "
+                    f"{report.path} --out FOLDER"
+                )
+            report.rows -= 1
+            report.reject(line, reason, "\t".join(row))
+        return Block(tuple(map(list, zip(*kept, strict=True))) or ([], [], []), numbers)
 
     def _ids_of(
         self, which: int, columns: Sequence[Sequence[str]], block: Block, report: Report
@@ -131,6 +175,14 @@ def _first_occurrences(keys: Int[np.ndarray, " n"]) -> slice | Bool[np.ndarray, 
     kept[indices] = False
     kept[indices[first]] = True
     return kept
+
+
+def _forget(ids: dict[str, int], names: Iterable[str]) -> None:
+    """Take back the ids of the names that were added last."""
+    for name in names:
+        del ids[name]
+    if isinstance(ids, defaultdict):
+        ids.default_factory = count(len(ids)).__next__
 
 
 def _ids(names: Iterable[str] | None) -> dict[str, int]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 
+from mocme.core.files import read_toml
 from mocme.data.formats import openke, tsv
 from mocme.data.formats.columns import HEADERS
 from mocme.data.formats.registry import ENDINGS, format_of
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import COMPRESSED
 from mocme.data.formats.tables import numbered
-from mocme.data.graph import SPLITS, Graph
+from mocme.data.graph import SPLITS, Graph, Vocabulary
 from mocme.data.ingest.indexer import FactIndexer
 from mocme.data.modality import encoded_path
+from mocme.data.names import name_notes, name_problem, refused
 
 RATIOS = (0.8, 0.1, 0.1)
 ATLAS = Path(__file__).parents[1] / "atlas"
@@ -29,7 +30,10 @@ Tables = Mapping[str, object]
 
 
 def read_path(
-    path: str | Path, ratios: tuple[float, float, float] = RATIOS, seed: int = 0
+    path: str | Path,
+    ratios: tuple[float, float, float] = RATIOS,
+    seed: int = 0,
+    reject: bool = False,
 ) -> tuple[Graph, FactIndexer]:
     """Read a folder, a single file of facts or the embedded graph.
 
@@ -37,6 +41,8 @@ def read_path(
         path: a folder, a file, or ``"atlas"``.
         ratios: fractions of train, valid and test of a single file.
         seed: of that split.
+        reject: reject facts with a name that `mocme.data.names` refuses; otherwise the first of
+            them is an error.
 
     Returns:
         The graph, and the indexer with the rows of its files: by split, or under `SINGLE_FILE`.
@@ -48,13 +54,13 @@ def read_path(
         path = ATLAS
     path = Path(path)
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, reject)
     if path.is_file():
-        return _read_file(path, ratios, seed)
+        return _read_file(path, ratios, seed, reject)
     raise ValueError(f"{path}: there is no such folder or file")
 
 
-def _read_folder(folder: Path) -> tuple[Graph, FactIndexer]:
+def _read_folder(folder: Path, reject: bool) -> tuple[Graph, FactIndexer]:
     files = {split: path for split in SPLITS if (path := _find_split(folder, split)) is not None}
     if "train" not in files and openke.is_folder(folder):
         return _read_openke(folder)
@@ -68,7 +74,7 @@ def _read_folder(folder: Path) -> tuple[Graph, FactIndexer]:
     entities, relations = (
         [name for (name,) in lists[file].rows] if file in lists else None for file in LISTS
     )
-    indexer = FactIndexer(entities, relations, LISTS)
+    indexer = FactIndexer(entities, relations, LISTS, reject)
     reports = {
         split: _index(indexer, split, file, format_of(file).facts) for split, file in files.items()
     }
@@ -78,6 +84,10 @@ def _read_folder(folder: Path) -> tuple[Graph, FactIndexer]:
 
 def _read_openke(folder: Path) -> tuple[Graph, FactIndexer]:
     source = openke.read(folder)
+    for file, names in zip(openke.LISTS, (source.entities, source.relations), strict=True):
+        for name in refused(names, breaks=False):
+            problem = name_problem(name, breaks=False)
+            raise ValueError(f"{folder / file}: id {names.index(name)}: {problem}")
     indexer = FactIndexer(source.entities, source.relations, openke.LISTS)
 
     def reader(split: str) -> Callable[[Path, Report], Iterator[Block]]:
@@ -121,17 +131,20 @@ def _graph(
         modalities=_modalities(content, encode, folder),
         encode=encode,
         inputs={report.path: report.sha256 for report in all_reports},
-        notes=[note for report in all_reports for note in _notes(report)],
+        notes=[
+            *(note for report in all_reports for note in _notes(report)),
+            *_names_notes(folder, entities, relations),
+        ],
         listed=listed,
     )
 
 
 def _read_file(
-    path: Path, ratios: tuple[float, float, float], seed: int
+    path: Path, ratios: tuple[float, float, float], seed: int, reject: bool
 ) -> tuple[Graph, FactIndexer]:
     if len(ratios) != 3 or not (min(ratios) >= 0 and abs(sum(ratios) - 1) <= 1e-6 and ratios[0]):
         raise ValueError(f"ratios are three fractions that sum to 1 (train > 0), not {ratios}")
-    indexer = FactIndexer()
+    indexer = FactIndexer(reject=reject)
     report = _index(indexer, SINGLE_FILE, path, format_of(path).facts)
     facts, report.duplicates = indexer.split(SINGLE_FILE)
     entities, relations = indexer.vocabularies()
@@ -148,7 +161,7 @@ def _read_file(
         name=path.stem,
         folder=str(path.resolve().parent),
         inputs={str(path): report.sha256},
-        notes=[*_notes(report), note],
+        notes=[*_notes(report), note, *_names_notes(path, entities, relations)],
     )
     return graph, indexer
 
@@ -189,7 +202,7 @@ def _index(
             report.first = tuple(column[0] for column in block.columns)
             report.first_line = block.lines[0]
         indexer.add(split, block, report)
-    if report.rows or not report.rejects:
+    if report.rows or not report.rejected:
         return report
     diagnose = format_of(path).diagnose
     remedy = diagnose(path, report) if diagnose else "see what is wrong with its lines"
@@ -207,19 +220,21 @@ def _notes(report: Report) -> list[str]:
     return notes
 
 
+def _names_notes(where: Path, entities: Vocabulary, relations: Vocabulary) -> list[str]:
+    return [
+        *name_notes(str(where), entities.names, "entities"),
+        *name_notes(str(where), relations.names, "relations"),
+    ]
+
+
 def read_graph_toml(folder: Path) -> dict[str, object]:
     """The content of graph.toml; empty if there is no such file.
 
     Raises:
-        ValueError: it is not valid TOML.
+        ValueError: it is not valid TOML, or cannot be read.
     """
     path = folder / "graph.toml"
-    if not path.is_file():
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid TOML: {error}") from error
+    return read_toml(path) if path.exists() else {}
 
 
 def _tables(content: Mapping[str, object], folder: Path, key: str) -> Mapping[str, Tables]:

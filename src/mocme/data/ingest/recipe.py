@@ -7,7 +7,6 @@ A recipe lists tables of facts (``[[facts]]``), of texts, numbers and files of e
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mocme.core.files import read_toml
 from mocme.core.registry import ConfigError, Configurable, construct
 from mocme.data.formats import tables
 from mocme.data.formats.columns import FactColumns
@@ -25,10 +25,13 @@ from mocme.data.formats.report import Block, Report
 from mocme.data.formats.statements import Selection
 from mocme.data.graph import SPLITS
 from mocme.data.modality import check_name
+from mocme.data.names import name_problem
 from mocme.data.numbers import finite_number, number_problem
 
 # A cell of TSV cannot hold a tab or a line break.
 BREAKS = str.maketrans("\t\n\r", "   ")
+# Characters of a text.
+LONGEST_TEXT = 1 << 20
 
 
 class FactTable(Configurable):
@@ -72,6 +75,8 @@ class FactTable(Configurable):
             raise ValueError("give head, relation and tail, or none of them")
         if separator is not None and says is None:
             raise ValueError("separator is for tables with says (one relation for all rows)")
+        if says is not None and (problem := name_problem(says)):
+            raise ValueError(f"says: {problem}")
         if separator == "":
             raise ValueError("separator is one character or more")
         if format is None and path == "-":
@@ -152,7 +157,15 @@ class TextColumn(ColumnPart):
     """Texts of entities: a column of a table. Several tables may contribute to one modality."""
 
     def row(self, entity: str, cell: str, column: str, base: Path) -> tuple[str, ...]:
-        """The row to write for a cell."""
+        """The row to write for a cell.
+
+        Raises:
+            ValueError: it is longer than `LONGEST_TEXT`.
+        """
+        if len(cell) > LONGEST_TEXT:
+            raise ValueError(
+                f"a text of {len(cell):,} characters, more than {LONGEST_TEXT:,}; shorten it"
+            )
         return entity, cell.translate(BREAKS)
 
     def declared(self) -> dict[str, Any]:
@@ -202,12 +215,15 @@ class FileColumn(ColumnPart):
         """The row to write for a cell.
 
         Raises:
-            ValueError: there is no such file.
+            ValueError: there is no such file, or its path has a tab or a line break.
         """
         file = base / cell
-        if not file.is_file():
+        if "\0" in cell or not file.is_file():
             raise ValueError("no such file")
-        return entity, str(file.resolve())
+        path = str(file.resolve())
+        if path != path.translate(BREAKS):
+            raise ValueError("a tab or a line break is in the path; rename the file or its folder")
+        return entity, path
 
     def declared(self) -> dict[str, Any]:
         """The table in graph.toml."""
@@ -260,14 +276,7 @@ class Recipe:
         Raises:
             ConfigError, ValueError: a setting is wrong; the file is absent or not TOML.
         """
-        try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            reason = f"cannot be read ({error.strerror}); check the path"
-            raise ValueError(f"{path}: {reason}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not valid TOML: {error}") from error
-        return Recipe(table, Path(path))
+        return Recipe(read_toml(path), Path(path))
 
     @staticmethod
     def of_facts(path: str, format: str | None = None) -> Recipe:

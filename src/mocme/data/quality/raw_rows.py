@@ -28,7 +28,8 @@ class RawGraph:
         keys: an integer per row, by split; two rows of any splits have equal keys if they are the
             same fact.
         folder: that was read; None for a single file and for a graph in memory.
-        rejects: by file, lines that were left out because they are not facts.
+        rejects: by file, the first lines that were left out because they are not facts.
+        rejected: number of all such lines, by file.
     """
 
     graph: Graph
@@ -36,6 +37,7 @@ class RawGraph:
     keys: Mapping[str, Keys]
     folder: Path | None = None
     rejects: Mapping[str, Sequence[Reject]] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
     def read(data: str | Path) -> RawGraph:
@@ -47,17 +49,18 @@ class RawGraph:
         Raises:
             ValueError: as `load` does.
         """
-        graph, indexer = read_path(data)
+        graph, indexer = read_path(data, reject=True)
         if SINGLE_FILE in indexer.facts:
             rows, folder = _split_rows(graph, indexer.rows(SINGLE_FILE)), None
         else:
             rows = {split: indexer.rows(split) for split in graph.splits}
             folder = Path(graph.folder or ".")
-        rejects = {file: report.rejects for file, report in indexer.reports.items()}
+        damaged = {file: r for file, r in indexer.reports.items() if r.rejected}
         return replace(
             RawGraph.of(graph, rows),
             folder=folder,
-            rejects={file: lines for file, lines in rejects.items() if lines},
+            rejects={file: report.rejects for file, report in damaged.items()},
+            rejected={file: report.rejected for file, report in damaged.items()},
         )
 
     @staticmethod

@@ -6,13 +6,14 @@ number is that of the line in which it starts. It ends with LF or CRLF.
 
 In the report, a line is a row with all its lines, and the header counts as a comment. A quote that
 opens within a cell, closes before the end of its cell, or never closes is an error of the line in
-which its row starts: that line is rejected, and reading resumes at the next one.
+which its row starts: that line is rejected, and reading resumes at the next one. A quote that is
+still open after `LONGEST` bytes never closes, so what one costs has a limit.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import astuple
 from io import BufferedIOBase
 from itertools import chain
@@ -35,6 +36,11 @@ QUOTE, LINE_FEED, RETURN = 34, 10, 13
 UNUSUAL = tuple(bytes([number]) for number in (31, 30, 29, 28, *range(1, 9), *range(14, 28)))
 # Bytes that are parsed at a time, and bytes after which an open quote counts as unclosed.
 CHUNK, LONGEST = 1 << 22, 1 << 24
+# Records that are read one by one after a defect, before all others are tried at once again.
+ROWS, MOST_ROWS = 1 << 10, 1 << 16
+# Bytes that are parsed at once; more of them contain a row that is as long as several chunks.
+AT_ONCE = 1 << 23
+_BLANK = re.compile(rb"\n+|(?:\r\n)++")
 
 
 def facts(
@@ -108,11 +114,24 @@ class _DelimitedReader:
             if not self.width:
                 data = self._header(data, not chunk)
             pending = data
-            if self.width and data:
-                block, pending = self._at_once(data) or self._one_by_one(data, not chunk)
-                self.report.rows += len(block.lines)
-                if block.lines:
-                    yield block
+            if self.width:
+                pending = yield from self._rows(data, not chunk)
+
+    def _rows(self, data: bytes, final: bool) -> Generator[Block, None, bytes]:
+        """The rows in some text, block by block; returns the text of a row that may continue."""
+        count = ROWS
+        while data:
+            found = self._at_once(data) if len(data) <= AT_ONCE else None
+            block, rest = found or self._one_by_one(data, final, count)
+            self.report.rows += len(block.lines)
+            if block.lines:
+                yield block
+            if len(rest) == len(data):
+                break
+            data = rest
+            # Where defects follow each other, trying all rows at once is in vain ever more rarely.
+            count = ROWS if found else min(2 * count, MOST_ROWS)
+        return data
 
     def _header(self, data: bytes, final: bool) -> bytes:
         """Read the header if it is complete; return the data after it."""
@@ -183,19 +202,30 @@ class _DelimitedReader:
         self.line += int(last_lines[-1]) + 1
         return Block(columns, lines), data[cut:]
 
-    def _one_by_one(self, data: bytes, final: bool) -> tuple[Block, bytes]:
-        """The rows without a defect; the others are counted in the report."""
+    def _one_by_one(self, data: bytes, final: bool, count: int) -> tuple[Block, bytes]:
+        """The rows without a defect among the next ones; the others are counted in the report.
+
+        Args:
+            count: of rows to read.
+        """
         rows: list[tuple[str, ...]] = []
         numbers: list[int] = []
         start = 0
-        while start < len(data):
+        for _ in range(count):
+            if start >= len(data):
+                break
+            if blank := _BLANK.match(data, start):
+                lines = data.count(b"\n", start, blank.end())
+                self.report.lines += lines
+                self.report.blank += lines
+                self.line += lines
+                start = blank.end()
+                continue
             record, end = self._record(data, start, final)
             if record is None:
                 break
             self.report.lines += 1
-            if not record.raw:
-                self.report.blank += 1
-            elif problem := record.problem or self._misfit(record):
+            if problem := record.problem or self._misfit(record):
                 self.report.reject(self.line, problem, record.raw)
             else:
                 rows.append(tuple(record.cells[index].decode() for index in self.indices))
@@ -222,12 +252,16 @@ class _DelimitedReader:
         """
         line_end = data.index(b"\n", start) + 1
         end, quotes = line_end, data.count(b'"', start, line_end)
-        # With an odd number of quotes so far, the line feed is within quotes.
-        while quotes % 2 and end < len(data) and end - start <= LONGEST:
-            previous, end = end, data.index(b"\n", end) + 1
-            quotes += data.count(b'"', previous, end)
+        # With an odd number of quotes so far, the line feed is within quotes. Lines without a quote
+        # are passed over: there may be millions of them.
+        while quotes % 2 and end - start <= LONGEST:
+            quote = data.find(b'"', end, start + LONGEST)
+            if quote < 0:
+                break
+            end = data.index(b"\n", quote) + 1
+            quotes += data.count(b'"', quote, end)
         if quotes % 2:
-            if not final and end - start <= LONGEST:
+            if not final and len(data) - start <= LONGEST:
                 return None, start
             return _Record(data[start : line_end - 1], [], "a quote that never closes"), line_end
         record = self._split(data[start : end - 1].removesuffix(b"\r"))

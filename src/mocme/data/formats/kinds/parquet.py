@@ -7,6 +7,7 @@ input is copied to a file first. Parquet has a compression of its own.
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
+from mocme.core.files import open_regular
 from mocme.data.formats.base import Format
 from mocme.data.formats.coded import from_arrow
 from mocme.data.formats.columns import CellColumns, Columns, column_indices
@@ -107,7 +109,7 @@ def _checked(path: str | Path, report: Report) -> Iterator[str]:
                 shutil.copyfileobj(sys.stdin.buffer, file)
                 file.seek(0)
             else:
-                file = stack.enter_context(Path(path).open("rb"))
+                file = stack.enter_context(io.BufferedReader(open_regular(path)))
             if file.read(4) != b"PAR1":
                 raise ValueError(
                     f"{path}: is not a Parquet file; check its ending, and decompress it if it is "
@@ -118,7 +120,7 @@ def _checked(path: str | Path, report: Report) -> Iterator[str]:
         except OSError as error:
             reason = f"cannot be read ({error.strerror}); check the path"
             raise ValueError(f"{path}: {reason}") from error
-        yield file.name
+        yield file.name if str(path) == "-" else str(path)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -43,7 +44,9 @@ def cells(path: str | Path, report: Report, columns: CellColumns) -> Iterator[Bl
     Raises:
         ValueError: a name is not a number, or the file has fewer columns or cannot be read.
     """
-    numbers = [int(name) if name.isdecimal() else 0 for name in columns.names]
+    # int would take the digits of every script.
+    is_number = re.compile("[0-9]{1,9}").fullmatch
+    numbers = [int(name) if is_number(name) else 0 for name in columns.names]
     if min(numbers) < 1:
         raise ValueError(
             f"{path}: columns of TSV are named by their numbers from 1, not {list(columns.names)}; "
@@ -96,12 +99,8 @@ def _first_misfit(batch: Sequence[Row]) -> tuple[str, str]:
 
 def diagnose(path: Path, report: Report) -> str:
     """What a file without a single row of TSV seems to be instead, with the remedy."""
-    with path.open("rb") as file:
-        start = file.read(2)
     text = report.rejects[0].text
     separator = next((s for s in (",", ";", "|", " ") if text.count(s) == 2), None)
-    if start in (b"\xff\xfe", b"\xfe\xff"):
-        return "the file seems to be UTF-16; save it as UTF-8"
     if separator is not None and "\t" not in text:
         return f"its columns seem to be separated by {separator!r}; separate them by tabs"
     return "a line is HEAD, tab, RELATION, tab, TAIL in UTF-8, and nothing else"
