@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,14 +24,16 @@ from mocme.storage.atomic_io import (
     as_run_errors,
     checksum_path,
     damage_error,
+    directory_lock,
     replace_file,
     sync,
     valid_line,
     write_json,
 )
 from mocme.storage.checkpoints import Checkpoint, checkpoint_order, manifest, read_checkpoint
-from mocme.storage.logs import append_record, complete_size, read_records, truncate
+from mocme.storage.logs import Record, append_record, complete_size, read_records, truncate
 from mocme.storage.tensor_tree import Tree, load_tensors, pack, save_tensors
+from mocme.storage.workspace import is_workspace
 
 # Rises when an older version of the package could misread a run; run.json keeps its place.
 FORMAT_VERSION = 2
@@ -56,30 +58,64 @@ class RunFolder:
         self.path = path
 
     @staticmethod
-    def create(path: str | os.PathLike[str], about: Mapping[str, Any]) -> RunFolder:
-        """Create a run in a new or empty directory.
+    def create(
+        path: str | os.PathLike[str],
+        about: Mapping[str, Any],
+        fill: Callable[[RunFolder], None] | None = None,
+        started: Sequence[str] = (),
+    ) -> RunFolder:
+        """Create a run in a new or empty directory, or where a killed process began to create one.
 
         Args:
             about: content of run.json, in addition to `format` and `created`.
+            fill: writes the first files of the run; nobody else writes meanwhile.
+            started: names of files and subdirectories that `fill` writes. A directory that has
+                nothing else is one where `fill` was killed: these are removed first. The file that
+                `fill` writes last is not among them: with it the run is complete.
 
         Raises:
-            RunError: the path is a file or a directory with content, or another process has just
-                created a run there.
+            RunError: the path is a file or a directory with other content, or another process has
+                just created a run there.
+            RunLocked: another process is creating a run there.
         """
         run = RunFolder(Path(path))
-        used = RunError(f"{run.path} is not empty; choose another --out, resume it or delete it")
-        # What a process leaves that is killed while it creates a run.
-        leftovers = {"lock", "run.json.sha256", ".run.json.tmp"}
-        if run.path.is_file() or (run.path.is_dir() and {*os.listdir(run.path)} - leftovers):
-            raise used
+        if run.path.is_file() or (run.path.is_dir() and not run._abandoned(started)):
+            raise run._used_error()
         run.path.mkdir(parents=True, exist_ok=True)
         with run.lock():
-            if (run.path / "run.json").exists():  # another process was faster
-                raise used
+            if not run._abandoned(started):  # another process was faster
+                raise run._used_error()
+            for name in started:
+                run._remove_tree(name)
             created = datetime.now(UTC).isoformat(timespec="seconds")
             run._write_about({"format": FORMAT_VERSION, "created": created, **about})
+            if fill is not None:
+                fill(run)
         sync(run.path.parent)
         return run
+
+    def _used_error(self) -> RunError:
+        return RunError(f"{self.path} is not empty; choose another --out, resume it or delete it")
+
+    def _abandoned(self, started: Sequence[str]) -> bool:
+        """Return whether the directory has at most what a killed `create` leaves."""
+        # Without `fill`, run.json is the last file: then the run is complete.
+        first = ["run.json", *started] if started else []
+        known = {"lock", "run.json.sha256", *first, *(f"{name}.sha256" for name in started)}
+        targets = ["run.json", *started]
+        return all(
+            name in known or any(is_workspace(name, target) for target in targets)
+            for name in os.listdir(self.path)
+        )
+
+    def _remove_tree(self, name: str) -> None:
+        """Remove a file with its checksum, or a directory of such files."""
+        path = self.path / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+            checksum_path(path).unlink(missing_ok=True)
 
     @staticmethod
     def open(path: str | os.PathLike[str]) -> RunFolder:
@@ -162,14 +198,20 @@ class RunFolder:
         path = self._file(name)
         if not path.is_file():
             raise damage_error(path, "is missing")
-        # Several attempts, because another process may be replacing the file and its checksum.
-        if not any(valid_line(path) for _ in range(3)):
-            remedy = (
-                f"(if you changed it on purpose, run `sha256sum {path.name} > {path.name}.sha256` "
-                f"in its folder)"
-            )
-            raise damage_error(path, f"or its .sha256 was cut short or altered {remedy}")
-        return path
+        while True:
+            before = self.stamp(name)
+            try:
+                if valid_line(path):
+                    return path
+            except FileNotFoundError:  # removed meanwhile
+                raise damage_error(path, "is missing") from None
+            if self.stamp(name) == before:  # otherwise another process is replacing the file
+                break
+        remedy = (
+            f"(if you changed it on purpose, run `sha256sum {path.name} > {path.name}.sha256` "
+            f"in its folder)"
+        )
+        raise damage_error(path, f"or its .sha256 was cut short or altered {remedy}")
 
     def has(self, name: str) -> bool:
         """Return whether a file exists.
@@ -262,6 +304,20 @@ class RunFolder:
         with as_run_errors(path, "cannot be read as tensors"), safe_open(path, "pt") as file:
             return dict(file.metadata() or {})
 
+    def read_packed(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Read the tensors of a file and its metadata, both of the same content.
+
+        Raises:
+            RunError: the file is missing, damaged or not safetensors.
+        """
+        while True:
+            before = self.stamp(name)
+            path = self._checked(name)
+            with as_run_errors(path, "cannot be read as tensors"), safe_open(path, "pt") as file:
+                packed = load_tensors(path, "cpu"), dict(file.metadata() or {})
+            if self.stamp(name) == before:  # otherwise another process has replaced the file
+                return packed
+
     def remove(self, name: str) -> None:
         """Remove a file and its checksum, if they exist.
 
@@ -270,12 +326,18 @@ class RunFolder:
         """
         path = self._file(name, writing=True)
         # Content first: a checksum without content is harmless, content without one is damage.
-        for file in (path, checksum_path(path)):
-            file.unlink(missing_ok=True)
-            sync(path.parent)
+        with directory_lock(path.parent):
+            for file in (path, checksum_path(path)):
+                file.unlink(missing_ok=True)
+                sync(path.parent)
 
-    def append(self, name: str, record: Mapping[str, Any]) -> None:
+    def append(
+        self, name: str, record: Record | Callable[[Sequence[dict[str, Any]]], Record]
+    ) -> None:
         """Append a line to a log; it is on disk when this returns.
+
+        Args:
+            record: the line, or a function that makes it from the present lines.
 
         Raises:
             RunError: the name is reserved or leaves the run, JSON cannot represent the record, or
