@@ -15,7 +15,7 @@ writes into a `workspace` of its own, and of several contents of a file the last
 is ever pickled.
 """
 
-from mocme.storage.atomic_io import NotKept, RunError, RunLocked, kept_if_possible
+from mocme.storage.atomic_io import NotKept, RunError, RunLocked, RunReplaced, kept_if_possible
 from mocme.storage.checkpoints import Checkpoint
 from mocme.storage.run_directory import FORMAT_VERSION, RunFolder, Stamp
 
@@ -26,6 +26,7 @@ __all__ = [
     "RunError",
     "RunFolder",
     "RunLocked",
+    "RunReplaced",
     "Stamp",
     "kept_if_possible",
 ]

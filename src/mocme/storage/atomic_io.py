@@ -36,6 +36,10 @@ class RunLocked(RunError):
     """Another process, or another part of this one, is writing the run."""
 
 
+class RunReplaced(RunError):
+    """The run's folder holds another model than the one that was opened."""
+
+
 class NotKept(UserWarning):
     """A result is used but could not be stored; the message gives the reason and a remedy."""
 
@@ -44,8 +48,8 @@ class NotKept(UserWarning):
 def kept_if_possible(what: str, remedy: str) -> Iterator[None]:
     """Warn, instead of failing, where a result cannot be stored.
 
-    The warning `NotKept` is given where the medium is read-only or full, belongs to another user,
-    or another process does not stop writing. All other errors are raised.
+    The warning `NotKept` is given where the medium is read-only or full or belongs to another user,
+    another process does not stop writing, or the run was replaced. All other errors are raised.
 
     Args:
         what: the result, as the begin of the message.
@@ -53,7 +57,7 @@ def kept_if_possible(what: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RunLocked) as error:
+    except (OSError, RunLocked, RunReplaced) as error:
         if isinstance(error, OSError) and error.errno not in NOT_WRITABLE:
             raise
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -21,6 +21,7 @@ from torch import Tensor
 from mocme.storage.atomic_io import (
     RunError,
     RunLocked,
+    RunReplaced,
     as_run_errors,
     checksum_path,
     damage_error,
@@ -33,7 +34,7 @@ from mocme.storage.atomic_io import (
 from mocme.storage.checkpoints import Checkpoint, checkpoint_order, manifest, read_checkpoint
 from mocme.storage.logs import Record, append_record, complete_size, read_records, truncate
 from mocme.storage.tensor_tree import Tree, load_tensors, pack, save_tensors
-from mocme.storage.workspace import is_workspace
+from mocme.storage.workspace import is_workspace, remove_all_leftovers
 
 # Rises when an older version of the package could misread a run; run.json keeps its place.
 FORMAT_VERSION = 2
@@ -42,6 +43,11 @@ Stamp = tuple[tuple[int, ...], ...]
 
 # A name has no control characters, no backslash, no lone surrogates, and does not begin with a dot.
 _NAME_PART = r"[^.\\\x00-\x1f\x7f\ud800-\udfff][^\\\x00-\x1f\x7f\ud800-\udfff]{0,59}"
+
+
+def short_digest(model: str | None) -> str:
+    """Return the digest of a model for a message."""
+    return "none" if model is None else model[:12]
 
 
 @final
@@ -69,9 +75,9 @@ class RunFolder:
         Args:
             about: content of run.json, in addition to `format` and `created`.
             fill: writes the first files of the run; nobody else writes meanwhile.
-            started: names of files and subdirectories that `fill` writes. A directory that has
-                nothing else is one where `fill` was killed: these are removed first. The file that
-                `fill` writes last is not among them: with it the run is complete.
+            started: names of the files and subdirectories that `fill` writes; with the last one,
+                which is a file, the run is complete. A directory that has nothing but the others
+                is one where `fill` was killed: they are removed first.
 
         Raises:
             RunError: the path is a file or a directory with other content, or another process has
@@ -79,11 +85,11 @@ class RunFolder:
             RunLocked: another process is creating a run there.
         """
         run = RunFolder(Path(path))
-        if run.path.is_file() or (run.path.is_dir() and not run._abandoned(started)):
+        if run.path.is_file() or (run.path.is_dir() and not run.abandoned(started)):
             raise run._used_error()
         run.path.mkdir(parents=True, exist_ok=True)
         with run.lock():
-            if not run._abandoned(started):  # another process was faster
+            if not run.abandoned(started):  # another process was faster
                 raise run._used_error()
             for name in started:
                 run._remove_tree(name)
@@ -97,14 +103,16 @@ class RunFolder:
     def _used_error(self) -> RunError:
         return RunError(f"{self.path} is not empty; choose another --out, resume it or delete it")
 
-    def _abandoned(self, started: Sequence[str]) -> bool:
-        """Return whether the directory has at most what a killed `create` leaves."""
-        # Without `fill`, run.json is the last file: then the run is complete.
-        first = ["run.json", *started] if started else []
-        known = {"lock", "run.json.sha256", *first, *(f"{name}.sha256" for name in started)}
-        targets = ["run.json", *started]
+    def abandoned(self, started: Sequence[str]) -> bool:
+        """Return whether the directory has at most what a killed `create` leaves.
+
+        Args:
+            started: as of `create`.
+        """
+        names = ["run.json", *started]
+        known = {"lock", *names[:-1], *(f"{name}.sha256" for name in names)}
         return all(
-            name in known or any(is_workspace(name, target) for target in targets)
+            name in known or any(is_workspace(name, target) for target in names)
             for name in os.listdir(self.path)
         )
 
@@ -128,7 +136,10 @@ class RunFolder:
         if not run.path.exists():
             raise RunError(f"there is no run at {run.path}; check the path, or train one there")
         if not (run.path / "run.json").exists():
-            raise RunError(f"{run.path} is not a run, it has no run.json; name a run's folder")
+            raise RunError(
+                f"{run.path} is not a run, it has no run.json; name a run's folder, "
+                f"or train one there"
+            )
         about = run.about
         version = about.get("format") if isinstance(about, dict) else None
         if type(version) is not int or version < 1:
@@ -151,6 +162,38 @@ class RunFolder:
         """
         about: dict[str, Any] = self.read_json("run.json")
         return about
+
+    @property
+    def model(self) -> str | None:
+        """The digest of the trained model in run.json; None before the end of the training.
+
+        Raises:
+            RunError: run.json is missing or damaged.
+        """
+        model: str | None = self.about.get("model")
+        return model
+
+    def require_model(self, model: str | None) -> None:
+        """Check that the folder still holds a model, before something made with it is written.
+
+        Args:
+            model: the digest that `model` returned when the run was opened.
+
+        Raises:
+            RunReplaced: it holds another model, or the folder is gone.
+        """
+        try:
+            present = self.model
+        except (OSError, RunError) as error:
+            raise RunReplaced(
+                f"{self.path}: the run is not there any more ({error}); open it again"
+            ) from error
+        if present != model:
+            raise RunReplaced(
+                f"{self.path}: the run was replaced since it was opened: its model is "
+                f"{short_digest(present)}, and that of the open run is {short_digest(model)}; "
+                f"open it again"
+            )
 
     def update_about(self, **changes: Any) -> None:
         """Change or add keys of run.json.
@@ -454,7 +497,7 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the exclusive lock for writing this run.
+        """Hold the exclusive lock for writing this run, and remove what killed writers left.
 
         The system releases it when the process, and all processes forked meanwhile, have ended.
 
@@ -467,6 +510,7 @@ class RunFolder:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunLocked(f"another process is writing this run: {self.path}") from None
+            remove_all_leftovers(self.path)
             yield
         finally:
             os.close(descriptor)

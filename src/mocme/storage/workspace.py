@@ -113,6 +113,13 @@ def remove_leftovers(target: Path) -> None:
             _remove_unlocked(target.parent / name)
 
 
+def remove_all_leftovers(folder: Path) -> None:
+    """Remove what killed writers left in a folder, whatever they wrote."""
+    for name in os.listdir(folder):
+        if re.fullmatch(rf"\..*\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}\.tmp", name, re.DOTALL):
+            _remove_unlocked(folder / name)
+
+
 def _stem(name: str) -> str:
     encoded = os.fsencode(name)
     is_short = len(encoded) <= _MAX_NAME_BYTES
