@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "os.utime")
@@ -41,3 +45,19 @@ def unwritable(folder: Path, number: int = errno.EROFS) -> Iterator[None]:
         yield
     finally:
         del _refused[str(folder)]
+
+
+@contextmanager
+def mounted_read_only(source: Path, target: Path) -> Iterator[Path]:
+    """Mount a folder at another one, read-only; the test is skipped where that is not allowed."""
+    target.mkdir()
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("needs the right to mount")
+    bind = subprocess.run(["mount", "--bind", source, target], capture_output=True)
+    if bind.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", target], check=True)
+        yield target
+    finally:
+        subprocess.run(["umount", "--lazy", target], check=True)

@@ -7,9 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from mocme import cli
 from mocme.prediction.schema import Question
 from mocme.runs.run import Run
 from mocme.storage import NotKept
-from read_only import unwritable
+from read_only import mounted_read_only, unwritable
 
 SETTINGS = {
     "experts.embedding.training.epochs": 1,
@@ -119,26 +117,10 @@ def test_what_is_kept_already_gives_no_warning(path: Path) -> None:
         assert str(mocme.open(path, device="cpu").explain("e0", "r0", "e1")) == str(first)
 
 
-@contextmanager
-def mounted_read_only(source: Path, target: Path) -> Iterator[None]:
-    target.mkdir()
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        pytest.skip("needs the right to mount")
-    bind = subprocess.run(["mount", "--bind", source, target], capture_output=True)
-    if bind.returncode:
-        pytest.skip("needs the right to mount")
-    try:
-        subprocess.run(["mount", "-o", "remount,ro,bind", target], check=True)
-        yield
-    finally:
-        subprocess.run(["umount", target], check=True)
-
-
 @pytest.mark.filterwarnings("default::mocme.storage.NotKept")
 def test_a_run_on_a_read_only_mount_is_asked(path: Path) -> None:
-    there = path.parent / "mounted"
     (path.parent / "facts.tsv").write_text("e0\tr0\te1\n")
-    with mounted_read_only(path, there):
+    with mounted_read_only(path, path.parent / "mounted") as there:
         for name, arguments in commands(there).items():
             result = CliRunner().invoke(cli.main, arguments)
             assert result.exit_code == 0, (name, result.output)

@@ -235,7 +235,10 @@ class Reviews:
         """
         with self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
+            try:  # BEGIN alone succeeds in a file that cannot be written
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+            finally:
+                connection.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the connection of this thread."""
