@@ -26,6 +26,8 @@ from mocme.data.reviews import (
     Review,
     ReviewError,
     Reviews,
+    ReviewsMoved,
+    ReviewsNotWritable,
     apply_reviews,
     export_lines,
     export_name,
@@ -37,6 +39,7 @@ from mocme.experts.embedding.model import EmbeddingModel
 from mocme.experts.embedding.objective import Objective
 from mocme.experts.embedding.scorers import ComplEx, Scorer, TransE
 from mocme.runs.run import Run
+from read_only import mounted_read_only
 
 FACT = ("Chad", "borders", "Mali")
 SETTINGS = {
@@ -302,3 +305,98 @@ def test_training_lowers_rejected_facts_and_the_run_no_longer_suggests_them(
     (scored,) = predictor.score_facts([fact])
     assert "rejected" in scored.note
     assert all((i.head, i.relation, i.tail) != fact for i in predictor.missing(fact[0], 1000))
+
+
+# -- the file that is at the path ------------------------------------------------------------------
+
+
+def stored_in(path: Path) -> list[str]:
+    """The heads of the decisions in the file alone, as a copy of it has them."""
+    with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True) as database:
+        return [head for (head,) in database.execute("SELECT head FROM review ORDER BY id")]
+
+
+@pytest.mark.parametrize("way", ["unlink", "move"])
+def test_no_decision_is_acknowledged_into_a_file_that_is_gone(way: str, tmp_path: Path) -> None:
+    path = tmp_path / "reviews.sqlite"
+    reviews = Reviews(path)
+    first = reviews.add(("first", "r", "b"), "accept", "Ada")
+    path.unlink() if way == "unlink" else path.rename(tmp_path / "away")
+    for act in (
+        lambda: reviews.add(("lost", "r", "b"), "accept", "Ada"),
+        lambda: reviews.remove(first.id),
+        reviews.count,
+        reviews.find,
+        reviews.check_writable,
+    ):
+        with pytest.raises(ReviewsMoved, match="put it back, or start the server again"):
+            act()
+    assert not path.exists()
+    if way == "move":
+        (tmp_path / "away").rename(path)
+        reviews.add(("again", "r", "b"), "accept", "Ada")
+        assert stored_in(path) == ["first", "again"]
+
+
+def test_a_file_that_was_replaced_gets_the_next_decision(tmp_path: Path) -> None:
+    path, backup = tmp_path / "reviews.sqlite", tmp_path / "backup.sqlite"
+    Reviews(backup).add(("restored", "r", "b"), "accept", "Ada")
+    reviews = Reviews(path)
+    reviews.add(("first", "r", "b"), "accept", "Ada")
+    backup.replace(path)
+    reviews.add(("second", "r", "b"), "accept", "Ada")
+    assert stored_in(path) == ["restored", "second"]
+    path.unlink()
+    path.touch()
+    with pytest.raises(ReviewsMoved):
+        reviews.add(("third", "r", "b"), "accept", "Ada")
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 9")
+    with pytest.raises(ReviewError, match="has format 9 of decisions"):
+        reviews.add(("third", "r", "b"), "accept", "Ada")
+
+
+def test_a_file_that_is_replaced_while_a_decision_is_stored_does_not_acknowledge_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "reviews.sqlite"
+    reviews = Reviews(path)
+    opened = reviews._connection
+
+    def replaced_after_opening() -> sqlite3.Connection:
+        connection = opened()
+        path.unlink()
+        return connection
+
+    monkeypatch.setattr(reviews, "_connection", replaced_after_opening)
+    with pytest.raises(ReviewError):
+        reviews.add(("lost", "r", "b"), "accept", "Ada")
+
+
+def test_a_moved_file_has_every_decision_that_was_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.sqlite"
+    with sqlite3.connect(path) as old:  # as version 0.1 left it
+        old.execute("PRAGMA journal_mode = WAL")
+    reviews = Reviews(path)
+    for number in range(3):
+        reviews.add((f"e{number}", "r", "b"), "accept", "Ada")
+        copy = path.rename(tmp_path / f"copy{number}")
+        assert stored_in(copy)[-1] == f"e{number}"
+        assert sorted(file.name for file in tmp_path.glob("*-wal")) == []
+        copy.rename(path)
+
+
+def test_decisions_on_a_read_only_medium_can_be_read_and_not_stored(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.sqlite"
+    Reviews(path).add(("a", "r", "b"), "accept", "Ada")
+    with mounted_read_only(tmp_path, tmp_path.with_name(f"{tmp_path.name}-ro")) as there:
+        reviews = Reviews(there / "reviews.sqlite")
+        assert reviews.verdicts() == {("a", "r", "b"): "accept"}
+        for act in (
+            reviews.check_writable,
+            lambda: reviews.add(("c", "r", "b"), "accept", "Ada"),
+            lambda: Reviews(there / "new.sqlite"),
+        ):
+            with pytest.raises(ReviewsNotWritable, match="--reviews FILE"):
+                act()
+        reviews.close()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mocme.storage.atomic_io import sync
+from mocme.storage.workspace import workspace
 
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can hold
 UNIX, REGULAR_FILE = 3, 0o100644 << 16
@@ -66,17 +67,13 @@ class ResultArchive:
         with self._locked():
             members = self._read_all()
             edit(members)
-            # One writer at a time: what a killed process left under this name is overwritten.
-            temporary = self.path.with_name(f".{self.path.name}.tmp")
-            try:
+            with workspace(self.path) as folder:
+                temporary = folder / "content"
                 temporary.write_bytes(_packed(members))
                 sync(temporary)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-            # The new file has a lock of its own: from here on, the next writer may be at work.
-            os.replace(temporary, self.path)
-            sync(self.path.parent)
+                # The new file has a lock of its own: from here on, the next writer may be at work.
+                os.replace(temporary, self.path)
+                sync(self.path.parent)
 
     def _read_all(self) -> dict[str, bytes]:
         with self._opened() as archive:

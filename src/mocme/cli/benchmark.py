@@ -106,6 +106,7 @@ def _render(spec: BenchmarkSpec, planned: Sequence[PlannedRun], page: Path, chec
     """Put the tables of results on a page, or check that they are up to date."""
     from mocme.benchmark.markdown import gather, put, render
     from mocme.benchmark.plot import draw
+    from mocme.data.formats.writers import atomic_file
 
     if spec.picture is not None and not check:
         try:
@@ -123,5 +124,6 @@ def _render(spec: BenchmarkSpec, planned: Sequence[PlannedRun], page: Path, chec
             click.get_current_context().exit(1)
         return
     if not up_to_date:
-        page.write_text(text, encoding="utf-8")
+        with atomic_file(page) as file:
+            file.write(text.encode())
     echo(f"{page}: {'was up to date' if up_to_date else 'written'}")

@@ -20,7 +20,8 @@ from mocme.prediction.schema import Prediction, Predictions
 from mocme.runs import train as training
 from mocme.runs.config import Experiment
 from mocme.runs.monitor import TrainingObserver
-from mocme.runs.run import Run
+from mocme.runs.run import STARTED, Run
+from mocme.storage import RunFolder
 
 EXPERIMENTS = {"structure only": "atlas/structure", "MoCME": "default"}
 # Answers per question, on average, from which a relation is taken to have several tails.
@@ -81,7 +82,7 @@ def trained(
     Args:
         report: receives a line on a run that was found.
     """
-    if (folder / "run.json").is_file():
+    if (folder / "run.json").is_file() and not RunFolder(folder).abandoned(STARTED):
         existing = Run.open(folder)
         if (
             existing.experiment.with_machine_choices_of(experiment).settings()

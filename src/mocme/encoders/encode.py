@@ -21,6 +21,7 @@ from mocme.data.load import load
 from mocme.data.modality import EmptyModality, check_name
 from mocme.encoders.base import Encoder, EncodingJob, EncodingReport, ProgressCallback
 from mocme.encoders.catalog import encoder_of
+from mocme.storage.atomic_io import directory_lock
 
 Tables = Mapping[str, Mapping[str, Any]]
 # Receives the name of a modality, and returns the callback for its progress.
@@ -239,6 +240,12 @@ def declare(folder: Path, name: str, table: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the result would not be valid TOML; with the lines to add by hand.
     """
+    # Of two processes that encode at the same time, neither must lose the other's declaration.
+    with directory_lock(folder):
+        _declare(folder, name, table)
+
+
+def _declare(folder: Path, name: str, table: Mapping[str, Any]) -> None:
     path = folder / "graph.toml"
     if name in (read_graph_toml(folder).get("encode") or {}):  # type: ignore[operator]
         return

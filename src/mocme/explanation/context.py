@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import final
 
 from mocme.data.graph import Graph
@@ -11,7 +10,7 @@ from mocme.explanation.faithfulness import Faithfulness, measure
 from mocme.explanation.influence import InfluenceFinder
 from mocme.explanation.schema import Support
 from mocme.mixture.base import Mixture
-from mocme.storage import RunFolder
+from mocme.storage import RunFolder, kept_if_possible
 
 FAITHFULNESS = "faithfulness.json"
 
@@ -26,6 +25,7 @@ class RunExplanationContext:
         graph: the graph of the mixture.
         features: the features of the graph's entities.
         trained: mixture and graph without added entities, on which faithfulness is measured.
+        model: digest of the trained model (`RunFolder.model`).
     """
 
     def __init__(
@@ -35,19 +35,29 @@ class RunExplanationContext:
         graph: Graph,
         features: Features,
         trained: tuple[Mixture, Graph],
+        model: str | None,
     ) -> None:
-        self.folder, self.trained = folder, trained
+        self.folder, self.trained, self.model = folder, trained, model
         self.mixture, self.graph, self.features = mixture, graph, features
         self._influence: InfluenceFinder | None = None
 
     def faithfulness(self) -> Faithfulness:
-        """Return whether modality weights predict score drops, measured once per run."""
+        """Return whether modality weights predict score drops, measured once per model.
+
+        Warns:
+            NotKept: the run cannot be written; it is measured again each time.
+        """
         if self.folder.has(FAITHFULNESS):
-            return Faithfulness.unpacked(self.folder.read_json(FAITHFULNESS))
+            stored = self.folder.read_json(FAITHFULNESS)
+            if stored.get("model") == self.model:
+                return Faithfulness.unpacked(stored)
         measured = measure(*self.trained)
-        # A read-only run can still be explained; it is measured again each time.
-        with contextlib.suppress(PermissionError):
-            self.folder.write_json(FAITHFULNESS, measured.packed())
+        with kept_if_possible(
+            f"{self.folder.path / FAITHFULNESS}: the measured faithfulness is used but not kept",
+            "to keep it, explain a fact with a copy of the run that can be written",
+        ):
+            self.folder.require_model(self.model)
+            self.folder.write_json(FAITHFULNESS, {**measured.packed(), "model": self.model})
         return measured
 
     def supports(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mocme.storage import RunError, RunFolder
+from mocme.storage.run_directory import short_digest
 
 FILE = "additions.safetensors"
 FORMAT = "mocme additions 3"
@@ -131,18 +132,33 @@ class Additions(Sequence[Addition]):
         return [item.name for item in self._items]
 
 
-def read(folder: RunFolder) -> Additions:
+def read(folder: RunFolder, model: str | None) -> Additions:
     """Read the additions of a run.
 
+    Args:
+        model: digest of the model that they were fitted to (`RunFolder.model`).
+
     Raises:
-        RunError: the file is damaged, or of a newer format.
+        RunError: the file is damaged, of a newer format, or was fitted to another model.
     """
-    if not folder.has(FILE):
-        return Additions()
-    tensors, metadata = folder.read_tensors(FILE), folder.tensors_metadata(FILE)
+    try:
+        if not folder.has(FILE):
+            return Additions()
+        tensors, metadata = folder.read_packed(FILE)
+    except RunError:
+        if folder.has(FILE):
+            raise
+        return Additions()  # another process has just removed the last one
     if metadata.get("format") != FORMAT:
         raise RunError(
             f"{folder.path / FILE}: has another format; it was written by another version of mocme"
+        )
+    if metadata.get("model") != model:
+        raise RunError(
+            f"{folder.path / FILE}: was fitted to another model "
+            f"({short_digest(metadata.get('model'))}) than that of this run "
+            f"({short_digest(model)}); delete {FILE} and {FILE}.sha256 there, and add the entities "
+            f"again"
         )
     items = []
     for number, about in enumerate(json.loads(metadata["additions"])):
@@ -172,8 +188,16 @@ def read(folder: RunFolder) -> Additions:
     return Additions(items, pairs)
 
 
-def write(folder: RunFolder, items: Additions) -> None:
-    """Replace the additions of a run atomically; without any, the file is removed."""
+def write(folder: RunFolder, items: Additions, model: str | None) -> None:
+    """Replace the additions of a run atomically; without any, the file is removed.
+
+    Args:
+        model: as of `read`.
+
+    Raises:
+        RunReplaced: the folder holds another model; nothing is written.
+    """
+    folder.require_model(model)
     if not items:
         folder.remove(FILE)
         return
@@ -186,4 +210,6 @@ def write(folder: RunFolder, items: Additions) -> None:
     tensors = tensors or {"none": torch.zeros(0)}
     about = [{**item.as_dict(), "remarks": list(item.remarks)} for item in items]
     metadata = {"format": FORMAT, "additions": json.dumps(about, ensure_ascii=False)}
+    if model is not None:
+        metadata["model"] = model
     folder.write_tensors(FILE, tensors, metadata)

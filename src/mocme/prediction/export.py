@@ -22,6 +22,7 @@ from mocme.data.formats.streams import COMPRESSED
 from mocme.data.graph import Graph
 from mocme.prediction.graph_completion import CompletedFacts
 from mocme.prediction.predictor import Predictor
+from mocme.storage.atomic_io import directory_lock
 
 EmbeddingFormat = Literal["npy", "parquet"]
 
@@ -60,15 +61,17 @@ def write_embeddings(
     folder = Path(folder)
     endings = (".npy", ".txt") if kind == "npy" else (".parquet",)
     files = [folder / f"{name}{ending}" for name in parts for ending in endings]
-    for file in files:
-        if file.exists():
-            raise ValueError(f"{file}: exists already; remove it or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (names, values) in parts.items():
-        if kind == "npy":
-            _write_npy(folder / name, names, values)
-        else:
-            _write_embedding_table(folder / f"{name}.parquet", names, values)
+    # Names and vectors belong together: two exports into one folder must not mix.
+    with directory_lock(folder):
+        for file in files:
+            if file.exists():
+                raise ValueError(f"{file}: exists already; remove it or name another folder")
+        for name, (names, values) in parts.items():
+            if kind == "npy":
+                _write_npy(folder / name, names, values)
+            else:
+                _write_embedding_table(folder / f"{name}.parquet", names, values)
     return files
 
 

@@ -9,6 +9,7 @@ from typing import final
 
 from mocme.calibration.curves import Calibration
 from mocme.explanation.context import RunExplanationContext
+from mocme.inductive import store
 from mocme.inductive.add import Adder, Advance, RowFits
 from mocme.inductive.extended_run import RunContents
 from mocme.inductive.new_entity import NewEntity
@@ -26,11 +27,13 @@ class LoadedRun:
         folder: of the run.
         trained: graph, modalities and mixture as they were trained.
         calibration: None where the graph has no valid split.
+        model: digest of the trained model (`RunFolder.model`).
     """
 
     folder: RunFolder
     trained: RunContents
     calibration: Calibration | None
+    model: str | None
 
     @cached_property
     def _fits(self) -> RowFits:
@@ -55,6 +58,16 @@ class LoadedRun:
         finally:
             self._fits.slim()
 
+    def additions(self) -> Additions:
+        """Read the present additions of the run.
+
+        Raises:
+            RunReplaced: the folder holds another model now.
+            RunError: the additions are damaged, or were fitted to another model.
+        """
+        self.folder.require_model(self.model)
+        return store.read(self.folder, self.model)
+
     def predictor(self, items: Additions = Additions()) -> Predictor:
         """A predictor with these additions, as far as they can be used.
 
@@ -68,6 +81,7 @@ class LoadedRun:
             extended.graph,
             extended.features,
             (trained.mixture, trained.graph),
+            self.model,
         )
         return Predictor(
             extended.mixture, extended.graph, self.calibration, context, extended.features

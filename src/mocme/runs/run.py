@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +29,9 @@ from mocme.mixture.base import Mixture
 from mocme.prediction.predictor import Predictor
 from mocme.runs.config import Experiment, custom_code
 from mocme.runs.inputs import LoadedRun
-from mocme.storage import RunError, RunFolder
+from mocme.storage import RunError, RunFolder, kept_if_possible
 
+CONFIG = "config.toml"
 LOG = "training.jsonl"
 EVALUATIONS = "evaluations.jsonl"
 NAMES = "names.json"
@@ -39,6 +39,10 @@ GRAPH = "graph.safetensors"
 REJECTED = "rejected.safetensors"
 MIXTURE = "mixture.safetensors"
 CALIBRATION = "calibration.safetensors"
+# What a training writes first. A folder that has nothing else, and no `CONFIG`, is that of a
+# training that was killed there: it is started again, because it cannot be resumed.
+STARTED = (NAMES, GRAPH, REJECTED, "modalities", CONFIG)
+_NOT_LOGGED = ("by", "optimistic", "pessimistic")
 
 
 def expert_file(name: str) -> str:
@@ -55,7 +59,13 @@ class Run:
 
     def __init__(self, folder: RunFolder, trust_code: bool = False) -> None:
         self.folder = folder
-        table = tomllib.loads(folder.read_text("config.toml"))
+        if folder.abandoned(STARTED):
+            raise RunError(
+                f"{folder.path}: this training was killed before its inputs were saved, and cannot "
+                f"be resumed; start it again with the same --out: mocme train EXPERIMENT --data "
+                f"{folder.about.get('data') or 'DATA'} --out {folder.path}"
+            )
+        table = tomllib.loads(folder.read_text(CONFIG))
         # Checked before the experiment is built, to name all of the code at once.
         if (custom := custom_code(table)) and not trust_code:
             raise RunError(
@@ -121,7 +131,7 @@ class Run:
         modalities = {}
         for name in self.folder.about["modalities"]:
             file = f"modalities/{name}.safetensors"
-            tensors, metadata = self.folder.read_tensors(file), self.folder.tensors_metadata(file)
+            tensors, metadata = self.folder.read_packed(file)
             modalities[name] = unpack_modality(tensors, metadata, graph.num_entities)
         return Features.of(modalities)
 
@@ -164,7 +174,7 @@ class Run:
         return settings.unpacked(self._packed(expert_file(task.name)), task)
 
     def _packed(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-        return self.folder.read_tensors(name), self.folder.tensors_metadata(name)
+        return self.folder.read_packed(name)
 
     def evaluate(
         self,
@@ -176,7 +186,11 @@ class Run:
 
         Returns:
             Metrics (realistic ties) at the top level; `by` holds them by part; `protocol` says how.
+
+        Warns:
+            NotKept: the run cannot be written, so this evaluation is not recorded.
         """
+        model = self.folder.model
         graph = self.graph()
         if split not in ("valid", "test"):
             raise ValueError(f"split is valid or test, not {split!r}")
@@ -191,25 +205,53 @@ class Run:
         started = time.perf_counter()
         ranks = rank_split(mixture, graph, split, memory, advance)
         seconds = time.perf_counter() - started
-        about = self.folder.about
-        earlier = sum(e["split"] == split for e in self.evaluations())
         result = {
             **metrics.summary(ranks),
             "split": split,
             "experiment": self.experiment.name,
             "graph": graph.name,
-            "seed": about["seed"],
+            "seed": self.folder.about["seed"],
             "seconds": round(seconds, 3),
             "protocol": _protocol(split, graph),
-            "evaluations_of_this_split": earlier + 1,
             "by": breakdown(ranks, graph, {"structure": graph.linked(), **features.present()}),
         }
-        record = {k: v for k, v in result.items() if k not in ("by", "optimistic", "pessimistic")}
-        self.folder.append(EVALUATIONS, {"time": time.time(), **record})
-        self.folder.write_json(f"evaluation-{split}.json", result)
-        columns = {name: getattr(ranks, name) for name in Ranks.__dataclass_fields__}
-        self.folder.write_tensors(f"ranks-{split}.safetensors", columns)
+        return self._recorded(result, ranks, model)
+
+    def _recorded(self, result: dict[str, Any], ranks: Ranks, model: str | None) -> dict[str, Any]:
+        """The result with its number among the evaluations of its split, after storing it."""
+        split, number = result["split"], "evaluations_of_this_split"
+
+        def numbered(earlier: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+            return {**result, number: 1 + sum(record["split"] == split for record in earlier)}
+
+        def record(earlier: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+            # Counted while no other process appends.
+            result.update(numbered(earlier))
+            kept = {k: v for k, v in result.items() if k not in _NOT_LOGGED}
+            return {"time": time.time(), "model": model, **kept}
+
+        result.update(numbered(self.evaluations()))
+        with kept_if_possible(
+            f"{self.path / EVALUATIONS}: this evaluation of the {split} split is not recorded",
+            f"to record it, run: mocme evaluate COPY --split {split}, with a copy of the run that "
+            f"can be written",
+        ):
+            self.folder.require_model(model)
+            self.folder.append(EVALUATIONS, record)
+            self.folder.write_json(f"evaluation-{split}.json", {**result, "model": model})
+            columns = {name: getattr(ranks, name) for name in Ranks.__dataclass_fields__}
+            self.folder.write_tensors(f"ranks-{split}.safetensors", columns)
         return result
+
+    def evaluation(self, split: str) -> dict[str, Any] | None:
+        """The last recorded evaluation of a split, or None.
+
+        One of another model, which the folder held before, is left out.
+        """
+        if not self.folder.has(f"evaluation-{split}.json"):
+            return None
+        result: dict[str, Any] = self.folder.read_json(f"evaluation-{split}.json")
+        return result if result.pop("model", None) == self.folder.model else None
 
     def calibrate(
         self, device: str = "auto", advance: Callable[[int, int], None] | None = None
@@ -219,8 +261,17 @@ class Run:
         Raises:
             ValueError: the graph has no valid split.
         """
-        trained = self.contents(device, additions=False)
-        return self._calibrate(trained.mixture, trained.graph, advance)
+        model = self.folder.model
+        return self._calibrate(self.contents(device, additions=False), model, advance)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the run holds probabilities of its model, or has no valid split for them."""
+        if not self.folder.about["facts"].get("valid"):
+            return True
+        if not self.folder.has(CALIBRATION):
+            return False
+        return self.folder.tensors_metadata(CALIBRATION).get("model") == self.folder.model
 
     def predictor(
         self,
@@ -249,15 +300,22 @@ class Run:
         Args:
             advance: as of `predictor`.
         """
+        model = self.folder.model
         trained = self.contents(device, additions=False)
-        calibration = None
-        if self.folder.has(CALIBRATION):
-            tensors = self.folder.read_tensors(CALIBRATION)
-            metadata = self.folder.tensors_metadata(CALIBRATION)
-            calibration = Calibration.unpacked(tensors, metadata)
-        elif len(trained.graph.facts("valid")):
-            calibration = self._calibrate(trained.mixture, trained.graph, advance)
-        return LoadedRun(self.folder, trained, calibration)
+        self.folder.require_model(model)  # it was not replaced while it was read
+        calibration = self._stored_calibration(model)
+        if calibration is None and len(trained.graph.facts("valid")):
+            calibration = self._calibrate(trained, model, advance)
+        return LoadedRun(self.folder, trained, calibration, model)
+
+    def _stored_calibration(self, model: str | None) -> Calibration | None:
+        """The stored probabilities; None without any, or where they are of another model."""
+        if not self.folder.has(CALIBRATION):
+            return None
+        tensors, metadata = self.folder.read_packed(CALIBRATION)
+        if metadata.get("model") != model:
+            return None
+        return Calibration.unpacked(tensors, metadata)
 
     def contents(self, device: str = "auto", *, additions: bool = True) -> RunContents:
         """Graph, modalities and model that belong together, with the additions or without."""
@@ -273,7 +331,7 @@ class Run:
 
     def additions(self) -> Additions:
         """Entities that were added, in order."""
-        return store.read(self.folder)
+        return store.read(self.folder, self.folder.model)
 
     def add(
         self,
@@ -314,19 +372,19 @@ class Run:
         Raises:
             ValueError: something does not fit the run; nothing is changed then.
             RunLocked: another process is writing the run.
+            RunReplaced: the folder holds another model than `loaded`; nothing is changed.
         """
+        self.folder.require_model(loaded.model if loaded else self.folder.model)
         with self.folder.lock():
-            present = self.additions()
             if loaded is None:
-                # It answers no questions here, so it needs no calibration.
-                contents = self.contents(device, additions=False)
-                loaded = LoadedRun(self.folder, contents, None)
+                loaded = self._uncalibrated(device)
+            present = loaded.additions()
             loaded.trained.check_usable(present, str(self.path))
             new = loaded.add(entities, present, advance)
             everyone = related(loaded.trained, [*present, *new])
             # What is written is what the run will read: in the types in which it is stored.
             loaded.trained.check_usable(everyone, str(self.path))
-            store.write(self.folder, everyone)
+            store.write(self.folder, everyone, loaded.model)
         return list(everyone)[len(present) :]
 
     def remove(self, *names: str, loaded: LoadedRun | None = None) -> None:
@@ -339,9 +397,12 @@ class Run:
             NoAddition: a name is not an addition.
             ValueError: facts of a remaining addition contain one of them.
             RunLocked: another process is writing the run.
+            RunReplaced: as of `add_all`.
         """
+        model = loaded.model if loaded else self.folder.model
+        self.folder.require_model(model)
         with self.folder.lock():
-            present = self.additions()
+            present = store.read(self.folder, model)
             for name in names:
                 if name not in present.names:
                     has = ", ".join(map(repr, present.names[:10])) or "none"
@@ -362,17 +423,30 @@ class Run:
                 rest = [item for item in stay if item not in usable]
                 known = related(trained, usable)
                 stay = Additions([*known, *rest], known.pairs)
-            store.write(self.folder, stay)
+            store.write(self.folder, stay, model)
+
+    def _uncalibrated(self, device: str) -> LoadedRun:
+        """The run in memory for a change of its additions, which needs no probabilities."""
+        model = self.folder.model
+        return LoadedRun(self.folder, self.contents(device, additions=False), None, model)
 
     def _calibrate(
-        self, mixture: Mixture, graph: Graph, advance: Callable[[int, int], None] | None
+        self,
+        trained: RunContents,
+        model: str | None,
+        advance: Callable[[int, int], None] | None,
     ) -> Calibration:
-        memory = self.experiment.components().evaluation.memory
-        calibration = calibrate(mixture, graph.training_view(), memory, advance)
+        """Fit probabilities, and store them if the run can be written."""
+        memory, view = self.experiment.components().evaluation.memory, trained.graph.training_view()
+        calibration = calibrate(trained.mixture, view, memory, advance)
         tensors, metadata = calibration.packed()
-        # A read-only run still answers questions.
-        with contextlib.suppress(PermissionError):
-            self.folder.write_tensors(CALIBRATION, tensors, metadata)
+        bound = metadata if model is None else {**metadata, "model": model}
+        with kept_if_possible(
+            f"{self.path / CALIBRATION}: the fitted probabilities are used but not kept",
+            "to keep them, run: mocme calibrate COPY, with a copy of the run that can be written",
+        ):
+            self.folder.require_model(model)
+            self.folder.write_tensors(CALIBRATION, tensors, bound)
             self.folder.write_json("calibration.json", calibration.record)
         return calibration
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,18 @@ from mocme.data.modality import ENCODED, Features
 from mocme.experts.base import Expert, FitTask
 from mocme.runs.config import Experiment, Settings
 from mocme.runs.monitor import RunMonitor, TrainingObserver
-from mocme.runs.run import GRAPH, MIXTURE, NAMES, REJECTED, Run, expert_file
+from mocme.runs.run import (
+    CONFIG,
+    GRAPH,
+    MIXTURE,
+    NAMES,
+    REJECTED,
+    STARTED,
+    Run,
+    expert_file,
+)
 from mocme.storage import RunFolder
+from mocme.storage.atomic_io import digest
 
 
 def train(
@@ -40,7 +51,8 @@ def train(
     Args:
         graph: a graph, or what `load` takes.
         experiment: a TOML file, a shipped experiment's name, a table or an `Experiment`.
-        out: a folder that does not exist, or is empty.
+        out: a folder that does not exist, is empty, or has what a training left that was killed
+            before its inputs were saved.
         seed: instead of the experiment's.
         device: ``auto``, ``cpu`` or ``cuda``.
         features: folder of encoded modalities, where they are not next to the graph.
@@ -54,6 +66,7 @@ def train(
         ConfigError: a setting is wrong.
         ValueError: an input is wrong.
         RunError: `out` is not empty.
+        RunLocked: another training is starting there.
         Interrupted: stopped by Ctrl-C; `resume` continues.
     """
     chosen_device = find_device(device)
@@ -62,8 +75,12 @@ def train(
     if not len(graph.facts("train")):
         raise ValueError(f"{graph.name}: the train split has no facts")
     inputs = read_inputs(graph, experiment, features, trust_code=trust_code)
-    folder = RunFolder.create(out, _about(experiment, graph, inputs))
-    _save_inputs(folder, experiment, graph, inputs)
+    folder = RunFolder.create(
+        out,
+        _about(experiment, graph, inputs),
+        lambda folder: _save_inputs(folder, experiment, graph, inputs),
+        STARTED,
+    )
     return _fit(Run(folder, experiment.trust_code), graph, inputs, chosen_device, observer)
 
 
@@ -200,19 +217,20 @@ def _about(experiment: Experiment, graph: Graph, features: Features) -> dict[str
 def _save_inputs(
     folder: RunFolder, experiment: Experiment, graph: Graph, features: Features
 ) -> None:
-    folder.write_text("config.toml", experiment.text())
     names = {"entities": list(graph.entities), "relations": list(graph.relations)}
     folder.write_json(NAMES, names)
     folder.write_tensors(GRAPH, {s: f.contiguous() for s, f in graph.splits.items()})
     if len(graph.rejected):
         folder.write_tensors(REJECTED, {"rejected": graph.rejected.contiguous()})
-    digest = graph.entities.digest()
+    entities = graph.entities.digest()
     for name, modality in features.all().items():
         tensors, metadata = modality.packed()
         text = {key: str(value) for key, value in metadata.items()}
         folder.write_tensors(
-            f"modalities/{name}.safetensors", tensors, {**text, "entities": digest}
+            f"modalities/{name}.safetensors", tensors, {**text, "entities": entities}
         )
+    # Last: without it the training is started again, with it resumed (`STARTED`).
+    folder.write_text(CONFIG, experiment.text())
 
 
 def _fit(
@@ -254,5 +272,14 @@ def _fit(
             observer.record({"mixture": record})
         seconds = sum(fit.get("seconds", 0.0) for fit in (*records.values(), record))
         best = next((r["best_epoch"] for r in records.values() if "best_epoch" in r), None)
-        folder.update_about(finished=True, seconds=round(seconds, 3), best_epoch=best)
+        model = _model_digest(folder, list(settings.experts))
+        folder.update_about(finished=True, model=model, seconds=round(seconds, 3), best_epoch=best)
     return run
+
+
+def _model_digest(folder: RunFolder, experts: Sequence[str]) -> str:
+    """The identity of a trained model: SHA-256 of all that its answers depend on."""
+    inputs = folder.about["digest"]
+    files = [CONFIG, *map(expert_file, experts), MIXTURE]
+    parts = [inputs["graph"], inputs["features"], *(digest(folder.path / name) for name in files)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
+from mocme.serving.decision_log import is_decision, log_failures
 from mocme.serving.limits import Limits
 from mocme.serving.metrics import Metrics
 
@@ -71,6 +72,9 @@ class RequestGuard:
         state = {"status": 500, "started": False}
         request_id = uuid.uuid4().hex[:12]
         scope.setdefault("state", {})["request"] = request_id
+
+        if is_decision(scope["method"], scope["path"]):
+            send = log_failures(send, scope["method"], request_id)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,20 +13,22 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mocme.data.graph import UnknownName
-from mocme.data.reviews import ReviewError
+from mocme.data.reviews import ReviewError, ReviewsMoved
 from mocme.inductive.new_entity import InvalidEntity
 from mocme.inductive.store import NoAddition
 from mocme.serving.batching import QueueFull
 from mocme.serving.dispatcher import Dispatcher
 from mocme.serving.middleware import Refusal, error_body
 from mocme.serving.schema import answers
-from mocme.storage import RunLocked
+from mocme.storage import RunLocked, RunReplaced
 
+LOG = logging.getLogger("mocme.serving")
 # Error responses listed in the schema.
 ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": answers.ErrorBody, "description": "A token is required."},
     403: {"model": answers.ErrorBody, "description": "This server does not allow it."},
     404: {"model": answers.ErrorBody, "description": "Nothing has this name."},
+    409: {"model": answers.ErrorBody, "description": "The run was replaced."},
     413: {"model": answers.ErrorBody, "description": "The request is too large."},
     422: {"model": answers.ErrorBody, "description": "The request is invalid."},
     503: {"model": answers.ErrorBody, "description": "The queue is full; see Retry-After."},
@@ -88,6 +91,8 @@ def add_error_handlers(app: FastAPI, dispatcher: Dispatcher) -> None:
     @app.exception_handler(ReviewError)
     async def review_not_stored(_: Request, error: ReviewError) -> Json:
         remedy = "the decision was not stored; send it again"
+        if isinstance(error, ReviewsMoved):
+            remedy = "nothing was stored; put the file back or start the server again"
         return error_response(503, "not_kept", str(error), remedy)
 
     @app.exception_handler(InvalidEntity)
@@ -102,6 +107,13 @@ def add_error_handlers(app: FastAPI, dispatcher: Dispatcher) -> None:
     async def run_locked(_: Request, error: RunLocked) -> Json:
         headers = {"retry-after": "2"}
         return error_response(503, "busy", str(error), _WAIT, (), headers)
+
+    @app.exception_handler(RunReplaced)
+    async def run_replaced(_: Request, error: RunReplaced) -> Json:
+        LOG.error("%s", error)
+        message = "the run's folder holds another model than the one that is served"
+        remedy = "nothing was changed; start the server again"
+        return error_response(409, "replaced", message, remedy)
 
     @app.exception_handler(ValueError)
     async def invalid_value(_: Request, error: ValueError) -> Json:

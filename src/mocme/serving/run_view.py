@@ -64,9 +64,8 @@ class RunView:
         self.name, self.run = name, run
         # Taken before reading: a change during the read makes the view stale, not wrong.
         self.stamp = self.read_stamp()
-        added = run.additions()
         self.loaded: LoadedRun = previous.loaded if previous else run.loaded(device, advance)
-        added = self.loaded.trained.usable(added, str(run.path))
+        added = self.loaded.trained.usable(self.loaded.additions(), str(run.path))
         self.additions = {item.name: item for item in added}
         self.content: EntityContent = (
             previous.content
@@ -345,12 +344,8 @@ class RunView:
 
     def report(self) -> dict[str, Any]:
         """Return the evaluations, the training log and the calibration."""
-        folder = self.run.folder
-        evaluations = [
-            folder.read_json(f"evaluation-{split}.json")
-            for split in ("valid", "test")
-            if folder.has(f"evaluation-{split}.json")
-        ]
+        recorded = (self.run.evaluation(split) for split in ("valid", "test"))
+        evaluations = [result for result in recorded if result is not None]
         calibration = self.predictor.calibration
         record = None if calibration is None else json.loads(json.dumps(calibration.record))
         return {"evaluations": evaluations, "training": self.run.log(), "calibration": record}

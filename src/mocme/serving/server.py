@@ -9,8 +9,11 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -127,7 +130,8 @@ def serve(
 
     Args:
         paths: folders of finished runs; requests that name no run use the first.
-        reviews: file of decisions; ``reviews.sqlite`` in the first run's folder by default.
+        reviews: file of decisions; ``reviews.sqlite`` in the first run's folder by default. If
+            that folder cannot be written, the server takes no decisions, and a note says so.
         additions: whether entities may be added to the runs and removed.
         workers: number of processes. They are forked from a process that has loaded the runs, so
             they share the memory of all weights.
@@ -144,51 +148,102 @@ def serve(
         raise ValueError("workers must be at least 1")
     if workers > 1 and device != "cpu":
         raise ValueError("several workers share CPU memory; use device cpu with them")
-    if workers > 1:
-        import torch
+    with ExitStack() as stack:
+        if workers > 1:
+            import torch
 
-        # OpenMP threads do not survive a fork.
-        torch.set_num_threads(1)
-        folder = tempfile.mkdtemp(prefix="mocme-metrics-")
-        # Must be set before prometheus_client is imported.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-    from mocme.data.reviews import Reviews
-    from mocme.runs.run import Run
-    from mocme.serving.run_view import RunView
-    from mocme.serving.uploads import ImageUploads
+            # OpenMP threads do not survive a fork.
+            torch.set_num_threads(1)
+            # Must be set before prometheus_client is imported.
+            folder = stack.enter_context(_temporary_folder("mocme-metrics"))
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        from mocme.data.reviews import Reviews
+        from mocme.runs.run import Run
+        from mocme.serving.run_view import RunView
+        from mocme.serving.uploads import ImageUploads
 
-    listener = address.bind()
-    upload_folder = tempfile.TemporaryDirectory(prefix="mocme-pictures-")
-    try:
+        listener = stack.enter_context(closing(address.bind()))
+        upload_folder = stack.enter_context(_temporary_folder("mocme-pictures"))
         runs = [Run.open(path, trust_code) for path in paths]
         names = distinct_names([run.path for run in runs])
         run_views = [
             RunView(name, run, device, advance, files_from=files_from)
             for name, run in zip(names, runs, strict=True)
         ]
-        file = Path(reviews) if reviews is not None else runs[0].path / "reviews.sqlite"
-        # Fail now rather than in a worker if the file of decisions cannot be used.
-        Reviews(file).close()
+        file, reviews_notes = _reviews_file(reviews, runs[0].path)
         configure_logging(logs)
+        stack.enter_context(_warnings_in_log())
 
         def work(ready: Callable[[], None]) -> None:
-            uploads = ImageUploads(Path(upload_folder.name), limits) if additions else None
-            _serve_process(run_views, Reviews(file), uploads, address, limits, listener, ready)
+            uploads = ImageUploads(upload_folder, limits) if additions else None
+            decisions = None if file is None else Reviews(file)
+            _serve_process(run_views, decisions, uploads, address, limits, listener, ready)
 
         def announce() -> None:
             if started is not None:
                 notes = [
                     f"{view.name}: {note}" for view in run_views for note in view.content.notes
                 ]
+                notes += reviews_notes
                 started(address.url(listener), notes)
 
         if workers == 1:
             work(announce)
         else:
             _WorkerProcesses(work, workers, limits.stop_seconds).watch(announce)
+
+
+def _temporary_folder(name: str) -> AbstractContextManager[Path]:
+    """A folder for the time of the server.
+
+    It is locked until the server and all its workers have ended; the next server removes the
+    folders of killed ones.
+    """
+    from mocme.storage.workspace import workspace
+
+    return workspace(Path(tempfile.gettempdir()) / name)
+
+
+def _reviews_file(given: str | Path | None, run: Path) -> tuple[Path | None, list[str]]:
+    """Return the file of decisions, and notes for the user.
+
+    It is None where nobody named a file and the run's folder cannot be written.
+
+    Raises:
+        ReviewError: the file cannot be used; better now than in a worker.
+    """
+    from mocme.data.reviews import Reviews, ReviewsNotWritable
+
+    file = Path(given) if given is not None else run / "reviews.sqlite"
+    try:
+        reviews = Reviews(file)
+        reviews.check_writable()
+        reviews.close()
+    except ReviewsNotWritable as error:
+        if given is not None:
+            raise
+        return None, [f"this server takes no decisions: {error}"]
+    return file, []
+
+
+@contextmanager
+def _warnings_in_log() -> Iterator[None]:
+    """Send what could not be stored to the server's log instead of standard error."""
+    from mocme.storage import NotKept
+
+    default = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, NotKept):
+            LOG.warning("%s", message)
+        else:
+            default(message, category, *rest, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
     finally:
-        listener.close()
-        upload_folder.cleanup()
+        warnings.showwarning = default
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -262,6 +317,9 @@ class _WorkerProcesses:
         self._alive: set[int] = set()
         self._failures: list[float] = []
         self._stopping = False
+        # Only this process keeps the writing end: at its end, whatever ends it, the workers read
+        # the end of the pipe.
+        self._reading, self._writing = os.pipe()
 
     def watch(self, ready: Callable[[], None]) -> None:
         """Start the workers and replace failed ones, until a stop signal.
@@ -275,6 +333,13 @@ class _WorkerProcesses:
         for number in STOP_SIGNALS:
             signal.signal(number, self._stop)
         ready()
+        try:
+            self._watch()
+        finally:
+            os.close(self._reading)
+            os.close(self._writing)
+
+    def _watch(self) -> None:
         for _ in range(self._count):
             self._start()
         while self._alive:
@@ -310,6 +375,8 @@ class _WorkerProcesses:
         code = 1
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            os.close(self._writing)
+            threading.Thread(target=self._stop_with_parent, daemon=True).start()
             self._work(lambda: None)
             code = 0
         except BaseException:
@@ -317,6 +384,14 @@ class _WorkerProcesses:
         finally:
             logging.shutdown()
             os._exit(code)
+
+    def _stop_with_parent(self) -> None:
+        """Wait for the end of the parent, then stop this worker as a stop signal does."""
+        os.read(self._reading, 1)
+        LOG.error("the server process has ended; this worker stops")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(self._stop_seconds + 1)
+        os._exit(1)
 
     def _stop(self, *_: object) -> None:
         """Send all workers SIGTERM, and SIGKILL to those still alive after a while."""

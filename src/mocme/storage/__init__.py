@@ -9,11 +9,24 @@ of NAME is in NAME.sha256, in the format of the command ``sha256sum``. That file
 *before* NAME and has, in a second line, the SHA-256 of the previous content of NAME, so that both
 contents are valid in between.
 
-One process writes at a time (`RunFolder.lock`); reading needs no lock. Nothing is ever pickled.
+Reading needs no lock. One process trains or changes additions at a time (`RunFolder.lock`). Results
+of questions (calibration, evaluations) may be stored by several processes at the same time: each
+writes into a `workspace` of its own, and of several contents of a file the last one stays. Nothing
+is ever pickled.
 """
 
-from mocme.storage.atomic_io import RunError, RunLocked
+from mocme.storage.atomic_io import NotKept, RunError, RunLocked, RunReplaced, kept_if_possible
 from mocme.storage.checkpoints import Checkpoint
 from mocme.storage.run_directory import FORMAT_VERSION, RunFolder, Stamp
 
-__all__ = ["FORMAT_VERSION", "Checkpoint", "RunError", "RunFolder", "RunLocked", "Stamp"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Checkpoint",
+    "NotKept",
+    "RunError",
+    "RunFolder",
+    "RunLocked",
+    "RunReplaced",
+    "Stamp",
+    "kept_if_possible",
+]

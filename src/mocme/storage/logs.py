@@ -6,32 +6,52 @@ import json
 import os
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from mocme.storage.atomic_io import as_run_errors, damage_error, sync
+from mocme.storage.atomic_io import acquire_lock, as_run_errors, damage_error, sync
+
+Record: TypeAlias = Mapping[str, Any]
 
 
-def append_record(path: Path, record: Mapping[str, Any]) -> None:
+def append_record(
+    path: Path, record: Record | Callable[[Sequence[dict[str, Any]]], Record]
+) -> None:
     """Append a line to a log; it is on disk when this returns.
+
+    Several processes may append to one log: each line stays whole.
+
+    Args:
+        record: the line, or a function that makes it from the present lines; no other process
+            appends in between.
 
     Raises:
         RunError: JSON cannot represent the record, or it has the reserved key ``_crc32``.
     """
+    line = None if callable(record) else _encoded(path, record)
+    is_new = not path.exists()
+    with path.open("ab") as file:
+        acquire_lock(file.fileno(), path)
+        # Otherwise the new line would continue a line that a crash cut short.
+        truncate(path, complete_size(path))
+        if callable(record):
+            line = _encoded(path, record(read_records(path)))
+        assert line is not None
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    if is_new:
+        sync(path.parent)
+
+
+def _encoded(path: Path, record: Record) -> bytes:
     with as_run_errors(path, "cannot store this record as JSON"):
         if "_crc32" in record:
             raise ValueError("the key _crc32 is reserved")
         # The JSON of the record up to the checksum, whose length is fixed.
         prefix = json.dumps({**record, "_crc32": "01234567"}).encode()[: -len(_crc_suffix(b""))]
-    is_new = not path.exists()
-    # Otherwise the new line would continue a line that a crash cut short.
-    truncate(path, complete_size(path))
-    with path.open("ab") as file:
-        file.write(prefix + _crc_suffix(prefix) + b"\n")
-    sync(path)
-    if is_new:
-        sync(path.parent)
+    return prefix + _crc_suffix(prefix) + b"\n"
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

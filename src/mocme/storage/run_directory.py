@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,17 +21,20 @@ from torch import Tensor
 from mocme.storage.atomic_io import (
     RunError,
     RunLocked,
+    RunReplaced,
     as_run_errors,
     checksum_path,
     damage_error,
+    directory_lock,
     replace_file,
     sync,
     valid_line,
     write_json,
 )
 from mocme.storage.checkpoints import Checkpoint, checkpoint_order, manifest, read_checkpoint
-from mocme.storage.logs import append_record, complete_size, read_records, truncate
+from mocme.storage.logs import Record, append_record, complete_size, read_records, truncate
 from mocme.storage.tensor_tree import Tree, load_tensors, pack, save_tensors
+from mocme.storage.workspace import is_workspace, remove_all_leftovers
 
 # Rises when an older version of the package could misread a run; run.json keeps its place.
 FORMAT_VERSION = 2
@@ -40,6 +43,11 @@ Stamp = tuple[tuple[int, ...], ...]
 
 # A name has no control characters, no backslash, no lone surrogates, and does not begin with a dot.
 _NAME_PART = r"[^.\\\x00-\x1f\x7f\ud800-\udfff][^\\\x00-\x1f\x7f\ud800-\udfff]{0,59}"
+
+
+def short_digest(model: str | None) -> str:
+    """Return the digest of a model for a message."""
+    return "none" if model is None else model[:12]
 
 
 @final
@@ -56,30 +64,66 @@ class RunFolder:
         self.path = path
 
     @staticmethod
-    def create(path: str | os.PathLike[str], about: Mapping[str, Any]) -> RunFolder:
-        """Create a run in a new or empty directory.
+    def create(
+        path: str | os.PathLike[str],
+        about: Mapping[str, Any],
+        fill: Callable[[RunFolder], None] | None = None,
+        started: Sequence[str] = (),
+    ) -> RunFolder:
+        """Create a run in a new or empty directory, or where a killed process began to create one.
 
         Args:
             about: content of run.json, in addition to `format` and `created`.
+            fill: writes the first files of the run; nobody else writes meanwhile.
+            started: names of the files and subdirectories that `fill` writes; with the last one,
+                which is a file, the run is complete. A directory that has nothing but the others
+                is one where `fill` was killed: they are removed first.
 
         Raises:
-            RunError: the path is a file or a directory with content, or another process has just
-                created a run there.
+            RunError: the path is a file or a directory with other content, or another process has
+                just created a run there.
+            RunLocked: another process is creating a run there.
         """
         run = RunFolder(Path(path))
-        used = RunError(f"{run.path} is not empty; choose another --out, resume it or delete it")
-        # What a process leaves that is killed while it creates a run.
-        leftovers = {"lock", "run.json.sha256", ".run.json.tmp"}
-        if run.path.is_file() or (run.path.is_dir() and {*os.listdir(run.path)} - leftovers):
-            raise used
+        if run.path.is_file() or (run.path.is_dir() and not run.abandoned(started)):
+            raise run._used_error()
         run.path.mkdir(parents=True, exist_ok=True)
         with run.lock():
-            if (run.path / "run.json").exists():  # another process was faster
-                raise used
+            if not run.abandoned(started):  # another process was faster
+                raise run._used_error()
+            for name in started:
+                run._remove_tree(name)
             created = datetime.now(UTC).isoformat(timespec="seconds")
             run._write_about({"format": FORMAT_VERSION, "created": created, **about})
+            if fill is not None:
+                fill(run)
         sync(run.path.parent)
         return run
+
+    def _used_error(self) -> RunError:
+        return RunError(f"{self.path} is not empty; choose another --out, resume it or delete it")
+
+    def abandoned(self, started: Sequence[str]) -> bool:
+        """Return whether the directory has at most what a killed `create` leaves.
+
+        Args:
+            started: as of `create`.
+        """
+        names = ["run.json", *started]
+        known = {"lock", *names[:-1], *(f"{name}.sha256" for name in names)}
+        return all(
+            name in known or any(is_workspace(name, target) for target in names)
+            for name in os.listdir(self.path)
+        )
+
+    def _remove_tree(self, name: str) -> None:
+        """Remove a file with its checksum, or a directory of such files."""
+        path = self.path / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+            checksum_path(path).unlink(missing_ok=True)
 
     @staticmethod
     def open(path: str | os.PathLike[str]) -> RunFolder:
@@ -92,7 +136,10 @@ class RunFolder:
         if not run.path.exists():
             raise RunError(f"there is no run at {run.path}; check the path, or train one there")
         if not (run.path / "run.json").exists():
-            raise RunError(f"{run.path} is not a run, it has no run.json; name a run's folder")
+            raise RunError(
+                f"{run.path} is not a run, it has no run.json; name a run's folder, "
+                f"or train one there"
+            )
         about = run.about
         version = about.get("format") if isinstance(about, dict) else None
         if type(version) is not int or version < 1:
@@ -115,6 +162,38 @@ class RunFolder:
         """
         about: dict[str, Any] = self.read_json("run.json")
         return about
+
+    @property
+    def model(self) -> str | None:
+        """The digest of the trained model in run.json; None before the end of the training.
+
+        Raises:
+            RunError: run.json is missing or damaged.
+        """
+        model: str | None = self.about.get("model")
+        return model
+
+    def require_model(self, model: str | None) -> None:
+        """Check that the folder still holds a model, before something made with it is written.
+
+        Args:
+            model: the digest that `model` returned when the run was opened.
+
+        Raises:
+            RunReplaced: it holds another model, or the folder is gone.
+        """
+        try:
+            present = self.model
+        except (OSError, RunError) as error:
+            raise RunReplaced(
+                f"{self.path}: the run is not there any more ({error}); open it again"
+            ) from error
+        if present != model:
+            raise RunReplaced(
+                f"{self.path}: the run was replaced since it was opened: its model is "
+                f"{short_digest(present)}, and that of the open run is {short_digest(model)}; "
+                f"open it again"
+            )
 
     def update_about(self, **changes: Any) -> None:
         """Change or add keys of run.json.
@@ -162,14 +241,20 @@ class RunFolder:
         path = self._file(name)
         if not path.is_file():
             raise damage_error(path, "is missing")
-        # Several attempts, because another process may be replacing the file and its checksum.
-        if not any(valid_line(path) for _ in range(3)):
-            remedy = (
-                f"(if you changed it on purpose, run `sha256sum {path.name} > {path.name}.sha256` "
-                f"in its folder)"
-            )
-            raise damage_error(path, f"or its .sha256 was cut short or altered {remedy}")
-        return path
+        while True:
+            before = self.stamp(name)
+            try:
+                if valid_line(path):
+                    return path
+            except FileNotFoundError:  # removed meanwhile
+                raise damage_error(path, "is missing") from None
+            if self.stamp(name) == before:  # otherwise another process is replacing the file
+                break
+        remedy = (
+            f"(if you changed it on purpose, run `sha256sum {path.name} > {path.name}.sha256` "
+            f"in its folder)"
+        )
+        raise damage_error(path, f"or its .sha256 was cut short or altered {remedy}")
 
     def has(self, name: str) -> bool:
         """Return whether a file exists.
@@ -262,6 +347,20 @@ class RunFolder:
         with as_run_errors(path, "cannot be read as tensors"), safe_open(path, "pt") as file:
             return dict(file.metadata() or {})
 
+    def read_packed(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Read the tensors of a file and its metadata, both of the same content.
+
+        Raises:
+            RunError: the file is missing, damaged or not safetensors.
+        """
+        while True:
+            before = self.stamp(name)
+            path = self._checked(name)
+            with as_run_errors(path, "cannot be read as tensors"), safe_open(path, "pt") as file:
+                packed = load_tensors(path, "cpu"), dict(file.metadata() or {})
+            if self.stamp(name) == before:  # otherwise another process has replaced the file
+                return packed
+
     def remove(self, name: str) -> None:
         """Remove a file and its checksum, if they exist.
 
@@ -270,12 +369,18 @@ class RunFolder:
         """
         path = self._file(name, writing=True)
         # Content first: a checksum without content is harmless, content without one is damage.
-        for file in (path, checksum_path(path)):
-            file.unlink(missing_ok=True)
-            sync(path.parent)
+        with directory_lock(path.parent):
+            for file in (path, checksum_path(path)):
+                file.unlink(missing_ok=True)
+                sync(path.parent)
 
-    def append(self, name: str, record: Mapping[str, Any]) -> None:
+    def append(
+        self, name: str, record: Record | Callable[[Sequence[dict[str, Any]]], Record]
+    ) -> None:
         """Append a line to a log; it is on disk when this returns.
+
+        Args:
+            record: the line, or a function that makes it from the present lines.
 
         Raises:
             RunError: the name is reserved or leaves the run, JSON cannot represent the record, or
@@ -392,7 +497,7 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the exclusive lock for writing this run.
+        """Hold the exclusive lock for writing this run, and remove what killed writers left.
 
         The system releases it when the process, and all processes forked meanwhile, have ended.
 
@@ -405,6 +510,7 @@ class RunFolder:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunLocked(f"another process is writing this run: {self.path}") from None
+            remove_all_leftovers(self.path)
             yield
         finally:
             os.close(descriptor)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mocme.data.formats.writers import atomic_file
 from mocme.tuning.plan import Plan, Range, canonical
 from mocme.tuning.table import shortened
 from mocme.tuning.trials import Trial, best
@@ -50,9 +50,8 @@ def draw(folder: Path, plan: Plan, trials: Sequence[Trial]) -> Path:
         f"{plan.file.name}: {len(trials)} trials on validation (red: best; crosses: pruned)",
         fontsize="medium",
     )
-    temporary = folder / f".{PLOT}.tmp"
-    figure.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, folder / PLOT)
+    with atomic_file(folder / PLOT) as file:
+        figure.savefig(file, format="png", dpi=110)
     return folder / PLOT
 
 

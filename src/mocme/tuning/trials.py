@@ -17,11 +17,10 @@ from typing import Any, Literal
 import tomli_w
 
 from mocme.storage import RunFolder
+from mocme.storage.workspace import is_workspace
 from mocme.tuning.plan import Plan, canonical, nested
 
 ABOUT, TRIALS, BEST, RUNS = "search.json", "trials.jsonl", "best.toml", "runs"
-# What a process that was killed in `SearchFolder.begin` may leave.
-LEFTOVERS = {"lock", f"{ABOUT}.sha256", f".{ABOUT}.tmp"}
 State = Literal["complete", "pruned", "failed"]
 
 
@@ -107,7 +106,7 @@ class SearchFolder:
         if (folder.path / ABOUT).exists():
             folder._compare(about)
             return folder
-        is_used = folder.path.is_dir() and bool({*os.listdir(folder.path)} - LEFTOVERS)
+        is_used = folder.path.is_dir() and not all(map(_is_leftover, os.listdir(folder.path)))
         if folder.path.is_file() or is_used:
             raise SearchError(f"{folder.path}: is not a search and not empty; choose another --out")
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -164,6 +163,11 @@ class SearchFolder:
                     f"{_difference(key, stored, given)}; choose another --out, or restore the "
                     f"value (only the number of trials may change)"
                 )
+
+
+def _is_leftover(name: str) -> bool:
+    """Whether a process that was killed in `SearchFolder.begin` may leave a file of this name."""
+    return name in ("lock", f"{ABOUT}.sha256") or is_workspace(name, ABOUT)
 
 
 def best(trials: Sequence[Trial]) -> Trial | None:

@@ -7,11 +7,9 @@ import gzip
 import lzma
 import os
 import re
-import shutil
 import stat
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator
@@ -20,6 +18,8 @@ from functools import partial
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
+
+from mocme.storage.workspace import new_folder
 
 LIMIT_BYTES = 1 << 30
 LIMIT_RATIO = 100.0
@@ -97,22 +97,16 @@ def unpack(
         raise ValueError(f"{folder}: exists; remove it or unpack {archive.name} elsewhere")
     try:
         limits = _Limits(archive, archive.stat().st_size, limit_bytes, limit_ratio, limit_files)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise ValueError(f"{archive}: cannot be unpacked ({error.strerror})") from error
-    try:
-        with archive.open("rb") as file:
-            names = _unpack(file, temporary, limits)
-        temporary.chmod(0o755)
-        os.rename(temporary, folder)
-        return names
-    except _DAMAGE as error:
-        raise ValueError(
-            f"{archive}: cannot be unpacked ({error}); delete it and download it again"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with new_folder(folder) as temporary:
+        try:
+            with archive.open("rb") as file:
+                return _unpack(file, temporary, limits)
+        except _DAMAGE as error:
+            raise ValueError(
+                f"{archive}: cannot be unpacked ({error}); delete it and download it again"
+            ) from error
 
 
 class _Entry(NamedTuple):

@@ -24,8 +24,10 @@ from mocme.data.benchmarks.download import Advance, WrongChecksum, download
 from mocme.data.formats.kinds import tsv
 from mocme.data.formats.report import Report
 from mocme.data.formats.tsv import read_names
+from mocme.data.formats.writers import atomic_file
 from mocme.data.ingest.reader import LISTS
 from mocme.data.quality import repair
+from mocme.storage.workspace import workspace
 
 Version = Literal["repaired", "as-published"]
 VERSIONS: tuple[Version, ...] = get_args(Version)
@@ -250,10 +252,8 @@ def _download(
 
 def _convert(benchmark: Benchmark, home: Path, folder: Path) -> dict[str, str]:
     """Convert the downloads to `folder`, or leave it unchanged; return the files' checksums."""
-    raw, converted, old = (home / name for name in (".raw", ".fresh", ".old"))
-    for leftover in (raw, converted, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    try:
+    with workspace(folder) as temporary:
+        raw, converted, old = (temporary / name for name in ("raw", "fresh", "old"))
         raw.mkdir()
         converted.mkdir()
         for remote in benchmark.files:
@@ -271,9 +271,6 @@ def _convert(benchmark: Benchmark, home: Path, folder: Path) -> dict[str, str]:
             os.rename(folder, old)
         os.rename(converted, folder)
         return checksums
-    finally:
-        for leftover in (raw, converted, old):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _check(benchmark: Benchmark, folder: Path) -> None:
@@ -352,17 +349,14 @@ def _repaired(benchmark: Benchmark, published: Path) -> Path:
     with folder_lock(home, benchmark.name, wait=True):
         if folder.is_dir():
             return folder
-        temporary = home / ".repaired"
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
+        with workspace(folder) as parent:
+            temporary = parent / "content"
             repair.repair(published, temporary)
             for file in published.iterdir():
                 # Files of modalities, which are unchanged.
                 if file.name not in FILES and not (temporary / file.name).exists():
                     (temporary / file.name).symlink_to(file.resolve())
             os.rename(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -384,9 +378,8 @@ def _read_record(home: Path) -> dict[str, Any]:
 
 def _write_record(home: Path, benchmark: Benchmark, record: Mapping[str, Any]) -> None:
     about = {"name": benchmark.name, "licence": benchmark.licence, **record}
-    temporary = home / f".{RECORD}"
-    temporary.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, home / RECORD)
+    with atomic_file(home / RECORD) as file:
+        file.write(json.dumps(about, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def _benchmark(name: str, table: Mapping[str, Any]) -> Benchmark:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mocme.data.formats.streams import COMPRESSED
 from mocme.data.graph import Graph
+from mocme.storage.workspace import workspace
 
 Row = tuple[str, str, str]
 # Rows that are checked and written at a time.
@@ -98,21 +99,19 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise ValueError(f"{path}: is not a regular file; give the name of a file, or - for output")
-    # The name is always the same, so the next writer replaces what a killed process left.
-    temporary = target.with_name(f".{target.name}.tmp")
     try:
-        with temporary.open("wb") as stored:
-            with _compressed(stored, Path(path).suffix.lower()) as file:
-                yield file
-            stored.flush()
-            os.fsync(stored.fileno())
-        os.replace(temporary, target)
+        with workspace(target) as folder:
+            temporary = folder / "content"
+            with temporary.open("xb") as stored:
+                with _compressed(stored, Path(path).suffix.lower()) as file:
+                    yield file
+                stored.flush()
+                os.fsync(stored.fileno())
+            os.replace(temporary, target)
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be written ({error.strerror or error}); check the folder and its space"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

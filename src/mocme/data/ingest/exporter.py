@@ -10,6 +10,7 @@ from mocme.data.formats import openke, writers
 from mocme.data.formats.registry import format_named, format_of
 from mocme.data.graph import Graph
 from mocme.data.ingest.reader import LISTS
+from mocme.storage.workspace import new_folder
 
 
 def export(
@@ -54,18 +55,23 @@ def export(
 def _export_folder(graph: Graph, out: Path, splits: Sequence[str], kind: str | None) -> None:
     if splits:
         raise ValueError(f"{out}: a folder gets all splits; name a file to write only some")
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise ValueError(f"{out}: already exists; remove it or name another folder")
-    if kind == "openke":
-        openke.write(out, graph)
-        return
-    file_format = format_named(kind or "tsv")
-    out.mkdir(parents=True, exist_ok=True)
+    with new_folder(out) as folder:
+        if kind == "openke":
+            openke.write(folder, graph)
+        else:
+            _write_folder(graph, out, folder, kind or "tsv")
+
+
+def _write_folder(graph: Graph, out: Path, folder: Path, kind: str) -> None:
+    """Write lists and splits into `folder`; errors on names name `out`."""
+    file_format = format_named(kind)
     for file_name, vocabulary in zip(LISTS, (graph.entities, graph.relations), strict=True):
         for name in vocabulary:
             if "\n" in name:
                 problem = "a line feed, which a list of names cannot"
                 raise writers.name_error(out, name, problem, "write one file instead of a folder")
-        writers.write_names(out / file_name, vocabulary)
+        writers.write_names(folder / file_name, vocabulary)
     for split in graph.splits:
-        file_format.write(out / f"{split}{file_format.endings[0]}", writers.fact_rows(graph, split))
+        file_format.write(
+            folder / f"{split}{file_format.endings[0]}", writers.fact_rows(graph, split)
+        )

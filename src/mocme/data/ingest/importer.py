@@ -6,8 +6,6 @@ Every file is read once, in pieces. Memory holds the indexed facts.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +24,7 @@ from mocme.data.ingest.indexer import FactIndexer
 from mocme.data.ingest.reader import LISTS
 from mocme.data.ingest.recipe import Column, FileColumn, Recipe
 from mocme.data.names import name_notes, name_problem
+from mocme.storage.workspace import new_folder
 
 # The split under which facts are indexed whose split the recipe does not determine.
 POOL = "pool"
@@ -98,21 +97,9 @@ def import_recipe(
         ConfigError, ValueError: naming the file, the line if there is one, and the remedy.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
-    target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target}: already exists; remove it or give another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    report = ImportReport(str(target))
-    try:
-        _Import(recipe, temporary, report, advance or (lambda report: None)).run()
-        if target.exists():
-            target.rmdir()
-        os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    report = ImportReport(str(Path(out)))
+    with new_folder(Path(out)) as folder:
+        _Import(recipe, folder, report, advance or (lambda report: None)).run()
     return report
 
 

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +33,7 @@ from mocme.data.formats.writers import write_names
 from mocme.data.ingest.reader import LISTS, read_graph_toml, settings_json
 from mocme.data.modality import encoded_path, read_safetensors
 from mocme.data.quality.raw_rows import Keys, RawGraph, Rows
+from mocme.storage.workspace import new_folder
 
 HOLDOUT = 0.05
 ENOUGH = 0.1
@@ -85,22 +84,8 @@ def repair(data: str | Path | RawGraph, out: str | Path) -> list[Change]:
     for vocabulary in (raw.graph.entities, raw.graph.relations):
         _check_names(vocabulary.names, vocabulary.what)
     rows, changes = repair_rows(raw)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        reason = f"cannot be written ({error.strerror}); name another folder"
-        raise ValueError(f"{target}: {reason}") from error
-    try:
-        _write(temporary, target, raw, rows, changes)
-        # mkdtemp gives access to the owner only.
-        temporary.chmod(0o777 & ~_umask())
-        if target.is_dir():
-            target.rmdir()
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with new_folder(target) as folder:
+        _write(folder, target, raw, rows, changes)
     return changes
 
 
@@ -278,9 +263,3 @@ def _check_names(names: Sequence[str], what: str) -> None:
                 f"the {what} name {name!r} {problem}, which a TSV file cannot hold; rename it, or "
                 f"repair the graph in memory with mocme.data.quality.repair.repair_rows"
             )
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
