@@ -12,8 +12,8 @@ contents are valid in between.
 One process writes at a time (`RunFolder.lock`); reading needs no lock. Nothing is ever pickled.
 """
 
-from mocme.storage.atomic_io import RunError, RunLocked
 from mocme.storage.checkpoints import Checkpoint
+from mocme.storage.errors import RunError, RunLocked
 from mocme.storage.run_directory import FORMAT_VERSION, RunFolder, Stamp
 
 __all__ = ["FORMAT_VERSION", "Checkpoint", "RunError", "RunFolder", "RunLocked", "Stamp"]

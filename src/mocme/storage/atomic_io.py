@@ -14,21 +14,19 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from mocme.storage.errors import RESTORE, RunError
+from mocme.storage.regular_files import open_regular
+
 # What json, torch and safetensors raise for content that they cannot write or read.
 FORMAT_ERRORS = (TypeError, LookupError, ValueError, RuntimeError, SafetensorError)
 
-
-class RunError(ValueError):
-    """A run cannot be read or written; the message names the file and a remedy."""
-
-
-class RunLocked(RunError):
-    """Another process, or another part of this one, is writing the run."""
+# Bytes of a .sha256 that are read: it has two lines.
+MAX_CHECKSUMS = 4096
 
 
 def damage_error(path: Path, why: str) -> RunError:
     """Return the error for a file whose content is not what was written."""
-    return RunError(f"{path} {why}; restore it from a copy of the run, or create the run again")
+    return RunError(f"{path} {why}; {RESTORE}")
 
 
 @contextmanager
@@ -53,8 +51,8 @@ def sync(path: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of the content of a regular file."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -65,8 +63,13 @@ def checksum_path(path: Path) -> Path:
 
 def valid_line(path: Path) -> str | None:
     """Return the line with the file's checksum, or None if its .sha256 lacks that line."""
-    checksums, line = checksum_path(path), f"{digest(path)}  {path.name}\n"
-    return line if checksums.exists() and line.encode() in checksums.read_bytes() else None
+    try:
+        with open_regular(checksum_path(path)) as file:
+            lines = file.read(MAX_CHECKSUMS)
+    except FileNotFoundError:
+        return None
+    line = f"{digest(path)}  {path.name}\n"
+    return line if line.encode() in lines else None
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mocme.storage.atomic_io import as_run_errors, damage_error, sync
+from mocme.storage.errors import refuse_invalid
+from mocme.storage.regular_files import is_regular, open_descriptor, open_regular, read_regular
+from mocme.storage.text_formats import parse_json
 
 
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -24,10 +27,11 @@ def append_record(path: Path, record: Mapping[str, Any]) -> None:
             raise ValueError("the key _crc32 is reserved")
         # The JSON of the record up to the checksum, whose length is fixed.
         prefix = json.dumps({**record, "_crc32": "01234567"}).encode()[: -len(_crc_suffix(b""))]
-    is_new = not path.exists()
+    is_new = not is_regular(path)
     # Otherwise the new line would continue a line that a crash cut short.
     truncate(path, complete_size(path))
-    with path.open("ab") as file:
+    descriptor = open_descriptor(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    with os.fdopen(descriptor, "ab") as file:
         file.write(prefix + _crc_suffix(prefix) + b"\n")
     sync(path)
     if is_new:
@@ -40,15 +44,16 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     Raises:
         RunError: the log is missing, or a line is damaged; the message has its number.
     """
-    if not path.is_file():
+    if not is_regular(path):
         raise damage_error(path, "is missing")
     records = []
-    *lines, torn = path.read_bytes().split(b"\n")
+    *lines, torn = read_regular(path).split(b"\n")
     for number, line in enumerate(lines, start=1):
         prefix = line[: -len(_crc_suffix(b""))]
         if prefix + _crc_suffix(prefix) != line:
             raise damage_error(path, f"is damaged in line {number}")
-        records.append({k: v for k, v in json.loads(line).items() if k != "_crc32"})
+        with refuse_invalid(path):
+            records.append(_record(line, number))
     if torn:
         # The level of the caller of `RunFolder.records`.
         warnings.warn(f"the last line of {path} is torn, and left out", stacklevel=3)
@@ -57,18 +62,33 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 def complete_size(path: Path) -> int:
     """Return the size of a log up to the end of its last complete line; 0 if there is no file."""
-    if not path.exists() or not (size := path.stat().st_size):
+    if not is_regular(path) or not (size := path.stat().st_size):
         return 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(size - 1)
-        return size if file.read() == b"\n" else path.read_bytes().rfind(b"\n") + 1
+        return size if file.read() == b"\n" else read_regular(path).rfind(b"\n") + 1
 
 
 def truncate(path: Path, size: int) -> None:
     """Truncate a log to `size` bytes, if it is longer."""
-    if path.exists() and path.stat().st_size > size:
+    if is_regular(path) and path.stat().st_size > size:
         os.truncate(path, size)
         sync(path)
+
+
+def _record(line: bytes, number: int) -> dict[str, Any]:
+    """Parse a line of a log.
+
+    Raises:
+        ValueError: it is not a JSON object; the message has its number.
+    """
+    try:
+        record = parse_json(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"line {number} is not a JSON object")
+    return {key: value for key, value in record.items() if key != "_crc32"}
 
 
 def _crc_suffix(prefix: bytes) -> bytes:
