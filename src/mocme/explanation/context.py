@@ -12,6 +12,7 @@ from mocme.explanation.influence import InfluenceFinder
 from mocme.explanation.schema import Support
 from mocme.mixture.base import Mixture
 from mocme.storage import RunFolder
+from mocme.storage.errors import MEASURED_AGAIN, refuse_invalid
 
 FAITHFULNESS = "faithfulness.json"
 
@@ -43,7 +44,9 @@ class RunExplanationContext:
     def faithfulness(self) -> Faithfulness:
         """Return whether modality weights predict score drops, measured once per run."""
         if self.folder.has(FAITHFULNESS):
-            return Faithfulness.unpacked(self.folder.read_json(FAITHFULNESS))
+            table = self.folder.read_json(FAITHFULNESS)
+            with refuse_invalid(self.folder.path / FAITHFULNESS, MEASURED_AGAIN):
+                return Faithfulness.unpacked(table)
         measured = measure(*self.trained)
         # A read-only run can still be explained; it is measured again each time.
         with contextlib.suppress(PermissionError):

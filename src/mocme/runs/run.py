@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from torch import Tensor
 from mocme.calibration.curves import Calibration
 from mocme.calibration.fit import calibrate
 from mocme.core.device import find_device
-from mocme.data.graph import Graph, Vocabulary
-from mocme.data.modality import Features, unpack_modality
+from mocme.data.graph import Graph
+from mocme.data.modality import Features
 from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
 from mocme.evaluation.ranking import Ranks, rank_split
@@ -30,13 +29,23 @@ from mocme.mixture.base import Mixture
 from mocme.prediction.predictor import Predictor
 from mocme.runs.config import Experiment, custom_code
 from mocme.runs.inputs import LoadedRun
+from mocme.runs.run_files import (
+    CONFIG,
+    EVALUATIONS,
+    check_agreement,
+    check_complete,
+    evaluation_file,
+    read_about,
+    read_config,
+    read_evaluation,
+    read_evaluations,
+    read_log,
+)
+from mocme.runs.run_inputs import read_graph, read_modalities
 from mocme.storage import RunError, RunFolder
+from mocme.storage.errors import MEASURED_AGAIN, refuse_invalid
 
 LOG = "training.jsonl"
-EVALUATIONS = "evaluations.jsonl"
-NAMES = "names.json"
-GRAPH = "graph.safetensors"
-REJECTED = "rejected.safetensors"
 MIXTURE = "mixture.safetensors"
 CALIBRATION = "calibration.safetensors"
 
@@ -55,14 +64,18 @@ class Run:
 
     def __init__(self, folder: RunFolder, trust_code: bool = False) -> None:
         self.folder = folder
-        table = tomllib.loads(folder.read_text("config.toml"))
+        about, table = read_about(folder), read_config(folder)
         # Checked before the experiment is built, because that imports the code.
         if (custom := custom_code(table)) and not trust_code:
             raise RunError(
                 f"{folder.path}: this run uses custom code ({', '.join(custom)}); "
                 f"open it with trust_code=True (--trust-code) if you trust it"
             )
-        self.experiment = Experiment.of(str(folder.about.get("experiment", "run")), table)
+        with refuse_invalid(folder.path / CONFIG):
+            self.experiment = Experiment.of(about["experiment"], table)
+            experts = self.experiment.components().experts
+        check_complete(folder.path / CONFIG, table, self.experiment)
+        check_agreement(folder, about, self.experiment.seed, list(experts))
 
     @staticmethod
     def open(path: str | Path, trust_code: bool = False) -> Run:
@@ -71,7 +84,7 @@ class Run:
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else "not finished"
-        what = f"{self.experiment.name} on {self.folder.about['graph']}"
+        what = f"{self.experiment.name} on {self.about['graph']}"
         return f"Run({str(self.path)!r}, {what}, {state})"
 
     @property
@@ -79,45 +92,49 @@ class Run:
         return self.folder.path
 
     @property
+    def about(self) -> dict[str, Any]:
+        """The content of run.json (`mocme.runs.run_files.About`), read anew.
+
+        Raises:
+            RunError: it is missing or damaged, or a key is missing, unknown or wrong.
+        """
+        return read_about(self.folder)
+
+    @property
     def finished(self) -> bool:
-        return bool(self.folder.about.get("finished"))
+        return bool(self.about["finished"])
 
     def log(self) -> list[dict[str, Any]]:
         """A record for each epoch."""
-        return self.folder.records(LOG) if self.folder.has(LOG) else []
+        return read_log(self.folder, LOG)
 
     def evaluations(self) -> list[dict[str, Any]]:
         """All evaluations of this run, in order."""
-        return self.folder.records(EVALUATIONS) if self.folder.has(EVALUATIONS) else []
+        return read_evaluations(self.folder)
+
+    def evaluation(self, split: str) -> dict[str, Any] | None:
+        """The last evaluation of a split as `evaluate` returned it; None without one."""
+        stored = self.folder.has(evaluation_file(split))
+        return read_evaluation(self.folder, split) if stored else None
 
     # Graph, features and model are as they were trained, and so is everything measured on
     # them: evaluation, calibration, benchmarks. Only a predictor includes additions.
 
     def graph(self) -> Graph:
-        """The graph as it was trained on, without additions."""
-        names = self.folder.read_json(NAMES)
-        return Graph(
-            Vocabulary(names["entities"]),
-            Vocabulary(names["relations"], "relation"),
-            self.folder.read_tensors(GRAPH),
-            name=str(self.folder.about.get("graph", "graph")),
-            folder=self.folder.about.get("data"),
-            rejected=self._rejected(),
-        )
+        """The graph as it was trained on, without additions.
 
-    def _rejected(self) -> Tensor:
-        if not self.folder.has(REJECTED):
-            return torch.empty(0, 3, dtype=torch.int64)
-        return self.folder.read_tensors(REJECTED)["rejected"]
+        Raises:
+            RunError: names or facts are missing or damaged, or are not those of the training.
+        """
+        return read_graph(self.folder)
 
     def features(self, graph: Graph) -> Features:
-        """The modalities as they were trained on, without additions."""
-        modalities = {}
-        for name in self.folder.about["modalities"]:
-            file = f"modalities/{name}.safetensors"
-            tensors, metadata = self.folder.read_tensors(file), self.folder.tensors_metadata(file)
-            modalities[name] = unpack_modality(tensors, metadata, graph.num_entities)
-        return Features.of(modalities)
+        """The modalities as they were trained on, without additions.
+
+        Raises:
+            RunError: one is missing or damaged, or was made for other entities.
+        """
+        return read_modalities(self.folder, graph)
 
     def mixture(self, graph: Graph, features: Features, device: torch.device) -> Mixture:
         """The trained experts and their mixture, without additions.
@@ -136,7 +153,9 @@ class Run:
             self.expert(expert, FitTask(name, view, features, settings.seed, device, memory))
             for name, expert in settings.experts.items()
         ]
-        return settings.mixture.unpacked(self._packed(MIXTURE), experts, graph.num_entities)
+        packed = self._packed(MIXTURE)
+        with refuse_invalid(self.path / MIXTURE):
+            return settings.mixture.unpacked(packed, experts, graph.num_entities)
 
     def expert(self, settings: ExpertSettings, task: FitTask) -> Expert:
         """A fitted expert of the run.
@@ -144,10 +163,13 @@ class Run:
         Raises:
             RunError: its file is missing or damaged.
         """
-        return settings.unpacked(self._packed(expert_file(task.name)), task)
+        file = expert_file(task.name)
+        packed = self._packed(file)
+        with refuse_invalid(self.path / file):
+            return settings.unpacked(packed, task)
 
     def _packed(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-        return self.folder.read_tensors(name), self.folder.tensors_metadata(name)
+        return self.folder.read_packed(name)
 
     def evaluate(
         self,
@@ -174,7 +196,7 @@ class Run:
         started = time.perf_counter()
         ranks = rank_split(mixture, graph, split, memory, advance)
         seconds = time.perf_counter() - started
-        about = self.folder.about
+        about = self.about
         earlier = sum(e["split"] == split for e in self.evaluations())
         result = {
             **metrics.summary(ranks),
@@ -189,7 +211,7 @@ class Run:
         }
         record = {k: v for k, v in result.items() if k not in ("by", "optimistic", "pessimistic")}
         self.folder.append(EVALUATIONS, {"time": time.time(), **record})
-        self.folder.write_json(f"evaluation-{split}.json", result)
+        self.folder.write_json(evaluation_file(split), result)
         columns = {name: getattr(ranks, name) for name in Ranks.__dataclass_fields__}
         self.folder.write_tensors(f"ranks-{split}.safetensors", columns)
         return result
@@ -235,9 +257,10 @@ class Run:
         trained = self.contents(device, additions=False)
         calibration = None
         if self.folder.has(CALIBRATION):
-            tensors = self.folder.read_tensors(CALIBRATION)
-            metadata = self.folder.tensors_metadata(CALIBRATION)
-            calibration = Calibration.unpacked(tensors, metadata)
+            tensors, metadata = self._packed(CALIBRATION)
+            with refuse_invalid(self.path / CALIBRATION, MEASURED_AGAIN):
+                calibration = Calibration.unpacked(tensors, metadata)
+                calibration.check_relations(2 * trained.graph.num_relations)
         elif len(trained.graph.facts("valid")):
             calibration = self._calibrate(trained.mixture, trained.graph, advance)
         return LoadedRun(self.folder, trained, calibration)
@@ -247,9 +270,8 @@ class Run:
         graph = self.graph()
         features = self.features(graph)
         mixture = self.mixture(graph, features, find_device(device))
-        return RunContents(graph, features, mixture).extended(
-            self.additions() if additions else Additions()
-        )
+        trained = RunContents(graph, features, mixture)
+        return trained.extended(self.additions()) if additions else trained
 
     # -- entities added after the training --- ---------------------------------------------------
 

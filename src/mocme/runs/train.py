@@ -19,7 +19,9 @@ from mocme.data.modality import ENCODED, Features
 from mocme.experts.base import Expert, FitTask
 from mocme.runs.config import Experiment, Settings
 from mocme.runs.monitor import RunMonitor, TrainingObserver
-from mocme.runs.run import GRAPH, MIXTURE, NAMES, REJECTED, Run, expert_file
+from mocme.runs.run import MIXTURE, Run, expert_file
+from mocme.runs.run_files import NAMES
+from mocme.runs.run_inputs import GRAPH, REJECTED
 from mocme.storage import RunFolder
 
 
@@ -208,7 +210,7 @@ def _fit(
     view = graph.training_view()
     with folder.lock(), stop_signal() as stopped:
         experts: list[Expert] = []
-        records: dict[str, Any] = dict(folder.about.get("fits", {}))
+        records: dict[str, Any] = dict(run.about.get("fits", {}))
         offset = 0
         for name, expert_settings in settings.experts.items():
             monitor = RunMonitor(run, name, stopped, observer, offset)

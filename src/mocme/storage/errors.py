@@ -14,7 +14,9 @@ _CONTENT_ERRORS = (
     *(TypeError, LookupError, ValueError, RuntimeError, ArithmeticError, AttributeError),
     *(AssertionError, MemoryError, SafetensorError, struct.error),
 )
+# Remedies for a file of what was trained, and of what is computed from it.
 RESTORE = "restore it from a copy of the run, or create the run again"
+MEASURED_AGAIN = "delete it and its .sha256, and it is computed again"
 
 
 class RunError(ValueError):

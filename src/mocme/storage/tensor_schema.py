@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,10 +17,10 @@ from mocme.storage.errors import RunError
 
 @dataclass(frozen=True)
 class Field:
-    """A tensor of a file.
+    """A tensor of a file. Floating point numbers have to be finite.
 
     Attributes:
-        dtype: its type; ``torch.is_floating_point`` types are finite always.
+        dtype: its type; ``floating`` for any floating point type.
         shape: a number, or a name that stands for one size throughout the file; a name that begins
             with ``*`` stands for any size of its own.
         low, high: bounds of its values, both included.
@@ -27,7 +28,7 @@ class Field:
             value once) or empty for any.
     """
 
-    dtype: torch.dtype
+    dtype: torch.dtype | Literal["floating"]
     shape: tuple[int | str, ...]
     low: float = -math.inf
     high: float = math.inf
@@ -114,7 +115,8 @@ def check_memory(path: Path) -> None:
 
 def _check_form(name: str, tensor: Tensor, field: Field, sizes: dict[str, int]) -> None:
     """Check type and shape; sizes that are not known yet are added."""
-    if tensor.dtype != field.dtype:
+    fits = tensor.is_floating_point() if field.dtype == "floating" else tensor.dtype == field.dtype
+    if not fits:
         raise ValueError(
             f"the tensor {name!r} has the type {_short(tensor.dtype)}; it must be "
             f"{_short(field.dtype)}"
@@ -153,5 +155,5 @@ def _check_values(name: str, tensor: Tensor, field: Field) -> None:
             raise ValueError(f"the values of the tensor {name!r} must ascend{each}")
 
 
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _short(dtype: torch.dtype | str) -> str:
+    return "floating point" if dtype == "floating" else str(dtype).removeprefix("torch.")
