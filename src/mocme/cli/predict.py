@@ -157,7 +157,7 @@ def open_predictor(
 
     trained = Run.open(run, trust_code)
     # Without a valid split there is nothing to fit probabilities on.
-    if trained.folder.has(CALIBRATION) or not trained.folder.about["facts"].get("valid"):
+    if trained.folder.has(CALIBRATION) or not trained.about["facts"].get("valid"):
         predictor = trained.predictor(device, additions=additions)
     else:
         with ProgressBar("calibrating, once", quiet=quiet) as (progress, task):

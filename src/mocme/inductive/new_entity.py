@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from mocme.data.graph import UnknownName
 from mocme.inductive.store import Fact
+from mocme.storage.text_formats import parse_json
 
 # A text or file, several of them, numbers by attribute, tokens, or a vector.
 Content = (
@@ -118,7 +118,7 @@ def read_entities(path: str | Path) -> list[NewEntity]:
         if not line.strip():
             continue
         try:
-            entities.append(_entity(json.loads(line), home))
+            entities.append(_entity(parse_json(line), home))
         except (ValueError, TypeError, OSError) as error:
             raise ValueError(f"{path}: line {number}: {error}") from error
     if not entities:

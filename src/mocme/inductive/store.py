@@ -10,7 +10,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from mocme.inductive.stored_additions import check_addition_tensors, parse_additions
 from mocme.storage import RunError, RunFolder
+from mocme.storage.errors import refuse_invalid
 
 FILE = "additions.safetensors"
 FORMAT = "mocme additions 3"
@@ -135,17 +137,21 @@ def read(folder: RunFolder) -> Additions:
     """Read the additions of a run.
 
     Raises:
-        RunError: the file is damaged, or of a newer format.
+        RunError: the file is damaged, of another format, or a key or tensor is missing, unknown or
+            wrong.
     """
     if not folder.has(FILE):
         return Additions()
-    tensors, metadata = folder.read_tensors(FILE), folder.tensors_metadata(FILE)
+    tensors, metadata = folder.read_packed(FILE)
     if metadata.get("format") != FORMAT:
         raise RunError(
             f"{folder.path / FILE}: has another format; it was written by another version of mocme"
         )
+    with refuse_invalid(folder.path / FILE):
+        stored_items = parse_additions(metadata.get("additions"))
+        check_addition_tensors(tensors, stored_items)
     items = []
-    for number, about in enumerate(json.loads(metadata["additions"])):
+    for number, about in enumerate(stored_items):
         start = f"{number}:vector/"
         stored = {key[len(start) :]: v for key, v in tensors.items() if key.startswith(start)}
         vectors = {name: stored[name] for name in about["modalities"] if name in stored}

@@ -9,12 +9,28 @@ from typing import final
 
 from mocme.calibration.curves import Calibration
 from mocme.explanation.context import RunExplanationContext
+from mocme.inductive import store
 from mocme.inductive.add import Adder, Advance, RowFits
 from mocme.inductive.extended_run import RunContents
 from mocme.inductive.new_entity import NewEntity
 from mocme.inductive.store import Addition, Additions
+from mocme.inductive.stored_additions import check_fit
 from mocme.prediction.predictor import Predictor
 from mocme.storage import RunFolder
+from mocme.storage.errors import refuse_invalid
+
+
+def extended_contents(folder: RunFolder, trained: RunContents, items: Additions) -> RunContents:
+    """The contents of a run with additions.
+
+    Raises:
+        RunError: the additions do not fit the run, which names their file.
+    """
+    if not items:
+        return trained
+    with refuse_invalid(folder.path / store.FILE, "restore the one of this run from a copy"):
+        check_fit(trained, items)
+        return trained.extended(items)
 
 
 @final
@@ -60,7 +76,7 @@ class LoadedRun:
 
         Predictors are independent: an earlier one keeps answering as before.
         """
-        extended, trained = self.trained.extended(items), self.trained
+        extended, trained = extended_contents(self.folder, self.trained, items), self.trained
         context = RunExplanationContext(
             self.folder,
             extended.mixture,

@@ -28,7 +28,7 @@ from mocme.inductive.store import Addition, Additions, Fact
 from mocme.mixture.base import Mixture
 from mocme.prediction.predictor import Predictor
 from mocme.runs.config import Experiment, custom_code
-from mocme.runs.inputs import LoadedRun
+from mocme.runs.inputs import LoadedRun, extended_contents
 from mocme.runs.run_files import (
     CONFIG,
     EVALUATIONS,
@@ -271,7 +271,7 @@ class Run:
         features = self.features(graph)
         mixture = self.mixture(graph, features, find_device(device))
         trained = RunContents(graph, features, mixture)
-        return trained.extended(self.additions()) if additions else trained
+        return extended_contents(self.folder, trained, self.additions()) if additions else trained
 
     # -- entities added after the training --- ---------------------------------------------------
 

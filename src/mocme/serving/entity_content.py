@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import mimetypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +21,8 @@ from mocme.encoders.catalog import encoder_of
 from mocme.encoders.inputs import RawEncoder
 from mocme.encoders.numeric_io import NumberEncoder
 from mocme.runs.run import Run
+from mocme.runs.run_inputs import modality_file
+from mocme.storage.text_formats import parse_json
 
 # Maximum size in bytes of a file that is sent.
 MAX_FILE_BYTES = 100_000_000
@@ -137,10 +139,13 @@ class EntityContent:
 def _encoder_settings(run: Run) -> dict[str, dict[str, Any]]:
     """Return by modality the settings of the encoder that produced the run's features."""
     by_modality = {}
-    for name in run.folder.about["modalities"]:
-        settings = run.folder.tensors_metadata(f"modalities/{name}.safetensors").get("settings")
-        if settings:
-            by_modality[name] = json.loads(settings)
+    for name in run.about["modalities"]:
+        text = run.folder.tensors_metadata(modality_file(name)).get("settings")
+        # A file of the user may have metadata of its own, which is no record of an encoder.
+        with contextlib.suppress(ValueError):
+            settings = parse_json(text or "null")
+            if isinstance(settings, dict):
+                by_modality[name] = settings
     return by_modality
 
 

@@ -115,7 +115,7 @@ class RunView:
         return rows, offsets
 
     def _run_info(self) -> dict[str, Any]:
-        graph, about = self.graph, self.run.folder.about
+        graph, about = self.graph, self.run.about
         counts = torch.bincount(self._facts[:, 1], minlength=graph.num_relations).tolist()
         return {
             "name": self.name,
@@ -333,11 +333,10 @@ class RunView:
 
     def report(self) -> dict[str, Any]:
         """Return the evaluations, the training log and the calibration."""
-        folder = self.run.folder
         evaluations = [
-            folder.read_json(f"evaluation-{split}.json")
+            stored
             for split in ("valid", "test")
-            if folder.has(f"evaluation-{split}.json")
+            if (stored := self.run.evaluation(split)) is not None
         ]
         calibration = self.predictor.calibration
         record = None if calibration is None else json.loads(json.dumps(calibration.record))

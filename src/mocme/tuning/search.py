@@ -177,7 +177,7 @@ class _Search:
         for record in run.log():  # a training that was finished before has not been observed
             training.note(record)
         if len(experiment.components().experts) == 1 and training.valid:
-            return training.valid[run.folder.about["best_epoch"]]
+            return training.valid[run.about["best_epoch"]]
         # The mixture of experts is fitted after the last epoch: the log does not have its metrics.
         evaluation = run.evaluate("valid", self.device)
         return {name: evaluation[name] for name in ("mrr", "mr", *(f"hits@{k}" for k in HITS))}
