@@ -59,6 +59,37 @@ class RunContents:
         return RunContents(graph, features, mixture)
 
 
+def check_fit(trained: RunContents, items: Additions) -> None:
+    """Check that additions fit the run that they are used with.
+
+    Raises:
+        ValueError: a name, a width or an id is not one of the run; the message names the addition.
+    """
+    dims = {e.name: e.base.settings.embedding_dim for e in trained.embeddings}
+    widths = {name: modality.width for name, modality in trained.features.dense.items()}
+    words = {name: set(tokens.vocabulary) for name, tokens in trained.features.tokens.items()}
+    for item in items:
+        sizes = [("row", item.rows, dims), ("vector", item.vectors, widths)]
+        for what, tensors, known in sizes:
+            for name, tensor in tensors.items():
+                if tuple(tensor.shape) != (known.get(name),):
+                    raise ValueError(
+                        f"{item.name!r}: its {what} of {name} has the shape {list(tensor.shape)}; "
+                        f"this run needs [{known.get(name, 0)}]"
+                    )
+        for name, tokens in item.tokens.items():
+            if unknown := set(tokens) - words.get(name, set()):
+                raise ValueError(f"{item.name!r}: {name} does not have the token {min(unknown)!r}")
+    size = trained.graph.num_entities + len(items)
+    for name, rows in items.pairs.items():
+        if name not in trained.features.pairs:
+            raise ValueError(f"this run has no pairs {name!r}")
+        kinds = len(trained.features.pairs[name].kinds)
+        limit = torch.tensor([kinds, size, size])
+        if bool((rows >= limit).any()):
+            raise ValueError(f"pairs of {name} have ids that this run does not have")
+
+
 def extended_graph(graph: Graph, items: Sequence[Addition]) -> Graph:
     """The graph with additions and their facts, which belong to the train split."""
     entities = Vocabulary([*graph.entities, *(item.name for item in items)])

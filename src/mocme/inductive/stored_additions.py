@@ -1,11 +1,11 @@
-"""What the file of additions holds, checked when it is read and when it is used."""
+"""What the file of additions holds, checked when it is read."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +13,6 @@ from torch import Tensor
 from mocme.core.registry import Configurable, construct
 from mocme.storage.tensor_schema import Field, check_tensors
 from mocme.storage.text_formats import parse_json
-
-if TYPE_CHECKING:
-    from mocme.inductive.extended_run import RunContents
-    from mocme.inductive.store import Additions
 
 # Of a structure row, a vector of a modality, and pairs of a modality.
 _TENSOR = re.compile(r"(\d{1,9}):(row|vector)/(.+)|pairs/(.+)")
@@ -94,34 +90,3 @@ def check_addition_tensors(
             raise ValueError(f"the row of addition {number} is missing, or was never fitted")
         if lost := [name for name, kinds in item["pairs"].items() if name not in related]:
             raise ValueError(f"the tensor 'pairs/{lost[0]}' is missing")
-
-
-def check_fit(trained: RunContents, items: Additions) -> None:
-    """Check that additions fit the run that they are used with.
-
-    Raises:
-        ValueError: a name, a width or an id is not one of the run; the message names the addition.
-    """
-    dims = {e.name: e.base.settings.embedding_dim for e in trained.embeddings}
-    widths = {name: modality.width for name, modality in trained.features.dense.items()}
-    words = {name: set(tokens.vocabulary) for name, tokens in trained.features.tokens.items()}
-    for item in items:
-        sizes = [("row", item.rows, dims), ("vector", item.vectors, widths)]
-        for what, tensors, known in sizes:
-            for name, tensor in tensors.items():
-                if tuple(tensor.shape) != (known.get(name),):
-                    raise ValueError(
-                        f"{item.name!r}: its {what} of {name} has the shape {list(tensor.shape)}; "
-                        f"this run needs [{known.get(name, 0)}]"
-                    )
-        for name, tokens in item.tokens.items():
-            if unknown := set(tokens) - words.get(name, set()):
-                raise ValueError(f"{item.name!r}: {name} does not have the token {min(unknown)!r}")
-    size = trained.graph.num_entities + len(items)
-    for name, rows in items.pairs.items():
-        if name not in trained.features.pairs:
-            raise ValueError(f"this run has no pairs {name!r}")
-        kinds = len(trained.features.pairs[name].kinds)
-        limit = torch.tensor([kinds, size, size])
-        if bool((rows >= limit).any()):
-            raise ValueError(f"pairs of {name} have ids that this run does not have")

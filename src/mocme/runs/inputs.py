@@ -11,10 +11,9 @@ from mocme.calibration.curves import Calibration
 from mocme.explanation.context import RunExplanationContext
 from mocme.inductive import store
 from mocme.inductive.add import Adder, Advance, RowFits
-from mocme.inductive.extended_run import RunContents
+from mocme.inductive.extended_run import RunContents, check_fit
 from mocme.inductive.new_entity import NewEntity
 from mocme.inductive.store import Addition, Additions
-from mocme.inductive.stored_additions import check_fit
 from mocme.prediction.predictor import Predictor
 from mocme.storage import RunFolder
 from mocme.storage.errors import refuse_invalid

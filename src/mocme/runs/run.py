@@ -74,7 +74,7 @@ class Run:
         with refuse_invalid(folder.path / CONFIG):
             self.experiment = Experiment.of(about["experiment"], table)
             experts = self.experiment.components().experts
-        check_complete(folder.path / CONFIG, table, self.experiment)
+        check_complete(folder.path / CONFIG, table, self.experiment.table())
         check_agreement(folder, about, self.experiment.seed, list(experts))
 
     @staticmethod

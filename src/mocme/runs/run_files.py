@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from mocme.core.registry import ConfigError, Configurable, construct, convert
 from mocme.data.graph import SPLITS, Vocabulary
@@ -77,14 +77,6 @@ class About(Configurable):
             convert(fit.get("best_epoch", 0), int, f"fits.{name}.best_epoch")
 
 
-class WithTable(Protocol):
-    """A checked configuration."""
-
-    def table(self) -> dict[str, Any]:
-        """All settings, defaults included."""
-        ...
-
-
 def read_about(folder: RunFolder) -> dict[str, Any]:
     """Read run.json of a training.
 
@@ -108,7 +100,7 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
         return parse_toml(text)
 
 
-def check_complete(path: Path, table: Mapping[str, Any], experiment: WithTable) -> None:
+def check_complete(path: Path, table: Mapping[str, Any], full: Mapping[str, Any]) -> None:
     """Check that a configuration of a run has every setting.
 
     A setting that is left out would take a default that the run was not trained with. A setting
@@ -117,12 +109,12 @@ def check_complete(path: Path, table: Mapping[str, Any], experiment: WithTable) 
     Args:
         path: of the configuration, for the message.
         table: as it was read.
-        experiment: that was built from it.
+        full: the table with all defaults.
 
     Raises:
         RunError: with the setting that is missing.
     """
-    if missing := _missing(experiment.table(), table):
+    if missing := _missing(full, table):
         raise RunError(f"{path}: the setting {missing} is missing; {RESTORE}")
 
 

@@ -16,7 +16,8 @@ from mocme.core.registry import ConfigError
 from mocme.data.graph import Graph
 from mocme.data.load import load
 from mocme.evaluation.metrics import HITS
-from mocme.experts.embedding.trainer import Progress, Trainer
+from mocme.experts.embedding.trainer import Trainer
+from mocme.experts.embedding.training_state import Progress
 from mocme.runs.config import Experiment
 from mocme.runs.run import Run
 from mocme.runs.train import read_inputs, resume, settle, train
