@@ -168,9 +168,28 @@ def specify(family: type[P], table: Mapping[str, Any], path: str) -> Spec[P]:
     part, rest = family, dict(table)
     if family.kinds:
         part = resolve(family, rest.pop("kind", None), path)
-    construct(part, rest, path, *part.trial)
+    _try(part, rest, path)
     hints = settings(part)
     return Spec(part, **{k: convert(v, hints[k][0], f"{path}.{k}") for k, v in rest.items()})
+
+
+def _try(part: type[Configurable], table: Mapping[str, Any], path: str) -> None:
+    """Build a component with its trial context, without memory for tensors.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    import torch
+
+    try:
+        # A setting may be a size, and a configuration may come from elsewhere.
+        with torch.device("meta"):
+            construct(part, table, path, *part.trial)
+    except (RuntimeError, OverflowError) as error:
+        if part.__module__.startswith("mocme."):
+            raise ConfigError(f"{path}: a setting is too large") from error
+        # A component of the user may need the values of its tensors.
+        construct(part, table, path, *part.trial)
 
 
 def settings(component: type) -> dict[str, tuple[Any, Any]]:

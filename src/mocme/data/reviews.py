@@ -20,6 +20,16 @@ from torch import Tensor
 
 from mocme.core.csv_text import csv_text
 from mocme.data.graph import Graph, UnknownName, distinct
+from mocme.data.review_schema import (
+    SCHEMA,
+    check_file,
+    check_schema,
+    check_values,
+    odd_value,
+)
+from mocme.data.review_schema import (
+    ReviewError as ReviewError,  # part of this module, too
+)
 
 Decision = Literal["accept", "reject", "skip"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
@@ -27,21 +37,7 @@ FORMATS = ("tsv", "csv", "jsonl")
 VERSION = 1
 _COLUMNS = ("id", "head", "relation", "tail", "decision", "reviewer", "note", "time")
 _OPTIONAL_COLUMNS = ("probability", "score")
-_SCHEMA = """
-CREATE TABLE review (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    head TEXT NOT NULL, relation TEXT NOT NULL, tail TEXT NOT NULL,
-    decision TEXT NOT NULL CHECK (decision IN ('accept', 'reject', 'skip')),
-    reviewer TEXT NOT NULL, note TEXT NOT NULL, time TEXT NOT NULL,
-    probability REAL, score REAL
-);
-CREATE INDEX review_fact ON review (head, relation, tail);
-"""
 Fact = tuple[str, str, str]
-
-
-class ReviewError(ValueError):
-    """Decisions cannot be stored or read; the message names the file and a remedy."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +74,14 @@ class Reviews:
     (`verdicts`). When `add` returns, the decision is on disk and survives a power failure.
 
     Raises:
-        ReviewError: the file cannot be opened or created, or has the format of another version.
+        ReviewError: the file cannot be opened or created, has the format of another version, is
+            damaged, or holds anything besides the table of decisions (such as a trigger).
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._local = threading.local()
+        check_file(self.path)
         with self._open() as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version not in (0, VERSION):
@@ -91,6 +89,7 @@ class Reviews:
                     f"{self.path}: has format {version} of decisions, but this version of mocme "
                     f"reads format {VERSION}; use the version that wrote the file"
                 )
+            check_schema(self.path, connection, version)
         if version == 0:
             self._create_tables()
 
@@ -100,7 +99,7 @@ class Reviews:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")
             if connection.execute("PRAGMA user_version").fetchone() == (0,):
-                for statement in _SCHEMA.split(";\n"):
+                for statement in SCHEMA.split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
@@ -114,6 +113,8 @@ class Reviews:
                 connection = sqlite3.connect(self.path, timeout=10, isolation_level=None)
                 # FULL makes a decision survive a power failure, not only a crash of the process.
                 connection.execute("PRAGMA synchronous = FULL")
+                # A file from elsewhere must not run functions of its own schema.
+                connection.execute("PRAGMA trusted_schema = OFF")
                 self._local.connection = connection
             yield connection
         except sqlite3.Error as error:
@@ -168,6 +169,8 @@ class Reviews:
         with self._open() as connection:
             rows = connection.execute("SELECT decision, count(*) FROM review GROUP BY decision")
             counts = dict(rows.fetchall())
+        if unknown := set(counts) - set(DECISIONS):
+            raise odd_value(self.path, f"decision {next(iter(unknown))!r}")
         return {decision: int(counts.get(decision, 0)) for decision in DECISIONS}
 
     def find(
@@ -202,7 +205,13 @@ class Reviews:
                 f"ORDER BY id DESC LIMIT ? OFFSET ?",
                 [*values, limit, offset],
             ).fetchall()
-        return int(total), [Review(*row) for row in rows]
+        return int(total), [Review(*self._checked(row)) for row in rows]
+
+    def _checked(self, row: Sequence[Any]) -> Sequence[Any]:
+        """Return a row of the table after a check: SQLite stores any type in any column."""
+        columns = (*_COLUMNS, *_OPTIONAL_COLUMNS)
+        check_values(self.path, dict(zip(columns, row, strict=True)), DECISIONS)
+        return row
 
     def verdicts(self) -> dict[Fact, Decision]:
         """Return the decision on each fact: the last one of each reviewer, skips left out.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.modality import Features, Modality, Tokens
+from mocme.data.modality import Features, Modality, Pairs, Tokens
 from mocme.data.pairs.build import merge_pairs
 from mocme.experts.base import Extension
 from mocme.experts.embedding.expert import EmbeddingExpert
@@ -88,6 +88,18 @@ def check_fit(trained: RunContents, items: Additions) -> None:
         limit = torch.tensor([kinds, size, size])
         if bool((rows >= limit).any()):
             raise ValueError(f"pairs of {name} have ids that this run does not have")
+        _check_counts(name, rows, trained.features.pairs[name], items)
+
+
+def _check_counts(name: str, rows: Tensor, pairs: Pairs, items: Additions) -> None:
+    """Check that the pairs of additions are as many as each addition says."""
+    kinds = len(pairs.kinds)
+    cells = (rows[:, 1:] - pairs.num_entities) * kinds + rows[:, :1]
+    counts = torch.bincount(cells[cells >= 0], minlength=len(items) * kinds).tolist()
+    for position, item in enumerate(items):
+        own = counts[position * kinds : (position + 1) * kinds]
+        if {k: n for k, n in zip(pairs.kinds, own, strict=True) if n} != item.pairs.get(name, {}):
+            raise ValueError(f"{item.name!r}: its pairs of {name} are not as many as it says")
 
 
 def extended_graph(graph: Graph, items: Sequence[Addition]) -> Graph:

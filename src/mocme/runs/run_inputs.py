@@ -25,7 +25,8 @@ def read_graph(folder: RunFolder) -> Graph:
     """
     about, (entities, relations) = read_about(folder), read_names(folder)
     facts, rejected = folder.read_tensors(GRAPH), _read_rejected(folder)
-    with refuse_invalid(folder.path / GRAPH):
+    # What is wrong may be the names or the facts.
+    with refuse_invalid(folder.path / f"{GRAPH} with {NAMES}"):
         graph = Graph(
             entities,
             relations,

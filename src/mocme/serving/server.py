@@ -151,6 +151,7 @@ def serve(
     from mocme.runs.run import Run
     from mocme.serving.run_view import RunView
     from mocme.serving.uploads import ImageUploads
+    from mocme.storage.regular_files import is_regular
 
     listener = address.bind()
     upload_folder = tempfile.TemporaryDirectory(prefix="mocme-pictures-")
@@ -159,6 +160,8 @@ def serve(
         names = distinct_names([run.path for run in runs])
         run_views = [RunView(n, r, device, advance) for n, r in zip(names, runs, strict=True)]
         file = Path(reviews) if reviews is not None else runs[0].path / "reviews.sqlite"
+        if reviews is None:
+            is_regular(file)  # in a run's folder no link is followed
         # Fail now rather than in a worker if the file of decisions cannot be used.
         Reviews(file).close()
         configure_logging(logs)

@@ -40,9 +40,11 @@ def refuse_invalid(path: Path, remedy: str = RESTORE) -> Iterator[None]:
     except RunError:
         raise
     except _CONTENT_ERRORS as error:
-        # A ValueError of this package is a sentence; other errors need their type to be understood.
-        text = str(error) if isinstance(error, ValueError) else repr(error)
-        line = " ".join(text.split())
+        line = " ".join(str(error).split())
+        if not isinstance(error, ValueError):
+            # Not a sentence of this package: its type is needed, and torch adds a stack of C++.
+            first = str(error).partition("\n")[0]
+            line = f"cannot be used ({type(error).__name__}: {first})"
         raise RunError(f"{path}: {_shortened(line)}; {remedy}") from error
 
 

@@ -104,7 +104,9 @@ class RunFolder:
         if type(version) is not int or version < 1:
             raise damage_error(run.path / "run.json", "gives no format version")
         if version > FORMAT_VERSION:
-            raise RunError(f"{run.path} has the run format {version}; upgrade mocme to read it")
+            raise RunError(
+                f"{run.path / 'run.json'} has the run format {version}; upgrade mocme to read it"
+            )
         if version < FORMAT_VERSION:
             raise RunError(
                 f"{run.path} was written by mocme 0.1, which this version does not read; train it "

@@ -87,8 +87,11 @@ class Embedding(EmbeddingSettings):
         try:
             with torch.device("meta"):
                 return self._model(task, facts).state_dict()
-        except RuntimeError:  # a scorer or fusion of the user may need values to be built
-            return None
+        except (RuntimeError, TypeError) as error:
+            # A scorer or fusion of the user may need values to be built.
+            if "meta" in str(error):
+                return None
+            raise ValueError("the settings of config.toml ask for sizes out of range") from error
 
     def _expert(self, model: EmbeddingModel, task: FitTask) -> EmbeddingExpert:
         reads = (*model.modalities, *task.features.tokens)
