@@ -26,7 +26,7 @@ OBJECTS = {
 }
 VALUES = {
     "head": b"\xff",
-    "note": 7.5e300,
+    "note": b"note",
     "reviewer": b"Ada",
     "time": b"",
     "probability": 1.5,
@@ -70,9 +70,7 @@ def test_objects_in_a_file_without_a_version_are_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize("column", VALUES)
 def test_values_of_another_type_or_range_are_refused(path: Path, column: str) -> None:
     change(path, f"UPDATE review SET {column} = ?", VALUES[column])
-    with pytest.raises(ReviewError, match=r"reviews\.sqlite: holds a decision 1 with"):
-        if column == "note":  # SQLite stores a number in a column of texts as a text
-            change(path, "UPDATE review SET note = ?", b"note")
+    with pytest.raises(ReviewError, match=r"reviews\.sqlite: holds decision 1 with"):
         Reviews(path).find()
 
 
@@ -81,10 +79,9 @@ def test_an_unknown_decision_is_refused(path: Path) -> None:
         connection.execute("PRAGMA ignore_check_constraints = ON")
         connection.execute("UPDATE review SET decision = 'ACCEPT'")
     connection.close()
-    reviews_error = r"reviews\.sqlite"
-    with pytest.raises(ReviewError, match=reviews_error):
-        reviews = Reviews(path)  # quick_check reports a constraint that does not hold
-        reviews.find()
+    # quick_check reports a constraint that does not hold.
+    with pytest.raises(ReviewError, match=r"reviews\.sqlite: is damaged \(CHECK"):
+        Reviews(path)
 
 
 def test_a_damaged_page_is_refused(path: Path) -> None:

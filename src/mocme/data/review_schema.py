@@ -126,6 +126,6 @@ def check_values(path: Path, row: Mapping[str, Any], decisions: Collection[str])
 def odd_value(path: Path, what: str) -> ReviewError:
     """Return the error for a value that `Reviews` does not write."""
     return ReviewError(
-        f"{path}: holds a {what}, which mocme does not write; restore it from a copy, or name "
+        f"{path}: holds {what}, which mocme does not write; restore it from a copy, or name "
         f"another file (--reviews FILE)"
     )

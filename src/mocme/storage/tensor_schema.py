@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,15 +103,23 @@ def check_memory(path: Path) -> None:
         RunError: with both sizes.
     """
     try:
-        size = os.lstat(path).st_size
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):  # no such file; or a system that does not tell
+        size, memory = os.lstat(path).st_size, memory_of_machine()
+    except OSError:  # there is no such file, which opening it says
         return
-    if size > memory > 0:
+    if size > memory:
         raise RunError(
             f"{path} has {size / 2**30:,.1f} GiB, and this machine has {memory / 2**30:,.1f} GiB "
             f"of memory; use a larger machine, or restore the file if it should be smaller"
         )
+
+
+def memory_of_machine() -> int:
+    """Bytes of physical memory; a very large number where the system does not tell."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return sys.maxsize
+    return memory if memory > 0 else sys.maxsize
 
 
 def _check_form(name: str, tensor: Tensor, field: Field, sizes: dict[str, int]) -> None:
