@@ -44,7 +44,7 @@ class RunExplanationContext:
     def faithfulness(self) -> Faithfulness:
         """Return whether modality weights predict score drops, measured once per run."""
         if self.folder.has(FAITHFULNESS):
-            table = self.folder.read_json(FAITHFULNESS)
+            table = self.folder.read_json(FAITHFULNESS, finite=True)
             with refuse_invalid(self.folder.path / FAITHFULNESS, MEASURED_AGAIN):
                 return Faithfulness.unpacked(table)
         measured = measure(*self.trained)

@@ -227,6 +227,23 @@ class Run:
         trained = self.contents(device, additions=False)
         return self._calibrate(trained.mixture, trained.graph, advance)
 
+    def calibration(self, graph: Graph) -> Calibration | None:
+        """The stored probabilities; None before the first calibration.
+
+        Args:
+            graph: of the run.
+
+        Raises:
+            RunError: they are damaged, or of other relations.
+        """
+        if not self.folder.has(CALIBRATION):
+            return None
+        tensors, metadata = self._packed(CALIBRATION)
+        with refuse_invalid(self.path / CALIBRATION, MEASURED_AGAIN):
+            calibration = Calibration.unpacked(tensors, metadata)
+            calibration.check_relations(2 * graph.num_relations)
+        return calibration
+
     def predictor(
         self,
         device: str = "auto",
@@ -255,13 +272,8 @@ class Run:
             advance: as of `predictor`.
         """
         trained = self.contents(device, additions=False)
-        calibration = None
-        if self.folder.has(CALIBRATION):
-            tensors, metadata = self._packed(CALIBRATION)
-            with refuse_invalid(self.path / CALIBRATION, MEASURED_AGAIN):
-                calibration = Calibration.unpacked(tensors, metadata)
-                calibration.check_relations(2 * trained.graph.num_relations)
-        elif len(trained.graph.facts("valid")):
+        calibration = self.calibration(trained.graph)
+        if calibration is None and len(trained.graph.facts("valid")):
             calibration = self._calibrate(trained.mixture, trained.graph, advance)
         return LoadedRun(self.folder, trained, calibration)
 

@@ -6,6 +6,7 @@ another type or out of range is a `RunError` with the file and the key.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,7 +144,7 @@ def read_names(folder: RunFolder) -> tuple[Vocabulary, Vocabulary]:
     Raises:
         RunError: they are missing or damaged, or a name is no string or occurs twice.
     """
-    names = folder.read_json(NAMES)
+    names = folder.read_json(NAMES, finite=True)
     with refuse_invalid(folder.path / NAMES):
         if not isinstance(names, dict) or set(names) != {"entities", "relations"}:
             raise ValueError("does not hold the lists entities and relations, and nothing else")
@@ -166,7 +167,7 @@ def read_evaluations(folder: RunFolder) -> list[dict[str, Any]]:
     records = folder.records(EVALUATIONS)
     with refuse_invalid(folder.path / EVALUATIONS):
         for number, record in enumerate(records, 1):
-            convert(record.get("time"), float, f"line {number}: time")
+            _number(record.get("time"), f"line {number}: time")
             _check_evaluation(record, f"line {number}: ")
     return records
 
@@ -183,7 +184,7 @@ def read_evaluation(folder: RunFolder, split: str) -> dict[str, Any]:
         RunError: it is missing or damaged, or a key is missing or wrong.
     """
     name = evaluation_file(split)
-    result: dict[str, Any] = folder.read_json(name)
+    result: dict[str, Any] = folder.read_json(name, finite=True)
     with refuse_invalid(folder.path / name, f"evaluate again: mocme evaluate {folder.path}"):
         if not isinstance(result, dict):
             raise ValueError("is not a JSON object")
@@ -214,7 +215,7 @@ def read_log(folder: RunFolder, name: str) -> list[dict[str, Any]]:
                 elif key in ("epoch", "step"):
                     convert(value, int, f"{path}{key}")
                 elif key != "expert":
-                    convert(value, float, f"{path}{key}")
+                    _number(value, f"{path}{key}")
     return records
 
 
@@ -232,10 +233,18 @@ def _check_evaluation(record: Mapping[str, Any], path: str) -> None:
     for key, value in record.items():
         if key in ("split", "experiment", "graph", "protocol", "by"):
             continue
-        nested = key in ("optimistic", "pessimistic")
-        convert(value, Mapping[str, float] if nested else float, f"{path}{key}")
+        if key in ("optimistic", "pessimistic"):
+            convert(value, Mapping[str, float], f"{path}{key}")
+            continue
+        _number(value, f"{path}{key}")
         if (key == "mrr" or key.startswith("hits@")) and not 0 <= value <= 1:
             raise ConfigError(f"{path}{key}: must be within 0 and 1, not {value!r}")
+
+
+def _number(value: Any, path: str) -> None:
+    """Refuse anything but a finite number."""
+    if not math.isfinite(convert(value, float, path)):
+        raise ConfigError(f"{path}: must be a finite number, not {value!r}")
 
 
 def _missing(full: Any, given: Any) -> str:

@@ -83,7 +83,7 @@ def _record(line: bytes, number: int) -> dict[str, Any]:
         ValueError: it is not a JSON object; the message has its number.
     """
     try:
-        record = parse_json(line)
+        record = parse_json(line, finite=False)
     except ValueError as error:
         raise ValueError(f"line {number}: {error}") from error
     if not isinstance(record, dict):

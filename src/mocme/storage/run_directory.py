@@ -121,7 +121,7 @@ class RunFolder:
         Raises:
             RunError: it is missing or damaged.
         """
-        about: dict[str, Any] = self.read_json("run.json")
+        about: dict[str, Any] = self.read_json("run.json", finite=True)
         if not isinstance(about, dict):
             raise damage_error(
                 self.path / "run.json", "is not a JSON object and gives no format version"
@@ -218,15 +218,18 @@ class RunFolder:
         """
         replace_file(self._file(name, writing=True), lambda new: write_json(new, value))
 
-    def read_json(self, name: str) -> Any:
+    def read_json(self, name: str, *, finite: bool = False) -> Any:
         """Read a JSON file.
+
+        Args:
+            finite: whether to refuse numbers that are NaN or infinite.
 
         Raises:
             RunError: the file is missing, damaged or not JSON (`parse_json`).
         """
         path = self._checked(name)
         with refuse_invalid(path):
-            return parse_json(read_regular(path))
+            return parse_json(read_regular(path), finite=finite)
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a file by text in UTF-8; line ends are written as they are.

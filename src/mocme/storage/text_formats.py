@@ -35,20 +35,23 @@ def check_depth(value: Any) -> None:
     raise ValueError(_too_deep())
 
 
-def parse_json(content: bytes | str) -> Any:
-    """Parse JSON as RFC 8259 defines it, with the limit of `check_depth`.
+def parse_json(content: bytes | str, *, finite: bool = True) -> Any:
+    """Parse JSON with the limit of `check_depth`.
+
+    Args:
+        finite: whether to refuse NaN, infinite numbers and those that are infinite as a float.
 
     Raises:
-        ValueError: it is not JSON or not UTF-8, is nested too deeply, has a key twice, a number
-            that is NaN or infinite as a float, or half a surrogate pair.
+        ValueError: it is not JSON or not UTF-8, is nested too deeply, has a key twice, half a
+            surrogate pair, or a number that is refused.
     """
     if isinstance(content, str):
         content = content.encode()
     try:
         value = json.loads(
             content,
-            parse_float=_finite,
-            parse_constant=_finite,
+            parse_float=_finite if finite else float,
+            parse_constant=_finite if finite else float,
             object_pairs_hook=_distinct,
         )
     except RecursionError:
