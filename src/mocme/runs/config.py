@@ -28,6 +28,7 @@ from mocme.data.features.sources import Source, kind_of
 from mocme.experts.base import ExpertSettings
 from mocme.mixture.base import MixtureSettings
 from mocme.runs.renamed import renamed_settings
+from mocme.storage.text_formats import parse_toml
 
 ExpertSettings.kinds = discover(ExpertSettings, mocme.experts)
 MixtureSettings.kinds = discover(MixtureSettings, mocme.mixture)
@@ -300,7 +301,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: not TOML. OSError: it cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
@@ -359,7 +360,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not dotted.strip():
         raise ConfigError(f"--set {text}: write it as path=value, for instance seed=3")
     try:
-        parsed = tomllib.loads(f"value = {value}")
+        parsed = parse_toml(f"value = {value}")
     except tomllib.TOMLDecodeError:
         parsed = {}
     # TOML may read several lines as several settings; here they are one string.

@@ -18,6 +18,7 @@ from mocme.data.formats.tables import numbered
 from mocme.data.graph import SPLITS, Graph
 from mocme.data.ingest.indexer import FactIndexer
 from mocme.data.modality import encoded_path
+from mocme.storage.text_formats import parse_toml
 
 RATIOS = (0.8, 0.1, 0.1)
 ATLAS = Path(__file__).parents[1] / "atlas"
@@ -211,7 +212,7 @@ def read_graph_toml(folder: Path) -> dict[str, object]:
     if not path.is_file():
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid TOML: {error}") from error
 

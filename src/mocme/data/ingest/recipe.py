@@ -26,6 +26,7 @@ from mocme.data.formats.report import Block, Report
 from mocme.data.formats.statements import Selection
 from mocme.data.graph import SPLITS
 from mocme.data.modality import check_name
+from mocme.storage.text_formats import parse_toml
 
 # A cell of TSV cannot hold a tab or a line break.
 BREAKS = str.maketrans("\t\n\r", "   ")
@@ -261,7 +262,7 @@ class Recipe:
             ConfigError, ValueError: a setting is wrong; the file is absent or not TOML.
         """
         try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            table = parse_toml(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             reason = f"cannot be read ({error.strerror}); check the path"
             raise ValueError(f"{path}: {reason}") from error
