@@ -67,7 +67,12 @@ class ScoreSettings(ExpertSettings):
         count, relations = task.graph.num_entities, 2 * task.graph.num_relations
         ids = Field(torch.int64, ("queries",), low=0, high=count * relations - 1, order="distinct")
         table = Field(torch.float32, ("queries", count))
-        check_tensors(tensors, {"key": ids, "scores": table})
+        try:
+            check_tensors(tensors, {"key": ids, "scores": table})
+        except ValueError as error:
+            raise ValueError(
+                f"{task.name}: the scores are not those of {count} entities: {error}"
+            ) from error
         key, scores = tensors["key"], tensors["scores"]
         return ScoreExpert(task.name, ScoreTable(key, scores, relations), count)
 

@@ -66,10 +66,10 @@ class Embedding(EmbeddingSettings):
         facts = self._facts(task)
         # Shapes are compared before anything of the size that the settings name is allocated.
         if (shapes := self._shapes(task, facts)) is not None:
-            check_like(tensors, shapes)
+            _check(task.name, tensors, shapes)
         model = self._model(task, facts)
         if shapes is None:
-            check_like(tensors, model.state_dict())
+            _check(task.name, tensors, model.state_dict())
         model.load_state_dict(tensors)
         return self._expert(model.to(task.device).eval(), task)
 
@@ -96,6 +96,13 @@ class Embedding(EmbeddingSettings):
     def _expert(self, model: EmbeddingModel, task: FitTask) -> EmbeddingExpert:
         reads = (*model.modalities, *task.features.tokens)
         return EmbeddingExpert(task.name, reads, model, self.training.objective)
+
+
+def _check(name: str, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    try:
+        check_like(tensors, wanted)
+    except ValueError as error:
+        raise ValueError(f"{name}: the tensors do not fit this graph: {error}") from error
 
 
 def _rank_one_batch(model: EmbeddingModel, task: FitTask) -> None:
