@@ -20,6 +20,8 @@ DEEP = "[" * 5000 + "]" * 5000
 # JSON texts that take the place of a value.
 FEW = ("null", '"x"', "-1", "1e999", "[]", DEEP)
 ODD = ("null", '"x"', "-1", "1e999", "[]", "{}", DEEP, "1" + "0" * 40, '"\\ud800"', "true", "NaN")
+# Tensors of one file that are forged.
+MOST_TENSORS = 12
 MARK = "the place of a value"
 
 
@@ -85,9 +87,9 @@ def toml_texts(table: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "deep keys", f"{tomli_w.dumps(table)}\n[{'.'.join('a' * 3000)}]\n"
     yield "empty", ""
     yield "unknown key", tomli_w.dumps({**table, "unknown": 1})
-    odds = ("x", -1, float("inf"), [], 10**30, 10**9)
+    odds = ("x", float("inf"), 10**30, 10**9)
     for path in places(table):
-        if len(path) > 4:
+        if len(path) > 3:
             continue
         yield f"without {path}", tomli_w.dumps(without(table, path))
         for odd in odds:
@@ -167,7 +169,9 @@ def packed_changes(packed: Packed) -> Iterator[tuple[str, Packed]]:
     tensors, metadata = packed
     yield "unknown tensor", ({**tensors, "unknown": torch.zeros(2)}, metadata)
     seen = set()
-    for name, tensor in tensors.items():
+    for number, (name, tensor) in enumerate(tensors.items()):
+        if number >= MOST_TENSORS:
+            break
         if len(tensors) > 1:
             yield f"without {name}", ({k: t for k, t in tensors.items() if k != name}, metadata)
         form = (tensor.dtype, tensor.ndim)

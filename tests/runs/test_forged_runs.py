@@ -96,7 +96,7 @@ class Forged:
     def opened(self) -> list[Any]:
         """What the answers take from run.json."""
         run = Run.open(self.path)
-        keys = ("modalities", "experts", "seed", "finished", "data", "graph")
+        keys = ("modalities", "experts", "seed", "finished")  # the others are shown only
         return [*(run.about[key] for key in keys), run.graph().digest()]
 
     def scores(self, run: Run | None = None) -> list[Any]:

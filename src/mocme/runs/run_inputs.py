@@ -8,7 +8,7 @@ from torch import Tensor
 from mocme.data.graph import Graph
 from mocme.data.modality import AnyModality, Features, Pairs, unpack_modality
 from mocme.data.pairs.build import check_basis, check_references
-from mocme.runs.run_files import NAMES, read_about, read_names
+from mocme.runs.run_files import ABOUT, NAMES, read_about, read_names
 from mocme.storage import RunError, RunFolder
 from mocme.storage.errors import RESTORE, refuse_invalid
 from mocme.storage.tensor_schema import Field, check_tensors
@@ -40,7 +40,7 @@ def read_graph(folder: RunFolder) -> Graph:
     if digest != about["digest"]["graph"]:
         raise RunError(
             f"{folder.path}: {NAMES}, {GRAPH} and {REJECTED} are not those that the run was "
-            f"trained on; {RESTORE}"
+            f"trained on, by the digest in {ABOUT}; {RESTORE}"
         )
     return graph
 
