@@ -224,7 +224,7 @@ def test_a_read_only_run_is_served_without_decisions(path: Path, tmp_path: Path)
 
 
 def test_a_file_of_decisions_that_was_named_must_be_writable(path: Path, tmp_path: Path) -> None:
-    from mocme.data.reviews import ReviewsNotWritable
+    from mocme.data.review_schema import ReviewsNotWritable
     from mocme.serving.server import serve as run_server
 
     with pytest.raises(ReviewsNotWritable, match="--reviews FILE"):

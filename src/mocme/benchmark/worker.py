@@ -103,7 +103,7 @@ def earlier_run(folder: Path, experiment: Experiment, wanted: Mapping[str, Any])
         return None
     run = Run.open(folder, trust_code=experiment.trust_code)
     stored = run.experiment.with_machine_choices_of(experiment)
-    digest = run.folder.about["digest"]
+    digest = run.about["digest"]
     stored_identity = identity(stored, InputDigests(digest["graph"], digest["features"]))
     if stored_identity["digest"] != wanted["digest"]:
         config = {"config": json_settings(stored), "identity": stored_identity}
@@ -131,7 +131,7 @@ def work(job: RunJob, watch: TrainingObserver | None = None, own_process: bool =
     for split in job.splits:
         splits[split], double_ranks[split], questions[split] = _ranked(job, run, split)
     peak["ranked"] = peak_memory()
-    about, machine = run.folder.about, run.experiment.machine_settings()
+    about, machine = run.about, run.experiment.machine_settings()
     result = {
         **_labels(job),
         "identity": dict(job.identity),

@@ -12,11 +12,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mocme.core.text_formats import parse_json
+from mocme.storage.tensor_schema import Field, check_tensors
+
 FORMAT = "mocme calibration 1"
 # Answers of the valid split below which probabilities are unreliable.
 FEW = 30
 # Lower bound of a log share. e^-30 is far below any share that is worth a bin of its own.
 LOWEST = -30.0
+# Curves, and the points of all curves one after the other.
+_FIELDS = {
+    "relation": Field(torch.int64, ("curves",), low=-1, order="distinct"),
+    "points": Field(torch.int64, ("curves",), low=1),
+    "x": Field(torch.float64, ("points",), low=LOWEST, high=0.0),
+    "y": Field(torch.float64, ("points",), low=0.0, high=1.0),
+}
+_RECORD = {
+    **{"split": str, "questions": int, "candidates": int, "answers": int},
+    **{"relations": dict, "means": str, "before": dict, "after": dict},
+}
 
 
 def log_shares(
@@ -116,16 +130,53 @@ class Calibration:
         """Restore what `packed` returned.
 
         Raises:
-            ValueError: the format is another one.
+            ValueError: the format is another one, or a tensor or the record is not what `packed`
+                returns.
         """
         if metadata.get("format") != FORMAT:
             raise ValueError(
                 f"a calibration of format {metadata.get('format')!r}; the supported format is "
                 f"{FORMAT!r}"
             )
+        check_tensors(tensors, _FIELDS)
+        if not len(tensors["relation"]) or int(tensors["relation"][0]) != -1:
+            raise ValueError("the first curve is not that of all relations")
+        if int(tensors["points"].sum()) != len(tensors["x"]):
+            raise ValueError("the curves do not have as many points as there are")
         ends = np.cumsum(tensors["points"].numpy())[:-1]
         x, y = (np.split(tensors[name].numpy(), ends) for name in ("x", "y"))
+        for points in (*x, *y):
+            if bool((np.diff(points) < 0).any()):
+                raise ValueError("a curve falls, or its points do not ascend")
         curves = [Curve(*points) for points in zip(x, y, strict=True)]
         relations = tensors["relation"].tolist()
         by_relation = dict(zip(relations[1:], curves[1:], strict=True))
-        return Calibration(curves[0], by_relation, json.loads(metadata["record"]))
+        return Calibration(curves[0], by_relation, _record(metadata.get("record", "null")))
+
+    def check_relations(self, count: int) -> None:
+        """Check that the curves are of directed relations of a graph.
+
+        Args:
+            count: of the directed relations.
+
+        Raises:
+            ValueError: one is not.
+        """
+        if self.by_relation and max(self.by_relation) >= count:
+            raise ValueError(f"has a curve of relation {max(self.by_relation)}, of {count}")
+
+
+def _record(text: str) -> dict[str, Any]:
+    """The record of a calibration, from JSON.
+
+    Raises:
+        ValueError: a key is missing, or has another type.
+    """
+    record = parse_json(text)
+    if not isinstance(record, dict) or set(record) != set(_RECORD):
+        raise ValueError(f"its record does not hold {', '.join(_RECORD)}")
+    for key, kind in _RECORD.items():
+        # An integer, not a truth value.
+        if type(record[key]) is not kind or (kind is int and record[key] < 0):
+            raise ValueError(f"{key} in its record is {record[key]!r}")
+    return record

@@ -116,7 +116,7 @@ def experiments(as_json: bool) -> None:
 
 def _report(run: Any, was_finished: bool = False) -> None:
     """Print where a finished run is, which epoch was kept, and the next commands."""
-    about, log = run.folder.about, run.log()
+    about, log = run.about, run.log()
     if was_finished:
         echo(f"already finished after {len(log)} epochs; nothing to do")
     else:
@@ -143,9 +143,11 @@ def kept_epochs(
     lines = []
     for name, fit in fits.items():
         epochs = [record for record in log if record["expert"] == name and "epoch" in record]
-        if not epochs or fit["best_epoch"] == epochs[-1]["epoch"]:
+        kept = fit.get("best_epoch", epochs[-1]["epoch"] if epochs else None)
+        measured = [r["valid"] for r in epochs if r["epoch"] == kept and "valid" in r]
+        if not epochs or kept == epochs[-1]["epoch"] or not measured:
             continue
-        mrr = next(r["valid"]["mrr"] for r in epochs if r["epoch"] == fit["best_epoch"])
+        mrr = measured[0].get("mrr", float("nan"))
         of_expert = f" of {name}" if len(fits) > 1 else ""
-        lines.append(f"kept epoch {fit['best_epoch']}{of_expert} (valid MRR {mrr:.4f})")
+        lines.append(f"kept epoch {kept}{of_expert} (valid MRR {mrr:.4f})")
     return lines

@@ -82,7 +82,7 @@ def progress_callback(progress: Progress, task: Any) -> Callable[[int, int], Non
 
 def modalities_line(run: Any) -> str:
     """The modalities of a training, with the number of entities that have each."""
-    counts = dict(run.folder.about["entities"])
+    counts = dict(run.about["entities"])
     total = counts.pop("all")
     parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     hint = "" if len(counts) > 1 else " only (a graph.toml can declare more: docs/data.md)"
@@ -135,7 +135,7 @@ class TrainingDisplay:
     def start(self, trainer: Any, run: Any) -> None:
         """Print the notes of a new training, and start the bar of an expert's epochs."""
         if self.notes and not trainer.progress.step:
-            echo_notes([*run.folder.about["notes"], modalities_line(run)])
+            echo_notes([*run.about["notes"], modalities_line(run)])
         self._begin(run)
         self.epochs = trainer.settings.epochs
         self.task = self.progress.add_task(
@@ -160,7 +160,7 @@ class TrainingDisplay:
             return
         self.progress, first = self.bar.__enter__()
         self.progress.remove_task(first)
-        self.stages = 0 if run is None else len(run.folder.about["experts"])
+        self.stages = 0 if run is None else len(run.about["experts"])
         self.started = True
 
     def _print_stage(self, description: str) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import codecs
 import io
 import os
-import re
 import stat
 import tomllib
 from pathlib import Path
 from typing import Any
 
+from mocme.core.text_formats import parse_toml
+
 # Bytes of a TOML file; the largest that a person writes has a hundredth of them.
 TOML_BYTES = 1 << 22
-_PART = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
-_LONG_KEY = re.compile(rf"(?:{_PART}\.[ \t]*+){{100}}")
 # Byte order marks and the encodings that they name. UTF-32 comes first: the mark of UTF-16 with the
 # low byte first is the start of that of UTF-32.
 MARKS = (
@@ -75,22 +74,6 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return parse_toml(_decode(data))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid TOML: {error}") from error
-
-
-def parse_toml(text: str) -> dict[str, Any]:
-    """The table that some TOML is.
-
-    Raises:
-        tomllib.TOMLDecodeError: it is not TOML, or is nested so deeply that it cannot be read.
-    """
-    problem = "arrays or tables are nested too deeply; check the brackets and dots"
-    # The time for a key grows with the square of its parts.
-    if _LONG_KEY.search(text):
-        raise tomllib.TOMLDecodeError(problem)
-    try:
-        return tomllib.loads(text)
-    except RecursionError as error:
-        raise tomllib.TOMLDecodeError(problem) from error
 
 
 def marked_encoding(start: bytes) -> tuple[bytes, str]:

@@ -159,8 +159,27 @@ def specify(
     part, rest = family, dict(table)
     if family.kinds:
         part = resolve(family, rest.pop("kind", None), path, trust_code=trust_code)
-    construct(part, rest, path, *part.trial, trust_code=trust_code)
+    _try(part, rest, path, trust_code)
     return Spec(part, **_converted(rest, settings(part), path, trust_code))
+
+
+def _try(part: type[Configurable], table: Mapping[str, Any], path: str, trust_code: bool) -> None:
+    """Build a component with its trial context, without memory for tensors.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    import torch
+
+    try:
+        # A setting may be a size, and a configuration may come from elsewhere.
+        with torch.device("meta"):
+            construct(part, table, path, *part.trial, trust_code=trust_code)
+    except (RuntimeError, OverflowError) as error:
+        if part.__module__.startswith("mocme."):
+            raise ConfigError(f"{path}: a setting is too large") from error
+        # A component of the user may need the values of its tensors.
+        construct(part, table, path, *part.trial, trust_code=trust_code)
 
 
 def _converted(

@@ -103,15 +103,13 @@ class Vocabulary:
         If a name contains a line feed, that would not be unique. Then each name is preceded by its
         length instead, after an empty name, which a file of names cannot contain.
         """
-        total = hashlib.sha256()
-        if any("\n" in name for name in self.names):
-            total.update(b"\n")
-            for name in self.names:
-                raw = name.encode()
-                total.update(b"%d\n%b" % (len(raw), raw))
-        else:
-            for name in self.names:
-                total.update(name.encode() + b"\n")
+        lines = "".join(f"{name}\n" for name in self.names)
+        if lines.count("\n") == len(self.names):
+            return hashlib.sha256(lines.encode()).hexdigest()
+        total = hashlib.sha256(b"\n")
+        for name in self.names:
+            raw = name.encode()
+            total.update(b"%d\n%b" % (len(raw), raw))
         return total.hexdigest()
 
 

@@ -21,6 +21,16 @@ from torch import Tensor
 
 from mocme.core.csv_text import csv_text
 from mocme.data.graph import Graph, UnknownName, distinct
+from mocme.data.review_schema import (
+    SCHEMA,
+    ReviewError,
+    ReviewsMoved,
+    ReviewsNotWritable,
+    check_file,
+    check_schema,
+    check_values,
+    odd_value,
+)
 
 Decision = Literal["accept", "reject", "skip"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
@@ -28,16 +38,6 @@ FORMATS = ("tsv", "csv", "jsonl")
 VERSION = 1
 _COLUMNS = ("id", "head", "relation", "tail", "decision", "reviewer", "note", "time")
 _OPTIONAL_COLUMNS = ("probability", "score")
-_SCHEMA = """
-CREATE TABLE review (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    head TEXT NOT NULL, relation TEXT NOT NULL, tail TEXT NOT NULL,
-    decision TEXT NOT NULL CHECK (decision IN ('accept', 'reject', 'skip')),
-    reviewer TEXT NOT NULL, note TEXT NOT NULL, time TEXT NOT NULL,
-    probability REAL, score REAL
-);
-CREATE INDEX review_fact ON review (head, relation, tail);
-"""
 Fact = tuple[str, str, str]
 
 
@@ -54,18 +54,6 @@ _NOT_WRITABLE = frozenset(
 _TIMEOUT = 10
 # Device and inode of a file.
 _Identity = tuple[int, int]
-
-
-class ReviewError(ValueError):
-    """Decisions cannot be stored or read; the message names the file and a remedy."""
-
-
-class ReviewsNotWritable(ReviewError):
-    """The file of decisions cannot be created or written where it is."""
-
-
-class ReviewsMoved(ReviewError):
-    """The file of decisions was deleted, moved or replaced while it was in use."""
 
 
 @dataclass(frozen=True)
@@ -104,16 +92,19 @@ class Reviews:
     file that was replaced is opened again. One that was deleted or moved away is an error.
 
     Raises:
-        ReviewError: the file cannot be opened or created, or has the format of another version.
+        ReviewError: the file cannot be opened or created, has the format of another version, is
+            damaged, or holds anything besides the table of decisions (such as a trigger).
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._local = threading.local()
+        check_file(self.path)
         # Only this may create a file; a file that is missing later was deleted.
         self._creates = True
         with self._open() as connection:
             version = self._version(connection)
+            check_schema(self.path, connection, version)
             self._leave_wal(connection)
         if version == 0:
             self._create_tables()
@@ -151,7 +142,7 @@ class Reviews:
         with self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
             if connection.execute("PRAGMA user_version").fetchone() == (0,):
-                for statement in _SCHEMA.split(";\n"):
+                for statement in SCHEMA.split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
@@ -184,10 +175,17 @@ class Reviews:
         else:
             if self._identity() is None:
                 raise self._moved()
+            check_file(self.path)
             connection = self._connect("rw")
-            if self._version(connection) == 0:
+            try:
+                version = self._version(connection)
+                if version == 0:
+                    raise self._moved()
+                # What took the file's place may hold anything.
+                check_schema(self.path, connection, version)
+            except BaseException:
                 connection.close()
-                raise self._moved()
+                raise
         self._local.connection = connection
         return connection
 
@@ -199,6 +197,8 @@ class Reviews:
             connection = sqlite3.connect(address, uri=True, timeout=_TIMEOUT, isolation_level=None)
             # EXTRA makes a decision survive a power failure, not only a crash of the process.
             connection.execute("PRAGMA synchronous = EXTRA")
+            # A file from elsewhere must not run functions of its own schema.
+            connection.execute("PRAGMA trusted_schema = OFF")
             self._local.identity = self._identity()
             if before in (None, self._local.identity):
                 return connection
@@ -294,6 +294,8 @@ class Reviews:
         with self._open() as connection:
             rows = connection.execute("SELECT decision, count(*) FROM review GROUP BY decision")
             counts = dict(rows.fetchall())
+        if unknown := set(counts) - set(DECISIONS):
+            raise odd_value(self.path, f"decision {next(iter(unknown))!r}")
         return {decision: int(counts.get(decision, 0)) for decision in DECISIONS}
 
     def find(
@@ -328,7 +330,13 @@ class Reviews:
                 f"ORDER BY id DESC LIMIT ? OFFSET ?",
                 [*values, limit, offset],
             ).fetchall()
-        return int(total), [Review(*row) for row in rows]
+        return int(total), [Review(*self._checked(row)) for row in rows]
+
+    def _checked(self, row: Sequence[Any]) -> Sequence[Any]:
+        """Return a row of the table after a check: SQLite stores any type in any column."""
+        columns = (*_COLUMNS, *_OPTIONAL_COLUMNS)
+        check_values(self.path, dict(zip(columns, row, strict=True)), DECISIONS)
+        return row
 
     def verdicts(self) -> dict[Fact, Decision]:
         """Return the decision on each fact: the last one of each reviewer, skips left out.

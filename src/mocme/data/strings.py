@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from mocme.storage.tensor_schema import Field
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,28 @@ class EntityTexts:
         return {f"{prefix}{name}": tensor for name, tensor in vars(self).items()}
 
     @staticmethod
-    def unpacked(tensors: Mapping[str, Tensor], prefix: str) -> EntityTexts:
-        """Restore what `packed` returned."""
-        return EntityTexts(*(tensors[f"{prefix}{name}"] for name in ("entity", "end", "utf8")))
+    def fields(role: str) -> dict[str, Field]:
+        """Return what the tensors of `packed` have to be; `role` keeps sizes of files apart."""
+        ids = Field(torch.int64, (f"n of {role}",), low=0, order="ascending")
+        return {"entity": ids, "end": ids, "utf8": Field(torch.uint8, ("*b",))}
+
+    @staticmethod
+    def unpacked(tensors: Mapping[str, Tensor], prefix: str, num_entities: int) -> EntityTexts:
+        """Restore what `packed` returned, from tensors that fit `fields`.
+
+        Raises:
+            ValueError: an id is no entity, or the texts are not UTF-8 or not cut between
+                characters.
+        """
+        texts = EntityTexts(*(tensors[f"{prefix}{name}"] for name in ("entity", "end", "utf8")))
+        end, utf8 = texts.end, texts.utf8
+        if len(end) and int(texts.entity[-1]) >= num_entities:
+            raise ValueError(f"{prefix}entity has ids of {num_entities:,} entities and more")
+        if (int(end[-1]) if len(end) else 0) != len(utf8):
+            raise ValueError(f"{prefix}end does not end where {prefix}utf8 does")
+        utf8.numpy().tobytes().decode()
+        # Bytes within a character are 10xxxxxx.
+        inside = end[end < len(utf8)]
+        if bool((utf8[inside] >> 6 == 2).any()):
+            raise ValueError(f"{prefix}end cuts a character")
+        return texts

@@ -24,6 +24,7 @@ from mocme.experts.base import (
     Packed,
     Reason,
 )
+from mocme.storage.tensor_schema import Field, check_tensors
 from mocme.storage.tensor_tree import load_tensors, save_tensors
 
 FORMAT = "mocme scores 1"
@@ -63,10 +64,16 @@ class ScoreSettings(ExpertSettings):
         if self.function:
             return self._imported(task)
         tensors, _ = packed
-        key, scores = tensors.get("key"), tensors.get("scores")
         count, relations = task.graph.num_entities, 2 * task.graph.num_relations
-        if key is None or scores is None or scores.shape != (len(key), count):
-            raise ValueError(f"{task.name}: the scores are not those of {count} entities")
+        ids = Field(torch.int64, ("queries",), low=0, high=count * relations - 1, order="distinct")
+        table = Field(torch.float32, ("queries", count))
+        try:
+            check_tensors(tensors, {"key": ids, "scores": table})
+        except ValueError as error:
+            raise ValueError(
+                f"{task.name}: the scores are not those of {count} entities: {error}"
+            ) from error
+        key, scores = tensors["key"], tensors["scores"]
         return ScoreExpert(task.name, ScoreTable(key, scores, relations), count)
 
     def _imported(self, task: FitTask) -> ScoreExpert:

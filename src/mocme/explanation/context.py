@@ -11,6 +11,7 @@ from mocme.explanation.influence import InfluenceFinder
 from mocme.explanation.schema import Support
 from mocme.mixture.base import Mixture
 from mocme.storage import RunFolder, kept_if_possible
+from mocme.storage.errors import MEASURED_AGAIN, refuse_invalid
 
 FAITHFULNESS = "faithfulness.json"
 
@@ -48,9 +49,14 @@ class RunExplanationContext:
             NotKept: the run cannot be written; it is measured again each time.
         """
         if self.folder.has(FAITHFULNESS):
-            stored = self.folder.read_json(FAITHFULNESS)
-            if stored.get("model") == self.model:
-                return Faithfulness.unpacked(stored)
+            stored = self.folder.read_json(FAITHFULNESS, finite=True)
+            with refuse_invalid(self.folder.path / FAITHFULNESS, MEASURED_AGAIN):
+                if not isinstance(stored, dict):
+                    raise ValueError("is not a JSON object")
+                model = stored.pop("model", None)
+                faithfulness = Faithfulness.unpacked(stored)
+            if model == self.model:
+                return faithfulness
         measured = measure(*self.trained)
         with kept_if_possible(
             f"{self.folder.path / FAITHFULNESS}: the measured faithfulness is used but not kept",

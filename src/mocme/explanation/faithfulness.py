@@ -103,9 +103,18 @@ class Faithfulness:
 
     @staticmethod
     def unpacked(table: Mapping[str, Any]) -> Faithfulness:
-        """Restore the result of `packed`."""
-        by_modality = {name: Agreement(**row) for name, row in table["apart"].items()}
-        return Faithfulness(Agreement(**table["together"]), by_modality)
+        """Restore the result of `packed`.
+
+        Raises:
+            ValueError: a key is missing, unknown or wrong.
+        """
+        if not isinstance(table, Mapping) or set(table) != {"together", "apart"}:
+            raise ValueError("does not hold together and apart")
+        apart = table["apart"]
+        if not isinstance(apart, Mapping):
+            raise ValueError("apart is not an object")
+        by_modality = {name: _restored(name, row) for name, row in apart.items()}
+        return Faithfulness(_restored("together", table["together"]), by_modality)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +201,24 @@ def spearman(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> float |
 
 def _agreement(weight: Tensor, drop: Tensor) -> Agreement:
     return Agreement(spearman(weight, drop), len(weight))
+
+
+def _restored(name: str, row: Any) -> Agreement:
+    """Restore an agreement.
+
+    Raises:
+        ValueError: a key is missing, unknown or wrong.
+    """
+    if not isinstance(row, Mapping) or set(row) != {"correlation", "facts"}:
+        raise ValueError(f"{name} does not hold correlation and facts")
+    correlation, facts = row["correlation"], row["facts"]
+    if correlation is not None and not (
+        type(correlation) in (int, float) and -1.001 <= correlation <= 1.001
+    ):
+        raise ValueError(f"{name}: correlation must be within -1 and 1, not {correlation!r}")
+    if type(facts) is not int or facts < 0:
+        raise ValueError(f"{name}: facts must be a number of cases, not {facts!r}")
+    return Agreement(correlation, facts)
 
 
 def _groups(entities: Int[Tensor, " n"], size: int) -> list[Tensor]:

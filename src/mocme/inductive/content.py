@@ -21,11 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mocme.core.text_formats import parse_json
 from mocme.data.features.numeric import bin_of, read_scales
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import AnyModality, Modality, Pairs, Tokens, read_safetensors
 from mocme.data.words import UNITS
 from mocme.inductive.new_entity import Content, EncodedContent
+from mocme.inductive.provenance import provenance_problem
 from mocme.inductive.ranges import numbers_in_range, tokens_in_range, vector_in_range
 
 Takes = Literal["texts", "pictures", "sounds", "videos", "numbers", "nothing"]
@@ -53,6 +55,8 @@ def takes(modality: AnyModality) -> tuple[Takes, str]:
         return "nothing", f"it is a control ({provenance['replaced']})"
     if isinstance(modality, Pairs):
         return _takes_for_pairs(modality)
+    if problem := provenance_problem(modality):
+        return "nothing", problem
     if isinstance(modality, Tokens):
         if "edges" in provenance:
             return "numbers", ""
@@ -80,7 +84,7 @@ def _takes_for_pairs(pairs: Pairs) -> tuple[Takes, str]:
 
 def _settings(provenance: Mapping[str, str]) -> dict[str, Any]:
     try:
-        settings = json.loads(provenance.get("settings", "") or "{}")
+        settings = parse_json(provenance.get("settings", "") or "{}")
     except ValueError:
         return {}
     return settings if isinstance(settings, dict) else {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.modality import Features, Modality, Tokens
+from mocme.data.modality import Features, Modality, Pairs, Tokens
 from mocme.data.pairs.build import merge_pairs
 from mocme.experts.base import Extension
 from mocme.experts.embedding.expert import EmbeddingExpert
@@ -86,6 +86,49 @@ class RunContents:
         experts = [expert.extended(extension) for expert in self.mixture.experts]
         mixture = self.mixture.with_experts(experts, graph.num_entities)
         return RunContents(graph, features, mixture)
+
+
+def check_fit(trained: RunContents, items: Additions) -> None:
+    """Check that additions fit the run that they are used with.
+
+    Raises:
+        ValueError: a name, a width or an id is not one of the run; the message names the addition.
+    """
+    dims = {e.name: e.base.settings.embedding_dim for e in trained.embeddings}
+    widths = {name: modality.width for name, modality in trained.features.dense.items()}
+    words = {name: set(tokens.vocabulary) for name, tokens in trained.features.tokens.items()}
+    for item in items:
+        sizes = [("row", item.rows, dims), ("vector", item.vectors, widths)]
+        for what, tensors, known in sizes:
+            for name, tensor in tensors.items():
+                if tuple(tensor.shape) != (known.get(name),):
+                    raise ValueError(
+                        f"{item.name!r}: its {what} of {name} has the shape {list(tensor.shape)}; "
+                        f"this run needs [{known.get(name, 0)}]"
+                    )
+        for name, tokens in item.tokens.items():
+            if unknown := set(tokens) - words.get(name, set()):
+                raise ValueError(f"{item.name!r}: {name} does not have the token {min(unknown)!r}")
+    size = trained.graph.num_entities + len(items)
+    for name, rows in items.pairs.items():
+        if name not in trained.features.pairs:
+            raise ValueError(f"this run has no pairs {name!r}")
+        kinds = len(trained.features.pairs[name].kinds)
+        limit = torch.tensor([kinds, size, size])
+        if bool((rows >= limit).any()):
+            raise ValueError(f"pairs of {name} have ids that this run does not have")
+        _check_counts(name, rows, trained.features.pairs[name], items)
+
+
+def _check_counts(name: str, rows: Tensor, pairs: Pairs, items: Additions) -> None:
+    """Check that the pairs of additions are as many as each addition says."""
+    kinds = len(pairs.kinds)
+    cells = (rows[:, 1:] - pairs.num_entities) * kinds + rows[:, :1]
+    counts = torch.bincount(cells[cells >= 0], minlength=len(items) * kinds).tolist()
+    for position, item in enumerate(items):
+        own = counts[position * kinds : (position + 1) * kinds]
+        if {k: n for k, n in zip(pairs.kinds, own, strict=True) if n} != item.pairs.get(name, {}):
+            raise ValueError(f"{item.name!r}: its pairs of {name} are not as many as it says")
 
 
 def extended_graph(graph: Graph, items: Sequence[Addition]) -> Graph:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from mocme.core.text_formats import parse_json
 from mocme.data.formats.report import Report
 from mocme.data.formats.streams import line_chunks, normalize_line_ends, open_stream
 from mocme.data.graph import UnknownName
@@ -120,9 +120,7 @@ def read_entities(path: str | Path) -> list[NewEntity]:
         if not raw.strip():
             continue
         try:
-            entities.append(_entity(json.loads(raw.decode()), home))
-        except RecursionError as error:
-            raise ValueError(f"{path}: line {number}: is nested too deeply") from error
+            entities.append(_entity(parse_json(raw), home))
         except (ValueError, TypeError, OSError) as error:
             raise ValueError(f"{path}: line {number}: {error}") from error
     if not entities:

@@ -10,7 +10,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from mocme.inductive.stored_additions import check_addition_tensors, parse_additions
 from mocme.storage import RunError, RunFolder
+from mocme.storage.errors import refuse_invalid
 from mocme.storage.run_directory import short_digest
 
 FILE = "additions.safetensors"
@@ -139,7 +141,8 @@ def read(folder: RunFolder, model: str | None) -> Additions:
         model: digest of the model that they were fitted to (`RunFolder.model`).
 
     Raises:
-        RunError: the file is damaged, of a newer format, or was fitted to another model.
+        RunError: the file is damaged, of another format, or was fitted to another model; or a key
+            or tensor is missing, unknown or wrong.
     """
     try:
         if not folder.has(FILE):
@@ -160,8 +163,11 @@ def read(folder: RunFolder, model: str | None) -> Additions:
             f"({short_digest(model)}); delete {FILE} and {FILE}.sha256 there, and add the entities "
             f"again"
         )
+    with refuse_invalid(folder.path / FILE):
+        stored_items = parse_additions(metadata.get("additions"))
+        check_addition_tensors(tensors, stored_items)
     items = []
-    for number, about in enumerate(json.loads(metadata["additions"])):
+    for number, about in enumerate(stored_items):
         start = f"{number}:vector/"
         stored = {key[len(start) :]: v for key, v in tensors.items() if key.startswith(start)}
         vectors = {name: stored[name] for name in about["modalities"] if name in stored}

@@ -14,10 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mocme.core.text_formats import parse_json
 from mocme.data.graph import Graph, Queries
 from mocme.experts.base import DenseExpert, Expert, Packed, Progress, SparseExpert
 from mocme.mixture.base import Mixture, MixtureSettings
 from mocme.mixture.weight_search import Weight, search
+from mocme.storage.tensor_schema import Field, check_tensors
 
 FORMAT = "mocme sum 1"
 # Without a valid split: the middle of what three benchmarks chose.
@@ -196,13 +198,11 @@ class SumSettings(MixtureSettings):
             raise ValueError(
                 f"a sum of format {metadata.get('format')!r} cannot be read; expected {FORMAT}"
             )
-        names = json.loads(metadata["experts"])
+        names = parse_json(metadata.get("experts", "null"))
+        wanted = [expert.name for expert in experts]
+        if names != wanted:
+            raise ValueError(f"has weights of {names!r}; the run has the experts {wanted!r}")
+        check_tensors(tensors, {"weights": Field(torch.float64, (len(names), 2), low=0.0)})
         rows = tensors["weights"].tolist()
         weights = {name: Weight(*row) for name, row in zip(names, rows, strict=True)}
-        for expert in experts:
-            if expert.name not in weights:
-                raise ValueError(
-                    f"the sum has no weight of the expert {expert.name!r}; it has weights of "
-                    f"{', '.join(names)}"
-                )
         return Sum(experts, num_entities, weights)

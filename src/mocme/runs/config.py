@@ -13,7 +13,6 @@ import tomli_w
 
 import mocme.experts
 import mocme.mixture
-from mocme.core.files import parse_toml
 from mocme.core.files import read_toml as toml_table
 from mocme.core.registry import (
     ConfigError,
@@ -26,6 +25,7 @@ from mocme.core.registry import (
     expand,
     expand_settings,
 )
+from mocme.core.text_formats import parse_toml
 from mocme.data.features.sources import Source, kind_of
 from mocme.experts.base import ExpertSettings
 from mocme.mixture.base import MixtureSettings

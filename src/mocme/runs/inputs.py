@@ -11,11 +11,25 @@ from mocme.calibration.curves import Calibration
 from mocme.explanation.context import RunExplanationContext
 from mocme.inductive import store
 from mocme.inductive.add import Adder, Advance, RowFits
-from mocme.inductive.extended_run import RunContents
+from mocme.inductive.extended_run import RunContents, check_fit
 from mocme.inductive.new_entity import NewEntity
 from mocme.inductive.store import Addition, Additions
 from mocme.prediction.predictor import Predictor
 from mocme.storage import RunFolder
+from mocme.storage.errors import refuse_invalid
+
+
+def extended_contents(folder: RunFolder, trained: RunContents, items: Additions) -> RunContents:
+    """The contents of a run with additions.
+
+    Raises:
+        RunError: the additions do not fit the run, which names their file.
+    """
+    if not items:
+        return trained
+    with refuse_invalid(folder.path / store.FILE, "restore the one of this run from a copy"):
+        check_fit(trained, items)
+    return trained.extended(trained.usable(items, str(folder.path)))
 
 
 @final
@@ -73,8 +87,7 @@ class LoadedRun:
 
         Predictors are independent: an earlier one keeps answering as before.
         """
-        items = self.trained.usable(items, str(self.folder.path))
-        extended, trained = self.trained.extended(items), self.trained
+        extended, trained = extended_contents(self.folder, self.trained, items), self.trained
         context = RunExplanationContext(
             self.folder,
             extended.mixture,

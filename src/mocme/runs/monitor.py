@@ -9,6 +9,7 @@ from typing import Any, Protocol, final, runtime_checkable
 
 from mocme.core.interrupts import Interrupted
 from mocme.runs.run import LOG, Run
+from mocme.storage.errors import refuse_invalid
 
 
 @runtime_checkable
@@ -55,12 +56,17 @@ class RunMonitor:
     def resume(self, fit: Any) -> None:
         """Restore this expert's newest checkpoint, or save a first one."""
         checkpoint = self.run.folder.load_checkpoint()
+        restored = False
         if checkpoint is not None:
+            path = self.run.path / "checkpoints" / checkpoint.name
+            # Before the logs are rewound: a state that is refused changes nothing.
+            with refuse_invalid(path, f"delete the folder {path}; the one before it is used then"):
+                _check_state(checkpoint.state)
+                if checkpoint.state["expert"] == self.name:
+                    fit.restore(checkpoint.state["fit"])
+                    restored = True
             self.run.folder.rewind(checkpoint)
-        state = None if checkpoint is None else checkpoint.state
-        if isinstance(state, Mapping) and state["expert"] == self.name:
-            fit.restore(state["fit"])
-        else:
+        if not restored:
             # Interrupted before its first epoch ends, an expert starts again here, log included.
             self._save(fit)
         self.steps = fit.progress.step
@@ -120,3 +126,15 @@ class RunMonitor:
         state = {"expert": self.name, "fit": fit.state()}
         step = self.offset + fit.progress.step
         self.run.folder.save_checkpoint(step, state, [LOG])
+
+
+def _check_state(state: Any) -> None:
+    """Check what `RunMonitor` saves in a checkpoint.
+
+    Raises:
+        ValueError: a key is missing, unknown or wrong.
+    """
+    if not isinstance(state, Mapping) or set(state) != {"expert", "fit"}:
+        raise ValueError("does not hold the state of an expert")
+    if not isinstance(state["expert"], str) or not isinstance(state["fit"], Mapping):
+        raise ValueError("does not hold the state of an expert")

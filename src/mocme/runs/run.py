@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from torch import Tensor
 from mocme.calibration.curves import Calibration
 from mocme.calibration.fit import calibrate
 from mocme.core.device import find_device
-from mocme.data.graph import Graph, Vocabulary
-from mocme.data.modality import Features, unpack_modality
+from mocme.data.graph import Graph
+from mocme.data.modality import Features
 from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
 from mocme.evaluation.ranking import Ranks, rank_split
@@ -28,15 +27,25 @@ from mocme.inductive.store import Addition, Additions, Fact
 from mocme.mixture.base import Mixture
 from mocme.prediction.predictor import Predictor
 from mocme.runs.config import Experiment, custom_code
-from mocme.runs.inputs import LoadedRun
+from mocme.runs.inputs import LoadedRun, extended_contents
+from mocme.runs.run_files import (
+    CONFIG,
+    EVALUATIONS,
+    NAMES,
+    check_agreement,
+    check_complete,
+    evaluation_file,
+    read_about,
+    read_config,
+    read_evaluation,
+    read_evaluations,
+    read_log,
+)
+from mocme.runs.run_inputs import GRAPH, REJECTED, read_graph, read_modalities
 from mocme.storage import RunError, RunFolder, kept_if_possible
+from mocme.storage.errors import MEASURED_AGAIN, refuse_invalid
 
-CONFIG = "config.toml"
 LOG = "training.jsonl"
-EVALUATIONS = "evaluations.jsonl"
-NAMES = "names.json"
-GRAPH = "graph.safetensors"
-REJECTED = "rejected.safetensors"
 MIXTURE = "mixture.safetensors"
 CALIBRATION = "calibration.safetensors"
 # What a training writes first. A folder that has nothing else, and no `CONFIG`, is that of a
@@ -65,15 +74,18 @@ class Run:
                 f"be resumed; start it again with the same --out: mocme train EXPERIMENT --data "
                 f"{folder.about.get('data') or 'DATA'} --out {folder.path}"
             )
-        table = tomllib.loads(folder.read_text(CONFIG))
+        about, table = read_about(folder), read_config(folder)
         # Checked before the experiment is built, to name all of the code at once.
         if (custom := custom_code(table)) and not trust_code:
             raise RunError(
                 f"{folder.path}: this run uses custom code ({', '.join(custom)}); "
                 f"open it with trust_code=True (--trust-code) if you trust it"
             )
-        name = str(folder.about.get("experiment", "run"))
-        self.experiment = Experiment.of(name, table, trust_code=trust_code)
+        with refuse_invalid(folder.path / CONFIG):
+            self.experiment = Experiment.of(about["experiment"], table, trust_code=trust_code)
+            experts = self.experiment.components().experts
+        check_complete(folder.path / CONFIG, table, self.experiment.table())
+        check_agreement(folder, about, self.experiment.seed, list(experts))
 
     @staticmethod
     def open(path: str | Path, trust_code: bool = False) -> Run:
@@ -82,7 +94,7 @@ class Run:
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else "not finished"
-        what = f"{self.experiment.name} on {self.folder.about['graph']}"
+        what = f"{self.experiment.name} on {self.about['graph']}"
         return f"Run({str(self.path)!r}, {what}, {state})"
 
     @property
@@ -95,45 +107,44 @@ class Run:
         return self.experiment.trust_code
 
     @property
+    def about(self) -> dict[str, Any]:
+        """The content of run.json (`mocme.runs.run_files.About`), read anew.
+
+        Raises:
+            RunError: it is missing or damaged, or a key is missing, unknown or wrong.
+        """
+        return read_about(self.folder)
+
+    @property
     def finished(self) -> bool:
-        return bool(self.folder.about.get("finished"))
+        return bool(self.about["finished"])
 
     def log(self) -> list[dict[str, Any]]:
         """A record for each epoch."""
-        return self.folder.records(LOG) if self.folder.has(LOG) else []
+        return read_log(self.folder, LOG)
 
     def evaluations(self) -> list[dict[str, Any]]:
         """All evaluations of this run, in order."""
-        return self.folder.records(EVALUATIONS) if self.folder.has(EVALUATIONS) else []
+        return read_evaluations(self.folder)
 
     # Graph, features and model are as they were trained, and so is everything measured on
     # them: evaluation, calibration, benchmarks. Only a predictor includes additions.
 
     def graph(self) -> Graph:
-        """The graph as it was trained on, without additions."""
-        names = self.folder.read_json(NAMES)
-        return Graph(
-            Vocabulary(names["entities"]),
-            Vocabulary(names["relations"], "relation"),
-            self.folder.read_tensors(GRAPH),
-            name=str(self.folder.about.get("graph", "graph")),
-            folder=self.folder.about.get("data"),
-            rejected=self._rejected(),
-        )
+        """The graph as it was trained on, without additions.
 
-    def _rejected(self) -> Tensor:
-        if not self.folder.has(REJECTED):
-            return torch.empty(0, 3, dtype=torch.int64)
-        return self.folder.read_tensors(REJECTED)["rejected"]
+        Raises:
+            RunError: names or facts are missing or damaged, or are not those of the training.
+        """
+        return read_graph(self.folder)
 
     def features(self, graph: Graph) -> Features:
-        """The modalities as they were trained on, without additions."""
-        modalities = {}
-        for name in self.folder.about["modalities"]:
-            file = f"modalities/{name}.safetensors"
-            tensors, metadata = self.folder.read_packed(file)
-            modalities[name] = unpack_modality(tensors, metadata, graph.num_entities)
-        return Features.of(modalities)
+        """The modalities as they were trained on, without additions.
+
+        Raises:
+            RunError: one is missing or damaged, or was made for other entities.
+        """
+        return read_modalities(self.folder, graph)
 
     def mixture(self, graph: Graph, features: Features, device: torch.device) -> Mixture:
         """The trained experts and their mixture, without additions.
@@ -163,7 +174,9 @@ class Run:
             )
             for name, expert in settings.experts.items()
         ]
-        return settings.mixture.unpacked(self._packed(MIXTURE), experts, graph.num_entities)
+        packed = self._packed(MIXTURE)
+        with refuse_invalid(self.path / MIXTURE):
+            return settings.mixture.unpacked(packed, experts, graph.num_entities)
 
     def expert(self, settings: ExpertSettings, task: FitTask) -> Expert:
         """A fitted expert of the run.
@@ -171,7 +184,10 @@ class Run:
         Raises:
             RunError: its file is missing or damaged.
         """
-        return settings.unpacked(self._packed(expert_file(task.name)), task)
+        file = expert_file(task.name)
+        packed = self._packed(file)
+        with refuse_invalid(self.path / file):
+            return settings.unpacked(packed, task)
 
     def _packed(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         return self.folder.read_packed(name)
@@ -238,19 +254,19 @@ class Run:
         ):
             self.folder.require_model(model)
             self.folder.append(EVALUATIONS, record)
-            self.folder.write_json(f"evaluation-{split}.json", {**result, "model": model})
+            self.folder.write_json(evaluation_file(split), {**result, "model": model})
             columns = {name: getattr(ranks, name) for name in Ranks.__dataclass_fields__}
             self.folder.write_tensors(f"ranks-{split}.safetensors", columns)
         return result
 
     def evaluation(self, split: str) -> dict[str, Any] | None:
-        """The last recorded evaluation of a split, or None.
+        """The last evaluation of a split as `evaluate` returned it; None without one.
 
         One of another model, which the folder held before, is left out.
         """
-        if not self.folder.has(f"evaluation-{split}.json"):
+        if not self.folder.has(evaluation_file(split)):
             return None
-        result: dict[str, Any] = self.folder.read_json(f"evaluation-{split}.json")
+        result = read_evaluation(self.folder, split)
         return result if result.pop("model", None) == self.folder.model else None
 
     def calibrate(
@@ -272,6 +288,26 @@ class Run:
         if not self.folder.has(CALIBRATION):
             return False
         return self.folder.tensors_metadata(CALIBRATION).get("model") == self.folder.model
+
+    def calibration(self, graph: Graph, model: str | None) -> Calibration | None:
+        """The stored probabilities; None without any, or where they are of another model.
+
+        Args:
+            graph: of the run.
+            model: digest of the trained model (`RunFolder.model`).
+
+        Raises:
+            RunError: they are damaged, or of other relations.
+        """
+        if not self.folder.has(CALIBRATION):
+            return None
+        tensors, metadata = self._packed(CALIBRATION)
+        if metadata.get("model") != model:
+            return None
+        with refuse_invalid(self.path / CALIBRATION, MEASURED_AGAIN):
+            calibration = Calibration.unpacked(tensors, metadata)
+            calibration.check_relations(2 * graph.num_relations)
+        return calibration
 
     def predictor(
         self,
@@ -303,19 +339,10 @@ class Run:
         model = self.folder.model
         trained = self.contents(device, additions=False)
         self.folder.require_model(model)  # it was not replaced while it was read
-        calibration = self._stored_calibration(model)
+        calibration = self.calibration(trained.graph, model)
         if calibration is None and len(trained.graph.facts("valid")):
             calibration = self._calibrate(trained, model, advance)
         return LoadedRun(self.folder, trained, calibration, model)
-
-    def _stored_calibration(self, model: str | None) -> Calibration | None:
-        """The stored probabilities; None without any, or where they are of another model."""
-        if not self.folder.has(CALIBRATION):
-            return None
-        tensors, metadata = self.folder.read_packed(CALIBRATION)
-        if metadata.get("model") != model:
-            return None
-        return Calibration.unpacked(tensors, metadata)
 
     def contents(self, device: str = "auto", *, additions: bool = True) -> RunContents:
         """Graph, modalities and model that belong together, with the additions or without."""
@@ -323,9 +350,7 @@ class Run:
         features = self.features(graph)
         mixture = self.mixture(graph, features, find_device(device))
         trained = RunContents(graph, features, mixture)
-        if not additions:
-            return trained
-        return trained.extended(trained.usable(self.additions(), str(self.path)))
+        return extended_contents(self.folder, trained, self.additions()) if additions else trained
 
     # -- entities added after the training --- ---------------------------------------------------
 

@@ -20,16 +20,9 @@ from mocme.data.modality import ENCODED, Features
 from mocme.experts.base import Expert, FitTask
 from mocme.runs.config import Experiment, Settings
 from mocme.runs.monitor import RunMonitor, TrainingObserver
-from mocme.runs.run import (
-    CONFIG,
-    GRAPH,
-    MIXTURE,
-    NAMES,
-    REJECTED,
-    STARTED,
-    Run,
-    expert_file,
-)
+from mocme.runs.run import MIXTURE, STARTED, Run, expert_file
+from mocme.runs.run_files import CONFIG, NAMES
+from mocme.runs.run_inputs import GRAPH, REJECTED
 from mocme.storage import RunFolder
 from mocme.storage.atomic_io import digest
 
@@ -245,7 +238,7 @@ def _fit(
     view = graph.training_view()
     with folder.lock(), stop_signal() as stopped:
         experts: list[Expert] = []
-        records: dict[str, Any] = dict(folder.about.get("fits", {}))
+        records: dict[str, Any] = dict(run.about.get("fits", {}))
         offset = 0
         for name, expert_settings in settings.experts.items():
             monitor = RunMonitor(run, name, stopped, observer, offset)

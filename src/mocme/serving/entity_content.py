@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mocme.core.allowed_files import AllowedFolders, NotAllowed
+from mocme.core.text_formats import parse_json
 from mocme.data.features.kinds.mentions import Mentions
 from mocme.data.features.kinds.similar import Similar
 from mocme.data.features.sources import Numbers, Source, Words, source_of
@@ -21,6 +22,7 @@ from mocme.encoders.catalog import encoder_of
 from mocme.encoders.inputs import RawEncoder
 from mocme.encoders.numeric_io import NumberEncoder
 from mocme.runs.run import Run
+from mocme.runs.run_inputs import modality_file
 
 _REMEDY = "to show files of a folder DIR, start with --files-from DIR"
 
@@ -184,8 +186,11 @@ class EntityContent:
 def _encoder_settings(run: Run) -> dict[str, dict[str, Any]]:
     """Return by modality the settings of the encoder that produced the run's features."""
     by_modality = {}
-    for name in run.folder.about["modalities"]:
-        settings = run.folder.tensors_metadata(f"modalities/{name}.safetensors").get("settings")
-        if settings:
-            by_modality[name] = json.loads(settings)
+    for name in run.about["modalities"]:
+        text = run.folder.tensors_metadata(modality_file(name)).get("settings")
+        # A file of the user may have metadata of its own, which is no record of an encoder.
+        with contextlib.suppress(ValueError):
+            settings = parse_json(text or "null")
+            if isinstance(settings, dict):
+                by_modality[name] = settings
     return by_modality

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mocme.data.graph import UnknownName
-from mocme.data.reviews import ReviewError, ReviewsMoved
+from mocme.data.review_schema import ReviewError, ReviewsMoved
 from mocme.inductive.new_entity import InvalidEntity
 from mocme.inductive.store import NoAddition
 from mocme.serving.batching import QueueFull

@@ -121,7 +121,7 @@ class RunView:
         return rows, offsets
 
     def _run_info(self) -> dict[str, Any]:
-        graph, about = self.graph, self.run.folder.about
+        graph, about = self.graph, self.run.about
         counts = torch.bincount(self._facts[:, 1], minlength=graph.num_relations).tolist()
         return {
             "name": self.name,

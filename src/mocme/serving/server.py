@@ -212,9 +212,13 @@ def _reviews_file(given: str | Path | None, run: Path) -> tuple[Path | None, lis
     Raises:
         ReviewError: the file cannot be used; better now than in a worker.
     """
-    from mocme.data.reviews import Reviews, ReviewsNotWritable
+    from mocme.data.review_schema import ReviewsNotWritable
+    from mocme.data.reviews import Reviews
+    from mocme.storage.regular_files import is_regular
 
     file = Path(given) if given is not None else run / "reviews.sqlite"
+    if given is None:
+        is_regular(file)  # in a run's folder no link is followed
     try:
         reviews = Reviews(file)
         reviews.check_writable()

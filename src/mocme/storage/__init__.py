@@ -15,8 +15,9 @@ writes into a `workspace` of its own, and of several contents of a file the last
 is ever pickled.
 """
 
-from mocme.storage.atomic_io import NotKept, RunError, RunLocked, RunReplaced, kept_if_possible
+from mocme.storage.atomic_io import NotKept, kept_if_possible
 from mocme.storage.checkpoints import Checkpoint
+from mocme.storage.errors import RunError, RunLocked, RunReplaced
 from mocme.storage.run_directory import FORMAT_VERSION, RunFolder, Stamp
 
 __all__ = [

@@ -16,6 +16,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from mocme.storage.errors import RESTORE, RunError, RunLocked, RunReplaced
+from mocme.storage.regular_files import open_regular
 from mocme.storage.workspace import workspace
 
 # What json, torch and safetensors raise for content that they cannot write or read.
@@ -27,17 +29,8 @@ _NO_LOCKS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, er
 # A writer holds the lock of a folder for the time of two renames and a few flushes.
 _LOCK_SECONDS, _LOCK_PAUSE = 60.0, 0.002
 
-
-class RunError(ValueError):
-    """A run cannot be read or written; the message names the file and a remedy."""
-
-
-class RunLocked(RunError):
-    """Another process, or another part of this one, is writing the run."""
-
-
-class RunReplaced(RunError):
-    """The run's folder holds another model than the one that was opened."""
+# Bytes of a .sha256 that are read: it has two lines.
+MAX_CHECKSUMS = 4096
 
 
 class NotKept(UserWarning):
@@ -67,7 +60,7 @@ def kept_if_possible(what: str, remedy: str) -> Iterator[None]:
 
 def damage_error(path: Path, why: str) -> RunError:
     """Return the error for a file whose content is not what was written."""
-    return RunError(f"{path} {why}; restore it from a copy of the run, or create the run again")
+    return RunError(f"{path} {why}; {RESTORE}")
 
 
 @contextmanager
@@ -92,8 +85,8 @@ def sync(path: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of the content of a regular file."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -104,8 +97,13 @@ def checksum_path(path: Path) -> Path:
 
 def valid_line(path: Path) -> str | None:
     """Return the line with the file's checksum, or None if its .sha256 lacks that line."""
-    checksums, line = checksum_path(path), f"{digest(path)}  {path.name}\n"
-    return line if checksums.exists() and line.encode() in checksums.read_bytes() else None
+    try:
+        with open_regular(checksum_path(path)) as file:
+            lines = file.read(MAX_CHECKSUMS)
+    except FileNotFoundError:
+        return None
+    line = f"{digest(path)}  {path.name}\n"
+    return line if line.encode() in lines else None
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

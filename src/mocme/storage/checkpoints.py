@@ -7,8 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from mocme.storage.atomic_io import FORMAT_ERRORS, RunError, digest
+from mocme.core.text_formats import parse_json
+from mocme.storage.atomic_io import FORMAT_ERRORS, digest
+from mocme.storage.errors import RunError
+from mocme.storage.regular_files import read_regular
+from mocme.storage.tensor_schema import check_memory
 from mocme.storage.tensor_tree import Tree, load_tensors, unpack
 
 
@@ -51,12 +56,29 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         RunError: it is damaged.
     """
     try:
-        if (folder / "manifest.json").read_bytes() != manifest(folder):
+        check_memory(folder / "tensors.safetensors")
+        if read_regular(folder / "manifest.json") != manifest(folder):
             raise ValueError("its files and manifest.json disagree: one was cut short or altered")
-        saved = json.loads((folder / "state.json").read_bytes())
+        saved = parse_json(read_regular(folder / "state.json"))
+        _check(saved)
         if saved["step"] != checkpoint_order(folder.name)[0]:
             raise ValueError(f"it was renamed, and contains step {saved['step']}")
         state = unpack(load_tensors(folder / "tensors.safetensors", "cpu"), saved["state"])
         return Checkpoint(saved["step"], state, saved["logs"], folder.name)
     except (OSError, *FORMAT_ERRORS) as error:
         raise RunError(f"the checkpoint {folder} is damaged ({error})") from error
+
+
+def _check(saved: Any) -> None:
+    """Check what state.json holds besides the state, which `unpack` checks.
+
+    Raises:
+        ValueError: with the key that is wrong.
+    """
+    if not isinstance(saved, dict) or set(saved) != {"step", "logs", "state"}:
+        raise ValueError("state.json does not hold step, logs and state")
+    if type(saved["step"]) is not int:
+        raise ValueError("state.json: step is not an integer")
+    logs = saved["logs"]
+    if not isinstance(logs, dict) or any(type(n) is not int or n < 0 for n in logs.values()):
+        raise ValueError("state.json: logs does not hold a size for each log")

@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from mocme.core.text_formats import parse_json
 from mocme.storage.atomic_io import acquire_lock, as_run_errors, damage_error, sync
+from mocme.storage.errors import refuse_invalid
+from mocme.storage.regular_files import is_regular, open_regular, read_regular
 
 Record: TypeAlias = Mapping[str, Any]
 
@@ -60,15 +63,16 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     Raises:
         RunError: the log is missing, or a line is damaged; the message has its number.
     """
-    if not path.is_file():
+    if not is_regular(path):
         raise damage_error(path, "is missing")
     records = []
-    *lines, torn = path.read_bytes().split(b"\n")
+    *lines, torn = read_regular(path).split(b"\n")
     for number, line in enumerate(lines, start=1):
         prefix = line[: -len(_crc_suffix(b""))]
         if prefix + _crc_suffix(prefix) != line:
             raise damage_error(path, f"is damaged in line {number}")
-        records.append({k: v for k, v in json.loads(line).items() if k != "_crc32"})
+        with refuse_invalid(path):
+            records.append(_record(line, number))
     if torn:
         # The level of the caller of `RunFolder.records`.
         warnings.warn(f"the last line of {path} is torn, and left out", stacklevel=3)
@@ -77,18 +81,33 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 def complete_size(path: Path) -> int:
     """Return the size of a log up to the end of its last complete line; 0 if there is no file."""
-    if not path.exists() or not (size := path.stat().st_size):
+    if not is_regular(path) or not (size := path.stat().st_size):
         return 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(size - 1)
-        return size if file.read() == b"\n" else path.read_bytes().rfind(b"\n") + 1
+        return size if file.read() == b"\n" else read_regular(path).rfind(b"\n") + 1
 
 
 def truncate(path: Path, size: int) -> None:
     """Truncate a log to `size` bytes, if it is longer."""
-    if path.exists() and path.stat().st_size > size:
+    if is_regular(path) and path.stat().st_size > size:
         os.truncate(path, size)
         sync(path)
+
+
+def _record(line: bytes, number: int) -> dict[str, Any]:
+    """Parse a line of a log.
+
+    Raises:
+        ValueError: it is not a JSON object; the message has its number.
+    """
+    try:
+        record = parse_json(line, finite=False)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"line {number} is not a JSON object")
+    return {key: value for key, value in record.items() if key != "_crc32"}
 
 
 def _crc_suffix(prefix: bytes) -> bytes:

@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
+from mocme.core.text_formats import parse_json
 from mocme.storage.atomic_io import (
-    RunError,
-    RunLocked,
-    RunReplaced,
     as_run_errors,
     checksum_path,
     damage_error,
@@ -32,8 +29,16 @@ from mocme.storage.atomic_io import (
     write_json,
 )
 from mocme.storage.checkpoints import Checkpoint, checkpoint_order, manifest, read_checkpoint
+from mocme.storage.errors import RunError, RunLocked, RunReplaced, refuse_invalid
 from mocme.storage.logs import Record, append_record, complete_size, read_records, truncate
-from mocme.storage.tensor_tree import Tree, load_tensors, pack, save_tensors
+from mocme.storage.regular_files import (
+    check_parts,
+    is_regular,
+    open_descriptor,
+    read_regular,
+)
+from mocme.storage.tensor_schema import check_memory
+from mocme.storage.tensor_tree import Tree, load_tensors, pack, read_metadata, save_tensors
 from mocme.storage.workspace import is_workspace, remove_all_leftovers
 
 # Rises when an older version of the package could misread a run; run.json keeps its place.
@@ -135,17 +140,19 @@ class RunFolder:
         run = RunFolder(Path(path))
         if not run.path.exists():
             raise RunError(f"there is no run at {run.path}; check the path, or train one there")
-        if not (run.path / "run.json").exists():
+        if not is_regular(run.path / "run.json"):
             raise RunError(
                 f"{run.path} is not a run, it has no run.json; name a run's folder, "
                 f"or train one there"
             )
         about = run.about
-        version = about.get("format") if isinstance(about, dict) else None
+        version = about.get("format")
         if type(version) is not int or version < 1:
             raise damage_error(run.path / "run.json", "gives no format version")
         if version > FORMAT_VERSION:
-            raise RunError(f"{run.path} has the run format {version}; upgrade mocme to read it")
+            raise RunError(
+                f"{run.path / 'run.json'} has the run format {version}; upgrade mocme to read it"
+            )
         if version < FORMAT_VERSION:
             raise RunError(
                 f"{run.path} was written by mocme 0.1, which this version does not read; train it "
@@ -160,7 +167,11 @@ class RunFolder:
         Raises:
             RunError: it is missing or damaged.
         """
-        about: dict[str, Any] = self.read_json("run.json")
+        about: dict[str, Any] = self.read_json("run.json", finite=True)
+        if not isinstance(about, dict):
+            raise damage_error(
+                self.path / "run.json", "is not a JSON object and gives no format version"
+            )
         return about
 
     @property
@@ -212,14 +223,14 @@ class RunFolder:
         """Return the path of a file; create its directory for writing.
 
         Raises:
-            RunError: the name leaves the run, is reserved or has invalid characters.
+            RunError: the name leaves the run, is reserved or has invalid characters, or the file or
+                its directory is a link.
         """
         path, parts = self.path / name, name.split("/")
         reserved = parts[0] in ("lock", "checkpoints") or name.endswith(".sha256")
         if (
             not all(re.fullmatch(_NAME_PART, part) for part in parts)
             or len(parts) > 2
-            or not path.resolve().is_relative_to(self.path.resolve())
             or reserved
             or (writing and name == "run.json")
         ):
@@ -227,6 +238,7 @@ class RunFolder:
                 f"{name!r} leaves the run {self.path}, is reserved, or has invalid characters; use "
                 f"another name"
             )
+        check_parts(self.path, *parts)
         if writing and not path.parent.is_dir():
             path.parent.mkdir()
             sync(self.path)
@@ -239,8 +251,9 @@ class RunFolder:
             RunError: the file is missing or damaged.
         """
         path = self._file(name)
-        if not path.is_file():
+        if not is_regular(path):
             raise damage_error(path, "is missing")
+        check_memory(path)
         while True:
             before = self.stamp(name)
             try:
@@ -260,9 +273,10 @@ class RunFolder:
         """Return whether a file exists.
 
         Raises:
-            RunError: the name leaves the run or is reserved.
+            RunError: the name leaves the run or is reserved, or there is something else than a
+                regular file.
         """
-        return self._file(name).is_file()
+        return is_regular(self._file(name))
 
     def stamp(self, name: str) -> Stamp:
         """Return a value that changes whenever the file or its checksum does, without reading them.
@@ -273,7 +287,7 @@ class RunFolder:
         path, stamps = self._file(name), list[tuple[int, ...]]()
         for file in (path, checksum_path(path)):
             try:
-                status = file.stat()
+                status = file.lstat()
             except FileNotFoundError:
                 stamps.append(())
                 continue
@@ -288,14 +302,18 @@ class RunFolder:
         """
         replace_file(self._file(name, writing=True), lambda new: write_json(new, value))
 
-    def read_json(self, name: str) -> Any:
+    def read_json(self, name: str, *, finite: bool = False) -> Any:
         """Read a JSON file.
 
+        Args:
+            finite: whether to refuse numbers that are NaN or infinite.
+
         Raises:
-            RunError: the file is missing, damaged or not JSON.
+            RunError: the file is missing, damaged or not JSON (`parse_json`).
         """
-        with as_run_errors(self.path / name, "is not JSON"):
-            return json.loads(self._checked(name).read_bytes())
+        path = self._checked(name)
+        with refuse_invalid(path):
+            return parse_json(read_regular(path), finite=finite)
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a file by text in UTF-8; line ends are written as they are.
@@ -312,8 +330,9 @@ class RunFolder:
         Raises:
             RunError: the file is missing, damaged or not UTF-8.
         """
-        with as_run_errors(self.path / name, "is not UTF-8"):
-            return self._checked(name).read_bytes().decode()
+        path = self._checked(name)
+        with as_run_errors(path, "is not UTF-8"):
+            return read_regular(path).decode()
 
     def write_tensors(
         self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
@@ -331,7 +350,7 @@ class RunFolder:
         """Read the tensors of a file, sorted by name.
 
         Raises:
-            RunError: the file is missing, damaged or not safetensors.
+            RunError: the file is missing, damaged or not safetensors, or larger than the memory.
         """
         path = self._checked(name)
         with as_run_errors(path, "cannot be read as tensors"):
@@ -344,20 +363,20 @@ class RunFolder:
             RunError: the file is missing, damaged or not safetensors.
         """
         path = self._checked(name)
-        with as_run_errors(path, "cannot be read as tensors"), safe_open(path, "pt") as file:
-            return dict(file.metadata() or {})
+        with as_run_errors(path, "cannot be read as tensors"):
+            return read_metadata(path)
 
     def read_packed(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Read the tensors of a file and its metadata, both of the same content.
+        """Read the tensors of a file, sorted by name, and its metadata, both of the same content.
 
         Raises:
-            RunError: the file is missing, damaged or not safetensors.
+            RunError: the file is missing, damaged or not safetensors, or larger than the memory.
         """
         while True:
             before = self.stamp(name)
             path = self._checked(name)
-            with as_run_errors(path, "cannot be read as tensors"), safe_open(path, "pt") as file:
-                packed = load_tensors(path, "cpu"), dict(file.metadata() or {})
+            with as_run_errors(path, "cannot be read as tensors"):
+                packed = load_tensors(path, "cpu"), read_metadata(path)
             if self.stamp(name) == before:  # otherwise another process has replaced the file
                 return packed
 
@@ -398,17 +417,22 @@ class RunFolder:
 
     def _checkpoints(self) -> list[str]:
         """Return the names of all checkpoints, oldest first."""
+        check_parts(self.path, "checkpoints")
         folder = self.path / "checkpoints"
-        names = os.listdir(folder) if folder.exists() else []
+        names = os.listdir(folder) if folder.is_dir() else []
         return sorted((n for n in names if checkpoint_order(n) > (-1, 0)), key=checkpoint_order)
 
     def _discard(self, names: Sequence[str]) -> None:
         """Remove checkpoints, and what killed processes left of others."""
         folder = self.path / "checkpoints"
+        check_parts(self.path, "checkpoints")
         for name in names:  # renamed first, so that no checkpoint is ever partly removed
             os.rename(folder / name, folder / f".{name}.old")
         for leftover in folder.glob(".step-*"):
-            shutil.rmtree(leftover)
+            if leftover.is_symlink():  # what it leads to is not part of the run
+                leftover.unlink()
+            else:
+                shutil.rmtree(leftover)
 
     def save_checkpoint(
         self, step: int, state: Tree, logs: Sequence[str] = (), *, keep: int = 2
@@ -462,6 +486,7 @@ class RunFolder:
         skipped: list[str] = []
         for name in reversed(self._checkpoints()):
             try:
+                check_parts(self.path, "checkpoints", name)
                 checkpoint = read_checkpoint(self.path / "checkpoints" / name)
             except RunError as error:
                 if not (self.path / "checkpoints" / name).exists():
@@ -489,7 +514,7 @@ class RunFolder:
             raise RunError(f"{self.path} has no checkpoint {checkpoint.name!r}; load it again")
         sizes = {self._file(name): size for name, size in checkpoint.logs.items()}
         for path, size in sizes.items():
-            if size and (not path.exists() or path.stat().st_size < size):
+            if size and (not is_regular(path) or path.stat().st_size < size):
                 raise damage_error(path, f"is shorter than the {size} bytes of {checkpoint.name}")
         self._discard(present[present.index(checkpoint.name) + 1 :])
         for path, size in sizes.items():
@@ -504,7 +529,7 @@ class RunFolder:
         Raises:
             RunLocked: another process, or another part of this one, holds the lock.
         """
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = open_descriptor(self.path / "lock", os.O_RDWR | os.O_CREAT)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -79,7 +79,7 @@ def unpack(tensors: Mapping[str, Tensor], skeleton: Any) -> Tree:
 
     try:
         return decode(skeleton)
-    except (TypeError, LookupError, ValueError, struct.error) as error:
+    except (TypeError, LookupError, ValueError, AttributeError, struct.error) as error:
         raise ValueError(f"the state does not fit its tensors: {error!r}") from error
 
 
@@ -120,3 +120,9 @@ def load_tensors(path: Path, device: str | torch.device) -> dict[str, Tensor]:
     # On the CPU they are memory-mapped: a later change of the file would change them, and their
     # alignment depends on the header, which can change the last bit of vectorised sums.
     return {key: t.clone() if t.device.type == "cpu" else t for key, t in sorted(loaded.items())}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file."""
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})

@@ -16,7 +16,8 @@ from mocme.core.registry import ConfigError
 from mocme.data.graph import Graph
 from mocme.data.load import load
 from mocme.evaluation.metrics import HITS
-from mocme.experts.embedding.trainer import Progress, Trainer
+from mocme.experts.embedding.trainer import Trainer
+from mocme.experts.embedding.training_state import Progress
 from mocme.runs.config import Experiment
 from mocme.runs.run import Run
 from mocme.runs.train import read_inputs, resume, settle, train
@@ -179,7 +180,7 @@ class _Search:
         for record in run.log():  # a training that was finished before has not been observed
             training.note(record)
         if len(experiment.components().experts) == 1 and training.valid:
-            return training.valid[run.folder.about["best_epoch"]]
+            return training.valid[run.about["best_epoch"]]
         # The mixture of experts is fitted after the last epoch: the log does not have its metrics.
         evaluation = run.evaluate("valid", self.device)
         return {name: evaluation[name] for name in ("mrr", "mr", *(f"hits@{k}" for k in HITS))}

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mocme.core.text_formats import parse_json
 from mocme.data.features.tokens import rarest_tokens
 from mocme.data.modality import Tokens
 
@@ -155,12 +156,37 @@ def scales_json(columns: Columns, bins: int) -> str:
 
 
 def read_scales(text: str) -> dict[str, Scale]:
-    """Read what `scales_json` wrote, in the order of the columns."""
-    scales: dict[str, Any] = json.loads(text)
-    return {
-        name: Scale(scale["middle"], scale["spread"], tuple(scale["edges"]))
-        for name, scale in scales.items()
-    }
+    """Read what `scales_json` wrote, in the order of the columns.
+
+    Raises:
+        ValueError: it wrote something else.
+    """
+    scales = parse_json(text)
+    if not isinstance(scales, dict):
+        raise ValueError("scales are no JSON object")
+    return {name: _scale(name, scale) for name, scale in scales.items()}
+
+
+def check_edges(attribute: str, edges: Any) -> None:
+    """Check the edges of an attribute's bins that come from a file.
+
+    Raises:
+        ValueError: they are not a list of ascending numbers.
+    """
+    if not isinstance(edges, list) or not all(type(edge) in (int, float) for edge in edges):
+        raise ValueError(f"the edges of {attribute!r} are not a list of numbers")
+    if edges != sorted(edges):
+        raise ValueError(f"the edges of {attribute!r} do not ascend")
+
+
+def _scale(attribute: str, scale: Any) -> Scale:
+    if not isinstance(scale, dict) or set(scale) != {"middle", "spread", "edges"}:
+        raise ValueError(f"the scale of {attribute!r} does not hold middle, spread and edges")
+    check_edges(attribute, scale["edges"])
+    middle, spread = scale["middle"], scale["spread"]
+    if any(type(number) not in (int, float) for number in (middle, spread)) or spread <= 0:
+        raise ValueError(f"middle and spread of {attribute!r} are not numbers, spread above 0")
+    return Scale(float(middle), float(spread), tuple(map(float, scale["edges"])))
 
 
 def bin_edges(numbers: Float[Tensor, " n"], bins: int) -> Float[Tensor, " e"]:

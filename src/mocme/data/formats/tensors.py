@@ -6,6 +6,9 @@ are not read, because reading one runs any code that it contains.
 
 from __future__ import annotations
 
+import math
+import os
+import tokenize
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +20,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mocme.core.digest import file_digest
+from mocme.storage.tensor_schema import memory_of_machine
 
+# Environment variable: GiB that a tensor may take, instead of half of the memory.
+LIMIT = "MOCME_TENSOR_GIB"
+# Of tables in a file of torch: levels, and how many are looked through.
+MAX_DEPTH = 100
+MAX_TABLES = 100_000
 NUMPY = b"\x93NUMPY"
 CONVERT = (
     "if you trust its author, load it once as its author says and write it as numbers only, with "
@@ -50,11 +59,19 @@ def read(path: str | Path, key: str | None = None) -> tuple[Float[Tensor, "n F"]
         raise ValueError(f"{path}: its ending is none of {', '.join(READERS)}; {CONVERT}")
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; download it or correct the path")
-    chosen, values = reader(path, key)
+    if (size := path.stat().st_size) > _memory():
+        raise _too_large(path, "it", size)
+    try:
+        chosen, values = reader(path, key)
+        values = _table(path, values)
+    except (MemoryError, RuntimeError, TypeError, AttributeError, OverflowError) as error:
+        # What the libraries raise for headers that nobody writes.
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: cannot be read ({reason}); download it again") from error
     provenance = {"source": str(path), "sha256": file_digest(path), "matched by": "row number"}
     if chosen is not None:
         provenance["key"] = chosen
-    return _table(path, values), provenance
+    return values, provenance
 
 
 # A tensor and its key, None if the file holds one tensor without a name.
@@ -63,6 +80,8 @@ KeyedTensor = tuple[str | None, Tensor]
 
 def _torch(path: Path, key: str | None) -> KeyedTensor:
     mapped = zipfile.is_zipfile(path)
+    if mapped:
+        _check_zip(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     # For code, torch raises a class of the pickle module, which this package does not import.
@@ -84,17 +103,51 @@ def _torch(path: Path, key: str | None) -> KeyedTensor:
             f"{path}: holds a {type(content).__name__}, not a tensor; write it with "
             f"torch.save(torch.stack(list(...)), 'features.pth')"
         )
-    return _choose(path, _flatten(content), key)
+    return _choose(path, _flatten(path, content), key)
 
 
-def _flatten(tables: Mapping[Any, Any], prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of nested tables, by their joined names."""
+def _check_zip(path: Path) -> None:
+    """Refuse compressed entries: torch.save writes none, and a small one may become terabytes.
+
+    Raises:
+        ValueError: an entry is compressed, or the archive is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); download it again") from error
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size:
+            raise ValueError(
+                f"{path}: its entry {entry.filename!r} is compressed, which torch.save never does; "
+                f"{CONVERT}"
+            )
+
+
+def _flatten(path: Path, tables: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The tensors of nested tables, by their joined names.
+
+    Raises:
+        ValueError: tables are nested more than `MAX_DEPTH` levels deep, as in one that contains
+            itself, or are more than `MAX_TABLES`, as where each is twice in the one above it.
+    """
     tensors: dict[str, Tensor] = {}
-    for name, value in tables.items():
-        if isinstance(value, Tensor):
-            tensors[f"{prefix}{name}"] = value
-        elif isinstance(value, Mapping):
-            tensors |= _flatten(value, f"{prefix}{name}.")
+    waiting: list[tuple[str, int, Mapping[Any, Any]]] = [("", 1, tables)]
+    read = 0
+    while waiting:
+        prefix, depth, table = waiting.pop()
+        read += 1
+        if depth > MAX_DEPTH or read > MAX_TABLES:
+            raise ValueError(
+                f"{path}: its tables are nested more than {MAX_DEPTH} levels deep, contain "
+                f"themselves, or are more than {MAX_TABLES:,}; {CONVERT}"
+            )
+        for name, value in table.items():
+            if isinstance(value, Tensor):
+                tensors[f"{prefix}{name}"] = value
+            elif isinstance(value, Mapping):
+                waiting.append((f"{prefix}{name}.", depth + 1, value))
     return tensors
 
 
@@ -105,6 +158,7 @@ def _npy(path: Path, key: str | None) -> KeyedTensor:
     if start != NUMPY:
         raise ValueError(f"{path}: is not an .npy file, perhaps a pickle with code; {CONVERT}")
     try:
+        _check_npy(path)
         # Copy-on-write, because torch warns about read-only memory.
         array = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -135,6 +189,9 @@ def _h5(path: Path, key: str | None) -> KeyedTensor:
                 raise ValueError(f"{path}: {name} is stored in other files; write it into one file")
             if data.dtype.kind not in "fiub":
                 raise ValueError(f"{path}: {name} holds {data.dtype}, not numbers")
+            # Compressed or never written, a file of a few kilobytes may declare terabytes.
+            if data.size * max(4, data.dtype.itemsize) > _memory():
+                raise _too_large(path, name, data.size * max(4, data.dtype.itemsize))
             array = np.asarray(data[()])
     except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path}: cannot be read as HDF5 ({error}); download it again") from error
@@ -179,6 +236,47 @@ def _choose_name(path: Path, names: list[str], key: str | None) -> str:
     return names[0] if key is None else key
 
 
+def _memory() -> int:
+    """Bytes that a tensor may take."""
+    if limit := os.environ.get(LIMIT):
+        try:
+            return int(float(limit) * 2**30)
+        except (ValueError, OverflowError):
+            raise ValueError(f"{LIMIT}={limit}: must be a number of GiB") from None
+    return memory_of_machine() // 2
+
+
+def _too_large(path: Path, name: str, size: int) -> ValueError:
+    return ValueError(
+        f"{path}: {name} takes {size / 2**30:,.1f} GiB, and a tensor may take "
+        f"{_memory() / 2**30:,.1f} GiB (half of this machine's memory); set {LIMIT} to a larger "
+        f"number of GiB, or write fewer rows"
+    )
+
+
+def _check_npy(path: Path) -> None:
+    """Compare the size that a header declares with that of the file.
+
+    Raises:
+        ValueError: the file is shorter, or its header is not one of numbers.
+    """
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        reader = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if reader is None:
+            raise ValueError(f"version {version} of the format is not known")
+        try:
+            shape, _, dtype = reader(file)
+        except (SyntaxError, tokenize.TokenError, RecursionError) as error:
+            raise ValueError("its header cannot be parsed") from error
+        size = math.prod(shape) * dtype.itemsize
+        if any(n < 0 for n in shape) or size > path.stat().st_size - file.tell():
+            raise ValueError(f"its header declares {size:,} bytes, more than it has")
+
+
 def _refuse_key(path: Path, key: str | None) -> None:
     if key is not None:
         raise ValueError(f"{path}: holds one tensor without a name; leave out key = {key!r}")
@@ -187,6 +285,9 @@ def _refuse_key(path: Path, key: str | None) -> None:
 def _from_numpy(path: Path, array: np.ndarray) -> Tensor:
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{path}: holds {array.dtype}, not numbers")
+    # torch has no tensors with steps backwards.
+    if any(step < 0 for step in array.strides):
+        array = array.copy()
     if array.dtype.kind != "f" or not array.dtype.isnative or array.dtype.itemsize > 8:
         array = array.astype(np.float32)
     return torch.from_numpy(array)
@@ -200,6 +301,11 @@ def _table(path: Path, values: Tensor) -> Float[Tensor, "n F"]:
     """
     if values.layout != torch.strided or values.is_quantized or values.is_complex():
         raise ValueError(f"{path}: holds {values.layout} {values.dtype}; make it dense and real")
+    if values.is_nested or values.device.type != "cpu":
+        raise ValueError(f"{path}: holds a tensor without values; write a dense one")
+    # A tensor of torch may repeat one stored number any number of times.
+    if values.numel() * max(4, values.itemsize) > _memory():
+        raise _too_large(path, "its tensor", values.numel() * max(4, values.itemsize))
     if values.ndim != 2 or not values.numel():
         more = "; average several vectors per entity" if values.ndim == 3 else ""
         raise ValueError(

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mocme.data.modality import Basis, Modality, Pairs
+from mocme.data.modality import AnyModality, Basis, Modality, Pairs
 from mocme.data.pairs.mentions import mention_keys, pairs_of_keys
 from mocme.data.pairs.similarity import IdPairs, similar_texts, similar_to_new, similar_vectors
 from mocme.data.strings import EntityTexts
@@ -114,6 +114,42 @@ def split_names(cells: Sequence[str], separator: str | None) -> list[str]:
     return [name for cell in cells for name in cell.split(separator)]
 
 
+def check_basis(basis: Basis) -> None:
+    """Check a basis that comes from a file.
+
+    Raises:
+        ValueError: its method is unknown, or lacks a setting or what it compares.
+    """
+    if basis.method not in METHODS:
+        known = ", ".join(METHODS)
+        raise ValueError(f"basis: the method {basis.method!r} is none of {known}")
+    wanted = _LIMITS if basis.method == "mentions" else ("nearest",)
+    for name in wanted:
+        value = basis.settings.get(name)
+        if type(value) is not int or value < 0:
+            raise ValueError(f"basis: the setting {name} must be a number, not {value!r}")
+    separator = basis.settings.get("separator")
+    if separator is not None and (not isinstance(separator, str) or not separator):
+        raise ValueError(f"basis: the setting separator must be a text, not {separator!r}")
+    if unknown := set(basis.settings) - {*wanted, "separator"}:
+        raise ValueError(f"basis: unknown setting {min(unknown)!r}")
+    if basis.method == "like vectors" and basis.vectors is None and basis.modality is None:
+        raise ValueError("basis: there are no vectors")
+
+
+def check_references(modalities: Mapping[str, AnyModality]) -> None:
+    """Check that the dense modalities to which pairs refer are there.
+
+    Raises:
+        ValueError: one is not, or is not dense.
+    """
+    for name, modality in modalities.items():
+        if isinstance(modality, Pairs) and modality.basis and modality.basis.modality is not None:
+            other = modality.basis.modality
+            if not isinstance(modalities.get(other), Modality):
+                raise ValueError(f"{name}: compares the vectors of {other!r}, which is missing")
+
+
 # -- mentions of names -------------------------------------------------------------------------
 
 _LIMITS = ("contexts", "part", "share", "shortest")
@@ -137,7 +173,7 @@ def _new_mentions(
     pairs: Pairs, basis: Basis, new: NewContent, dense: Mapping[str, Modality]
 ) -> Int[Tensor, "n 3"]:
     first, num_entities = pairs.num_entities, pairs.num_entities + new.number
-    separator = basis.settings["separator"]
+    separator = basis.settings.get("separator")
     new_names = {entity: split_names(cells, separator) for entity, cells in new.names.items()}
     new_texts = new.texts if "texts" in basis.texts else {}
     keys_by_kind = mention_keys(

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
+from torch import Tensor
+
 from mocme.data.features.tokens import TrainingFacts
 from mocme.evaluation import metrics
 from mocme.evaluation.ranking import batch_size_for, rank_split
@@ -14,6 +17,7 @@ from mocme.experts.embedding.expert import EmbeddingExpert
 from mocme.experts.embedding.model import EmbeddingModel
 from mocme.experts.embedding.settings import EmbeddingSettings
 from mocme.experts.embedding.trainer import Trainer
+from mocme.storage.tensor_schema import check_like
 
 
 @final
@@ -27,7 +31,8 @@ class Embedding(EmbeddingSettings):
         Raises:
             ValueError: the settings do not fit the graph or its modalities.
         """
-        model, facts = self._model(task)
+        facts = self._facts(task)
+        model = self._model(task, facts)
         validate = None
         if len(task.graph.facts("valid")):
 
@@ -57,23 +62,47 @@ class Embedding(EmbeddingSettings):
         return self._expert(trainer.model, task), record
 
     def unpacked(self, packed: Packed, task: FitTask) -> EmbeddingExpert:
-        model, _ = self._model(task)
-        try:
-            model.load_state_dict(packed[0])
-        except RuntimeError as error:
-            raise ValueError(f"{task.name}: the tensors do not fit this graph: {error}") from error
+        tensors, _ = packed
+        facts = self._facts(task)
+        # Shapes are compared before anything of the size that the settings name is allocated.
+        if (shapes := self._shapes(task, facts)) is not None:
+            _check(task.name, tensors, shapes)
+        model = self._model(task, facts)
+        if shapes is None:
+            _check(task.name, tensors, model.state_dict())
+        model.load_state_dict(tensors)
         return self._expert(model.to(task.device).eval(), task)
 
-    def _model(self, task: FitTask) -> tuple[EmbeddingModel, TrainingFacts]:
-        facts = TrainingFacts.of(
+    def _facts(self, task: FitTask) -> TrainingFacts:
+        return TrainingFacts.of(
             task.graph, task.features.tokens, self.training.objective.candidates
         )
+
+    def _model(self, task: FitTask, facts: TrainingFacts) -> EmbeddingModel:
         seed = task.seed if self.seed is None else self.seed
-        return EmbeddingModel(self, facts, task.features.dense, seed), facts
+        return EmbeddingModel(self, facts, task.features.dense, seed)
+
+    def _shapes(self, task: FitTask, facts: TrainingFacts) -> Mapping[str, Tensor] | None:
+        """Parameters by name without memory for their values; None where that is impossible."""
+        try:
+            with torch.device("meta"):
+                return self._model(task, facts).state_dict()
+        except (RuntimeError, TypeError) as error:
+            # A scorer or fusion of the user may need values to be built.
+            if "meta" in str(error):
+                return None
+            raise ValueError("the settings of config.toml ask for sizes out of range") from error
 
     def _expert(self, model: EmbeddingModel, task: FitTask) -> EmbeddingExpert:
         reads = (*model.modalities, *task.features.tokens)
         return EmbeddingExpert(task.name, reads, model, self.training.objective)
+
+
+def _check(name: str, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    try:
+        check_like(tensors, wanted)
+    except ValueError as error:
+        raise ValueError(f"{name}: the tensors do not fit this graph: {error}") from error
 
 
 def _rank_one_batch(model: EmbeddingModel, task: FitTask) -> None:

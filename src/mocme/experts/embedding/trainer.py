@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,21 +20,7 @@ from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.link_prediction import LinkPrediction
 from mocme.experts.embedding.model import EmbeddingModel
 from mocme.experts.embedding.settings import TrainingSettings
-
-
-@dataclass
-class Progress:
-    """Progress of a training: all that a checkpoint needs besides parameters."""
-
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    best: float = -math.inf
-    best_epoch: int = 0
-    bad: int = 0
-    done: bool = False
+from mocme.experts.embedding.training_state import Progress, check_training_state
 
 
 class Diverged(ValueError):
@@ -90,7 +75,12 @@ class Trainer:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a `state`."""
+        """Continue from a `state`.
+
+        Raises:
+            ValueError: a part is missing, unknown, or not of this model; nothing is changed then.
+        """
+        check_training_state(state, self.model, self.optimizer)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])

@@ -27,6 +27,7 @@ from mocme.experts.rules.rule_regression import (
     regress,
 )
 from mocme.experts.rules.settings import RuleSettings
+from mocme.storage.tensor_schema import Field, check_tensors
 
 FORMAT = "mocme rules 1"
 # Upper bound of P in a score (odds of 99), so that no path counts as certain.
@@ -212,19 +213,35 @@ class RuleModel:
         """Restore what `packed` returned, for the relations that it was fitted on.
 
         Raises:
-            ValueError: the format is another one, or the rules were fitted on other relations.
+            ValueError: the format is another one, the rules were fitted on other relations, or a
+                tensor is not what `packed` returns.
         """
         if metadata.get("format") != FORMAT:
             raise ValueError(
                 f"rules have format {metadata.get('format')!r}; the supported format is {FORMAT!r}"
             )
-        if metadata["relations"] != relations.digest():
+        if metadata.get("relations") != relations.digest():
             raise ValueError(
                 "the rules were fitted on other facts or pairs; fit them again on these"
             )
+        check_tensors(tensors, _fields(relations))
         columns = {name: tensor.numpy() for name, tensor in tensors.items()}
         weight, bias = columns.pop("weight"), columns.pop("bias")
         return RuleModel(relations, RuleBodies(**columns), weight, bias)
+
+
+def _fields(relations: Adjacency) -> dict[str, Field]:
+    """What the tensors of rules over these relations have to be."""
+    links, last = 2 * relations.num_links, len(relations) - 1
+    return {
+        "relation": Field(torch.int64, ("rules",), low=0, high=links - 1, order="ascending"),
+        "first": Field(torch.int64, ("rules",), low=0, high=last),
+        "second": Field(torch.int64, ("rules",), low=-1, high=last),
+        "support": Field(torch.int64, ("rules",), low=0),
+        "confidence": Field(torch.float64, ("rules",), low=0.0, high=1.0),
+        "weight": Field(torch.float64, ("rules",)),
+        "bias": Field(torch.float64, (links,)),
+    }
 
 
 def _sigmoid(logit: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
