@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import final
 
 from mocme.calibration.curves import Calibration
+from mocme.core.deadline import Check, unlimited
 from mocme.explanation.context import RunExplanationContext
 from mocme.inductive.add import Adder, Advance, RowFits
 from mocme.inductive.extended_run import RunContents
@@ -41,6 +42,7 @@ class LoadedRun:
         entities: Sequence[NewEntity],
         present: Sequence[Addition],
         advance: Advance | None = None,
+        check: Check = unlimited,
     ) -> list[Addition]:
         """Compute additions from entities; nothing is written.
 
@@ -51,7 +53,7 @@ class LoadedRun:
         """
         adder = Adder(self.trained, present, fits=self._fits)
         try:
-            return adder.add(entities, advance)
+            return adder.add(entities, advance, check)
         finally:
             self._fits.slim()
 

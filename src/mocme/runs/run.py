@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mocme.calibration.curves import Calibration
 from mocme.calibration.fit import calibrate
+from mocme.core.deadline import Check, unlimited
 from mocme.core.device import find_device
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Features, unpack_modality
@@ -286,12 +287,15 @@ class Run:
         advance: Callable[[int, int], None] | None = None,
         *,
         loaded: LoadedRun | None = None,
+        check: Check = unlimited,
     ) -> list[Addition]:
         """Add many entities, which may have facts among each other: all of them or none.
 
         Args:
             advance: receives (entities done, entities in all).
             loaded: the run, where it is in memory already; then `device` does not matter.
+            check: called between the steps of the work and before anything is written; what it
+                raises ends it, and nothing is changed.
 
         Raises:
             ValueError: something does not fit the run; nothing is changed then.
@@ -303,16 +307,21 @@ class Run:
                 # It answers no questions here, so it needs no calibration.
                 contents = self.contents(device, additions=False)
                 loaded = LoadedRun(self.folder, contents, None)
-            new = loaded.add(entities, present, advance)
+            new = loaded.add(entities, present, advance, check)
+            check()
             everyone = related(loaded.trained, [*present, *new])
+            check()
             store.write(self.folder, everyone)
         return list(everyone)[len(present) :]
 
-    def remove(self, *names: str, loaded: LoadedRun | None = None) -> None:
+    def remove(
+        self, *names: str, loaded: LoadedRun | None = None, check: Check = unlimited
+    ) -> None:
         """Remove additions. Removing all of them restores the files of the run exactly.
 
         Args:
             loaded: as of `add_all`.
+            check: as of `add_all`.
 
         Raises:
             NoAddition: a name is not an addition.
@@ -337,6 +346,7 @@ class Run:
             if present.pairs and stay:
                 trained = loaded.trained if loaded else self.contents("cpu", additions=False)
                 stay = related(trained, stay)
+            check()
             store.write(self.folder, stay)
 
     def _calibrate(

@@ -26,7 +26,8 @@ class Batching(Generic[Q, A]):
     """Answer requests from many threads in one worker thread, several at a time.
 
     Requests accumulate while the worker is busy and form its next batch: a single request under
-    light load, large batches under heavy load. Cancelled requests are dropped.
+    light load, large batches under heavy load. Requests that are cancelled while they wait are
+    never begun.
 
     Args:
         answer: returns one answer per request, in order. An exception among the answers is raised

@@ -17,9 +17,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from mocme.serving.limits import Limits
+from mocme.serving.limits import LOOPBACK, Limits
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MIN_TOKEN_LENGTH = 16
 # The server gives up after this many worker failures within so many seconds.
 MAX_FAILURES, FAILURE_SECONDS = 5, 30.0
@@ -165,6 +164,8 @@ def serve(
 
         def work(ready: Callable[[], None]) -> None:
             uploads = ImageUploads(Path(upload_folder.name), limits) if additions else None
+            if uploads is not None:
+                uploads.start()
             _serve_process(run_views, Reviews(file), uploads, address, limits, listener, ready)
 
         def announce() -> None:
@@ -215,6 +216,7 @@ def _serve_process(
     import uvicorn
 
     from mocme.serving.api import create_app
+    from mocme.serving.connections import bounded_protocol
 
     server: uvicorn.Server | None = None
     stop_requested = False
@@ -233,11 +235,13 @@ def _serve_process(
     app = create_app(run_views, reviews, limits, address.token, address.hosts, uploads)
     config = uvicorn.Config(
         app,
+        http=bounded_protocol(limits),
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=max(1, int(limits.stop_seconds)),
-        timeout_keep_alive=30,
+        timeout_keep_alive=max(1, int(limits.idle_seconds)),
     )
     server = uvicorn.Server(config)
     server.should_exit = stop_requested
