@@ -225,7 +225,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.url.startswith(b"/") and self.url != b"*":
             self._check_absolute()
         self._phase = _Phase.BODY
-        self._received = self._body = 0
+        # What the chunk holds of the body.
+        self._received, self._body = max(0, self._received - self._parsed), 0
         self.table.works(self)
         super().on_headers_complete()
         if upgrade and self.cycle is not None:
@@ -291,20 +292,20 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: _Refusal) -> None:
         """Answer, unless an answer was begun, and close the connection."""
         self._disarm()
-        cycle = self.cycle
-        if not self._busy or (cycle is not None and not self.pipeline and self._silences(cycle)):
+        if self._silenced() if self._phase is _Phase.BODY else not self._busy:
             self.transport.write(self._answer(refusal))
         LOG.info("refused: %s", refusal.message, extra={"status": refusal.status})
         self.transport.close()
         if self.transport.get_write_buffer_size():
             self._start_write_timer()
 
-    def _silences(self, cycle: Any) -> bool:
-        """Keep the application from answering this request; False if it has begun to.
+    def _silenced(self) -> bool:
+        """Keep the application from answering a request whose body is received.
 
-        Only while its headers or body are received: before, the request is an earlier one.
+        False if it has begun to, or still answers an earlier request.
         """
-        if self._phase is not _Phase.BODY or cycle.response_started:
+        cycle = self.cycle
+        if cycle.response_started or self.pipeline:
             return False
         cycle.disconnected = True
         cycle.message_event.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
@@ -67,8 +68,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object; the meaning of one with a repeated key depends on the program."""
     made = dict(pairs)
     if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)[:100]
+        repeated = Counter(name for name, _ in pairs).most_common(1)[0][0][:100]
         raise Refusal(422, "invalid", f"the key {repeated!r} is given twice", "give it once")
     return made
 

@@ -237,6 +237,8 @@ def _serve_process(
         app,
         http=bounded_protocol(limits),
         ws="none",
+        # Nothing uses the address of the client or the scheme.
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,
