@@ -785,7 +785,7 @@ def test_work_stops_at_each_of_its_checks(work: str, predictor: Predictor) -> No
     last = 0
     expected = repr(calls[work](check))
     assert count >= {"ask": 4, "relations": 7, "missing": 7, "score_facts": 5, "explain": 20}[work]
-    for last in sorted({1, 2, 3, count // 2, count - 1, count}):  # noqa: B007, read by `check`
+    for last in sorted({1, 2, 3, count // 2, count - 1, count}):
         count = 0
         with pytest.raises(Stopped):
             calls[work](check)

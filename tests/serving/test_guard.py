@@ -218,7 +218,7 @@ def test_the_scheme_of_a_token_has_no_case() -> None:
 
 def test_without_the_token_only_the_page_and_health_are_served() -> None:
     guarded = Guarded(TOKEN)
-    for path in ("/", "/healthz", "/readyz", "/static/app.js"):
+    for path in ("/", "/healthz", "/readyz", "/static/api.js"):
         assert guarded.request("GET", path)[0] == 200
     for path in ("/v1/runs", "/metrics", "/metrics/", "//v1/runs", "/V1/runs", "/v1", "/static"):
         assert guarded.request("GET", path)[0] == 401
@@ -246,7 +246,7 @@ def test_without_the_token_only_the_page_and_health_are_served() -> None:
 def test_only_a_single_range_reaches_the_framework(
     value: str, kept: bool, guarded: Guarded
 ) -> None:
-    assert guarded.request("GET", "/static/app.js", ("range", value))[0] == 200
+    assert guarded.request("GET", "/static/api.js", ("range", value))[0] == 200
     names = [name for name, _ in guarded.seen[0]["headers"]]
     assert (b"range" in names) == kept
 
@@ -263,7 +263,7 @@ def test_head_of_every_page(client: TestClient) -> None:
         "/healthz",
         "/readyz",
         "/metrics",
-        "/static/app.js",
+        "/static/api.js",
         "/v1/runs",
         "/v1/openapi.json",
     ]

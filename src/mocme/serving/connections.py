@@ -23,6 +23,7 @@ from mocme.serving.middleware import HEADERS, error_body
 LOG = logging.getLogger("mocme.serving")
 # What a chunked body may hold besides its content, per byte of it: a chunk of one byte has 6.
 CHUNK_OVERHEAD = 8
+_BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class _Phase(Enum):
@@ -218,8 +219,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Check the target, then start to answer."""
         upgrade = self.parser.should_upgrade()
-        names = {name for name, _ in self.headers}
-        if upgrade and names & {b"content-length", b"transfer-encoding"}:
+        if upgrade and {name for name, _ in self.headers} & _BODY_HEADERS:
             # The parser would take the body for a request of its own.
             self._reject(_Refusal(400, "bad_request", "an upgrade cannot have a body", ""))
         if not self.url.startswith(b"/") and self.url != b"*":

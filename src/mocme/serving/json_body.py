@@ -45,9 +45,7 @@ def parse_json(data: bytes) -> Any:
         Refusal: 400, it is nested too deeply or not UTF-8; 422, it has one of the above.
     """
     try:
-        value = json.loads(
-            data.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_distinct
-        )
+        value = _DECODER.decode(data.decode("utf-8"))
     except json.JSONDecodeError:
         raise
     except RecursionError:
@@ -71,6 +69,9 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         repeated = Counter(name for name, _ in pairs).most_common(1)[0][0][:100]
         raise Refusal(422, "invalid", f"the key {repeated!r} is given twice", "give it once")
     return made
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_distinct)
 
 
 def _check_surrogates(value: Any) -> None:

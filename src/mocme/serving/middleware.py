@@ -9,6 +9,7 @@ import logging
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
@@ -40,6 +41,8 @@ HEADERS = {
 METHODS = ("GET", "HEAD", "POST", "DELETE")
 # Status in the log of a request whose client disconnected before it was answered.
 CLIENT_GONE = 499
+# A request that takes longer is cancelled when its client disconnects.
+WATCH_SECONDS = 0.1
 _ENCODED_HEADERS = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
 # Headers that programs in a row may read differently where they are given twice.
 _SINGLE = frozenset(
@@ -168,13 +171,15 @@ class RequestGuard:
 
     def _check(self, scope: Scope) -> _Refused | None:
         """Return why a request is refused; None if it is not."""
-        headers: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:
-            if name in _SINGLE and name in headers:
-                return _bad(f"the header {name.decode('latin-1')} is given twice")
-            if _CONTROL.search(value):
-                return _bad("a header contains a control character")
-            headers[name] = value
+        given = scope["headers"]
+        headers: dict[bytes, bytes] = dict(given)
+        if len(headers) != len(given):
+            names = Counter(name for name, _ in given)
+            for name in _SINGLE:
+                if names[name] > 1:
+                    return _bad(f"the header {name.decode('latin-1')} is given twice")
+        if _CONTROL.search(b"\t".join([value for _, value in given])):
+            return _bad("a header contains a control character")
         return (
             self._check_host(headers)
             or _check_target(scope)
@@ -353,7 +358,8 @@ class _BodyNotWanted(Exception):
 class _Body:
     """Receives a request: limits the size of a body, and notices a client that disconnects.
 
-    Then it cancels the task in which it was created.
+    Then it cancels the task in which it was created. Requests that are answered at once, nearly
+    all, are not watched.
 
     Attributes:
         gone: whether the client disconnected before the response was complete.
@@ -362,6 +368,7 @@ class _Body:
     def __init__(self, receive: Receive, max_bytes: int, response: _Response) -> None:
         self._receive, self._max_bytes, self._response = receive, max_bytes, response
         self._request = asyncio.current_task()
+        self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._size, self.gone = 0, False
 
@@ -371,8 +378,8 @@ class _Body:
         Raises:
             TooLarge: the body is larger than the limit.
         """
-        if self._watcher is not None:
-            await asyncio.shield(self._watcher)
+        if self._timer is not None:
+            await asyncio.shield(self._watch())
             return {"type": "http.disconnect"}
         message = await self._receive()
         if message["type"] != "http.request":
@@ -382,10 +389,15 @@ class _Body:
         if self._size > self._max_bytes:
             raise TooLarge
         if not message.get("more_body", False):
-            self._watcher = asyncio.create_task(self._watch())
+            self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._watch)
         return message
 
-    async def _watch(self) -> None:
+    def _watch(self) -> asyncio.Task[None]:
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._wait())
+        return self._watcher
+
+    async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if not self._response.complete and self._request is not None:
@@ -394,6 +406,8 @@ class _Body:
 
     def close(self) -> None:
         """Stop watching."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
 
