@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from mocme.core.deadline import Check, Stopped
 from mocme.data.graph import UnknownName
 from mocme.serving.api import create_app
-from mocme.serving.batching import QueueFull
+from mocme.serving.batching import Batching, QueueFull
 from mocme.serving.dispatcher import Dispatcher
 from mocme.serving.limits import Limits
 from mocme.serving.metrics import Metrics
@@ -187,3 +187,26 @@ def test_questions_are_scored_while_one_of_them_is_wanted(run_view: RunView) -> 
     assert len(_score_batch(wanted)) == 2
     with pytest.raises(Stopped):
         _score_batch(wanted[:1])
+
+
+def test_requests_whose_client_left_take_no_room_in_a_queue() -> None:
+    started, resume = threading.Event(), threading.Event()
+
+    def answer(requests: Any) -> Any:
+        started.set()
+        assert resume.wait(20)
+        return requests
+
+    queue: Batching[int, int] = Batching(answer, 1, 2)
+    first = queue.submit(0)
+    assert started.wait(20)
+    left = [queue.submit(1), queue.submit(2)]
+    with pytest.raises(QueueFull):
+        queue.submit(3)
+    assert all(future.cancel() for future in left)
+    more = [queue.submit(4), queue.submit(5)]
+    with pytest.raises(QueueFull):
+        queue.submit(6)
+    resume.set()
+    assert [future.result(20) for future in (first, *more)] == [0, 4, 5]
+    queue.close()

@@ -65,6 +65,9 @@ class Batching(Generic[Q, A]):
         """
         future: Future[A] = Future()
         with self._changed:
+            if len(self._queue) >= self._capacity:
+                # Those whose client has left take no room.
+                self._queue = deque(item for item in self._queue if not item[1].cancelled())
             if self._stopped or len(self._queue) >= self._capacity:
                 raise QueueFull(1)
             self._queue.append((request, future))
