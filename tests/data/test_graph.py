@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mocme.data.graph import (
+    MAX_MISSPELT,
     SPLITS,
     AnswerIndex,
     Graph,
