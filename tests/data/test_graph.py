@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mocme.data.graph import (
+    MAX_MISSPELT,
     SPLITS,
     AnswerIndex,
     Graph,
@@ -210,3 +211,13 @@ def test_a_split_has_one_of_the_four_names() -> None:
     good = graph_of({})
     with pytest.raises(ValueError, match="train, valid, test, known, not 'dev'"):
         Graph(good.entities, good.relations, {"dev": torch.zeros(0, 3, dtype=torch.int64)})
+
+
+def test_a_very_long_name_is_compared_with_no_other() -> None:
+    """Comparing takes time by its length, for each of the names."""
+    names = Vocabulary(["a" * 300, "b"])
+    assert names.suggest("a" * MAX_MISSPELT) == ["a" * 300]
+    assert names.suggest("a" * (MAX_MISSPELT + 1)) == []
+    with pytest.raises(UnknownName) as refused:
+        names.id("a" * 10_000)
+    assert refused.value.near == ()

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import mocme
 from mixtures import mixture_of, rules_of
 from mocme.cli import main
+from mocme.core.deadline import Check, Stopped
 from mocme.core.registry import Spec
 from mocme.data import paths
 from mocme.data.features.tokens import TrainingFacts
@@ -54,6 +55,7 @@ from mocme.explanation.influence import EmbeddingInfluence, InfluenceEstimator
 from mocme.explanation.schema import Explanation
 from mocme.mixture.weight_search import Weight
 from mocme.prediction.predictor import Predictor
+from mocme.prediction.schema import Question
 from mocme.runs.run import Run
 
 SETTINGS = {
@@ -754,3 +756,39 @@ def test_the_command_writes_text_json_and_a_plot(
     unknown = CliRunner().invoke(main, [*arguments[:-2], "--tail", "nobody"])
     assert unknown.exit_code == 1
     assert "there is no entity named" in unknown.output
+
+
+# -- stopping --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("work", ["ask", "relations", "missing", "score_facts", "explain"])
+def test_work_stops_at_each_of_its_checks(work: str, predictor: Predictor) -> None:
+    """The check is called throughout the work, and what it raises is what the caller gets."""
+    facts = [("e0", "r0", "e3"), ("e4", "r2", "e1")]
+    calls: dict[str, Callable[[Check], Any]] = {
+        "ask": lambda check: predictor.ask(
+            [Question(h, r, None) for h, r, _ in facts] + [Question(None, "r1", "e3")], check
+        ),
+        "relations": lambda check: predictor.ask([Question("e0", None, "e3")], check),
+        "missing": lambda check: predictor.missing("e0", check=check),
+        "score_facts": lambda check: predictor.score_facts(facts, check),
+        "explain": lambda check: predictor.explain("e0", "r0", "e3", check),
+    }
+    count = 0
+
+    def check() -> None:
+        nonlocal count
+        count += 1
+        if count == last:
+            raise Stopped
+
+    last = 0
+    expected = repr(calls[work](check))
+    assert count >= {"ask": 4, "relations": 7, "missing": 7, "score_facts": 5, "explain": 20}[work]
+    for last in sorted({1, 2, 3, count // 2, count - 1, count}):
+        count = 0
+        with pytest.raises(Stopped):
+            calls[work](check)
+        assert count == last
+    last = 0
+    assert repr(calls[work](check)) == expected

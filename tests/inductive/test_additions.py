@@ -19,6 +19,7 @@ import mocme
 from mixtures import embedding_of, mixture_of, rules_of
 from mocme import NewEntity, Run
 from mocme.cli import main
+from mocme.core.deadline import Stopped
 from mocme.data.features.numeric import scale_columns
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Queries, UnknownName
@@ -611,3 +612,32 @@ def test_fit_rows_serves_an_old_entity_too(data: Path, tmp_path: Path) -> None:
     row = embedding_of(world.mixture).structure[entity].detach()
     cosine = torch.cosine_similarity(fitted.rows[0], row, 0)
     assert cosine > 0.5
+
+
+def test_an_addition_that_is_stopped_changes_nothing(run: Run) -> None:
+    before, count, last = everything(run), 0, 0
+
+    def check() -> None:
+        nonlocal count
+        count += 1
+        if count == last:
+            raise Stopped
+
+    loaded = run.loaded("cpu")
+    entity = NewEntity("Ada", FACTS, numbers={"size": 9.0})
+    run.add_all([entity], loaded=loaded, check=check)
+    assert count > 10
+    added = run.additions()[0]
+    run.remove("Ada", loaded=loaded)
+    for last in (1, 2, count // 2, count - 1, count):  # noqa: B007, read by `check`
+        count = 0
+        with pytest.raises(Stopped):
+            run.add_all([entity], loaded=loaded, check=check)
+        assert everything(run) == before
+    last = 0
+    (again,) = run.add_all([entity], loaded=loaded, check=check)
+    assert torch.equal(again.rows["embedding"], added.rows["embedding"])
+    last, count = 1, 0
+    with pytest.raises(Stopped):
+        run.remove("Ada", loaded=loaded, check=check)
+    assert len(run.additions()) == 1

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 import mocme
 from mocme.cli import main
+from mocme.core.deadline import Stopped
 from mocme.data.graph import Graph, Vocabulary
 from mocme.prediction.export import COLUMNS, write_facts
 from mocme.prediction.graph_completion import CompletedFacts, GraphCompletion
@@ -274,3 +275,17 @@ def test_ctrl_c_keeps_what_was_mined(
     assert call(*words).exit_code == 0
     assert call(*words[:2], "-o", tmp_path / "whole.csv", *words[4:]).exit_code == 0
     assert (tmp_path / "new.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_stopped_step_leaves_the_relation_undone(predictor: Predictor) -> None:
+    def check() -> None:
+        raise Stopped
+
+    completion = GraphCompletion(predictor, least=0.01)
+    with pytest.raises(Stopped):
+        completion.step(check=check)
+    assert (completion.done, len(completion.facts)) == (0, 0)
+    completion.step()
+    other = GraphCompletion(predictor, least=0.01)
+    other.step()
+    assert torch.equal(completion.facts.facts, other.facts.facts)

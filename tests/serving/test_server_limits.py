@@ -49,7 +49,8 @@ def test_bodies_are_limited_with_and_without_a_length(run_view: RunView) -> None
         def chunks() -> Iterator[bytes]:
             yield from [b"[" * 100] * 20
 
-        assert_error(client.post("/v1/tails", content=chunks()), 413, "too_large")
+        typed = {"content-type": "application/json"}
+        assert_error(client.post("/v1/tails", content=chunks(), headers=typed), 413, "too_large")
         assert client.post("/v1/tails", json=CHAD).status_code == 200
 
 
@@ -147,9 +148,9 @@ def test_a_full_queue_refuses_with_retry_after(run_view: RunView) -> None:
         def __init__(self) -> None:
             self.__dict__.update(vars(run_view))
 
-        def predict(self, questions: Any) -> Any:
+        def predict(self, questions: Any, check: Any) -> Any:
             resume.wait(10)
-            return super().predict(questions)
+            return super().predict(questions, check)
 
     limits = Limits(queue=1, seconds=0.5)
     app = create_app([SlowView()], limits=limits)

@@ -370,10 +370,10 @@ def test_a_slow_addition_does_not_delay_questions(
     started, resume = threading.Event(), threading.Event()
     add = HotReload.add
 
-    def slow_add(self: HotReload, entity: Any) -> Any:
+    def slow_add(self: HotReload, entity: Any, check: Any) -> Any:
         started.set()
         assert resume.wait(30)
-        return add(self, entity)
+        return add(self, entity, check)
 
     monkeypatch.setattr(HotReload, "add", slow_add)
     answers: list[Any] = []

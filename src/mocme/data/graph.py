@@ -17,6 +17,10 @@ from torch import Tensor
 SPLITS = ("train", "valid", "test", "known")
 
 
+# Characters of a name for which similar ones are looked for.
+MAX_MISSPELT = 200
+
+
 class UnknownName(ValueError):
     """A name is not in the vocabulary; the message suggests similar names.
 
@@ -84,7 +88,13 @@ class Vocabulary:
         return index
 
     def suggest(self, name: str, count: int = 3) -> list[str]:
-        """Return up to `count` names most similar to `name`, best first."""
+        """Return up to `count` names most similar to `name`, best first.
+
+        None for a name of more than `MAX_MISSPELT` characters: the comparison takes time by its
+        length, for each of the names.
+        """
+        if len(name) > MAX_MISSPELT:
+            return []
         from rapidfuzz import fuzz, process, utils
 
         matches = process.extract(

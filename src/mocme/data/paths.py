@@ -9,6 +9,7 @@ from itertools import pairwise, product
 import numpy as np
 from jaxtyping import Int
 
+from mocme.core.deadline import Check, unlimited
 from mocme.data.graph import Graph
 from mocme.data.quality import relation_overlap
 
@@ -94,7 +95,9 @@ class FactNetwork:
             if head == start or relation not in self.symmetric or relation not in forward
         ]
 
-    def paths(self, head: int, tail: int, without: Fact, most: int = 10) -> Paths:
+    def paths(
+        self, head: int, tail: int, without: Fact, most: int = 10, check: Check = unlimited
+    ) -> Paths:
         """Find up to `most` shortest paths of one to three facts that visit no entity twice.
 
         Paths of equal length are ordered by the product of the degrees of their intermediate
@@ -105,6 +108,7 @@ class FactNetwork:
 
         Args:
             without: a fact that no path may use.
+            check: called before each path; what it raises ends the search.
         """
         paths: list[tuple[Fact, ...]] = []
         left_out = 0
@@ -113,11 +117,12 @@ class FactNetwork:
         for length in (1, 2, 3):
             if len(paths) >= most:
                 break
+            check()
             if length == 3:
                 inner, left_out = self._two_between(head, tail)
             else:
                 inner = self._at_most_one_between(head, tail, length)
-            for path in self._paths_through(head, tail, inner, without):
+            for path in self._paths_through(head, tail, inner, without, check):
                 paths.append(path)
                 if len(paths) >= most:
                     break
@@ -155,10 +160,11 @@ class FactNetwork:
         return inner[np.lexsort((*columns, cost))]
 
     def _paths_through(
-        self, head: int, tail: int, inner: Int[np.ndarray, "n k"], without: Fact
+        self, head: int, tail: int, inner: Int[np.ndarray, "n k"], without: Fact, check: Check
     ) -> Iterator[tuple[Fact, ...]]:
         """Yield every path through the intermediate entities of each row, in order."""
         for row in inner.tolist():
+            check()
             entities = [head, *row, tail]
             steps = [self.links(a, b, without) for a, b in pairwise(entities)]
             yield from product(*steps)

@@ -14,6 +14,8 @@ import torch
 from mocme.core.registry import Configurable
 from mocme.data.graph import Graph
 from mocme.data.modality import encoded_path
+from mocme.encoders.items import UnusableItem as UnusableItem
+from mocme.encoders.items import check_size as check_size
 
 CPU = torch.device("cpu")
 # A callback that receives (items done, items in total).
@@ -41,20 +43,6 @@ class EncodingFailure:
     entity: str
     place: str
     reason: str
-
-
-class UnusableItem(ValueError):
-    """A text or file that cannot be encoded; the message gives the reason."""
-
-
-def check_size(size: int, max_bytes: int) -> None:
-    """Refuse files of more than `max_bytes` bytes.
-
-    Raises:
-        UnusableItem: `size` is more.
-    """
-    if size > max_bytes:
-        raise UnusableItem(f"has {size / 1e6:,.1f} MB; the limit is {max_bytes / 1e6:,.0f} MB")
 
 
 @dataclass

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import threading
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
-from mocme.encoders.base import EncodingReport, UnusableItem, check_size
-from mocme.encoders.pretrained import extra
+from mocme.encoders.image_structure import check_structure
+from mocme.encoders.items import UnusableItem, check_size, extra
 
 # Limits of a file.
 MAX_BYTES = 20_000_000
@@ -24,6 +24,14 @@ ENDINGS = (
 # An image of more pixels takes hundreds of megabytes while it is decoded: one at a time.
 LARGE = 8_000_000
 _LARGE_LOCK = threading.Lock()
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """Counts what was done to images; an `EncodingReport`."""
+
+    def count(self, description: str, number: int = 1) -> None:
+        """Add to one of the counts."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class ImageShape:
 
 
 def read_image(
-    data: bytes, shape: ImageShape, report: EncodingReport | None = None
+    data: bytes, shape: ImageShape, report: Counts | None = None
 ) -> UInt8[np.ndarray, "side side 3"]:
     """Read an image as RGB in one size.
 
@@ -97,6 +105,7 @@ def read_image(
     if not data:
         raise UnusableItem("an empty file")
     check_size(len(data), MAX_BYTES)
+    check_structure(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             pixels = image.width * image.height

@@ -12,22 +12,9 @@ from typing import Any
 
 import torch
 
+from mocme.encoders.items import extra as extra
+
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-
-
-@contextmanager
-def extra(package: str, name: str) -> Iterator[None]:
-    """Turn a missing package into an error that names the extra to install.
-
-    Raises:
-        ValueError: `package` is not installed.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise ValueError(
-            f'{package} is not installed; install it with: pip install "mocme[{name}]" ({error})'
-        ) from error
 
 
 def check_model_name(model: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
+from mocme.core.deadline import Check, unlimited
 from mocme.data.graph import Graph
 from mocme.data.modality import Features
 from mocme.explanation.faithfulness import Faithfulness, measure
@@ -67,13 +68,13 @@ class RunExplanationContext:
         return measured
 
     def supports(
-        self, head: int, relation: int, tail: int, most: int
+        self, head: int, relation: int, tail: int, most: int, check: Check = unlimited
     ) -> tuple[list[Support], list[str]]:
         """Return the training facts that support a fact most, strongest first, and notes."""
         if self._influence is None:
             view = self.graph.training_view()
             self._influence = InfluenceFinder(self.mixture, view, self.features)
-        supports, notes = self._influence(head, relation, tail, most)
+        supports, notes = self._influence(head, relation, tail, most, check)
         return supports, [*notes, *self._content_notes()]
 
     def _content_notes(self) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mocme.core.deadline import Check, unlimited
 from mocme.data.graph import Graph, Queries
 from mocme.data.pairs.similarity import nearest_to
 from mocme.data.paths import FactNetwork
@@ -73,8 +74,12 @@ class Explainer:
         self._network: FactNetwork | None = None
         self._faithfulness: Faithfulness | None = None
 
-    def explain(self, fact: FactQuery) -> Explanation:
-        """Collect all evidence for and against a fact."""
+    def explain(self, fact: FactQuery, check: Check = unlimited) -> Explanation:
+        """Collect all evidence for and against a fact.
+
+        Args:
+            check: called between the steps of the work; what it raises ends it.
+        """
         names, relations = self.graph.entities, self.graph.relations
         notes: list[str] = []
         scores = [float(fact.scores[0, fact.tail]), float(fact.scores[1, fact.head])]
@@ -89,25 +94,27 @@ class Explainer:
             fact.known,
             _rank(fact, 0, fact.tail),
             _rank(fact, 1, fact.head),
-            tuple(self._modalities(fact, notes)),
+            tuple(self._modalities(fact, notes, check)),
             self._weights(),
-            tuple(self._rules(fact, notes)),
-            tuple(self._supports(fact, notes)),
-            tuple(self._paths(fact, notes)),
-            tuple(self._neighbours(fact, notes)),
+            tuple(self._rules(fact, notes, check)),
+            tuple(self._supports(fact, notes, check)),
+            tuple(self._paths(fact, notes, check)),
+            tuple(self._neighbours(fact, notes, check)),
             tuple(notes),
         )
 
     # -- modalities ------------------------------------------------------------------------------
 
-    def _modalities(self, fact: FactQuery, notes: list[str]) -> Iterator[ModalityShare]:
+    def _modalities(
+        self, fact: FactQuery, notes: list[str], check: Check
+    ) -> Iterator[ModalityShare]:
         if not self.embeddings:
             notes.append("the run has no embedding expert, so no modality can be withheld")
         for expert in self.embeddings:
             model = expert.model
             table = model.frozen()
             prefix = f"{expert.name}: " if len(self.embeddings) > 1 else ""
-            drops = self._score_drops(expert, fact, notes)
+            drops = self._score_drops(expert, fact, notes, check)
             for side, entity in zip(SIDES, fact.entities, strict=True):
                 for column, name in enumerate(model.modalities):
                     yield ModalityShare(
@@ -120,7 +127,7 @@ class Explainer:
                     )
 
     def _score_drops(
-        self, expert: EmbeddingExpert, fact: FactQuery, notes: list[str]
+        self, expert: EmbeddingExpert, fact: FactQuery, notes: list[str], check: Check
     ) -> dict[tuple[Side, str], float]:
         """Return the score drop when a modality is withheld from only one of the two entities.
 
@@ -151,7 +158,10 @@ class Explainer:
         queries, answers = self._both_directions(fact, expert.device)
         with torch.no_grad():
             before = model.score(queries, answers).mean()
-            after = [model.score(queries, answers, table).mean() for table in model.tables(hides)]
+            after = []
+            for table in model.tables(hides):
+                check()
+                after.append(model.score(queries, answers, table).mean())
         return {
             key: self.mixture.contribution(expert.name, float(before - score))
             for key, score in zip(keys, after, strict=True)
@@ -176,7 +186,7 @@ class Explainer:
 
     # -- facts -----------------------------------------------------------------------------------
 
-    def _rules(self, fact: FactQuery, notes: list[str]) -> list[RuleExplanation]:
+    def _rules(self, fact: FactQuery, notes: list[str], check: Check) -> list[RuleExplanation]:
         """Return the rules of both directions, largest share first.
 
         A rule that applies in both directions is listed once, with its larger share. Equivalent
@@ -187,7 +197,10 @@ class Explainer:
         if not experts:
             notes.append("the run has no rule expert")
             return []
-        rules = [rule for expert in experts for rule in self._rules_of(expert, fact)]
+        rules = []
+        for expert in experts:
+            check()
+            rules += self._rules_of(expert, fact)
         if not rules:
             notes.append("no rule connects head and tail")
         return sorted(rules, key=lambda rule: (-rule.share, rule.name))
@@ -204,24 +217,24 @@ class Explainer:
             best[reason.name] = max(reason.share, best.get(reason.name, reason.share))
         return [RuleExplanation(name, (), 0, share) for name, share in best.items()]
 
-    def _supports(self, fact: FactQuery, notes: list[str]) -> list[Support]:
+    def _supports(self, fact: FactQuery, notes: list[str], check: Check) -> list[Support]:
         if self.context is None:
             notes.append(
                 "no supporting facts: the mixture was opened without its run; open the run"
             )
             return []
         supports, support_notes = self.context.supports(
-            fact.head, fact.relation, fact.tail, MOST_SUPPORTS
+            fact.head, fact.relation, fact.tail, MOST_SUPPORTS, check
         )
         notes += support_notes
         return supports
 
-    def _paths(self, fact: FactQuery, notes: list[str]) -> list[tuple[Step, ...]]:
+    def _paths(self, fact: FactQuery, notes: list[str], check: Check) -> list[tuple[Step, ...]]:
         if self._network is None:
             self._network = FactNetwork(self.graph, "train")
         # A path must not use the fact that it explains.
         without = (fact.head, fact.relation, fact.tail)
-        search = self._network.paths(fact.head, fact.tail, without, MOST_PATHS)
+        search = self._network.paths(fact.head, fact.tail, without, MOST_PATHS, check)
         if search.left_out:
             notes.append(
                 f"paths of three facts through the {search.left_out:,} neighbours with the most "
@@ -237,7 +250,7 @@ class Explainer:
 
     # -- neighbours ------------------------------------------------------------------------------
 
-    def _neighbours(self, fact: FactQuery, notes: list[str]) -> Iterator[Neighbours]:
+    def _neighbours(self, fact: FactQuery, notes: list[str], check: Check) -> Iterator[Neighbours]:
         names = self.graph.entities
         for expert in self.embeddings[:1]:
             model = expert.model
@@ -248,6 +261,7 @@ class Explainer:
                 spaces.append((name, *model.modality_vectors(name)))
             for side, entity in zip(SIDES, fact.entities, strict=True):
                 for by, rows, values in spaces:
+                    check()
                     row = (rows == entity).nonzero().flatten()
                     if not len(row):
                         continue

@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mocme.core.deadline import Check, unlimited
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import AnswerIndex, Graph, Queries
 from mocme.data.modality import Features
@@ -69,11 +70,15 @@ class InfluenceFinder:
         ]
 
     def __call__(
-        self, head: int, relation: int, tail: int, most: int
+        self, head: int, relation: int, tail: int, most: int, check: Check = unlimited
     ) -> tuple[list[Support], list[str]]:
-        """Return the facts that support (head, relation, tail) most, strongest first, and notes."""
-        by_rules = self.by_rules(head, relation, tail)
-        by_vectors, notes = self.by_vectors(head, relation, tail, set(by_rules))
+        """Return the facts that support (head, relation, tail) most, strongest first, and notes.
+
+        Args:
+            check: called between the steps of the work; what it raises ends it.
+        """
+        by_rules = self.by_rules(head, relation, tail, check)
+        by_vectors, notes = self.by_vectors(head, relation, tail, set(by_rules), check)
         changes = {
             fact: (by_vectors.get(fact, 0.0), by_rules.get(fact, 0.0))
             for fact in by_vectors.keys() | by_rules.keys()
@@ -88,7 +93,9 @@ class InfluenceFinder:
             notes.append("no training fact of head or tail supports the fact")
         return supports, notes
 
-    def by_rules(self, head: int, relation: int, tail: int) -> dict[Fact, float]:
+    def by_rules(
+        self, head: int, relation: int, tail: int, check: Check = unlimited
+    ) -> dict[Fact, float]:
         """Return the exact score change without each fact on a path of a rule.
 
         The score is the mean of both directions, (head, relation, ?) and its inverse.
@@ -98,15 +105,20 @@ class InfluenceFinder:
         for expert in self.rules:
             contribution = partial(self.mixture.contribution, expert.name)
             for changes in (
-                rule_losses(expert.model, head, relation, tail, contribution),
-                rule_losses(expert.model, tail, inverse, head, contribution),
+                rule_losses(expert.model, head, relation, tail, contribution, check),
+                rule_losses(expert.model, tail, inverse, head, contribution, check),
             ):
                 for fact, value in changes.items():
                     total[fact] = total.get(fact, 0.0) + value / 2
         return total
 
     def by_vectors(
-        self, head: int, relation: int, tail: int, wanted: set[Fact]
+        self,
+        head: int,
+        relation: int,
+        tail: int,
+        wanted: set[Fact],
+        check: Check = unlimited,
     ) -> tuple[dict[Fact, float], list[str]]:
         """Estimate the change of the mean score without each training fact of head or tail.
 
@@ -115,11 +127,12 @@ class InfluenceFinder:
             relation: relation of the prediction.
             tail: tail of the prediction.
             wanted: facts to prefer where an entity has more than `MOST_FACTS`.
+            check: called between the steps of the work; what it raises ends it.
         """
         total: dict[Fact, float] = {}
         notes: list[str] = []
         for influence in self.embeddings:
-            changes, expert_notes = influence.changes(head, relation, tail, wanted)
+            changes, expert_notes = influence.changes(head, relation, tail, wanted, check)
             for fact, value in changes.items():
                 change = self.mixture.contribution(influence.expert.name, value)
                 total[fact] = total.get(fact, 0.0) + change
@@ -162,7 +175,12 @@ class EmbeddingInfluence:
         self.estimator = InfluenceEstimator(expert.objective, self.model, self.facts)
 
     def changes(
-        self, head: int, relation: int, tail: int, wanted: set[Fact]
+        self,
+        head: int,
+        relation: int,
+        tail: int,
+        wanted: set[Fact],
+        check: Check = unlimited,
     ) -> tuple[dict[Fact, float], list[str]]:
         """Estimate the change of the expert's mean score without each training fact, with notes.
 
@@ -185,7 +203,8 @@ class EmbeddingInfluence:
                     f"evaluated: first those on paths of rules, then those whose other entity is "
                     f"most similar to {self.graph.entities[other]}"
                 )
-            change = self.estimator.changes(entity, facts, slope, len(all_facts) / len(facts))
+            times = len(all_facts) / len(facts)
+            change = self.estimator.changes(entity, facts, slope, times, check)
             for fact, value in zip(facts.tolist(), change.tolist(), strict=True):
                 key = self._undirected(*fact)
                 total[key] = total.get(key, 0.0) + value
@@ -251,7 +270,12 @@ class InfluenceEstimator:
 
     @torch.enable_grad()
     def changes(
-        self, entity: int, facts: Int[Tensor, "n 3"], slope: Float[Tensor, " D"], times: float
+        self,
+        entity: int,
+        facts: Int[Tensor, "n 3"],
+        slope: Float[Tensor, " D"],
+        times: float,
+        check: Check = unlimited,
     ) -> Float[Tensor, " n"]:
         """Estimate the change of the score without each fact, grad L_i . H^-1 slope.
 
@@ -260,7 +284,9 @@ class InfluenceEstimator:
             facts: directed facts of the entity.
             slope: gradient of the score with respect to the entity's vector.
             times: number of facts that each one represents in H, if only some are evaluated.
+            check: called before each product with H.
         """
+        check()
         vector = self.model.frozen().vectors[entity]
         # One copy of the vector per fact: one backward pass gives the gradients (n, D) of all.
         copies = vector.expand(len(facts), -1).clone().requires_grad_()
@@ -271,6 +297,7 @@ class InfluenceEstimator:
         (total_gradient,) = torch.autograd.grad(total, shared, create_graph=True)
 
         def hessian_product(direction: Tensor) -> Tensor:
+            check()
             (product,) = torch.autograd.grad(total_gradient, shared, direction, retain_graph=True)
             return product
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from mocme.core.deadline import Check, unlimited
 from mocme.core.table import TextTable, columns, data_frame
 from mocme.core.text import shorten
 from mocme.explanation.faithfulness import Faithfulness
@@ -324,6 +325,6 @@ class ExplanationContext(Protocol):
         """Return whether weights explain score drops."""
 
     def supports(
-        self, head: int, relation: int, tail: int, most: int
+        self, head: int, relation: int, tail: int, most: int, check: Check = unlimited
     ) -> tuple[list[Support], list[str]]:
         """Return the training facts that support a fact most, strongest first, and notes."""

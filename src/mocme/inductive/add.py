@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mocme.core.deadline import Check, unlimited
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Vocabulary
 from mocme.data.names import alike, difference, name_problem
@@ -42,7 +43,12 @@ class Adder:
     as_negatives: bool = True
     fits: RowFits | None = None
 
-    def add(self, entities: Sequence[NewEntity], advance: Advance | None = None) -> list[Addition]:
+    def add(
+        self,
+        entities: Sequence[NewEntity],
+        advance: Advance | None = None,
+        check: Check = unlimited,
+    ) -> list[Addition]:
         """Compute additions without their pairs (see `related`); nothing is written.
 
         Entities with facts among each other are fitted together, all others separately, so the
@@ -50,13 +56,14 @@ class Adder:
 
         Args:
             advance: receives (entities done, entities in all).
+            check: called between the steps of the work; what it raises ends it.
 
         Raises:
             ValueError: an entity is wrong; the message names it and the remedy.
         """
         self._check_names(entities)
         facts = self._facts(entities)
-        contents_of = self._encoded(entities)
+        contents_of = self._encoded(entities, check)
         drafts = [
             self._draft(entity, facts[entity.name], contents_of[entity.name]) for entity in entities
         ]
@@ -67,7 +74,7 @@ class Adder:
             links = [item for item in group if item.facts or any(item.tokens.values())]
             if links:
                 group = [item for item in group if item not in links]
-                group += self._fitted(links, fits)
+                group += self._fitted(links, fits, check)
             additions |= {item.name: item for item in group}
             done += len(group)
             report(done, len(drafts))
@@ -131,7 +138,9 @@ class Adder:
                             facts[name][(head, relation, tail)] = None
         return {name: list(kept) for name, kept in facts.items()}
 
-    def _encoded(self, entities: Sequence[NewEntity]) -> dict[str, dict[str, EncodedContent]]:
+    def _encoded(
+        self, entities: Sequence[NewEntity], check: Check
+    ) -> dict[str, dict[str, EncodedContent]]:
         """Encoded content by entity and modality; each encoder is loaded once."""
         accepted = accepted_modalities(self.trained)
         given: dict[str, dict[str, Content]] = {name: {} for name in accepted}
@@ -143,6 +152,7 @@ class Adder:
         for name, contents in given.items():
             if not contents:
                 continue
+            check()
             with part(f"content.{name}"):
                 results = encode_content(name, accepted[name], contents, device)
             for entity_name, result in results.items():
@@ -244,7 +254,7 @@ class Adder:
             f"entity; remove it if they are the same"
         ]
 
-    def _fitted(self, group: Sequence[Addition], fits: RowFits) -> list[Addition]:
+    def _fitted(self, group: Sequence[Addition], fits: RowFits, check: Check) -> list[Addition]:
         """The additions with rows in every embedding, fitted together."""
         items = list(group)
         for expert in self.trained.embeddings:
@@ -255,7 +265,9 @@ class Adder:
             zeros = torch.zeros(expert.base.settings.embedding_dim)
             vectors = [item.vectors for item in group]
             added = added_entities(expert.base, vectors, [zeros] * len(group))
-            fitted = fit_rows(frozen, added, new, later=more, as_negatives=self.as_negatives)
+            fitted = fit_rows(
+                frozen, added, new, later=more, as_negatives=self.as_negatives, check=check
+            )
             prefix = f"{expert.name}: " if len(self.trained.embeddings) > 1 else ""
             items = [
                 replace(

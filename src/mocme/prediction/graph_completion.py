@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mocme.core.deadline import Check, unlimited
 from mocme.prediction.predictor import Predictor
 from mocme.prediction.relation_prior import RelationPrior
 
@@ -120,14 +121,15 @@ class GraphCompletion:
         """Upper bound of the queries of a relation that have to be scored."""
         return sum(len(self._worth(directed)) for directed in self._both(relation))
 
-    def step(self, advance: Advance | None = None) -> None:
+    def step(self, advance: Advance | None = None, check: Check = unlimited) -> None:
         """Complete the next relation.
 
         Args:
             advance: receives (queries done, upper bound of the queries).
+            check: called between blocks; what it raises leaves the relation undone.
         """
         relation = self.relations[self.done]
-        facts = self._relation(relation, advance or (lambda done, total: None))
+        facts = self._relation(relation, advance or (lambda done, total: None), check)
         self.facts = self.facts.joined(facts).best(self.limit)
         self.done += 1
 
@@ -140,22 +142,23 @@ class GraphCompletion:
         most = float(self.predictor.calibration.curve(directed).y.max())
         return (self.prior.to(directed) * most >= self.bar).nonzero().flatten()
 
-    def _relation(self, relation: int, advance: Advance) -> CompletedFacts:
+    def _relation(self, relation: int, advance: Advance, check: Check) -> CompletedFacts:
         forward_relation, inverse_relation = self._both(relation)
         total = self.questions(relation)
         size = self.predictor.graph.num_entities
         # Pairs as head * N + tail, from the queries of each direction.
         keys = []
         for directed in (forward_relation, inverse_relation):
-            entities, answers = self._reaching(directed, self._worth(directed), advance, total)
+            worth = self._worth(directed)
+            entities, answers = self._reaching(directed, worth, advance, total, check)
             heads, tails = (
                 (entities, answers) if directed == forward_relation else (answers, entities)
             )
             keys.append(heads * size + tails)
         pairs = torch.unique(torch.cat(keys))
         head, tail = pairs // size, pairs % size
-        forward = self._terms(forward_relation, head, tail)
-        backward = self._terms(inverse_relation, tail, head)
+        forward = self._terms(forward_relation, head, tail, check)
+        backward = self._terms(inverse_relation, tail, head, check)
         chance = (forward[0] + backward[0]) / 2
         kept = chance >= self.bar
         facts = torch.stack([head, torch.full_like(head, relation), tail], 1)[kept]
@@ -163,13 +166,19 @@ class GraphCompletion:
         return CompletedFacts(facts, *means).best(self.limit)
 
     def _reaching(
-        self, directed: int, entities: Int[Tensor, " n"], advance: Advance, total: int
+        self,
+        directed: int,
+        entities: Int[Tensor, " n"],
+        advance: Advance,
+        total: int,
+        check: Check,
     ) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
         """Query entities and answers whose term reaches the bar."""
         applies = self.prior.to(directed)
         queries, answers = [], []
         for part in entities.split(self.predictor.block()) if len(entities) else ():
-            _, probabilities = self.predictor.unknown(part.tolist(), [directed] * len(part))
+            relations = [directed] * len(part)
+            _, probabilities = self.predictor.unknown(part.tolist(), relations, check)
             row, answer = (probabilities * applies[part, None] >= self.bar).nonzero().unbind(1)
             queries.append(part[row])
             answers.append(answer)
@@ -178,7 +187,11 @@ class GraphCompletion:
         return torch.cat([none, *queries]), torch.cat([none, *answers])
 
     def _terms(
-        self, directed: int, entities_of_pairs: Int[Tensor, " n"], answers: Int[Tensor, " n"]
+        self,
+        directed: int,
+        entities_of_pairs: Int[Tensor, " n"],
+        answers: Int[Tensor, " n"],
+        check: Check,
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
         """`chance`, probability and score of given pairs in one direction."""
         applies = self.prior.to(directed)
@@ -189,7 +202,8 @@ class GraphCompletion:
         start = torch.searchsorted(group[order], torch.arange(len(entities) + 1))
         first = 0
         for part in entities.split(self.predictor.block()) if len(entities) else ():
-            scores, probabilities = self.predictor.unknown(part.tolist(), [directed] * len(part))
+            relations = [directed] * len(part)
+            scores, probabilities = self.predictor.unknown(part.tolist(), relations, check)
             rows_of_part = order[int(start[first]) : int(start[first + len(part)])]
             row = group[rows_of_part] - first
             probability[rows_of_part] = probabilities[row, answers[rows_of_part]]

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mocme.calibration.curves import Calibration, log_shares_from_total
+from mocme.core.deadline import Check, unlimited
 from mocme.data.graph import AnswerIndex, Graph, Queries
 from mocme.data.modality import Features
 from mocme.data.paths import Fact
@@ -157,8 +158,12 @@ class Predictor:
         question = Question(head, None, tail, k, known, "all", min_probability)
         return self.ask([question])[0]
 
-    def ask(self, questions: Sequence[Question]) -> list[Predictions]:
+    def ask(self, questions: Sequence[Question], check: Check = unlimited) -> list[Predictions]:
         """Answer several questions together, which is faster than one by one.
+
+        Args:
+            check: called at least once per block of scores and per question; what it raises ends
+                the work.
 
         Raises:
             UnknownName: with near matches.
@@ -170,27 +175,39 @@ class Predictor:
         linked = []
         for position, question in enumerate(questions):
             if question.relation is None:
-                answers[position] = self._between(question)
+                answers[position] = self._between(question, check)
             else:
                 linked.append((position, question, *self._directed(question)))
         for first in range(0, len(linked), self.block()):
             part = linked[first : first + self.block()]
+            check()
             scores, known = self._scored([e for _, _, e, _ in part], [r for _, _, _, r in part])
             new = scores.masked_fill(known, -torch.inf)
             totals = new.logsumexp(1)
             for row, (position, question, entity, relation) in enumerate(part):
+                check()
                 order = new[row] if question.known == "hide" else scores[row]
                 answers[position] = self._top(
                     question, entity, relation, order, known[row], totals[row]
                 )
         return [answers[position] for position in range(len(questions))]
 
-    def missing(self, entity: str, k: int = 10, *, min_probability: float = 0.0) -> Predictions:
+    def missing(
+        self,
+        entity: str,
+        k: int = 10,
+        *,
+        min_probability: float = 0.0,
+        check: Check = unlimited,
+    ) -> Predictions:
         """The likeliest new facts of an entity over all relations.
 
         Ordered by probability times how likely the entity is to have a fact, or one more, of the
         relation (`mocme.prediction.relation_prior`); without probabilities by share in the softmax.
         Of two equivalent facts of a symmetric relation, only the likelier one is returned.
+
+        Args:
+            check: see `ask`.
         """
         check_range(k, min_probability)
         self._check(min_probability)
@@ -200,8 +217,9 @@ class Predictor:
         priors = self._relation_prior.of(entity_id)
         best: list[tuple[float, tuple[int, int, float, float, float]]] = []
         for block in torch.arange(2 * self.graph.num_relations).split(self.block()):
-            scores, probabilities = self.unknown([entity_id] * len(block), block.tolist())
+            scores, probabilities = self.unknown([entity_id] * len(block), block.tolist(), check)
             for row, relation in enumerate(block.tolist()):
+                check()
                 prior = float(priors[relation])
                 top = probabilities[row].topk(min(k, len(probabilities[row])))
                 for value, answer in zip(top.values.tolist(), top.indices.tolist(), strict=True):
@@ -222,8 +240,13 @@ class Predictor:
         ]
         return Missing(f"what is missing about {entity}", items, "fact")
 
-    def score_facts(self, triples: Sequence[tuple[str, str, str]]) -> Checked:
+    def score_facts(
+        self, triples: Sequence[tuple[str, str, str]], check: Check = unlimited
+    ) -> Checked:
         """Scores and probabilities of given facts, in their order: means of both directions.
+
+        Args:
+            check: see `ask`.
 
         Raises:
             UnknownName: with near matches.
@@ -231,19 +254,22 @@ class Predictor:
         entities, names = self.graph.entities, self.graph.relations
         ids = [(entities.id(h), names.id(r), entities.id(t)) for h, r, t in triples]
         items, order = [], {}
-        for (h, r, t), score, value, known in self._scored_facts(ids):
+        for (h, r, t), score, value, known in self._scored_facts(ids, check):
             item = self._item(h, r, t, score, value, None, known)
             items.append(item)
             order[(item.head, item.relation, item.tail)] = value
         return Checked("facts to check", items, "fact", order)
 
-    def _scored_facts(self, ids: Sequence[Fact]) -> Iterator[tuple[Fact, float, float, bool]]:
+    def _scored_facts(
+        self, ids: Sequence[Fact], check: Check = unlimited
+    ) -> Iterator[tuple[Fact, float, float, bool]]:
         """Of each fact its score and probability, means of both directions, and if it is known."""
         number, size = self.graph.num_relations, max(1, self.block() // 2)
         for first in range(0, len(ids), size):
             part = ids[first : first + size]
             entity_ids = [h for h, _, _ in part] + [t for _, _, t in part]
             relations = [r for _, r, _ in part] + [r + number for _, r, _ in part]
+            check()
             answers = torch.tensor([t for _, _, t in part] + [h for h, _, _ in part])
             scores, known = self._scored(entity_ids, relations)
             totals = scores.masked_fill(known, -torch.inf).logsumexp(1)
@@ -283,15 +309,19 @@ class Predictor:
         reasons = [reason for expert in sparse for reason in expert.explain(h, r, t)]
         return sorted(reasons, key=lambda reason: -reason.share) if len(sparse) > 1 else reasons
 
-    def explain(self, head: str, relation: str, tail: str) -> Explanation:
+    def explain(self, head: str, relation: str, tail: str, check: Check = unlimited) -> Explanation:
         """Evidence for a fact; see docs/explaining.md.
+
+        Args:
+            check: called between the steps of the work; what it raises ends it. What is measured
+                once per run and kept is finished all the same.
 
         Raises:
             UnknownName: with near matches.
         """
         h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
         r = self.graph.relations.id(relation)
-        scores, probabilities, mask = self.scored([h, t], [r, r + self.graph.num_relations])
+        scores, probabilities, mask = self.scored([h, t], [r, r + self.graph.num_relations], check)
         new = ~(scores.isneginf() | mask)
         known = bool(mask[0, t])
         mean = (float(probabilities[0, t]) + float(probabilities[1, h])) / 2
@@ -299,7 +329,8 @@ class Predictor:
             # Excluded as an answer; scored all the same when it is named.
             scores[0, t] = scores[1, h] = self.score(head, relation, tail)
         probability = None if known or self.calibration is None else mean
-        return self.explainer.explain(FactQuery(h, r, t, scores, new, probability, known))
+        fact = FactQuery(h, r, t, scores, new, probability, known)
+        return self.explainer.explain(fact, check)
 
     def embedding(self, name: str | None = None) -> EmbeddingExpert:
         """An embedding of the mixture.
@@ -412,19 +443,29 @@ class Predictor:
         return self.calibration.probability(shares, relation)
 
     def scored(
-        self, entities: list[int], relations: list[int]
+        self, entities: list[int], relations: list[int], check: Check = unlimited
     ) -> tuple[Tensor, Tensor, Bool[Tensor, "B N"]]:
-        """Scores (B, N), probabilities (B, N), and which answers are known."""
+        """Scores (B, N), probabilities (B, N), and which answers are known.
+
+        Args:
+            check: called before the scores and before each query's probabilities.
+        """
+        check()
         scores, known = self._scored(entities, relations)
         totals = scores.masked_fill(known, -torch.inf).logsumexp(1)
-        rows = zip(scores, totals, relations, strict=True)
-        probabilities = torch.stack([self._probabilities(*row) for row in rows])
+        rows = []
+        for row in zip(scores, totals, relations, strict=True):
+            check()
+            rows.append(self._probabilities(*row))
+        probabilities = torch.stack(rows)
         probabilities[scores.isneginf()] = 0.0
         return scores, probabilities, known
 
-    def unknown(self, entities: list[int], relations: list[int]) -> tuple[Tensor, Tensor]:
+    def unknown(
+        self, entities: list[int], relations: list[int], check: Check = unlimited
+    ) -> tuple[Tensor, Tensor]:
         """Scores and probabilities of unknown answers; known ones get -inf and 0."""
-        scores, probabilities, known = self.scored(entities, relations)
+        scores, probabilities, known = self.scored(entities, relations, check)
         scores[known], probabilities[known] = -torch.inf, 0.0
         return scores, probabilities
 
@@ -462,14 +503,14 @@ class Predictor:
         ]
         return Predictions(str(question), items, question.unknown)
 
-    def _between(self, question: Question) -> Predictions:
+    def _between(self, question: Question, check: Check) -> Predictions:
         """Relations between two entities, best first."""
         head = self.graph.entities.id(str(question.head))
         tail = self.graph.entities.id(str(question.tail))
         facts = [(head, relation, tail) for relation in range(self.graph.num_relations)]
         rows = [
             row
-            for row in self._scored_facts(facts)
+            for row in self._scored_facts(facts, check)
             if (question.known == "mark" or not row[3])
             and (row[3] or row[2] >= question.min_probability)
         ]

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import final
 
 from mocme.calibration.curves import Calibration
+from mocme.core.deadline import Check, unlimited
 from mocme.explanation.context import RunExplanationContext
 from mocme.inductive import store
 from mocme.inductive.add import Adder, Advance, RowFits
@@ -58,6 +59,7 @@ class LoadedRun:
         entities: Sequence[NewEntity],
         present: Sequence[Addition],
         advance: Advance | None = None,
+        check: Check = unlimited,
     ) -> list[Addition]:
         """Compute additions from entities; nothing is written.
 
@@ -68,7 +70,7 @@ class LoadedRun:
         """
         adder = Adder(self.trained, present, fits=self._fits)
         try:
-            return adder.add(entities, advance)
+            return adder.add(entities, advance, check)
         finally:
             self._fits.slim()
 

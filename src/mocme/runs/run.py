@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mocme.calibration.curves import Calibration
 from mocme.calibration.fit import calibrate
+from mocme.core.deadline import Check, unlimited
 from mocme.core.device import find_device
 from mocme.data.graph import Graph
 from mocme.data.modality import Features
@@ -387,12 +388,15 @@ class Run:
         advance: Callable[[int, int], None] | None = None,
         *,
         loaded: LoadedRun | None = None,
+        check: Check = unlimited,
     ) -> list[Addition]:
         """Add many entities, which may have facts among each other: all of them or none.
 
         Args:
             advance: receives (entities done, entities in all).
             loaded: the run, where it is in memory already; then `device` does not matter.
+            check: called between the steps of the work and before anything is written; what it
+                raises ends it, and nothing is changed.
 
         Raises:
             ValueError: something does not fit the run; nothing is changed then.
@@ -405,18 +409,23 @@ class Run:
                 loaded = self._uncalibrated(device)
             present = loaded.additions()
             loaded.trained.check_usable(present, str(self.path))
-            new = loaded.add(entities, present, advance)
+            new = loaded.add(entities, present, advance, check)
+            check()
             everyone = related(loaded.trained, [*present, *new])
             # What is written is what the run will read: in the types in which it is stored.
             loaded.trained.check_usable(everyone, str(self.path))
+            check()
             store.write(self.folder, everyone, loaded.model)
         return list(everyone)[len(present) :]
 
-    def remove(self, *names: str, loaded: LoadedRun | None = None) -> None:
+    def remove(
+        self, *names: str, loaded: LoadedRun | None = None, check: Check = unlimited
+    ) -> None:
         """Remove additions. Removing all of them restores the files of the run exactly.
 
         Args:
             loaded: as of `add_all`.
+            check: as of `add_all`.
 
         Raises:
             NoAddition: a name is not an addition.
@@ -448,6 +457,7 @@ class Run:
                 rest = [item for item in stay if item not in usable]
                 known = related(trained, usable)
                 stay = Additions([*known, *rest], known.pairs)
+            check()
             store.write(self.folder, stay, model)
 
     def _uncalibrated(self, device: str) -> LoadedRun:

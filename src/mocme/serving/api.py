@@ -16,6 +16,7 @@ from mocme.serving.endpoints.browse import add_browse_routes
 from mocme.serving.endpoints.health import add_health_routes
 from mocme.serving.endpoints.predict import add_prediction_routes
 from mocme.serving.endpoints.reviews import add_review_routes
+from mocme.serving.json_body import JsonRoute
 from mocme.serving.limits import Limits
 from mocme.serving.metrics import Metrics
 from mocme.serving.middleware import RequestGuard
@@ -54,9 +55,11 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        redirect_slashes=False,
         default_response_class=Json,
         responses=ERRORS,
     )
+    app.router.route_class = JsonRoute
     add_error_handlers(app, dispatcher)
     add_prediction_routes(app, dispatcher)
     add_browse_routes(app, dispatcher)

@@ -26,7 +26,8 @@ class Batching(Generic[Q, A]):
     """Answer requests from many threads in one worker thread, several at a time.
 
     Requests accumulate while the worker is busy and form its next batch: a single request under
-    light load, large batches under heavy load. Cancelled requests are dropped.
+    light load, large batches under heavy load. Requests that are cancelled while they wait are
+    never begun.
 
     Args:
         answer: returns one answer per request, in order. An exception among the answers is raised
@@ -64,6 +65,9 @@ class Batching(Generic[Q, A]):
         """
         future: Future[A] = Future()
         with self._changed:
+            if len(self._queue) >= self._capacity:
+                # Those whose client has left take no room.
+                self._queue = deque(item for item in self._queue if not item[1].cancelled())
             if self._stopped or len(self._queue) >= self._capacity:
                 raise QueueFull(1)
             self._queue.append((request, future))

@@ -9,10 +9,11 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.exceptions import HTTPException
 
+from mocme.core.deadline import Check, Deadline, Stopped
 from mocme.data.graph import UnknownName
 from mocme.data.reviews import Reviews
 from mocme.prediction.schema import Question
@@ -30,6 +31,14 @@ SCORE_BATCH = 16
 # Seconds between checks for changed additions.
 POLL_SECONDS = 1.0
 T = TypeVar("T")
+
+
+class _Scoring(NamedTuple):
+    """A question that waits to be scored with others."""
+
+    run_view: RunView
+    question: Question
+    deadline: Deadline
 
 
 class Dispatcher:
@@ -50,12 +59,14 @@ class Dispatcher:
         self._default_run = run_views[0].name
         self.reviews, self.limits, self.metrics = reviews, limits, metrics
         self._uploads = uploads
-        self.score_queue = Batching(score_batch, SCORE_BATCH, limits.queue)
+        self.score_queue = Batching(_score_batch, SCORE_BATCH, limits.queue)
         self.slow_queue: Batching[Callable[[], Any], Any] = call_queue(limits.slow_queue)
         # One reload serves all requests that wait for it.
         self._reload_queue: Batching[Callable[[], Any], Any] = call_queue(limits.queue)
         # Encoding is slow; its own queue keeps predictions from waiting behind it.
         self._addition_queue: Batching[Callable[[], Any], Any] = call_queue(limits.addition_queue)
+        # Fast calls that run in threads of their own, or wait for one.
+        self._fast_calls = 0
         self._stop = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="additions poller", daemon=True)
         self._poller.start()
@@ -90,42 +101,76 @@ class Dispatcher:
             question.relation is not None and question.relation not in run_view.graph.relations
         ):
             # Finding near matches is slow and must not delay the score queue.
-            await self.run_slow(run, lambda view: view.check_names(names, question.relation))
+            await self.run_slow(run, lambda view, _: view.check_names(names, question.relation))
             run_view = self.hot_run(run).current
-        return await self._result(self.score_queue.submit, (run_view, question))
+        deadline = Deadline(self.limits.seconds)
+        request = _Scoring(run_view, question, deadline)
+        return await self._result(self.score_queue.submit, request, deadline)
 
-    async def run_slow(self, run: str | None, call: Callable[[RunView], T]) -> T:
-        """Run a slow call on a run, in the slow queue."""
+    async def run_slow(self, run: str | None, call: Callable[[RunView, Check], T]) -> T:
+        """Run a slow call on a run, in the slow queue.
+
+        The call receives a check that ends it once its deadline passes or its client disconnects.
+        """
         return await self._retry_unknown(
-            run, lambda run_view: self._result(self.slow_queue.submit, partial(call, run_view))
+            run,
+            lambda run_view, deadline: self._result(
+                self.slow_queue.submit, partial(call, run_view, deadline.check), deadline
+            ),
         )
 
     async def run_now(self, run: str | None, call: Callable[[RunView], T]) -> T:
-        """Run a fast call on a run in a thread of its own, in no queue."""
-        return await self._retry_unknown(run, lambda run_view: asyncio.to_thread(call, run_view))
+        """Run a fast call on a run in a thread of its own, in no queue.
 
-    async def call_slow(self, call: Callable[[], T]) -> T:
-        """Run a slow call that may concern several runs, in the slow queue."""
-        result: T = await self._result(self.slow_queue.submit, call)
+        Raises:
+            QueueFull: as many of them run or wait as may wait in a queue.
+        """
+        if self._fast_calls >= self.limits.queue:
+            raise QueueFull(1)
+
+        def begin(run_view: RunView, deadline: Deadline) -> T:
+            deadline.check()  # it may have waited for a thread
+            return call(run_view)
+
+        async def run_in_thread(run_view: RunView, deadline: Deadline) -> T:
+            call = asyncio.to_thread(begin, run_view, deadline)
+            return await asyncio.wait_for(call, deadline.remaining)
+
+        self._fast_calls += 1
+        try:
+            return await self._retry_unknown(run, run_in_thread)
+        finally:
+            self._fast_calls -= 1
+
+    async def call_slow(self, call: Callable[[Check], T]) -> T:
+        """Run a slow call that may concern several runs, in the slow queue; see `run_slow`."""
+        deadline = Deadline(self.limits.seconds)
+        submit = self.slow_queue.submit
+        result: T = await self._result(submit, partial(call, deadline.check), deadline)
         return result
 
-    async def _retry_unknown(self, run: str | None, call: Callable[[RunView], Awaitable[T]]) -> T:
+    async def _retry_unknown(
+        self, run: str | None, call: Callable[[RunView, Deadline], Awaitable[T]]
+    ) -> T:
         """Call; on an unknown name, reload changed additions and call once more."""
+        deadline = Deadline(self.limits.seconds)
         hot_run = self.hot_run(run)
         run_view = hot_run.current
         try:
-            return await call(run_view)
+            return await call(run_view, deadline)
         except UnknownName:
             latest = await self.latest(hot_run)
             if latest is run_view:
                 raise
-            return await call(latest)
+            return await call(latest, deadline)
 
     async def latest(self, hot_run: HotReload) -> RunView:
         """Return a run with its current additions, reloading them if they changed."""
         if not hot_run.stale:
             return hot_run.current
-        run_view: RunView = await self._result(self._reload_queue.submit, hot_run.reload)
+        # All requests need the reload, so it goes on when one that waits for it ends.
+        deadline = Deadline(self.limits.seconds)
+        run_view: RunView = await self._result(self._reload_queue.submit, hot_run.reload, deadline)
         return run_view
 
     def _poll(self) -> None:
@@ -135,11 +180,19 @@ class Dispatcher:
                     if hot_run.stale:
                         self._reload_queue.submit(hot_run.reload).result()
 
-    async def _result(
-        self, submit: Callable[[Any], Any], request: Any, seconds: float | None = None
-    ) -> Any:
+    @staticmethod
+    async def _result(submit: Callable[[Any], Any], request: Any, deadline: Deadline) -> Any:
+        """Wait for the result of a queue until the deadline.
+
+        After it, or when the client disconnects, work that waits is never begun, and work that has
+        begun ends at its next check.
+        """
         future = asyncio.wrap_future(submit(request))
-        return await asyncio.wait_for(future, seconds or self.limits.seconds)
+        try:
+            return await asyncio.wait_for(future, deadline.remaining)
+        except asyncio.CancelledError:
+            deadline.cancel()
+            raise
 
     @property
     def accepts_additions(self) -> bool:
@@ -162,22 +215,27 @@ class Dispatcher:
             )
         return self._uploads
 
-    async def run_addition(self, call: Callable[[], T]) -> T:
+    async def run_addition(self, call: Callable[[Check], T]) -> T:
         """Run a call that adds or removes entities or stores a picture, one at a time.
 
         Raises:
             Refusal: 504, it timed out; 507, the disk is full; 503, another disk error.
         """
+        deadline = Deadline(self.limits.addition_seconds)
+
+        def begin() -> T:
+            deadline.check()
+            return call(deadline.check)
+
         try:
-            result: T = await self._result(
-                self._addition_queue.submit, call, self.limits.addition_seconds
-            )
+            result: T = await self._result(self._addition_queue.submit, begin, deadline)
             return result
-        except TimeoutError:
+        except (TimeoutError, Stopped):
             raise Refusal(
                 504,
                 "too_slow",
-                f"not finished within {self.limits.addition_seconds:g} s, but it may still finish",
+                f"not finished within {self.limits.addition_seconds:g} s, and stopped unless it is "
+                f"being stored",
                 "check whether it did before sending it again: GET /v1/additions",
             ) from None
         except OSError as error:
@@ -205,6 +263,8 @@ class Dispatcher:
             self._reload_queue,
         ):
             queue.close()
+        if self._uploads is not None:
+            self._uploads.close()
         self._poller.join(timeout=5)
 
 
@@ -232,11 +292,22 @@ def call_or_error(call: Callable[[], Any]) -> Any:
         return error
 
 
-def score_batch(requests: Sequence[tuple[RunView, Question]]) -> Sequence[Any]:
+def _score_batch(requests: Sequence[_Scoring]) -> Sequence[Any]:
+    """Answer the questions of several requests."""
+
+    def check() -> None:
+        """Stop once nobody waits for any of the answers."""
+        if all(request.deadline.passed for request in requests):
+            requests[0].deadline.check()
+
+    return score_views([(request.run_view, request.question) for request in requests], check)
+
+
+def score_views(requests: Sequence[tuple[RunView, Question]], check: Check) -> Sequence[Any]:
     """Answer questions in order; those of one run are scored together."""
     answers: dict[int, Any] = {}
     for run_view in {id(view): view for view, _ in requests}.values():
         indices = [index for index, (view, _) in enumerate(requests) if view is run_view]
-        batch = run_view.predict([requests[index][1] for index in indices])
+        batch = run_view.predict([requests[index][1] for index in indices], check)
         answers.update(zip(indices, batch, strict=True))
     return [answers[index] for index in range(len(requests))]

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from mocme.core.deadline import Check, unlimited
 from mocme.inductive.new_entity import NewEntity
 from mocme.inductive.store import Addition
 from mocme.serving.metrics import Metrics
@@ -65,8 +66,11 @@ class HotReload:
             LOG.info("%s: serves %d additions now (%.2f s)", self.current.name, count, seconds)
             return self.current
 
-    def add(self, entity: NewEntity) -> Addition:
+    def add(self, entity: NewEntity, check: Check = unlimited) -> Addition:
         """Add an entity, store it in the run's folder, and serve it.
+
+        Args:
+            check: see `Run.add_all`; once the entity is stored, it is served all the same.
 
         Raises:
             ValueError: the entity does not fit the run.
@@ -74,12 +78,12 @@ class HotReload:
             OSError: the run's folder cannot be written.
         """
         now = self.current
-        (addition,) = now.run.add_all([entity], loaded=now.loaded)
+        (addition,) = now.run.add_all([entity], loaded=now.loaded, check=check)
         self.reload()
         return addition
 
-    def remove(self, names: Sequence[str]) -> None:
+    def remove(self, names: Sequence[str], check: Check = unlimited) -> None:
         """Remove additions; see `Run.remove`."""
         now = self.current
-        now.run.remove(*names, loaded=now.loaded)
+        now.run.remove(*names, loaded=now.loaded, check=check)
         self.reload()

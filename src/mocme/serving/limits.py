@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 MIB = 1 << 20
 # Maximum number of questions in a batch request, and of facts in a score request.
 BATCH = 256
+# Host names of this machine.
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,21 @@ class Limits:
         addition_seconds: time limit for adding an entity, which includes encoding its content.
         addition_queue: maximum number of waiting additions and uploaded pictures.
         stop_seconds: time that running requests get when the server stops.
+        picture_seconds: time limit for decoding an uploaded picture, in its own process.
+        picture_memory: maximum memory of that process, in bytes of address space.
+        connections: maximum number of open connections of a process. Beyond it, the connection
+            that has waited longest without a complete request is closed; if all are being
+            answered, the new one gets 503.
+        connections_of_address: maximum number of open connections of one client address.
+            Addresses of this machine are exempt: a proxy's connections all come from one.
+        header_bytes: maximum size of the request line and the headers; also of what a chunked
+            body may hold besides its content.
+        headers: maximum number of headers.
+        header_seconds: time limit for sending the headers, from the connection or the first byte.
+        body_seconds: time limit for sending the body, plus the time that `body_rate` gives.
+        body_rate: bytes per second that a client must send after `body_seconds`.
+        idle_seconds: time that a connection may be idle between two requests.
+        write_seconds: time limit for a client that reads nothing of its response.
     """
 
     body_bytes: int = MIB
@@ -39,10 +56,18 @@ class Limits:
     addition_seconds: float = 300.0
     addition_queue: int = 8
     stop_seconds: float = 8.0
+    picture_seconds: float = 10.0
+    picture_memory: int = 2 << 30
+    connections: int = 512
+    connections_of_address: int = 64
+    header_bytes: int = 32 << 10
+    headers: int = 100
+    header_seconds: float = 10.0
+    body_seconds: float = 30.0
+    body_rate: int = 256 << 10
+    idle_seconds: float = 30.0
+    write_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        sizes = (self.body_bytes, self.picture_bytes, self.stored_bytes)
-        counts = (self.queue, self.slow_queue, self.stored_pictures, self.addition_queue)
-        times = (self.seconds, self.addition_seconds, self.stop_seconds)
-        if min(*sizes, *counts) < 1 or min(times) <= 0:
+        if min(getattr(self, each.name) for each in fields(self)) <= 0:
             raise ValueError("the limits of a server must be positive")

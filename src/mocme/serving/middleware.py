@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
+import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.exceptions import HTTPException
 
 from mocme.serving.decision_log import is_decision, log_failures
-from mocme.serving.limits import Limits
+from mocme.serving.limits import LOOPBACK, Limits
 from mocme.serving.metrics import Metrics
 
 Scope = MutableMapping[str, Any]
@@ -36,17 +39,49 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
+METHODS = ("GET", "HEAD", "POST", "DELETE")
+# Status in the log of a request whose client disconnected before it was answered.
+CLIENT_GONE = 499
+# A request that takes longer is cancelled when its client disconnects.
+WATCH_SECONDS = 0.1
+_ENCODED_HEADERS = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
+# Headers that programs in a row may read differently where they are given twice.
+_SINGLE = frozenset(
+    {
+        *(b"host", b"content-length", b"content-type", b"transfer-encoding", b"authorization"),
+        *(b"origin", b"sec-fetch-site", b"range"),
+    }
+)
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROL_TEXT = re.compile(r"[\x00-\x1f\x7f]")
+_SLASH = re.compile(rb"%2f|%5c", re.IGNORECASE)
+_RANGE = re.compile(rb"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
+# Default ports, which an origin and the header Host may leave out.
+_PORTS = {"http": ":80", "https": ":443"}
+# What is answered without a token: the page, which then asks for it, and the health checks.
+_OPEN = frozenset({"/", "/healthz", "/readyz"})
+
+
+class _Refused(NamedTuple):
+    """Why a request is refused."""
+
+    status: int
+    code: str
+    message: str
+    remedy: str
 
 
 class RequestGuard:
-    """ASGI middleware around the application.
+    """ASGI middleware around the application; relies on no check of the framework.
+
+    A request whose client disconnects is cancelled.
 
     Args:
-        token: bearer token required for /v1 and /metrics; None for no token.
+        token: bearer token required for everything but the page and the health checks; None for no
+            token.
         hosts: accepted host names; requests to others are refused. This prevents DNS rebinding: a
             page of another site cannot reach a loopback server under its own host name.
-        body_limits: by path, the maximum size of a request in bytes where it differs from
-            `limits.body_bytes`.
+        body_limits: by path of uploads, which are no JSON, the maximum size of a request in bytes.
     """
 
     def __init__(
@@ -65,56 +100,59 @@ class RequestGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the application, or answer with the reason for refusing it."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-            return
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        # Nothing else is served; a protocol closes a connection that gets no answer.
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        state = {"status": 500, "started": False}
         request_id = uuid.uuid4().hex[:12]
         scope.setdefault("state", {})["request"] = request_id
-
         if is_decision(scope["method"], scope["path"]):
             send = log_failures(send, scope["method"], request_id)
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                state.update(status=message["status"], started=True)
-                present = {name.lower() for name, _ in message["headers"]}
-                extra = {**HEADERS, "x-request-id": request_id}
-                message["headers"] = [
-                    *message["headers"],
-                    *(
-                        (name.encode(), value.encode())
-                        for name, value in extra.items()
-                        if name.encode() not in present
-                    ),
-                ]
-            await send(message)
-
+        response = _Response(send, request_id, scope["method"] == "HEAD")
+        body = _Body(receive, self._max_bytes(scope), response)
+        served = scope
         try:
-            refusal = self._check(scope)
-            if refusal is not None:
-                await send_error(send_with_headers, *refusal)
+            refused = self._check(scope)
+            if refused is not None:
+                await send_error(response.send, *refused)
                 return
-            limited = self._limit_body(receive, self._max_bytes(scope))
-            await self._app(scope, limited, send_with_headers)
+            served = _served(scope)
+            await self._app(served, body.receive, response.send)
+        except asyncio.CancelledError:
+            if not body.gone:
+                raise
         except Exception:
-            LOG.exception("failed", extra={"request": request_id})
-            if not state["started"]:
-                await send_error(
-                    send_with_headers,
-                    500,
-                    "internal",
-                    f"internal error (request {request_id})",
-                    "try again; if it persists, look for this request in the server's log",
-                )
+            await self._report_failure(response, body)
         finally:
-            self._record(scope, int(state["status"]), time.perf_counter() - started, request_id)
+            body.close()
+            status = CLIENT_GONE if body.gone else response.status
+            # The framework notes the route in the scope that it is given.
+            route = getattr(served.get("route"), "path", None) or "other"
+            self._record(scope, route, status, time.perf_counter() - started, request_id)
 
-    def _record(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
-        route = scope.get("route")
-        path = getattr(route, "path", None) or "other"
-        self._metrics.count_request(scope["method"], path, status, seconds)
+    async def _report_failure(self, response: _Response, body: _Body) -> None:
+        """Log an exception of the application, and answer if nothing was sent."""
+        # The end of a HEAD request, whose body is not made, is no failure.
+        if body.gone or response.complete:
+            return
+        LOG.exception("failed", extra={"request": response.request_id})
+        if not response.started:
+            await send_error(
+                response.send,
+                500,
+                "internal",
+                f"internal error (request {response.request_id})",
+                "try again; if it persists, look for this request in the server's log",
+            )
+
+    def _record(
+        self, scope: Scope, route: str, status: int, seconds: float, request_id: str
+    ) -> None:
+        self._metrics.count_request(scope["method"], route, status, seconds)
         LOG.info(
             "%s %s %d",
             scope["method"],
@@ -132,53 +170,249 @@ class RequestGuard:
     def _max_bytes(self, scope: Scope) -> int:
         return self._body_limits.get(scope["path"], self._limits.body_bytes)
 
-    def _check(self, scope: Scope) -> tuple[Any, ...] | None:
-        """Return (status, code, message, remedy) of a refused request."""
-        headers = dict(scope["headers"])
-        if self._hosts is not None:
-            host = headers.get(b"host", b"").decode("latin-1").lower()
-            name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-            if name.strip("[]") not in self._hosts:
-                return (
-                    421,
-                    "wrong_host",
-                    "this server does not answer to that host name",
-                    "use the address of the server, or allow the name with --allow-host",
-                )
+    # -- checks ----------------------------------------------------------------------------------
+
+    def _check(self, scope: Scope) -> _Refused | None:
+        """Return why a request is refused; None if it is not."""
+        given = scope["headers"]
+        headers: dict[bytes, bytes] = dict(given)
+        if len(headers) != len(given):
+            names = Counter(name for name, _ in given)
+            for name in _SINGLE:
+                if names[name] > 1:
+                    return _bad(f"the header {name.decode('latin-1')} is given twice")
+        if _CONTROL.search(b"\t".join([value for _, value in given])):
+            return _bad("a header contains a control character")
+        return (
+            self._check_host(headers)
+            or _check_target(scope)
+            or self._check_length(scope, headers)
+            or self._check_origin(scope, headers)
+            or self._check_token(scope, headers)
+            or self._check_type(scope, headers)
+        )
+
+    def _check_host(self, headers: Mapping[bytes, bytes]) -> _Refused | None:
+        if self._hosts is None:
+            return None
+        if _host_name(headers.get(b"host", b"").decode("latin-1")) in self._hosts:
+            return None
+        return _Refused(
+            421,
+            "wrong_host",
+            "this server does not answer to that host name",
+            "use the address of the server, or allow the name with --allow-host",
+        )
+
+    def _check_length(self, scope: Scope, headers: Mapping[bytes, bytes]) -> _Refused | None:
         length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or len(length) > 18:
+            return _bad("the content length is not a number")
         limit = self._max_bytes(scope)
-        if length.isdigit() and int(length) > limit:
-            splittable = scope["path"] not in self._body_limits
-            remedy = "split it into several requests" if splittable else "send a smaller file"
-            return (413, "too_large", f"the request is larger than {limit:,} bytes", remedy)
+        if int(length) <= limit:
+            return None
+        splittable = scope["path"] not in self._body_limits
+        remedy = "split it into several requests" if splittable else "send a smaller file"
+        return _Refused(413, "too_large", f"the request is larger than {limit:,} bytes", remedy)
+
+    def _check_origin(self, scope: Scope, headers: Mapping[bytes, bytes]) -> _Refused | None:
+        """Refuse what a page of another site makes a browser send.
+
+        The page itself may be opened from anywhere.
+        """
+        if scope["method"] in ("GET", "HEAD") and not scope["path"].startswith("/v1/"):
+            return None
+        site = headers.get(b"sec-fetch-site", b"none").lower()
+        origin = headers.get(b"origin")
+        if site in (b"same-origin", b"none") and (
+            origin is None or self._same_origin(origin, headers.get(b"host", b""))
+        ):
+            return None
+        return _Refused(
+            403,
+            "other_site",
+            "a page of another site sent this request",
+            "use the page of this server; behind a proxy that changes the header Host, allow the "
+            "public name with --allow-host",
+        )
+
+    def _same_origin(self, origin: bytes, host: bytes) -> bool:
+        """Whether an origin is this server, as the client names it or as its starter does."""
+        scheme, _, authority = origin.decode("latin-1").lower().partition("://")
+        if scheme not in _PORTS:  # also "null", which sandboxed pages send
+            return False
+        named = host.decode("latin-1").lower()
+        if authority.removesuffix(_PORTS[scheme]) == named.removesuffix(_PORTS[scheme]):
+            return True
+        # Not those of this machine, at whose other ports other servers may be.
+        return _host_name(authority) in (self._hosts or frozenset()) - LOOPBACK
+
+    def _check_token(self, scope: Scope, headers: Mapping[bytes, bytes]) -> _Refused | None:
         path = scope["path"]
-        if self._token is not None and (path.startswith("/v1/") or path == "/metrics"):
-            given = headers.get(b"authorization", b"")
-            # Bytes, because compare_digest accepts strings only if they are ASCII; its time does
-            # not depend on where they differ.
-            if not hmac.compare_digest(given, b"Bearer " + self._token):
-                return (
-                    401,
-                    "no_token",
-                    "this server requires a token",
-                    "send the header: Authorization: Bearer TOKEN",
-                )
-        return None
+        if self._token is None or path in _OPEN or path.startswith("/static/"):
+            return None
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        # Bytes, because compare_digest accepts strings only if they are ASCII; its time does not
+        # depend on where they differ.
+        if hmac.compare_digest(given.strip(b" "), self._token) and scheme.lower() == b"bearer":
+            return None
+        return _Refused(
+            401,
+            "no_token",
+            "this server requires a token",
+            "send the header: Authorization: Bearer TOKEN",
+        )
 
-    def _limit_body(self, receive: Receive, max_bytes: int) -> Receive:
-        """Wrap `receive` so that a body without a content-length is limited, too."""
-        size = 0
+    def _check_type(self, scope: Scope, headers: Mapping[bytes, bytes]) -> _Refused | None:
+        """Refuse types that a page of another site may send without asking this server."""
+        has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+        if scope["method"] != "POST" and not has_body:
+            return None
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        name = kind.decode("latin-1") or "nothing"
+        if scope["path"] not in self._body_limits:
+            if kind == b"application/json":
+                return None
+            message = f"a request cannot have the content type {name!r}"
+            remedy = "send JSON with the header: Content-Type: application/json"
+        else:
+            if kind.startswith(b"image/") or kind == b"application/octet-stream":
+                return None
+            message = f"a picture cannot have the content type {name!r}"
+            remedy = (
+                "send the bytes of its file with the header: Content-Type: image/png (or its type)"
+            )
+        return _Refused(415, "wrong_type", message, remedy)
 
-        async def receive_limited() -> Message:
-            nonlocal size
-            message = await receive()
-            if message["type"] == "http.request":
-                size += len(message.get("body", b""))
-                if size > max_bytes:
-                    raise TooLarge
+
+def _bad(message: str) -> _Refused:
+    return _Refused(400, "bad_request", message, "send a correct request")
+
+
+def _check_target(scope: Scope) -> _Refused | None:
+    """Refuse methods that nothing answers, and paths that programs read differently."""
+    if scope["method"] not in METHODS:
+        return _Refused(
+            405, "wrong_method", f"this server answers to {', '.join(METHODS)}", "use one of them"
+        )
+    path, raw = scope["path"], scope.get("raw_path") or b""
+    if "\\" in path or "\ufffd" in path or _CONTROL_TEXT.search(path) or _SLASH.search(raw):
+        return _bad("the path contains a control character, a backslash or an encoded slash")
+    return None
+
+
+def _host_name(authority: str) -> str:
+    """Return the host of HOST or HOST:PORT, in lower case and without brackets."""
+    host, _, port = authority.lower().rpartition(":")
+    return (host if port.isdigit() else authority.lower()).strip("[]")
+
+
+def _served(scope: Scope) -> Scope:
+    """Return the request as the application sees it.
+
+    HEAD becomes GET. A range that is not a single one is left out, as RFC 9110 allows: the answer
+    is the whole file.
+    """
+    headers = scope["headers"]
+    if any(name == b"range" and not _RANGE.fullmatch(value) for name, value in headers):
+        scope["headers"] = [(name, value) for name, value in headers if name != b"range"]
+    if scope["method"] != "HEAD":
+        return scope
+    # A copy: the protocol must still see HEAD.
+    return {**scope, "method": "GET"}
+
+
+class _Response:
+    """Sends a response with further headers; of HEAD, without its body.
+
+    Attributes:
+        status: of the response; 500 before it is started.
+        complete: whether all of it was handed to the protocol.
+    """
+
+    def __init__(self, send: Send, request_id: str, head: bool) -> None:
+        self._send, self.request_id, self._head = send, request_id, head
+        self.status, self.started, self.complete = 500, False, False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status, self.started = message["status"], True
+            present = {name.lower() for name, _ in message["headers"]}
+            extra = ((b"x-request-id", self.request_id.encode()), *_ENCODED_HEADERS)
+            message["headers"] = [
+                *message["headers"],
+                *(pair for pair in extra if pair[0] not in present),
+            ]
+            await self._send(message)
+            return
+        more = bool(message.get("more_body"))
+        self.complete = self._head or not more
+        if self._head:
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+        if self._head and more:
+            raise _BodyNotWanted
+
+
+class _BodyNotWanted(Exception):
+    """Ends the making of a body that is not sent."""
+
+
+class _Body:
+    """Receives a request: limits the size of a body, and notices a client that disconnects.
+
+    Then it cancels the task in which it was created. Requests that are answered at once, nearly
+    all, are not watched.
+
+    Attributes:
+        gone: whether the client disconnected before the response was complete.
+    """
+
+    def __init__(self, receive: Receive, max_bytes: int, response: _Response) -> None:
+        self._receive, self._max_bytes, self._response = receive, max_bytes, response
+        self._request = asyncio.current_task()
+        self._timer: asyncio.TimerHandle | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._size, self.gone = 0, False
+
+    async def receive(self) -> Message:
+        """Receive a part of the body.
+
+        Raises:
+            TooLarge: the body is larger than the limit.
+        """
+        if self._timer is not None:
+            await asyncio.shield(self._watch())
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        if message["type"] != "http.request":
+            self.gone = not self._response.complete
             return message
+        self._size += len(message.get("body", b""))
+        if self._size > self._max_bytes:
+            raise TooLarge
+        if not message.get("more_body", False):
+            self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._watch)
+        return message
 
-        return receive_limited
+    def _watch(self) -> asyncio.Task[None]:
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._wait())
+        return self._watcher
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self._response.complete and self._request is not None:
+            self.gone = True
+            self._request.cancel()
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
 
 
 class TooLarge(HTTPException):
@@ -212,6 +446,8 @@ async def send_error(send: Send, status: int, code: str, message: str, remedy: s
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if status == 405:
+        headers.append((b"allow", ", ".join(METHODS).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

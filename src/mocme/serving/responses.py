@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from mocme.core.deadline import Stopped
 from mocme.data.graph import UnknownName
 from mocme.data.review_schema import ReviewError, ReviewsMoved
 from mocme.inductive.new_entity import InvalidEntity
@@ -130,8 +131,9 @@ def add_error_handlers(app: FastAPI, dispatcher: Dispatcher) -> None:
         headers = {"retry-after": str(error.retry_after)}
         return error_response(503, "busy", str(error), _WAIT, (), headers)
 
+    @app.exception_handler(Stopped)
     @app.exception_handler(TimeoutError)
-    async def timed_out(_: Request, error: TimeoutError) -> Json:
+    async def timed_out(_: Request, error: Exception) -> Json:
         seconds = dispatcher.limits.seconds
         remedy = "send a smaller request, or start the server with a larger --seconds"
         return error_response(504, "too_slow", f"no answer within {seconds:g} s", remedy)

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import torch
 
+from mocme.core.deadline import Check, unlimited
 from mocme.data.modality import Pairs
 from mocme.experts.embedding.model import STRUCTURE
 from mocme.inductive.content import attributes, takes
@@ -172,33 +173,40 @@ class RunView:
         if relation is not None:
             self.graph.relations.id(relation)
 
-    def predict(self, questions: Sequence[Question]) -> list[dict[str, Any] | Exception]:
-        """Answer questions, scored together; an invalid question gets its error as the answer."""
+    def predict(
+        self, questions: Sequence[Question], check: Check = unlimited
+    ) -> list[dict[str, Any] | Exception]:
+        """Answer questions, scored together; an invalid question gets its error as the answer.
+
+        Args:
+            check: see `Predictor.ask`.
+        """
         try:
-            answers = self.predictor.ask(questions)
+            answers = self.predictor.ask(questions, check)
         except ValueError as error:
             if len(questions) == 1:
                 return [error]
             # One invalid question fails the whole batch: find out which by asking one by one.
-            return [self.predict([question])[0] for question in questions]
+            return [self.predict([question], check)[0] for question in questions]
         return [Answer.of(answer.question, answer) for answer in answers]
 
-    def missing(self, request: MissingRequest) -> dict[str, Any]:
+    def missing(self, request: MissingRequest, check: Check = unlimited) -> dict[str, Any]:
         """Predict the missing facts of an entity."""
         predictions = self.predictor.missing(
-            request.entity, request.k, min_probability=request.min_probability
+            request.entity, request.k, min_probability=request.min_probability, check=check
         )
         return Answer.of(predictions.question, predictions)
 
-    def score_facts(self, request: ScoreRequest) -> dict[str, Any]:
+    def score_facts(self, request: ScoreRequest, check: Check = unlimited) -> dict[str, Any]:
         """Score given facts."""
         facts = [(fact.head, fact.relation, fact.tail) for fact in request.facts]
-        predictions = self.predictor.score_facts(facts)
+        predictions = self.predictor.score_facts(facts, check)
         return Answer.of(predictions.question, predictions)
 
-    def explain(self, request: ExplainRequest) -> dict[str, Any]:
+    def explain(self, request: ExplainRequest, check: Check = unlimited) -> dict[str, Any]:
         """Explain the score of a fact."""
-        return asdict(self.predictor.explain(request.head, request.relation, request.tail))
+        fact = (request.head, request.relation, request.tail)
+        return asdict(self.predictor.explain(*fact, check))
 
     # -- browsing ------------------------------------------------------------------------------
 

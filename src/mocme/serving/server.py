@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from mocme.core.text import visible
-from mocme.serving.limits import Limits
+from mocme.serving.limits import LOOPBACK, Limits
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MIN_TOKEN_LENGTH = 16
 # The server gives up after this many worker failures within so many seconds.
 MAX_FAILURES, FAILURE_SECONDS = 5, 30.0
@@ -176,6 +175,8 @@ def serve(
 
         def work(ready: Callable[[], None]) -> None:
             uploads = ImageUploads(upload_folder, limits) if additions else None
+            if uploads is not None:
+                uploads.start()
             decisions = None if file is None else Reviews(file)
             _serve_process(run_views, decisions, uploads, address, limits, listener, ready)
 
@@ -282,6 +283,7 @@ def _serve_process(
     import uvicorn
 
     from mocme.serving.api import create_app
+    from mocme.serving.connections import bounded_protocol
 
     server: uvicorn.Server | None = None
     stop_requested = False
@@ -300,11 +302,15 @@ def _serve_process(
     app = create_app(run_views, reviews, limits, address.token, address.hosts, uploads)
     config = uvicorn.Config(
         app,
+        http=bounded_protocol(limits),
+        ws="none",
+        # Nothing uses the address of the client or the scheme.
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=max(1, int(limits.stop_seconds)),
-        timeout_keep_alive=30,
+        timeout_keep_alive=max(1, int(limits.idle_seconds)),
     )
     server = uvicorn.Server(config)
     server.should_exit = stop_requested

@@ -8,10 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import final
 
-from mocme.encoders.base import UnusableItem
-from mocme.encoders.image_io import MAX_BYTES, MAX_PIXELS, ImageShape, read_image
+from mocme.core.deadline import Check, unlimited
+from mocme.encoders.image_io import MAX_BYTES, MAX_PIXELS
+from mocme.encoders.items import UnusableItem
 from mocme.serving.limits import Limits
 from mocme.serving.middleware import Refusal
+from mocme.serving.picture_process import PictureProcess
 
 
 @final
@@ -27,16 +29,28 @@ class ImageUploads:
 
     def __init__(self, folder: Path, limits: Limits = Limits()) -> None:
         self._folder, self._limits = folder, limits
+        self._decoder = PictureProcess(limits.picture_seconds, limits.picture_memory)
 
-    def store(self, data: bytes) -> str:
+    def start(self) -> None:
+        """Start the process that decodes pictures, before the first is sent."""
+        self._decoder.start()
+
+    def close(self) -> None:
+        """End the process that decodes pictures."""
+        self._decoder.close()
+
+    def store(self, data: bytes, check: Check = unlimited) -> str:
         """Check that an encoder can read a picture, store it, and return its id.
+
+        Args:
+            check: called while it is decoded; what it raises ends the work.
 
         Raises:
             Refusal: 422, the data is not a usable picture.
             OSError: it cannot be written.
         """
         try:
-            read_image(data, ImageShape())
+            self._decoder.check(data, check)
         except UnusableItem as error:
             raise Refusal(
                 422,

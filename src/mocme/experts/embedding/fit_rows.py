@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mocme.core.deadline import Check, unlimited
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import AnswerIndex, Queries, distinct
 from mocme.experts.embedding.extended_model import AddedEntities, AddedVectors, FusionStats
@@ -129,6 +130,7 @@ def fit_rows(
     as_negatives: bool = True,
     start: Float[Tensor, "n D"] | None = None,
     steps: int = STEPS,
+    check: Check = unlimited,
 ) -> FittedRows:
     """Fit the structure rows of n entities together.
 
@@ -141,10 +143,13 @@ def fit_rows(
         as_negatives: whether training queries take part, which new entities do not answer.
         start: initial rows; `first_rows` by default.
         steps: largest number of iterations.
+        check: called before each evaluation of the objective; what it raises ends the fit. The
+            sums over the training queries, which later fits use too, are finished all the same.
     """
+    check()
     problem = RowObjective(frozen, added, new, later, as_negatives)
     rows = first_rows(frozen, problem.facts, problem.first) if start is None else start
-    return _minimize(problem, rows.to(frozen.vectors.device), steps)
+    return _minimize(problem, rows.to(frozen.vectors.device), steps, check)
 
 
 def first_rows(
@@ -343,11 +348,14 @@ def _total(scores: Float[Tensor, "B c"]) -> Float[Tensor, " B"]:
     return torch.cat([scores, low], 1).logsumexp(1)
 
 
-def _minimize(problem: RowObjective, start: Float[Tensor, "n D"], steps: int) -> FittedRows:
+def _minimize(
+    problem: RowObjective, start: Float[Tensor, "n D"], steps: int, check: Check
+) -> FittedRows:
     """Minimise by L-BFGS, which needs few iterations on this smooth function."""
     from scipy.optimize import minimize
 
     def value(flat: Float[np.ndarray, " nD"]) -> tuple[float, Float[np.ndarray, " nD"]]:
+        check()
         loss, gradient = problem(torch.from_numpy(flat).to(start).view_as(start))
         return loss, gradient.cpu().double().numpy().ravel()
 

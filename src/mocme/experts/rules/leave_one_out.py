@@ -14,6 +14,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Int
 
+from mocme.core.deadline import Check, unlimited
 from mocme.experts.rules.rule_model import MAX_LOGIT, MAX_P, RuleModel
 from mocme.experts.rules.rule_regression import path_features
 
@@ -36,7 +37,9 @@ class PathCounts:
     through: Mapping[Fact, Mapping[int, int]]
 
 
-def count_paths(evidence: RuleModel, head: int, relation: int, answer: int) -> PathCounts:
+def count_paths(
+    evidence: RuleModel, head: int, relation: int, answer: int, check: Check = unlimited
+) -> PathCounts:
     """Count the paths from `head` to `answer` over the rule bodies of a directed relation.
 
     The cost grows with the neighbours of the two entities over the relations of the bodies, not
@@ -47,6 +50,7 @@ def count_paths(evidence: RuleModel, head: int, relation: int, answer: int) -> P
     if head == answer:
         return PathCounts(paths, through)
     for rule, edges in _paths(evidence, head, relation, answer):
+        check()
         paths[rule] += 1
         # Both edges of a path are different facts: head and answer differ, and there are no loops.
         for edge in edges:
@@ -62,6 +66,7 @@ def score_changes(
     relation: int,
     answer: int,
     contribution: Callable[[float], float],
+    check: Check = unlimited,
 ) -> dict[Fact, float]:
     """Change of an answer's score without each fact that is on a path.
 
@@ -69,11 +74,13 @@ def score_changes(
 
     Args:
         contribution: maps odds to what the mixture adds to the score.
+        check: called for each path and each fact; what it raises ends the work.
     """
-    counts = count_paths(evidence, head, relation, answer)
+    counts = count_paths(evidence, head, relation, answer, check)
     full = contribution(odds_of_paths(evidence, relation, counts.paths))
     changes = {}
     for fact, used in counts.through.items():
+        check()
         left = odds_of_paths(evidence, relation, Counter(counts.paths) - Counter(used))
         changes[fact] = contribution(left) - full
     return changes

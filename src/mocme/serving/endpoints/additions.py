@@ -16,7 +16,6 @@ from mocme.inductive.store import Addition
 from mocme.serving.batching import QueueFull
 from mocme.serving.dispatcher import Dispatcher
 from mocme.serving.endpoints.browse import RunName
-from mocme.serving.middleware import Refusal
 from mocme.serving.responses import Json
 from mocme.serving.run_view import RunView
 from mocme.serving.schema import answers, requests
@@ -42,7 +41,7 @@ def add_addition_routes(app: FastAPI, dispatcher: Dispatcher) -> None:
         """Add an entity to a run, without retraining; all queries include it from then on."""
         hot_run = dispatcher.hot_run(request.run)
         entity = _new_entity(request, hot_run.current, uploads)
-        addition = await dispatcher.run_addition(lambda: hot_run.add(entity))
+        addition = await dispatcher.run_addition(lambda check: hot_run.add(entity, check))
         body = _addition_body(addition)
         if addition.name not in hot_run.current.additions:
             body["notes"].append("it is stored, but cannot be served yet; see the server's log")
@@ -71,7 +70,7 @@ def add_addition_routes(app: FastAPI, dispatcher: Dispatcher) -> None:
         An addition that occurs in facts of another addition can only be removed together with it.
         """
         hot_run = dispatcher.hot_run(run)
-        await dispatcher.run_addition(lambda: hot_run.remove(name))
+        await dispatcher.run_addition(lambda check: hot_run.remove(name, check))
         return Response(status_code=204)
 
     _add_upload_route(app, dispatcher, require_uploads)
@@ -98,19 +97,11 @@ def _add_upload_route(
         Its id is for `POST /v1/additions`. The server keeps it temporarily; an added entity keeps
         only the vector computed from it.
         """
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if not kind.startswith("image/") and kind != "application/octet-stream":
-            raise Refusal(
-                415,
-                "wrong_type",
-                f"a picture cannot have the content type {kind or 'nothing'!r}",
-                "send the bytes of its file with the header: Content-Type: image/png (or its type)",
-            )
         if receiving.locked():
             raise QueueFull(1)
         async with receiving:
-            data = await asyncio.wait_for(request.body(), dispatcher.limits.seconds)
-            id = await dispatcher.run_addition(lambda: uploads.store(data))
+            data = await request.body()
+            id = await dispatcher.run_addition(lambda check: uploads.store(data, check))
         return Json({"id": id, "bytes": len(data)}, 201)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from mocme.core.deadline import Check
 from mocme.data.graph import UnknownName
 from mocme.explanation.schema import Explanation
-from mocme.serving.dispatcher import Dispatcher, call_or_error, score_batch
+from mocme.serving.dispatcher import Dispatcher, call_or_error, score_views
 from mocme.serving.middleware import Refusal, error_body
 from mocme.serving.responses import Json
 from mocme.serving.run_view import RunView
@@ -58,13 +59,15 @@ def add_prediction_routes(app: FastAPI, dispatcher: Dispatcher) -> None:
         names = {question.run for question in request.questions}
         run_views = {name: await dispatcher.latest(dispatcher.hot_run(name)) for name in names}
         pairs = [(run_views[question.run], question) for question in request.questions]
-        return Json(await dispatcher.call_slow(lambda: {"answers": _answer_all(pairs)}))
+        return Json(await dispatcher.call_slow(lambda check: _answer_all(pairs, check)))
 
     @app.post("/v1/explain", response_model=Explanation, tags=["ask"])
     async def explain(request: requests.ExplainRequest) -> Json:
         """Explain the score of a fact."""
         return Json(
-            await dispatcher.run_slow(request.run, lambda run_view: run_view.explain(request))
+            await dispatcher.run_slow(
+                request.run, lambda run_view, check: run_view.explain(request, check)
+            )
         )
 
 
@@ -72,21 +75,24 @@ async def _answer_slow(
     dispatcher: Dispatcher,
     request: requests.RelationsRequest | requests.MissingRequest | requests.ScoreRequest,
 ) -> dict[str, Any]:
-    return await dispatcher.run_slow(request.run, lambda run_view: _answer(run_view, request))
+    return await dispatcher.run_slow(
+        request.run, lambda run_view, check: _answer(run_view, request, check)
+    )
 
 
-def _answer(run_view: RunView, request: Any) -> dict[str, Any]:
+def _answer(run_view: RunView, request: Any, check: Check) -> dict[str, Any]:
+    check()
     if isinstance(request, requests.MissingRequest):
-        return run_view.missing(request)
+        return run_view.missing(request, check)
     if isinstance(request, requests.ScoreRequest):
-        return run_view.score_facts(request)
-    answer = run_view.predict([request.question()])[0]
+        return run_view.score_facts(request, check)
+    answer = run_view.predict([request.question()], check)[0]
     if isinstance(answer, Exception):
         raise answer
     return answer
 
 
-def _answer_all(pairs: Sequence[tuple[RunView, Any]]) -> list[dict[str, Any]]:
+def _answer_all(pairs: Sequence[tuple[RunView, Any]], check: Check) -> dict[str, Any]:
     """Answer the questions of a batch, in order; tails and heads are scored together."""
     results: dict[int, Any] = {}
     entity_questions = [
@@ -94,12 +100,13 @@ def _answer_all(pairs: Sequence[tuple[RunView, Any]]) -> list[dict[str, Any]]:
         for index, (run_view, request) in enumerate(pairs)
         if isinstance(request, requests.TailsRequest | requests.HeadsRequest)
     ]
-    scored = score_batch([pair for _, pair in entity_questions]) if entity_questions else []
+    scored = score_views([pair for _, pair in entity_questions], check)
     results.update(zip((index for index, _ in entity_questions), scored, strict=True))
     for index, (run_view, request) in enumerate(pairs):
         if index not in results:
-            results[index] = call_or_error(partial(_answer, run_view, request))
-    return [_answer_or_error(results[index]) for index in range(len(pairs))]
+            check()
+            results[index] = call_or_error(partial(_answer, run_view, request, check))
+    return {"answers": [_answer_or_error(results[index]) for index in range(len(pairs))]}
 
 
 def _answer_or_error(result: Any) -> dict[str, Any]:
