@@ -55,7 +55,9 @@ def draw_predictions(predictor: Predictor, seed: int = 0) -> list[Fact]:
     confident: set[Fact] = set()
     for first in range(0, len(questions), BLOCK):
         block = questions[slice(first, first + BLOCK)]
-        scores, probabilities = predictor.scored(block.head.tolist(), block.relation.tolist())[:2]
+        scores, probabilities = predictor.scorer.scored(
+            block.head.tolist(), block.relation.tolist()
+        )[:2]
         scores[train_answers.lookup(block)] = -torch.inf
         for row, answer in enumerate(scores.argmax(1).tolist()):
             if float(probabilities[row, answer]) >= LEAST_PROBABILITY:

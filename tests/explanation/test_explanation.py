@@ -124,14 +124,14 @@ def test_score_probability_and_ranks_are_those_of_the_predictor(
             Queries(torch.tensor([given_id]), torch.tensor([directed]))
         )[0]
         known = set(
-            predictor.known.lookup(Queries(torch.tensor([given_id]), torch.tensor([directed])))[
-                1
-            ].tolist()
+            predictor.scorer.known.lookup(
+                Queries(torch.tensor([given_id]), torch.tensor([directed]))
+            )[1].tolist()
         )
         others = [
             n
             for n in range(graph.num_entities)
-            if n not in known and n != answer and (n != given_id or r in predictor.reflexive)
+            if n not in known and n != answer and (n != given_id or r in predictor.scorer.reflexive)
         ]
         above = sum(bool(scores[n] > scores[answer]) for n in others)
         ties = sum(bool(scores[n] == scores[answer]) for n in others)

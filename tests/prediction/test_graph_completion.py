@@ -56,7 +56,7 @@ def brute_force(predictor: Predictor) -> list[tuple[float, tuple[int, int, int]]
     terms = {}
     for directed in range(2 * number):
         for entity in range(size):
-            _, chances = predictor.unknown([entity], [directed])
+            _, chances = predictor.scorer.unknown([entity], [directed])
             applies = float(applying.of(entity)[directed])
             terms[directed, entity] = (chances[0] * applies).tolist()
     known = {tuple(fact) for fact in graph.facts().tolist()}
@@ -117,8 +117,8 @@ def test_some_relations_only(predictor: Predictor) -> None:
 
 def test_blocks_change_nothing(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = mined(GraphCompletion(predictor, limit=50, least=0.001))
-    monkeypatch.setattr("mocme.prediction.predictor.CELLS", 60)
-    assert predictor.block() == 2
+    monkeypatch.setattr("mocme.prediction.answer_scorer.CELLS", 60)
+    assert predictor.scorer.block() == 2
     parts = mined(GraphCompletion(predictor, limit=50, least=0.001))
     assert [c for c, _ in parts] == pytest.approx([c for c, _ in whole], rel=1e-4)
 

@@ -98,9 +98,9 @@ def test_predictions_are_those_of_the_model_best_first(
     everyone = set(graph.entities)
     reflexive = bool((graph.facts()[:, 0] == graph.facts()[:, 2]).any())
     names = {getattr(p, asked) for p in marked}
-    assert names == everyone - (set() if 1 in predictor.reflexive else {head})
+    assert names == everyone - (set() if 1 in predictor.scorer.reflexive else {head})
     assert {getattr(p, asked) for p in hidden} == names - known
-    assert reflexive == bool(predictor.reflexive)
+    assert reflexive == bool(predictor.scorer.reflexive)
 
 
 def test_k_limits_and_is_limited(predictor: Predictor) -> None:

@@ -170,11 +170,11 @@ def _cost(completion: GraphCompletion) -> tuple[int, float]:
         return 0, 0.0
     largest = max(counts, key=lambda relation: counts[relation])
     predictor = completion.predictor
-    size = min(predictor.block(), 64, predictor.graph.num_entities)
+    size = min(predictor.scorer.block(), 64, predictor.graph.num_entities)
     entities = list(range(size))
-    predictor.unknown(entities, [largest] * size)  # fills the caches
+    predictor.scorer.unknown(entities, [largest] * size)  # fills the caches
     started = time.perf_counter()
-    predictor.unknown(entities, [largest] * size)
+    predictor.scorer.unknown(entities, [largest] * size)
     # Twice: answers are scored in the other direction too.
     return questions, 2 * questions * (time.perf_counter() - started) / size
 

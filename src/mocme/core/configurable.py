@@ -18,7 +18,11 @@ class ConfigError(ValueError):
     """A setting is wrong; the message begins with the path of the setting."""
 
 
-class UntrustedCode(ConfigError):
+class UnusableCode(ConfigError):
+    """A setting names code to import, which is not trusted or cannot be imported."""
+
+
+class UntrustedCode(UnusableCode):
     """A setting names code to import, and the caller does not trust it."""
 
 

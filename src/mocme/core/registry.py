@@ -28,6 +28,7 @@ from mocme.core.configurable import ConfigError as ConfigError
 from mocme.core.configurable import Configurable as Configurable
 from mocme.core.configurable import Spec as Spec
 from mocme.core.configurable import UntrustedCode as UntrustedCode
+from mocme.core.configurable import UnusableCode as UnusableCode
 from mocme.core.configurable import check_keys as check_keys
 from mocme.core.configurable import settings as settings
 
@@ -66,7 +67,7 @@ def import_name(name: str, where: str, *, trust_code: bool) -> Any:
 
     Raises:
         UntrustedCode: the code is not trusted; nothing is imported.
-        ConfigError: it cannot be imported.
+        UnusableCode: it cannot be imported.
     """
     if not trust_code:
         raise UntrustedCode(
@@ -77,7 +78,7 @@ def import_name(name: str, where: str, *, trust_code: bool) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # importing a module of the user can raise anything
-        raise ConfigError(f"{where} {name!r} cannot be imported: {error}") from error
+        raise UnusableCode(f"{where} {name!r} cannot be imported: {error}") from error
 
 
 def resolve(family: type[P], kind: object, path: str, *, trust_code: bool = False) -> type[P]:

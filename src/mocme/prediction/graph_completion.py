@@ -176,9 +176,9 @@ class GraphCompletion:
         """Query entities and answers whose term reaches the bar."""
         applies = self.prior.to(directed)
         queries, answers = [], []
-        for part in entities.split(self.predictor.block()) if len(entities) else ():
+        for part in entities.split(self.predictor.scorer.block()) if len(entities) else ():
             relations = [directed] * len(part)
-            _, probabilities = self.predictor.unknown(part.tolist(), relations, check)
+            _, probabilities = self.predictor.scorer.unknown(part.tolist(), relations, check)
             row, answer = (probabilities * applies[part, None] >= self.bar).nonzero().unbind(1)
             queries.append(part[row])
             answers.append(answer)
@@ -201,9 +201,9 @@ class GraphCompletion:
         order = group.argsort(stable=True)
         start = torch.searchsorted(group[order], torch.arange(len(entities) + 1))
         first = 0
-        for part in entities.split(self.predictor.block()) if len(entities) else ():
+        for part in entities.split(self.predictor.scorer.block()) if len(entities) else ():
             relations = [directed] * len(part)
-            scores, probabilities = self.predictor.unknown(part.tolist(), relations, check)
+            scores, probabilities = self.predictor.scorer.unknown(part.tolist(), relations, check)
             rows_of_part = order[int(start[first]) : int(start[first + len(part)])]
             row = group[rows_of_part] - first
             probability[rows_of_part] = probabilities[row, answers[rows_of_part]]

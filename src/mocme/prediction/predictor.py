@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import islice
 
@@ -10,16 +10,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mocme.calibration.curves import Calibration, log_shares_from_total
+from mocme.calibration.curves import Calibration
 from mocme.core.deadline import Check, unlimited
-from mocme.data.graph import AnswerIndex, Graph, Queries
+from mocme.data.graph import Graph
 from mocme.data.modality import Features
-from mocme.data.paths import Fact
 from mocme.experts.base import Reason, SparseExpert
 from mocme.experts.embedding.expert import EmbeddingExpert
 from mocme.explanation.explainer import Explainer, FactQuery
 from mocme.explanation.schema import Explanation, ExplanationContext
 from mocme.mixture.base import Mixture
+from mocme.prediction.answer_scorer import AnswerScorer
 from mocme.prediction.existing_links import ExistingLinks
 from mocme.prediction.relation_prior import RelationPrior
 from mocme.prediction.schema import (
@@ -32,9 +32,6 @@ from mocme.prediction.schema import (
     Question,
     check_range,
 )
-
-# Elements of a block of scores.
-CELLS = 1 << 24
 
 
 class Predictor:
@@ -58,33 +55,10 @@ class Predictor:
     ) -> None:
         self.mixture, self.graph, self.calibration = mixture, graph, calibration
         self.features = features or Features()
+        self.scorer = AnswerScorer(mixture, graph, calibration)
         self.explainer = Explainer(mixture, graph, context)
-        self._known: AnswerIndex | None = None
-        self._refused: AnswerIndex | None = None
-        self._reflexive: frozenset[int] | None = None
         self._relation_prior: RelationPrior | None = None
         self._existing_links: ExistingLinks | None = None
-
-    @property
-    def known(self) -> AnswerIndex:
-        """Answers that are facts of any split."""
-        if self._known is None:
-            self._known = self.graph.answers(*self.graph.splits)
-        return self._known
-
-    @property
-    def refused(self) -> AnswerIndex:
-        """Answers that reviewers rejected."""
-        if self._refused is None:
-            self._refused = AnswerIndex(self.graph.refusals())
-        return self._refused
-
-    @property
-    def reflexive(self) -> frozenset[int]:
-        """Relations with a fact between an entity and itself in the graph."""
-        if self._reflexive is None:
-            self._reflexive = frozenset(self.graph.reflexive().tolist())
-        return self._reflexive
 
     @property
     def existing_links(self) -> ExistingLinks:
@@ -178,10 +152,12 @@ class Predictor:
                 answers[position] = self._between(question, check)
             else:
                 linked.append((position, question, *self._directed(question)))
-        for first in range(0, len(linked), self.block()):
-            part = linked[first : first + self.block()]
+        for first in range(0, len(linked), self.scorer.block()):
+            part = linked[first : first + self.scorer.block()]
             check()
-            scores, known = self._scored([e for _, _, e, _ in part], [r for _, _, _, r in part])
+            scores, known = self.scorer.scores(
+                [e for _, _, e, _ in part], [r for _, _, _, r in part]
+            )
             new = scores.masked_fill(known, -torch.inf)
             totals = new.logsumexp(1)
             for row, (position, question, entity, relation) in enumerate(part):
@@ -216,8 +192,10 @@ class Predictor:
         entity_id = self.graph.entities.id(entity)
         priors = self._relation_prior.of(entity_id)
         best: list[tuple[float, tuple[int, int, float, float, float]]] = []
-        for block in torch.arange(2 * self.graph.num_relations).split(self.block()):
-            scores, probabilities = self.unknown([entity_id] * len(block), block.tolist(), check)
+        for block in torch.arange(2 * self.graph.num_relations).split(self.scorer.block()):
+            scores, probabilities = self.scorer.unknown(
+                [entity_id] * len(block), block.tolist(), check
+            )
             for row, relation in enumerate(block.tolist()):
                 check()
                 prior = float(priors[relation])
@@ -254,43 +232,18 @@ class Predictor:
         entities, names = self.graph.entities, self.graph.relations
         ids = [(entities.id(h), names.id(r), entities.id(t)) for h, r, t in triples]
         items, order = [], {}
-        for (h, r, t), score, value, known in self._scored_facts(ids, check):
+        for (h, r, t), score, value, known in self.scorer.facts(ids, check):
             item = self._item(h, r, t, score, value, None, known)
             items.append(item)
             order[(item.head, item.relation, item.tail)] = value
         return Checked("facts to check", items, "fact", order)
-
-    def _scored_facts(
-        self, ids: Sequence[Fact], check: Check = unlimited
-    ) -> Iterator[tuple[Fact, float, float, bool]]:
-        """Of each fact its score and probability, means of both directions, and if it is known."""
-        number, size = self.graph.num_relations, max(1, self.block() // 2)
-        for first in range(0, len(ids), size):
-            part = ids[first : first + size]
-            entity_ids = [h for h, _, _ in part] + [t for _, _, t in part]
-            relations = [r for _, r, _ in part] + [r + number for _, r, _ in part]
-            check()
-            answers = torch.tensor([t for _, _, t in part] + [h for h, _, _ in part])
-            scores, known = self._scored(entity_ids, relations)
-            totals = scores.masked_fill(known, -torch.inf).logsumexp(1)
-            rows = torch.arange(len(answers))
-            known, scores = known[rows, answers], scores[rows, answers]
-            probabilities = [
-                0.0 if score == -torch.inf else float(self._probabilities(score, total, relation))
-                for score, total, relation in zip(scores.split(1), totals, relations, strict=True)
-            ]
-            for position, fact in enumerate(part):
-                back = len(part) + position
-                score = (float(scores[position]) + float(scores[back])) / 2
-                value = (probabilities[position] + probabilities[back]) / 2
-                yield fact, score, value, bool(known[position])
 
     def score(self, head: str, relation: str, tail: str) -> float:
         """The mean of both directions' scores of one fact."""
         h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
         r = self.graph.relations.id(relation)
         device = self.mixture.device
-        queries = self._queries([h, t], [r, r + self.graph.num_relations])
+        queries = self.scorer.queries([h, t], [r, r + self.graph.num_relations])
         with torch.no_grad():
             scores = self.mixture.score(queries, torch.tensor([[t], [h]], device=device))
         return float(scores.mean())
@@ -321,7 +274,9 @@ class Predictor:
         """
         h, t = self.graph.entities.id(head), self.graph.entities.id(tail)
         r = self.graph.relations.id(relation)
-        scores, probabilities, mask = self.scored([h, t], [r, r + self.graph.num_relations], check)
+        scores, probabilities, mask = self.scorer.scored(
+            [h, t], [r, r + self.graph.num_relations], check
+        )
         new = ~(scores.isneginf() | mask)
         known = bool(mask[0, t])
         mean = (float(probabilities[0, t]) + float(probabilities[1, h])) / 2
@@ -386,14 +341,6 @@ class Predictor:
     def _named(names: Sequence[str], row: Sequence[float]) -> dict[str, float]:
         return dict(zip(names, row, strict=True))
 
-    def _queries(self, heads: list[int], relations: list[int]) -> Queries:
-        device = self.mixture.device
-        return Queries(torch.tensor(heads, device=device), torch.tensor(relations, device=device))
-
-    def block(self) -> int:
-        """Number of queries in a block of scores."""
-        return max(1, CELLS // max(1, self.graph.num_entities))
-
     def _check(self, min_probability: float) -> None:
         if min_probability and self.calibration is None:
             raise ValueError(
@@ -408,67 +355,6 @@ class Predictor:
             return self.graph.entities.id(str(question.tail)), relation + self.graph.num_relations
         return self.graph.entities.id(question.head), relation
 
-    def _scored(
-        self, entities: list[int], relations: list[int]
-    ) -> tuple[Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
-        """Scores (-inf for excluded answers), and which answers are known."""
-        queries = self._queries(entities, relations)
-        with torch.no_grad():
-            scores = self.mixture.score(queries).float().cpu()
-        queries = queries.to("cpu")
-        for row, (entity, relation) in enumerate(zip(entities, relations, strict=True)):
-            if relation % self.graph.num_relations not in self.reflexive:
-                scores[row, entity] = -torch.inf
-        scores[self.refused.lookup(queries)] = -torch.inf
-        known = torch.zeros_like(scores, dtype=torch.bool)
-        known[self.known.lookup(queries)] = True
-        return scores, known
-
-    def _probabilities(
-        self, scores: Float[Tensor, " n"], total: Float[Tensor, ""], relation: int
-    ) -> Float[Tensor, " n"]:
-        """Probabilities of candidates of one query.
-
-        A known answer gets the probability of its score among the unknown ones. Without a
-        calibration, shares of the softmax are returned.
-
-        Args:
-            scores: of the candidates.
-            total: log-sum-exp of the scores of unknown answers.
-            relation: directed.
-        """
-        shares = log_shares_from_total(scores, total)
-        if self.calibration is None:
-            return shares.exp()
-        return self.calibration.probability(shares, relation)
-
-    def scored(
-        self, entities: list[int], relations: list[int], check: Check = unlimited
-    ) -> tuple[Tensor, Tensor, Bool[Tensor, "B N"]]:
-        """Scores (B, N), probabilities (B, N), and which answers are known.
-
-        Args:
-            check: called before the scores and before each query's probabilities.
-        """
-        check()
-        scores, known = self._scored(entities, relations)
-        totals = scores.masked_fill(known, -torch.inf).logsumexp(1)
-        rows = []
-        for row in zip(scores, totals, relations, strict=True):
-            check()
-            rows.append(self._probabilities(*row))
-        probabilities = torch.stack(rows)
-        probabilities[scores.isneginf()] = 0.0
-        return scores, probabilities, known
-
-    def unknown(
-        self, entities: list[int], relations: list[int], check: Check = unlimited
-    ) -> tuple[Tensor, Tensor]:
-        """Scores and probabilities of unknown answers; known ones get -inf and 0."""
-        scores, probabilities, known = self.scored(entities, relations, check)
-        scores[known], probabilities[known] = -torch.inf, 0.0
-        return scores, probabilities
-
     def _top(
         self,
         question: Question,
@@ -480,14 +366,14 @@ class Predictor:
     ) -> Predictions:
         """The best candidates."""
         if question.min_probability:
-            probabilities = self._probabilities(order, total, relation)
+            probabilities = self.scorer.probabilities(order, total, relation)
             order = order.masked_fill(
                 ~known & (probabilities < question.min_probability), -torch.inf
             )
         if question.among != "all":
             order = order.masked_fill(~self._among(question.among, relation), -torch.inf)
         top = order.topk(min(question.k, len(order)))
-        probabilities = self._probabilities(top.values, total, relation)
+        probabilities = self.scorer.probabilities(top.values, total, relation)
         rows = zip(
             *(
                 part.tolist()
@@ -510,7 +396,7 @@ class Predictor:
         facts = [(head, relation, tail) for relation in range(self.graph.num_relations)]
         rows = [
             row
-            for row in self._scored_facts(facts, check)
+            for row in self.scorer.facts(facts, check)
             if (question.known == "mark" or not row[3])
             and (row[3] or row[2] >= question.min_probability)
         ]

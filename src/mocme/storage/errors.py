@@ -9,6 +9,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from mocme.core.configurable import UnusableCode
+
 # What code raises that is given other content than it was written for.
 _CONTENT_ERRORS = (
     *(TypeError, LookupError, ValueError, RuntimeError, ArithmeticError, AttributeError),
@@ -41,7 +43,7 @@ def refuse_invalid(path: Path, remedy: str = RESTORE) -> Iterator[None]:
     """
     try:
         yield
-    except RunError:
+    except (RunError, UnusableCode):  # the file is not at fault where code is missing
         raise
     except _CONTENT_ERRORS as error:
         line = " ".join(str(error).split())
