@@ -67,6 +67,11 @@ def test_every_kind_has_a_case() -> None:
     assert {type(case.settings) for case in CASES} == set(ExpertSettings.kinds)
 
 
+def test_settings_say_whether_the_expert_is_sparse(fitted: Callable[[Case], Expert]) -> None:
+    for case in CASES:
+        assert isinstance(fitted(case), SparseExpert) == case.settings.sparse, case.name
+
+
 def test_every_kind_is_named_after_its_module() -> None:
     names = [kind.kind_name() for kind in ExpertSettings.kinds]
     assert len(set(names)) == len(names)

@@ -356,6 +356,16 @@ def test_weights_of_unknown_experts_are_errors(setting: str) -> None:
         SumSettings(**{setting: {"rulez": 1.0}}).fit([rules], data, 0.5)
 
 
+def test_a_sharpness_of_a_dense_expert_is_an_error() -> None:
+    """It is refused when the experiment is read, and again by a fit."""
+    message = r"mixture.sharpness.embedding: this expert is dense .* mixture.strength.embedding"
+    with pytest.raises(mocme.ConfigError, match=message):
+        experiment({"sharpness": {"embedding": 3.0}})
+    data = graph()
+    with pytest.raises(ValueError, match=message):
+        SumSettings(sharpness={"embedding": 3.0}).fit([embedding(data)], data, 0.5)
+
+
 @pytest.mark.parametrize("setting", ["strength", "sharpness"])
 @pytest.mark.parametrize("value", [-0.1, float("inf")])
 def test_weights_out_of_range_are_errors(setting: str, value: float) -> None:

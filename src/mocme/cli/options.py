@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from mocme.core.console import echo
+from mocme.core.notices import Notice
 from mocme.core.text import json_escape, visible
 
 # The commands that have another name now.
@@ -51,13 +52,12 @@ class OrderedGroup(click.Group):
 
 @contextmanager
 def _notes_of_warnings() -> Iterator[None]:
-    """Print what could not be stored as a note, without a place in the code."""
+    """Print notices as notes, without a place in the code."""
     with warnings.catch_warnings():
         default = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-            # By name, because importing the class imports torch.
-            if category.__name__ == "NotKept":
+            if issubclass(category, Notice):
                 echo(f"note: {message}", err=True)
             else:
                 default(message, category, *rest, **more)

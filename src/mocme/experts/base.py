@@ -222,10 +222,12 @@ class ExpertSettings(Configurable):
     Attributes:
         machine_settings: dotted paths of settings whose value ``auto`` is decided by the machine.
         pairs: whether the expert reads pairs of entities.
+        sparse: whether `fit` returns a `SparseExpert`.
     """
 
     machine_settings: ClassVar[tuple[str, ...]] = ()
     pairs: ClassVar[bool] = False
+    sparse: ClassVar[bool] = False
 
     @classmethod
     def kind_name(cls) -> str:

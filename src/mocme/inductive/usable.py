@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mocme.core.notices import Notice
 from mocme.data.graph import Graph
 from mocme.data.modality import AnyModality, Features, Modality, Tokens
 from mocme.experts.embedding.expert import EmbeddingExpert
 from mocme.inductive.store import Addition
 
 
-class AdditionLeftOut(UserWarning):
+class AdditionLeftOut(Notice):
     """An addition of a run cannot be used, and is left out until it is removed."""
 
 

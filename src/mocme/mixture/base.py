@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,11 +98,11 @@ class MixtureSettings(Configurable):
         """The name of the class without its ending: ``Sum`` for `SumSettings`."""
         return cls.__name__.removesuffix("Settings")
 
-    def check_names(self, names: Sequence[str]) -> None:
-        """Check that the experts that settings name are used.
+    def check_experts(self, sparse: Mapping[str, bool]) -> None:
+        """Check that the experts that settings name are used, and are of the kind they are for.
 
         Args:
-            names: of the experts that are used.
+            sparse: whether it is a `SparseExpert`, of each expert that is used, by name.
 
         Raises:
             ValueError: one is not, with the path of the setting.

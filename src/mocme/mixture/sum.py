@@ -130,7 +130,7 @@ class SumSettings(MixtureSettings):
         memory: float,
         progress: Progress | None = None,
     ) -> tuple[Sum, dict[str, Any]]:
-        self.check_names([expert.name for expert in experts])
+        self.check_experts({expert.name: isinstance(expert, SparseExpert) for expert in experts})
         started = time.perf_counter()
         dense = [expert for expert in experts if isinstance(expert, DenseExpert)]
         first = dense[0] if dense else experts[0]
@@ -183,14 +183,20 @@ class SumSettings(MixtureSettings):
             return Weight(strength)
         return Weight(strength, self.sharpness.get(expert.name, default.sharpness))
 
-    def check_names(self, names: Sequence[str]) -> None:
+    def check_experts(self, sparse: Mapping[str, bool]) -> None:
         for setting in ("strength", "sharpness"):
             for name in getattr(self, setting):
-                if name not in names:
+                if name not in sparse:
                     raise ValueError(
                         f"mixture.{setting}.{name}: the experiment has no such expert; it has "
-                        f"{', '.join(names)}"
+                        f"{', '.join(sparse)}"
                     )
+        for name in self.sharpness:
+            if not sparse[name]:
+                raise ValueError(
+                    f"mixture.sharpness.{name}: this expert is dense and has no sharpness; set "
+                    f"mixture.strength.{name} instead"
+                )
 
     def unpacked(self, packed: Packed, experts: Sequence[Expert], num_entities: int) -> Sum:
         tensors, metadata = packed

@@ -215,22 +215,23 @@ class Experiment:
                 raise ConfigError(
                     f"mixture.experts: there is no expert {name!r}; there are {known}"
                 )
+        experts = {
+            name: build(
+                ExpertSettings,  # type: ignore[type-abstract]
+                self.experts[name],
+                f"experts.{name}",
+                trust_code=trust,
+            )
+            for name in names
+        }
         try:
-            mixture.check_names(names)
+            mixture.check_experts({name: expert.sparse for name, expert in experts.items()})
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return Settings(
             self.seed,
             construct(DataSettings, self.data, "data"),
-            {
-                name: build(
-                    ExpertSettings,  # type: ignore[type-abstract]
-                    self.experts[name],
-                    f"experts.{name}",
-                    trust_code=trust,
-                )
-                for name in names
-            },
+            experts,
             mixture,
             construct(EvaluationSettings, self.evaluation, "evaluation"),
         )

@@ -20,6 +20,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from mocme.core.notices import Notice
 from mocme.core.text import visible
 from mocme.serving.limits import LOOPBACK, Limits
 
@@ -233,13 +234,11 @@ def _reviews_file(given: str | Path | None, run: Path) -> tuple[Path | None, lis
 
 @contextmanager
 def _warnings_in_log() -> Iterator[None]:
-    """Send what could not be stored to the server's log instead of standard error."""
-    from mocme.storage import NotKept
-
+    """Send notices to the server's log instead of standard error."""
     default = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-        if issubclass(category, NotKept):
+        if issubclass(category, Notice):
             LOG.warning("%s", message)
         else:
             default(message, category, *rest, **more)

@@ -16,6 +16,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from mocme.core.notices import Notice
 from mocme.storage.errors import RESTORE, RunError, RunLocked, RunReplaced
 from mocme.storage.regular_files import open_regular
 from mocme.storage.workspace import workspace
@@ -33,7 +34,7 @@ _LOCK_SECONDS, _LOCK_PAUSE = 60.0, 0.002
 MAX_CHECKSUMS = 4096
 
 
-class NotKept(UserWarning):
+class NotKept(Notice):
     """A result is used but could not be stored; the message gives the reason and a remedy."""
 
 

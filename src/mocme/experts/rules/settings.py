@@ -23,6 +23,7 @@ class RuleSettings(ExpertSettings):
     """
 
     pairs: ClassVar[bool] = True
+    sparse: ClassVar[bool] = True
 
     support: int = 3
     confidence: float = 0.003
