@@ -187,7 +187,8 @@ def spoil(item: store.Addition, how: str) -> store.Addition:
     if how == "width":
         return replace(item, vectors={"shape": torch.zeros(3)})
     if how == "row":
-        return replace(item, rows={"embedding": torch.full((8,), torch.nan)})
+        rows = {"embedding": torch.full((8,), torch.nan)}
+        return replace(item, rows=rows, fit={"loss": 0.5})
     if how == "modality":
         return replace(item, vectors={"taste": torch.zeros(3)})
     if how == "token":
@@ -206,7 +207,7 @@ def test_one_bad_addition_is_left_out_and_the_rest_is_used(how: str, run: Run) -
     expected = Run.open(run.path).contents("cpu")
     eve = spoil(store.Addition("Eve"), how)
     friend = store.Addition("Friend", (("Friend", "r0", "Eve"),))
-    store.write(run.folder, store.Additions([eve, *run.additions(), friend]))
+    store.write(run.folder, store.Additions([eve, *run.additions(), friend]), run.folder.model)
     run = Run.open(run.path)
     with pytest.warns(AdditionLeftOut) as caught:
         predictor = run.predictor("cpu")

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import mocme
-from conftest import Tiny
 from mocme.runs import train as training
 from mocme.runs.run import Run
 from mocme.runs.train import resume
 from mocme.storage import RunError, RunFolder, RunLocked
+from tiny_graphs import Tiny
 
 EXPERIMENT = {
     "experts": [

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import mocme
-from conftest import make_tiny, write_tiny
 from mocme.evaluation.ranking import rank_split
 from mocme.explanation.context import FAITHFULNESS
 from mocme.inductive.store import FILE, Addition, Additions
 from mocme.runs.run import CALIBRATION, Run
 from mocme.storage import NotKept, RunError, RunFolder, RunReplaced
+from tiny_graphs import make_tiny, write_tiny
 
 SETTINGS = {
     "experts.embedding.training.epochs": 1,

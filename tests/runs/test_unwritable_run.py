@@ -16,12 +16,12 @@ import torch
 from click.testing import CliRunner
 
 import mocme
-from conftest import make_tiny, write_tiny
 from mocme import cli
 from mocme.prediction.schema import Question
 from mocme.runs.run import Run
 from mocme.storage import NotKept
 from read_only import mounted_read_only, unwritable
+from tiny_graphs import make_tiny, write_tiny
 
 SETTINGS = {
     "experts.embedding.training.epochs": 1,

@@ -225,8 +225,10 @@ def test_an_entity_is_added_listed_and_removed(client: TestClient, run: Run) -> 
     question = {"head": "Ada", "relation": "r1", "k": 3}
     answers = client.post("/v1/tails", json=question).json()["predictions"]
     assert [answer["tail"] for answer in answers] == [item.tail for item in predictions]
-    # A name may contain anything.
-    odd = "a/b?c=d&e#f%2F \u2028\n\u202e.."
+    # A name may contain anything but control characters.
+    broken = {**NEW, "name": "a\nb", "facts": []}
+    assert_error(client.post("/v1/additions", json=broken), 422, "invalid", "name")
+    odd = "a/b?c=d&e#f%2F \u2028\u202e.."
     second = {"name": odd, "facts": [{"head": odd, "relation": "r0", "tail": "Ada"}], "text": None}
     assert client.post("/v1/additions", json=second).status_code == 201
     listed = client.get("/v1/additions", params={"limit": 1, "offset": 1}).json()

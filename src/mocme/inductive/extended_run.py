@@ -88,27 +88,14 @@ class RunContents:
         return RunContents(graph, features, mixture)
 
 
-def check_fit(trained: RunContents, items: Additions) -> None:
-    """Check that additions fit the run that they are used with.
+def check_pairs(trained: RunContents, items: Additions) -> None:
+    """Check that the pairs of additions fit the run that they are used with.
+
+    What each addition holds itself is checked by `RunContents.usable`.
 
     Raises:
-        ValueError: a name, a width or an id is not one of the run; the message names the addition.
+        ValueError: a name or an id is not one of the run.
     """
-    dims = {e.name: e.base.settings.embedding_dim for e in trained.embeddings}
-    widths = {name: modality.width for name, modality in trained.features.dense.items()}
-    words = {name: set(tokens.vocabulary) for name, tokens in trained.features.tokens.items()}
-    for item in items:
-        sizes = [("row", item.rows, dims), ("vector", item.vectors, widths)]
-        for what, tensors, known in sizes:
-            for name, tensor in tensors.items():
-                if tuple(tensor.shape) != (known.get(name),):
-                    raise ValueError(
-                        f"{item.name!r}: its {what} of {name} has the shape {list(tensor.shape)}; "
-                        f"this run needs [{known.get(name, 0)}]"
-                    )
-        for name, tokens in item.tokens.items():
-            if unknown := set(tokens) - words.get(name, set()):
-                raise ValueError(f"{item.name!r}: {name} does not have the token {min(unknown)!r}")
     size = trained.graph.num_entities + len(items)
     for name, rows in items.pairs.items():
         if name not in trained.features.pairs:

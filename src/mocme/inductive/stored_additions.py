@@ -75,7 +75,9 @@ def check_addition_tensors(
             check_tensors({name: tensor}, {name: _PAIRS})
             related.add(match[4])
         elif match[2] == "row":
-            check_tensors({name: tensor}, {name: Field(torch.float32, ("*D",))})
+            # Its numbers are looked at where it is used: a bad one costs its own addition.
+            if tensor.dtype != torch.float32 or tensor.ndim != 1:
+                raise ValueError(f"the tensor {name!r} is not one row of float32")
             rows[int(match[1])] = True
         elif not tensor.is_floating_point() or tensor.ndim != 1:
             raise ValueError(f"the tensor {name!r} is not one vector of floating point numbers")

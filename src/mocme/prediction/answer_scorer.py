@@ -140,10 +140,12 @@ class AnswerScorer:
             totals = scores.masked_fill(known, -torch.inf).logsumexp(1)
             rows = torch.arange(len(answers))
             known, scores = known[rows, answers], scores[rows, answers]
-            probabilities = [
-                0.0 if score == -torch.inf else float(self.probabilities(score, total, relation))
-                for score, total, relation in zip(scores.split(1), totals, relations, strict=True)
-            ]
+            probabilities = []
+            for score, total, relation in zip(scores.split(1), totals, relations, strict=True):
+                check()
+                excluded = score == -torch.inf
+                value = 0.0 if excluded else float(self.probabilities(score, total, relation))
+                probabilities.append(value)
             for position, fact in enumerate(part):
                 back = len(part) + position
                 score = (float(scores[position]) + float(scores[back])) / 2

@@ -12,7 +12,7 @@ from mocme.core.deadline import Check, unlimited
 from mocme.explanation.context import RunExplanationContext
 from mocme.inductive import store
 from mocme.inductive.add import Adder, Advance, RowFits
-from mocme.inductive.extended_run import RunContents, check_fit
+from mocme.inductive.extended_run import RunContents, check_pairs
 from mocme.inductive.new_entity import NewEntity
 from mocme.inductive.store import Addition, Additions
 from mocme.prediction.predictor import Predictor
@@ -29,7 +29,7 @@ def extended_contents(folder: RunFolder, trained: RunContents, items: Additions)
     if not items:
         return trained
     with refuse_invalid(folder.path / store.FILE, "restore the one of this run from a copy"):
-        check_fit(trained, items)
+        check_pairs(trained, items)
     return trained.extended(trained.usable(items, str(folder.path)))
 
 

@@ -158,7 +158,10 @@ def test_pairs_without_a_basis_cannot_grow() -> None:
 def test_texts_survive_as_tensors() -> None:
     texts = {7: ["ü", "", "東京 und"], 2: ["a\nb"], 3: []}
     packed = EntityTexts.of(texts).packed("x/")
-    assert EntityTexts.unpacked(packed, "x/").by_entity() == {2: ["a\nb"], 7: ["ü", "", "東京 und"]}
+    assert EntityTexts.unpacked(packed, "x/", 8).by_entity() == {
+        2: ["a\nb"],
+        7: ["ü", "", "東京 und"],
+    }
     assert EntityTexts.of({}).by_entity() == {}
 
 
