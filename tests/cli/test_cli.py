@@ -375,3 +375,12 @@ def test_help_does_not_import_torch(light_commands: list[str]) -> None:
     )
     assert process.returncode == 0, process.stderr
     assert process.stdout.count("Usage: ") == len(words)
+
+
+def test_a_reader_that_stops_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        command = [sys.executable, "-m", "mocme.cli", "experiments", "--json"]
+        process = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert process.stderr == ""

@@ -42,6 +42,8 @@ class OrderedGroup(click.Group):
         except Interrupted as stop:
             echo(str(stop), err=True)
             ctx.exit(130)
+        except BrokenPipeError:
+            raise  # click ends in silence where nobody reads the output any more
         except (ValueError, OSError) as error:
             echo(f"Error: {error}", err=True)
             ctx.exit(1)
