@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 from mocme.storage.tensor_tree import pack, save_tensors, unpack
 
@@ -123,3 +124,18 @@ def test_a_full_disk_is_an_os_error_that_names_the_file(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.filename == str(tmp_path / "it.safetensors")
+
+
+def test_equal_tensors_and_metadata_are_equal_files(tmp_path: Path) -> None:
+    tensors = {"b": torch.arange(5), "a": torch.ones(2, 3)}
+    odd = '\u00e9\U0001f600\x01\n"\\\x7f/\u2028'
+    metadata = {f"{odd}{n}": odd * n for n in range(9)}
+    contents = set()
+    for n in range(20):
+        save_tensors(tmp_path / str(n), tensors, metadata)
+        contents.add((tmp_path / str(n)).read_bytes())
+    assert len(contents) == 1
+    with safe_open(tmp_path / "0", "pt") as file:
+        assert file.metadata() == metadata
+        assert torch.equal(file.get_tensor("a"), tensors["a"])
+        assert torch.equal(file.get_tensor("b"), tensors["b"])

@@ -6,6 +6,7 @@ into one part for each format, `unpack` joins them. Nothing is ever pickled.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import struct
@@ -111,7 +112,27 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, s
             code = int(number[1])
             raise OSError(code, os.strerror(code), str(path)) from error
         raise
+    _sort_metadata(path)
     path.chmod(mode)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a new file in alphabetical order, in place.
+
+    The library writes it in another order each time, and equal contents need equal digests.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        metadata = header.get("__metadata__")
+        if metadata is None:
+            return
+        header["__metadata__"] = dict(sorted(metadata.items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) > size:
+            raise ValueError("the metadata cannot be put in order")
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def load_tensors(path: Path, device: str | torch.device) -> dict[str, Tensor]:
