@@ -13,13 +13,21 @@ same code, each no longer than --bytes, to the folder whose inputs the tests rep
 from __future__ import annotations
 
 import argparse
+import importlib
+import pkgutil
 import sys
 from pathlib import Path
 
 import atheris
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+# Modules that are imported later, when they are first used, would not be watched.
 with atheris.instrument_imports(include=["mocme"]):
+    import mocme
+
+    for module in pkgutil.walk_packages(mocme.__path__, "mocme."):
+        if not module.name.startswith(("mocme.serving", "mocme.cli")):
+            importlib.import_module(module.name)
     from fuzz_targets import TARGETS, target
 
 
