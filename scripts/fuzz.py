@@ -50,7 +50,8 @@ def main() -> None:
         else:
             for number, seed in enumerate(read.seeds()):
                 (corpus / f"seed-{number}").write_bytes(seed)
-            options += [f"-max_total_time={int(arguments.minutes * 60)}", "-max_len=20000"]
+            options += [f"-max_total_time={int(arguments.minutes * 60)}", "-len_control=0"]
+            options += [f"-max_len={read.longest}"]
         atheris.Setup([sys.argv[0], *options, str(corpus)], read)
         atheris.Fuzz()
 

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import math
 import shutil
+import struct
 import tempfile
 import warnings
 from abc import ABC, abstractmethod
@@ -18,8 +19,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pyarrow
 import pyarrow.parquet
+import torch
+from safetensors.torch import save
 
 import mocme
 from mocme.data.formats import tensors
@@ -28,7 +33,13 @@ from mocme.runs.run import Run
 
 
 class Target(ABC):
-    """A reader with a folder of its own, and valid inputs to begin with."""
+    """A reader with a folder of its own, and valid inputs to begin with.
+
+    Attributes:
+        longest: bytes of an input; by default a choice and twenty edits.
+    """
+
+    longest = 81
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,9 +70,66 @@ def split(data: bytes, choices: Sequence[str]) -> tuple[str, bytes]:
     return choices[data[0] % len(choices)], data[1:]
 
 
+PIECES = (
+    *(
+        b"null",
+        b"true",
+        b"-1",
+        b"0",
+        b"1.5",
+        b"1e999",
+        b"NaN",
+        b"99999999999999999999",
+        b"[]",
+        b"{}",
+    ),
+    *(
+        b'"',
+        b"\\ud800",
+        b"\n",
+        b"\t",
+        b"\0",
+        b"\x1b",
+        b"\xff",
+        b"\xe2\x80\xae",
+        b"[" * 200,
+        b'{"a":' * 200,
+    ),
+    *(struct.pack("<q", n) for n in (-1, 0, 2**31, 2**62)),
+    *(struct.pack("<f", x) for x in (math.nan, math.inf, -1.0, 1e38)),
+    *(struct.pack("<d", x) for x in (math.nan, 1e308)),
+)
+
+
+def edited(valid: bytes, script: bytes) -> bytes:
+    """Edit valid content; noise alone would never pass the first check of a reader.
+
+    An edit has four bytes: two say where, one what to do, one with what.
+    """
+    content = bytearray(valid)
+    for first in range(0, len(script) - 3, 4):
+        where = int.from_bytes(script[first : first + 2], "big") * (len(content) + 1) >> 16
+        what, value = script[first + 2] % 6, script[first + 3]
+        piece = PIECES[value % len(PIECES)]
+        if what == 0:
+            content[where : where + 1] = bytes([value])
+        elif what == 1:
+            content[where:where] = piece
+        elif what == 2:
+            content[where : where + len(piece)] = piece
+        elif what == 3:
+            del content[where : where + value]
+        elif what == 4:
+            content[where:where] = content[max(0, where - value) : where]
+        else:
+            del content[where:]
+    return bytes(content)
+
+
 class Facts(Target):
     """A file of facts in each format."""
 
+    longest = 20_000
     endings = ("tsv", "csv", "jsonl", "nt", "ttl", "tsv.gz", "parquet")
 
     def seeds(self) -> Iterator[bytes]:
@@ -117,12 +185,11 @@ class Tables(Target):
         (folder / "train.tsv").write_text(train)
 
     def seeds(self) -> Iterator[bytes]:
-        for number, name in enumerate(self.files):
-            yield bytes([number]) + self._valid[name].encode()
+        yield from (bytes([number]) for number in range(len(self.files)))
 
     def read(self, data: bytes) -> None:
-        name, content = split(data, self.files)
-        (self.folder / name).write_bytes(content)
+        name, script = split(data, self.files)
+        (self.folder / name).write_bytes(edited(self._valid[name].encode(), script))
         try:
             if name in ("facts.csv", "recipe.toml"):
                 out = self.folder / "out"
@@ -139,27 +206,23 @@ class Tensors(Target):
 
     endings = ("npy", "pth", "h5", "safetensors")
 
-    def seeds(self) -> Iterator[bytes]:
-        import h5py
-        import numpy as np
-        import torch
-        from safetensors.torch import save
-
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         rows = np.arange(6, dtype=np.float32).reshape(3, 2)
-        work = self.folder / "seeds"
-        work.mkdir(exist_ok=True)
-        np.save(work / "x.npy", rows)
-        torch.save({"rows": torch.from_numpy(rows)}, work / "x.pth")
-        with h5py.File(work / "x.h5", "w") as file:
+        np.save(folder / "x.npy", rows)
+        torch.save({"rows": torch.from_numpy(rows)}, folder / "x.pth")
+        with h5py.File(folder / "x.h5", "w") as file:
             file["rows"] = rows
-        (work / "x.safetensors").write_bytes(save({"rows": torch.from_numpy(rows)}))
-        for number, ending in enumerate(self.endings):
-            yield bytes([number]) + (work / f"x.{ending}").read_bytes()
+        (folder / "x.safetensors").write_bytes(save({"rows": torch.from_numpy(rows)}))
+        self._valid = {ending: (folder / f"x.{ending}").read_bytes() for ending in self.endings}
+
+    def seeds(self) -> Iterator[bytes]:
+        yield from (bytes([number]) for number in range(len(self.endings)))
 
     def read(self, data: bytes) -> None:
-        ending, content = split(data, self.endings)
+        ending, script = split(data, self.endings)
         path = self.folder / f"features.{ending}"
-        path.write_bytes(content)
+        path.write_bytes(edited(self._valid[ending], script))
         try:
             tensors.read(path)
         finally:
@@ -204,8 +267,7 @@ class RunFiles(Target):
         self._valid = {name: (self.run / name).read_bytes() for name in self.files}
 
     def seeds(self) -> Iterator[bytes]:
-        for number, name in enumerate(self.files):
-            yield bytes([number]) + self._valid[name]
+        yield from (bytes([number]) for number in range(len(self.files)))
 
     def _ask(self) -> None:
         predictor = Run.open(self.run).predictor()
@@ -214,8 +276,8 @@ class RunFiles(Target):
             assert item.probability is None or 0 <= item.probability <= 1, item
 
     def read(self, data: bytes) -> None:
-        name, content = split(data, self.files)
-        self._put(name, content)
+        name, script = split(data, self.files)
+        self._put(name, edited(self._valid[name], script))
         try:
             self._ask()
         finally:
