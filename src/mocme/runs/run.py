@@ -18,7 +18,7 @@ from mocme.data.graph import Graph
 from mocme.data.modality import Features
 from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
-from mocme.evaluation.ranking import Ranks, rank_split
+from mocme.evaluation.ranking import rank_split
 from mocme.experts.base import Expert, ExpertSettings, FitTask
 from mocme.inductive import store
 from mocme.inductive.extended_run import RunContents
@@ -28,10 +28,10 @@ from mocme.inductive.store import Addition, Additions, Fact
 from mocme.mixture.base import Mixture
 from mocme.prediction.predictor import Predictor
 from mocme.runs.config import Experiment, custom_code
+from mocme.runs.evaluations import protocol, record_evaluation
 from mocme.runs.inputs import LoadedRun, extended_contents
 from mocme.runs.run_files import (
     CONFIG,
-    EVALUATIONS,
     NAMES,
     check_agreement,
     check_complete,
@@ -52,7 +52,6 @@ CALIBRATION = "calibration.safetensors"
 # What a training writes first. A folder that has nothing else, and no `CONFIG`, is that of a
 # training that was killed there: it is started again, because it cannot be resumed.
 STARTED = (NAMES, GRAPH, REJECTED, "modalities", CONFIG)
-_NOT_LOGGED = ("by", "optimistic", "pessimistic")
 
 
 def expert_file(name: str) -> str:
@@ -229,36 +228,10 @@ class Run:
             "graph": graph.name,
             "seed": self.folder.about["seed"],
             "seconds": round(seconds, 3),
-            "protocol": _protocol(split, graph),
+            "protocol": protocol(split, graph),
             "by": breakdown(ranks, graph, {"structure": graph.linked(), **features.present()}),
         }
-        return self._recorded(result, ranks, model)
-
-    def _recorded(self, result: dict[str, Any], ranks: Ranks, model: str | None) -> dict[str, Any]:
-        """The result with its number among the evaluations of its split, after storing it."""
-        split, number = result["split"], "evaluations_of_this_split"
-
-        def numbered(earlier: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-            return {**result, number: 1 + sum(record["split"] == split for record in earlier)}
-
-        def record(earlier: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-            # Counted while no other process appends.
-            result.update(numbered(earlier))
-            kept = {k: v for k, v in result.items() if k not in _NOT_LOGGED}
-            return {"time": time.time(), "model": model, **kept}
-
-        result.update(numbered(self.evaluations()))
-        with kept_if_possible(
-            f"{self.path / EVALUATIONS}: this evaluation of the {split} split is not recorded",
-            f"to record it, run: mocme evaluate COPY --split {split}, with a copy of the run that "
-            f"can be written",
-        ):
-            self.folder.require_model(model)
-            self.folder.append(EVALUATIONS, record)
-            self.folder.write_json(evaluation_file(split), {**result, "model": model})
-            columns = {name: getattr(ranks, name) for name in Ranks.__dataclass_fields__}
-            self.folder.write_tensors(f"ranks-{split}.safetensors", columns)
-        return result
+        return record_evaluation(self.folder, result, ranks, model)
 
     def evaluation(self, split: str) -> dict[str, Any] | None:
         """The last evaluation of a split as `evaluate` returned it; None without one.
@@ -494,18 +467,3 @@ def open_run(
 ) -> Predictor:
     """Open a run's folder to ask for missing facts; see `Run.predictor`."""
     return Run.open(path, trust_code).predictor(device, advance)
-
-
-# -- inside ------------------------------------------------------------------------------------
-
-
-def _protocol(split: str, graph: Graph) -> dict[str, Any]:
-    filtered = ("train", "valid") if split == "valid" else tuple(graph.splits)
-    return {
-        "filter": list(filtered),
-        "ties": "realistic (mean of optimistic and pessimistic rank)",
-        "directions": "both",
-        "candidates": "all entities",
-        "precision": "float32",
-        "facts": {s: len(graph.facts(s)) for s in graph.splits},
-    }
