@@ -731,3 +731,22 @@ def test_a_notebook_shows_a_table_in_which_names_are_text(tiny_graph: Callable) 
     assert shown.count("<tr>") == 1 + len(
         Predictor(mixture_of(model), graph).tails("e1", "r0", k=12, known="mark")
     )
+
+
+@pytest.mark.parametrize("weight", [1e30, float("nan")])
+def test_scores_that_overflow_are_an_error(weight: float, tiny_graph: Callable) -> None:
+    tiny = tiny_graph()
+    model = EmbeddingModel(Embedding(embedding_dim=4), tiny.facts(), tiny.features.dense).eval()
+    with torch.no_grad():
+        model.structure.fill_(weight)
+        model.relation.fill_(weight)
+    predictor = Predictor(mixture_of(model), tiny.graph, name="RUN")
+    for ask in (
+        lambda: predictor.tails("e1", "r0"),
+        lambda: predictor.missing("e1"),
+        lambda: predictor.relations("e1", "e2"),
+        lambda: predictor.score_facts([("e1", "r0", "e2")]),
+        lambda: predictor.explain("e1", "r0", "e2"),
+    ):
+        with pytest.raises(ValueError, match=r"^RUN: scores are NaN or infinite.*train it again"):
+            ask()

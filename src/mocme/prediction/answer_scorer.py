@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -25,12 +26,18 @@ class AnswerScorer:
         mixture: of trained experts.
         graph: of the mixture's entities.
         calibration: probabilities of scores; without it there are none.
+        name: of the model in errors, such as the folder of its run.
     """
 
     def __init__(
-        self, mixture: Mixture, graph: Graph, calibration: Calibration | None = None
+        self,
+        mixture: Mixture,
+        graph: Graph,
+        calibration: Calibration | None = None,
+        name: str = "the model",
     ) -> None:
         self.mixture, self.graph, self.calibration = mixture, graph, calibration
+        self.name = name
         self._known: AnswerIndex | None = None
         self._refused: AnswerIndex | None = None
         self._reflexive: frozenset[int] | None = None
@@ -67,10 +74,20 @@ class AnswerScorer:
     def scores(
         self, entities: list[int], relations: list[int]
     ) -> tuple[Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
-        """Scores (-inf for excluded answers), and which answers are known."""
+        """Scores (-inf for excluded answers), and which answers are known.
+
+        Raises:
+            ValueError: a score is NaN or infinite.
+        """
         queries = self.queries(entities, relations)
         with torch.no_grad():
             scores = self.mixture.score(queries).float().cpu()
+        # A sum costs less than a mask of (B, N), which only an overflow of the sum needs.
+        if not math.isfinite(float(scores.sum())) and not bool(torch.isfinite(scores).all()):
+            raise ValueError(
+                f"{self.name}: scores are NaN or infinite, because weights of an expert are too "
+                f"large; restore the run from a copy, or train it again"
+            )
         queries = queries.to("cpu")
         for row, (entity, relation) in enumerate(zip(entities, relations, strict=True)):
             if relation % self.graph.num_relations not in self.reflexive:

@@ -43,6 +43,7 @@ class Predictor:
         calibration: probabilities of scores; without it there are none.
         context: data of the run that explanations need.
         features: of the graph's entities, where available.
+        name: of the model in errors, such as the folder of its run.
     """
 
     def __init__(
@@ -52,10 +53,11 @@ class Predictor:
         calibration: Calibration | None = None,
         context: ExplanationContext | None = None,
         features: Features | None = None,
+        name: str = "the model",
     ) -> None:
         self.mixture, self.graph, self.calibration = mixture, graph, calibration
         self.features = features or Features()
-        self.scorer = AnswerScorer(mixture, graph, calibration)
+        self.scorer = AnswerScorer(mixture, graph, calibration, name)
         self.explainer = Explainer(mixture, graph, context)
         self._relation_prior: RelationPrior | None = None
         self._existing_links: ExistingLinks | None = None

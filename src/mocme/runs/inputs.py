@@ -99,5 +99,10 @@ class LoadedRun:
             self.model,
         )
         return Predictor(
-            extended.mixture, extended.graph, self.calibration, context, extended.features
+            extended.mixture,
+            extended.graph,
+            self.calibration,
+            context,
+            extended.features,
+            str(self.folder.path),
         )
