@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 
 from mocme.core.interrupts import Interrupted
 from mocme.data.graph import Graph, Vocabulary
-from mocme.encoders.base import EncodingFailure, EncodingJob, EncodingReport, UnusableItem
 from mocme.encoders import encode as encode_module
+from mocme.encoders.base import EncodingFailure, EncodingJob, EncodingReport, UnusableItem
 from mocme.encoders.neural import in_chunks, run
 from mocme.encoders.store import FeatureStore
 from mocme.encoders.writer import safetensors_header

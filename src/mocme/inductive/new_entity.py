@@ -176,9 +176,7 @@ def _content(value: Any, home: Path) -> Content:
             raise ValueError("tokens must be a list of strings")
         return frozenset(tokens)
     if isinstance(value, dict) and set(value) == {"vector"}:
-        return (
-            value["vector"] if isinstance(value["vector"], list) else vector(home / value["vector"])
-        )
+        return given if isinstance(given := value["vector"], list) else vector(home / str(given))
     if isinstance(value, dict):
         return _numbers(value)
     if not isinstance(value, str | list):
