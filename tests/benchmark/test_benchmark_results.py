@@ -213,3 +213,29 @@ def test_test_evaluations_of_two_processes_are_all_counted(tmp_path: Path) -> No
     for writer in writers:
         writer.join()
     assert count_test_evaluations(archive) == {("a", "g"): 20}
+
+
+def test_an_archive_that_unpacks_to_gigabytes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mocme.benchmark.archive.MEMBER_BYTES", 1000)
+    monkeypatch.setattr("mocme.benchmark.archive.ARCHIVE_BYTES", 1500)
+    add(tmp_path / "good.zip", {"a": b"x" * 700, "b": b"x" * 700})
+    assert ResultArchive(tmp_path / "good.zip").read("a") == b"x" * 700
+    for name, members in (("one", {"a": b"x" * 1001}), ("all", dict.fromkeys("abc", b"x" * 600))):
+        path = tmp_path / f"{name}.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for member, content in members.items():
+                archive.writestr(member, content)
+        for action in (ResultArchive(path).names, lambda path=path: add(path, {"d": b"x"})):
+            with pytest.raises(ResultError, match="unpacks to more than"):
+                action()
+
+
+def test_an_archive_is_a_regular_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    os.mkfifo(path)
+    with pytest.raises(ResultError, match="is no regular file"):
+        ResultArchive(path).names()
+    with pytest.raises(ResultError, match="is no regular file"):
+        add(path, {"a": b"x"})

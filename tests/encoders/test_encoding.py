@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from safetensors.torch import load_file
 
 from mocme.core.interrupts import Interrupted
 from mocme.data.graph import Graph, Vocabulary
+from mocme.encoders import encode as encode_module
 from mocme.encoders.base import EncodingFailure, EncodingJob, EncodingReport, UnusableItem
 from mocme.encoders.neural import in_chunks, run
 from mocme.encoders.store import FeatureStore
@@ -254,3 +257,49 @@ def test_a_vector_that_cannot_be_stored_costs_one_item(bad: float, tmp_path: Pat
     tensors = load_file(file_of(tmp_path))
     assert tensors["rows"].tolist() == [0, 2]
     assert bool(tensors["values"].isfinite().all())
+
+
+@pytest.mark.parametrize("name", ["n.json", "n.safetensors", "cache/n.values", "cache/n.sqlite"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_results_never_follow_a_link_of_a_graph(name: str, kind: str, tmp_path: Path) -> None:
+    data, other = _words_graph(tmp_path / "data"), tmp_path / "mine.txt"
+    other.write_text("mine")
+    result = data / "encoded" / name
+    result.parent.mkdir(parents=True)
+    if kind == "link":
+        result.symlink_to(other)
+    else:
+        os.mkfifo(result)
+    with pytest.raises(ValueError, match=rf"{name}: is no regular file.*remove it"):
+        encode_module.encode(data, {"n": {"kind": "words", "paths": ["t.tsv"], "at_least": 1}})
+    assert other.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["encoded", "encoded/cache"])
+def test_results_never_go_into_a_folder_that_a_graph_links(name: str, tmp_path: Path) -> None:
+    data, other = _words_graph(tmp_path / "data"), tmp_path / "mine"
+    other.mkdir()
+    (other / "n.json").write_text("mine")
+    (data / name).parent.mkdir(exist_ok=True)
+    (data / name).symlink_to(other)
+    with pytest.raises(ValueError, match=r"is a link.*--out"):
+        encode_module.encode(data, {"n": {"kind": "words", "paths": ["t.tsv"], "at_least": 1}})
+    assert [file.name for file in other.iterdir()] == ["n.json"]
+    assert (other / "n.json").read_text() == "mine"
+
+
+def _words_graph(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "train.tsv").write_text("a\tr\tb\nb\tr\ta\n")
+    (folder / "t.tsv").write_text("a\tred\nb\tred\n")
+    return folder
+
+
+def test_a_store_with_a_trigger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    with FeatureStore(path):
+        pass
+    with closing(sqlite3.connect(tmp_path / "cache" / "m.sqlite")) as db:
+        db.execute("create trigger t after insert on about begin delete from vectors; end")
+    with pytest.raises(ValueError, match=r"other tables, views or triggers.*delete it"):
+        FeatureStore(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -227,3 +228,23 @@ def test_one_bad_addition_is_left_out_and_the_rest_is_used(how: str, run: Run) -
     run.remove("Eve")
     assert run.add("Bob", device="cpu").name == "Bob"
     assert list(run.predictor("cpu").graph.entities)[-2:] == ["Ada", "Bob"]
+
+
+@pytest.mark.parametrize("tokens", ['"abc"', "[1, null]", '{"a": 1}', "3"])
+def test_tokens_of_a_file_are_a_list_of_strings(tokens: str, tmp_path: Path) -> None:
+    path = tmp_path / "new.jsonl"
+    path.write_text(f'{{"name": "new", "content": {{"words": {{"tokens": {tokens}}}}}}}\n')
+    with pytest.raises(ValueError, match="line 1: tokens must be a list of strings"):
+        read_entities(path)
+
+
+def test_a_vector_of_a_file_is_a_regular_file_that_has_what_it_declares(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npy")
+    with (tmp_path / "huge.npy").open("wb") as file:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (10**12,)}
+        np.lib.format.write_array_header_1_0(file, header)
+    for name, problem in (("pipe", "is a pipe"), ("huge", "more than it has")):
+        path = tmp_path / "new.jsonl"
+        path.write_text(f'{{"name": "x", "content": {{"half": {{"vector": "{name}.npy"}}}}}}\n')
+        with pytest.raises(ValueError, match=rf"line 1: .*{problem}"):
+            read_entities(path)

@@ -600,3 +600,32 @@ def test_shipped_searches_can_be_read() -> None:
     assert files
     for file in files:
         assert Plan.read(file).pruning is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"curves": 5}, "curves"),
+        ({"curves": {"0": [[1]]}}, "curves.0"),
+        ({"curves": {"0": [["x", 1]]}}, "curves"),
+        ({"mrr": "x"}, "mrr"),
+        ({"mrr": None}, "mrr"),
+        ({"mrr": float("inf")}, "mrr"),
+        ({"state": "other"}, "state"),
+        ({"settings": {}}, "settings"),
+        ({"number": "one"}, "number"),
+        ({"metrics": {"mrr": "x"}}, "metrics"),
+        ({"extra": 1}, "extra"),
+    ],
+)
+def test_a_forged_trial_is_an_error_with_its_line_and_key(
+    change: dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    search = SearchFolder.begin(tmp_path / "out", {"ranges": {"a.b": {"low": 1, "high": 2}}})
+    good = Trial(1, "complete", {"a.b": 1}, 0.5, {"mrr": 0.5}, {"0": [(1, 0.5)]}, 1.0)
+    search.add(good)
+    (stored,) = search.trials()
+    assert asdict(stored) == asdict(good)
+    search.files.append("trials.jsonl", {**asdict(good), **change})
+    with pytest.raises(RunError, match=rf"trials\.jsonl: line 2: .*{key}.*; "):
+        search.trials()

@@ -22,6 +22,9 @@ from mocme.storage.workspace import workspace
 
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can hold
 UNIX, REGULAR_FILE = 3, 0o100644 << 16
+# Bytes of a member and of all, unpacked; a million questions have ranks of 8 MB. A small archive
+# from elsewhere could unpack to any size.
+MEMBER_BYTES, ARCHIVE_BYTES = 1 << 26, 1 << 30
 DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 
 
@@ -82,16 +85,34 @@ class ResultArchive:
     @contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile | None]:
         try:
-            if not self.path.exists() or not self.path.stat().st_size:
+            if not self._exists():
                 yield None
                 return
             with zipfile.ZipFile(self.path) as archive:
+                sizes = [member.file_size for member in archive.infolist()]
+                if max(sizes, default=0) > MEMBER_BYTES or sum(sizes) > ARCHIVE_BYTES:
+                    raise ValueError(
+                        f"it unpacks to more than {MEMBER_BYTES >> 20:,} MiB a member, or "
+                        f"{ARCHIVE_BYTES >> 20:,} MiB"
+                    )
                 yield archive
         except DAMAGES as error:
             raise ResultError(
                 f"{self.path} is damaged ({error}); restore it from a copy, or delete it and run "
                 f"the benchmark again"
             ) from error
+
+    def _exists(self) -> bool:
+        """Whether there is a file with content.
+
+        Raises:
+            ResultError: there is a folder, a pipe or a device.
+        """
+        if not self.path.exists():
+            return False
+        if not self.path.is_file():
+            raise ResultError(f"{self.path}: is no regular file; remove it, or change results")
+        return self.path.stat().st_size > 0
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -100,6 +121,7 @@ class ResultArchive:
         A writer replaces the file, and with it the lock: who waited for the old one starts again.
         """
         while True:
+            self._exists()
             with self.path.open("ab") as file:  # an empty file, if there was none
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if self._is_at_path(file):

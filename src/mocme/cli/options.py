@@ -47,9 +47,17 @@ class OrderedGroup(click.Group):
         except (ValueError, OSError) as error:
             echo(f"Error: {error}", err=True)
             ctx.exit(1)
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
             echo("Error: out of memory; give a smaller input or smaller settings", err=True)
             ctx.exit(1)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory is short, as torch does by several `RuntimeError`."""
+    words = ("allocate memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 @contextmanager

@@ -57,6 +57,15 @@ def open_regular(path: str | Path) -> io.FileIO:
     return file
 
 
+def check_regular(path: str | Path) -> None:
+    """Refuse a path that a library would open by itself, unless `open_regular` opens it.
+
+    Raises:
+        ValueError: as of `open_regular`.
+    """
+    open_regular(path).close()
+
+
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The table of a TOML file. A byte order mark at its start is dropped.
 

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors import safe_open
 from torch import Tensor
 
+from mocme.core.files import check_regular
 from mocme.core.registry import ConfigError
 from mocme.core.text_formats import parse_json
 from mocme.data.strings import EntityTexts
@@ -409,6 +410,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     from safetensors import SafetensorError
 
+    check_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()

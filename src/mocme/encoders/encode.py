@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from mocme.data.load import load
 from mocme.data.modality import EmptyModality, check_name
 from mocme.encoders.base import Encoder, EncodingJob, EncodingReport, ProgressCallback
 from mocme.encoders.catalog import encoder_of
+from mocme.encoders.store import CACHE
 from mocme.storage.atomic_io import directory_lock
 
 Tables = Mapping[str, Mapping[str, Any]]
@@ -106,6 +108,7 @@ def encode(
                 trust_code,
             )
             try:
+                _check_results(job)
                 reports.append(_encode_one(encoders[name], job))
             except ValueError as error:
                 # Continue with the other modalities.
@@ -157,6 +160,28 @@ def _base_folder(data: object, graph: Graph, out: str | Path | None) -> tuple[Pa
             f"with --features and the same folder"
         )
     return Path(folder), True
+
+
+def _check_results(job: EncodingJob) -> None:
+    """Refuse results, or a cache of earlier ones, that are links, pipes or devices.
+
+    A graph may come from elsewhere, and what a link in it leads to would be overwritten.
+
+    Raises:
+        ValueError: with the path.
+    """
+    results = job.path.parent
+    for folder in (results, results / CACHE):
+        if folder.is_symlink():
+            raise ValueError(
+                f"{folder}: is a link, and results are written only into a folder itself; remove "
+                f"it, or name another folder with --out, and train with --features"
+            )
+        for file in folder.glob("*") if folder.is_dir() else ():
+            if file.name.startswith(f"{job.name}.") and not stat.S_ISREG(file.lstat().st_mode):
+                raise ValueError(
+                    f"{file}: is no regular file, and would be overwritten by results; remove it"
+                )
 
 
 def _encode_one(encoder: Encoder, job: EncodingJob) -> EncodingReport:

@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -21,13 +22,18 @@ from jaxtyping import Bool, Float
 from mocme.encoders.writer import write_vectors
 
 TYPE = np.dtype("<f2")
+# The folder of the stores, next to the modalities.
+CACHE = "cache"
 # Rows that are read or written at a time.
 PAGE = 2048
 
 # `about` has one row, which identifies the encoder. Temporary tables belong to this run.
-_TABLES = """
+_KEPT = """
 create table if not exists about (identity text not null, width integer not null);
 create table if not exists vectors (digest blob primary key, row integer not null) without rowid;
+"""
+_TABLES = f"""
+{_KEPT}
 create temp table listed (
     id integer primary key, entity integer not null, source text not null, origin text not null
 );
@@ -61,7 +67,7 @@ class FeatureStore:
 
     def __init__(self, path: Path) -> None:
         """Open or create the store of the modality whose file is `path`."""
-        folder, name = path.parent / "cache", path.stem
+        folder, name = path.parent / CACHE, path.stem
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self.lock = folder / f"{name}.sqlite", threading.Lock()
         self.values_path = folder / f"{name}.values"
@@ -76,7 +82,10 @@ class FeatureStore:
         try:
             self.db.execute("pragma locking_mode = exclusive")
             self.db.execute("pragma temp_store = file")
+            self.db.execute("pragma trusted_schema = off")
             self.db.executescript(f"begin exclusive; {_TABLES} commit;")
+            if _schema(self.db) != _kept_schema():
+                raise sqlite3.DatabaseError("it holds other tables, views or triggers")
         except sqlite3.Error as error:
             self.db.close()
             remedy = "delete it to encode the modality from the beginning"
@@ -253,6 +262,17 @@ class FeatureStore:
         if unit:
             means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-8)
         return means
+
+
+def _schema(db: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    return set(db.execute("select type, name, coalesce(sql, '') from sqlite_schema"))
+
+
+def _kept_schema() -> set[tuple[str, str, str]]:
+    """What `_schema` returns of a store; a file of another schema could act when it is used."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(_KEPT)
+        return _schema(db)
 
 
 def storable(vectors: Float[np.ndarray, "n F"]) -> Bool[np.ndarray, " n"]:

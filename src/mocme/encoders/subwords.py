@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mocme.core.files import check_regular
 from mocme.data.formats.writers import atomic_file
 from mocme.encoders.pretrained import extra
 
@@ -53,6 +54,8 @@ class SubwordTokenizer:
         with extra("tokenizers", "tokens"):
             from tokenizers import Tokenizer
         try:
+            if path.exists():
+                check_regular(path)
             content = path.read_bytes()
         except OSError as error:
             raise ValueError(

@@ -230,6 +230,8 @@ def _tokens(
     provenance = modality.provenance
     texts = None
     if isinstance(content, AbstractSet):
+        if not all(isinstance(token, str) for token in content):
+            raise ValueError(f"{where}: a set of tokens must be of strings")
         given = sorted(content)
         limit, what = 0, "tokens"
     elif isinstance(content, Mapping) and kind == "numbers":

@@ -15,6 +15,7 @@ from torch import Tensor
 from mocme.core.text_formats import parse_json
 from mocme.data.formats.report import Report
 from mocme.data.formats.streams import line_chunks, normalize_line_ends, open_stream
+from mocme.data.formats.tensors import map_npy
 from mocme.data.graph import UnknownName
 from mocme.inductive.store import Fact
 
@@ -170,11 +171,12 @@ def _numbers(given: Mapping[str, Any]) -> dict[str, float]:
 
 def _content(value: Any, home: Path) -> Content:
     if isinstance(value, dict) and set(value) == {"tokens"}:
-        return frozenset(value["tokens"])
+        tokens = value["tokens"]
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise ValueError("tokens must be a list of strings")
+        return frozenset(tokens)
     if isinstance(value, dict) and set(value) == {"vector"}:
-        return (
-            value["vector"] if isinstance(value["vector"], list) else vector(home / value["vector"])
-        )
+        return given if isinstance(given := value["vector"], list) else vector(home / str(given))
     if isinstance(value, dict):
         return _numbers(value)
     if not isinstance(value, str | list):
@@ -189,7 +191,6 @@ def vector(path: Path) -> np.ndarray:
         ValueError: it cannot be read.
     """
     try:
-        loaded: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as .npy ({error})") from error
-    return loaded
+        return np.array(map_npy(path))
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: cannot be read as .npy ({error}); check the file") from error

@@ -175,7 +175,7 @@ class Experiment:
         experiment = Experiment(
             name,
             convert(table.get("description", ""), str, "description"),
-            convert(table.get("seed", 0), int, "seed"),
+            _seed(table.get("seed", 0)),
             expand_settings(DataSettings, _table(table, "data"), "data"),
             {
                 key: _source(value, f"modalities.{key}", trust_code)
@@ -450,6 +450,13 @@ def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{key}: must be a table")
     return dict(value)
+
+
+def _seed(value: Any) -> int:
+    seed: int = convert(value, int, "seed")
+    if not -(2**63) <= seed < 2**63:
+        raise ConfigError("seed: must fit in 64 bits")
+    return seed
 
 
 def _title(path: Path) -> str:

@@ -7,6 +7,7 @@ resumed from the checkpoint in `runs/`. All other files are derived from that lo
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,12 +17,29 @@ from typing import Any, Literal
 
 import tomli_w
 
+from mocme.core.configurable import ConfigError, check_keys
+from mocme.core.registry import convert
 from mocme.storage import RunFolder
+from mocme.storage.errors import refuse_invalid
 from mocme.storage.workspace import is_workspace
 from mocme.tuning.plan import Plan, canonical, nested
 
 ABOUT, TRIALS, BEST, RUNS = "search.json", "trials.jsonl", "best.toml", "runs"
 State = Literal["complete", "pruned", "failed"]
+
+
+# Of a line of `trials.jsonl`: the type of each key.
+_KEYS: Mapping[str, Any] = {
+    "number": int,
+    "state": State,
+    "settings": Mapping[str, Any],
+    "mrr": float | None,
+    "metrics": Mapping[str, float],
+    "curves": Mapping[str, Sequence[Sequence[float]]],
+    "seconds": float,
+    "reason": str,
+    "same_as": int | None,
+}
 
 
 class SearchError(ValueError):
@@ -60,11 +78,27 @@ class Trial:
 
     @staticmethod
     def of(record: Mapping[str, Any]) -> Trial:
-        """A line of `trials.jsonl` as a trial."""
-        curves = {
-            seed: [(int(epoch), float(mrr)) for epoch, mrr in curve]
-            for seed, curve in record["curves"].items()
-        }
+        """A line of `trials.jsonl` as a trial.
+
+        Raises:
+            ConfigError: a key is missing, unknown or wrong.
+        """
+        for key, hint in _KEYS.items():
+            convert(record.get(key), hint, key)
+        check_keys(record, _KEYS, "")
+        numbers = [record["mrr"] or 0.0, record["seconds"], *record["metrics"].values()]
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for seed, curve in record["curves"].items():
+            for point in curve:
+                if len(point) != 2:
+                    raise ConfigError(f"curves.{seed}: must be pairs of an epoch and an MRR")
+                convert(point[0], int, f"curves.{seed}")
+            curves[seed] = [(epoch, float(mrr)) for epoch, mrr in curve]
+            numbers += [mrr for _, mrr in curves[seed]]
+        if not all(map(math.isfinite, numbers)):
+            raise ConfigError("mrr, seconds, metrics and curves must be finite")
+        if (record["mrr"] is None) == (record["state"] == "complete"):
+            raise ConfigError("mrr: a trial has one if, and only if, it is complete")
         return Trial(**{**record, "curves": curves})
 
 
@@ -135,10 +169,26 @@ class SearchFolder:
         self.files.write_json(ABOUT, {**self.about, **facts})
 
     def trials(self) -> list[Trial]:
-        """All finished trials, in order."""
+        """All finished trials, in order.
+
+        Raises:
+            RunError: a line is damaged, or is not one that a search writes.
+        """
         if not self.files.has(TRIALS):
             return []
-        return [Trial.of(record) for record in self.files.records(TRIALS)]
+        ranges = self.about.get("ranges", {})
+        trials: list[Trial] = []
+        records = self.files.records(TRIALS)
+        with refuse_invalid(self.path / TRIALS):
+            for number, record in enumerate(records, 1):
+                try:
+                    trial = Trial.of(record)
+                    if set(trial.settings) != set(ranges):
+                        raise ConfigError("settings: must be those that the search varies")
+                except ConfigError as error:
+                    raise ConfigError(f"line {number}: {error}") from error
+                trials.append(trial)
+        return trials
 
     def add(self, trial: Trial) -> None:
         """Record a trial; it is on the disk when this returns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,3 +181,53 @@ def test_a_vector_beside_which_the_others_vanish_is_told(
 
 def with_fact(graph: Graph) -> Graph:
     return replace(graph, splits={"train": torch.tensor([[0, 0, 1]])})
+
+
+@pytest.mark.parametrize("kind", ["numbers", "bins", "numeric", "encoded bins"])
+def test_a_number_of_bins_that_fills_the_memory_is_refused(kind: str) -> None:
+    table = {"kind": kind.split()[-1], "paths": ["n.tsv"], "bins": 10**9}
+    makers = {
+        "numbers": lambda: Numbers(path="n.tsv", bins=10**9),
+        "bins": lambda: Bins(path="n.tsv", bins=10**9),
+    }
+    make = makers.get(kind, lambda: encoder_of(table, "encode.n", trust_code=False))
+    with pytest.raises(ValueError, match=r"at least 2, and at most 10,000"):
+        make()
+
+
+def test_a_table_of_numbers_that_fills_the_memory_is_refused(
+    tmp_path: Path, graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "n.tsv", [(name, f"a{name}", "1") for name in NAMES])
+    Numbers(path="n.tsv").load(graph, tmp_path)
+    monkeypatch.setattr("mocme.data.features.numeric.memory_of_machine", lambda: 500)
+    with pytest.raises(ValueError, match=r"6 entities in 6 attributes.*use fewer bins"):
+        Numbers(path="n.tsv").load(graph, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("experts.embedding.embedding_dim", 10**12, "Error: out of memory; give"),
+        ("seed", 10**25, "Error: seed: must fit in 64 bits"),
+    ],
+)
+def test_a_huge_setting_is_one_line(name: str, value: int, problem: str, tmp_path: Path) -> None:
+    write(tmp_path / "train.tsv", [(f"e{n}", "r", f"e{n + 1}") for n in range(20)])
+    write(tmp_path / "valid.tsv", [("e1", "r", "e9")])
+    arguments = ["train", "structure", "--data", str(tmp_path), "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, [*arguments, "--set", f"{name}={value}"])
+    assert result.exit_code == 1
+    assert problem in result.output
+
+
+@pytest.mark.parametrize("kind", ["npy", "safetensors"])
+def test_a_pipe_is_no_file_of_vectors(kind: str, tmp_path: Path, graph: Graph) -> None:
+    os.mkfifo(tmp_path / f"v.{kind}")
+    write(tmp_path / "names.txt", [(name,) for name in NAMES])
+    entities = "names.txt" if kind == "npy" else None
+    for by in ("name", "row"):
+        with pytest.raises(ValueError, match=r"is a pipe|no such file"):
+            Vectors(path=f"v.{kind}", entities=entities if by == "name" else None, by=by).load(
+                graph, tmp_path
+            )

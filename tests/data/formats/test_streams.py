@@ -17,6 +17,7 @@ import zstandard
 from mocme.data.formats import streams, tsv
 from mocme.data.formats.registry import FORMATS, format_of
 from mocme.data.formats.report import Report
+from mocme.data.formats.writers import atomic_file
 
 TEXT = "".join(f"e{n % 97}\tr{n % 5}\tname {n}\n" for n in range(3000)).encode()
 Pack = Callable[[bytes], bytes]
@@ -238,3 +239,20 @@ def test_only_regular_files_are_read(tmp_path: Path, ending: str) -> None:
         if format_of(path).readable:
             with pytest.raises(ValueError, match="and a regular file is needed; check the path"):
                 list(format_of(path).facts(path, Report(str(path))))
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+def test_a_file_that_unpacks_to_far_more_than_its_size_is_refused(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, text = tmp_path / f"x.tsv{ending}", b"a\tr\tb\n" * 500_000
+    with atomic_file(path) as file:
+        file.write(text)
+    with streams.open_stream(path, Report(str(path))) as content:
+        assert content.read() == text
+    monkeypatch.setattr("mocme.data.formats.streams.ALWAYS", 1 << 16)
+    with (
+        pytest.raises(ValueError, match=r"more than 200 times its size.*decompress it first"),
+        streams.open_stream(path, Report(str(path))) as content,
+    ):
+        content.read()

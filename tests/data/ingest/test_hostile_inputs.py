@@ -194,3 +194,23 @@ def test_no_name_or_path_reaches_the_terminal(tmp_path: Path) -> None:
         assert text
         assert not set("\x1b\x07\x9b\u202e") & set(text), command
         assert "pwned" in text
+
+
+@pytest.mark.parametrize("section", ["numbers", "texts", "files", "encode"])
+@pytest.mark.parametrize("name", ["numbers", "texts"])
+def test_no_table_takes_the_place_of_literals(section: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "d.nt").write_text(
+        '<a:a> <a:p> <a:b> .\n<a:a> <a:n> "a name" .\n'
+        '<a:a> <a:h> "3"^^<http://www.w3.org/2001/XMLSchema#integer> .\n'
+    )
+    (tmp_path / "n.csv").write_text("id,size\na:a,7\n")
+    column = 'columns = ["size"]' if section == "numbers" else 'column = "size"'
+    table = f'[[{section}]]\nname = "{name}"\npath = "n.csv"\nentity = "id"\n{column}\n'
+    if section == "encode":
+        table = f'[encode.{name}]\nkind = "text"\npaths = ["n.csv"]\n'
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(f'[[facts]]\npath = "d.nt"\n{table}')
+    with pytest.raises(ValueError, match=rf"{name}: the 1 {name} of RDF files.*literals = false"):
+        import_recipe(recipe, tmp_path / "out")
+    recipe.write_text(f'[[facts]]\npath = "d.nt"\nliterals = false\n{table}')
+    import_recipe(recipe, tmp_path / "out")

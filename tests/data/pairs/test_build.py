@@ -191,7 +191,8 @@ def test_a_basis_is_stored_with_the_pairs_but_not_in_their_digest() -> None:
 def test_vectors_that_are_a_modality_too_are_stored_once(tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_text("a\tr\tb\nb\tr\tc\n")
     graph = load(tmp_path)
-    tensors = {"values": torch.randn(3, 4), "rows": torch.arange(3)}
+    # Of positive numbers, so that there are pairs: cosines above 0.
+    tensors = {"values": torch.rand(3, 4), "rows": torch.arange(3)}
     metadata = {"format": FORMAT, "entities": graph.entities.digest()}
     save_file(tensors, tmp_path / "look.safetensors", metadata)
     similar = {"kind": "similar", "vectors": "look.safetensors", "nearest": 1}

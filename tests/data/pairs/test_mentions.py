@@ -23,7 +23,7 @@ from mocme.data.graph import Graph, Vocabulary
 from mocme.data.ingest.exporter import export
 from mocme.data.load import load
 from mocme.data.modality import Pairs
-from mocme.data.pairs.mentions import mentions
+from mocme.data.pairs.mentions import _match_text, _MatchedKeys, _NameIndex, mentions
 from mocme.data.words import STOPS, running
 from mocme.encoders.export_raw import export_raw
 
@@ -419,3 +419,14 @@ def test_errors_about_tables_name_the_setting(table: dict[str, Any], problem: st
     )
     with pytest.raises(ConfigError, match=problem):
         read_features(graph, {"x": {"kind": "mentions", **table}})
+
+
+def test_repeated_mentions_of_a_name_of_many_entities_are_kept_once() -> None:
+    index = _NameIndex.of({entity: ["same name"] for entity in range(50)}, 3, 10)
+    sizes = []
+    for times in (3, 300):
+        matched = _MatchedKeys()
+        _match_text(index, matched, 0, running("the same name " * times, stops=True), 1, 3)
+        sizes.append((len(matched.full), len(matched.after)))
+    assert sizes[0] == sizes[1]
+    assert sizes[0][0] == 50

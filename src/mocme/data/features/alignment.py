@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mocme.data.features.tables import unknown_note
 from mocme.data.formats import tsv
+from mocme.data.formats.tensors import map_npy
 from mocme.data.graph import Vocabulary
 from mocme.data.modality import EmptyModality, Modality, check_entities, finite_rows
 
@@ -35,9 +36,8 @@ def from_npy(
         raise ValueError(f"{path}: needs entities = FILE, one entity name per line in row order")
     table = tsv.read_names(names)
     try:
-        # Copy on write, because torch warns about memory that it may not write to.
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        array = map_npy(path)
+    except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path}: cannot be read as .npy: {error}") from error
     if array.ndim != 2 or len(array) != len(table.rows):
         raise ValueError(

@@ -17,9 +17,12 @@ from torch import Tensor
 from mocme.core.text_formats import parse_json
 from mocme.data.features.tokens import rarest_tokens
 from mocme.data.modality import Tokens
+from mocme.storage.tensor_schema import memory_of_machine
 
 # Bounds of a spread and of a number divided by it, so that the quotient is finite in float64.
 TINY, HUGE = 1e-300, 1e300
+# Bins of an attribute; vectors have a column for each.
+MAX_BINS = 10_000
 
 # By attribute: the entities that have it, and their numbers in float64.
 Columns = Mapping[str, tuple[Sequence[int], Float[Tensor, " n"]]]
@@ -117,6 +120,20 @@ def scale_columns(numbers: Float[Tensor, " n"], bins: int = 0) -> Float[Tensor, 
     return Scale.of(numbers, bins)(numbers)
 
 
+def check_bins(bins: int, *, none: bool) -> None:
+    """Check a number of bins.
+
+    Args:
+        none: whether 0, for no bins, is allowed.
+
+    Raises:
+        ValueError: it is out of range.
+    """
+    if not (2 <= bins <= MAX_BINS or (none and bins == 0)):
+        wanted = "0 or at least 2" if none else "at least 2"
+        raise ValueError(f"bins must be {wanted}, and at most {MAX_BINS:,}")
+
+
 class NumberVectors:
     """Dense vectors of numbers: the columns of each attribute, side by side.
 
@@ -125,12 +142,23 @@ class NumberVectors:
     Attributes:
         rows: ids of the entities that have an attribute, ascending.
         width: F, which is (2 + bins) for each attribute.
+
+    Raises:
+        ValueError: all vectors together take more than half of the machine's memory.
     """
 
     def __init__(self, columns: Columns, bins: int) -> None:
         self.rows = np.unique(np.concatenate([ids for ids, _ in columns.values()]))
         self.width = (2 + bins) * len(columns)
         self._each = 2 + bins
+        # A small file in which each row has an attribute of its own declares a huge table.
+        size, limit = len(self.rows) * self.width * 4, memory_of_machine() // 2
+        if size > limit:
+            raise ValueError(
+                f"vectors of the numbers of {len(self.rows):,} entities in {len(columns):,} "
+                f"attributes take {size / 2**30:,.1f} GiB, more than {limit / 2**30:,.1f} GiB "
+                f"(half of this machine's memory); use fewer bins or attributes, or the kind bins"
+            )
         # For each attribute the ids that have it, ascending, and their columns.
         self._columns: list[tuple[np.ndarray, np.ndarray]] = []
         for ids, numbers in columns.values():

@@ -30,6 +30,9 @@ LONGEST_LINE = 1 << 24
 SAMPLE = 1 << 12
 # Bytes of a Zstandard file that are decompressed at a time. Four bytes can stand for 128 KiB.
 PIECE = 1 << 11
+# A compressed file may unpack to `MOST_TIMES` its size, and to `ALWAYS` bytes in any case. Facts
+# rarely exceed 40 times; a megabyte of zeros becomes a gigabyte.
+MOST_TIMES, ALWAYS = 200, 1 << 28
 BOM = b"\xef\xbb\xbf"
 TAB, LINE_FEED = 9, 10
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -40,7 +43,7 @@ class _HashingReader(io.RawIOBase):
     """A file whose bytes are hashed as they are read."""
 
     def __init__(self, file: io.RawIOBase | BufferedIOBase) -> None:
-        self.file, self.sha256 = file, hashlib.sha256()
+        self.file, self.sha256, self.count = file, hashlib.sha256(), 0
 
     def readable(self) -> bool:
         return True
@@ -48,6 +51,31 @@ class _HashingReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         count = self.file.readinto(buffer) or 0
         self.sha256.update(memoryview(buffer)[:count])
+        self.count += count
+        return count
+
+
+class _BoundedReader(io.RawIOBase):
+    """Decompressed content, refused where it is far larger than the file.
+
+    Raises:
+        OSError: on reading, beyond `ALWAYS` bytes and `MOST_TIMES` the bytes read of the file.
+    """
+
+    def __init__(self, content: BufferedIOBase, stored: _HashingReader) -> None:
+        self.content, self.stored, self.count = content, stored, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.content.readinto(buffer)
+        self.count += count
+        if self.count > max(ALWAYS, MOST_TIMES * self.stored.count):
+            raise OSError(
+                f"it unpacks to more than {MOST_TIMES} times its size; if that is right, "
+                f"decompress it first"
+            )
         return count
 
 
@@ -67,7 +95,10 @@ def open_stream(path: str | Path, report: Report) -> Iterator[BufferedIOBase]:
     hashing = _HashingReader(source)  # type: ignore[arg-type]
     stored = io.BufferedReader(hashing, 1 << 20)
     try:
-        yield _decoded(_decompressed(stored), report)
+        content: io.BufferedReader[Any] | gzip.GzipFile = _decompressed(stored)
+        if content is not stored:
+            content = io.BufferedReader(_BoundedReader(content, hashing), 1 << 20)
+        yield _decoded(content, report)
         while stored.read(1 << 20):
             pass
         report.sha256 = hashing.sha256.hexdigest()

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mocme.core.digest import file_digest
+from mocme.core.files import check_regular
 from mocme.storage.tensor_schema import memory_of_machine
 
 # Environment variable: GiB that a tensor may take, instead of half of the memory.
@@ -158,14 +159,26 @@ def _npy(path: Path, key: str | None) -> KeyedTensor:
     if start != NUMPY:
         raise ValueError(f"{path}: is not an .npy file, perhaps a pickle with code; {CONVERT}")
     try:
-        _check_npy(path)
-        # Copy-on-write, because torch warns about read-only memory.
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
+        array = map_npy(path)
     except (OSError, ValueError, EOFError) as error:
         if "Python objects" in str(error):
             raise ValueError(f"{path}: contains objects, perhaps code; {CONVERT}") from error
         raise ValueError(f"{path}: cannot be read as .npy ({error}); download it again") from error
     return None, _from_numpy(path, array)
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """The array of an ``.npy`` file, memory-mapped copy on write.
+
+    Raises:
+        ValueError, EOFError: it is no such file, contains objects, or declares more than it has.
+        OSError: it cannot be read.
+    """
+    check_regular(path)
+    _check_npy(path)
+    # Copy-on-write, because torch warns about read-only memory.
+    array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
+    return array
 
 
 def _h5(path: Path, key: str | None) -> KeyedTensor:

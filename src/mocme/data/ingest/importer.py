@@ -142,12 +142,28 @@ class _Import:
 
     def _write_literals(self, literals: Literals) -> None:
         values, modalities = self.report.values, self.declared["modalities"]
+        self._check_literal_names(literals)
         if literals.numbers:
             values["numbers"] = literals.write_numbers(self.folder / "numbers.tsv")
             modalities["numbers"] = {"kind": "numbers", "path": "numbers.tsv"}
         if literals.texts:
             values["texts"] = literals.write_texts(self.folder / "texts.tsv")
             modalities["texts"] = {"kind": "words", "paths": ["texts.tsv"], "columns": [3]}
+
+    def _check_literal_names(self, literals: Literals) -> None:
+        """Refuse a table of the recipe that would take the place of literals.
+
+        Raises:
+            ValueError: with the name.
+        """
+        taken = {*(part.name for part in self.recipe.columns), *self.recipe.encode}
+        for name, rows in (("numbers", literals.numbers), ("texts", literals.texts)):
+            if rows and name in taken:
+                raise ValueError(
+                    f"{self.recipe.path}: {name}: the {rows:,} {name} of RDF files become a "
+                    f"modality of that name; give yours another one, or set literals = false in "
+                    f"[[facts]] to leave those out"
+                )
 
     def _write_modality(self, name: str) -> None:
         parts = [part for part in self.recipe.columns if part.name == name]

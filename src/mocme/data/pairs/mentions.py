@@ -223,12 +223,16 @@ def _match_text(
     """Add the keys of everything that a text mentions; `base` is head * N of its entity."""
     mention_end = 0  # tokens before this position are part of a mention
     mentioned: list[tuple[int, Matches]] = []
+    # A name of many entities that a text repeats gives their keys once.
+    seen: set[int] = set()
     for position, token in enumerate(tokens):
         if token in index.lengths and (matches := index.at(tokens, position)):
             mentioned.append((position, matches))
             mention_end = max(mention_end, position + matches[0][0])
             for _, owners in matches:
-                matched.full.extend([base + owner for owner in owners])
+                if id(owners) not in seen:
+                    seen.add(id(owners))
+                    matched.full.extend([base + owner for owner in owners])
         elif (
             part
             and position >= mention_end
@@ -239,13 +243,16 @@ def _match_text(
         # A name with a stop may be a list too: "located in Northampton, Massachusetts".
         plain = _without_stops(tokens, mentioned)
         in_context = [*_in_context(tokens, mentioned), *_in_context(tokens, plain)]
+        seen_after: set[tuple[int, int]] = set()
         for context, owners in in_context:
             for length in range(1, min(len(context), _LONGEST_CONTEXT) + 1):
                 context_id = matched.context_ids.setdefault(
                     context[-length:], len(matched.context_ids)
                 )
-                matched.context.extend([context_id] * len(owners))
-                matched.after.extend([base + owner for owner in owners])
+                if (context_id, id(owners)) not in seen_after:
+                    seen_after.add((context_id, id(owners)))
+                    matched.context.extend([context_id] * len(owners))
+                    matched.after.extend([base + owner for owner in owners])
 
 
 def _without_stops(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from mocme.data.features.numeric import bin_tokens
+from mocme.data.features.numeric import bin_tokens, check_bins
 from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.numeric_io import NumberEncoder
 from mocme.encoders.writer import write_tokens
@@ -23,8 +23,7 @@ class BinsEncoder(NumberEncoder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bins < 2:
-            raise ValueError("bins must be at least 2")
+        check_bins(self.bins, none=False)
 
     def encode(self, job: EncodingJob) -> EncodingReport:
         started = time.perf_counter()

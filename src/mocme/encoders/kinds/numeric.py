@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from mocme.data.features.numeric import NumberVectors, scales_json
+from mocme.data.features.numeric import NumberVectors, check_bins, scales_json
 from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.numeric_io import NumberEncoder
 from mocme.encoders.store import PAGE
@@ -28,8 +28,7 @@ class NumericEncoder(NumberEncoder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bins < 0 or self.bins == 1:
-            raise ValueError("bins must be 0 or at least 2")
+        check_bins(self.bins, none=True)
 
     def encode(self, job: EncodingJob) -> EncodingReport:
         started = time.perf_counter()

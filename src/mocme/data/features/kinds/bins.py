@@ -8,7 +8,7 @@ from typing import final
 
 from mocme.core.digest import file_digest
 from mocme.data.features.base import FileSource
-from mocme.data.features.numeric import bin_tokens
+from mocme.data.features.numeric import bin_tokens, check_bins
 from mocme.data.features.tables import read_numbers
 from mocme.data.graph import Graph
 from mocme.data.modality import AnyModality
@@ -25,8 +25,7 @@ class Bins(FileSource):
     bins: int = 10
 
     def __post_init__(self) -> None:
-        if self.bins < 2:
-            raise ValueError("bins must be at least 2")
+        check_bins(self.bins, none=False)
         super().__post_init__()
 
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import final
 
 from mocme.core.digest import file_digest
+from mocme.core.files import open_regular
 from mocme.data.features.alignment import finite_vectors
 from mocme.data.features.base import FileSource
 from mocme.data.graph import Graph
@@ -85,7 +86,8 @@ def nothing_encoded(path: Path, graph: Graph, settings: str | None = None) -> st
         settings: as for `read_encoded`.
     """
     try:
-        report = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        with open_regular(path.with_suffix(".json")) as file:
+            report = json.loads(file.read())
     except (OSError, ValueError):
         return ""
     if not isinstance(report, dict) or report.get("entities_digest") != graph.entities.digest():

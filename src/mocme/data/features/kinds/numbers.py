@@ -11,7 +11,7 @@ import torch
 from mocme.core.digest import file_digest
 from mocme.data.features.alignment import checked_modality
 from mocme.data.features.base import FileSource
-from mocme.data.features.numeric import NumberVectors, scales_json
+from mocme.data.features.numeric import NumberVectors, check_bins, scales_json
 from mocme.data.features.tables import read_numbers
 from mocme.data.graph import Graph
 from mocme.data.modality import AnyModality
@@ -34,8 +34,7 @@ class Numbers(FileSource):
     bins: int = 0
 
     def __post_init__(self) -> None:
-        if self.bins < 0 or self.bins == 1:
-            raise ValueError("bins must be 0 or at least 2")
+        check_bins(self.bins, none=True)
         super().__post_init__()
 
     def load(self, graph: Graph, folder: Path) -> tuple[AnyModality, list[str]]:
