@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,8 +67,7 @@ def read(path: str | Path, key: str | None = None) -> tuple[Float[Tensor, "n F"]
     try:
         chosen, values = reader(path, key)
         values = _table(path, values)
-    except (MemoryError, RuntimeError, TypeError, AttributeError, OverflowError) as error:
-        # What the libraries raise for headers that nobody writes.
+    except _LIBRARY_ERRORS as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: cannot be read ({reason}); download it again") from error
     provenance = {"source": str(path), "sha256": file_digest(path), "matched by": "row number"}
@@ -75,6 +76,11 @@ def read(path: str | Path, key: str | None = None) -> tuple[Float[Tensor, "n F"]
     return values, provenance
 
 
+# What the libraries raise for headers and directories that nobody writes.
+_LIBRARY_ERRORS = (
+    *(MemoryError, RuntimeError, TypeError, AttributeError, ArithmeticError, LookupError),
+    *(UnicodeError, OSError, EOFError, struct.error, zlib.error, zipfile.BadZipFile),
+)
 # A tensor and its key, None if the file holds one tensor without a name.
 KeyedTensor = tuple[str | None, Tensor]
 
