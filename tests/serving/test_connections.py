@@ -360,6 +360,44 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
         assert len(read_all(client)) < 1 << 26
 
 
+# -- more than a client needs ----------------------------------------------------------------------
+
+
+def test_requests_that_wait_on_one_connection_are_bounded() -> None:
+    with serving(pipelined=3) as server:
+        client = server.connect()
+        client.sendall(b"GET /wait HTTP/1.1\r\nhost: a\r\n\r\n" + GET * 3)
+        wait_until(lambda: len(server.requests) == 1)
+        server.release.set()
+        answers = b""
+        while answers.count(b"HTTP/1.1 200") < 4:
+            answers += _receive(client)
+        server.release.clear()
+        client = server.connect()
+        client.sendall(b"GET /wait HTTP/1.1\r\nhost: a\r\n\r\n" + GET * 1_000)
+        assert read_all(client) == b""
+        server.release.set()
+        wait_until(lambda: len(server.table) == 1)
+        assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_body_of_an_answered_request_is_not_read_to_its_end(chunked: bool) -> None:
+    with serving(unread_bytes=1 << 20) as server:
+        client = server.connect()
+        length = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % (1 << 50)
+        client.sendall(POST.replace(b"/", b"/early", 1) + length + b"\r\n\r\n")
+        assert read_one(client)[0] == 200
+        content = b"x" * (1 << 16)
+        part = b"%x\r\n%s\r\n" % (len(content), content) if chunked else content
+        assert send_until_closed(client, part) < 2_000
+        small = server.connect()
+        small.sendall(POST.replace(b"/", b"/early", 1) + b"content-length: 100000\r\n\r\n")
+        assert read_one(small)[0] == 200
+        small.sendall(b"x" * 100_000 + GET)
+        assert read_one(small)[0] == 200
+
+
 class _Connection:
     def __init__(self) -> None:
         self.transport = self

@@ -21,7 +21,7 @@ from mocme.serving.limits import Limits
 from mocme.serving.middleware import HEADERS, error_body
 
 LOG = logging.getLogger("mocme.serving")
-# What a chunked body may hold besides its content, per byte of it: a chunk of one byte has 6.
+# What a chunked body may hold besides content, per byte of it: a chunk of one byte has 6.
 CHUNK_OVERHEAD = 8
 _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -224,8 +224,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._reject(_Refusal(400, "bad_request", "an upgrade cannot have a body", ""))
         if not self.url.startswith(b"/") and self.url != b"*":
             self._check_absolute()
+        if len(self.pipeline) >= self._limits.pipelined:
+            self._reject(_Refusal(503, "busy", "too many requests wait on one connection", ""))
         self._phase = _Phase.BODY
-        # What the chunk holds of the body.
         self._received, self._body = max(0, self._received - self._parsed), 0
         self.table.works(self)
         super().on_headers_complete()
@@ -233,8 +234,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Count a part of the body."""
+        """Count a part of the body; one that was answered already is not read to any end."""
         self._body += len(body)
+        if self.cycle.response_complete and self._body > self._limits.unread_bytes:
+            self._reject(_Refusal(413, "too_large", "the body of an answered request is large", ""))
         super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -59,7 +59,8 @@ _RANGE = re.compile(rb"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 # Default ports, which an origin and the header Host may leave out.
 _PORTS = {"http": ":80", "https": ":443"}
 # What is answered without a token: the page, which then asks for it, and the health checks.
-_OPEN = frozenset({"/", "/healthz", "/readyz"})
+_HEALTH = frozenset({"/healthz", "/readyz"})
+_OPEN = _HEALTH | {"/"}
 
 
 class _Refused(NamedTuple):
@@ -184,7 +185,7 @@ class RequestGuard:
         if _CONTROL.search(b"\t".join([value for _, value in given])):
             return _bad("a header contains a control character")
         return (
-            self._check_host(headers)
+            self._check_host(scope, headers)
             or _check_target(scope)
             or self._check_length(scope, headers)
             or self._check_origin(scope, headers)
@@ -192,8 +193,11 @@ class RequestGuard:
             or self._check_type(scope, headers)
         )
 
-    def _check_host(self, headers: Mapping[bytes, bytes]) -> _Refused | None:
+    def _check_host(self, scope: Scope, headers: Mapping[bytes, bytes]) -> _Refused | None:
         if self._hosts is None:
+            return None
+        # HTTP/1.0 knows no host names, and load balancers check health with it; browsers do not.
+        if b"host" not in headers and scope["path"] in _HEALTH and _is_http_1_0(scope):
             return None
         if _host_name(headers.get(b"host", b"").decode("latin-1")) in self._hosts:
             return None
@@ -303,8 +307,14 @@ def _check_target(scope: Scope) -> _Refused | None:
 
 def _host_name(authority: str) -> str:
     """Return the host of HOST or HOST:PORT, in lower case and without brackets."""
-    host, _, port = authority.lower().rpartition(":")
-    return (host if port.isdigit() else authority.lower()).strip("[]")
+    host, colon, port = authority.lower().rpartition(":")
+    # An empty port is the default one, and a last dot makes a name absolute.
+    has_port = colon and (not port or (port.isascii() and port.isdigit())) and host[-1:] != ":"
+    return (host if has_port else authority.lower()).strip("[]").removesuffix(".")
+
+
+def _is_http_1_0(scope: Scope) -> bool:
+    return bool(scope.get("http_version") == "1.0")
 
 
 def _served(scope: Scope) -> Scope:
@@ -314,12 +324,19 @@ def _served(scope: Scope) -> Scope:
     is the whole file.
     """
     headers = scope["headers"]
-    if any(name == b"range" and not _RANGE.fullmatch(value) for name, value in headers):
+    if any(name == b"range" and not _is_one_range(value) for name, value in headers):
         scope["headers"] = [(name, value) for name, value in headers if name != b"range"]
     if scope["method"] != "HEAD":
         return scope
     # A copy: the protocol must still see HEAD.
     return {**scope, "method": "GET"}
+
+
+def _is_one_range(value: bytes) -> bool:
+    if not _RANGE.fullmatch(value):
+        return False
+    first, _, last = value.removeprefix(b"bytes=").partition(b"-")
+    return not (first and last) or int(first) <= int(last)
 
 
 class _Response:
