@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import Counter
+from collections import deque
 from enum import Enum
-from ipaddress import ip_address
-from typing import Any, NamedTuple, cast, final
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from mocme.serving.connection_table import ConnectionRefusal as _Refusal
+from mocme.serving.connection_table import ConnectionTable, counted_address
 from mocme.serving.limits import Limits
 from mocme.serving.middleware import HEADERS, error_body
 
@@ -34,77 +35,8 @@ class _Phase(Enum):
     BODY = "the rest of the body"
 
 
-class _Refusal(NamedTuple):
-    status: int
-    code: str
-    message: str
-    remedy: str
-
-
 class _Refused(Exception):
     """Ends the parsing of a request."""
-
-
-@final
-class ConnectionTable:
-    """The open connections of a process.
-
-    Attributes:
-        limits: how many there may be.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self._open: dict[BoundedProtocol, str | None] = {}
-        self._of_address: Counter[str] = Counter()
-        # Those without a complete request, in the order in which they began to wait.
-        self._waiting: dict[BoundedProtocol, None] = {}
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def admit(self, connection: BoundedProtocol, address: str | None) -> _Refusal | None:
-        """Register a connection, or return the reason against it.
-
-        Where there are too many, the one that waits longest without a complete request is closed.
-
-        Args:
-            address: of the client; None exempts it from the limit of an address.
-        """
-        if address is not None and self._of_address[address] >= self.limits.connections_of_address:
-            return _Refusal(
-                503, "busy", "too many connections from this address", "close some of them first"
-            )
-        if len(self._open) >= self.limits.connections:
-            longest = next(iter(self._waiting), None)
-            if longest is None:
-                return _Refusal(503, "busy", "too many connections", "try again later")
-            self.remove(longest)
-            longest.transport.abort()
-        self._open[connection] = address
-        if address is not None:
-            self._of_address[address] += 1
-        self.waits(connection)
-        return None
-
-    def waits(self, connection: BoundedProtocol) -> None:
-        """Note that a connection has no complete request."""
-        if connection in self._open:
-            self._waiting.pop(connection, None)
-            self._waiting[connection] = None
-
-    def works(self, connection: BoundedProtocol) -> None:
-        """Note that the headers of a connection's request are complete."""
-        self._waiting.pop(connection, None)
-
-    def remove(self, connection: BoundedProtocol) -> None:
-        """Forget a connection; more than once is no error."""
-        self._waiting.pop(connection, None)
-        address = self._open.pop(connection, None)
-        if address is not None:
-            self._of_address[address] -= 1
-            if not self._of_address[address]:
-                del self._of_address[address]
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -123,6 +55,8 @@ class BoundedProtocol(HttpToolsProtocol):
         # Bytes received since the phase began, bytes of headers and body that were parsed.
         self._received = self._parsed = self._body = 0
         self._chunk, self._fresh = 0, True
+        # What uvicorn keeps of requests whose answers are not complete.
+        self._unanswered: deque[Any] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timed: _Phase | None = None
         self._began = 0.0
@@ -133,7 +67,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Admit a connection or refuse it."""
         super().connection_made(transport)
-        refusal = self.table.admit(self, _counted_address(transport.get_extra_info("peername")))
+        refusal = self.table.admit(self, counted_address(transport.get_extra_info("peername")))
         if refusal is None:
             self._arm(_Phase.HEADERS, self._limits.header_seconds)
         else:
@@ -144,13 +78,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self.table.remove(self)
         self._disarm()
         self._stop_write_timer()
+        # uvicorn tells only the last of several that their client is gone.
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
+        while self._unanswered and self._unanswered[0].response_complete:
+            self._unanswered.popleft()
         super().on_response_complete()
-        if not self._busy:
-            self.table.waits(self)
+        self._place()
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
             self._start_write_timer()
 
@@ -165,6 +104,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def _busy(self) -> bool:
         """Whether a request is being answered."""
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _place(self) -> None:
+        """Tell the table what the connection waits for."""
+        if not self._busy:
+            self.table.waits(self)
+        elif self._phase is _Phase.BODY:
+            self.table.receives(self)
+        elif self.flow.write_paused:
+            self.table.stalls(self)
+        else:
+            self.table.works(self)
 
     # -- what is received ------------------------------------------------------------------------
 
@@ -228,8 +178,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._reject(_Refusal(503, "busy", "too many requests wait on one connection", ""))
         self._phase = _Phase.BODY
         self._received, self._body = max(0, self._received - self._parsed), 0
-        self.table.works(self)
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
+        self._place()
         if upgrade and self.cycle is not None:
             self.cycle.keep_alive = False
 
@@ -244,6 +195,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """End a request."""
         self._phase, self._fresh = _Phase.NOTHING, False
         super().on_message_complete()
+        self._place()
 
     def _check_absolute(self) -> None:
         """Accept the target http://HOST/... of a request only if HOST is its header Host."""
@@ -361,12 +313,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Limit the time in which a client reads nothing."""
         super().pause_writing()
+        self._place()
         self._start_write_timer()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._stop_write_timer()
         super().resume_writing()
+        self._place()
 
     def _start_write_timer(self) -> None:
         self._stop_write_timer()
@@ -382,18 +336,3 @@ def bounded_protocol(limits: Limits) -> type[BoundedProtocol]:
     """Return the protocol of a process, for `uvicorn.Config(http=...)`."""
     protocol = type("Bounded", (BoundedProtocol,), {"table": ConnectionTable(limits)})
     return cast(type[BoundedProtocol], protocol)
-
-
-def _counted_address(peer: Any) -> str | None:
-    """Return the address for the limit of one address; None for one of this machine."""
-    if not isinstance(peer, tuple):
-        return None
-    try:
-        address = ip_address(str(peer[0]).partition("%")[0])
-    except ValueError:
-        return None
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    if mapped.is_loopback:
-        return None
-    # A client of IPv6 has a whole /64.
-    return str(mapped) if mapped.version == 4 else str(int(mapped) >> 64)

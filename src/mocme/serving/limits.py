@@ -31,9 +31,9 @@ class Limits:
         stop_seconds: time that running requests get when the server stops.
         picture_seconds: time limit for decoding an uploaded picture, in its own process.
         picture_memory: maximum memory of that process, in bytes of address space.
-        connections: maximum number of open connections of a process. Beyond it, the connection
-            that has waited longest without a complete request is closed; if all are being
-            answered, the new one gets 503.
+        connections: maximum number of open connections of a process. Beyond it, one that waits for
+            its client is closed, as `ConnectionTable.admit` says; if none does, the new one gets
+            503.
         connections_of_address: maximum number of open connections of one client address.
             Addresses of this machine are exempt: a proxy's connections all come from one.
         header_bytes: maximum size of the request line and the headers; also of what a chunked
