@@ -91,6 +91,8 @@ class ConnectionTable:
         self._place(connection, None)
 
     def _place(self, connection: Connection, among: dict[Connection, None] | None) -> None:
+        if among is not None and connection in among:
+            return  # it keeps its turn
         for others in (self._waiting, self._receiving, self._stalled):
             others.pop(connection, None)
         if among is not None and connection in self._open:

@@ -128,6 +128,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
+        if self._busy:
+            self._place()
         if self._phase is _Phase.HEADERS and self._received > self._limits.header_bytes:
             self._refuse(self._too_large())
         elif self._phase is _Phase.BODY and self._received - self._body > (
@@ -161,8 +163,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._reject(
                 _Refusal(400, "bad_request", "a body has trailer fields", "send them as headers")
             )
-        self._count(len(name) + len(value) + 4)
-        if len(self.headers) >= self._limits.headers:
+        self._parsed += len(name) + len(value) + 4
+        limits = self._limits
+        if self._parsed > limits.header_bytes or len(self.headers) >= limits.headers:
             self._reject(self._too_large())
         super().on_header(name, value)
 
@@ -180,7 +183,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._received, self._body = max(0, self._received - self._parsed), 0
         super().on_headers_complete()
         self._unanswered.append(self.cycle)
-        self._place()
         if upgrade and self.cycle is not None:
             self.cycle.keep_alive = False
 
@@ -195,7 +197,6 @@ class BoundedProtocol(HttpToolsProtocol):
         """End a request."""
         self._phase, self._fresh = _Phase.NOTHING, False
         super().on_message_complete()
-        self._place()
 
     def _check_absolute(self) -> None:
         """Accept the target http://HOST/... of a request only if HOST is its header Host."""

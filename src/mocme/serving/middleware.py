@@ -324,7 +324,8 @@ def _served(scope: Scope) -> Scope:
     is the whole file.
     """
     headers = scope["headers"]
-    if any(name == b"range" and not _is_one_range(value) for name, value in headers):
+    wanted = dict(headers).get(b"range")
+    if wanted is not None and not _is_one_range(wanted):
         scope["headers"] = [(name, value) for name, value in headers if name != b"range"]
     if scope["method"] != "HEAD":
         return scope
