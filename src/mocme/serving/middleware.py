@@ -6,9 +6,9 @@ import asyncio
 import hmac
 import json
 import logging
+import os
 import re
 import time
-import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
@@ -45,6 +45,7 @@ CLIENT_GONE = 499
 # A request that takes longer is cancelled when its client disconnects.
 WATCH_SECONDS = 0.1
 _ENCODED_HEADERS = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
+_OWN_NAMES = frozenset(name for name, _ in _ENCODED_HEADERS)
 # Headers that programs in a row may read differently where they are given twice.
 _SINGLE = frozenset(
     {
@@ -109,7 +110,7 @@ class RequestGuard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        request_id = uuid.uuid4().hex[:12]
+        request_id = os.urandom(6).hex()
         scope.setdefault("state", {})["request"] = request_id
         if is_decision(scope["method"], scope["path"]):
             send = log_failures(send, scope["method"], request_id)
@@ -356,11 +357,11 @@ class _Response:
         if message["type"] == "http.response.start":
             self.status, self.started = message["status"], True
             present = {name.lower() for name, _ in message["headers"]}
-            extra = ((b"x-request-id", self.request_id.encode()), *_ENCODED_HEADERS)
-            message["headers"] = [
-                *message["headers"],
-                *(pair for pair in extra if pair[0] not in present),
-            ]
+            extra = _ENCODED_HEADERS
+            if not present.isdisjoint(_OWN_NAMES):
+                extra = tuple(pair for pair in extra if pair[0] not in present)
+            request_id = (b"x-request-id", self.request_id.encode())
+            message["headers"] = [*message["headers"], request_id, *extra]
             await self._send(message)
             return
         more = bool(message.get("more_body"))
