@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from mocme.serving.connections import BoundedProtocol, ConnectionTable, bounded_protocol
+from mocme.serving.connection_table import ConnectionTable, counted_address
+from mocme.serving.connections import BoundedProtocol, bounded_protocol
 from mocme.serving.limits import Limits
 
 GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -58,6 +59,13 @@ class Server:
                 return
             body += message["body"]
             more = message["more_body"]
+        if scope["path"] == "/parts":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for number in range(300):
+                part = {"type": "http.response.body", "body": b"x" * (1 << 16)}
+                await send({**part, "more_body": number < 299})
+            self.disconnected.set()
+            return
         size = 1 << 26 if scope["path"] == "/large" else 0
         told = json.dumps({"body": len(body), "path": scope["path"]}).encode() + b" " * size
         start = {"type": "http.response.start", "status": 200}
@@ -352,12 +360,82 @@ def test_connections_that_are_being_answered_stay() -> None:
         assert read_one(newest)[0] == 200
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [POST + b"content-length: 9\r\n\r\n{", b"GET /parts HTTP/1.1\r\nhost: a\r\n\r\n" + GET * 3],
+)
+def test_a_new_connection_replaces_one_that_keeps_its_answer_waiting(sent: bytes) -> None:
+    with serving(connections=2) as server:
+        answering, slow = server.connect(), server.connect()
+        answering.sendall(b"GET /wait HTTP/1.1\r\nhost: a\r\n\r\n")
+        slow.sendall(sent)
+        wait_until(lambda: len(server.requests) == 2)
+        wait_until(lambda: bool(server.table._receiving or server.table._stalled))
+        newest = server.connect()
+        newest.sendall(GET)
+        assert read_one(newest)[0] == 200
+        read_all(slow)
+        server.release.set()
+        assert read_one(answering)[0] == 200
+
+
+def test_a_client_that_leaves_with_requests_waiting_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving() as server:
+        client = server.connect()
+        client.sendall(b"GET /parts HTTP/1.1\r\nhost: a\r\n\r\n" + GET * 5)
+        wait_until(lambda: bool(server.table._stalled))
+        client.close()
+        assert server.disconnected.wait(20)
+        wait_until(lambda: not len(server.table))
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_a_client_that_does_not_read_is_cut_off() -> None:
     with serving(write_seconds=0.2) as server:
         client = server.connect()
         client.sendall(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
         wait_until(lambda: bool(server.requests) and not len(server.table))
         assert len(read_all(client)) < 1 << 26
+
+
+# -- more than a client needs ----------------------------------------------------------------------
+
+
+def test_requests_that_wait_on_one_connection_are_bounded() -> None:
+    with serving(pipelined=3) as server:
+        client = server.connect()
+        client.sendall(b"GET /wait HTTP/1.1\r\nhost: a\r\n\r\n" + GET * 3)
+        wait_until(lambda: len(server.requests) == 1)
+        server.release.set()
+        answers = b""
+        while answers.count(b"HTTP/1.1 200") < 4:
+            answers += _receive(client)
+        server.release.clear()
+        client = server.connect()
+        client.sendall(b"GET /wait HTTP/1.1\r\nhost: a\r\n\r\n" + GET * 1_000)
+        assert read_all(client) == b""
+        server.release.set()
+        wait_until(lambda: len(server.table) == 1)
+        assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_body_of_an_answered_request_is_not_read_to_its_end(chunked: bool) -> None:
+    with serving(unread_bytes=1 << 20) as server:
+        client = server.connect()
+        length = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % (1 << 50)
+        client.sendall(POST.replace(b"/", b"/early", 1) + length + b"\r\n\r\n")
+        assert read_one(client)[0] == 200
+        content = b"x" * (1 << 16)
+        part = b"%x\r\n%s\r\n" % (len(content), content) if chunked else content
+        assert send_until_closed(client, part) < 2_000
+        small = server.connect()
+        small.sendall(POST.replace(b"/", b"/early", 1) + b"content-length: 100000\r\n\r\n")
+        assert read_one(small)[0] == 200
+        small.sendall(b"x" * 100_000 + GET)
+        assert read_one(small)[0] == 200
 
 
 class _Connection:
@@ -400,6 +478,4 @@ def test_one_address_has_few_connections(connection: Callable[[], BoundedProtoco
     ],
 )
 def test_addresses_of_this_machine_are_exempt(peer: Any, counted: str | None) -> None:
-    from mocme.serving.connections import _counted_address
-
-    assert _counted_address(peer) == counted
+    assert counted_address(peer) == counted

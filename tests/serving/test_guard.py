@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.exceptions import RequestValidationError
 from http_helpers import CHAD, TOKEN, assert_error
 from starlette.testclient import TestClient
 
@@ -43,12 +44,14 @@ class Guarded:
         *headers: tuple[str, str],
         host: str | None = "localhost:8000",
         raw_path: str | None = None,
+        http_version: str = "1.1",
     ) -> tuple[int, dict[str, Any], bytes]:
         """Send a request; return status, error and body."""
         pairs = [*headers, *([("host", host)] if host is not None else [])]
         scope = {
             "type": "http",
             "method": method,
+            "http_version": http_version,
             "path": path,
             "raw_path": (raw_path or path).encode(),
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in pairs],
@@ -224,6 +227,33 @@ def test_without_the_token_only_the_page_and_health_are_served() -> None:
         assert guarded.request("GET", path)[0] == 401
 
 
+@pytest.mark.parametrize(
+    "host", ["LocalHost", "localhost.", "localhost.:80", "localhost:", "[::1]:8000", "[::1]", "::1"]
+)
+def test_a_host_may_be_written_in_several_ways(host: str, guarded: Guarded) -> None:
+    assert guarded.request("GET", "/v1/runs", host=host)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "localhost.evil.example", "evil.example:localhost", "localhost..", ""),
+        *("localhost:80:80", "localhost:\xb2", "localhost,evil.example", "a@localhost"),
+    ],
+)
+def test_other_hosts_are_refused(host: str, guarded: Guarded) -> None:
+    assert guarded.request("GET", "/healthz", host=host)[0] == 421
+
+
+def test_health_is_told_in_http_1_0_without_a_host(guarded: Guarded) -> None:
+    for path in ("/healthz", "/readyz"):
+        assert guarded.request("GET", path, host=None, http_version="1.0")[0] == 200
+        assert guarded.request("GET", path, host=None)[0] == 421
+        assert guarded.request("GET", path, host="evil", http_version="1.0")[0] == 421
+    for path in ("/", "/v1/runs", "/metrics"):
+        assert guarded.request("GET", path, host=None, http_version="1.0")[0] == 421
+
+
 # -- ranges and HEAD -------------------------------------------------------------------------------
 
 
@@ -241,6 +271,8 @@ def test_without_the_token_only_the_page_and_health_are_served() -> None:
         ("bytes=0-9" + "9" * 5_000, False),
         ("lines=0-9", False),
         ("bytes=0-9 ", False),
+        ("bytes=9-0", False),
+        ("bytes=9-9", True),
     ],
 )
 def test_only_a_single_range_reaches_the_framework(
@@ -349,6 +381,37 @@ def test_many_keys_take_no_long_time(client: TestClient) -> None:
     keys = ",".join(f'"{n}":0' for n in range(60_000))
     answer = client.post("/v1/tails", content="{" + keys + ',"1":0}', headers=dict([JSON]))
     assert_error(answer, 422, "invalid")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"among": [1] * 300_000},
+        {"among": [""] * 200_000},
+        {f"{number}": 0 for number in range(60_000)},
+    ],
+    ids=["types", "values", "keys"],
+)
+def test_a_request_with_many_errors_names_few(
+    fields: dict[str, Any], client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = [0]
+    made = RequestValidationError.__init__
+
+    def count(self: Any, errors: Any, **rest: Any) -> None:
+        counts.append(len(errors))
+        made(self, errors, **rest)
+
+    monkeypatch.setattr(RequestValidationError, "__init__", count)
+    for path, body in (
+        ("/v1/tails", {**CHAD, **fields}),
+        ("/v1/batch", {"questions": [{"ask": "tails", **CHAD, **fields}]}),
+        ("/v1/batch", {"questions": [{"ask": "tails", **CHAD, "x": 1, "y": 2}] * 200}),
+    ):
+        answer = client.post(path, content=json.dumps(body), headers=dict([JSON]))
+        assert_error(answer, 422, "invalid")
+        assert len(answer.content) < 2_000
+    assert max(counts) < 10
 
 
 def test_paths_are_not_redirected(run_view: RunView, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from http_helpers import NEW, assert_error, picture, upload
 from starlette.testclient import TestClient
 
 import mocme
+from mocme.data.review_schema import ReviewError, ReviewsMoved
 from mocme.inductive import store
 from mocme.inductive.store import FILE
 from mocme.runs.run import Run
@@ -33,6 +34,7 @@ from mocme.serving.hot_reload import HotReload
 from mocme.serving.metrics import Metrics
 from mocme.serving.run_view import RunView
 from mocme.serving.uploads import ImageUploads
+from mocme.storage import RunLocked
 
 FEW = {"experts.embedding.training.epochs": 1, "experts.embedding.embedding_dim": 8}
 FACTS = [("Ada", "r0", "e1"), ("e3", "r1", "Ada")]
@@ -363,6 +365,32 @@ def test_a_full_disk_during_encoding_is_reported(
     monkeypatch.setattr("mocme.encoders.kinds.image.ImageEncoder.encode", fill_disk)
     body = {"name": "Ada", "content": {"image": {"pictures": [id]}}}
     assert_error(picture_client.post("/v1/additions", json=body), 507, "no_room")
+
+
+def test_no_answer_tells_where_the_run_is(
+    client: TestClient, run: Run, upload_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages of the library name files; of those, clients get the last parts."""
+    told = client.delete("/v1/additions", params={"name": "nobody"})
+    error = assert_error(told, 404, "not_found")
+    assert error["message"] == "run: there is no addition 'nobody'; there are none"
+    places = [run.path, upload_folder / "x", run.path / FILE, Path(run.graph().folder)]
+    for made in (ValueError, LookupError, store.NoAddition, ReviewError, RunLocked, ReviewsMoved):
+        message = "; ".join(f"{place}: cannot be used" for place in places)
+
+        def fail(*_: Any, message: str = message, made: Any = made, **__: Any) -> None:
+            raise made(message)
+
+        monkeypatch.setattr(HotReload, "remove", fail)
+        monkeypatch.setattr(RunView, "entity", fail)
+        for answer in (
+            client.delete("/v1/additions", params={"name": "nobody"}),
+            client.get("/v1/entity", params={"name": "e1"}),
+        ):
+            assert answer.status_code in (404, 422, 503)
+            assert "run: cannot be used" in answer.text
+            assert str(run.path.parent) not in answer.text
+            assert str(upload_folder) not in answer.text
 
 
 def test_a_slow_addition_does_not_delay_questions(

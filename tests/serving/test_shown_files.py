@@ -105,6 +105,9 @@ def test_files_out_of_the_graphs_folder_are_not_sent(home: Path) -> None:
     assert "--files-from" in note
     assert view.info["notes"][0] == note
     with client_of(view) as client:
+        (told,) = (n for n in client.get("/v1/runs").json()["runs"][0]["notes"] if "outside" in n)
+        assert "--files-from" in told
+        assert str(home.parent) not in told
         assert file_of(client, 0).content == picture()
         for number in range(1, len(paths) + 1):
             (link,) = client.get("/v1/entity", params={"name": f"e{number}"}).json()["files"]

@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import Counter
+from collections import deque
 from enum import Enum
-from ipaddress import ip_address
-from typing import Any, NamedTuple, cast, final
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from mocme.serving.connection_table import ConnectionRefusal as _Refusal
+from mocme.serving.connection_table import ConnectionTable, counted_address
 from mocme.serving.limits import Limits
 from mocme.serving.middleware import HEADERS, error_body
 
 LOG = logging.getLogger("mocme.serving")
-# What a chunked body may hold besides its content, per byte of it: a chunk of one byte has 6.
+# What a chunked body may hold besides content, per byte of it: a chunk of one byte has 6.
 CHUNK_OVERHEAD = 8
 _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -34,77 +35,8 @@ class _Phase(Enum):
     BODY = "the rest of the body"
 
 
-class _Refusal(NamedTuple):
-    status: int
-    code: str
-    message: str
-    remedy: str
-
-
 class _Refused(Exception):
     """Ends the parsing of a request."""
-
-
-@final
-class ConnectionTable:
-    """The open connections of a process.
-
-    Attributes:
-        limits: how many there may be.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self._open: dict[BoundedProtocol, str | None] = {}
-        self._of_address: Counter[str] = Counter()
-        # Those without a complete request, in the order in which they began to wait.
-        self._waiting: dict[BoundedProtocol, None] = {}
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def admit(self, connection: BoundedProtocol, address: str | None) -> _Refusal | None:
-        """Register a connection, or return the reason against it.
-
-        Where there are too many, the one that waits longest without a complete request is closed.
-
-        Args:
-            address: of the client; None exempts it from the limit of an address.
-        """
-        if address is not None and self._of_address[address] >= self.limits.connections_of_address:
-            return _Refusal(
-                503, "busy", "too many connections from this address", "close some of them first"
-            )
-        if len(self._open) >= self.limits.connections:
-            longest = next(iter(self._waiting), None)
-            if longest is None:
-                return _Refusal(503, "busy", "too many connections", "try again later")
-            self.remove(longest)
-            longest.transport.abort()
-        self._open[connection] = address
-        if address is not None:
-            self._of_address[address] += 1
-        self.waits(connection)
-        return None
-
-    def waits(self, connection: BoundedProtocol) -> None:
-        """Note that a connection has no complete request."""
-        if connection in self._open:
-            self._waiting.pop(connection, None)
-            self._waiting[connection] = None
-
-    def works(self, connection: BoundedProtocol) -> None:
-        """Note that the headers of a connection's request are complete."""
-        self._waiting.pop(connection, None)
-
-    def remove(self, connection: BoundedProtocol) -> None:
-        """Forget a connection; more than once is no error."""
-        self._waiting.pop(connection, None)
-        address = self._open.pop(connection, None)
-        if address is not None:
-            self._of_address[address] -= 1
-            if not self._of_address[address]:
-                del self._of_address[address]
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -123,6 +55,8 @@ class BoundedProtocol(HttpToolsProtocol):
         # Bytes received since the phase began, bytes of headers and body that were parsed.
         self._received = self._parsed = self._body = 0
         self._chunk, self._fresh = 0, True
+        # What uvicorn keeps of requests whose answers are not complete.
+        self._unanswered: deque[Any] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timed: _Phase | None = None
         self._began = 0.0
@@ -133,7 +67,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Admit a connection or refuse it."""
         super().connection_made(transport)
-        refusal = self.table.admit(self, _counted_address(transport.get_extra_info("peername")))
+        refusal = self.table.admit(self, counted_address(transport.get_extra_info("peername")))
         if refusal is None:
             self._arm(_Phase.HEADERS, self._limits.header_seconds)
         else:
@@ -144,13 +78,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self.table.remove(self)
         self._disarm()
         self._stop_write_timer()
+        # uvicorn tells only the last of several that their client is gone.
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
+        while self._unanswered and self._unanswered[0].response_complete:
+            self._unanswered.popleft()
         super().on_response_complete()
-        if not self._busy:
-            self.table.waits(self)
+        self._place()
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
             self._start_write_timer()
 
@@ -166,6 +105,17 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether a request is being answered."""
         return self.cycle is not None and not self.cycle.response_complete
 
+    def _place(self) -> None:
+        """Tell the table what the connection waits for."""
+        if not self._busy:
+            self.table.waits(self)
+        elif self._phase is _Phase.BODY:
+            self.table.receives(self)
+        elif self.flow.write_paused:
+            self.table.stalls(self)
+        else:
+            self.table.works(self)
+
     # -- what is received ------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
@@ -178,6 +128,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
+        if self._busy:
+            self._place()
         if self._phase is _Phase.HEADERS and self._received > self._limits.header_bytes:
             self._refuse(self._too_large())
         elif self._phase is _Phase.BODY and self._received - self._body > (
@@ -211,8 +163,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._reject(
                 _Refusal(400, "bad_request", "a body has trailer fields", "send them as headers")
             )
-        self._count(len(name) + len(value) + 4)
-        if len(self.headers) >= self._limits.headers:
+        self._parsed += len(name) + len(value) + 4
+        limits = self._limits
+        if self._parsed > limits.header_bytes or len(self.headers) >= limits.headers:
             self._reject(self._too_large())
         super().on_header(name, value)
 
@@ -224,17 +177,20 @@ class BoundedProtocol(HttpToolsProtocol):
             self._reject(_Refusal(400, "bad_request", "an upgrade cannot have a body", ""))
         if not self.url.startswith(b"/") and self.url != b"*":
             self._check_absolute()
+        if len(self.pipeline) >= self._limits.pipelined:
+            self._reject(_Refusal(503, "busy", "too many requests wait on one connection", ""))
         self._phase = _Phase.BODY
-        # What the chunk holds of the body.
         self._received, self._body = max(0, self._received - self._parsed), 0
-        self.table.works(self)
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
         if upgrade and self.cycle is not None:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Count a part of the body."""
+        """Count a part of the body; one that was answered already is not read to any end."""
         self._body += len(body)
+        if self.cycle.response_complete and self._body > self._limits.unread_bytes:
+            self._reject(_Refusal(413, "too_large", "the body of an answered request is large", ""))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -358,12 +314,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Limit the time in which a client reads nothing."""
         super().pause_writing()
+        self._place()
         self._start_write_timer()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._stop_write_timer()
         super().resume_writing()
+        self._place()
 
     def _start_write_timer(self) -> None:
         self._stop_write_timer()
@@ -379,18 +337,3 @@ def bounded_protocol(limits: Limits) -> type[BoundedProtocol]:
     """Return the protocol of a process, for `uvicorn.Config(http=...)`."""
     protocol = type("Bounded", (BoundedProtocol,), {"table": ConnectionTable(limits)})
     return cast(type[BoundedProtocol], protocol)
-
-
-def _counted_address(peer: Any) -> str | None:
-    """Return the address for the limit of one address; None for one of this machine."""
-    if not isinstance(peer, tuple):
-        return None
-    try:
-        address = ip_address(str(peer[0]).partition("%")[0])
-    except ValueError:
-        return None
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    if mapped.is_loopback:
-        return None
-    # A client of IPv6 has a whole /64.
-    return str(mapped) if mapped.version == 4 else str(int(mapped) >> 64)

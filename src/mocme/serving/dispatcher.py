@@ -9,6 +9,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from starlette.exceptions import HTTPException
@@ -22,6 +23,7 @@ from mocme.serving.hot_reload import HotReload
 from mocme.serving.limits import Limits
 from mocme.serving.metrics import Metrics
 from mocme.serving.middleware import Refusal
+from mocme.serving.private_paths import PrivatePaths
 from mocme.serving.run_view import RunView
 from mocme.serving.uploads import ImageUploads
 
@@ -59,6 +61,7 @@ class Dispatcher:
         self._default_run = run_views[0].name
         self.reviews, self.limits, self.metrics = reviews, limits, metrics
         self._uploads = uploads
+        self.paths = _private_paths(run_views, reviews, uploads)
         self.score_queue = Batching(_score_batch, SCORE_BATCH, limits.queue)
         self.slow_queue: Batching[Callable[[], Any], Any] = call_queue(limits.slow_queue)
         # One reload serves all requests that wait for it.
@@ -266,6 +269,17 @@ class Dispatcher:
         if self._uploads is not None:
             self._uploads.close()
         self._poller.join(timeout=5)
+
+
+def _private_paths(
+    run_views: Sequence[RunView], reviews: Reviews | None, uploads: ImageUploads | None
+) -> PrivatePaths:
+    paths: list[str | Path] = [view.run.path for view in run_views]
+    paths += [folder for view in run_views if (folder := view.loaded.trained.graph.folder)]
+    paths += [] if reviews is None else [reviews.path]
+    # Each picture has a name of its own; that of their folder says nothing either.
+    paths += [] if uploads is None else [uploads.folder, uploads.folder / "picture"]
+    return PrivatePaths(paths)
 
 
 def storage_refusal(error: OSError) -> Refusal:

@@ -14,6 +14,9 @@ from fastapi.routing import APIRoute
 
 from mocme.serving.middleware import Refusal
 
+# Keys of one object; the largest that is valid holds as many numbers of an entity. Each unknown
+# key would become an error of its own, which takes 1 KB.
+MAX_KEYS = 10_000
 _REMEDY = "GET /v1/openapi.json describes valid requests"
 # The escape of half a surrogate pair; only escapes can leave one without the other.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -64,6 +67,9 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object; the meaning of one with a repeated key depends on the program."""
+    if len(pairs) > MAX_KEYS:
+        message = f"an object of the request has more than {MAX_KEYS:,} keys"
+        raise Refusal(422, "invalid", message, _REMEDY)
     made = dict(pairs)
     if len(made) != len(pairs):
         repeated = Counter(name for name, _ in pairs).most_common(1)[0][0][:100]

@@ -31,9 +31,9 @@ class Limits:
         stop_seconds: time that running requests get when the server stops.
         picture_seconds: time limit for decoding an uploaded picture, in its own process.
         picture_memory: maximum memory of that process, in bytes of address space.
-        connections: maximum number of open connections of a process. Beyond it, the connection
-            that has waited longest without a complete request is closed; if all are being
-            answered, the new one gets 503.
+        connections: maximum number of open connections of a process. Beyond it, one that waits for
+            its client is closed, as `ConnectionTable.admit` says; if none does, the new one gets
+            503.
         connections_of_address: maximum number of open connections of one client address.
             Addresses of this machine are exempt: a proxy's connections all come from one.
         header_bytes: maximum size of the request line and the headers; also of what a chunked
@@ -42,6 +42,11 @@ class Limits:
         header_seconds: time limit for sending the headers, from the connection or the first byte.
         body_seconds: time limit for sending the body, plus the time that `body_rate` gives.
         body_rate: bytes per second that a client must send after `body_seconds`.
+        pipelined: maximum number of requests that wait on one connection for the answers to those
+            before them; the connection is closed at the next one. uvicorn keeps each in memory,
+            and reads more of them after each answer.
+        unread_bytes: maximum size of a body that is received after its answer was sent, for
+            instance because the request was refused; the connection is closed beyond it.
         idle_seconds: time that a connection may be idle between two requests.
         write_seconds: time limit for a client that reads nothing of its response.
     """
@@ -65,6 +70,8 @@ class Limits:
     header_seconds: float = 10.0
     body_seconds: float = 30.0
     body_rate: int = 256 << 10
+    pipelined: int = 16
+    unread_bytes: int = 32 * MIB
     idle_seconds: float = 30.0
     write_seconds: float = 30.0
 

@@ -6,9 +6,9 @@ import asyncio
 import hmac
 import json
 import logging
+import os
 import re
 import time
-import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
@@ -45,6 +45,7 @@ CLIENT_GONE = 499
 # A request that takes longer is cancelled when its client disconnects.
 WATCH_SECONDS = 0.1
 _ENCODED_HEADERS = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
+_OWN_NAMES = frozenset(name for name, _ in _ENCODED_HEADERS)
 # Headers that programs in a row may read differently where they are given twice.
 _SINGLE = frozenset(
     {
@@ -59,7 +60,8 @@ _RANGE = re.compile(rb"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 # Default ports, which an origin and the header Host may leave out.
 _PORTS = {"http": ":80", "https": ":443"}
 # What is answered without a token: the page, which then asks for it, and the health checks.
-_OPEN = frozenset({"/", "/healthz", "/readyz"})
+_HEALTH = frozenset({"/healthz", "/readyz"})
+_OPEN = _HEALTH | {"/"}
 
 
 class _Refused(NamedTuple):
@@ -108,7 +110,7 @@ class RequestGuard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        request_id = uuid.uuid4().hex[:12]
+        request_id = os.urandom(6).hex()
         scope.setdefault("state", {})["request"] = request_id
         if is_decision(scope["method"], scope["path"]):
             send = log_failures(send, scope["method"], request_id)
@@ -184,7 +186,7 @@ class RequestGuard:
         if _CONTROL.search(b"\t".join([value for _, value in given])):
             return _bad("a header contains a control character")
         return (
-            self._check_host(headers)
+            self._check_host(scope, headers)
             or _check_target(scope)
             or self._check_length(scope, headers)
             or self._check_origin(scope, headers)
@@ -192,8 +194,11 @@ class RequestGuard:
             or self._check_type(scope, headers)
         )
 
-    def _check_host(self, headers: Mapping[bytes, bytes]) -> _Refused | None:
+    def _check_host(self, scope: Scope, headers: Mapping[bytes, bytes]) -> _Refused | None:
         if self._hosts is None:
+            return None
+        # HTTP/1.0 knows no host names, and load balancers check health with it; browsers do not.
+        if b"host" not in headers and scope["path"] in _HEALTH and _is_http_1_0(scope):
             return None
         if _host_name(headers.get(b"host", b"").decode("latin-1")) in self._hosts:
             return None
@@ -303,8 +308,14 @@ def _check_target(scope: Scope) -> _Refused | None:
 
 def _host_name(authority: str) -> str:
     """Return the host of HOST or HOST:PORT, in lower case and without brackets."""
-    host, _, port = authority.lower().rpartition(":")
-    return (host if port.isdigit() else authority.lower()).strip("[]")
+    host, colon, port = authority.lower().rpartition(":")
+    # An empty port is the default one, and a last dot makes a name absolute.
+    has_port = colon and (not port or (port.isascii() and port.isdigit())) and host[-1:] != ":"
+    return (host if has_port else authority.lower()).strip("[]").removesuffix(".")
+
+
+def _is_http_1_0(scope: Scope) -> bool:
+    return bool(scope.get("http_version") == "1.0")
 
 
 def _served(scope: Scope) -> Scope:
@@ -314,12 +325,20 @@ def _served(scope: Scope) -> Scope:
     is the whole file.
     """
     headers = scope["headers"]
-    if any(name == b"range" and not _RANGE.fullmatch(value) for name, value in headers):
+    wanted = dict(headers).get(b"range")
+    if wanted is not None and not _is_one_range(wanted):
         scope["headers"] = [(name, value) for name, value in headers if name != b"range"]
     if scope["method"] != "HEAD":
         return scope
     # A copy: the protocol must still see HEAD.
     return {**scope, "method": "GET"}
+
+
+def _is_one_range(value: bytes) -> bool:
+    if not _RANGE.fullmatch(value):
+        return False
+    first, _, last = value.removeprefix(b"bytes=").partition(b"-")
+    return not (first and last) or int(first) <= int(last)
 
 
 class _Response:
@@ -338,11 +357,11 @@ class _Response:
         if message["type"] == "http.response.start":
             self.status, self.started = message["status"], True
             present = {name.lower() for name, _ in message["headers"]}
-            extra = ((b"x-request-id", self.request_id.encode()), *_ENCODED_HEADERS)
-            message["headers"] = [
-                *message["headers"],
-                *(pair for pair in extra if pair[0] not in present),
-            ]
+            extra = _ENCODED_HEADERS
+            if not present.isdisjoint(_OWN_NAMES):
+                extra = tuple(pair for pair in extra if pair[0] not in present)
+            request_id = (b"x-request-id", self.request_id.encode())
+            message["headers"] = [*message["headers"], request_id, *extra]
             await self._send(message)
             return
         more = bool(message.get("more_body"))

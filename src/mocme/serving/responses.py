@@ -61,13 +61,22 @@ def error_response(
 
 
 def add_error_handlers(app: FastAPI, dispatcher: Dispatcher) -> None:
-    """Convert the library's exceptions to error responses, each with its status."""
+    """Convert the library's exceptions to error responses, each with its status.
+
+    Messages of the library may name files; where they are is in no answer.
+    """
+
+    def hide(message: object) -> str:
+        hidden = dispatcher.paths.hide(str(message))
+        if hidden != str(message):
+            LOG.warning("%s", message)  # whoever runs the server needs the place
+        return hidden
 
     @app.exception_handler(UnknownName)
     async def unknown_name(_: Request, error: UnknownName) -> Json:
         remedy = "search for it: GET /v1/search?q=..."
         return error_response(
-            404, "unknown_name", str(error), remedy, error.near, field=error.field
+            404, "unknown_name", hide(error), remedy, error.near, field=error.field
         )
 
     @app.exception_handler(RequestValidationError)
@@ -78,7 +87,7 @@ def add_error_handlers(app: FastAPI, dispatcher: Dispatcher) -> None:
 
     @app.exception_handler(Refusal)
     async def refusal(_: Request, error: Refusal) -> Json:
-        message = str(error.detail)
+        message = hide(error.detail)
         return error_response(
             error.status_code, error.code, message, error.remedy, (), error.headers
         )
@@ -87,27 +96,27 @@ def add_error_handlers(app: FastAPI, dispatcher: Dispatcher) -> None:
     async def http_error(_: Request, error: HTTPException) -> Json:
         codes = {404: "not_found", 405: "wrong_method", 413: "too_large"}
         code = codes.get(error.status_code, "refused")
-        return error_response(error.status_code, code, str(error.detail), "", (), error.headers)
+        return error_response(error.status_code, code, hide(error.detail), "", (), error.headers)
 
     @app.exception_handler(ReviewError)
     async def review_not_stored(_: Request, error: ReviewError) -> Json:
         remedy = "the decision was not stored; send it again"
         if isinstance(error, ReviewsMoved):
             remedy = "nothing was stored; put the file back or start the server again"
-        return error_response(503, "not_kept", str(error), remedy)
+        return error_response(503, "not_kept", hide(error), remedy)
 
     @app.exception_handler(InvalidEntity)
     async def invalid_entity(_: Request, error: InvalidEntity) -> Json:
-        return error_response(422, "invalid", str(error), field=error.field)
+        return error_response(422, "invalid", hide(error), field=error.field)
 
     @app.exception_handler(NoAddition)
     async def no_addition(_: Request, error: NoAddition) -> Json:
-        return error_response(404, "not_found", str(error), "list them: GET /v1/additions")
+        return error_response(404, "not_found", hide(error), "list them: GET /v1/additions")
 
     @app.exception_handler(RunLocked)
     async def run_locked(_: Request, error: RunLocked) -> Json:
         headers = {"retry-after": "2"}
-        return error_response(503, "busy", str(error), _WAIT, (), headers)
+        return error_response(503, "busy", hide(error), _WAIT, (), headers)
 
     @app.exception_handler(RunReplaced)
     async def run_replaced(_: Request, error: RunReplaced) -> Json:
@@ -118,18 +127,18 @@ def add_error_handlers(app: FastAPI, dispatcher: Dispatcher) -> None:
 
     @app.exception_handler(ValueError)
     async def invalid_value(_: Request, error: ValueError) -> Json:
-        return error_response(422, "invalid", str(error))
+        return error_response(422, "invalid", hide(error))
 
     @app.exception_handler(LookupError)
     async def not_found(_: Request, error: LookupError) -> Json:
-        message = str(error.args[0]) if error.args else "not found"
+        message = hide(error.args[0]) if error.args else "not found"
         return error_response(404, "not_found", message)
 
     @app.exception_handler(QueueFull)
     async def queue_full(_: Request, error: QueueFull) -> Json:
         dispatcher.metrics.count_refused()
         headers = {"retry-after": str(error.retry_after)}
-        return error_response(503, "busy", str(error), _WAIT, (), headers)
+        return error_response(503, "busy", hide(error), _WAIT, (), headers)
 
     @app.exception_handler(Stopped)
     @app.exception_handler(TimeoutError)

@@ -25,10 +25,13 @@ class ImageUploads:
 
     Args:
         folder: an existing folder with nothing else in it.
+
+    Attributes:
+        folder: as given.
     """
 
     def __init__(self, folder: Path, limits: Limits = Limits()) -> None:
-        self._folder, self._limits = folder, limits
+        self.folder, self._limits = folder, limits
         self._decoder = PictureProcess(limits.picture_seconds, limits.picture_memory)
 
     def start(self) -> None:
@@ -60,11 +63,11 @@ class ImageUploads:
                 f"{MAX_BYTES // 1_000_000} MB and {MAX_PIXELS // 1_000_000} megapixels",
             ) from error
         digest = hashlib.sha256(data).hexdigest()
-        descriptor, temporary = tempfile.mkstemp(prefix=".", dir=self._folder)
+        descriptor, temporary = tempfile.mkstemp(prefix=".", dir=self.folder)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
-            os.replace(temporary, self._folder / digest)
+            os.replace(temporary, self.folder / digest)
         except OSError:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -77,7 +80,7 @@ class ImageUploads:
         Raises:
             LookupError: no such picture is stored, or it was deleted.
         """
-        path = self._folder / id
+        path = self.folder / id
         try:
             os.utime(path)
         except FileNotFoundError:
@@ -89,7 +92,7 @@ class ImageUploads:
     def _evict(self) -> None:
         """Delete pictures beyond the limits, the least recently used first."""
         files = []
-        for path in self._folder.iterdir():
+        for path in self.folder.iterdir():
             try:
                 stat = path.stat()
             except FileNotFoundError:  # deleted by another process meanwhile

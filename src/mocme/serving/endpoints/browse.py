@@ -25,7 +25,9 @@ def add_browse_routes(app: FastAPI, dispatcher: Dispatcher) -> None:
     @app.get("/v1/runs", response_model=answers.RunList, tags=["look"])
     async def list_runs() -> Json:
         """List the served runs."""
-        runs = [(await dispatcher.latest(hot_run)).info for hot_run in dispatcher.runs.values()]
+        views = [await dispatcher.latest(hot_run) for hot_run in dispatcher.runs.values()]
+        hide = dispatcher.paths.hide_all
+        runs = [{**view.info, "notes": list(map(hide, view.info["notes"]))} for view in views]
         return Json({"runs": runs, "version": app.version, "adds": dispatcher.accepts_additions})
 
     @app.get("/v1/search", response_model=answers.NameMatches, tags=["look"])

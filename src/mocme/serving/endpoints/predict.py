@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -58,8 +58,9 @@ def add_prediction_routes(app: FastAPI, dispatcher: Dispatcher) -> None:
         """Answer several questions; the error of one does not affect the others."""
         names = {question.run for question in request.questions}
         run_views = {name: await dispatcher.latest(dispatcher.hot_run(name)) for name in names}
+        hide = dispatcher.paths.hide
         pairs = [(run_views[question.run], question) for question in request.questions]
-        return Json(await dispatcher.call_slow(lambda check: _answer_all(pairs, check)))
+        return Json(await dispatcher.call_slow(lambda check: _answer_all(pairs, check, hide)))
 
     @app.post("/v1/explain", response_model=Explanation, tags=["ask"])
     async def explain(request: requests.ExplainRequest) -> Json:
@@ -92,7 +93,9 @@ def _answer(run_view: RunView, request: Any, check: Check) -> dict[str, Any]:
     return answer
 
 
-def _answer_all(pairs: Sequence[tuple[RunView, Any]], check: Check) -> dict[str, Any]:
+def _answer_all(
+    pairs: Sequence[tuple[RunView, Any]], check: Check, hide: Callable[[str], str]
+) -> dict[str, Any]:
     """Answer the questions of a batch, in order; tails and heads are scored together."""
     results: dict[int, Any] = {}
     entity_questions = [
@@ -106,14 +109,14 @@ def _answer_all(pairs: Sequence[tuple[RunView, Any]], check: Check) -> dict[str,
         if index not in results:
             check()
             results[index] = call_or_error(partial(_answer, run_view, request, check))
-    return {"answers": [_answer_or_error(results[index]) for index in range(len(pairs))]}
+    return {"answers": [_answer_or_error(results[index], hide) for index in range(len(pairs))]}
 
 
-def _answer_or_error(result: Any) -> dict[str, Any]:
+def _answer_or_error(result: Any, hide: Callable[[str], str]) -> dict[str, Any]:
     if isinstance(result, UnknownName):
         return error_body("unknown_name", str(result), "", tuple(result.near))
     if isinstance(result, ValueError):
-        return error_body("invalid", str(result))
+        return error_body("invalid", hide(str(result)))
     if isinstance(result, Exception):
         raise result
     answer: dict[str, Any] = result

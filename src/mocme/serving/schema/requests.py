@@ -34,8 +34,9 @@ Known = Annotated[
     Literal["hide", "mark"],
     Field("hide", description="Whether to hide or mark facts that the graph already contains."),
 ]
+# Where a list may have any length, the first wrong item ends its check: an error takes 1 KB.
 Among = Annotated[
-    Literal["all", "observed"] | list[Name],
+    Literal["all", "observed"] | Annotated[list[Name], Field(fail_fast=True)],
     Field(
         "all",
         description="Candidates. all: all entities; observed: entities that occur in this position "
@@ -169,6 +170,7 @@ class BatchRequest(_Body):
     """Several questions, answered in order."""
 
     questions: list[AnyQuestion] = Field(
+        fail_fast=True,
         min_length=1,
         max_length=BATCH,
         examples=[
