@@ -57,7 +57,7 @@ def test_lines_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_lines_of_the_servers_log_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
-    from mocme.serving.server import configure_logging
+    from mocme.serving.log import configure_logging
 
     log = logging.getLogger("mocme.serving")
     state = log.handlers, log.propagate, log.level

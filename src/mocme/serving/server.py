@@ -1,35 +1,23 @@
-"""Run the server: sockets, worker processes, signals and logs."""
+"""Run the server: its address, its folders, and the application in each process."""
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import signal
 import socket
-import sys
 import tempfile
-import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any
 
-from mocme.core.notices import Notice
-from mocme.core.text import visible
 from mocme.serving.limits import LOOPBACK, Limits
+from mocme.serving.log import Logs, configure_logging, notices_in_log
+from mocme.serving.worker_processes import STOP_SIGNALS, WorkerProcesses
 
 MIN_TOKEN_LENGTH = 16
-# The server gives up after this many worker failures within so many seconds.
-MAX_FAILURES, FAILURE_SECONDS = 5, 30.0
-Logs = Literal["text", "json", "none"]
-LOG = logging.getLogger("mocme.serving")
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -172,7 +160,7 @@ def serve(
         ]
         file, reviews_notes = _reviews_file(reviews, runs[0].path)
         configure_logging(logs)
-        stack.enter_context(_warnings_in_log())
+        stack.enter_context(notices_in_log())
 
         def work(ready: Callable[[], None]) -> None:
             uploads = ImageUploads(upload_folder, limits) if additions else None
@@ -192,7 +180,7 @@ def serve(
         if workers == 1:
             work(announce)
         else:
-            _WorkerProcesses(work, workers, limits.stop_seconds).watch(announce)
+            WorkerProcesses(work, workers, limits.stop_seconds).watch(announce)
 
 
 def _temporary_folder(name: str) -> AbstractContextManager[Path]:
@@ -230,24 +218,6 @@ def _reviews_file(given: str | Path | None, run: Path) -> tuple[Path | None, lis
             raise
         return None, [f"this server takes no decisions: {error}"]
     return file, []
-
-
-@contextmanager
-def _warnings_in_log() -> Iterator[None]:
-    """Send notices to the server's log instead of standard error."""
-    default = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-        if issubclass(category, Notice):
-            LOG.warning("%s", message)
-        else:
-            default(message, category, *rest, **more)
-
-    warnings.showwarning = show
-    try:
-        yield
-    finally:
-        warnings.showwarning = default
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -314,147 +284,3 @@ def _serve_process(
     server = uvicorn.Server(config)
     server.should_exit = stop_requested
     server.run(sockets=[listener])
-
-
-class _WorkerProcesses:
-    """Forked worker processes; one that dies is replaced."""
-
-    def __init__(
-        self, work: Callable[[Callable[[], None]], None], count: int, stop_seconds: float
-    ) -> None:
-        self._work, self._count, self._stop_seconds = work, count, stop_seconds
-        self._alive: set[int] = set()
-        self._failures: list[float] = []
-        self._stopping = False
-        # Only this process keeps the writing end: at its end, whatever ends it, the workers read
-        # the end of the pipe.
-        self._reading, self._writing = os.pipe()
-
-    def watch(self, ready: Callable[[], None]) -> None:
-        """Start the workers and replace failed ones, until a stop signal.
-
-        Args:
-            ready: called once stop signals are handled.
-
-        Raises:
-            RuntimeError: workers fail repeatedly.
-        """
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._stop)
-        ready()
-        try:
-            self._watch()
-        finally:
-            os.close(self._reading)
-            os.close(self._writing)
-
-    def _watch(self) -> None:
-        for _ in range(self._count):
-            self._start()
-        while self._alive:
-            try:
-                pid, status = os.waitpid(-1, 0)
-            except ChildProcessError:
-                break
-            self._alive.discard(pid)
-            if self._stopping:
-                continue
-            LOG.error("worker process %d ended (%d); starting another", pid, status)
-            now = time.monotonic()
-            recent = [t for t in self._failures if now - t < FAILURE_SECONDS]
-            self._failures = [*recent, now]
-            if len(self._failures) >= MAX_FAILURES:
-                self._stop()
-                raise RuntimeError("worker processes fail repeatedly; see the log")
-            self._start()
-
-    def _start(self) -> None:
-        # Blocked until the worker has handlers of its own: the inherited ones would stop the
-        # other workers.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        if not self._stopping:
-            pid = os.fork()
-            if not pid:
-                self._run_worker()
-            self._alive.add(pid)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-
-    def _run_worker(self) -> NoReturn:
-        """Work in the forked process, then exit without running the parent's cleanup."""
-        code = 1
-        try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            os.close(self._writing)
-            threading.Thread(target=self._stop_with_parent, daemon=True).start()
-            self._work(lambda: None)
-            code = 0
-        except BaseException:
-            LOG.exception("a worker process failed")
-        finally:
-            logging.shutdown()
-            os._exit(code)
-
-    def _stop_with_parent(self) -> None:
-        """Wait for the end of the parent, then stop this worker as a stop signal does."""
-        os.read(self._reading, 1)
-        LOG.error("the server process has ended; this worker stops")
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(self._stop_seconds + 1)
-        os._exit(1)
-
-    def _stop(self, *_: object) -> None:
-        """Send all workers SIGTERM, and SIGKILL to those still alive after a while."""
-        first = not self._stopping
-        self._stopping = True
-        for pid in self._alive:
-            os.kill(pid, signal.SIGTERM if first else signal.SIGKILL)
-        if first:
-            signal.signal(signal.SIGALRM, self._stop)
-            signal.setitimer(signal.ITIMER_REAL, self._stop_seconds + 1)
-
-
-# -- logs ------------------------------------------------------------------------------------------
-
-_FIELDS = ("request", "method", "path", "status", "ms")
-
-
-class _TextFormatter(logging.Formatter):
-    """Format each record as one line; a message cannot add lines or reach the terminal."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return visible(super().formatMessage(record))
-
-    def formatException(self, ei: Any) -> str:
-        # Lines of a traceback, and of an error's message, are indented so that none looks like one
-        # of the log.
-        return visible(super().formatException(ei), keep="\n").replace("\n", "\n  ")
-
-
-class _JsonFormatter(logging.Formatter):
-    """Format each record as one line of JSON."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line: dict[str, Any] = {"time": time, "level": record.levelname.lower()}
-        line["message"] = record.getMessage()
-        line |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
-        if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=True)
-
-
-def configure_logging(logs: Logs) -> None:
-    """Send the server's log to standard error, as text or JSON lines, or discard it."""
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if logs == "none":
-        handler = logging.NullHandler()
-    handler.setFormatter(_JsonFormatter() if logs == "json" else _TextFormatter())
-    for name in ("mocme.serving", "uvicorn", "uvicorn.error"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.propagate = False
-        # The middleware logs requests, so uvicorn logs only warnings and errors.
-        logger.setLevel(logging.INFO if name == "mocme.serving" else logging.WARNING)
