@@ -33,6 +33,8 @@ from mocme.core.configurable import check_keys as check_keys
 from mocme.core.configurable import settings as settings
 
 P = TypeVar("P", bound=Configurable)
+# Numbers of a tensor in the trial build of a component, whose context is small.
+TRIAL_NUMBERS = 50_000_000
 
 
 def modules(package: types.ModuleType) -> list[types.ModuleType]:
@@ -165,22 +167,19 @@ def specify(
 
 
 def _try(part: type[Configurable], table: Mapping[str, Any], path: str, trust_code: bool) -> None:
-    """Build a component with its trial context, without memory for tensors.
+    """Build a component with its trial context, within a limit of memory.
 
     Raises:
         ConfigError: a setting is wrong.
     """
-    import torch
+    from mocme.core.allocation import AllocationLimit
 
     try:
         # A setting may be a size, and a configuration may come from elsewhere.
-        with torch.device("meta"):
+        with AllocationLimit(TRIAL_NUMBERS):
             construct(part, table, path, *part.trial, trust_code=trust_code)
-    except (RuntimeError, OverflowError) as error:
-        if part.__module__.startswith("mocme."):
-            raise ConfigError(f"{path}: a setting is too large") from error
-        # A component of the user may need the values of its tensors.
-        construct(part, table, path, *part.trial, trust_code=trust_code)
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        raise ConfigError(f"{path}: a setting is too large") from error
 
 
 def _converted(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
 from torch import Tensor
 
+from mocme.core.allocation import AllocationLimit, TooManyNumbers
 from mocme.data.features.tokens import TrainingFacts
 from mocme.evaluation import metrics
 from mocme.evaluation.ranking import batch_size_for, rank_split
@@ -18,6 +18,9 @@ from mocme.experts.embedding.model import EmbeddingModel
 from mocme.experts.embedding.settings import EmbeddingSettings
 from mocme.experts.embedding.trainer import Trainer
 from mocme.storage.tensor_schema import check_like
+
+# Numbers of a tensor that any model may have while it is built.
+LEAST_LIMIT = 10_000_000
 
 
 @final
@@ -64,12 +67,14 @@ class Embedding(EmbeddingSettings):
     def unpacked(self, packed: Packed, task: FitTask) -> EmbeddingExpert:
         tensors, _ = packed
         facts = self._facts(task)
-        # Shapes are compared before anything of the size that the settings name is allocated.
-        if (shapes := self._shapes(task, facts)) is not None:
-            _check(task.name, tensors, shapes)
-        model = self._model(task, facts)
-        if shapes is None:
-            _check(task.name, tensors, model.state_dict())
+        # A model whose shapes fit has no tensor larger than all of the file.
+        limit = max(4 * sum(tensor.numel() for tensor in tensors.values()), LEAST_LIMIT)
+        try:
+            with AllocationLimit(limit):
+                model = self._model(task, facts)
+        except (TooManyNumbers, RuntimeError, OverflowError) as error:
+            raise ValueError("the settings of config.toml ask for sizes out of range") from error
+        _check(task.name, tensors, model.state_dict())
         model.load_state_dict(tensors)
         return self._expert(model.to(task.device).eval(), task)
 
@@ -81,17 +86,6 @@ class Embedding(EmbeddingSettings):
     def _model(self, task: FitTask, facts: TrainingFacts) -> EmbeddingModel:
         seed = task.seed if self.seed is None else self.seed
         return EmbeddingModel(self, facts, task.features.dense, seed)
-
-    def _shapes(self, task: FitTask, facts: TrainingFacts) -> Mapping[str, Tensor] | None:
-        """Parameters by name without memory for their values; None where that is impossible."""
-        try:
-            with torch.device("meta"):
-                return self._model(task, facts).state_dict()
-        except (RuntimeError, TypeError) as error:
-            # A scorer or fusion of the user may need values to be built.
-            if "meta" in str(error):
-                return None
-            raise ValueError("the settings of config.toml ask for sizes out of range") from error
 
     def _expert(self, model: EmbeddingModel, task: FitTask) -> EmbeddingExpert:
         reads = (*model.modalities, *task.features.tokens)

@@ -82,16 +82,15 @@ class EmbeddingModel(VectorModel):
         self.register_buffer("present", torch.stack(present, 1), persistent=False)
         default = settings.dropout.get("default", 0.0)
         dropout = [settings.dropout.get(name, default) for name in self.modalities]
-        self.hide_probability = torch.tensor(dropout, device="cpu")
+        self.hide_probability = torch.tensor(dropout)
         self._check_dropout(settings.dropout)
 
     def _make_relations(self, facts: TrainingFacts, generator: torch.Generator) -> None:
-        # Always on the CPU: the values decide shapes, also of a model on the device "meta".
-        row = torch.arange(facts.num_relations, device="cpu")
-        flip = torch.zeros(facts.num_relations, dtype=torch.bool, device="cpu")
+        row = torch.arange(facts.num_relations)
+        flip = torch.zeros(facts.num_relations, dtype=torch.bool)
         if self.settings.inverse == "tied":
             row = torch.minimum(row, facts.inverse)
-            flip = torch.arange(facts.num_relations, device="cpu") != row
+            flip = torch.arange(facts.num_relations) != row
             _, row = torch.unique(row, return_inverse=True)
         self.register_buffer("relation_row", row, persistent=False)
         self.register_buffer("relation_flip", flip, persistent=False)
@@ -102,7 +101,7 @@ class EmbeddingModel(VectorModel):
             self.scorer.invert(self.relation.detach()[:1])
 
     def _add_modality(self, name: str, modality: Modality, generator: torch.Generator) -> None:
-        values = modality.values.to(self.structure.device).float()
+        values = modality.values.float()
         # Unit deviation overall, not by column: a column that hardly varies stays small.
         centre = values.mean(0)
         spread = (values - centre).square().mean().sqrt()
