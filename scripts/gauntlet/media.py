@@ -95,17 +95,20 @@ def two_imports(work: Path) -> Result:
 
 @trial("A full disk ends a command with a message and leaves what was there")
 def full_disk(work: Path) -> Result:
-    data, outcomes = write_graph(work / "data"), []
-    with mounted(work / "small", "-t", "tmpfs", "-o", "size=400k", "tmpfs") as done:
-        if not done:
-            return Result(None, "not run: mounting is not allowed here")
-        small = work / "small"
-        outcomes.append(mocme("train", "default", "--data", data, "--out", small / "run", *SMALL))
-        shutil.rmtree(small / "run", ignore_errors=True)
-        lines = "".join(f"entity {i},r,entity {i + 1}\n" for i in range(50_000))
-        (work / "big.csv").write_text("head,relation,tail\n" + lines)
-        outcomes.append(mocme("import", work / "big.csv", "--out", small / "imported"))
-        left = [path.name for path in small.iterdir()]
+    data, outcomes, left = write_graph(work / "data"), [], []
+    lines = "".join(f"entity {i},r,entity {i + 1}\n" for i in range(50_000))
+    (work / "big.csv").write_text("head,relation,tail\n" + lines)
+    small = work / "small"
+    for command, size in (
+        (["train", "default", "--data", str(data), *SMALL, "--out"], "40k"),
+        (["import", str(work / "big.csv"), "--out"], "400k"),
+    ):
+        with mounted(small, "-t", "tmpfs", "-o", f"size={size}", "tmpfs") as done:
+            if not done:
+                return Result(None, "not run: mounting is not allowed here")
+            outcomes.append(mocme(*command, small / "out"))
+            # A run that was begun may stay; an import appears whole or not at all.
+            left += [path.name for path in small.iterdir() if command[0] == "import"]
     refused = sum(outcome.refused for outcome in outcomes)
     figures = f"{refused} of {len(outcomes)} refused; left behind: {left or 'nothing'}"
     return Result(refused == len(outcomes) and not left, f"{figures} {unfit(outcomes)}".strip())
