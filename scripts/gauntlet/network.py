@@ -126,7 +126,7 @@ def slow_body(work: Path) -> Result:
 def heavy_batch(work: Path) -> Result:
     run = train(write_graph(work / "data", 4000), work / "run")
     questions = [{"ask": "missing", "entity": f"e{i}", "k": 100} for i in range(256)]
-    with served(run, "--seconds", "5") as server:
+    with served(run, "--seconds", "0.3") as server:
         server.ask("/v1/missing", {"entity": "e1"})
         started = time.monotonic()
         status, _ = server.ask("/v1/batch", {"questions": questions}, timeout=300)
@@ -135,7 +135,7 @@ def heavy_batch(work: Path) -> Result:
         server.ask("/v1/missing", {"entity": "e2", "k": 1}, timeout=300)
         waited = time.monotonic() - light
     figures = f"answer {status} after {answered_after:.1f} s; the next question took {waited:.1f} s"
-    return Result(waited < 5, figures)
+    return Result(status == 504 and waited < 3, figures)
 
 
 def progressive(scans: int) -> bytes:
@@ -143,7 +143,7 @@ def progressive(scans: int) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.effect_noise((1500, 1500), 50).save(buffer, "JPEG", progressive=True, quality=60)
+    Image.effect_noise((300, 300), 50).save(buffer, "JPEG", progressive=True, quality=60)
     data = buffer.getvalue()
     starts = [i for i in range(len(data) - 1) if data[i : i + 2] == b"\xff\xda"]
     last = data[starts[-1] : data.rindex(b"\xff\xd9")]
