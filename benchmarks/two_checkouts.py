@@ -1,6 +1,6 @@
 """Compare import, training, prediction and serving of two checkouts, in turns.
 
-    python benchmarks/two_checkouts.py OTHER_CHECKOUT [--rounds 7]
+    python benchmarks/two_checkouts.py OTHER_CHECKOUT [--rounds 7] [--steps serve open]
 
 Each step runs in processes of its own, which take one or the other source tree through PYTHONPATH
 and this environment for everything else. A round runs each step once with either tree; which goes
@@ -152,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("other", type=Path)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", nargs="+", help="of the five; by default all")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         checkouts = Checkouts({"this": ROOT, "other": arguments.other.resolve()}, Path(work))
@@ -162,7 +163,8 @@ def main() -> None:
             "predict": checkouts.predict,
             "serve": checkouts.serve,
         }
-        for name, step in steps.items():
+        for name in arguments.steps or steps:
+            step = steps[name]
             seconds: dict[str, list[float]] = {"this": [], "other": []}
             for number in range(arguments.rounds):
                 for tree in ("this", "other") if number % 2 else ("other", "this"):
