@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +22,7 @@ class Stop:
     def step(self, progress: Progress) -> None:
         self.steps += 1
         if self.steps == self.after:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     def record(self, record: Mapping[str, Any]) -> None:
         pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 
@@ -12,7 +11,7 @@ from mocme.core.interrupts import stop_signal
 
 
 def press() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 
 def test_the_first_ctrl_c_sets_the_event_and_the_second_interrupts() -> None:

@@ -260,10 +260,9 @@ def test_ctrl_c_keeps_what_was_mined(
 
     def stopping(miner: GraphCompletion, advance: object = None) -> None:
         if miner.done == 1:
-            import os
             import signal
 
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         step(miner, advance)
 
     monkeypatch.setattr(GraphCompletion, "step", stopping)

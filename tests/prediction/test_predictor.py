@@ -329,12 +329,11 @@ class Stop:
         pass
 
     def step(self, progress: object) -> None:
-        import os
         import signal
 
         self.left -= 1
         if self.left == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     def record(self, record: object) -> None:
         pass

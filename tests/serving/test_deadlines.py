@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -26,6 +28,8 @@ class EmptyView:
     """A view of no run."""
 
     name, stamp, additions = "empty", "now", ()
+    run = SimpleNamespace(path=Path("/nowhere/empty"))
+    loaded = SimpleNamespace(trained=SimpleNamespace(graph=SimpleNamespace(folder=None)))
 
     def read_stamp(self) -> str:
         return "now"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import tomllib
@@ -79,7 +78,7 @@ class Watch:
     def _do(self) -> None:
         if self.act is Killed:
             raise Killed
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture
@@ -186,7 +185,7 @@ def test_ctrl_c_while_a_training_validates_for_the_last_time_is_not_lost(
     def press(self: Trainer, mrr: float) -> None:
         keep_best(self, mrr)
         if self.progress.done:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Trainer, "_keep_best", press)
     with pytest.raises(Interrupted, match="trial 2 of 5"):
