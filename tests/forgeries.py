@@ -109,10 +109,11 @@ Packed = tuple[dict[str, Tensor], dict[str, str]]
 
 
 def read_packed(path: Path) -> Packed:
-    """The tensors and metadata of a file."""
+    """The tensors and metadata of a file, in memory of their own: the file is written again."""
     with safe_open(path, "pt") as file:
         names = list(file.keys())
-        return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+        tensors = {name: file.get_tensor(name).clone() for name in names}
+        return tensors, dict(file.metadata() or {})
 
 
 def write_packed(path: Path, packed: Packed) -> None:
