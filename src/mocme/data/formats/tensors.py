@@ -67,7 +67,9 @@ def read(path: str | Path, key: str | None = None) -> tuple[Float[Tensor, "n F"]
     try:
         chosen, values = reader(path, key)
         values = _table(path, values)
-    except _LIBRARY_ERRORS as error:
+    except (ValueError, *_LIBRARY_ERRORS) as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise  # written here, and names the file
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: cannot be read ({reason}); download it again") from error
     provenance = {"source": str(path), "sha256": file_digest(path), "matched by": "row number"}
@@ -79,7 +81,7 @@ def read(path: str | Path, key: str | None = None) -> tuple[Float[Tensor, "n F"]
 # What the libraries raise for headers and directories that nobody writes.
 _LIBRARY_ERRORS = (
     *(MemoryError, RuntimeError, TypeError, AttributeError, ArithmeticError, LookupError),
-    *(UnicodeError, OSError, EOFError, struct.error, zlib.error, zipfile.BadZipFile),
+    *(OSError, EOFError, struct.error, zlib.error, zipfile.BadZipFile),
 )
 # A tensor and its key, None if the file holds one tensor without a name.
 KeyedTensor = tuple[str | None, Tensor]
