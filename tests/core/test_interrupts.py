@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from mocme.core.interrupts import stop_signal
+
+
+@pytest.fixture(autouse=True)
+def default_handler() -> Iterator[None]:
+    """The handler of Python; a process that a shell starts in the background ignores Ctrl-C."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 def press() -> None:
