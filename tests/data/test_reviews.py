@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 import mocme
 from mocme.core.registry import Spec
 from mocme.data.graph import Graph, Queries
+from mocme.data.review_export import export_lines, export_name
 from mocme.data.review_schema import ReviewError, ReviewsMoved, ReviewsNotWritable
-from mocme.data.reviews import Review, Reviews, apply_reviews, export_lines, export_name
+from mocme.data.reviewed_graph import apply_reviews
+from mocme.data.reviews import Review, Reviews
 from mocme.experts.embedding import Embedding
 from mocme.experts.embedding.gradient_buffer import GradientBuffer
 from mocme.experts.embedding.link_prediction import LinkPrediction

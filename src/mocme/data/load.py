@@ -10,7 +10,7 @@ from mocme.data.benchmarks.registry import Benchmark, Version
 from mocme.data.graph import Graph
 from mocme.data.ingest.reader import RATIOS, read_path
 from mocme.data.quality.raw_rows import RawGraph
-from mocme.data.reviews import apply_reviews
+from mocme.data.reviewed_graph import apply_reviews
 
 
 def load(

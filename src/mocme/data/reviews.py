@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
-import re
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
-from mocme.core.csv_text import csv_text
-from mocme.data.graph import Graph, UnknownName, distinct
 from mocme.data.review_schema import (
     SCHEMA,
     ReviewError,
@@ -34,10 +25,9 @@ from mocme.data.review_schema import (
 
 Decision = Literal["accept", "reject", "skip"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
-FORMATS = ("tsv", "csv", "jsonl")
 VERSION = 1
-_COLUMNS = ("id", "head", "relation", "tail", "decision", "reviewer", "note", "time")
-_OPTIONAL_COLUMNS = ("probability", "score")
+COLUMNS = ("id", "head", "relation", "tail", "decision", "reviewer", "note", "time")
+OPTIONAL_COLUMNS = ("probability", "score")
 Fact = tuple[str, str, str]
 
 
@@ -271,7 +261,7 @@ class Reviews:
         time = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         values = (*fact, decision, reviewer.strip(), note, time, probability, score)
         with self._open() as connection:
-            columns = ", ".join((*_COLUMNS[1:], *_OPTIONAL_COLUMNS))
+            columns = ", ".join((*COLUMNS[1:], *OPTIONAL_COLUMNS))
             marks = ", ".join("?" * len(values))
             insertion = f"INSERT INTO review ({columns}) VALUES ({marks})"
             review_id = connection.execute(insertion, values).lastrowid
@@ -325,7 +315,7 @@ class Reviews:
                 f"SELECT count(*) FROM review WHERE {condition}", values
             ).fetchone()
             rows = connection.execute(
-                f"SELECT {', '.join((*_COLUMNS, *_OPTIONAL_COLUMNS))} FROM review "
+                f"SELECT {', '.join((*COLUMNS, *OPTIONAL_COLUMNS))} FROM review "
                 f"WHERE {condition} "
                 f"ORDER BY id DESC LIMIT ? OFFSET ?",
                 [*values, limit, offset],
@@ -334,7 +324,7 @@ class Reviews:
 
     def _checked(self, row: Sequence[Any]) -> Sequence[Any]:
         """Return a row of the table after a check: SQLite stores any type in any column."""
-        columns = (*_COLUMNS, *_OPTIONAL_COLUMNS)
+        columns = (*COLUMNS, *OPTIONAL_COLUMNS)
         check_values(self.path, dict(zip(columns, row, strict=True)), DECISIONS)
         return row
 
@@ -357,95 +347,3 @@ class Reviews:
                     f"again"
                 )
         return {fact: next(iter(by_reviewer.values())) for fact, by_reviewer in last.items()}
-
-
-def export_lines(reviews: Iterable[Review], format: str) -> Iterator[str]:
-    """Yield the lines of a file of decisions: ``tsv``, ``csv`` (both with a header) or ``jsonl``.
-
-    In TSV, tabs, line ends and backslashes are escaped with a backslash, as in C.
-
-    Raises:
-        ValueError: the format is not one of `FORMATS`.
-    """
-    columns = (*_COLUMNS, *_OPTIONAL_COLUMNS)
-    if format == "jsonl":
-        for review in reviews:
-            yield json.dumps(asdict(review), ensure_ascii=False) + "\n"
-    elif format == "csv":
-        for row in itertools.chain([columns], (list(asdict(r).values()) for r in reviews)):
-            yield csv_text([row], line_end="\n", guard=True)
-    elif format == "tsv":
-        yield "\t".join(columns) + "\n"
-        for review in reviews:
-            yield "\t".join(_cell(value) for value in asdict(review).values()) + "\n"
-    else:
-        raise ValueError(f"decisions are exported as {', '.join(FORMATS)}, not {format!r}")
-
-
-def export_name(graph: str, format: str) -> str:
-    """Return the name of an exported file, as "atlas-decisions-2025-06-01.tsv" (date in UTC)."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", graph.lower()).strip("-.")[:60] or "graph"
-    return f"{name}-decisions-{datetime.now(UTC):%Y-%m-%d}.{format}"
-
-
-def _cell(value: object) -> str:
-    text = "" if value is None else str(value)
-    for character, escape in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
-        text = text.replace(character, escape)
-    return text
-
-
-def apply_reviews(graph: Graph, path: str | Path) -> Graph:
-    """Apply the decisions in a file (`Reviews.verdicts`) to a graph.
-
-    Accepted facts join the train split, except facts of valid or test, which stay there; a note
-    counts those. Rejected facts become hard negatives of a training, and are not suggested again.
-
-    Raises:
-        ValueError: the file does not exist, a decision has a name that the graph does not have,
-            a fact of the graph is rejected, or reviewers disagree.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: there is no such file of decisions; mocme serve creates one")
-    accepted, rejected = _decided(graph, path)
-    split_of = {tuple(f): name for name, facts in graph.splits.items() for f in facts.tolist()}
-    for fact in rejected.tolist():
-        if split := split_of.get(tuple(fact)):
-            head, relation, tail = fact
-            raise ValueError(
-                f"{path}: ({graph.entities[head]}, {graph.relations[relation]}, "
-                f"{graph.entities[tail]}) is rejected, but is a fact of the {split} split; remove "
-                f"it there, or undo the decision"
-            )
-    new = [fact for fact in accepted.tolist() if tuple(fact) not in split_of]
-    train = torch.cat([graph.facts("train"), _fact_tensor(new)])
-    notes = [f"{path}: {len(new):,} accepted facts join train, {len(rejected):,} are rejected"]
-    if others := sum(split_of.get(tuple(f), "train") != "train" for f in accepted.tolist()):
-        notes.append(f"{path}: {others:,} accepted facts are in another split, and stay there")
-    return replace(
-        graph,
-        splits={**graph.splits, "train": distinct(train)},
-        rejected=rejected,
-        notes=[*graph.notes, *notes],
-    )
-
-
-def _decided(graph: Graph, path: str | Path) -> tuple[Int[Tensor, "a 3"], Int[Tensor, "r 3"]]:
-    """Return the distinct accepted and rejected facts as ids of the graph."""
-    facts: dict[str, list[tuple[int, int, int]]] = {"accept": [], "reject": []}
-    for (head, relation, tail), decision in Reviews(path).verdicts().items():
-        try:
-            ids = (graph.entities.id(head), graph.relations.id(relation), graph.entities.id(tail))
-        except UnknownName as error:
-            raise ValueError(
-                f"{path}: a decision on ({head}, {relation}, {tail}): {error}; the decisions "
-                f"belong to another graph, the name was changed, or it was added to a run and is "
-                f"not in the data: add it to the data, or undo the decision (mocme serve RUN "
-                f"--reviews {path}, view Decisions, Undo)"
-            ) from error
-        facts[decision].append(ids)
-    return distinct(_fact_tensor(facts["accept"])), distinct(_fact_tensor(facts["reject"]))
-
-
-def _fact_tensor(facts: Sequence[Sequence[int]]) -> Int[Tensor, "n 3"]:
-    return torch.tensor(facts, dtype=torch.int64).reshape(-1, 3)

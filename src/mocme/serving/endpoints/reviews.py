@@ -9,7 +9,8 @@ from fastapi import FastAPI, Query
 from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from mocme.data.reviews import FORMATS, Decision, Review, export_lines, export_name
+from mocme.data.review_export import FORMATS, export_lines, export_name
+from mocme.data.reviews import Decision, Review
 from mocme.serving.dispatcher import Dispatcher
 from mocme.serving.responses import Json
 from mocme.serving.schema import answers, requests
