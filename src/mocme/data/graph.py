@@ -223,7 +223,7 @@ class Graph:
         inputs: the files that were read, with their digests.
         listed: whether the entity ids come from a list of names, not from the order of the facts.
         notes: notes on how the graph was read (rejects, duplicates), one line each.
-        rejected: facts that reviewers rejected (`mocme.data.reviews.apply_reviews`).
+        rejected: facts that reviewers rejected (`mocme.data.reviewed_graph.apply_reviews`).
     """
 
     entities: Vocabulary

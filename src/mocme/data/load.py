@@ -35,7 +35,7 @@ def load(
         version: of a benchmark by name: ``repaired``, without the defects of its splits (the
             default), or ``as-published``.
         reviews: decisions of ``mocme serve``: accepted facts are added to train, rejected ones
-            become hard negatives (see `mocme.data.reviews`).
+            become hard negatives (see `mocme.data.reviewed_graph`).
 
     Raises:
         ValueError: with the file, the line and the remedy.
