@@ -47,7 +47,8 @@ from mocme.inductive.add import Adder
 from mocme.inductive.pairs import related
 from mocme.inductive.store import Additions
 from mocme.runs import train as training
-from mocme.runs.config import Experiment, parse_override
+from mocme.runs.config import Experiment
+from mocme.runs.experiment_files import parse_override
 from mocme.storage import RunFolder
 from neighbour_votes import NEAREST, Neighbours
 

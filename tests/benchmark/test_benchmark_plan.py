@@ -7,7 +7,8 @@ from typing import Any
 
 from mocme.benchmark.plan import InputDigests, identity
 from mocme.core.registry import ConfigError
-from mocme.runs.config import Experiment, experts_by_name
+from mocme.runs.config import Experiment
+from mocme.runs.experiment_files import experts_by_name
 
 
 def leaves(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from mocme.core.registry import ConfigError
 from mocme.core.text_formats import MAX_DEPTH, parse_json, parse_toml
 from mocme.data.ingest.reader import read_graph_toml
 from mocme.data.ingest.recipe import Recipe
-from mocme.runs.config import parse_override, read_toml
+from mocme.runs.experiment_files import parse_override, read_toml
 
 DEEP_TOML = {
     "lists": "x = " + "[" * 5000 + "]" * 5000,

@@ -12,7 +12,8 @@ from mocme.core.registry import ConfigError
 from mocme.data.features.sources import Source
 from mocme.data.graph import Graph
 from mocme.data.modality import Modality, Tokens
-from mocme.runs.config import Experiment, custom_code, find, merge, parse_override, read, shipped
+from mocme.runs.config import Experiment, custom_code
+from mocme.runs.experiment_files import find, merge, parse_override, read, shipped
 
 
 class Own(Source):

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 import mocme
 from mocme.data.graph import Graph, Vocabulary
 from mocme.data.modality import Modality
-from mocme.runs.config import Experiment, read, shipped
+from mocme.runs.config import Experiment
+from mocme.runs.experiment_files import read, shipped
 from mocme.runs.train import read_inputs
 
 ATLAS = Path(mocme.__file__).parent / "data" / "atlas" / "graph.toml"

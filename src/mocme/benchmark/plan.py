@@ -14,7 +14,8 @@ from mocme.benchmark.results import ResultFiles
 from mocme.benchmark.spec import BenchmarkSpec, Row, label, slug
 from mocme.core.registry import ConfigError
 from mocme.data.benchmarks import registry as benchmarks
-from mocme.runs.config import Experiment, experts_by_name
+from mocme.runs.config import Experiment
+from mocme.runs.experiment_files import experts_by_name
 
 # Rises when the same model would be ranked or counted differently.
 PROTOCOL = 1

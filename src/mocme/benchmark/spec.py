@@ -10,7 +10,7 @@ from typing import Any
 
 from mocme.core.registry import ConfigError
 from mocme.data.benchmarks.registry import VERSIONS
-from mocme.runs.config import merge, read_toml
+from mocme.runs.experiment_files import merge, read_toml
 
 SPLITS = ("valid", "test")
 METRICS = ("mrr", "hits@1", "hits@3", "hits@10")

@@ -171,7 +171,7 @@ def _command_of(encoder: type[Configurable]) -> click.Command:
         sets: tuple[str, ...],
         **options: Any,
     ) -> None:
-        from mocme.runs.config import parse_override
+        from mocme.runs.experiment_files import parse_override
 
         table: dict[str, Any] = {"kind": kind}
         if paths:

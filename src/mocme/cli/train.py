@@ -59,7 +59,8 @@ def train(
     """Train EXPERIMENT (a TOML file or a shipped name) on a graph and write a run."""
     from mocme.core.device import use_threads
     from mocme.data.load import load
-    from mocme.runs.config import Experiment, parse_override
+    from mocme.runs.config import Experiment
+    from mocme.runs.experiment_files import parse_override
     from mocme.runs.train import train as train_run
 
     use_threads(threads)
@@ -100,7 +101,8 @@ def resume(run: Path, device: str, threads: int | None, trust_code: bool) -> Non
 @common("json")
 def experiments(as_json: bool) -> None:
     """List the shipped experiments."""
-    from mocme.runs.config import Experiment, shipped
+    from mocme.runs.config import Experiment
+    from mocme.runs.experiment_files import shipped
 
     loaded = {name: Experiment.load(path) for name, path in shipped().items()}
     if as_json:

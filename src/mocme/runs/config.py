@@ -1,9 +1,7 @@
-"""Experiments as TOML: load, extend, override, check, write out in full."""
+"""Experiments: checked settings with every default, as objects and as TOML."""
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +11,6 @@ import tomli_w
 
 import mocme.experts
 import mocme.mixture
-from mocme.core.files import read_toml as toml_table
 from mocme.core.registry import (
     ConfigError,
     Configurable,
@@ -25,17 +22,23 @@ from mocme.core.registry import (
     expand,
     expand_settings,
 )
-from mocme.core.text_formats import parse_toml
 from mocme.data.features.sources import Source, kind_of
 from mocme.experts.base import ExpertSettings
 from mocme.mixture.base import MixtureSettings
+from mocme.runs.experiment_files import (
+    WORDS,
+    experts_by_name,
+    find,
+    overridden,
+    read,
+    section,
+    title,
+)
 from mocme.runs.renamed import renamed_settings
 
 ExpertSettings.kinds = discover(ExpertSettings, mocme.experts)
 MixtureSettings.kinds = discover(MixtureSettings, mocme.mixture)
 
-# What describes an experiment and does not change it.
-WORDS = ("description", "expected")
 SECTIONS = (
     *("description", "seed", "data", "modalities", "experts", "mixture", "evaluation"),
     "expected",
@@ -143,13 +146,13 @@ class Experiment:
             name, table = "given", experts_by_name(source)
         else:
             path = find(source)
-            name, table = _title(path), read(path)
-        changed = _overridden(table, overrides or {})
+            name, table = title(path), read(path)
+        changed = overridden(table, overrides or {})
         return Experiment.of(name, changed, trust_code=trust_code)
 
     def changed(self, overrides: Mapping[str, Any]) -> Experiment:
         """The same experiment, name included, with other settings by dotted path."""
-        changed = _overridden(self._tables(), overrides)
+        changed = overridden(self._tables(), overrides)
         return Experiment.of(self.name, changed, trust_code=self.trust_code)
 
     def trusted(self, trust_code: bool) -> Experiment:
@@ -169,14 +172,14 @@ class Experiment:
         """
         renamed_settings(table)
         check_keys(table, dict.fromkeys(SECTIONS), "")
-        modalities = _table(table, "modalities")
+        modalities = section(table, "modalities")
         experts = experts_by_name(table).get("experts", {})
-        mixture = {"kind": "Sum", **_table(table, "mixture")}
+        mixture = {"kind": "Sum", **section(table, "mixture")}
         experiment = Experiment(
             name,
             convert(table.get("description", ""), str, "description"),
             _seed(table.get("seed", 0)),
-            expand_settings(DataSettings, _table(table, "data"), "data"),
+            expand_settings(DataSettings, section(table, "data"), "data"),
             {
                 key: _source(value, f"modalities.{key}", trust_code)
                 for key, value in modalities.items()
@@ -191,8 +194,8 @@ class Experiment:
                 for key, settings in experts.items()
             },
             expand(MixtureSettings, mixture, "mixture", trust_code=trust_code),
-            expand_settings(EvaluationSettings, _table(table, "evaluation"), "evaluation"),
-            _table(table, "expected"),
+            expand_settings(EvaluationSettings, section(table, "evaluation"), "evaluation"),
+            section(table, "expected"),
             trust_code=trust_code,
         )
         experiment.components()  # refuse values out of range before the training
@@ -289,181 +292,11 @@ def custom_code(table: Mapping[str, Any]) -> list[str]:
     return sorted(_custom(table))
 
 
-def folder() -> Path:
-    """The folder of the shipped experiments."""
-    inside = Path(__file__).parents[1] / "experiments"
-    return inside if inside.is_dir() else Path(__file__).parents[3] / "experiments"
-
-
-def shipped() -> dict[str, Path]:
-    """Shipped experiments by name, for instance ``structure/mkg-y``."""
-    home = folder()
-    return {p.relative_to(home).with_suffix("").as_posix(): p for p in sorted(home.rglob("*.toml"))}
-
-
-def find(source: str | Path) -> Path:
-    """The file of an experiment, by path or by shipped name.
-
-    Raises:
-        ConfigError: naming near shipped ones.
-    """
-    import difflib
-
-    path = Path(source)
-    if path.suffix == ".toml":
-        if path.is_file():
-            return path
-        # A path that starts in the repository also names the shipped file.
-        named = path.as_posix().removeprefix("experiments/").removesuffix(".toml")
-    else:
-        named = path.as_posix()
-    known = shipped()
-    if named in known:
-        return known[named]
-    near = difflib.get_close_matches(named, known, 3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "list them with: mocme experiments"
-    raise ConfigError(f"{source}: there is no such experiment file or shipped experiment; {hint}")
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The table of a file.
-
-    Raises:
-        ConfigError: not TOML, or not a regular file. OSError: it cannot be read.
-    """
-    try:
-        return toml_table(path)
-    except ValueError as error:
-        if isinstance(error.__cause__, OSError):
-            raise error.__cause__ from None
-        raise ConfigError(str(error)) from error
-
-
-def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The merged table of a file and everything it extends.
-
-    Raises:
-        ConfigError: not TOML, or files that extend each other.
-    """
-    path = path.resolve()
-    if path in seen:
-        raise ConfigError(f"{path}: extends itself by way of {seen[-1].name}")
-    table = experts_by_name(read_toml(path), str(path))
-    base = table.pop("extends", None)
-    if base is None:
-        return table
-    parent = path.parent / str(base)
-    if not parent.is_file():
-        # Not next to the file, so a shipped experiment.
-        named = str(base).removesuffix(".toml")
-        if named not in shipped():
-            raise ConfigError(
-                f"{path}: extends {base!r}, which is neither next to it nor a shipped experiment "
-                f"(list those with: mocme experiments)"
-            )
-        parent = shipped()[named]
-    inherited = read(parent, (*seen, path))
-    # Results and words describe one file, not those that build on it.
-    for key in WORDS:
-        inherited.pop(key, None)
-    return merge(inherited, table)
-
-
-def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the changes; a table that names another kind replaces the old one completely."""
-    result = dict(base)
-    for key, value in change.items():
-        old = result.get(key)
-        if not (isinstance(old, Mapping) and isinstance(value, Mapping)):
-            result[key] = value
-        elif "kind" in value and value["kind"] != old.get("kind"):
-            result[key] = dict(value)
-        else:
-            result[key] = merge(old, value)
-    return result
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """``seed=3`` as path and value; anything but a TOML value is a string.
-
-    Raises:
-        ConfigError: there is no ``=``.
-    """
-    dotted, equals, value = text.partition("=")
-    if not equals or not dotted.strip():
-        raise ConfigError(f"--set {text}: write it as path=value, for instance seed=3")
-    try:
-        parsed = parse_toml(f"value = {value}")
-    except tomllib.TOMLDecodeError:
-        parsed = {}
-    # TOML may read several lines as several settings; here they are one string.
-    return dotted.strip(), parsed["value"] if len(parsed) == 1 else value.strip()
-
-
-def experts_by_name(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """A table with its list of experts as a table by name.
-
-    Raises:
-        ConfigError: an expert has neither name nor kind, or two have one name.
-    """
-    prefix = f"{where}: " if where else ""
-    listed = table.get("experts")
-    if listed is None:
-        return dict(table)
-    if isinstance(listed, Mapping):
-        listed = [{"name": name, **_table(listed, name)} for name in listed]
-    if not isinstance(listed, list | tuple) or not all(isinstance(e, Mapping) for e in listed):
-        raise ConfigError(f"{prefix}experts: must be a list of tables, [[experts]]")
-    experts: dict[str, Any] = {}
-    for position, expert in enumerate(listed):
-        name = expert.get("name", expert.get("kind"))
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,49}", name):
-            raise ConfigError(
-                f"{prefix}experts[{position}]: needs a kind, and a name of letters, digits, - "
-                f"and _ where the kind is used twice"
-            )
-        if name in experts:
-            raise ConfigError(f"{prefix}experts: two are named {name!r}; give each its own name")
-        experts[name] = {key: value for key, value in expert.items() if key != "name"}
-    return {**table, "experts": experts}
-
-
-def _overridden(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(table)
-    for dotted, value in overrides.items():
-        _set(result, dotted, value)
-    return result
-
-
-def _set(table: dict[str, Any], dotted: str, value: Any) -> None:
-    *folders, last = dotted.split(".")
-    change: dict[str, Any] = {last: value}
-    for key in reversed(folders):
-        change = {key: change}
-    merged = merge(table, change)
-    table.clear()
-    table.update(merged)
-
-
-def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = table.get(key, {})
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{key}: must be a table")
-    return dict(value)
-
-
 def _seed(value: Any) -> int:
     seed: int = convert(value, int, "seed")
     if not -(2**63) <= seed < 2**63:
         raise ConfigError("seed: must fit in 64 bits")
     return seed
-
-
-def _title(path: Path) -> str:
-    for name, known in shipped().items():
-        if known.resolve() == path.resolve():
-            return name
-    return path.stem
 
 
 def _source(value: Any, path: str, trust_code: bool) -> dict[str, Any]:

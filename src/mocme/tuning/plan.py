@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mocme.core.registry import ConfigError, Configurable, construct
-from mocme.runs.config import WORDS, Experiment, experts_by_name, find, merge, read_toml, shipped
+from mocme.runs.config import Experiment
+from mocme.runs.experiment_files import WORDS, experts_by_name, find, merge, read_toml, shipped
 
 NUMBERS = ("low", "high", "step")
 
