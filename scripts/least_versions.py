@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = {"test", "pykeen", "all"}
 # Their pinned versions do not accept the least versions of others, so pip chooses them.
-FREE = {"huggingface-hub", "pandas", "pydantic-core"}
+FREE = {"pandas", "pydantic-core"}
 
 
 def least_versions(project: dict) -> list[str]:
