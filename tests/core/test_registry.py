@@ -345,6 +345,15 @@ def test_inherited_settings_come_first_and_a_default_may_change() -> None:
     assert settings(Lines)["share"] == (float, 1.0)
 
 
+def test_a_default_from_a_factory_is_a_new_object_each_time() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Listed(Configurable):
+        names: list[str] = field(default_factory=list)
+
+    settings(Listed)["names"][1].append("changed")
+    assert settings(Listed)["names"] == (list[str], [])
+
+
 def test_fields_that_are_no_keyword_are_no_settings() -> None:
     assert not {"context", "cache"} & set(settings(Lines))
     lines = build(Reader, {"kind": "Lines", "path": "x"}, "reader", "given")

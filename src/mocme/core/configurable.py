@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import typing
 from abc import ABC
@@ -79,6 +80,20 @@ def settings(component: type) -> dict[str, tuple[Any, Any]]:
     They are the keyword-only arguments of the constructor; for a dataclass that is its keyword-only
     fields, inherited ones first. A setting without a default has `inspect.Parameter.empty`.
     """
+    return {
+        name: (hint, _default(parameter, field))
+        for name, (hint, parameter, field) in _signature(component).items()
+    }
+
+
+@functools.cache
+def _signature(
+    component: type,
+) -> dict[str, tuple[Any, inspect.Parameter, dataclasses.Field[Any] | None]]:
+    """Keyword-only arguments of a class: name to annotation, parameter and dataclass field.
+
+    Cached: annotations are text, which `typing` compiles anew at each call.
+    """
     # A plain class may inherit from a dataclass and have a constructor of its own; then
     # `dataclasses.fields` does not describe it, although `is_dataclass` is true.
     owner = next(base for base in component.__mro__ if "__init__" in vars(base))
@@ -94,7 +109,7 @@ def settings(component: type) -> dict[str, tuple[Any, Any]]:
     generated = bool(fields) and parameters.keys() <= fields.keys()
     hints = typing.get_type_hints(owner if generated else constructor)
     return {
-        name: (hints.get(name, Any), _default(parameter, fields.get(name)))
+        name: (hints.get(name, Any), parameter, fields.get(name))
         for name, parameter in parameters.items()
     }
 
