@@ -245,6 +245,7 @@ def test_experts_of_one_kind_have_names_of_their_own() -> None:
     small = {"kind": "embedding", "name": "small", "embedding_dim": 4}
     experiment = Experiment.load({"experts": [{"kind": "embedding"}, small]})
     assert list(experiment.components().experts) == ["embedding", "small"]
+    assert experiment.components() is experiment.components()
     changed = experiment.changed({"experts.small.embedding_dim": 6, "experts.rules": {}})
     assert changed.experts["small"]["embedding_dim"] == 6
     assert changed.experts["embedding"]["embedding_dim"] == 256

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,10 @@ class Experiment:
         Raises:
             ConfigError: with the path of the setting that is wrong.
         """
+        return self._components
+
+    @cached_property
+    def _components(self) -> Settings:
         trust = self.trust_code
         mixture = build(MixtureSettings, self.mixture, "mixture", trust_code=trust)  # type: ignore[type-abstract]
         names = list(self.experts) if mixture.experts is None else list(mixture.experts)
