@@ -8,15 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mocme.data.modality import (
-    FORMAT,
-    Features,
-    Modality,
-    Tokens,
-    check_entities,
-    read_safetensors,
-    unpack_modality,
-)
+from mocme.data.modality import FORMAT, Features, Modality, Tokens
+from mocme.data.modality_files import check_entities, read_safetensors, unpack_modality
 
 ROWS = torch.tensor([0, 2, 5])
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from mocme.core.interrupts import Interrupted
 from mocme.core.registry import ConfigError
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.modality import Tokens, read_safetensors, unpack_modality
+from mocme.data.modality import Tokens
+from mocme.data.modality_files import read_safetensors, unpack_modality
 from mocme.encoders.base import EncodingJob, EncodingReport, encoded_file
 from mocme.encoders.catalog import encoder_of
 from mocme.encoders.codebooks import Codebook

@@ -21,7 +21,8 @@ from mocme.core.registry import ConfigError
 from mocme.data.features.numeric import bin_sets, scale_columns
 from mocme.data.features.sources import Bins, Numbers
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.modality import Modality, Tokens, read_safetensors, unpack_modality
+from mocme.data.modality import Modality, Tokens
+from mocme.data.modality_files import read_safetensors, unpack_modality
 from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
 from mocme.encoders.kinds import numeric as numeric_kind

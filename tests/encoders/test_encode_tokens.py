@@ -20,7 +20,8 @@ from mocme.core.interrupts import Interrupted
 from mocme.core.registry import ConfigError
 from mocme.data.features.sources import Words
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.modality import Tokens, read_safetensors, unpack_modality
+from mocme.data.modality import Tokens
+from mocme.data.modality_files import read_safetensors, unpack_modality
 from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.catalog import encoder_of
 from mocme.encoders.kinds import words as words_kind

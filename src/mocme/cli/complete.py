@@ -121,7 +121,7 @@ class _State:
 
     def resume(self) -> None:
         """Load the state, if it belongs to this run and these settings."""
-        from mocme.data.modality import read_safetensors
+        from mocme.data.modality_files import read_safetensors
         from mocme.prediction.graph_completion import CompletedFacts
 
         if not self.path.exists():

@@ -24,7 +24,8 @@ from torch import Tensor
 from mocme.core.text_formats import parse_json
 from mocme.data.features.numeric import bin_of, read_scales
 from mocme.data.graph import Graph, Vocabulary
-from mocme.data.modality import AnyModality, Modality, Pairs, Tokens, read_safetensors
+from mocme.data.modality import AnyModality, Modality, Pairs, Tokens
+from mocme.data.modality_files import read_safetensors
 from mocme.data.words import UNITS
 from mocme.inductive.new_entity import Content, EncodedContent
 from mocme.inductive.provenance import provenance_problem

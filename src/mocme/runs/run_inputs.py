@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from mocme.data.graph import Graph
-from mocme.data.modality import AnyModality, Features, Pairs, unpack_modality
+from mocme.data.modality import AnyModality, Features, Pairs
+from mocme.data.modality_files import unpack_modality
 from mocme.data.pairs.build import check_basis, check_references
 from mocme.runs.run_files import ABOUT, NAMES, read_about, read_names
 from mocme.storage import RunError, RunFolder

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from mocme.data.features.sources import read_features
 from mocme.data.load import load
-from mocme.data.modality import FORMAT, Basis, Modality, Pairs, unpack_modality
+from mocme.data.modality import FORMAT, Basis, Modality, Pairs
+from mocme.data.modality_files import unpack_modality
 from mocme.data.pairs.build import (
     NewContent,
     basis_of_texts,

@@ -14,7 +14,8 @@ from mocme.data.features.tables import unknown_note
 from mocme.data.formats import tsv
 from mocme.data.formats.tensors import map_npy
 from mocme.data.graph import Vocabulary
-from mocme.data.modality import EmptyModality, Modality, check_entities, finite_rows
+from mocme.data.modality import EmptyModality, Modality, finite_rows
+from mocme.data.modality_files import check_entities
 
 # A vector whose largest value is this many times that of the median vector is told.
 _OUTLIER = 1e4

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mocme.core.digest import file_digest
 from mocme.core.files import check_regular
+from mocme.data.modality_files import read_safetensors
 from mocme.storage.tensor_schema import memory_of_machine
 
 # Environment variable: GiB that a tensor may take, instead of half of the memory.
@@ -220,8 +221,6 @@ def _h5(path: Path, key: str | None) -> KeyedTensor:
 
 
 def _safetensors(path: Path, key: str | None) -> KeyedTensor:
-    from mocme.data.modality import read_safetensors
-
     tensors, _ = read_safetensors(path)
     return _choose(path, tensors, key)
 

@@ -31,7 +31,8 @@ from mocme.data.formats.kinds import tsv
 from mocme.data.formats.streams import BOM
 from mocme.data.formats.writers import write_names
 from mocme.data.ingest.reader import LISTS, read_graph_toml, settings_json
-from mocme.data.modality import encoded_path, read_safetensors
+from mocme.data.modality import encoded_path
+from mocme.data.modality_files import read_safetensors
 from mocme.data.quality.raw_rows import Keys, RawGraph, Rows
 from mocme.storage.workspace import new_folder
 

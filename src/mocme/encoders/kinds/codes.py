@@ -17,13 +17,8 @@ from mocme.data.features.kinds.encoded import nothing_encoded
 from mocme.data.features.sources import Encoded, Vectors, needs_encoding, source_of
 from mocme.data.features.tokens import rarest_tokens
 from mocme.data.graph import Graph
-from mocme.data.modality import (
-    EmptyModality,
-    Modality,
-    check_entities,
-    provenance_of,
-    read_safetensors,
-)
+from mocme.data.modality import EmptyModality, Modality, provenance_of
+from mocme.data.modality_files import check_entities, read_safetensors
 from mocme.encoders.base import Encoder, EncodingJob, EncodingReport, encoded_file
 from mocme.encoders.codebooks import Codebook, FewVectors, Scaling
 from mocme.encoders.pretrained import sha256

@@ -12,14 +12,8 @@ from mocme.core.files import open_regular
 from mocme.data.features.alignment import finite_vectors
 from mocme.data.features.base import FileSource
 from mocme.data.graph import Graph
-from mocme.data.modality import (
-    FORMAT,
-    AnyModality,
-    EmptyModality,
-    check_entities,
-    read_safetensors,
-    unpack_modality,
-)
+from mocme.data.modality import FORMAT, AnyModality, EmptyModality
+from mocme.data.modality_files import check_entities, read_safetensors, unpack_modality
 
 
 @final

@@ -23,7 +23,8 @@ from mocme.data.features.alignment import (
 from mocme.data.features.base import FileSource
 from mocme.data.formats import tensors
 from mocme.data.graph import Graph
-from mocme.data.modality import AnyModality, provenance_of, read_safetensors
+from mocme.data.modality import AnyModality, provenance_of
+from mocme.data.modality_files import read_safetensors
 
 
 @final
