@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mocme.calibration.curves import Calibration
 from mocme.calibration.fit import calibrate
@@ -174,7 +173,7 @@ class Run:
             )
             for name, expert in settings.experts.items()
         ]
-        packed = self._packed(MIXTURE)
+        packed = self.folder.read_packed(MIXTURE)
         with refuse_invalid(self.path / MIXTURE):
             return settings.mixture.unpacked(packed, experts, graph.num_entities)
 
@@ -185,12 +184,9 @@ class Run:
             RunError: its file is missing or damaged.
         """
         file = expert_file(task.name)
-        packed = self._packed(file)
+        packed = self.folder.read_packed(file)
         with refuse_invalid(self.path / file):
             return settings.unpacked(packed, task)
-
-    def _packed(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-        return self.folder.read_packed(name)
 
     def evaluate(
         self,
@@ -275,7 +271,7 @@ class Run:
         """
         if not self.folder.has(CALIBRATION):
             return None
-        tensors, metadata = self._packed(CALIBRATION)
+        tensors, metadata = self.folder.read_packed(CALIBRATION)
         if metadata.get("model") != model:
             return None
         with refuse_invalid(self.path / CALIBRATION, MEASURED_AGAIN):

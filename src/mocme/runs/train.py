@@ -22,7 +22,7 @@ from mocme.runs.config import Experiment, Settings
 from mocme.runs.monitor import RunMonitor, TrainingObserver
 from mocme.runs.run import MIXTURE, STARTED, Run, expert_file
 from mocme.runs.run_files import CONFIG, NAMES
-from mocme.runs.run_inputs import GRAPH, REJECTED
+from mocme.runs.run_inputs import GRAPH, REJECTED, modality_file
 from mocme.storage import RunFolder
 from mocme.storage.atomic_io import digest
 
@@ -219,9 +219,7 @@ def _save_inputs(
     for name, modality in features.all().items():
         tensors, metadata = modality.packed()
         text = {key: str(value) for key, value in metadata.items()}
-        folder.write_tensors(
-            f"modalities/{name}.safetensors", tensors, {**text, "entities": entities}
-        )
+        folder.write_tensors(modality_file(name), tensors, {**text, "entities": entities})
     # Last: without it the training is started again, with it resumed (`STARTED`).
     folder.write_text(CONFIG, experiment.text())
 
