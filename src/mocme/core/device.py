@@ -92,6 +92,15 @@ def checkout() -> dict[str, Any] | None:
         return None
 
 
+def memory_of_machine() -> int:
+    """Bytes of physical memory; a very large number where the system does not tell."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return sys.maxsize
+    return memory if memory > 0 else sys.maxsize
+
+
 def peak_memory(process: int | None = None) -> int:
     """Peak resident memory of a process in bytes.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mocme.core.finite import all_finite
 from mocme.core.registry import ConfigError
 from mocme.data.strings import EntityTexts
 
@@ -86,12 +86,9 @@ class Modality:
         if not self.values.is_floating_point():
             raise ValueError(f"values are {self.values.dtype}; they must be floating point")
         _check_ids(self.rows, self.num_entities, "entity rows", distinct=True)
-        # In float32, the type in which a model reads them. Only a sum of finite numbers is finite.
-        values = self.values.float()
-        if math.isfinite(float(values.sum())):
-            return
-        finite = finite_rows(self.values)
-        if not bool(finite.all()):
+        # In float32, the type in which a model reads them.
+        if not all_finite(self.values.float()):
+            finite = finite_rows(self.values)
             bad = int((~finite).sum())
             raise ValueError(
                 f"{bad} vectors contain NaN or infinity (in float32), first that of entity "

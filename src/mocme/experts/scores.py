@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mocme.core.digest import file_digest
+from mocme.core.finite import all_finite
 from mocme.core.registry import CodeName, import_name
 from mocme.data.graph import Graph, Queries, UnknownName
 from mocme.experts.base import (
@@ -269,7 +270,7 @@ def _check(what: str, key: Int[Tensor, " Q"], scores: Tensor) -> None:
     """Refuse repeated queries and scores that are not finite."""
     if len(torch.unique(key)) < len(key):
         raise ValueError(f"{what}: a query occurs twice")
-    if not bool(scores.isfinite().all()):
+    if not all_finite(scores):
         raise ValueError(f"{what}: there is a score that is NaN or infinite")
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mocme.core.finite import all_finite
 from mocme.core.text_formats import parse_json
 from mocme.data.features.numeric import bin_of, read_scales
 from mocme.data.graph import Graph, Vocabulary
@@ -180,7 +181,7 @@ def _vector(where: str, modality: Modality, content: Any) -> Tensor:
             f"{where}: a vector of shape {tuple(vector.shape)}; this run's have width "
             f"{modality.width}: compute it with the encoder of the run"
         )
-    if not bool(torch.isfinite(vector).all()):
+    if not all_finite(vector):
         raise ValueError(f"{where}: the vector contains NaN or infinity; omit the modality")
     return vector.clone()
 

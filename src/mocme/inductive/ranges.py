@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mocme.core.finite import all_finite
 from mocme.data.features.numeric import Scale
 from mocme.data.modality import Modality, Tokens
 
@@ -78,7 +79,7 @@ def vector_in_range(
     """
     known = VectorRange.of(modality)
     distance, clipped = known.distance(vector), known.clipped(vector)
-    if not bool(clipped.to(modality.values.dtype).isfinite().all()):
+    if not all_finite(clipped.to(modality.values.dtype)):
         largest = torch.finfo(modality.values.dtype).max
         clipped = clipped.clamp(-largest, largest)
     if clipped is vector:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mocme.core.finite import all_finite
 from mocme.core.notices import Notice
 from mocme.data.graph import Graph
 from mocme.data.modality import AnyModality, Features, Modality, Tokens
@@ -92,7 +93,7 @@ def _fact_problem(item: Addition, graph: Graph, usable: set[str]) -> str:
 
 
 def _finite(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and bool(torch.isfinite(tensor.float()).all())
+    return tensor.is_floating_point() and all_finite(tensor.float())
 
 
 def pairs_without(

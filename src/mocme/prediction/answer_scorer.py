@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from mocme.calibration.curves import Calibration, log_shares_from_total
 from mocme.core.deadline import Check, unlimited
+from mocme.core.finite import all_finite
 from mocme.data.graph import AnswerIndex, Graph, Queries
 from mocme.data.paths import Fact
 from mocme.mixture.base import Mixture
@@ -82,8 +82,7 @@ class AnswerScorer:
         queries = self.queries(entities, relations)
         with torch.no_grad():
             scores = self.mixture.score(queries).float().cpu()
-        # A sum costs less than a mask of (B, N), which only an overflow of the sum needs.
-        if not math.isfinite(float(scores.sum())) and not bool(torch.isfinite(scores).all()):
+        if not all_finite(scores):
             raise ValueError(
                 f"{self.name}: scores are NaN or infinite, because weights of an expert are too "
                 f"large; restore the run from a copy, or train it again"

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mocme.core.device import memory_of_machine
 from mocme.core.text_formats import parse_json
 from mocme.data.features.tokens import rarest_tokens
 from mocme.data.modality import Tokens
-from mocme.storage.tensor_schema import memory_of_machine
 
 # Bounds of a spread and of a number divided by it, so that the quotient is finite in float64.
 TINY, HUGE = 1e-300, 1e300

@@ -21,10 +21,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mocme.core.device import memory_of_machine
 from mocme.core.digest import file_digest
 from mocme.core.files import check_regular
 from mocme.data.modality_files import read_safetensors
-from mocme.storage.tensor_schema import memory_of_machine
 
 # Environment variable: GiB that a tensor may take, instead of half of the memory.
 LIMIT = "MOCME_TENSOR_GIB"
