@@ -192,9 +192,10 @@ def test_a_damaged_file_is_refused(tensors: dict[str, Tensor], world: World) -> 
 def test_metadata_of_a_damaged_file_are_refused(world: World) -> None:
     queries = all_queries(world.graph)
     write_scores(path_of(world), world.graph, queries, random_scores(len(queries)))
-    changed_file(path_of(world), {"entities": "["})
-    with pytest.raises(ValueError, match=r"external.safetensors: is damaged"):
-        world.fit(FILE)
+    for text in ("[", "[" * 100_000):
+        changed_file(path_of(world), {"entities": text})
+        with pytest.raises(ValueError, match=r"external.safetensors: is damaged"):
+            world.fit(FILE)
 
 
 def test_other_files_are_refused(world: World) -> None:

@@ -128,6 +128,13 @@ def test_what_could_not_be_encoded_is_left_out_too(table: dict[str, Any], tmp_pa
     (note,) = [note for note in features.notes if note.startswith("x: is left out")]
     assert str(caught.value).splitlines()[0] in note
     assert note in audit(graph, ranked=False).notes
+    # A report of someone else does not count.
+    (report,) = folder.rglob("x.json")
+    written = report.read_bytes()
+    report.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="make it with: mocme encode all"):
+        read_inputs(graph, Experiment.load("default"))
+    report.write_bytes(written)
     # With other settings, it is to be encoded again.
     (folder / "graph.toml").write_text((folder / "graph.toml").read_text() + "delimiter = ';'\n")
     with pytest.raises(ValueError, match="make it with: mocme encode all"):

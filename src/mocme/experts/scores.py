@@ -16,6 +16,7 @@ from torch import Tensor
 from mocme.core.digest import file_digest
 from mocme.core.finite import all_finite
 from mocme.core.registry import CodeName, import_name
+from mocme.core.text_formats import parse_json
 from mocme.data.graph import Graph, Queries, UnknownName
 from mocme.experts.base import (
     DenseExpert,
@@ -169,7 +170,7 @@ class _ScoreFile(NamedTuple):
             raise ValueError(f"{path}: is not a file of scores; write it with write_scores")
         head, relation, scores = (tensors[name] for name in names)
         try:
-            entities, relations = (json.loads(metadata[name]) for name in ("entities", "relations"))
+            entities, relations = (parse_json(metadata[name]) for name in ("entities", "relations"))
             sizes = len(entities), 2 * len(relations)
             fits = head.shape == relation.shape and scores.shape == (len(head), sizes[0])
             for ids, size in zip((head, relation), sizes, strict=True):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from mocme.core.digest import file_digest
 from mocme.core.files import open_regular
+from mocme.core.text_formats import parse_json
 from mocme.data.features.alignment import finite_vectors
 from mocme.data.features.base import FileSource
 from mocme.data.graph import Graph
@@ -81,7 +81,7 @@ def nothing_encoded(path: Path, graph: Graph, settings: str | None = None) -> st
     """
     try:
         with open_regular(path.with_suffix(".json")) as file:
-            report = json.loads(file.read())
+            report = parse_json(file.read())
     except (OSError, ValueError):
         return ""
     if not isinstance(report, dict) or report.get("entities_digest") != graph.entities.digest():
