@@ -54,7 +54,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     # A link to an empty folder stays; the folder is replaced.
     target = Path(os.path.realpath(path))
     with ExitStack() as stack:
-        with _as_value_error(path):
+        with as_write_errors(path):
             if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
                 raise _used(path)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             content = stack.enter_context(workspace(target)) / "content"
             content.mkdir()
         yield content
-        with _as_value_error(path):
+        with as_write_errors(path):
             try:
                 os.rename(content, target)
             except OSError as error:
@@ -86,7 +86,12 @@ def _used(path: Path) -> ValueError:
 
 
 @contextmanager
-def _as_value_error(path: Path) -> Iterator[None]:
+def as_write_errors(path: str | Path) -> Iterator[None]:
+    """Turn errors of the system into an error for the user that what is at `path` is not written.
+
+    Raises:
+        ValueError: with the reason and a remedy.
+    """
     try:
         yield
     except OSError as error:

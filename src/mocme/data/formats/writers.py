@@ -22,7 +22,8 @@ from torch import Tensor
 
 from mocme.data.formats.streams import COMPRESSED
 from mocme.data.graph import Graph
-from mocme.storage.workspace import workspace
+from mocme.data.names import shown
+from mocme.storage.workspace import as_write_errors, workspace
 
 Row = tuple[str, str, str]
 # Rows that are checked and written at a time.
@@ -77,8 +78,7 @@ def name_error(path: str | Path, name: str, problem: str, remedy: str = "rename 
     Args:
         problem: ends with "which ... cannot", to which "hold" is added.
     """
-    shown = repr(name) if len(name) <= 80 else f"{name[:80]!r}... ({len(name):,} characters)"
-    return ValueError(f"{path}: the name {shown} holds {problem} hold; {remedy}")
+    return ValueError(f"{path}: the name {shown(name)} holds {problem} hold; {remedy}")
 
 
 @contextmanager
@@ -99,19 +99,14 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise ValueError(f"{path}: is not a regular file; give the name of a file, or - for output")
-    try:
-        with workspace(target) as folder:
-            temporary = folder / "content"
-            with temporary.open("xb") as stored:
-                with _compressed(stored, Path(path).suffix.lower()) as file:
-                    yield file
-                stored.flush()
-                os.fsync(stored.fileno())
-            os.replace(temporary, target)
-    except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be written ({error.strerror or error}); check the folder and its space"
-        ) from error
+    with as_write_errors(path), workspace(target) as folder:
+        temporary = folder / "content"
+        with temporary.open("xb") as stored:
+            with _compressed(stored, Path(path).suffix.lower()) as file:
+                yield file
+            stored.flush()
+            os.fsync(stored.fileno())
+        os.replace(temporary, target)
 
 
 @contextmanager
