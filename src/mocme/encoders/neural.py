@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from mocme.core.digest import file_digest
 from mocme.core.interrupts import Interrupted
 from mocme.encoders.base import EncodingFailure, EncodingJob, EncodingReport, UnusableItem
 from mocme.encoders.inputs import RawEncoder
-from mocme.encoders.pretrained import sha256
 from mocme.encoders.store import TYPE, FeatureStore, RawItem, storable
 
 # Description of an encoder in the metadata of its file; stored vectors are reused if it is equal.
@@ -169,7 +169,7 @@ def _digest(content: bytes | Path) -> bytes:
     if isinstance(content, bytes):
         return hashlib.sha256(content).digest()
     try:
-        return bytes.fromhex(sha256(content))
+        return bytes.fromhex(file_digest(content))
     except OSError as error:
         raise UnusableItem(f"{content}: cannot be read ({error.strerror})") from error
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from mocme.core.digest import file_digest
 from mocme.encoders.items import extra as extra
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
@@ -126,13 +127,7 @@ def revision(model: str, network: Any = None) -> str:
         files = sorted(path for path in folder.rglob("*") if path.suffix in _WEIGHTS)
         digest = hashlib.sha256()
         for path in files:
-            digest.update(sha256(path).encode())
+            digest.update(file_digest(path).encode())
         return f"sha256 {digest.hexdigest()}"
     commit = getattr(getattr(network, "config", None), "_commit_hash", None)
     return f"commit {commit}" if commit else "unknown"
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from mocme.core.digest import file_digest
 from mocme.core.interrupts import Interrupted
 from mocme.data.features.kinds.encoded import nothing_encoded
 from mocme.data.features.sources import Encoded, Vectors, needs_encoding, source_of
@@ -21,7 +22,6 @@ from mocme.data.modality import EmptyModality, Modality, provenance_of
 from mocme.data.modality_files import check_entities, read_safetensors
 from mocme.encoders.base import Encoder, EncodingJob, EncodingReport, encoded_file
 from mocme.encoders.codebooks import Codebook, FewVectors, Scaling
-from mocme.encoders.pretrained import sha256
 from mocme.encoders.writer import write_arrays, write_tokens
 
 # Numbers that are converted to float32 at a time: 32 MB.
@@ -124,7 +124,7 @@ class CodesEncoder(Encoder):
         path = job.path.with_name(f"{job.name}.codebook.safetensors")
         centroids, metadata = codebook.packed()
         write_arrays(path, centroids, {**metadata, "of": self.of})
-        tokens = replace(tokens, provenance=self._provenance(vectors, sha256(path)))
+        tokens = replace(tokens, provenance=self._provenance(vectors, file_digest(path)))
         write_tokens(job, tokens, report)
         if without := report.encoded - report.present:
             report.count("entities without a code within the limits", without)
@@ -137,7 +137,7 @@ class CodesEncoder(Encoder):
         limits = f"in {self.at_least} entities or more, in at most the share {self.at_most}"
         return {
             "of": self.of,
-            "of_sha256": sha256(vectors.path),
+            "of_sha256": file_digest(vectors.path),
             "of_encoder": vectors.metadata.get("encoder", "unknown"),
             "encoder": f"{method}, {self.codes} codes, scale {self.scale}, sample {self.sample}, "
             f"seed {self.seed}; {limits}",
