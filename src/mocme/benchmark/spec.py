@@ -98,11 +98,7 @@ class BenchmarkSpec:
             ConfigError: the file or a key is wrong; the message names both.
         """
         path = Path(path)
-        try:
-            table = read_toml(path)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a file") from error
-        return _SpecReader(path).spec(table)
+        return _SpecReader(path).spec(read_toml(path))
 
 
 def label(graph: str) -> str:

@@ -56,13 +56,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The table of a file.
 
     Raises:
-        ConfigError: not TOML, or not a regular file. OSError: it cannot be read.
+        ConfigError: not TOML, not a regular file, or it cannot be read.
     """
     try:
         return toml_table(path)
     except ValueError as error:
-        if isinstance(error.__cause__, OSError):
-            raise error.__cause__ from None
         raise ConfigError(str(error)) from error
 
 

@@ -170,10 +170,9 @@ class Plan:
             ConfigError: naming the file, the wrong key, and the remedy.
         """
         path = Path(file)
-        try:
-            table = read_toml(path)
-        except FileNotFoundError as error:
-            raise ConfigError(f"{path}: no such file; give the TOML file of a search") from error
+        if not path.exists():
+            raise ConfigError(f"{path}: no such file; give the TOML file of a search")
+        table = read_toml(path)
         with within(path):
             return _plan(path, construct(PlanSettings, table, ""), trust_code)
 
