@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Int
@@ -113,6 +114,10 @@ class Vocabulary:
         If a name contains a line feed, that would not be unique. Then each name is preceded by its
         length instead, after an empty name, which a file of names cannot contain.
         """
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         lines = "".join(f"{name}\n" for name in self.names)
         if lines.count("\n") == len(self.names):
             return hashlib.sha256(lines.encode()).hexdigest()
