@@ -51,11 +51,11 @@ def agrees(state: Any, step: int) -> bool:
 
 def resume(run: RunFolder) -> int:
     """The last step that is saved; the run is as it was then."""
-    checkpoint = run.load_checkpoint()
+    checkpoint = run.checkpoints.load()
     if checkpoint is None:  # saved before the first line of the log, which is else there for good
-        run.save_checkpoint(0, state_at(0), logs=["log.jsonl"])
+        run.checkpoints.save(0, state_at(0), logs=["log.jsonl"])
         return 0
-    run.rewind(checkpoint)
+    run.checkpoints.rewind(checkpoint)
     return checkpoint.step
 
 
@@ -69,7 +69,7 @@ def save_for_ever(path: Path, told: int) -> None:
             run.append("log.jsonl", {"step": step})
             run.write_json("progress.json", {"step": step, "square": step * step})
             run.write_tensors("best.safetensors", {"best": torch.full((8,), step)})
-            run.save_checkpoint(step, state_at(step), logs=["log.jsonl"])
+            run.checkpoints.save(step, state_at(step), logs=["log.jsonl"])
             os.write(told, step.to_bytes(8, "little"))
 
 
@@ -115,7 +115,7 @@ def check(path: Path, told: int) -> int:
     with run.lock():  # the dead child must not hold it
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # no checkpoint may be damaged
-            checkpoint = run.load_checkpoint()
+            checkpoint = run.checkpoints.load()
         if checkpoint is None:
             assert not told, f"step {told} was told to be saved, no checkpoint is there"
             assert not run.has("log.jsonl"), "the log has lines of before the first checkpoint"
@@ -130,7 +130,7 @@ def check(path: Path, told: int) -> int:
         if run.has("best.safetensors"):
             best = run.read_tensors("best.safetensors")["best"]
             assert best.unique().tolist() in ([step], [step + 1]), f"{best} at step {step}"
-        run.rewind(checkpoint)
+        run.checkpoints.rewind(checkpoint)
         lines = run.records("log.jsonl") if run.has("log.jsonl") else []
         steps = [record["step"] for record in lines]
         assert steps == list(range(1, step + 1)), f"the log has the steps {steps}, not 1 to {step}"

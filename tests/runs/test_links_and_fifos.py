@@ -49,7 +49,7 @@ def use(path: Path) -> None:
     run.evaluation("valid")
     with run.folder.lock():
         run.folder.append("training.jsonl", {"expert": "x"})
-        run.folder.load_checkpoint()
+        run.folder.checkpoints.load()
 
 
 FILES = [
@@ -89,7 +89,7 @@ def test_a_folder_that_is_a_link_is_refused(path: Path, name: str) -> None:
     folder = RunFolder.open(path)
     writers = {
         "experts": lambda: folder.write_text("experts/new", "x"),
-        "checkpoints": lambda: folder.save_checkpoint(10**6, {}),
+        "checkpoints": lambda: folder.checkpoints.save(10**6, {}),
     }
     with pytest.raises(RunError, match=rf"{name} is a symbolic link"):
         writers[name]()
@@ -108,12 +108,12 @@ def test_links_among_checkpoints_are_not_followed(path: Path) -> None:
     folder = RunFolder.open(path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        loaded = folder.load_checkpoint()
+        loaded = folder.checkpoints.load()
     assert loaded is not None
     assert loaded.name != newest.name
     assert "is a symbolic link" in str(caught[0].message)
     newest.unlink()
-    folder.save_checkpoint(10**6, {"a": 1})
+    folder.checkpoints.save(10**6, {"a": 1})
     assert (outside / "mine").read_text() == "mine"
 
 

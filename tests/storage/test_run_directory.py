@@ -27,7 +27,7 @@ from mocme.storage import (
     RunError,
     RunFolder,
     atomic_io,
-    run_directory,
+    checkpoints,
     tensor_tree,
 )
 
@@ -52,10 +52,10 @@ def fill(run: RunFolder) -> None:
     run.write_text("config.toml", "a = 1\n")
     run.write_json("metrics.json", {"mrr": 0.25})
     run.write_tensors("best.safetensors", {"w": torch.arange(6.0)})
-    run.save_checkpoint(0, state(0), logs=["log.jsonl"])
+    run.checkpoints.save(0, state(0), logs=["log.jsonl"])
     for step in (1, 2):
         run.append("log.jsonl", {"step": step})
-        run.save_checkpoint(step, state(step), logs=["log.jsonl"])
+        run.checkpoints.save(step, state(step), logs=["log.jsonl"])
 
 
 READERS: dict[str, Callable[[RunFolder], Any]] = {
@@ -74,8 +74,8 @@ READERS: dict[str, Callable[[RunFolder], Any]] = {
 )
 @given(tree=nested)
 def test_a_tree_survives_a_checkpoint(run: RunFolder, tree: Any) -> None:
-    run.save_checkpoint(3, tree)
-    loaded = run.load_checkpoint()
+    run.checkpoints.save(3, tree)
+    loaded = run.checkpoints.load()
     assert loaded is not None
     assert loaded.step == 3
     assert same(loaded.state, tree)
@@ -97,8 +97,8 @@ def test_states_of_torch_survive_to_the_bit(run: RunFolder) -> None:
         "transposed": torch.arange(6).reshape(2, 3).T,
         "slice": torch.arange(9)[2:5],
     }
-    run.save_checkpoint(0, tree)
-    loaded = run.load_checkpoint()
+    run.checkpoints.save(0, tree)
+    loaded = run.checkpoints.load()
     assert loaded is not None
     assert {"weight", "tied"} <= set(loaded.state["model"])
     assert same(loaded.state, tree)
@@ -233,14 +233,14 @@ def test_unsupported_content_leaves_the_run_unchanged(
 
 
 def test_an_unsupported_state_leaves_the_checkpoints_unchanged(run: RunFolder) -> None:
-    run.save_checkpoint(1, state(1))
+    run.checkpoints.save(1, state(1))
     for bad in (object(), torch.ones(1, dtype=torch.complex128)):
         with pytest.raises(RunError, match="step-000000002 cannot store this state"):
-            run.save_checkpoint(2, {"x": bad})
-        loaded = run.load_checkpoint()
+            run.checkpoints.save(2, {"x": bad})
+        loaded = run.checkpoints.load()
         assert loaded is not None
         assert same(loaded.state, state(1))
-    run.save_checkpoint(2, state(2))
+    run.checkpoints.save(2, state(2))
     assert sorted(os.listdir(run.path / "checkpoints")) == ["step-000000001", "step-000000002"]
 
 
@@ -260,12 +260,12 @@ def test_names_that_leave_the_run_or_are_reserved_are_refused(
         lambda: run.read_text(name),
         lambda: run.append(name, {}),
         lambda: run.has(name),
-        lambda: run.save_checkpoint(1, {}, logs=[name]),
+        lambda: run.checkpoints.save(1, {}, logs=[name]),
     ):
         with pytest.raises(RunError, match="leaves the run"):
             act()
     assert os.listdir(tmp_path / "outside") == []
-    assert run.load_checkpoint() is None
+    assert run.checkpoints.load() is None
 
 
 def test_run_json_cannot_be_written_as_a_file(run: RunFolder) -> None:
@@ -343,12 +343,12 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(run: RunFolder, name: st
         with pytest.warns(
             UserWarning, match=r"step-000000002 is damaged .* step-000000001, is used"
         ):
-            loaded = run.load_checkpoint()
+            loaded = run.checkpoints.load()
         assert loaded is not None
         assert same(loaded.state, state(1))
     path.unlink()
     with pytest.warns(UserWarning, match=r"step-000000002 is damaged"):
-        assert run.load_checkpoint() is not None
+        assert run.checkpoints.load() is not None
 
 
 def test_a_renamed_checkpoint_is_damaged(run: RunFolder) -> None:
@@ -356,18 +356,18 @@ def test_a_renamed_checkpoint_is_damaged(run: RunFolder) -> None:
     folder = run.path / "checkpoints"
     (folder / "step-000000002").rename(folder / "step-000000009")
     with pytest.warns(UserWarning, match="it was renamed, and contains step 2"):
-        loaded = run.load_checkpoint()
+        loaded = run.checkpoints.load()
     assert loaded is not None
     assert loaded.step == 1
 
 
 def test_only_damaged_checkpoints_are_an_error_but_no_checkpoint_is_not(run: RunFolder) -> None:
-    assert run.load_checkpoint() is None
+    assert run.checkpoints.load() is None
     fill(run)
     for path in (run.path / "checkpoints").rglob("manifest.json"):
         path.write_bytes(b"{}")
     with pytest.raises(RunError, match=r"no intact checkpoint: .*000002 .*000001 .*restore"):
-        run.load_checkpoint()
+        run.checkpoints.load()
 
 
 def test_a_damaged_line_is_an_error_and_an_incomplete_last_line_a_warning(run: RunFolder) -> None:
@@ -404,37 +404,37 @@ def test_a_damaged_line_is_an_error_and_an_incomplete_last_line_a_warning(run: R
 
 def test_the_newest_two_are_kept(run: RunFolder) -> None:
     for step in (0, 1, 5, 1_000_000_000):
-        run.save_checkpoint(step, state(step))
-        loaded = run.load_checkpoint()
+        run.checkpoints.save(step, state(step))
+        loaded = run.checkpoints.load()
         assert loaded is not None
         assert loaded.step == step
     folder = run.path / "checkpoints"
     assert sorted(os.listdir(folder)) == ["step-000000005", "step-1000000000"]
-    run.save_checkpoint(1_000_000_001, state(0), keep=1)
+    run.checkpoints.save(1_000_000_001, state(0), keep=1)
     assert os.listdir(folder) == ["step-1000000001"]
     for step, keep in ((-1, 1), (2_000_000_000, 0)):
         with pytest.raises(ValueError, match="0 or more"):
-            run.save_checkpoint(step, {}, keep=keep)
+            run.checkpoints.save(step, {}, keep=keep)
 
 
 def test_a_step_can_be_saved_again_but_not_an_earlier_one(run: RunFolder) -> None:
     for number in range(12):
-        run.save_checkpoint(4, {"number": number})
-    loaded = run.load_checkpoint()
+        run.checkpoints.save(4, {"number": number})
+    loaded = run.checkpoints.load()
     assert loaded is not None
     assert (loaded.step, loaded.state) == (4, {"number": 11})
     with pytest.raises(RunError, match=r"step-000000004\.12 is later than 3; resume it"):
-        run.save_checkpoint(3, {})
+        run.checkpoints.save(3, {})
 
 
 def test_leftovers_of_killed_writers_are_removed_but_foreign_files_are_not(run: RunFolder) -> None:
-    run.save_checkpoint(1, state(1))
+    run.checkpoints.save(1, state(1))
     folder = run.path / "checkpoints"
     shutil.copytree(folder / "step-000000001", folder / ".step-000000002.new")
     shutil.copytree(folder / "step-000000001", folder / ".step-000000000.old")
     (folder / "notes").mkdir()
     (folder / ".DS_Store").touch()
-    run.save_checkpoint(2, state(2))
+    run.checkpoints.save(2, state(2))
     assert sorted(os.listdir(folder)) == [
         ".DS_Store", "notes", "step-000000001", "step-000000002"
     ]  # fmt: skip
@@ -443,7 +443,7 @@ def test_leftovers_of_killed_writers_are_removed_but_foreign_files_are_not(run: 
 def test_loading_changes_no_file(run: RunFolder) -> None:
     fill(run)
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
-    RunFolder.open(run.path).load_checkpoint()
+    RunFolder.open(run.path).checkpoints.load()
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
@@ -451,16 +451,16 @@ def test_a_reader_finds_the_newer_checkpoint_that_replaced_its_own(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(run)
-    read = run_directory.read_checkpoint
+    read = checkpoints.read_checkpoint
 
     def slow(folder: Path) -> Checkpoint:
-        monkeypatch.setattr(run_directory, "read_checkpoint", read)
+        monkeypatch.setattr(checkpoints, "read_checkpoint", read)
         for step in (3, 4):
-            run.save_checkpoint(step, state(step))
+            run.checkpoints.save(step, state(step))
         return read(folder)
 
-    monkeypatch.setattr(run_directory, "read_checkpoint", slow)
-    loaded = run.load_checkpoint()
+    monkeypatch.setattr(checkpoints, "read_checkpoint", slow)
+    loaded = run.checkpoints.load()
     assert loaded is not None
     assert loaded.step == 4
 
@@ -487,12 +487,12 @@ def test_a_file_may_be_replaced_while_it_is_read(
 
 def train(run: RunFolder, steps: int, dies_at: int | None = None) -> None:
     """Run a loop that logs twice per step and saves a checkpoint at even steps."""
-    checkpoint = run.load_checkpoint()
+    checkpoint = run.checkpoints.load()
     if checkpoint is None:
-        run.save_checkpoint(0, {"sum": 0}, logs=["a.jsonl", "b.jsonl"])
-        checkpoint = run.load_checkpoint()
+        run.checkpoints.save(0, {"sum": 0}, logs=["a.jsonl", "b.jsonl"])
+        checkpoint = run.checkpoints.load()
     assert checkpoint is not None
-    run.rewind(checkpoint)
+    run.checkpoints.rewind(checkpoint)
     total = checkpoint.state["sum"]
     for step in range(checkpoint.step + 1, steps + 1):
         total += step
@@ -501,7 +501,7 @@ def train(run: RunFolder, steps: int, dies_at: int | None = None) -> None:
             return
         run.append("b.jsonl", {"step": step})
         if step % 2 == 0:
-            run.save_checkpoint(step, {"sum": total}, logs=["a.jsonl", "b.jsonl"])
+            run.checkpoints.save(step, {"sum": total}, logs=["a.jsonl", "b.jsonl"])
 
 
 @pytest.mark.parametrize("dies_at", range(1, 7))
@@ -519,13 +519,13 @@ def test_logs_of_a_resumed_run_equal_those_of_an_uninterrupted_one(
 
 
 def test_an_incomplete_line_does_not_count_in_the_size_of_a_log(run: RunFolder) -> None:
-    run.save_checkpoint(0, {}, logs=["log.jsonl"])
+    run.checkpoints.save(0, {}, logs=["log.jsonl"])
     run.append("log.jsonl", {"step": 1})
     size = (run.path / "log.jsonl").stat().st_size
     with (run.path / "log.jsonl").open("ab") as file:
         file.write(b'{"torn": ')
-    run.save_checkpoint(1, {}, logs=["log.jsonl"])
-    loaded = run.load_checkpoint()
+    run.checkpoints.save(1, {}, logs=["log.jsonl"])
+    loaded = run.checkpoints.load()
     assert loaded is not None
     assert loaded.logs == {"log.jsonl": size}
 
@@ -533,20 +533,20 @@ def test_an_incomplete_line_does_not_count_in_the_size_of_a_log(run: RunFolder) 
 def test_a_log_cannot_begin_before_the_first_checkpoint(run: RunFolder) -> None:
     with (run.path / "log.jsonl").open("wb") as file:
         file.write(b'{"torn": ')
-    run.save_checkpoint(0, {}, logs=["log.jsonl"])  # no line yet
+    run.checkpoints.save(0, {}, logs=["log.jsonl"])  # no line yet
     shutil.rmtree(run.path / "checkpoints")
     run.append("log.jsonl", {"step": 1})  # then the process is killed, and the next one starts anew
-    assert run.load_checkpoint() is None
+    assert run.checkpoints.load() is None
     for step in (0, 1):  # a checkpoint with this line would keep it in addition to the new one
         with pytest.raises(RunError, match=r"checkpoints has no checkpoint, although log.jsonl"):
-            run.save_checkpoint(step, {}, logs=["other.jsonl", "log.jsonl"])
-    assert run.load_checkpoint() is None
+            run.checkpoints.save(step, {}, logs=["other.jsonl", "log.jsonl"])
+    assert run.checkpoints.load() is None
     os.unlink(run.path / "log.jsonl")
-    run.save_checkpoint(0, {}, logs=["log.jsonl"])
+    run.checkpoints.save(0, {}, logs=["log.jsonl"])
     run.append("log.jsonl", {"step": 1})
-    loaded = run.load_checkpoint()
+    loaded = run.checkpoints.load()
     assert loaded is not None
-    run.rewind(loaded)
+    run.checkpoints.rewind(loaded)
     assert run.records("log.jsonl") == []
 
 
@@ -580,30 +580,30 @@ def test_rewinding_removes_later_damaged_checkpoints(run: RunFolder) -> None:
     fill(run)
     (run.path / "checkpoints" / "step-000000002" / "state.json").write_bytes(b"")
     with pytest.warns(UserWarning, match="damaged"):
-        loaded = run.load_checkpoint()
+        loaded = run.checkpoints.load()
     assert loaded is not None
     with pytest.raises(RunError, match="is later than 1"):
-        run.save_checkpoint(1, state(1))
-    run.rewind(loaded)
+        run.checkpoints.save(1, state(1))
+    run.checkpoints.rewind(loaded)
     assert run.records("log.jsonl") == [{"step": 1}]
     assert os.listdir(run.path / "checkpoints") == ["step-000000001"]
-    run.save_checkpoint(2, state(2))
-    assert run.load_checkpoint() is not None  # without a warning
+    run.checkpoints.save(2, state(2))
+    assert run.checkpoints.load() is not None  # without a warning
 
 
 def test_rewinding_refuses_lost_lines_and_foreign_checkpoints(run: RunFolder) -> None:
     fill(run)
-    loaded = run.load_checkpoint()
+    loaded = run.checkpoints.load()
     assert loaded is not None
     with pytest.raises(RunError, match="has no checkpoint ''"):
-        run.rewind(Checkpoint(2, {}))
+        run.checkpoints.rewind(Checkpoint(2, {}))
     path = run.path / "log.jsonl"
     os.truncate(path, path.stat().st_size - 1)
     with pytest.raises(RunError, match=r"log.jsonl is shorter than the \d+ bytes"):
-        run.rewind(loaded)
+        run.checkpoints.rewind(loaded)
     path.unlink()
     with pytest.raises(RunError, match=r"log.jsonl is shorter"):
-        run.rewind(loaded)
+        run.checkpoints.rewind(loaded)
 
 
 # -- crashes -------------------------------------------------------------------------------------
@@ -685,13 +685,13 @@ def test_a_crash_at_any_call_leaves_the_old_or_the_new_checkpoint(
     outcomes = set()
 
     def act() -> None:
-        run.save_checkpoint(step, {"new": torch.ones(3)}, logs=["log.jsonl"])
+        run.checkpoints.save(step, {"new": torch.ones(3)}, logs=["log.jsonl"])
 
     fill(run)
     for _ in crashes(act):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            loaded = RunFolder.open(run.path).load_checkpoint()
+            loaded = RunFolder.open(run.path).checkpoints.load()
         assert loaded is not None
         is_new = same(loaded.state, {"new": torch.ones(3)})
         assert is_new or same(loaded.state, state(2))
@@ -708,10 +708,10 @@ def test_rewind_can_be_repeated_after_a_crash_at_any_call(run: RunFolder) -> Non
     fill(run)
     (run.path / "checkpoints" / "step-000000002" / "state.json").write_bytes(b"")
     with pytest.warns(UserWarning, match="damaged"):
-        loaded = run.load_checkpoint()
+        loaded = run.checkpoints.load()
     assert loaded is not None
     count = 0
-    for _ in crashes(lambda: run.rewind(loaded)):
+    for _ in crashes(lambda: run.checkpoints.rewind(loaded)):
         count += 1
     assert count >= 3
     assert run.records("log.jsonl") == [{"step": 1}]

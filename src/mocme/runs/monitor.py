@@ -55,7 +55,7 @@ class RunMonitor:
 
     def resume(self, fit: Any) -> None:
         """Restore this expert's newest checkpoint, or save a first one."""
-        checkpoint = self.run.folder.load_checkpoint()
+        checkpoint = self.run.folder.checkpoints.load()
         restored = False
         if checkpoint is not None:
             path = self.run.path / "checkpoints" / checkpoint.name
@@ -65,7 +65,7 @@ class RunMonitor:
                 if checkpoint.state["expert"] == self.name:
                     fit.restore(checkpoint.state["fit"])
                     restored = True
-            self.run.folder.rewind(checkpoint)
+            self.run.folder.checkpoints.rewind(checkpoint)
         if not restored:
             # Interrupted before its first epoch ends, an expert starts again here, log included.
             self._save(fit)
@@ -125,7 +125,7 @@ class RunMonitor:
     def _save(self, fit: Any) -> None:
         state = {"expert": self.name, "fit": fit.state()}
         step = self.offset + fit.progress.step
-        self.run.folder.save_checkpoint(step, state, [LOG])
+        self.run.folder.checkpoints.save(step, state, [LOG])
 
 
 def _check_state(state: Any) -> None:

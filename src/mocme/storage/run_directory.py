@@ -1,13 +1,11 @@
-"""The directory of a run: its files, logs and checkpoints, and the lock for writing."""
+"""The directory of a run: its files and logs, and the lock for writing."""
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,9 +26,9 @@ from mocme.storage.atomic_io import (
     valid_line,
     write_json,
 )
-from mocme.storage.checkpoints import Checkpoint, checkpoint_order, manifest, read_checkpoint
+from mocme.storage.checkpoints import Checkpoints
 from mocme.storage.errors import RunError, RunLocked, RunReplaced, refuse_invalid
-from mocme.storage.logs import Record, append_record, complete_size, read_records, truncate
+from mocme.storage.logs import Record, append_record, read_records
 from mocme.storage.regular_files import (
     check_parts,
     is_regular,
@@ -38,7 +36,7 @@ from mocme.storage.regular_files import (
     read_regular,
 )
 from mocme.storage.tensor_schema import check_memory
-from mocme.storage.tensor_tree import Tree, load_tensors, pack, read_metadata, save_tensors
+from mocme.storage.tensor_tree import load_tensors, read_metadata, save_tensors
 from mocme.storage.workspace import is_workspace, remove_all_leftovers
 
 # Rises when an older version of the package could misread a run; run.json keeps its place.
@@ -415,110 +413,10 @@ class RunFolder:
         """
         return read_records(self._file(name))
 
-    def _checkpoints(self) -> list[str]:
-        """Return the names of all checkpoints, oldest first."""
-        check_parts(self.path, "checkpoints")
-        folder = self.path / "checkpoints"
-        names = os.listdir(folder) if folder.is_dir() else []
-        return sorted((n for n in names if checkpoint_order(n) > (-1, 0)), key=checkpoint_order)
-
-    def _discard(self, names: Sequence[str]) -> None:
-        """Remove checkpoints, and what killed processes left of others."""
-        folder = self.path / "checkpoints"
-        check_parts(self.path, "checkpoints")
-        for name in names:  # renamed first, so that no checkpoint is ever partly removed
-            os.rename(folder / name, folder / f".{name}.old")
-        for leftover in folder.glob(".step-*"):
-            if leftover.is_symlink():  # what it leads to is not part of the run
-                leftover.unlink()
-            else:
-                shutil.rmtree(leftover)
-
-    def save_checkpoint(
-        self, step: int, state: Tree, logs: Sequence[str] = (), *, keep: int = 2
-    ) -> None:
-        """Save the state at a step, then remove all but the newest `keep` checkpoints.
-
-        The checkpoint has the present sizes of `logs` for `rewind`, 0 for a log that does not exist
-        yet. Save once before the first line of a log, because no rewind removes lines that were
-        appended before any checkpoint. A second checkpoint of the same step is saved next to the
-        first one, as ``step-000000123.2``.
-
-        Raises:
-            ValueError: `step` is negative, or `keep` is below 1.
-            RunError: the state has types that a checkpoint cannot represent, there is a checkpoint
-                of a later step, or a log has lines and there is no checkpoint.
-        """
-        if step < 0 or keep < 1:
-            raise ValueError(f"step must be 0 or more and keep 1 or more, not {step} and {keep}")
-        folder, present = self.path / "checkpoints", self._checkpoints()
-        latest, revision = checkpoint_order(present[-1]) if present else (-1, 0)
-        if latest > step:
-            raise RunError(f"{folder / present[-1]} is later than {step}; resume it or delete it")
-        name = f"step-{step:09d}" + (f".{revision + 1}" if latest == step else "")
-        new = folder / f".{name}.new"
-        sizes = {log: complete_size(self._file(log)) for log in logs}
-        if not present and (begun := [log for log, size in sizes.items() if size]):
-            raise damage_error(folder, f"has no checkpoint, although {begun[0]} has lines")
-        with as_run_errors(folder / name, "cannot store this state"):
-            tensors, skeleton = pack(state)
-            self._discard([])
-            new.mkdir(parents=True)
-            save_tensors(new / "tensors.safetensors", tensors, {})
-            saved = {"step": step, "logs": sizes, "state": skeleton}
-            (new / "state.json").write_bytes(json.dumps(saved).encode())
-            (new / "manifest.json").write_bytes(manifest(new))
-        for path in (*new.iterdir(), new):
-            sync(path)
-        os.rename(new, folder / name)
-        sync(folder)
-        sync(self.path)
-        self._discard([*present, name][:-keep])
-
-    def load_checkpoint(self) -> Checkpoint | None:
-        """Load the newest intact checkpoint, or return None if there is none; changes no file.
-
-        Each damaged checkpoint that is skipped gives a warning.
-
-        Raises:
-            RunError: all checkpoints are damaged.
-        """
-        skipped: list[str] = []
-        for name in reversed(self._checkpoints()):
-            try:
-                check_parts(self.path, "checkpoints", name)
-                checkpoint = read_checkpoint(self.path / "checkpoints" / name)
-            except RunError as error:
-                if not (self.path / "checkpoints" / name).exists():
-                    return self.load_checkpoint()  # the writer has just replaced it by newer ones
-                skipped.append(str(error))
-                continue
-            for message in skipped:
-                warnings.warn(f"{message}; the previous one, {name}, is used", stacklevel=2)
-            return checkpoint
-        if skipped:
-            raise damage_error(self.path, f"has no intact checkpoint: {'; '.join(skipped)}")
-        return None
-
-    def rewind(self, checkpoint: Checkpoint) -> None:
-        """Restore the logs of the run to the time of a checkpoint.
-
-        Logs lose what was appended since, so that the logs of a resumed run equal those of an
-        uninterrupted one. Later checkpoints, which `load_checkpoint` found damaged, are removed.
-
-        Raises:
-            RunError: the run has no such checkpoint, or a log has lost lines; nothing was changed.
-        """
-        present = self._checkpoints()
-        if checkpoint.name not in present:
-            raise RunError(f"{self.path} has no checkpoint {checkpoint.name!r}; load it again")
-        sizes = {self._file(name): size for name, size in checkpoint.logs.items()}
-        for path, size in sizes.items():
-            if size and (not is_regular(path) or path.stat().st_size < size):
-                raise damage_error(path, f"is shorter than the {size} bytes of {checkpoint.name}")
-        self._discard(present[present.index(checkpoint.name) + 1 :])
-        for path, size in sizes.items():
-            truncate(path, size)
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints of the training."""
+        return Checkpoints(self.path, self._file)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

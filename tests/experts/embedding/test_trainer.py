@@ -95,7 +95,7 @@ def make_trainer(experiment: mocme.Experiment, graph: Graph, features: Features)
 
 def outcome(run: Run) -> dict[str, Any]:
     """What a training writes, except for durations."""
-    checkpoint = run.folder.load_checkpoint()
+    checkpoint = run.folder.checkpoints.load()
     assert checkpoint is not None
     assert checkpoint.state["expert"] == "embedding"
     state = checkpoint.state["fit"]
