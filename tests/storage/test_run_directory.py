@@ -30,6 +30,7 @@ from mocme.storage import (
     checkpoints,
     tensor_tree,
 )
+from mocme.storage.checkpoints import Checkpoints
 
 KILL_SAVERS = Path(__file__).parents[2] / "scripts" / "kill_savers.py"
 
@@ -550,17 +551,25 @@ def test_a_log_cannot_begin_before_the_first_checkpoint(run: RunFolder) -> None:
     assert run.records("log.jsonl") == []
 
 
-@pytest.mark.parametrize("dies_in", ["save_checkpoint", "append", "write_json", "write_tensors"])
+@pytest.mark.parametrize(
+    ("owner", "dies_in"),
+    [
+        (Checkpoints, "save"),
+        (RunFolder, "append"),
+        (RunFolder, "write_json"),
+        (RunFolder, "write_tensors"),
+    ],
+)
 @pytest.mark.parametrize("earlier", [0, 1, 2])
 def test_the_writer_of_the_script_may_die_in_any_method(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_in: str, earlier: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, dies_in: str, earlier: int
 ) -> None:
     monkeypatch.syspath_prepend(KILL_SAVERS.parent)
     kill_savers = importlib.import_module("kill_savers")
     run = RunFolder.create(tmp_path / "run", {})
     for _ in range(3):  # one writer after the other
         calls = 0
-        method = getattr(RunFolder, dies_in)
+        method = getattr(owner, dies_in)
 
         def dying(*args: Any, method: Any = method, **kwargs: Any) -> None:
             nonlocal calls
@@ -570,7 +579,7 @@ def test_the_writer_of_the_script_may_die_in_any_method(
             method(*args, **kwargs)
 
         with monkeypatch.context() as patch, Path(os.devnull).open("wb") as pipe:
-            patch.setattr(RunFolder, dies_in, dying)
+            patch.setattr(owner, dies_in, dying)
             with pytest.raises(Crash):
                 kill_savers.save_for_ever(run.path, pipe.fileno())
         kill_savers.check(run.path, 0)
