@@ -58,6 +58,8 @@ def create_app(
         redirect_slashes=False,
         default_response_class=Json,
         responses=ERRORS,
+        # Spans of the framework may hold what was asked; metrics are those of `Metrics`.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.router.route_class = JsonRoute
     add_error_handlers(app, dispatcher)

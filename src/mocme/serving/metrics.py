@@ -30,6 +30,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        # The metrics of one method, route and status: finding them by their labels is slow.
+        self._counters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
             "mocme_requests",
             "Requests, by method, route and status.",
@@ -62,8 +64,13 @@ class Metrics:
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Record an answered request."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        kind = (method, route, status)
+        if kind not in self._counters:
+            requests = self._requests.labels(method, route, str(status))
+            self._counters[kind] = requests, self._seconds.labels(route)
+        requests, durations = self._counters[kind]
+        requests.inc()
+        durations.observe(seconds)
 
     def count_refused(self) -> None:
         """Record a request refused because a queue is full."""

@@ -36,6 +36,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     504: {"model": answers.ErrorBody, "description": "The request timed out."},
 }
 _WAIT = "wait as long as Retry-After says"
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class Json(JSONResponse):
@@ -43,8 +44,7 @@ class Json(JSONResponse):
 
     def render(self, content: Any) -> bytes:
         """Encode the content; unpaired surrogates become question marks."""
-        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode("utf-8", "replace")
+        return _ENCODER.encode(content).encode("utf-8", "replace")
 
 
 def error_response(
