@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -267,6 +267,7 @@ class Pairs:
 
 
 AnyModality = Modality | Tokens | Pairs
+Form = Literal["dense", "tokens", "pairs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,6 +296,17 @@ class Features:
     @property
     def names(self) -> list[str]:
         return list(self.all())
+
+    def only(self, names: Container[str]) -> Features:
+        """Return the modalities with these names, in the order of this object."""
+        return Features.of({n: m for n, m in self.all().items() if n in names}, self.notes)
+
+    def forms(self) -> dict[str, Form]:
+        """Return the form of each modality by name."""
+        dense: dict[str, Form] = dict.fromkeys(self.dense, "dense")
+        tokens: dict[str, Form] = dict.fromkeys(self.tokens, "tokens")
+        pairs: dict[str, Form] = dict.fromkeys(self.pairs, "pairs")
+        return {**dense, **tokens, **pairs}
 
     def present(self) -> dict[str, Bool[Tensor, " N"]]:
         """Return the mask of the entities that have each modality, by name."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mocme.core.registry import Configurable
+from mocme.core.registry import ConfigError, Configurable
 from mocme.data.graph import Graph, Queries
-from mocme.data.modality import Features
+from mocme.data.modality import Features, Form
 
 # Receives (steps done, steps in all).
 Progress = Callable[[int, int], None]
@@ -45,7 +45,7 @@ class Reason(Protocol):
 
     @property
     def share(self) -> float:
-        """Its part of the expert's score or log odds."""
+        """Its part of the expert's score, log odds or log(1 + odds)."""
         ...
 
 
@@ -66,6 +66,12 @@ class Extension:
     vectors: Sequence[Mapping[str, Tensor]]
     rows: Mapping[str, Sequence[Tensor | None]]
 
+    def read_by(self, expert: Expert) -> Extension:
+        """The part that an expert reads: of the modalities, those that it was fitted with."""
+        reads = set(expert.reads)
+        vectors = [{n: v for n, v in by_name.items() if n in reads} for by_name in self.vectors]
+        return replace(self, features=self.features.only(reads), vectors=vectors)
+
 
 class Expert(ABC):
     """A fitted expert.
@@ -75,7 +81,8 @@ class Expert(ABC):
 
     Attributes:
         name: by which the run and its mixture refer to it.
-        reads: names of the modalities that it reads; ``structure`` for the links.
+        reads: names of the modalities that it reads; ``structure`` for the links. Of other
+            modalities it gets nothing when entities are added.
         refittable: whether it can be fitted again on other facts. A mixture that is fitted on
             held-out facts needs experts that can.
     """
@@ -95,7 +102,11 @@ class Expert(ABC):
 
     @abstractmethod
     def extended(self, extension: Extension) -> Expert:
-        """The expert for a graph with added entities; its own parameters stay as they are."""
+        """The expert for a graph with added entities; its own parameters stay as they are.
+
+        Args:
+            extension: with the modalities that it `reads` alone (`Extension.read_by`).
+        """
 
     @abstractmethod
     def packed(self) -> Packed:
@@ -198,7 +209,8 @@ class FitTask:
     Attributes:
         name: of the expert.
         graph: its training view; the test split is not in it.
-        features: modalities of its entities.
+        features: modalities of its entities that the expert may read
+            (`ExpertSettings.features_of`).
         seed: of the run.
         device: to train on.
         memory: GiB for the scores of a batch.
@@ -216,23 +228,67 @@ class FitTask:
     trust_code: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
 class ExpertSettings(Configurable):
     """Settings of an expert.
 
+    Args:
+        modalities: names of the modalities that it reads; all that it can read by default. An empty
+            list means structure only.
+        forms: forms of the modalities that it reads; all by default.
+
     Attributes:
         machine_settings: dotted paths of settings whose value ``auto`` is decided by the machine.
-        pairs: whether the expert reads pairs of entities.
+        usable: forms of modalities that experts of this kind can read.
         sparse: whether `fit` returns a `SparseExpert`.
     """
 
     machine_settings: ClassVar[tuple[str, ...]] = ()
-    pairs: ClassVar[bool] = False
+    usable: ClassVar[tuple[Form, ...]] = ("dense", "tokens", "pairs")
     sparse: ClassVar[bool] = False
+
+    modalities: Sequence[str] | None = None
+    forms: Sequence[Form] | None = None
 
     @classmethod
     def kind_name(cls) -> str:
         """The name of the module or package of `mocme.experts` that defines it."""
         return cls.__module__.split(".")[2]
+
+    def features_of(self, features: Features, name: str) -> Features:
+        """The modalities that the expert reads, of those of a graph.
+
+        Args:
+            name: of the expert, for messages.
+
+        Raises:
+            ConfigError: a setting names a modality that the graph does not have, or a form that
+                experts of this kind cannot read.
+        """
+        usable = self.usable if self.forms is None else self.forms
+        for form in usable:
+            if form not in self.usable:
+                can = ", ".join(self.usable) or "no modalities"
+                raise ConfigError(
+                    f"experts.{name}.forms: {self.kind_name()} cannot read {form!r}; it reads {can}"
+                )
+        forms = features.forms()
+        readable = [modality for modality, form in forms.items() if form in usable]
+        if self.modalities is None:
+            return features.only(readable)
+        for modality in self.modalities:
+            if modality not in forms:
+                raise ConfigError(
+                    f"experts.{name}.modalities: there is no modality {modality!r}; this training "
+                    f"reads {', '.join(forms) or 'none'}"
+                )
+            if modality not in readable:
+                raise ConfigError(
+                    f"experts.{name}.modalities: {modality!r} has the form {forms[modality]!r}, "
+                    f"which this expert does not read; it can read "
+                    f"{', '.join(readable) or 'none of the modalities'}"
+                )
+        return features.only(self.modalities)
 
     def on_machine(self, device: torch.device) -> Mapping[str, Any]:
         """Values of `machine_settings` that are left to the machine, by dotted path."""

@@ -18,6 +18,7 @@ from mocme.core.finite import all_finite
 from mocme.core.registry import CodeName, import_name
 from mocme.core.text_formats import parse_json
 from mocme.data.graph import Graph, Queries, UnknownName
+from mocme.data.modality import Form
 from mocme.experts.base import (
     DenseExpert,
     ExpertSettings,
@@ -44,6 +45,8 @@ class ScoreSettings(ExpertSettings):
         function: ``package.module:name`` of a function (heads, relations) -> (B, N), imported only
             if `FitTask.trust_code` says that the code is trusted.
     """
+
+    usable: ClassVar[tuple[Form, ...]] = ()
 
     path: str = ""
     function: CodeName = CodeName("")

@@ -7,6 +7,9 @@ from typing import final
 from mocme.core.deadline import Check, unlimited
 from mocme.data.graph import Graph
 from mocme.data.modality import Features
+from mocme.experts.base import Expert
+from mocme.experts.embedding.expert import EmbeddingExpert
+from mocme.experts.rules.expert import RuleExpert
 from mocme.explanation.faithfulness import Faithfulness, measure
 from mocme.explanation.influence import InfluenceFinder
 from mocme.explanation.schema import Support
@@ -80,15 +83,19 @@ class RunExplanationContext:
     def _content_notes(self) -> list[str]:
         """Name the content that acts only through training and cannot be withheld afterwards."""
         notes = []
-        if self.features.tokens:
+        if tokens := [n for n in self.features.tokens if self._reads(EmbeddingExpert, n)]:
             notes.append(
-                f"{', '.join(self.features.tokens)}: words act through training and cannot be "
+                f"{', '.join(tokens)}: words act through training and cannot be "
                 f"withheld afterwards; words that support the fact are listed with the training "
                 f"facts"
             )
-        if self.features.pairs:
+        if pairs := [n for n in self.features.pairs if self._reads(RuleExpert, n)]:
             notes.append(
-                f"{', '.join(self.features.pairs)}: pairs of entities act through rules and "
+                f"{', '.join(pairs)}: pairs of entities act through rules and "
                 f"cannot be withheld afterwards; the rules that use them name them"
             )
         return notes
+
+    def _reads(self, kind: type[Expert], modality: str) -> bool:
+        """Whether an expert of a kind reads a modality."""
+        return any(isinstance(e, kind) and modality in e.reads for e in self.mixture.experts)

@@ -20,7 +20,7 @@ long as the row can move v in any direction, so no fusion appears here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -30,7 +30,7 @@ from torch import Tensor
 from mocme.core.deadline import Check, unlimited
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import AnswerIndex, Graph, Queries
-from mocme.data.modality import Features
+from mocme.data.modality import Features, Tokens
 from mocme.experts.embedding.expert import EmbeddingExpert
 from mocme.experts.embedding.objective import Objective
 from mocme.experts.embedding.vector_model import VectorModel
@@ -170,8 +170,9 @@ class EmbeddingInfluence:
     def __init__(self, expert: EmbeddingExpert, graph: Graph, features: Features) -> None:
         self.expert, self.model, self.graph = expert, expert.model, graph
         self.device = expert.device
-        candidates = expert.objective.candidates
-        self.facts = TrainingFacts.of(graph, features.tokens, candidates)
+        tokens = features.only(expert.reads).tokens
+        self.facts = TrainingFacts.of(graph, tokens, expert.objective.candidates)
+        self._all_ids = _ids_among_all(graph, list(tokens), features.tokens)
         self.estimator = InfluenceEstimator(expert.objective, self.model, self.facts)
 
     def changes(
@@ -240,13 +241,39 @@ class EmbeddingInfluence:
         return facts[selected.to(facts.device)]
 
     def _undirected(self, head: int, relation: int, tail: int) -> Fact:
-        """Return a directed fact as it is stored; a token fact already points from its entity."""
+        """Return a directed fact as it is stored, with ids among all vocabularies.
+
+        A token fact already points from its entity.
+        """
         num_relations = self.graph.num_relations
         if relation < num_relations:
             return head, relation, tail
         if relation < 2 * num_relations:
             return tail, relation - num_relations, head
-        return head, relation, tail
+        says, node = self._all_ids[(relation - 2 * num_relations) // 2]
+        return head, relation + says, tail + node
+
+
+def _ids_among_all(
+    graph: Graph, read: Sequence[str], vocabularies: Mapping[str, Tokens]
+) -> list[tuple[int, int]]:
+    """By which an embedding's ids of relations and nodes of tokens differ from the graph's.
+
+    An embedding numbers the vocabularies that it reads; a fact is named by a number among all.
+
+    Returns:
+        Both differences for each vocabulary of `read`.
+    """
+    first, own = {}, 0
+    total = 0
+    for name, tokens in vocabularies.items():
+        first[name] = total
+        total += len(tokens.vocabulary)
+    shifts = []
+    for m, name in enumerate(read):
+        shifts.append((2 * (list(vocabularies).index(name) - m), first[name] - own))
+        own += len(vocabularies[name].vocabulary)
+    return shifts
 
 
 class InfluenceEstimator:

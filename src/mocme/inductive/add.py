@@ -14,6 +14,7 @@ from torch import Tensor
 from mocme.core.deadline import Check, unlimited
 from mocme.data.features.tokens import TrainingFacts
 from mocme.data.graph import Vocabulary
+from mocme.data.modality import Tokens
 from mocme.data.names import alike, difference, name_problem
 from mocme.experts.embedding.expert import EmbeddingExpert, added_entities
 from mocme.experts.embedding.extended_model import AddedVectors, FusionStats, longest
@@ -224,8 +225,8 @@ class Adder:
             name: encoded.vector for name, encoded in content.items() if encoded.vector is not None
         }
         tokens = {name: encoded.tokens for name, encoded in content.items() if encoded.tokens}
-        dense = [name for name in vectors if name in self.trained.reads]
-        if not facts and not dense and not tokens:
+        reads = self.trained.reads
+        if not facts and not any(name in reads for name in (*vectors, *tokens)):
             notes.append("it has no facts and no content: its vector is the mean of all others")
         notes += self._alike(entity.name)
         draft = Addition(
@@ -258,9 +259,12 @@ class Adder:
         """The additions with rows in every embedding, fitted together."""
         items = list(group)
         for expert in self.trained.embeddings:
+            vocabularies = self.trained.features.only(expert.reads).tokens
+            if not any(item.facts or _has_tokens(item, vocabularies) for item in group):
+                continue  # this embedding reads nothing that a row could be fitted to
             frozen = fits.of(expert)
             later = self._later(group, expert.name)
-            new = self._numbered(group, frozen.facts, list(later))
+            new = self._numbered(group, frozen.facts, list(later), vocabularies)
             more = torch.stack(list(later.values())) if later else None
             zeros = torch.zeros(expert.base.settings.embedding_dim)
             vectors = [item.vectors for item in group]
@@ -293,10 +297,14 @@ class Adder:
         return {self.present[position].name: vectors[first + position] for position in chosen}
 
     def _numbered(
-        self, group: Sequence[Addition], facts: TrainingFacts, later: Sequence[str]
+        self,
+        group: Sequence[Addition],
+        facts: TrainingFacts,
+        later: Sequence[str],
+        vocabularies: Mapping[str, Tokens],
     ) -> Int[Tensor, "k 3"]:
         """Facts and tokens in the numbering of `fit_rows`."""
-        graph, features = self.trained.graph, self.trained.features
+        graph = self.trained.graph
         names = [*later, *(item.name for item in group)]
         ids = {name: facts.num_nodes + position for position, name in enumerate(names)}
 
@@ -306,7 +314,7 @@ class Adder:
         rows = [
             (node(h), graph.relations.id(r), node(t)) for item in group for h, r, t in item.facts
         ]
-        for number, (name, vocabulary) in enumerate(features.tokens.items()):
+        for number, (name, vocabulary) in enumerate(vocabularies.items()):
             says, first = 2 * graph.num_relations + 2 * number, facts.spans[number + 1][0]
             nodes = {token: first + index for index, token in enumerate(vocabulary.vocabulary)}
             rows += [
@@ -332,8 +340,8 @@ class RowFits:
     def of(self, expert: EmbeddingExpert) -> FrozenQuestions:
         """The frozen queries of an embedding."""
         if expert.name not in self._frozen:
-            tokens, candidates = self.trained.features.tokens, expert.objective.candidates
-            facts = TrainingFacts.of(self.trained.graph, tokens, candidates)
+            tokens = self.trained.features.only(expert.reads).tokens
+            facts = TrainingFacts.of(self.trained.graph, tokens, expert.objective.candidates)
             self._frozen[expert.name] = FrozenQuestions(expert.base, facts, expert.objective)
         return self._frozen[expert.name]
 
@@ -400,6 +408,10 @@ def _groups(drafts: Sequence[Addition]) -> list[list[Addition]]:
                 for other in group[tail]:
                     group[other.name] = group[head]
     return list({id(members): members for members in group.values()}.values())
+
+
+def _has_tokens(item: Addition, vocabularies: Mapping[str, Tokens]) -> bool:
+    return any(item.tokens.get(name) for name in vocabularies)
 
 
 def _listed(names: str | Sequence[str]) -> tuple[str, ...]:

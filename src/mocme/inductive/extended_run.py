@@ -13,7 +13,6 @@ from mocme.data.modality import Features, Modality, Pairs, Tokens
 from mocme.data.pairs.build import merge_pairs
 from mocme.experts.base import Extension
 from mocme.experts.embedding.expert import EmbeddingExpert
-from mocme.experts.rules.expert import RuleExpert
 from mocme.inductive.store import Addition, Additions
 from mocme.inductive.usable import pairs_without, problems, warn_left_out
 from mocme.mixture.base import Mixture
@@ -36,11 +35,6 @@ class RunContents:
     def reads(self) -> set[str]:
         """Names of the modalities that some expert reads."""
         return {name for expert in self.mixture.experts for name in expert.reads}
-
-    @property
-    def reads_pairs(self) -> bool:
-        """Whether some expert reads pairs of entities."""
-        return any(isinstance(expert, RuleExpert) for expert in self.mixture.experts)
 
     def usable(self, items: Additions, run: str) -> Additions:
         """The additions that can be used; a warning for each of the others.
@@ -83,7 +77,7 @@ class RunContents:
         features = extended_features(self.features, items, self.graph.num_entities)
         rows = {e.name: [item.rows.get(e.name) for item in items] for e in self.embeddings}
         extension = Extension(graph, features, [item.vectors for item in items], rows)
-        experts = [expert.extended(extension) for expert in self.mixture.experts]
+        experts = [e.extended(extension.read_by(e)) for e in self.mixture.experts]
         mixture = self.mixture.with_experts(experts, graph.num_entities)
         return RunContents(graph, features, mixture)
 

@@ -16,9 +16,12 @@ from mocme.inductive.store import Addition, Additions
 
 def extendable_pairs(run: RunContents) -> dict[str, Pairs]:
     """Modalities of pairs that some expert reads and that record how pairs are computed."""
-    if not run.reads_pairs:
-        return {}
-    return {name: p for name, p in run.features.pairs.items() if p.basis is not None}
+    reads = run.reads
+    return {
+        name: pairs
+        for name, pairs in run.features.pairs.items()
+        if pairs.basis is not None and name in reads
+    }
 
 
 def accepted_modalities(run: RunContents) -> dict[str, AnyModality]:
@@ -75,10 +78,10 @@ def _given(name: str, basis: Basis, items: Sequence[Addition], first: int) -> Ne
 
 def remarks(run: RunContents, item: Addition) -> list[str]:
     """Notes on inputs that an addition lacks for its pairs, and on unsupported pairs."""
-    if not run.reads_pairs:
-        return []
-    notes = []
+    notes, reads = [], run.reads
     for name, pairs in run.features.pairs.items():
+        if name not in reads:
+            continue
         basis = pairs.basis
         if basis is None:
             why = f" ({pairs.provenance['replaced']})" if "replaced" in pairs.provenance else ""

@@ -164,7 +164,7 @@ class Run:
                 FitTask(
                     name,
                     view,
-                    features,
+                    self._part(expert, features, name),
                     settings.seed,
                     device,
                     memory,
@@ -187,6 +187,15 @@ class Run:
         packed = self.folder.read_packed(file)
         with refuse_invalid(self.path / file):
             return settings.unpacked(packed, task)
+
+    def _part(self, settings: ExpertSettings, features: Features, name: str) -> Features:
+        """The modalities that an expert of the run reads.
+
+        Raises:
+            RunError: the configuration names one that the run does not have.
+        """
+        with refuse_invalid(self.path / CONFIG):
+            return settings.features_of(features, name)
 
     def evaluate(
         self,

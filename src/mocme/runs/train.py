@@ -17,7 +17,7 @@ from mocme.data.graph import Graph
 from mocme.data.ingest.reader import encoded_modality
 from mocme.data.load import load
 from mocme.data.modality import ENCODED, Features
-from mocme.experts.base import Expert, FitTask
+from mocme.experts.base import Expert, ExpertSettings, FitTask
 from mocme.runs.config import Experiment, Settings
 from mocme.runs.monitor import RunMonitor, TrainingObserver
 from mocme.runs.run import MIXTURE, STARTED, Run, expert_file
@@ -113,28 +113,25 @@ def read_inputs(
     """The modalities that a training of this experiment reads, with notes for the reader.
 
     One of which nothing can be made is left out, unless the experiment asks for it: by a table of
-    its own or by ``data.only``.
+    its own, by ``data.only`` or by ``modalities`` of an expert.
 
     Args:
         trust_code: import the code that tables of the graph name. Whether that of the experiment is
             imported, the experiment says.
 
     Raises:
+        ConfigError: an expert names a modality that is not among them.
         ValueError: one is missing or damaged, with the file and the remedy.
     """
     settings = experiment.components()
     tables, notes = _chosen(experiment, settings, graph, features)
-    asked = {*experiment.modalities, *(settings.data.only or ())}
+    named = {n for expert in settings.experts.values() for n in expert.modalities or ()}
+    asked = {*experiment.modalities, *(settings.data.only or ()), *named}
     # Without modalities of the experiment, the tables are those of the graph's author.
     trusted = trust_code or (experiment.trust_code and bool(experiment.modalities))
     folder = Path(features) if features is not None else None
     inputs = read_features(graph, tables, folder, asked, trust_code=trusted)
-    if inputs.pairs and not any(expert.pairs for expert in settings.experts.values()):
-        names = ", ".join(inputs.pairs)
-        notes.append(
-            f"{names}: only rules read pairs of entities, and this experiment has no rules; add "
-            f"them with a table [[experts]] of kind rules, or --set 'experts.rules={{support=3}}'"
-        )
+    notes += _unread(settings.experts, inputs)
     return replace(inputs, notes=[*notes, *inputs.notes])
 
 
@@ -180,6 +177,30 @@ def _chosen(
         if name not in chosen and name not in experiment.data["without"]
     ]
     return chosen, notes
+
+
+def _unread(experts: Mapping[str, ExpertSettings], inputs: Features) -> list[str]:
+    """Notes on modalities that no expert reads although some kind of expert can.
+
+    Raises:
+        ConfigError: an expert names a modality that is not among them.
+    """
+    read = {n for name, expert in experts.items() for n in expert.features_of(inputs, name).names}
+    notes = []
+    if inputs.pairs and not any("pairs" in expert.usable for expert in experts.values()):
+        names = ", ".join(inputs.pairs)
+        notes.append(
+            f"{names}: only rules read pairs of entities, and this experiment has no rules; add "
+            f"them with a table [[experts]] of kind rules, or --set 'experts.rules={{support=3}}'"
+        )
+    for modality, form in inputs.forms().items():
+        able = [name for name, expert in experts.items() if form in expert.usable]
+        if able and modality not in read:
+            notes.append(
+                f"{modality}: no expert reads it, because the settings modalities and forms of "
+                f"{', '.join(able)} leave it out"
+            )
+    return notes
 
 
 def _about(experiment: Experiment, graph: Graph, features: Features) -> dict[str, Any]:
@@ -242,7 +263,8 @@ def _fit(
             monitor = RunMonitor(run, name, stopped, observer, offset)
             memory = settings.evaluation.memory
             trust = run.trust_code
-            task = FitTask(name, view, features, settings.seed, device, memory, monitor, trust)
+            part = expert_settings.features_of(features, name)
+            task = FitTask(name, view, part, settings.seed, device, memory, monitor, trust)
             if folder.has(expert_file(name)):
                 expert = run.expert(expert_settings, task)
             else:

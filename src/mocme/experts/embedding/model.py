@@ -76,7 +76,10 @@ class EmbeddingModel(VectorModel):
         self.gate: nn.Parameter | None = None
         if settings.by_relation:
             if not dense:
-                raise ValueError("by_relation weighs modalities, and the graph has no dense one")
+                raise ValueError(
+                    "by_relation weighs modalities, and there is no dense one that this embedding "
+                    "reads"
+                )
             self.gate = nn.Parameter(torch.zeros(len(self.relation), len(self.modalities)))
         present = [facts.present[: facts.num_entities], *(m.present() for m in dense.values())]
         self.register_buffer("present", torch.stack(present, 1), persistent=False)
@@ -123,7 +126,10 @@ class EmbeddingModel(VectorModel):
         for name in dropout:
             if name not in (*self.modalities, "default"):
                 known = ", ".join(self.modalities)
-                raise ValueError(f"dropout.{name}: the graph has no such modality; it has {known}")
+                raise ValueError(
+                    f"dropout.{name}: the graph has no such modality, or this embedding does not "
+                    f"read its vectors; it reads {known}"
+                )
         if len(self.modalities) > 1 and self.hide_probability[0] == 0:
             raise ValueError(
                 "dropout.structure must be above 0: otherwise vectors from features alone are "

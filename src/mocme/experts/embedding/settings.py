@@ -10,6 +10,7 @@ import torch
 
 from mocme.core.device import faster_precision
 from mocme.core.registry import Configurable, Spec
+from mocme.data.modality import Form
 from mocme.experts.base import ExpertSettings
 from mocme.experts.embedding.fusion import ComplementaryFusion, Fusion
 from mocme.experts.embedding.objective import Objective
@@ -82,6 +83,7 @@ class EmbeddingSettings(ExpertSettings):
     """
 
     machine_settings: ClassVar[tuple[str, ...]] = ("training.precision",)
+    usable: ClassVar[tuple[Form, ...]] = ("dense", "tokens")
 
     embedding_dim: int = 256
     scorer: Spec[Scorer] = Spec(ComplEx)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mocme.data.modality import Form
 from mocme.experts.base import ExpertSettings
 
 
@@ -22,7 +23,7 @@ class RuleSettings(ExpertSettings):
         seed: of the sampling of neighbours and pairs.
     """
 
-    pairs: ClassVar[bool] = True
+    usable: ClassVar[tuple[Form, ...]] = ("pairs",)
     sparse: ClassVar[bool] = True
 
     support: int = 3
