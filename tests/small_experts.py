@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -47,11 +47,14 @@ class Case:
         name: of the case.
         table: settings, with the kind.
         modalities: whether the graph has modalities.
+        evidence: what an entity needs so that a sparse expert has evidence for answers of it:
+            ``path``, ``content`` (a modality) or ``nothing``.
     """
 
     name: str
     table: Mapping[str, Any]
     modalities: bool = True
+    evidence: Literal["path", "content", "nothing"] = "path"
 
     @property
     def settings(self) -> ExpertSettings:
@@ -69,7 +72,17 @@ CASES = (
     Case("embedding", EMBEDDING),
     Case("structure", EMBEDDING, modalities=False),
     Case("by-relation", {**EMBEDDING, "by_relation": True}),
+    Case("embedding-of-links", {**EMBEDDING, "modalities": []}),
+    Case("embedding-of-words", {**EMBEDDING, "forms": ["tokens"]}),
     Case("rules", {"kind": "rules", "support": 1}),
+    Case("rules-over-links", {"kind": "rules", "support": 1, "modalities": []}),
+    Case("prior", {"kind": "prior"}, evidence="nothing"),
+    Case("neighbours", {"kind": "neighbours"}, evidence="content"),
+    Case(
+        "near-neighbours",
+        {"kind": "neighbours", "k": 2, "sharpness": 5.0, "modalities": ["shape", "word"]},
+        evidence="content",
+    ),
     Case("scores-of-a-file", {"kind": "scores", "path": SCORES_FILE}),
     Case("scores-of-a-function", {"kind": "scores", "function": f"{__name__}:sine_scores"}),
 )
@@ -104,6 +117,7 @@ class World:
     def task(self, case: Case, **changes: Any) -> FitTask:
         """What the expert of a case is fitted on."""
         features = self.features if case.modalities else Features()
+        features = case.settings.features_of(features, case.name)
         arguments = {
             "name": case.name,
             "graph": self.graph.training_view(),
@@ -157,7 +171,7 @@ class Added:
     count: int = field(default=3, init=False)
 
     def extension(self, world: World, expert: Expert) -> Extension:
-        """The extension of a world, with a fitted row for the linked entity."""
+        """What an expert gets of the extension, with a fitted row for the linked entity."""
         generator = torch.Generator().manual_seed(0)
         vectors = {
             name: torch.randn(modality.width, generator=generator)
@@ -171,9 +185,10 @@ class Added:
             ]
         )
         row = torch.randn(DIM, generator=generator)
-        return Extension(
+        extension = Extension(
             extended_graph(world.graph.training_view(), additions),
             extended_features(world.features, additions, ENTITIES),
             [item.vectors for item in additions],
             {expert.name: [row, None, None]},
         )
+        return extension.read_by(expert)

@@ -133,8 +133,9 @@ def test_names_of_modalities_that_an_expert_reads_exist(
     features = world.task(case).features
     assert set(reads) <= {"structure", *features.names}
     assert len(set(reads)) == len(reads)
-    # Declared by the kind, so that a run can say that nothing reads its pairs.
-    assert case.settings.pairs == any(name in features.pairs for name in reads)
+    # What it gets is what it reads, so that a run can say that nothing reads a modality.
+    assert set(reads) - {"structure"} == set(features.names)
+    assert set(features.forms().values()) <= set(case.settings.usable)
 
 
 # -- scores ----------------------------------------------------------------------------------------
@@ -324,11 +325,15 @@ def test_an_extended_expert_scores_added_entities(
     else:
         odds = odds_matrix(extended, new, total)
         assert bool(odds.isfinite().all())
-        linked, others = odds[:relations], odds[relations:]
+        linked, seen, empty = odds.split(relations)
         assert bool(linked.any())
-        assert not bool(others.any())  # without a fact or a pair there is no path
+        # Without a fact or a pair there is no path; without content there is no neighbour.
+        assert bool(seen.any()) == (case.evidence in ("content", "nothing"))
+        assert bool(empty.any()) == (case.evidence == "nothing")
         of_training = odds_matrix(extended, all_queries(world.graph), total)
-        assert bool(of_training[:, ENTITIES].any())
+        # What needs nothing of an entity does not read the facts of an added one either.
+        assert bool(of_training[:, ENTITIES].any()) == (case.evidence != "nothing")
+        assert not bool(of_training[:, ENTITIES + 1 :].any())
     for answer in (1, ENTITIES):
         for reason in extended.explain(ENTITIES, 0, answer):
             assert reason.name
@@ -340,7 +345,9 @@ def test_rules_change_only_where_a_path_leads_over_an_added_entity(
 ) -> None:
     facts = (("new", "r0", "e1"), ("new", "r1", "e2"))
     queries = all_queries(world.graph)
-    for _, expert in sparse_cases(fitted):
+    by_paths = [expert for case, expert in sparse_cases(fitted) if case.evidence == "path"]
+    assert len(by_paths) > 1
+    for expert in by_paths:
         extended = expert.extended(Added(facts).extension(world, expert))
         before = odds_matrix(expert, queries)
         after = odds_matrix(extended, queries, ENTITIES + Added().count)[:, :ENTITIES]

@@ -1,0 +1,5 @@
+"""Neighbours: the answers of entities whose modalities are alike."""
+
+from mocme.experts.neighbours.fit import Neighbours
+
+__all__ = ["Neighbours"]
