@@ -72,7 +72,9 @@ class Neighbours(ExpertSettings):
             # Of equally good ones, the first and least sharp.
             sharpness = SHARPNESS[tried.index(max(tried))]
             record["facts"] = len(facts)
-            record["tried"] = {f"{value:g}": mrr for value, mrr in zip(SHARPNESS, tried, strict=True)}
+            record["tried"] = {
+                f"{value:g}": mrr for value, mrr in zip(SHARPNESS, tried, strict=True)
+            }
         expert = self._expert(task, model, features, sharpness)
         return expert, {**record, "sharpness": sharpness}
 
