@@ -251,3 +251,21 @@ def test_features_keep_their_order_and_notes(world: World) -> None:
     assert only.names == ["shape", "tag", "near"]
     assert only.notes == ("a note",)
     assert Features().only(["shape"]).names == []
+
+
+def test_reasons_name_their_expert_where_several_have_rules(world: World, tmp_path: Path) -> None:
+    rules = {"kind": "rules", "support": 1}
+    experts = [
+        {**EMBEDDING, "modalities": []},
+        {**rules, "name": "paths", "modalities": []},
+        {**rules, "name": "more", "confidence": 0.001},
+        {"kind": "neighbours"},
+        {"kind": "prior"},
+    ]
+    run = mocme.train(world.graph, {"experts": experts}, out=tmp_path / "run", device="cpu")
+    predictor = run.predictor("cpu")
+    seen: set[str] = set()
+    for head, relation, tail in world.graph.facts("train").tolist():
+        explanation = predictor.explain(f"e{head}", f"r{relation}", f"e{tail}")
+        seen |= {rule.name.partition(": ")[0] for rule in explanation.rules}
+    assert seen == {"paths", "more", "neighbours", "prior"}

@@ -131,8 +131,8 @@ class Explainer:
     ) -> dict[tuple[Side, str], float]:
         """Return the score drop when a modality is withheld from only one of the two entities.
 
-        The vectors of all entities are recomputed exactly. Other experts do not read them, so their
-        scores cancel in the difference.
+        The vectors of all entities are recomputed exactly. The drop is that of this expert's score;
+        other experts that read the modality keep it.
         """
         model = expert.model
         keys: list[tuple[Side, str]] = []
@@ -208,13 +208,20 @@ class Explainer:
     def _rules_of(self, expert: SparseExpert, fact: FactQuery) -> list[RuleExplanation]:
         inverse = fact.relation + self.graph.num_relations
         if isinstance(expert, RuleExpert):
+            several = sum(isinstance(e, RuleExpert) for e in self.mixture.experts) > 1
+            prefix = f"{expert.name}: " if several else ""
             rules = expert.explain_both(fact.head, fact.relation, fact.tail, inverse)
-            return [RuleExplanation(*rule) for rule in rules]
+            return [
+                RuleExplanation(prefix + name, steps, paths, share)
+                for name, steps, paths, share in rules
+            ]
         forward = expert.explain(fact.head, fact.relation, fact.tail)
         backward = expert.explain(fact.tail, inverse, fact.head)
         best: dict[str, float] = {}
         for reason in (*forward, *backward):
-            best[reason.name] = max(reason.share, best.get(reason.name, reason.share))
+            # With the expert's name: a reason may be nothing but the name of an entity.
+            name = f"{expert.name}: {reason.name}"
+            best[name] = max(reason.share, best.get(name, reason.share))
         return [RuleExplanation(name, (), 0, share) for name, share in best.items()]
 
     def _supports(self, fact: FactQuery, notes: list[str], check: Check) -> list[Support]:

@@ -77,8 +77,8 @@ class EmbeddingModel(VectorModel):
         if settings.by_relation:
             if not dense:
                 raise ValueError(
-                    "by_relation weighs modalities, and there is no dense one that this embedding "
-                    "reads"
+                    "by_relation weighs modalities, and the graph has no dense one that this "
+                    "embedding reads"
                 )
             self.gate = nn.Parameter(torch.zeros(len(self.relation), len(self.modalities)))
         present = [facts.present[: facts.num_entities], *(m.present() for m in dense.values())]
