@@ -5,7 +5,7 @@
 Images of known classes are the emoji of the npm package emoji-datasource-twitter (category, such as
 "Food & Drink", and subcategory); texts of known classes are the names in Atlas (type of the
 entity). The baseline is a random neighbour. Images with known ImageNet labels come with
-scikit-image. Needs npm, and: pip install "mocme[text,image,pictures]" scikit-image
+scikit-image. Needs npm, and: pip install -e ".[text,image,pictures]" scikit-image
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from media import TEXT, TINY, encode_folder, save_quietly
+from mocme.core.extras import remedy
 from mocme.encoders import audio_io
 from mocme.encoders.audio_io import (
     FFT,
@@ -296,7 +298,7 @@ def test_a_missing_library_is_named_with_its_extra(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ValueError, match=r'pip install "mocme\[audio\]"'):
+    with pytest.raises(ValueError, match=re.escape(remedy("audio"))):
         AudioEncoder(paths=["x"]).engine(CPU, False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from mocme.core.digest import file_digest
+from mocme.core.extras import remedy
 from mocme.core.interrupts import Interrupted
 from mocme.core.registry import ConfigError
 from mocme.data.graph import Graph, Vocabulary
@@ -314,5 +316,7 @@ def test_a_missing_library_is_named_with_its_extra(
     encode: Encode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
-    with pytest.raises(ValueError, match=r"scikit-learn is not installed.*mocme\[tokens\]"):
+    with pytest.raises(
+        ValueError, match=rf"scikit-learn is not installed.*{re.escape(remedy('tokens'))}"
+    ):
         encode(clusters(30, 5))

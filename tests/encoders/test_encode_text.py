@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mocme.core.extras import remedy
 from mocme.data.graph import Graph, Vocabulary
 from mocme.encoders.base import EncodingJob, EncodingReport
 from mocme.encoders.kinds.text import SentenceEngine, TextEncoder
@@ -137,7 +139,7 @@ def test_a_model_is_not_downloaded_unless_allowed() -> None:
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(ValueError, match=r'pip install "mocme\[text\]"'):
+    with pytest.raises(ValueError, match=re.escape(remedy("text"))):
         SentenceEngine(TextEncoder(paths=["x"]), CPU, False)
 
 

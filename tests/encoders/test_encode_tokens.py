@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from mocme.core.extras import remedy
 from mocme.core.interrupts import Interrupted
 from mocme.core.registry import ConfigError
 from mocme.data.features.sources import Words
@@ -309,7 +311,9 @@ def test_a_missing_library_is_named_with_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     put(tmp_path / "a.tsv", TEXTS)
-    with pytest.raises(ValueError, match=r"tokenizers is not installed.*mocme\[tokens\]"):
+    with pytest.raises(
+        ValueError, match=rf"tokenizers is not installed.*{re.escape(remedy('tokens'))}"
+    ):
         encode("a.tsv", unit="subwords")
 
 

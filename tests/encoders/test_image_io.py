@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import sys
 import zlib
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mocme.core.extras import remedy
 from mocme.encoders import image_io
 from mocme.encoders.base import EncodingReport, UnusableItem
 from mocme.encoders.image_io import ImageShape, fit_image, read_image
@@ -409,7 +411,7 @@ def test_a_side_above_the_resized_size_is_an_error() -> None:
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ValueError, match=r'pip install "mocme\[image\]"'):
+    with pytest.raises(ValueError, match=re.escape(remedy("image"))):
         read_image(b"x", ImageShape())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from media import TINY, encode_folder, save_quietly
+from mocme.core.extras import remedy
 from mocme.encoders import inputs, video_io
 from mocme.encoders.base import EncodingReport, UnusableItem
 from mocme.encoders.catalog import encoder_of
@@ -299,5 +301,5 @@ def test_a_setting_out_of_range_is_an_error() -> None:
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ValueError, match=r'pip install "mocme\[video\]"'):
+    with pytest.raises(ValueError, match=re.escape(remedy("video"))):
         VideoEncoder(paths=["x"]).engine(CPU, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from media import TEXT, TINY, encode_folder, save_quietly
+from mocme.core.extras import remedy
 from mocme.encoders.base import EncodingReport
 from mocme.encoders.catalog import encoder_of
 from mocme.encoders.image_io import ImageShape, fit_image
@@ -297,7 +299,7 @@ def test_a_missing_model_is_an_error(tmp_path: Path) -> None:
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ValueError, match=r'pip install "mocme\[models\]"'):
+    with pytest.raises(ValueError, match=re.escape(remedy("models"))):
         engine("some/model")
 
 

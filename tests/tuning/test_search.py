@@ -17,6 +17,7 @@ from safetensors import safe_open
 
 import mocme
 from mocme import cli
+from mocme.core.extras import remedy
 from mocme.core.interrupts import Interrupted
 from mocme.core.registry import ConfigError
 from mocme.runs.config import Experiment
@@ -590,7 +591,7 @@ def test_missing_files_and_libraries_are_named(
     monkeypatch.setitem(sys.modules, "optuna", None)
     result = call(file, "--out", folder / "out")
     assert result.exit_code == 1
-    assert "pip install 'mocme[tune]'" in result.stderr
+    assert remedy("tune") in result.stderr
     assert not (folder / "out").exists()
 
 

@@ -73,7 +73,7 @@ class Audit:
         each baseline by split, over distinct facts and over rows.
 
         Raises:
-            ImportError: pandas is not installed.
+            MissingLibrary: pandas is not installed.
         """
         records: list[dict[str, Any]]
         if part == "defects":

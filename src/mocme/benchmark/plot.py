@@ -17,7 +17,7 @@ def draw(spec: BenchmarkSpec, rows: Sequence[ResultRow], out: Path) -> None:
     """Plot test if it was ranked, valid otherwise.
 
     Raises:
-        ImportError: matplotlib is not installed, with how to install it.
+        MissingLibrary: matplotlib is not installed, with how to install it.
     """
     split = "test" if any(row.metrics("test") for row in rows) else "valid"
     graphs = list(dict.fromkeys(row.graph for row in rows))

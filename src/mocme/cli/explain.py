@@ -10,6 +10,7 @@ import click
 from mocme.cli.options import common, echo_json
 from mocme.cli.predict import open_predictor
 from mocme.core.console import echo, echo_notes, show
+from mocme.core.plotting import require_matplotlib
 
 
 @click.command()
@@ -42,6 +43,8 @@ def explain(
     from mocme.core.device import use_threads
 
     use_threads(threads)
+    if picture is not None:
+        require_matplotlib(picture)
     with open_predictor(run, device, trust_code, as_json) as predictor:
         explanation = predictor.explain(head, relation, tail)
     if picture is not None:

@@ -47,6 +47,13 @@ class OrderedGroup(click.Group):
         except (ValueError, OSError) as error:
             echo(f"Error: {error}", err=True)
             ctx.exit(1)
+        except ImportError as error:  # of a library that no other check names
+            if error.name is None or error.name.partition(".")[0] == "mocme":
+                raise
+            from mocme.core.extras import remedy
+
+            echo(f"Error: {error}; {remedy('all')}", err=True)
+            ctx.exit(1)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise

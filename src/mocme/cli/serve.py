@@ -12,6 +12,9 @@ import click
 
 from mocme.cli.options import common
 from mocme.core.console import ProgressBar, echo, progress_callback
+from mocme.core.extras import missing
+
+LIBRARIES = ("fastapi", "starlette", "httptools", "prometheus_client", "pydantic", "uvicorn")
 
 
 @click.command()
@@ -76,12 +79,10 @@ def serve(
     from mocme.serving.server import Address
     from mocme.serving.server import serve as run_server
 
-    for library in ("fastapi", "prometheus_client", "uvicorn"):
+    for library in LIBRARIES:
         # Not imported yet: with several processes, the server first sets up their shared metrics.
         if find_spec(library) is None:
-            raise ValueError(
-                f"mocme serve needs {library}, which is not installed; pip install 'mocme[serve]'"
-            )
+            raise missing(library, "serve", "mocme serve needs")
     use_threads(threads)
     token = os.environ.get("MOCME_TOKEN") or None
     if token_file is not None:

@@ -5,19 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mocme.core.extras import extra
+
+
+def require_matplotlib(out: Path) -> None:
+    """Check that a plot can be drawn, before the work for it.
+
+    Raises:
+        MissingLibrary: matplotlib is not installed; the message says how to install it.
+    """
+    with extra("matplotlib", "pictures", f"{out}: plots need"):
+        import matplotlib.figure  # noqa: F401
+
 
 def new_figure(out: Path, **settings: Any) -> Any:
     """Create a figure for a file, with the settings of matplotlib's `Figure`.
 
     Raises:
-        ImportError: matplotlib is not installed; the message says how to install it.
+        MissingLibrary: matplotlib is not installed; the message says how to install it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            f"{out}: plots need matplotlib; install it with: pip install 'mocme[pictures]'"
-        ) from error
+    require_matplotlib(out)
+    from matplotlib.figure import Figure
+
     return Figure(**settings)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, final
 
+from mocme.core.extras import MissingLibrary
 from mocme.core.text import visible
 
 if TYPE_CHECKING:
@@ -119,12 +120,12 @@ def data_frame(values: Mapping[str, Sequence[Any]]) -> pandas.DataFrame:
     """A data frame of columns by name.
 
     Raises:
-        ImportError: pandas is not installed.
+        MissingLibrary: pandas is not installed.
     """
     try:
         import pandas
     except ImportError as error:
-        raise ImportError(
+        raise MissingLibrary(
             "a data frame needs pandas, which is not installed; run: pip install pandas"
         ) from error
     return pandas.DataFrame(dict(values))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from mocme.core.extras import extra as extra
 
 
 class UnusableItem(ValueError):
@@ -18,18 +17,3 @@ def check_size(size: int, max_bytes: int) -> None:
     """
     if size > max_bytes:
         raise UnusableItem(f"has {size / 1e6:,.1f} MB; the limit is {max_bytes / 1e6:,.0f} MB")
-
-
-@contextmanager
-def extra(package: str, name: str) -> Iterator[None]:
-    """Turn a missing package into an error that names the extra to install.
-
-    Raises:
-        ValueError: `package` is not installed.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise ValueError(
-            f'{package} is not installed; install it with: pip install "mocme[{name}]" ({error})'
-        ) from error

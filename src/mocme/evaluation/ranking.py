@@ -90,7 +90,7 @@ class Ranks:
         """A data frame with a row for each pair: its ids, counts and the three ranks.
 
         Raises:
-            ImportError: pandas is not installed.
+            MissingLibrary: pandas is not installed.
         """
         counted = ("head", "relation", "answer", "above", "ties", "candidates")
         ranks = ("optimistic", "pessimistic", "realistic")

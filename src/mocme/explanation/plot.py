@@ -32,7 +32,7 @@ def draw(
         neighbours: a line for each entity and space in which entities are compared.
 
     Raises:
-        ImportError: matplotlib is not installed; the message says how to install it.
+        MissingLibrary: matplotlib is not installed; the message says how to install it.
     """
     panels = [panel for panel in panels if panel.bars]
     sizes = [0.34 * len(panel.bars) + 0.7 for panel in panels]

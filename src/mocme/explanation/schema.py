@@ -197,7 +197,7 @@ class Explanation:
         """Write a plot of the explanation; the suffix sets the format (png, svg, pdf).
 
         Raises:
-            ImportError: matplotlib is not installed; the message says how to install it.
+            MissingLibrary: matplotlib is not installed; the message says how to install it.
         """
         draw(self.title, self.summary, self._panels(), self._neighbour_lines(), Path(path))
 
@@ -268,7 +268,7 @@ class Explanation:
         the rule, the cosine similarity of the neighbour. The value of a path is NaN.
 
         Raises:
-            ImportError: pandas is not installed.
+            MissingLibrary: pandas is not installed.
         """
         evidence: list[tuple[str, str, str, str, float | None]] = [
             *(("modality", row.of, "", row.name, row.without) for row in self.modalities),

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from mocme.core.csv_text import csv_text
+from mocme.core.extras import extra
 from mocme.core.text import guard_formula
 from mocme.data.formats import writers
 from mocme.data.formats.registry import format_of
@@ -87,7 +88,7 @@ def _write_npy(path: Path, names: Sequence[str], values: Tensor) -> None:
 
 
 def _write_embedding_table(path: Path, names: Sequence[str], values: Tensor) -> None:
-    with writers.require_library("pyarrow", "Parquet files"):
+    with extra("pyarrow", "tables", "Parquet files need"):
         import pyarrow
         import pyarrow.parquet
     flat = pyarrow.array(values.numpy().ravel())
@@ -184,7 +185,7 @@ def _write_jsonl(path: str | Path, rows: Iterator[Row]) -> None:
 
 
 def _write_fact_table(path: str | Path, rows: Iterator[Row]) -> None:
-    with writers.require_library("pyarrow", "Parquet files"):
+    with extra("pyarrow", "tables", "Parquet files need"):
         import pyarrow
         import pyarrow.parquet
     if Path(path).suffix.lower() in COMPRESSED:

@@ -198,7 +198,7 @@ class Predictions(Sequence[Prediction]):
         """A data frame with a row for each prediction, and a column `weight_NAME` per modality.
 
         Raises:
-            ImportError: pandas is not installed.
+            MissingLibrary: pandas is not installed.
         """
         fields = ("head", "relation", "tail", "score", "probability", "applies", "known")
         values: dict[str, Sequence[Any]] = {

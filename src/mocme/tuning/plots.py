@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mocme.core.extras import extra
 from mocme.data.formats.writers import atomic_file
 from mocme.tuning.plan import Plan, Range, canonical
 from mocme.tuning.table import shortened
@@ -25,14 +26,10 @@ def draw(folder: Path, plan: Plan, trials: Sequence[Trial]) -> Path:
     """Write the plot into the search's folder.
 
     Raises:
-        ValueError: matplotlib is not installed, with the remedy.
+        MissingLibrary: matplotlib is not installed, with the remedy.
     """
-    try:
+    with extra("matplotlib", "pictures", f"{PLOT} needs"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(
-            f"{PLOT} needs matplotlib, which is not installed; pip install 'mocme[pictures]'"
-        ) from error
     count = 1 + len(plan.ranges)
     columns = 2 if count == 4 else min(COLUMNS, count)
     rows = math.ceil(count / columns)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mocme.core.extras import extra
 from mocme.tuning.plan import Plan, Pruning, Range, canonical
 from mocme.tuning.trials import Trial
 
@@ -114,12 +115,8 @@ class Study:
 
 
 def _optuna() -> Any:
-    try:
+    with extra("Optuna", "tune", "a search needs"):
         import optuna
-    except ImportError as error:
-        raise ValueError(
-            "a search needs Optuna, which is not installed; pip install 'mocme[tune]'"
-        ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from fact_files import read
+from mocme.core.extras import remedy
 from mocme.data.formats.kinds import delimited, parquet, tsv
 
 
@@ -49,6 +51,6 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         lambda: parquet.write(path, [("a", "r", "b")]),
         lambda: delimited.write(tmp_path / "facts.csv.zst", [("a", "r", "b")]),
     ):
-        with pytest.raises(ValueError, match=r"not installed; pip install 'mocme\[tables\]'"):
+        with pytest.raises(ValueError, match=re.escape(f"not installed; {remedy('tables')}")):
             action()
     assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -19,6 +19,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
 
+from mocme.core.extras import extra
 from mocme.storage.workspace import new_folder
 
 LIMIT_BYTES = 1 << 30
@@ -219,13 +220,8 @@ def _decompressed(file: BinaryIO, start: bytes, limits: _Limits) -> Iterator[Any
         with bz2.BZ2File(file) as plain:
             yield plain
     elif start.startswith(b"\x28\xb5\x2f\xfd"):
-        try:
+        with extra("zstandard", "tables", f"{limits.archive}: Zstandard files need"):
             import zstandard
-        except ImportError as error:
-            raise ValueError(
-                f"{limits.archive}: is compressed with Zstandard; to read it, "
-                f"pip install 'mocme[tables]'"
-            ) from error
         try:
             with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as plain:
                 yield plain

@@ -13,6 +13,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
+from mocme.core.extras import extra
+
 BASE = "urn:mocme:"
 XSD = "http://www.w3.org/2001/XMLSchema#"
 STRING = f"{XSD}string"
@@ -47,12 +49,8 @@ def oxigraph() -> ModuleType:
     Raises:
         ValueError: it is not installed.
     """
-    try:
+    with extra("pyoxigraph", "rdf", "RDF needs"):
         import pyoxigraph
-    except ImportError as error:
-        raise ValueError(
-            "RDF needs pyoxigraph, which is not installed; pip install 'mocme[rdf]'"
-        ) from error
     return pyoxigraph
 
 

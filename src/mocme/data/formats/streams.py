@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from mocme.core.extras import extra
 from mocme.core.files import marked_encoding, open_regular
 from mocme.data.formats.report import Report
 
@@ -123,13 +124,8 @@ class _ZstandardReader(io.RawIOBase):
     """The content of consecutive Zstandard frames."""
 
     def __init__(self, stored: io.BufferedReader[Any]) -> None:
-        try:
+        with extra("zstandard", "tables", "Zstandard files need"):
             import zstandard
-        except ImportError as error:
-            raise ValueError(
-                "Zstandard files need zstandard, which is not installed; "
-                "pip install 'mocme[tables]'"
-            ) from error
         self.stored, self.error = stored, zstandard.ZstdError
         self.new_frame = zstandard.ZstdDecompressor().decompressobj
         self.frame, self.started, self.ready = self.new_frame(), False, memoryview(b"")

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mocme.core.device import memory_of_machine
 from mocme.core.digest import file_digest
+from mocme.core.extras import extra
 from mocme.core.files import check_regular
 from mocme.data.modality_files import read_safetensors
 
@@ -191,10 +192,8 @@ def map_npy(path: Path) -> np.ndarray:
 
 
 def _h5(path: Path, key: str | None) -> KeyedTensor:
-    try:
+    with extra("h5py", "tensors", f"{path}: HDF5 files need"):
         import h5py
-    except ImportError as error:
-        raise ValueError(f"{path}: to read HDF5 files, pip install 'mocme[tensors]'") from error
     datasets: dict[str, Any] = {}
 
     def collect(name: str, item: object) -> None:

@@ -20,6 +20,7 @@ from typing import BinaryIO
 from jaxtyping import Int
 from torch import Tensor
 
+from mocme.core.extras import extra
 from mocme.data.formats.streams import COMPRESSED
 from mocme.data.graph import Graph
 from mocme.data.names import shown
@@ -120,25 +121,10 @@ def _compressed(stored: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
         ) as file:
             yield file  # type: ignore[misc]
     else:
-        with require_library("zstandard", ".zst files"):
+        with extra("zstandard", "tables", ".zst files need"):
             import zstandard
         with zstandard.ZstdCompressor(level=3).stream_writer(stored, closefd=False) as file:
             yield file
-
-
-@contextmanager
-def require_library(library: str, what: str) -> Iterator[None]:
-    """Turn the ImportError of an optional library into an error that says how to install it.
-
-    Raises:
-        ValueError: the library is not installed.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise ValueError(
-            f"{what} need {library}, which is not installed; pip install 'mocme[tables]'"
-        ) from error
 
 
 def write_names(path: str | Path, names: Iterable[str]) -> None:

@@ -17,13 +17,14 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
+from mocme.core.extras import extra
 from mocme.core.files import open_regular
 from mocme.data.formats.base import Format
 from mocme.data.formats.coded import from_arrow
 from mocme.data.formats.columns import CellColumns, Columns, column_indices
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import COMPRESSED
-from mocme.data.formats.writers import Row, atomic_file, batches, require_library
+from mocme.data.formats.writers import Row, atomic_file, batches
 
 # Rows per block of names, and of other cells, which may be long texts.
 NAME_ROWS, CELL_ROWS = 1 << 18, 1 << 14
@@ -42,7 +43,7 @@ def facts(path: str | Path, report: Report, columns: Columns = None) -> Iterator
     Raises:
         ValueError: the file cannot be read, or lacks the columns, or they are not strings.
     """
-    with require_library("pyarrow", "Parquet files"):
+    with extra("pyarrow", "tables", "Parquet files need"):
         import pyarrow
         import pyarrow.parquet
     strict = not isinstance(columns, CellColumns)
@@ -77,7 +78,7 @@ def write(path: str | Path, rows: Iterable[Row]) -> None:
         ValueError: the name of the file has the ending of a compression; see also
             `writers.batches` and `writers.written`.
     """
-    with require_library("pyarrow", "Parquet files"):
+    with extra("pyarrow", "tables", "Parquet files need"):
         import pyarrow
         import pyarrow.parquet
     if Path(path).suffix.lower() in COMPRESSED:

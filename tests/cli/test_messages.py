@@ -1,0 +1,98 @@
+"""What a newcomer reads: one line that names the cause and a remedy that works."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import mocme
+from mocme import cli
+from mocme.core.extras import remedy
+from tiny_graphs import make_tiny, write_tiny
+
+SETTINGS = {"experts.embedding.training.epochs": 1, "experts.embedding.embedding_dim": 4}
+FACT = ("--head", "e0", "--relation", "r0", "--tail", "e1")
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(cli.main, [str(word) for word in words])
+
+
+def error(result: Result) -> str:
+    """The one line of an error."""
+    assert result.exit_code == 1, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, result.stderr
+    assert result.stderr.splitlines()[-1] == lines[0], result.stderr
+    return lines[0].removeprefix("Error: ")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("messages")
+    data = write_tiny(folder / "data", make_tiny(valid=20))
+    path = mocme.train(data, "mocme", out=folder / "run", settings=SETTINGS, device="cpu").path
+    assert call("predict", path, "--head", "e0", "--relation", "r0").exit_code == 0
+    return path
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+# -- missing extras ----------------------------------------------------------------------------
+
+
+def test_explain_checks_for_matplotlib_before_the_work(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    out = run.parent / "why.svg"
+    result = call("explain", run, *FACT, "--picture", out)
+    assert error(result) == (
+        f"{out}: plots need matplotlib, which is not installed; {remedy('pictures')}"
+    )
+    assert not result.stdout
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "words"),
+    [
+        ("pyarrow", "tables", ("export", "atlas", "OUT.parquet")),
+        ("pyarrow", "tables", ("complete", "RUN", "--out", "OUT.parquet")),
+        ("zstandard", "tables", ("export", "atlas", "OUT.csv.zst")),
+        ("pyoxigraph", "rdf", ("import", "FACTS.nt", "--out", "OUT")),
+        ("fastapi", "serve", ("serve", "RUN")),
+        ("starlette", "serve", ("serve", "RUN")),
+        ("httptools", "serve", ("serve", "RUN")),
+    ],
+)
+def test_a_command_that_lacks_a_library_gives_one_line(
+    library: str, name: str, words: tuple[str, ...], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mocme.data.formats import rdf
+
+    rdf.oxigraph.cache_clear()
+    (run.parent / "FACTS.nt").write_text('<a:a> <a:b> "c\\u00e4"@de .\n')
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.chdir(run.parent)
+    assert remedy(name) in error(call(*("run" if word == "RUN" else word for word in words)))
+    rdf.oxigraph.cache_clear()
+
+
+def test_a_library_that_no_check_names_gives_one_line_too(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mocme.runs.run import Run
+
+    def broken(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("No module named 'rich.extra'", name="rich.extra")
+
+    monkeypatch.setattr(Run, "evaluate", broken)
+    assert error(call("evaluate", run)) == f"No module named 'rich.extra'; {remedy('all')}"
