@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import mocme
 from mocme import cli
 from mocme.core.extras import remedy
+from read_only import unwritable
 from tiny_graphs import make_tiny, write_tiny
 
 SETTINGS = {"experts.embedding.training.epochs": 1, "experts.embedding.embedding_dim": 4}
@@ -96,3 +100,45 @@ def test_a_library_that_no_check_names_gives_one_line_too(
 
     monkeypatch.setattr(Run, "evaluate", broken)
     assert error(call("evaluate", run)) == f"No module named 'rich.extra'; {remedy('all')}"
+
+
+# -- a finished run ----------------------------------------------------------------------------
+
+
+def spoil(run: Path, count: int = 1) -> Path:
+    """Put NaN into a tensor of the run's expert, with a checksum that fits."""
+    file = run / "experts" / "embedding.safetensors"
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(file)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 2)
+    tensors[name][:1, :count] = float("nan")
+    save_file(tensors, file, metadata)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    Path(f"{file}.sha256").write_text(f"{digest}  {file.name}\n")
+    return file
+
+
+def test_resuming_a_finished_run_writes_nothing_and_says_nothing_was_written(run: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with unwritable(run):
+        result = call("resume", run)
+    assert result.exit_code == 0, result.output
+    assert f"{run}: already finished after 1 epoch; nothing to do" in result.stdout
+    assert "written" not in result.output
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("count", "what"), [(1, "a number that is NaN or infinite, at"), (2, "2 numbers that are")]
+)
+def test_a_finished_run_with_nan_is_an_error_that_points_at_the_numbers(
+    count: int, what: str, run: Path
+) -> None:
+    file = spoil(run, count)
+    for words in (("resume", run), ("predict", run, "--head", "e0", "-r", "r0")):
+        message = error(call(*words))
+        assert message.startswith(f"{file}: the tensor ")
+        assert what in message
+        assert "graph" not in message
+        assert message.endswith("restore it from a copy of the run, or create the run again")

@@ -11,6 +11,7 @@ import click
 from mocme.cli.options import common, echo_json
 from mocme.core.console import TrainingDisplay, echo, echo_notes, show
 from mocme.core.table import TextTable, columns
+from mocme.core.text import counted
 
 
 @click.command()
@@ -85,16 +86,22 @@ def train(
 @click.argument("run", type=click.Path(path_type=Path))
 @common("device", "threads", "trust")
 def resume(run: Path, device: str, threads: int | None, trust_code: bool) -> None:
-    """Resume a training that was stopped."""
+    """Resume a training that was stopped; the files of a finished one are checked."""
     from mocme.core.device import use_threads
     from mocme.runs.run import Run
     from mocme.runs.train import resume as resume_run
 
     use_threads(threads)
-    was_finished = Run.open(run, trust_code).finished
+    present = Run.open(run, trust_code)
+    if present.finished:
+        present.contents(device, additions=False)  # it is read, so that damage is an error
+        epochs = counted(len(present.log()), "epoch")
+        echo(f"{run}: already finished after {epochs}; nothing to do")
+        _next(present)
+        return
     with TrainingDisplay() as display:
         finished = resume_run(run, device=device, observer=display, trust_code=trust_code)
-    _report(finished, was_finished)
+    _report(finished)
 
 
 @click.command()
@@ -116,18 +123,20 @@ def experiments(as_json: bool) -> None:
     show(TextTable(titles, rows, title="mocme train EXPERIMENT ..."))
 
 
-def _report(run: Any, was_finished: bool = False) -> None:
+def _report(run: Any) -> None:
     """Print where a finished run is, which epoch was kept, and the next commands."""
     about, log = run.about, run.log()
-    if was_finished:
-        echo(f"already finished after {len(log)} epochs; nothing to do")
-    else:
-        if not log:  # without epochs, the display has not shown them
-            echo_notes(about["notes"])
-        for line in kept_epochs(about["fits"], log):
-            echo(line)
+    if not log:  # without epochs, the display has not shown them
+        echo_notes(about["notes"])
+    for line in kept_epochs(about["fits"], log):
+        echo(line)
     echo(f"run written to {run.path}")
-    if about["facts"].get("valid"):
+    _next(run)
+
+
+def _next(run: Any) -> None:
+    """Print the commands that follow a training."""
+    if run.about["facts"].get("valid"):
         hint = "ranks valid; rank test after all choices are made"
         echo(f"next: mocme evaluate {run.path}     ({hint})")
     echo(f"next: mocme predict {run.path} --head NAME --relation NAME")

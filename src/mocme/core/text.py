@@ -48,6 +48,15 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else " " for c in text)
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: 1 fact, 1,200 facts.
+
+    Args:
+        plural: of the noun, where it is not the noun with an "s".
+    """
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 def shorten(text: str, most: int) -> str:
     """Put a text on one line, and cut it where it is longer than `most` characters."""
     line = printable(text)

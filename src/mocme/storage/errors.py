@@ -25,6 +25,10 @@ class RunError(ValueError):
     """A run cannot be read or written; the message names the file and a remedy."""
 
 
+class NotFinite(ValueError):
+    """A tensor of a file holds NaN or an infinite number; the message names it."""
+
+
 class RunLocked(RunError):
     """Another process, or another part of this one, is writing the run."""
 
@@ -45,13 +49,24 @@ def refuse_invalid(path: Path, remedy: str = RESTORE) -> Iterator[None]:
         yield
     except (RunError, UnusableCode):  # the file is not at fault where code is missing
         raise
-    except _CONTENT_ERRORS as error:
+    except _CONTENT_ERRORS as raised:
+        error = _cause(raised)
         line = " ".join(str(error).split())
         if not isinstance(error, ValueError):
             # Not a sentence of this package: its type is needed, and torch adds a stack of C++.
             first = str(error).partition("\n")[0]
             line = f"cannot be used ({type(error).__name__}: {first})"
-        raise RunError(f"{path}: {_shortened(line)}; {remedy}") from error
+        raise RunError(f"{path}: {_shortened(line)}; {remedy}") from raised
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error to report: that of a bad number, without what its readers made of it."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, NotFinite):
+            return inner
+        inner = inner.__cause__
+    return error
 
 
 def _shortened(text: str, most: int = 600) -> str:

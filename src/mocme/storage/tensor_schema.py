@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mocme.core.device import memory_of_machine
 from mocme.core.finite import all_finite
-from mocme.storage.errors import RunError
+from mocme.storage.errors import NotFinite, RunError
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,16 @@ def check_finite(name: str, values: Tensor) -> None:
     """Refuse NaN and infinite numbers.
 
     Raises:
-        ValueError: with the name of the tensor and the first position.
+        NotFinite: with the name of the tensor and the first position.
     """
     if not values.is_floating_point() or all_finite(values):
         return
     bad = ~torch.isfinite(values)
     first = tuple(bad.nonzero()[0].tolist())
-    raise ValueError(
-        f"the tensor {name!r} holds {int(bad.sum()):,} numbers that are NaN or infinite, first at "
-        f"{list(first)}"
-    )
+    count = int(bad.sum())
+    what = "a number that is" if count == 1 else f"{count:,} numbers that are"
+    where = "at" if count == 1 else "first at"
+    raise NotFinite(f"the tensor {name!r} holds {what} NaN or infinite, {where} {list(first)}")
 
 
 def check_like(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
