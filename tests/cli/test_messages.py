@@ -142,3 +142,22 @@ def test_a_finished_run_with_nan_is_an_error_that_points_at_the_numbers(
         assert what in message
         assert "graph" not in message
         assert message.endswith("restore it from a copy of the run, or create the run again")
+
+
+# -- export ------------------------------------------------------------------------------------
+
+
+def test_a_refused_export_of_raw_files_leaves_and_claims_nothing(tmp_path: Path) -> None:
+    data = write_tiny(tmp_path / "data", make_tiny())
+    (tmp_path / "texts.tsv").write_text("e1\tsome words of it\n")
+    (data / "graph.toml").write_text('[modalities.x]\nkind = "words"\npaths = ["../texts.tsv"]\n')
+    words = ("export", data, tmp_path / "out", "--raw")
+    for _ in range(2):  # the first leaves nothing that refuses the second
+        result = call(*words)
+        assert "files may be copied; to copy files of a folder DIR" in error(result)
+        assert "written" not in result.output
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "texts.tsv"]
+    again = call(*words, "--files-from", tmp_path)
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "out" / "texts.tsv").exists()
+    assert (tmp_path / "out" / "train.tsv").exists()

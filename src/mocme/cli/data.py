@@ -10,7 +10,7 @@ import click
 from mocme.cli.options import common, echo_json
 from mocme.cli.tables import benchmarks_table
 from mocme.core.console import ProgressBar, echo, echo_notes, show
-from mocme.core.text import visible
+from mocme.core.text import counted, visible
 
 
 @click.command("import")
@@ -99,16 +99,20 @@ def export_graph(
 
         for name, table in graph.encode.items():  # a wrong setting fails before any work
             encoder_of(table, f"encode.{name}", trust_code=trust_code)
-    exporter.export(graph, out, splits, kind, force)
+    lines: list[str] = []
+
+    def copy_raw(folder: Path) -> None:
+        from mocme.encoders.export_raw import export_raw
+
+        lines.extend(export_raw(graph, folder, trust_code=trust_code, files_from=files_from))
+
+    exporter.export(graph, out, splits, kind, force, copy_raw if raw else None)
     if out == "-":
         return
     count = sum(len(graph.splits[split]) for split in splits or graph.splits)
     stay = "" if raw else " (modalities stay where they are)"
-    echo(f"{count:,} facts written to {out}{stay}")
+    echo(f"{counted(count, 'fact')} written to {out}{stay}")
     if raw:
-        from mocme.encoders.export_raw import export_raw
-
-        lines = export_raw(graph, Path(out), trust_code=trust_code, files_from=files_from)
         echo("\n".join(lines))
         echo(f"next: mocme encode all {out}")
 

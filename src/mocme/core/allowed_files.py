@@ -30,12 +30,13 @@ class AllowedFolders:
 
     Args:
         folders: existing folders; links in their own paths are resolved now.
+        purpose: what may be done with their files, for messages.
 
     Raises:
         ValueError: one is not a folder.
     """
 
-    def __init__(self, folders: Iterable[str | Path]) -> None:
+    def __init__(self, folders: Iterable[str | Path], purpose: str = "shown") -> None:
         roots = []
         for folder in folders:
             root = os.path.realpath(folder)
@@ -43,6 +44,7 @@ class AllowedFolders:
                 raise ValueError(f"{folder}: is not a folder; name an existing one")
             roots.append(root)
         self.roots = tuple(dict.fromkeys(roots))
+        self.outside_reason = f"lies outside of the folders whose files may be {purpose}"
 
     def holds(self, path: str | Path) -> bool:
         """Whether a path, with all links resolved, lies beneath one of the folders."""
@@ -73,7 +75,7 @@ class AllowedFolders:
         """
         real = os.path.realpath(path, strict=True)
         if self._root_of(real) is None:
-            raise NotAllowed(f"{path}: lies outside of the folders whose files may be shown")
+            raise NotAllowed(f"{path}: {self.outside_reason}")
         mode = os.stat(real, follow_symlinks=False).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise NotAllowed(f"{path}: is not a regular file")
@@ -92,7 +94,7 @@ class AllowedFolders:
         real = os.path.realpath(path, strict=True)
         root = self._root_of(real)
         if root is None:
-            raise NotAllowed(f"{path}: lies outside of the folders whose files may be shown")
+            raise NotAllowed(f"{path}: {self.outside_reason}")
         try:
             descriptor = _walk(root, os.path.relpath(real, root).split(os.sep))
         except OSError as error:

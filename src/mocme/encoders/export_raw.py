@@ -90,7 +90,8 @@ class _Copier:
 
     def __init__(self, home: Path, out: Path, files_from: Sequence[str | Path]) -> None:
         self.home, self.out = home, out
-        self.own, self.allowed = AllowedFolders([home]), AllowedFolders([home, *files_from])
+        self.own = AllowedFolders([home])
+        self.allowed = AllowedFolders([home, *files_from], "copied")
 
     def sources(self, table: Mapping[str, Any]) -> dict[str, Any]:
         """Copy the files that a table names; returns the table with the new paths."""
@@ -140,7 +141,7 @@ class _Copier:
         """
         source = self.home / value
         if source.exists() and not self.allowed.holds(source):
-            raise NotAllowed(f"{source}: lies outside of the graph's folder; {_REMEDY}")
+            raise NotAllowed(f"{source}: {self.allowed.outside_reason}; {_REMEDY}")
 
     def is_media(self, source: Path) -> bool:
         """Whether a file may be copied as the picture, sound or video that a table says it is.
@@ -200,7 +201,7 @@ def _copy_files(
             label, path = graph.entities[entity], Path(source)
             if "\t" in label or "\n" in label:
                 raise name_error(
-                    out / f"{name}.tsv", label, "a tab or a line feed, which TSV cannot"
+                    Path(f"{name}.tsv"), label, "a tab or a line feed, which TSV cannot"
                 )
             if not path.is_file():
                 missing.append(f"{name}: {label!r}: there is no file {path}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -19,6 +19,7 @@ def export(
     splits: Sequence[str] = (),
     kind: str | None = None,
     force: bool = False,
+    complete: Callable[[Path], object] | None = None,
 ) -> None:
     """Write the facts of a graph.
 
@@ -30,6 +31,8 @@ def export(
         kind: the format of standard output or of a folder's files, a key of
             `mocme.data.formats.registry.KINDS`; or ``openke`` for a folder of that layout.
         force: replace an existing file.
+        complete: adds to the files of a folder before it appears at `out`; if it raises an error,
+            nothing appears there.
 
     Raises:
         ValueError: a split or format is unknown, the format cannot hold a name, or the file or
@@ -39,7 +42,7 @@ def export(
         known = ", ".join(graph.splits)
         raise ValueError(f"{graph.name}: has no split {unknown[0]!r}; it has {known}")
     if str(out) != "-" and not Path(out).suffix:
-        _export_folder(graph, Path(out), splits, kind)
+        _export_folder(graph, Path(out), splits, kind, complete)
         return
     if kind is not None and str(out) != "-":
         raise ValueError(f"{out}: its ending names the format; leave the format out")
@@ -52,7 +55,13 @@ def export(
     file_format.write(out, rows)
 
 
-def _export_folder(graph: Graph, out: Path, splits: Sequence[str], kind: str | None) -> None:
+def _export_folder(
+    graph: Graph,
+    out: Path,
+    splits: Sequence[str],
+    kind: str | None,
+    complete: Callable[[Path], object] | None,
+) -> None:
     if splits:
         raise ValueError(f"{out}: a folder gets all splits; name a file to write only some")
     with new_folder(out) as folder:
@@ -60,6 +69,8 @@ def _export_folder(graph: Graph, out: Path, splits: Sequence[str], kind: str | N
             openke.write(folder, graph)
         else:
             _write_folder(graph, out, folder, kind or "tsv")
+        if complete is not None:
+            complete(folder)
 
 
 def _write_folder(graph: Graph, out: Path, folder: Path, kind: str) -> None:
