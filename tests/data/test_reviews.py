@@ -394,3 +394,16 @@ def test_decisions_on_a_read_only_medium_can_be_read_and_not_stored(tmp_path: Pa
             with pytest.raises(ReviewsNotWritable, match="--reviews FILE"):
                 act()
         reviews.close()
+
+
+def test_a_file_that_cannot_be_created_is_not_called_broken(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with mounted_read_only(tmp_path / "run", tmp_path / "there") as there:
+        with pytest.raises(ReviewsNotWritable) as caught:
+            Reviews(there / "reviews.sqlite")
+        message = str(caught.value)
+        assert f"cannot be created (the folder {there} cannot be written)" in message
+        assert "repair" not in message
+    missing = tmp_path / "none" / "reviews.sqlite"
+    with pytest.raises(ReviewsNotWritable, match=f"there is no folder {tmp_path / 'none'}"):
+        Reviews(missing)

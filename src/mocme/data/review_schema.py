@@ -58,6 +58,25 @@ def check_file(path: Path) -> None:
             )
 
 
+def not_writable(path: Path, error: Exception) -> ReviewsNotWritable:
+    """Return the error for a file that SQLite cannot create or write, with the cause."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        cause = f"there is no folder {folder}"
+    elif not os.access(folder, os.W_OK):
+        # SQLite needs the folder of an existing file too, for its journal.
+        cause = f"the folder {folder} cannot be written"
+    elif path.exists() and not os.access(path, os.W_OK):
+        cause = "it is read-only"
+    else:
+        cause = str(error)
+    verb = "written" if path.exists() else "created"
+    return ReviewsNotWritable(
+        f"{path}: the file of decisions cannot be {verb} ({cause}); name a file in a folder that "
+        f"can be written (--reviews FILE)"
+    )
+
+
 def check_schema(path: Path, connection: sqlite3.Connection, version: int) -> None:
     """Refuse a database that holds anything besides what `Reviews` creates.
 

@@ -16,10 +16,10 @@ from mocme.data.review_schema import (
     SCHEMA,
     ReviewError,
     ReviewsMoved,
-    ReviewsNotWritable,
     check_file,
     check_schema,
     check_values,
+    not_writable,
     odd_value,
 )
 
@@ -144,8 +144,9 @@ class Reviews:
             yield self._connection()
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-            kind = ReviewsNotWritable if code in _NOT_WRITABLE else ReviewError
-            raise kind(
+            if code in _NOT_WRITABLE:
+                raise not_writable(self.path, error) from error
+            raise ReviewError(
                 f"{self.path}: decisions cannot be stored there ({error}); repair the file, or "
                 f"name a file in a writable folder (--reviews FILE)"
             ) from error
