@@ -505,3 +505,45 @@ def test_only_the_registry_imports_what_is_not_written_in_the_source() -> None:
         # Names of libraries from a tuple in the source.
         ("cli/serve.py", "find_spec"),
     }
+
+
+def forged_kind(folder: RunFolder, kind: str) -> None:
+    table = tomllib.loads(folder.read_text("config.toml"))
+    table["experts"][0]["kind"] = kind
+    folder.write_text("config.toml", tomli_w.dumps(table))
+
+
+def test_the_refusal_of_a_run_names_file_and_key_and_what_the_flag_does(
+    run_folder: RunFolder, traps: Traps
+) -> None:
+    forged_kind(run_folder, KIND)
+    with pytest.raises(mocme.RunError) as caught:
+        Run.open(run_folder.path)
+    assert str(caught.value) == (
+        f"{run_folder.path / 'config.toml'}: this run uses custom code (experts[0].kind = "
+        f"'{KIND}'), and nothing of it was run; opening it with trust_code=True (--trust-code) "
+        f"runs that module with your rights, so do it only if you trust its author, and leave the "
+        f"run alone otherwise"
+    )
+    assert not traps.sprung()
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "remedy"),
+    [
+        ("there_is_none:X", "cannot be imported: No module named 'there_is_none'", "PYTHONPATH"),
+        ("json:Nothing", "cannot be imported: module 'json' has no", "correct the name"),
+        ("json:JSONDecoder", "is not an ExpertSettings class", "correct the name"),
+    ],
+)
+def test_trusted_code_that_cannot_be_used_is_named_with_its_file_and_a_remedy(
+    kind: str, reason: str, remedy: str, run_folder: RunFolder
+) -> None:
+    forged_kind(run_folder, kind)
+    with pytest.raises(mocme.ConfigError) as caught:
+        Run.open(run_folder.path, trust_code=True)
+    message = str(caught.value)
+    assert message.startswith(f"{run_folder.path / 'config.toml'}: ")
+    assert f"kind: '{kind}' {reason}" in message
+    assert message.endswith(remedy)
+    assert "copy of the run" not in message

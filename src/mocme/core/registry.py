@@ -73,14 +73,18 @@ def import_name(name: str, where: str, *, trust_code: bool) -> Any:
     """
     if not trust_code:
         raise UntrustedCode(
-            f"{where} {name!r} is code, which is imported only if it is trusted; pass "
-            f"trust_code=True (Python) or --trust-code (command line) if you trust its author"
+            f"{where} {name!r} is code, which is imported only if it is trusted, and nothing of it "
+            f"was run; pass trust_code=True (Python) or --trust-code (command line), which runs "
+            f"the module with your rights, only if you trust its author"
         )
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # importing a module of the user can raise anything
-        raise UnusableCode(f"{where} {name!r} cannot be imported: {error}") from error
+        remedy = "install its package, or add its folder to PYTHONPATH"
+        if isinstance(error, AttributeError):
+            remedy = "use the version of its module that has this name, or correct the name"
+        raise UnusableCode(f"{where} {name!r} cannot be imported: {error}; {remedy}") from error
 
 
 def resolve(family: type[P], kind: object, path: str, *, trust_code: bool = False) -> type[P]:
@@ -88,7 +92,8 @@ def resolve(family: type[P], kind: object, path: str, *, trust_code: bool = Fals
 
     Raises:
         UntrustedCode: `kind` names code, and `trust_code` is false.
-        ConfigError: `kind` is unknown, cannot be imported, or is not a concrete class of `family`.
+        UnusableCode: the code cannot be imported, or is not a concrete class of `family`.
+        ConfigError: `kind` is unknown.
     """
     if not isinstance(kind, str):
         raise ConfigError(f"{path}: needs a kind, one of {_kind_names(family)}")
@@ -98,10 +103,17 @@ def resolve(family: type[P], kind: object, path: str, *, trust_code: bool = Fals
     if ":" in kind:
         component = import_name(kind, f"{path}.kind:", trust_code=trust_code)
         if not (isinstance(component, type) and issubclass(component, family)):
-            raise ConfigError(f"{path}.kind: {kind!r} is not a {family.__name__}")
+            article = "an" if family.__name__[0] in "AEIOU" else "a"
+            raise UnusableCode(
+                f"{path}.kind: {kind!r} is not {article} {family.__name__} class; use the version of its "
+                f"module in which it is one, or correct the name"
+            )
         if inspect.isabstract(component):
             missing = ", ".join(sorted(component.__abstractmethods__))
-            raise ConfigError(f"{path}.kind: {kind!r} is abstract; it does not define {missing}")
+            raise UnusableCode(
+                f"{path}.kind: {kind!r} is abstract; it does not define {missing}; use the version "
+                f"of its module that does"
+            )
         return component
     raise ConfigError(f"{path}.kind: {kind!r} is none of: {_kind_names(family)}")
 

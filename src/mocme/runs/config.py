@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -294,7 +294,12 @@ class Experiment:
 
 def custom_code(table: Mapping[str, Any]) -> list[str]:
     """Custom code that a table names; nothing is imported."""
-    return sorted(_custom(table))
+    return sorted(set(custom_settings(table).values()))
+
+
+def custom_settings(table: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of a table that name custom code, by dotted path; nothing is imported."""
+    return dict(_custom(table, ""))
 
 
 def _seed(value: Any) -> int:
@@ -312,10 +317,14 @@ def _source(value: Any, path: str, trust_code: bool) -> dict[str, Any]:
     return full
 
 
-def _custom(value: Any) -> set[str]:
+def _custom(value: Any, path: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
-        kind = value.get("kind")
-        named = {name for name in (kind, value.get("function")) if isinstance(name, str)}
-        custom = {name for name in named if ":" in name}
-        return custom.union(*map(_custom, value.values()))
-    return set().union(*map(_custom, value)) if isinstance(value, list | tuple) else set()
+        for key, inner in value.items():
+            inner_path = f"{path}.{key}" if path else str(key)
+            if key in ("kind", "function") and isinstance(inner, str) and ":" in inner:
+                yield inner_path, inner
+            else:
+                yield from _custom(inner, inner_path)
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _custom(inner, f"{path}[{number}]")

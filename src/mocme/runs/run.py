@@ -26,7 +26,7 @@ from mocme.inductive.pairs import related
 from mocme.inductive.store import Addition, Additions, Fact
 from mocme.mixture.base import Mixture
 from mocme.prediction.predictor import Predictor
-from mocme.runs.config import Experiment, custom_code
+from mocme.runs.config import Experiment, custom_settings
 from mocme.runs.evaluations import protocol, record_evaluation
 from mocme.runs.inputs import LoadedRun, extended_contents
 from mocme.runs.run_files import (
@@ -75,10 +75,13 @@ class Run:
             )
         about, table = read_about(folder), read_config(folder)
         # Checked before the experiment is built, to name all of the code at once.
-        if (custom := custom_code(table)) and not trust_code:
+        if (custom := custom_settings(table)) and not trust_code:
+            named = ", ".join(f"{key} = {name!r}" for key, name in custom.items())
             raise RunError(
-                f"{folder.path}: this run uses custom code ({', '.join(custom)}); "
-                f"open it with trust_code=True (--trust-code) if you trust it"
+                f"{folder.path / CONFIG}: this run uses custom code ({named}), and nothing of it "
+                f"was run; opening it with trust_code=True (--trust-code) runs that module with "
+                f"your rights, so do it only if you trust its author, and leave the run alone "
+                f"otherwise"
             )
         with refuse_invalid(folder.path / CONFIG):
             self.experiment = Experiment.of(about["experiment"], table, trust_code=trust_code)
@@ -174,7 +177,7 @@ class Run:
             for name, expert in settings.experts.items()
         ]
         packed = self.folder.read_packed(MIXTURE)
-        with refuse_invalid(self.path / MIXTURE):
+        with refuse_invalid(self.path / MIXTURE, config=self.path / CONFIG):
             return settings.mixture.unpacked(packed, experts, graph.num_entities)
 
     def expert(self, settings: ExpertSettings, task: FitTask) -> Expert:
@@ -185,7 +188,7 @@ class Run:
         """
         file = expert_file(task.name)
         packed = self.folder.read_packed(file)
-        with refuse_invalid(self.path / file):
+        with refuse_invalid(self.path / file, config=self.path / CONFIG):
             return settings.unpacked(packed, task)
 
     def _part(self, settings: ExpertSettings, features: Features, name: str) -> Features:

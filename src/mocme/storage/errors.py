@@ -38,17 +38,23 @@ class RunReplaced(RunError):
 
 
 @contextmanager
-def refuse_invalid(path: Path, remedy: str = RESTORE) -> Iterator[None]:
+def refuse_invalid(
+    path: Path, remedy: str = RESTORE, *, config: Path | None = None
+) -> Iterator[None]:
     """Turn every error about the content of a file into a `RunError` that names the file.
 
     Args:
         path: of the file.
         remedy: what its user can do.
+        config: the file of the settings that the content is read with, if it is not `path`. It is
+            the one to name where code of the settings cannot be used.
     """
     try:
         yield
-    except (RunError, UnusableCode):  # the file is not at fault where code is missing
+    except RunError:
         raise
+    except UnusableCode as error:  # a copy of the file would not help where code is missing
+        raise type(error)(f"{config or path}: {error}") from error
     except _CONTENT_ERRORS as raised:
         error = _cause(raised)
         line = " ".join(str(error).split())

@@ -262,8 +262,8 @@ class RunFolder:
             if self.stamp(name) == before:  # otherwise another process is replacing the file
                 break
         remedy = (
-            f"(if you changed it on purpose, run `sha256sum {path.name} > {path.name}.sha256` "
-            f"in its folder)"
+            f"(if the run is your own and you changed it on purpose, run "
+            f"`sha256sum {path.name} > {path.name}.sha256` in its folder)"
         )
         raise damage_error(path, f"or its .sha256 was cut short or altered {remedy}")
 
