@@ -95,29 +95,29 @@ def test_a_batch_answers_in_order_and_isolates_errors(client: TestClient) -> Non
 
 
 @pytest.mark.parametrize(
-    ("route", "body"),
+    ("route", "body", "field"),
     [
-        ("tails", {**CHAD, "k": 0}),
-        ("tails", {**CHAD, "k": 1001}),
-        ("tails", {**CHAD, "k": "10"}),
-        ("tails", {**CHAD, "extra": 1}),
-        ("tails", {"head": "Chad"}),
-        ("tails", {**CHAD, "min_probability": 1.5}),
-        ("tails", {**CHAD, "among": "none"}),
-        ("tails", {"head": "\ud800", "relation": "borders"}),
-        ("score", {"facts": []}),
-        ("batch", {"questions": [{"ask": "tails", **CHAD}] * 257}),
-        ("reviews", {**CHAD, "tail": "Mali", "decision": "maybe", "reviewer": "Ada"}),
-        ("reviews", {**CHAD, "tail": "Mali", "decision": "accept", "reviewer": "  "}),
+        ("tails", {**CHAD, "k": 0}, "k"),
+        ("tails", {**CHAD, "k": 1001}, "k"),
+        ("tails", {**CHAD, "k": "10"}, "k"),
+        ("tails", {**CHAD, "extra": 1}, "extra"),
+        ("tails", {"head": "Chad"}, "relation"),
+        ("tails", {**CHAD, "min_probability": 1.5}, "min_probability"),
+        ("tails", {**CHAD, "among": "none"}, "among"),
+        ("tails", {"head": "\ud800", "relation": "borders"}, ""),
+        ("score", {"facts": []}, "facts"),
+        ("batch", {"questions": [{"ask": "tails", **CHAD}] * 257}, "questions"),
+        ("reviews", {**CHAD, "tail": "Mali", "decision": "maybe", "reviewer": "Ada"}, "decision"),
+        ("reviews", {**CHAD, "tail": "Mali", "decision": "accept", "reviewer": "  "}, "reviewer"),
     ],
 )
 def test_an_invalid_request_gets_a_message(
-    route: str, body: dict[str, Any], client: TestClient
+    route: str, body: dict[str, Any], field: str, client: TestClient
 ) -> None:
     answer = client.post(
         f"/v1/{route}", content=json.dumps(body), headers={"content-type": "application/json"}
     )
-    assert assert_error(answer, 422, "invalid")["message"]
+    assert assert_error(answer, 422, "invalid", field)["message"]
 
 
 def test_an_unknown_name_gets_near_matches(client: TestClient) -> None:
@@ -303,4 +303,36 @@ def test_decisions_are_stored_listed_exported_and_removed(
     assert_error(client.delete(f"/v1/reviews/{other['id']}"), 404, "not_found")
     assert client.get("/v1/reviews", params={"name": "Mali"}).json()["total"] == 1
     assert_error(client.post("/v1/reviews", json={**body, "tail": "Malli"}), 404, "unknown_name")
-    assert_error(client.get("/v1/reviews/export?format=xlsx"), 422, "invalid")
+    assert_error(client.get("/v1/reviews/export?format=xlsx"), 422, "invalid", "format")
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "field"),
+    [
+        ("/v1/reviews", {"decision": "perhaps"}, "decision"),
+        ("/v1/reviews", {"decision": None}, "decision"),
+        ("/v1/reviews", {"reviewer": " "}, "reviewer"),
+        ("/v1/reviews", {"reviewer": ...}, "reviewer"),
+        ("/v1/reviews", {"verdict": "accept"}, "verdict"),
+        ("/v1/reviews", {"decision": "perhaps", "reviewer": ""}, ""),
+        ("/v1/score", {"facts": [{**CHAD, "tail": "Mali"}, {**CHAD, "tail": 3}]}, "facts.1.tail"),
+        ("/v1/score", {"facts": [CHAD]}, "facts.0.tail"),
+        ("/v1/tails", {**CHAD, "k": 0}, "k"),
+        ("/v1/tails", {**CHAD, "among": "some"}, "among"),
+        ("/v1/batch", {"questions": [{"ask": "tails", **CHAD, "k": "1"}]}, "questions.0.k"),
+        ("/v1/batch", {"questions": [{"ask": "tails", "head": "Chad"}]}, "questions.0.relation"),
+        ("/v1/batch", {"questions": [{"ask": "nothing"}]}, "questions.0"),
+    ],
+)
+def test_an_invalid_request_names_the_one_part_that_is_wrong(
+    path: str, change: dict[str, Any], field: str, client: TestClient
+) -> None:
+    review = {**CHAD, "tail": "Mali", "decision": "reject", "reviewer": "Ada"}
+    body = {**(review if path == "/v1/reviews" else {}), **change}
+    body = {key: value for key, value in body.items() if value is not ...}
+    assert_error(client.post(path, json=body), 422, "invalid", field)
+
+
+def test_an_invalid_parameter_is_named(client: TestClient) -> None:
+    assert_error(client.get("/v1/reviews?limit=0"), 422, "invalid", "limit")
+    assert_error(client.delete("/v1/reviews/x"), 422, "invalid", "id")

@@ -279,26 +279,31 @@ def test_an_invalid_addition_names_the_field(
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "wrong"),
     [
-        {"content": {"shape": {"texts": ["a"], "tokens": ["b"]}}},
-        {"content": {"shape": {}}},
-        {"content": {"shape": {"texts": None}}},
-        {"content": {"shape": {"pictures": ["../../etc/passwd"]}}},
-        {"content": {"shape": "/etc/passwd"}},
-        {"content": {"shape": {"path": "/etc/passwd"}}},
-        {"numbers": {"size": float("inf")}},
-        {"numbers": {"size": "16"}},
-        {"name": "half of a pair \ud800"},
-        {"home": "/etc"},
+        ({"content": {"shape": {"texts": ["a"], "tokens": ["b"]}}}, "content.shape"),
+        ({"content": {"shape": {}}}, "content.shape"),
+        ({"content": {"shape": {"texts": None}}}, "content.shape"),
+        (
+            {"content": {"shape": {"pictures": ["../../etc/passwd"]}}},
+            "content.shape.pictures.0",
+        ),
+        ({"content": {"shape": "/etc/passwd"}}, "content.shape"),
+        ({"content": {"shape": {"path": "/etc/passwd"}}}, "content.shape.path"),
+        ({"numbers": {"size": float("inf")}}, "numbers.size"),
+        ({"numbers": {"size": "16"}}, "numbers.size"),
+        ({"name": "half of a pair \ud800"}, ""),
+        ({"home": "/etc"}, "home"),
     ],
 )
-def test_malformed_bodies_are_refused(fields: dict[str, Any], client: TestClient) -> None:
+def test_malformed_bodies_are_refused(
+    fields: dict[str, Any], wrong: str, client: TestClient
+) -> None:
     body = json.dumps({"name": "Ada", **fields}).replace("Infinity", "1e999")
     answer = client.post(
         "/v1/additions", content=body, headers={"content-type": "application/json"}
     )
-    assert_error(answer, 422, "invalid")
+    assert_error(answer, 422, "invalid", wrong)
 
 
 def test_a_server_without_additions_refuses_changes(run: Run) -> None:

@@ -58,7 +58,7 @@ def test_a_path_is_never_content(
         answer = picture_client.post(
             "/v1/additions", json={"name": "Ada", "content": {"image": given}}
         )
-        assert_error(answer, 422, "invalid")
+        assert_error(answer, 422, "invalid", "content.image.pictures.0")
     given = {"pictures": ["0" * 64]}
     answer = picture_client.post("/v1/additions", json={"name": "Ada", "content": {"image": given}})
     error = assert_error(answer, 422, "invalid", "content.image")

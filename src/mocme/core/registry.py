@@ -105,8 +105,8 @@ def resolve(family: type[P], kind: object, path: str, *, trust_code: bool = Fals
         if not (isinstance(component, type) and issubclass(component, family)):
             article = "an" if family.__name__[0] in "AEIOU" else "a"
             raise UnusableCode(
-                f"{path}.kind: {kind!r} is not {article} {family.__name__} class; use the version of its "
-                f"module in which it is one, or correct the name"
+                f"{path}.kind: {kind!r} is not {article} {family.__name__} class; use the "
+                f"version of its module in which it is one, or correct the name"
             )
         if inspect.isabstract(component):
             missing = ", ".join(sorted(component.__abstractmethods__))

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mocme.core.deadline import Stopped
+from mocme.core.text import shorten
 from mocme.data.graph import UnknownName
 from mocme.data.review_schema import ReviewError, ReviewsMoved
 from mocme.inductive.new_entity import InvalidEntity
@@ -35,6 +36,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     503: {"model": answers.ErrorBody, "description": "The queue is full; see Retry-After."},
     504: {"model": answers.ErrorBody, "description": "The request timed out."},
 }
+# Characters of a part of a request in an answer; the names of its keys may have any length.
+LONGEST_FIELD = 200
 _WAIT = "wait as long as Retry-After says"
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -60,6 +63,34 @@ def error_response(
     return Json(error_body(code, message, remedy, tuple(near), field), status, headers)
 
 
+def _invalid_field(error: RequestValidationError) -> str:
+    """The one part of a request that is wrong, as "facts.2.head"; empty if there are several."""
+    problems = error.errors()
+    first = problems[0]
+    # The first part of a location says where the request has it: body, query or path.
+    locations = [problem["loc"][1:] for problem in problems]
+    shared = [p[0] for p in zip(*locations, strict=False) if all(part == p[0] for part in p)]
+    if first["loc"][0] == "body":
+        if first["type"] == "json_invalid":
+            return ""
+        missing = len(problems) == 1 and first["type"] == "missing"
+        shared = _present(error.body, shared[:-1] if missing else shared)
+        shared += locations[0][-1:] if missing else []
+    return shorten(".".join(map(str, shared)), LONGEST_FIELD)
+
+
+def _present(value: Any, location: Sequence[str | int]) -> list[str | int]:
+    """Those parts of a location that a body has; others name a choice of the schema."""
+    present = []
+    for part in location:
+        try:
+            value = value[part]
+        except (LookupError, TypeError):
+            continue
+        present.append(part)
+    return present
+
+
 def add_error_handlers(app: FastAPI, dispatcher: Dispatcher) -> None:
     """Convert the library's exceptions to error responses, each with its status.
 
@@ -83,7 +114,8 @@ def add_error_handlers(app: FastAPI, dispatcher: Dispatcher) -> None:
     async def invalid_request(_: Request, error: RequestValidationError) -> Json:
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
         remedy = "GET /v1/openapi.json describes valid requests"
-        return error_response(422, "invalid", "; ".join(problems), remedy)
+        field = _invalid_field(error)
+        return error_response(422, "invalid", "; ".join(problems), remedy, field=field)
 
     @app.exception_handler(Refusal)
     async def refusal(_: Request, error: Refusal) -> Json:

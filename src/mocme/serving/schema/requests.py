@@ -17,6 +17,12 @@ def _valid_unicode(value: str) -> str:
     return value
 
 
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
 Name = Annotated[
     str, Field(min_length=1, max_length=10_000, examples=["Chad"]), AfterValidator(_valid_unicode)
 ]
@@ -190,7 +196,10 @@ class ReviewRequest(_RunRequest):
     tail: Name
     decision: Decision
     reviewer: Annotated[
-        str, Field(min_length=1, max_length=200, examples=["Ada"]), AfterValidator(_valid_unicode)
+        str,
+        Field(min_length=1, max_length=200, examples=["Ada"]),
+        AfterValidator(_valid_unicode),
+        AfterValidator(_not_blank),
     ]
     note: Annotated[str, Field("", max_length=10_000), AfterValidator(_valid_unicode)] = ""
 
