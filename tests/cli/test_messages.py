@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -161,3 +164,61 @@ def test_a_refused_export_of_raw_files_leaves_and_claims_nothing(tmp_path: Path)
     assert again.exit_code == 0, again.output
     assert (tmp_path / "out" / "texts.tsv").exists()
     assert (tmp_path / "out" / "train.tsv").exists()
+
+
+# -- audit -------------------------------------------------------------------------------------
+
+
+def test_an_audit_names_what_is_declared_but_not_encoded_yet(tmp_path: Path) -> None:
+    data = write_tiny(tmp_path / "data", make_tiny(dense={}, tokens={}))
+    (data / "t.tsv").write_text("e1\tsome words of it\n")
+    (data / "graph.toml").write_text('[encode.later]\nkind = "text"\npaths = ["t.tsv"]\n')
+    result = call("audit", data, "--no-floors")
+    assert result.exit_code == 0, result.output
+    assert "later" in result.stdout
+    assert f"not encoded yet: later; run: mocme encode all {data}" in result.stdout
+
+
+# -- folders that cannot be written ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "structure", "--data", "DATA", "--out", "OUT/new"),
+        ("export", "DATA", "OUT/new"),
+        ("export", "DATA", "OUT/new.csv"),
+        ("export", "DATA", "OUT/new", "--raw"),
+        ("export-embeddings", "RUN", "--out", "OUT/new"),
+        ("complete", "RUN", "--out", "OUT/new.tsv"),
+        ("import", "DATA/train.tsv", "--out", "OUT/new"),
+        ("audit", "DATA", "--no-floors", "--page", "OUT/new.html"),
+        ("audit", "DATA", "--no-floors", "--repair", "OUT/new"),
+        ("explain", "RUN", *FACT, "--picture", "OUT/new.svg"),
+        ("encode", "all", "DATA", "--out", "OUT/new"),
+        ("entities", "add", "RUN", "x", "--fact", "x\tr0\te1"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_path_that_cannot_be_written_is_named_with_a_remedy(
+    words: tuple[str, ...], number: int, run: Path
+) -> None:
+    data, out = run.parent / "data", run.parent / "out"
+    write_tiny(data, make_tiny(valid=20))
+    (data / "t.tsv").write_text("e1\tsome words of it\n")
+    table = '[encode.later]\nkind = "words"\npaths = ["t.tsv"]\n'
+    if words[0] == "encode":
+        with (data / "graph.toml").open("a") as file:
+            file.write(table)
+    out.mkdir()
+    paths = {"DATA": data, "OUT": out, "RUN": run}
+    filled = [re.sub("DATA|OUT|RUN", lambda match: str(paths[match[0]]), word) for word in words]
+    written = run if words[0] == "entities" else out
+    with unwritable(written, number):
+        message = error(call(*filled))
+    assert str(written) in message
+    assert os.strerror(number) in message
+    assert "Errno" not in message
+    assert ".tmp" not in message
+    assert re.search(r"; (give|check|free|change|name|to) ", message), message

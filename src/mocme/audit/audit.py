@@ -43,6 +43,7 @@ class Audit:
         notes: of reading the graph and its modalities.
         rejects: by file, the first lines that were left out because they are not facts.
         rejected: number of all such lines, by file.
+        not_encoded: modalities that are declared, and whose raw files are not encoded yet.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Audit:
     notes: list[str] = field(default_factory=list)
     rejects: dict[str, list[Reject]] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
+    not_encoded: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the audit as JSON values."""
@@ -140,7 +142,7 @@ def audit(
     graph, facts = released.graph, released.distinct()
     inverse_pairs = inverses(facts, graph.num_entities, graph.num_relations)
     twin_pairs = twins(facts, graph.num_entities, graph.num_relations)
-    modality_coverage, notes = _modalities(graph, features, modalities, trust_code)
+    modality_coverage, notes, not_encoded = _modalities(graph, features, modalities, trust_code)
     return Audit(
         graph.name,
         graph.num_entities,
@@ -158,6 +160,7 @@ def audit(
             for name, rejects in released.rejects.items()
         },
         dict(released.rejected),
+        not_encoded,
     )
 
 
@@ -166,18 +169,18 @@ def _modalities(
     features: str | Path | Features | None,
     tables: Mapping[str, Mapping[str, Any]] | None,
     trust_code: bool,
-) -> tuple[Coverage, list[str]]:
-    """Coverage of the modalities, and notes of reading them; those not encoded yet have a note."""
+) -> tuple[Coverage, list[str], list[str]]:
+    """Coverage of the modalities, notes of reading them, and the names of those not encoded yet."""
     tables = graph.modalities if tables is None else tables
     if isinstance(features, Features):
-        return coverage(features), list(features.notes)
+        return coverage(features), list(features.notes), []
     folder = None if features is None else Path(features)
     raw = [name for name, table in tables.items() if needs_encoding(table, graph, folder)]
     tables = {name: table for name, table in tables.items() if name not in raw}
     loaded = read_features(graph, tables, folder, trust_code=trust_code)
     texts = text_lengths(graph, tables, folder, trust_code=trust_code)
     notes = [f"{name}: is not encoded yet; run: mocme encode all {graph.folder}" for name in raw]
-    return replace(coverage(loaded), texts=texts), [*loaded.notes, *notes]
+    return replace(coverage(loaded), texts=texts), [*loaded.notes, *notes], raw
 
 
 def _relation_record(relation: RelationProfile) -> dict[str, Any]:

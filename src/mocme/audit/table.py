@@ -23,7 +23,8 @@ def summary_table(audit: Audit) -> RenderableType:
     if audit.floors:
         parts.append(_floors(audit))
     parts.append(_relations(audit))
-    if audit.coverage.dense or audit.coverage.tokens or audit.coverage.pairs:
+    coverage = audit.coverage
+    if coverage.dense or coverage.tokens or coverage.pairs or audit.not_encoded:
         parts.append(_modalities(audit))
     return Group(*parts)
 
@@ -87,6 +88,8 @@ def _modalities(audit: Audit) -> Table:
     sparse = [*audit.coverage.tokens.items(), *audit.coverage.pairs.items()]
     for name, sets in sparse:
         table.add_row(_name(name), f"{sets.present:,}", percent(sets.share), "")
+    for name in audit.not_encoded:
+        table.add_row(_name(name), "?", "?", "not encoded yet")
     return table
 
 

@@ -59,6 +59,9 @@ def audit(
         echo_json({**result.as_dict(), "changes": changes_text})
         return
     show(summary_table(result))
+    if result.not_encoded:
+        names = ", ".join(result.not_encoded)
+        echo(f"not encoded yet: {names}; run: mocme encode all {released.graph.folder}")
     if page is not None:
         echo(f"page written to {page}")
     if changes is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +46,8 @@ class OrderedGroup(click.Group):
         except BrokenPipeError:
             raise  # click ends in silence where nobody reads the output any more
         except (ValueError, OSError) as error:
-            echo(f"Error: {error}", err=True)
+            reason = _system_error(error) if isinstance(error, OSError) else str(error)
+            echo(f"Error: {reason}", err=True)
             ctx.exit(1)
         except ImportError as error:  # of a library that no other check names
             if error.name is None or error.name.partition(".")[0] == "mocme":
@@ -59,6 +61,32 @@ class OrderedGroup(click.Group):
                 raise
             echo("Error: out of memory; give a smaller input or smaller settings", err=True)
             ctx.exit(1)
+
+
+def _system_error(error: OSError) -> str:
+    """What the system refused, with the path and a remedy."""
+    if not isinstance(error.filename, str) or not error.strerror:
+        return str(error)
+    path = Path(error.filename)
+    for folder in (path, *path.parents):
+        if folder.name.startswith(".") and folder.suffix == ".tmp":  # its writer made it up
+            path = folder.parent
+    if error.errno == errno.EROFS:
+        return (
+            f"{path}: cannot be written ({error.strerror}); give a path in a folder that can be "
+            f"written"
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{path}: cannot be written ({error.strerror}); free some space, or give a path on "
+            f"another disk"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return (
+            f"{path}: cannot be used ({error.strerror}); change its permissions or those of its "
+            f"folder, or give another path"
+        )
+    return f"{path}: {error.strerror}; check the path"
 
 
 def _out_of_memory(error: Exception) -> bool:
