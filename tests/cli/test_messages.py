@@ -222,3 +222,29 @@ def test_a_path_that_cannot_be_written_is_named_with_a_remedy(
     assert "Errno" not in message
     assert ".tmp" not in message
     assert re.search(r"; (give|check|free|change|name|to) ", message), message
+
+
+# -- names and folders -------------------------------------------------------------------------
+
+
+def test_an_unknown_relation_lists_the_near_ones_or_all_if_they_are_few(run: Path) -> None:
+    message = error(call("predict", run, "--head", "e0", "-r", "speaks"))
+    assert (
+        message
+        == "there is no relation named 'speaks' in the graph; its relations: 'r0', 'r1', 'r2'"
+    )
+    assert "did you mean 'r0'" in error(call("predict", run, "--head", "e0", "-r", "r 0"))
+
+
+@pytest.mark.parametrize("words", [("export", "RUN", "x.csv"), ("audit", "RUN")])
+def test_a_run_given_as_a_graph_is_called_a_run(words: tuple[str, ...], run: Path) -> None:
+    message = error(call(*(run if word == "RUN" else word for word in words)))
+    assert message.startswith(f"{run}: is a run, not a graph; ")
+    assert f"mocme complete {run} --out FILE" in message
+    assert not Path("x.csv").exists()
+
+
+def test_a_graph_given_as_a_run_is_called_a_graph(tmp_path: Path) -> None:
+    data = write_tiny(tmp_path / "data", make_tiny())
+    message = error(call("predict", data, "--head", "e0", "-r", "r0"))
+    assert f"; train on these data first: mocme train --data {data} --out RUN" in message

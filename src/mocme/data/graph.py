@@ -15,11 +15,15 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from mocme.core.text import shorten
+
 SPLITS = ("train", "valid", "test", "known")
 
 
 # Characters of a name for which similar ones are looked for.
 MAX_MISSPELT = 200
+# Names of a vocabulary that are listed where none is similar.
+MAX_LISTED = 20
 
 
 class UnknownName(ValueError):
@@ -79,14 +83,20 @@ class Vocabulary:
         """Return the id of a name.
 
         Raises:
-            UnknownName: with up to three similar names.
+            UnknownName: with up to three similar names, or all relations if they are few.
         """
         index = self._ids.get(name)
         if index is None:
             near = self.suggest(name)
-            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else self._all()
             raise UnknownName(f"there is no {self.what} named {name!r} in the graph{hint}", near)
         return index
+
+    def _all(self) -> str:
+        """All names, if they are few and not those of entities, as the end of an error."""
+        if self.what == "entity" or not 0 < len(self) <= MAX_LISTED:
+            return ""
+        return f"; its {self.what}s: {', '.join(repr(shorten(name, 60)) for name in self.names)}"
 
     def suggest(self, name: str, count: int = 3) -> list[str]:
         """Return up to `count` names most similar to `name`, best first.

@@ -139,10 +139,10 @@ class RunFolder:
         if not run.path.exists():
             raise RunError(f"there is no run at {run.path}; check the path, or train one there")
         if not is_regular(run.path / "run.json"):
-            raise RunError(
-                f"{run.path} is not a run, it has no run.json; name a run's folder, "
-                f"or train one there"
-            )
+            remedy = "name a run's folder, or train one there"
+            if any(run.path.glob("train.*")):
+                remedy = f"train on these data first: mocme train --data {run.path} --out RUN"
+            raise RunError(f"{run.path} is not a run, it has no run.json; {remedy}")
         about = run.about
         version = about.get("format")
         if type(version) is not int or version < 1:

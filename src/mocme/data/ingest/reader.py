@@ -22,6 +22,8 @@ from mocme.data.names import name_notes, name_problem, refused
 
 RATIOS = (0.8, 0.1, 0.1)
 ATLAS = Path(__file__).parents[1] / "atlas"
+# The file that every run has.
+RUN = "run.json"
 LISTS = ("entities.txt", "relations.txt")
 # The split under which the facts of a single file are indexed, before they are split.
 SINGLE_FILE = "all"
@@ -64,6 +66,12 @@ def _read_folder(folder: Path, reject: bool) -> tuple[Graph, FactIndexer]:
     files = {split: path for split in SPLITS if (path := _find_split(folder, split)) is not None}
     if "train" not in files and openke.is_folder(folder):
         return _read_openke(folder)
+    if "train" not in files and (folder / RUN).is_file():
+        raise ValueError(
+            f"{folder}: is a run, not a graph; give the data that it was trained on ({RUN} in it "
+            f"names them), or ask the run: mocme complete {folder} --out FILE writes the facts "
+            f"that it predicts"
+        )
     if "train" not in files:
         names = sorted(path.name for path in folder.iterdir())
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
