@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import mocme
 from mocme import cli
+from mocme.cli.tables import calibration_note
 from mocme.core.extras import remedy
 from read_only import unwritable
 from tiny_graphs import make_tiny, write_tiny
@@ -248,3 +249,71 @@ def test_a_graph_given_as_a_run_is_called_a_graph(tmp_path: Path) -> None:
     data = write_tiny(tmp_path / "data", make_tiny())
     message = error(call("predict", data, "--head", "e0", "-r", "r0"))
     assert f"; train on these data first: mocme train --data {data} --out RUN" in message
+
+
+# -- figures and what they mean ----------------------------------------------------------------
+
+
+def test_captions_say_what_scores_and_probabilities_are(run: Path) -> None:
+    flat = " ".join(call("predict", run, "--head", "e0", "-r", "r0").stdout.split())
+    assert "higher, because unknown facts count as false" in flat
+    assert "probabilities of different questions can be compared, scores cannot" in flat
+    assert "both directions" not in flat
+    (run.parent / "facts.tsv").write_text("e0\tr0\te1\n")
+    flat = " ".join(call("score", run, run.parent / "facts.tsv").stdout.split())
+    assert "score and probability are means of both directions" in flat
+
+
+def test_explain_says_that_its_score_is_a_mean_and_shows_drops_only(run: Path) -> None:
+    output = call("explain", run, *FACT).stdout
+    assert "(mean of both directions)" in output
+    assert "score drop without it" in output
+    assert "change without it" not in output
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "counts", "note"),
+    [
+        (0.2, 0.1, (5, 5), ""),
+        (0.1, 0.2, (5, 5), "worse than the uncalibrated softmax (error 0.2000 against 0.1000)"),
+        (0.1, 0.0, (5, 0), "no candidate has a calibrated probability of 1 % or more"),
+        (0.0, 0.1, (0, 5), "no candidate has a softmax of 1 % or more"),
+    ],
+)
+def test_a_calibration_that_is_worse_than_the_softmax_says_so(
+    before: float, after: float, counts: tuple[int, int], note: str
+) -> None:
+    parts = [
+        {
+            "error_of_likely": error,
+            "bins": [{"from": 0.0, "to": 0.01, "count": 9}, {"from": 0.01, "to": 1, "count": n}],
+        }
+        for error, n in zip((before, after), counts, strict=True)
+    ]
+    record = {"answers": 12, "before": parts[0], "after": parts[1]}
+    assert note in calibration_note(record)
+    assert bool(calibration_note(record)) == bool(note)
+    if "worse" in note:
+        assert "12 answers of the valid split had to predict the other half, and that is few" in (
+            calibration_note(record)
+        )
+
+
+# -- counts ------------------------------------------------------------------------------------
+
+
+def test_an_import_counts_in_the_singular_and_calls_files_files(tmp_path: Path) -> None:
+    (tmp_path / "f.tsv").write_text("a\tr\tb\nb\tr\tc\nx\n")
+    (tmp_path / "pictures.csv").write_text("name,file\na,missing.png\nb,there.png\n")
+    (tmp_path / "there.png").write_bytes(b"any")
+    (tmp_path / "recipe.toml").write_text(
+        '[[facts]]\npath = "f.tsv"\n'
+        '[[files]]\nname = "image"\npath = "pictures.csv"\nentity = "name"\ncolumn = "file"\n'
+    )
+    result = call("import", tmp_path / "recipe.toml", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "1 reject\n" in result.stdout
+    assert "3 entities, 1 relation; facts: train 2; 0 repeated ones dropped" in result.stdout
+    assert "image: 1 file; 0 empty cells" in result.stdout
+    assert "line 2: file is 'missing.png': there is no such file; correct the path" in result.stdout
+    assert not re.search(r"\b1 (rejects|rows|lines|values|files|relations)\b", result.stdout)

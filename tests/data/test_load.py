@@ -50,7 +50,7 @@ def test_a_folder_of_splits(tmp_path: Path) -> None:
     assert named(graph, "test") == [("new", "r", "b")]
     assert named(graph, "known") == []
     assert not graph.linked()[graph.entities.id("new")]
-    assert "5 lines = 2 rows + 1 duplicates + 2 blank, comment and header lines" in graph.notes[0]
+    assert "5 lines = 2 rows + 1 duplicate + 2 blank, comment and header lines" in graph.notes[0]
     assert len(graph.inputs) == 4
 
 
@@ -92,7 +92,7 @@ def test_a_folder_of_openke_files(tmp_path: Path) -> None:
     assert named(graph, "train") == [("A b", "r", "c")]
     assert named(graph, "test") == [("c", "r", "A b")]
     assert graph.listed
-    assert "1 duplicates" in graph.notes[0]
+    assert "1 duplicate" in graph.notes[0]
     assert len(graph.inputs) == 4
 
 
@@ -193,7 +193,7 @@ def test_rejects_and_headers_are_noted(tmp_path: Path) -> None:
     folder = put(tmp_path, train_tsv="Head\tRelation\tTail\na\tr\tb\na\tr\n")
     graph = load(folder)
     assert len(graph.splits["train"]) == 2
-    assert "1 rejects" in graph.notes[0]
+    assert "1 reject" in graph.notes[0]
     assert "line 3: 2 columns where 3 are expected: 'a\\tr'" in graph.notes[0]
     assert "line 1 reads like a header" in graph.notes[1]
 
@@ -220,7 +220,7 @@ def test_one_file_is_split_by_seed(tmp_path: Path) -> None:
     assert {s: len(f) for s, f in graph.splits.items()} == {"train": 81, "valid": 10, "test": 10}
     parts = [fact for split in graph.splits for fact in named(graph, split)]
     assert Counter("\t".join(fact) + "\n" for fact in parts) == Counter(lines)
-    assert "1 duplicates" in graph.notes[0]
+    assert "1 duplicate" in graph.notes[0]
     assert "seed 0" in graph.notes[1]
     all_train = load(path, ratios=(1.0, 0.0, 0.0))
     assert list(all_train.splits) == ["train"]

@@ -41,6 +41,14 @@ def test_text_aligns_the_columns_of_each_table(explanation: Explanation) -> None
         "  text      head                 +1.500    0.50  0.25 0.75",
         "  image     tail              not known",
     ]
+    first = lines.index("Training facts that support it")
+    assert lines[first + 1 : first + 3] == [
+        "  training fact           score drop without it  by vectors  by rules",
+        "  (Niger, borders, Chad)                 +0.750      +0.500    +0.250",
+    ]
+    assert lines[1] == (
+        "score 2.500, probability 25.0% (mean of both directions); rank 1 as tail, 2 as head"
+    )
     assert lines[-2:] == ["- weights are not measured", "- a note"]
 
 
@@ -67,7 +75,7 @@ def test_a_data_frame_has_a_row_for_each_piece_of_evidence(explanation: Explanat
     assert rows == [
         ["modality", "head", "", "text", 1.5],
         ["modality", "tail", "", "image", None],
-        ["fact", "", "", "(Niger, borders, Chad)", -0.75],
+        ["fact", "", "", "(Niger, borders, Chad)", 0.75],
         ["rule", "", "", "borders | borders", 0.5],
         ["path", "", "", "(Chad, borders, Niger) | (Niger, borders, Mali)", None],
         ["neighbour", "tail", "vector", "Niger", 0.875],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from mocme.audit.audit import Audit
+from mocme.core.text import counted
 from mocme.data.quality.leakage import Defect
 from mocme.data.quality.relation_overlap import STRONG
 
@@ -55,7 +56,12 @@ def _rejects(audit: Audit) -> Iterator[Finding]:
         if count == 1:
             subject = f"1 line of {file} is not a fact and was left out:"
         else:
-            subject = f"{count:,} lines of {file} are not facts and were left out; the first:"
+            lines, facts = (
+                ("line", "is not a fact and was")
+                if count == 1
+                else ("lines", "are not facts and were")
+            )
+            subject = f"{count:,} {lines} of {file} {facts} left out; the first:"
         example = f"line {first.line:,}: {first.reason}: {first.text!r}"
         yield Finding("defect", f"{subject} {example}. Correct the file.")
 
@@ -65,7 +71,8 @@ def _repeated(audit: Audit) -> Iterator[Finding]:
         if split.repeated:
             yield Finding(
                 "defect",
-                f"{split.repeated:,} of {split.rows:,} rows of {name} repeat another one; "
+                f"{split.repeated:,} of {counted(split.rows, 'row')} of {name} "
+                f"{'repeats' if split.repeated == 1 else 'repeat'} another one; "
                 f"{split.distinct:,} are distinct.",
             )
 

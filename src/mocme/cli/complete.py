@@ -245,7 +245,7 @@ def _print_judgement(judgement: dict[str, Any], as_json: bool) -> None:
         rows,
         title=f"{judgement['facts']:,} new facts with the valid split unknown; "
         f"{judgement['of valid']:,} of them are in it",
-        caption="true facts outside the valid split count as false: a lower bound",
+        caption="true facts outside the valid split count as false, so the true shares are higher",
     )
     show(table)
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mocme.cli.options import common, echo_json, read_facts
-from mocme.cli.tables import reliability_table
+from mocme.cli.tables import calibration_note, reliability_table
 from mocme.core.console import ProgressBar, echo, progress_callback, show
 
 
@@ -117,13 +117,14 @@ def calibrate(run: Path, device: str, threads: int | None, as_json: bool, trust_
 
     use_threads(threads)
     with ProgressBar("calibrating", quiet=as_json) as (progress, task):
-        record = (
-            Run.open(run, trust_code).calibrate(device, progress_callback(progress, task)).record
-        )
+        calibration = Run.open(run, trust_code).calibrate(device, progress_callback(progress, task))
+    record = calibration.record
     if as_json:
         echo_json(record)
         return
     show(reliability_table(record))
+    for note in filter(None, (calibration.weak, calibration_note(record))):
+        echo(f"note: {note}", err=True)
 
 
 @click.command("export-embeddings")
@@ -170,12 +171,17 @@ def open_predictor(
 
 def show_predictions(predictions: Any) -> None:
     """Print predictions as a table, with a caption that explains its numbers."""
-    caption = "scores compare within a question only; "
+    from mocme.prediction.schema import Checked
+
+    caption = "scores of different questions cannot be compared; "
     if any(item.probability is not None for item in predictions):
         caption = (
-            "probability: that it is a known fact, if the question has an answer; a lower bound, "
-            "and it compares between questions; "
+            "probability: that it is a known fact, if the question has an answer; the probability "
+            "that it is true is higher, because unknown facts count as false; probabilities of "
+            "different questions can be compared, scores cannot; "
         )
+    if isinstance(predictions, Checked):
+        caption += "score and probability are means of both directions; "
     caption += "then the weight of each modality in the answer"
     show(replace(predictions.table(), caption=caption))
 

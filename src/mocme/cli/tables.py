@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mocme.core.table import Column, TextTable, columns
+from mocme.core.text import counted
 
+# The calibrated probability from which candidates count in the error of likely ones.
+LIKELY = 0.01
+# Answers from which a calibration seldom fails for want of them.
+ENOUGH = 1000
 METRICS = ("mrr", "hits@1", "hits@3", "hits@10", "mr", "amri")
 
 
@@ -42,10 +47,36 @@ def reliability_table(record: Mapping[str, Any]) -> TextTable:
         rows,
         title=f"{record['answers']:,} answers of {record['questions']:,} questions, among "
         f"{record['candidates']:,} candidates",
-        caption=f"error of candidates at 1 % or more: {after['error_of_likely']:.4f} (uncalibrated "
-        f"softmax: {before['error_of_likely']:.4f}); each half of the questions was predicted from "
+        caption=f"error of candidates at 1 % or more: {_likely_error(after)} (uncalibrated "
+        f"softmax: {_likely_error(before)}); each half of the questions was predicted from "
         f"the other",
     )
+
+
+def _likely_error(part: Mapping[str, Any]) -> str:
+    return f"{part['error_of_likely']:.4f}" if _has_likely(part) else "none has it"
+
+
+def calibration_note(record: Mapping[str, Any]) -> str:
+    """A sentence on a calibration that predicts worse than the softmax; empty for a better one."""
+    before, after = (record[key]["error_of_likely"] for key in ("before", "after"))
+    for key, name in (("after", "a calibrated probability"), ("before", "a softmax")):
+        if not _has_likely(record[key]):
+            return f"no candidate has {name} of 1 % or more, so the two errors do not compare"
+    if after <= before:
+        return ""
+    reason = "the relations of the two halves differ; see the table"
+    if record["answers"] < ENOUGH:
+        reason = "that is few; more facts in the valid split help"
+    return (
+        f"the calibrated probabilities are worse than the uncalibrated softmax (error {after:.4f} "
+        f"against {before:.4f}): half of {counted(record['answers'], 'answer')} of the valid "
+        f"split had to predict the other half, and {reason}"
+    )
+
+
+def _has_likely(part: Mapping[str, Any]) -> bool:
+    return any(row["count"] for row in part["bins"] if row["from"] >= LIKELY)
 
 
 def benchmarks_table(benchmarks: Sequence[Any]) -> TextTable:

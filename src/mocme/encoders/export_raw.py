@@ -13,6 +13,7 @@ import tomli_w
 
 from mocme.core.allowed_files import AllowedFolders, NotAllowed
 from mocme.core.media_type import HEAD_BYTES, media_type
+from mocme.core.text import counted
 from mocme.data.formats.writers import atomic_file, name_error
 from mocme.data.graph import Graph
 from mocme.data.ingest.reader import read_graph_toml
@@ -69,7 +70,7 @@ def export_raw(
         if isinstance(encoder, RawEncoder) and encoder.endings:
             copied, missing = _copy_files(graph, name, encoder, out, copier)
             section[name] = {**_without_inputs(table), "paths": [f"{name}.tsv"]}
-            notes.append(f"{name}: {copied:,} files copied")
+            notes.append(f"{name}: {counted(copied, 'file')} copied")
             notes += missing
         else:
             section[name] = copier.sources(table)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mocme.core.interrupts import Interrupted
+from mocme.core.text import counted
 from mocme.data.features.numeric import ColumnBuilder, Columns
 from mocme.data.formats import tables
 from mocme.data.formats.report import Block, Report
@@ -151,6 +152,7 @@ class NumberEncoder(Encoder):
         if not columns:
             raise EmptyModality(
                 f"{path}: not one finite number belongs to an entity of the graph "
-                f"({report.unknown:,} rows name no entity, {len(report.failures):,} cells are not "
-                f"a number); check the columns, and that names are spelt as in the facts"
+                f"({counted(report.unknown, 'row names', 'rows name')} no entity, "
+                f"{counted(len(report.failures), 'cell is', 'cells are')} not a number); check the "
+                f"columns, and that names are spelt as in the facts"
             )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Side = Literal["head", "tail"]
 MOST_BARS = 8  # rules in a plot
+DROP = "score drop without it"
 SHORT_NAME, NEIGHBOUR_NAME = 30, 24  # characters of names in a plot
 
 
@@ -174,8 +175,8 @@ class Explanation:
         probability = "" if self.probability is None else f", probability {self.probability:.1%}"
         known = ", known" if self.known else ""
         return (
-            f"score {self.score:.3f}{probability}{known}; rank {self.tail_rank:,} as tail, "
-            f"{self.head_rank:,} as head"
+            f"score {self.score:.3f}{probability} (mean of both directions){known}; "
+            f"rank {self.tail_rank:,} as tail, {self.head_rank:,} as head"
         )
 
     def __repr__(self) -> str:
@@ -213,8 +214,8 @@ class Explanation:
         omitted = len(self.rules) - len(rules)
         suffix = f" ({omitted} more not shown)" if omitted else ""
         return [
-            Panel("Modalities", modalities, "score drop when withheld"),
-            Panel("Training facts", supports, "estimated score drop without it"),
+            Panel("Modalities", modalities, DROP),
+            Panel("Training facts", supports, f"{DROP} (estimated)"),
             Panel(f"Rules{suffix}", rules, "log odds"),
         ]
 
@@ -236,11 +237,11 @@ class Explanation:
             title = "What each modality adds"
             if not self.weights.reasons:
                 title += " (weights are not reasons)"
-            numbers = ["score drop without it", "weight"]
+            numbers = [DROP, "weight"]
             rows = [_share(row) for row in self.modalities]
             yield _table(title, ["modality", "of", *numbers, "views"], rows, numbers)
         if self.supports:
-            numbers = ["change without it", "by vectors", "by rules"]
+            numbers = [DROP, "by vectors", "by rules"]
             rows = [_support(row) for row in self.supports]
             yield _table(
                 "Training facts that support it", ["training fact", *numbers], rows, numbers
@@ -264,15 +265,15 @@ class Explanation:
 
         Columns: ``part`` (modality, fact, token, rule, path or neighbour), ``of`` (head or
         tail), ``by`` (the compared space of neighbours), ``name``, and ``value``: the score drop
-        without the modality, the score change without the training fact or token, the log odds of
-        the rule, the cosine similarity of the neighbour. The value of a path is NaN.
+        without the modality, training fact or token (positive where it supports the fact), the log
+        odds of the rule, the cosine similarity of the neighbour. The value of a path is NaN.
 
         Raises:
             MissingLibrary: pandas is not installed.
         """
         evidence: list[tuple[str, str, str, str, float | None]] = [
             *(("modality", row.of, "", row.name, row.without) for row in self.modalities),
-            *((row.kind, "", "", fact(row), row.change) for row in self.supports),
+            *((row.kind, "", "", fact(row), -row.change) for row in self.supports),
             *(("rule", "", "", row.name, row.share) for row in self.rules),
             *(("path", "", "", " | ".join(map(fact, path)), None) for path in self.paths),
         ]
@@ -313,8 +314,9 @@ def _share(row: ModalityShare) -> list[str]:
 
 
 def _support(row: Support) -> list[str]:
-    numbers = (row.change, row.by_vectors, row.by_rules)
-    return [fact(row), *(f"{number:+.3f}" if number else "" for number in numbers)]
+    # The drop, as for modalities: positive where it supports the fact.
+    drops = (-row.change, -row.by_vectors, -row.by_rules)
+    return [fact(row), *(f"{drop:+.3f}" if drop else "" for drop in drops)]
 
 
 @runtime_checkable

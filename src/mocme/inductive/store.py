@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from mocme.core.text import counted
 from mocme.inductive.stored_additions import check_addition_tensors, parse_additions
 from mocme.storage import RunError, RunFolder
 from mocme.storage.errors import refuse_invalid
@@ -73,7 +74,7 @@ class Addition:
     def __repr__(self) -> str:
         has = ", ".join(self.modalities) or "none"
         lines = [
-            f"{self.name}: {len(self.facts)} facts; content: {has}",
+            f"{self.name}: {counted(len(self.facts), 'fact')}; content: {has}",
             *(f"  {note}" for note in self.notes),
         ]
         return "\n".join(lines)

@@ -51,10 +51,10 @@ def test_a_bad_number_is_a_reject(kind: type, cell: str, tmp_path: Path, graph: 
     write(tmp_path / "n.tsv", [GOOD[0], ("e4", "size", cell), *GOOD[1:]])
     modality, notes = source.load(graph, tmp_path)
     assert modality.digest() == without.digest()
-    (note,) = [note for note in notes if "1 values are not used" in note]
-    assert f"n.tsv: 1 values are not used, first line 2: {cell!r} is " in note
+    (note,) = [note for note in notes if "1 value is not used" in note]
+    assert f"n.tsv: 1 value is not used, first line 2: {cell!r} is " in note
     assert "remove the line" in note
-    assert any("4 lines = 3 rows" in note and "1 rejects" in note for note in notes)
+    assert any("4 lines = 3 rows" in note and "1 reject" in note for note in notes)
 
 
 @pytest.mark.parametrize("kind", ["numeric", "bins"])

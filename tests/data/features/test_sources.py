@@ -60,7 +60,7 @@ def test_an_array_with_a_list_of_names(tmp_path: Path, graph: Graph, dtype: str)
     assert modality.rows.tolist() == [0, 4, 5]
     expected = torch.from_numpy(array[[2, 3, 0]].astype("f8"))
     assert torch.equal(modality.values.double(), expected)
-    assert any("1 rows name no entity of the graph, the first 'stranger'" in n for n in notes)
+    assert any("1 row names no entity of the graph, the first 'stranger'" in n for n in notes)
     assert modality.provenance["sha256"]
 
 
@@ -223,7 +223,7 @@ def test_numbers_of_two_columns_and_repeated_ones(tmp_path: Path, graph: Graph) 
     modality, notes = Numbers(path="n.tsv").load(graph, tmp_path)
     assert modality.rows.tolist() == [0, 5]
     assert modality.values[:, 0].tolist() == pytest.approx([-math.asinh(1), math.asinh(1)])
-    assert any("1 values repeat an attribute of an entity" in note for note in notes)
+    assert any("1 value repeats an attribute of an entity" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_words_of_several_files_and_columns(tmp_path: Path, graph: Graph) -> Non
     assert tokens.vocabulary == ("dog", "red")
     assert tokens.entity.tolist() == [0, 0, 5, 5]
     assert tokens.token.tolist() == [0, 1, 0, 1]
-    assert any("a.tsv: 1 rows name no entity of the graph, the first 'z'" in n for n in notes)
+    assert any("a.tsv: 1 row names no entity of the graph, the first 'z'" in n for n in notes)
     second = Words(paths=["a.tsv"], at_least=1, at_most=0.5, per_entity=1)
     assert second.load(graph, tmp_path)[0].vocabulary == ("x", "y")
 

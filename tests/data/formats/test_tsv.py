@@ -79,7 +79,7 @@ def check(data: bytes, columns: int) -> None:
     assert report.lines == report.rows + report.blank + report.comments + len(report.rejects)
     assert report.bom == data.startswith(BOM)
     counts = re.findall(
-        r"(\d+) (?:lines|rows|duplicates|blank|rejects)", str(report).split("\n")[0]
+        r"(\d+) (?:lines?|rows?|duplicates?|blank|rejects?)\b", str(report).split("\n")[0]
     )
     assert report.lines == int(counts[0]) == sum(map(int, counts[1:]))
     assert len(counts) == 5

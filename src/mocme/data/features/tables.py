@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from mocme.core.text import counted
 from mocme.data.features.numeric import ColumnBuilder, Columns
 from mocme.data.formats import tsv
 from mocme.data.graph import Vocabulary
@@ -135,15 +136,19 @@ def read_numbers(path: Path, entities: Vocabulary) -> tuple[Columns, list[str]]:
     columns, repeated = builder.columns()
     if not columns:
         reasons = [f"{first}; {_REMEDY}"] if first else []
-        reasons += [f"{len(unknown):,} rows name no entity; check the names"] if unknown else []
+        if unknown:
+            rows = counted(len(unknown), "row")
+            reasons.append(f"{rows} with a name of no entity; check the names")
         why = "; ".join(reasons) or "the file has no rows"
         raise EmptyModality(f"{path}: no number belongs to an entity of the graph ({why})")
     notes = [str(table.report), *unknown_note(path, unknown)]
     if rejected:
-        notes.append(f"{path}: {rejected:,} values are not used, first {first}; {_REMEDY}")
+        values = counted(rejected, "value is", "values are")
+        notes.append(f"{path}: {values} not used, first {first}; {_REMEDY}")
     if repeated:
         notes.append(
-            f"{path}: {repeated} values repeat an attribute of an entity; the last value counts"
+            f"{path}: {counted(repeated, 'value repeats', 'values repeat')} an attribute of an "
+            f"entity; the last value counts"
         )
     return columns, notes
 
@@ -152,4 +157,5 @@ def unknown_note(path: Path, names: Sequence[str]) -> list[str]:
     """Return a note on rows whose names are not entities of the graph, if there are any."""
     if not names:
         return []
-    return [f"{path}: {len(names):,} rows name no entity of the graph, the first {names[0]!r}"]
+    rows = counted(len(names), "row names", "rows name")
+    return [f"{path}: {rows} no entity of the graph, the first {names[0]!r}"]

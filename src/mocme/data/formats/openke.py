@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mocme.core.text import counted
 from mocme.data.formats.report import Block, Report
 from mocme.data.formats.streams import line_chunks, normalize_line_ends, open_stream
 from mocme.data.formats.writers import BATCH, atomic_file, check_names, name_error
@@ -217,8 +218,9 @@ def _check_count(stated: int | None, count: int, path: Path) -> int:
         raise ValueError(f"{path}: is empty; line 1 is the number of lines that follow")
     if stated != count:
         raise ValueError(
-            f"{path}: line 1: says that {stated:,} lines follow, but {count:,} do; the file may be "
-            f"cut off: get it again, or correct the number"
+            f"{path}: line 1: says that {counted(stated, 'line follows', 'lines follow')}, but "
+            f"{counted(count, 'does', 'do')}; the file may be cut off: get it again, or correct "
+            f"the number"
         )
     return count
 

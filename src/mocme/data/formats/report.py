@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mocme.core.text import visible
+from mocme.core.text import counted, visible
 
 # Rejects that are listed when a report is printed.
 LISTED = 5
@@ -100,18 +100,19 @@ class Report:
             self.cells.append(Reject(line, reason, _start(raw)))
 
     def __str__(self) -> str:
-        further = f" with {self.further:,} further tails" if self.further else ""
-        parts = [f"{self.lines:,} lines{further} = {self.used:,} rows"]
-        parts.append(f"{self.duplicates:,} duplicates")
+        further = f" with {counted(self.further, 'further tail')}" if self.further else ""
+        parts = [f"{counted(self.lines, 'line')}{further} = {counted(self.used, 'row')}"]
+        parts.append(counted(self.duplicates, "duplicate"))
         if self.empty:
             parts.append(f"{self.empty:,} with an empty cell")
         if self.literals:
-            parts.append(f"{self.literals:,} literals")
-        parts.append(f"{self.blank + self.comments:,} blank, comment and header lines")
-        parts.append(f"{self.rejected:,} rejects")
+            parts.append(counted(self.literals, "literal"))
+        parts.append(counted(self.blank + self.comments, "blank, comment and header line"))
+        parts.append(counted(self.rejected, "reject"))
         text = f"{visible(self.path)}: " + " + ".join(parts)
         if self.unusable:
-            text += f"; {self.unusable:,} cells of its rows are unusable"
+            verb = "is" if self.unusable == 1 else "are"
+            text += f"; {counted(self.unusable, 'cell')} of its rows {verb} unusable"
         if self.encoding:
             text += f"; read as {self.encoding.upper()}"
         if self.bom:

@@ -15,6 +15,7 @@ import tomli_w
 import torch
 from torch import Tensor
 
+from mocme.core.text import counted
 from mocme.data.formats import tables, writers
 from mocme.data.formats.kinds import tsv
 from mocme.data.formats.literals import Literals
@@ -43,6 +44,7 @@ class ImportReport:
         unknown: rows of texts, numbers and files that were left out because their entity has no
             fact (``entities = "facts"``), by modality.
         reports: on each file.
+        listed: the modalities whose values are files.
         notes: on names that look alike or hold characters that are not seen.
     """
 
@@ -56,6 +58,7 @@ class ImportReport:
     unknown: dict[str, int] = field(default_factory=dict)
     reports: list[Report] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    listed: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and texts, for JSON."""
@@ -65,12 +68,14 @@ class ImportReport:
         lines = [str(report) for report in self.reports]
         counts = ", ".join(f"{split} {count:,}" for split, count in self.facts.items())
         lines.append(
-            f"{self.folder}: {self.entities:,} entities, {self.relations:,} relations; facts: "
-            f"{counts}; {sum(self.repeated.values()):,} repeated ones dropped"
+            f"{self.folder}: {counted(self.entities, 'entity', 'entities')}, "
+            f"{counted(self.relations, 'relation')}; facts: {counts}; "
+            f"{counted(sum(self.repeated.values()), 'repeated one')} dropped"
         )
         for name, count in self.values.items():
             lines.append(
-                f"{name}: {count:,} values; {self.missing.get(name, 0):,} empty cells; "
+                f"{name}: {counted(count, 'file' if name in self.listed else 'value')}; "
+                f"{counted(self.missing.get(name, 0), 'empty cell')}; "
                 f"{self.unknown.get(name, 0):,} of entities without a fact left out"
             )
         most = max((report.rejected for report in self.reports), default=0)
@@ -173,6 +178,8 @@ class _Import:
             for part in parts:
                 self._write_column(part, file)
         section = "files" if isinstance(parts[0], FileColumn) else "modalities"
+        if section == "files":
+            self.report.listed.append(name)
         if name not in self.recipe.encode:
             self.declared[section][name] = parts[0].declared()
 

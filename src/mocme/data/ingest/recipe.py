@@ -219,7 +219,9 @@ class FileColumn(ColumnPart):
         """
         file = base / cell
         if "\0" in cell or not file.is_file():
-            raise ValueError("no such file")
+            raise ValueError(
+                "there is no such file; correct the path, which starts at the folder of the table"
+            )
         path = str(file.resolve())
         if path != path.translate(BREAKS):
             raise ValueError("a tab or a line break is in the path; rename the file or its folder")
