@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -317,3 +318,17 @@ def test_an_import_counts_in_the_singular_and_calls_files_files(tmp_path: Path) 
     assert "image: 1 file; 0 empty cells" in result.stdout
     assert "line 2: file is 'missing.png': there is no such file; correct the path" in result.stdout
     assert not re.search(r"\b1 (rejects|rows|lines|values|files|relations)\b", result.stdout)
+
+
+@pytest.mark.filterwarnings("default::mocme.storage.NotKept")
+def test_an_evaluation_that_is_not_recorded_has_no_number(run: Path) -> None:
+    for _ in range(2):
+        with unwritable(run):
+            text, parsed = call("evaluate", run), call("evaluate", run, "--json")
+        assert "valid evaluation that is not recorded" in " ".join(text.stdout.split())
+        assert "evaluation number" not in text.output
+        assert json.loads(parsed.stdout)["recorded"] is False
+        assert "evaluations_of_this_split" not in parsed.stdout
+    assert "valid evaluation number 1 of this run" in " ".join(call("evaluate", run).stdout.split())
+    parsed = json.loads(call("evaluate", run, "--json").stdout)
+    assert (parsed["recorded"], parsed["evaluations_of_this_split"]) == (True, 2)

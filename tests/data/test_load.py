@@ -235,7 +235,7 @@ def test_ratios_are_fractions(tmp_path: Path, ratios: tuple[float, float, float]
     path = put(tmp_path, facts_tsv="a\tr\tb\n") / "facts.tsv"
     with pytest.raises(ValueError, match="three fractions that sum to 1"):
         load(path, ratios=ratios)
-    with pytest.raises(ValueError, match="1 facts leave none to train on"):
+    with pytest.raises(ValueError, match="1 fact leaves none to train on"):
         load(path, ratios=(0.1, 0.5, 0.4))
 
 

@@ -262,7 +262,7 @@ def test_a_second_run_makes_the_same_bytes(tmp_path: Path, encode: Encode, kind:
             [("x", "a", "1")],
             r"not one finite number belongs to an entity .* \(1 row names no entity",
         ),
-        ([("f", "a", "x")], "1 cells are not a number"),
+        ([("f", "a", "x")], "1 cell is not a number"),
         ([("f", "a", "")], "not one finite number"),
         ([], "not one finite number"),
         ([("f", "2")], "has 2 columns, but column 3 is needed"),

@@ -86,7 +86,7 @@ def test_a_listed_file_out_of_the_graphs_folder_is_refused(path: str, data: Path
     with pytest.raises(NotAllowed, match=r"outside of .*; .*--files-from DIR"):
         exported(data, declared)
     assert "x/e1.png" not in copies(data)
-    assert exported(data, declared, data.parent) == ["x: 1 files copied"]
+    assert exported(data, declared, data.parent) == ["x: 1 file copied"]
     assert copies(data)["x/e1.png"] == png()
 
 

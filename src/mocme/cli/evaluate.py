@@ -42,8 +42,12 @@ def evaluate(
     trained = Run.open(run, trust_code)
     with ProgressBar("ranking", quiet=as_json) as (progress, task):
         result = trained.evaluate(split, device, progress_callback(progress, task))
+    number = "evaluations_of_this_split"
+    recorded = result[number] <= sum(e["split"] == split for e in trained.evaluations())
     if as_json:
-        echo_json(result)
+        # Without a record there is no number: the next evaluation would have the same one.
+        kept = {key: value for key, value in result.items() if recorded or key != number}
+        echo_json({**kept, "recorded": recorded})
         return
     rows = [(split, result)]
     for part in by:
@@ -53,8 +57,8 @@ def evaluate(
     title = f"{result['experiment']} on {result['graph']}, seed {result['seed']}"
     show(metrics_table(title, rows))
     protocol = result["protocol"]
-    count = result["evaluations_of_this_split"]
+    counted = f"number {result[number]} of this run" if recorded else "that is not recorded"
     echo(
         f"filtered by {', '.join(protocol['filter'])}; realistic ties; both directions; "
-        f"all entities compete; {split} evaluation number {count} of this run"
+        f"all entities compete; {split} evaluation {counted}"
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from mocme.core.files import read_toml
+from mocme.core.text import counted
 from mocme.data.formats import openke, tsv
 from mocme.data.formats.columns import HEADERS
 from mocme.data.formats.registry import ENDINGS, format_of
@@ -159,7 +160,8 @@ def _read_file(
     order = torch.randperm(len(facts), generator=torch.Generator().manual_seed(seed))
     cut = [round(len(facts) * ratios[0]), round(len(facts) * (ratios[0] + ratios[1]))]
     if not cut[0]:
-        raise ValueError(f"{path}: {len(facts)} facts leave none to train on with ratios {ratios}")
+        count = counted(len(facts), "fact leaves", "facts leave")
+        raise ValueError(f"{path}: {count} none to train on with ratios {ratios}")
     parts = torch.tensor_split(facts[order], cut)
     note = f"{path}: split by ratios {ratios} with seed {seed}"
     graph = Graph(
