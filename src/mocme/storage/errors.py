@@ -56,12 +56,12 @@ def refuse_invalid(
     except UnusableCode as error:  # a copy of the file would not help where code is missing
         raise type(error)(f"{config or path}: {error}") from error
     except _CONTENT_ERRORS as raised:
-        error = _cause(raised)
-        line = " ".join(str(error).split())
-        if not isinstance(error, ValueError):
+        cause = _cause(raised)
+        line = " ".join(str(cause).split())
+        if not isinstance(cause, ValueError):
             # Not a sentence of this package: its type is needed, and torch adds a stack of C++.
-            first = str(error).partition("\n")[0]
-            line = f"cannot be used ({type(error).__name__}: {first})"
+            first = str(cause).partition("\n")[0]
+            line = f"cannot be used ({type(cause).__name__}: {first})"
         raise RunError(f"{path}: {_shortened(line)}; {remedy}") from raised
 
 
