@@ -115,14 +115,13 @@ def test_a_refittable_expert_can_be_fitted_on_fewer_facts(
     case: Case, world: World, fitted: Callable[[Case], Expert]
 ) -> None:
     expert = fitted(case)
-    assert isinstance(type(expert).refittable, bool)
     train = world.graph.facts("train")
     fewer = replace(world.graph, splits={"train": train[: len(train) // 2]})
     again = world.fit(case, graph=fewer)
     assert type(again) is type(expert)
     queries = all_queries(world.graph)
     changed = not torch.equal(signal(again, queries), signal(expert, queries))
-    assert changed == expert.refittable
+    assert changed == case.settings.refittable
 
 
 @every

@@ -60,7 +60,7 @@ def test_scores_of_a_file_are_those_that_were_written(world: World) -> None:
     assert record == {"path": str(path), "sha256": file_digest(path), "queries": len(queries)}
     assert expert.explain(0, 0, 1) == ()
     assert expert.reads == ()
-    assert not expert.refittable
+    assert not FILE.settings.refittable
 
 
 def test_names_may_have_another_order(world: World) -> None:

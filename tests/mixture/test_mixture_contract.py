@@ -19,6 +19,7 @@ from mocme.data.graph import AnswerIndex, Queries
 from mocme.evaluation.ranking import Ranks, filtered_answers, rank, rank_split
 from mocme.experts.base import DenseExpert, Expert, SparseExpert
 from mocme.mixture.base import Mixture, MixtureSettings
+from mocme.mixture.held_out import hold_out
 from mocme.mixture.sum import Sum, SumSettings
 from mocme.storage.tensor_tree import load_tensors, save_tensors
 from small_experts import (
@@ -132,11 +133,15 @@ def test_a_fit_returns_a_mixture_and_a_record(
     kind: type[MixtureSettings], choice: str, fit: Callable[..., Fitted]
 ) -> None:
     fitted = fit(kind, choice)
-    assert fitted.mixture.experts == tuple(fitted.experts)
+    if fitted.settings.share:  # it may find that some experts, or trees, do not help
+        assert set(fitted.mixture.experts) <= set(fitted.experts)
+        assert fitted.record["kind"] in (kind.kind_name(), "Sum")
+    else:
+        assert fitted.mixture.experts == tuple(fitted.experts)
+        assert fitted.record["kind"] == kind.kind_name()
     assert fitted.mixture.num_entities == ENTITIES
-    assert fitted.record["kind"] == kind.kind_name()
     assert json.loads(json.dumps(fitted.record)) == fitted.record
-    for expert in fitted.experts:
+    for expert in fitted.mixture.experts:
         assert fitted.mixture.expert(expert.name) is expert
     with pytest.raises(ValueError, match="the run has no expert 'nobody'; it has "):
         fitted.mixture.expert("nobody")
@@ -319,7 +324,7 @@ def test_unpacked_gives_the_same_scores_to_the_bit(
     path = tmp_path / "mixture.safetensors"
     save_tensors(path, tensors, metadata)
     packed = load_tensors(path, "cpu"), metadata
-    again = fitted.settings.unpacked(packed, fitted.experts, ENTITIES)
+    again = fitted.settings.unpacked(packed, fitted.experts, world.graph)
     assert type(again) is type(fitted.mixture)
     assert torch.equal(score(again, queries), score(fitted.mixture, queries))
     assert again.packed()[1] == metadata
@@ -327,14 +332,19 @@ def test_unpacked_gives_the_same_scores_to_the_bit(
 
 @every
 def test_unpacking_for_other_experts_is_refused(
-    kind: type[MixtureSettings], fit: Callable[..., Fitted], experts_of: Callable[[str], list]
+    kind: type[MixtureSettings],
+    world: World,
+    fit: Callable[..., Fitted],
+    experts_of: Callable[[str], list],
 ) -> None:
     fitted = fit(kind, "embedding and rules")
     packed = fitted.mixture.packed()
     with pytest.raises(ValueError, match="'two'"):
-        fitted.settings.unpacked(packed, experts_of("two embeddings"), ENTITIES)
+        fitted.settings.unpacked(packed, experts_of("two embeddings"), world.graph)
     with pytest.raises(ValueError, match="format"):
-        fitted.settings.unpacked((packed[0], {**packed[1], "format": "x"}), fitted.experts, 12)
+        fitted.settings.unpacked(
+            (packed[0], {**packed[1], "format": "x"}), fitted.experts, world.graph
+        )
 
 
 @every
@@ -347,7 +357,8 @@ def test_with_other_forms_of_the_experts_the_mixture_is_the_same(
     before, total = score(fitted.mixture, queries), ENTITIES + Added().count
     added = Added()
     experts = [expert.extended(added.extension(world, expert)) for expert in fitted.experts]
-    extended = fitted.mixture.with_experts(experts, total)
+    graph = added.extension(world, fitted.experts[0]).graph
+    extended = fitted.mixture.extended(experts, graph)
     assert type(extended) is type(fitted.mixture)
     assert extended.experts == tuple(experts)
     after = score(extended, queries)
@@ -383,6 +394,11 @@ def test_a_run_has_the_mixture_that_was_fitted(
         "experts": [{"name": case.name, **case.table} for case in CHOICES[choice]],
         "mixture": {"kind": kind.kind_name()},
     }
+    share = settings_of(kind).share
+    if share and not all(case.settings.refittable for case in CHOICES[choice]):
+        with pytest.raises(mocme.ConfigError, match="cannot be fitted without them"):
+            mocme.train(world.graph, table, out=tmp_path / "run", device="cpu")
+        return
     run = mocme.train(world.graph, table, out=tmp_path / "run", device="cpu")
     contents = mocme.Run.open(run.path).contents("cpu")
     mixture, queries = contents.mixture, all_queries(world.graph)
@@ -397,7 +413,15 @@ def test_a_run_has_the_mixture_that_was_fitted(
         )
         for case in CHOICES[choice]
     ]
-    again, record = fit(kind, choice).settings.fit(experts, world.graph.training_view(), 0.5)
+    view = world.graph.training_view()
+    if share:
+        rest, held = hold_out(view, share, 0)
+        unseen = [world.fit(case, graph=rest) for case in CHOICES[choice]]
+        fitted, record = fit(kind, choice).settings.fit(unseen, held, 0.5)
+        again = fit(kind, choice).settings.unpacked(fitted.packed(), experts, view)
+        assert not (run.path / "held-out").exists() or not any((run.path / "held-out").iterdir())
+    else:
+        again, record = fit(kind, choice).settings.fit(experts, view, 0.5)
     assert torch.equal(score(mixture, queries), score(again, queries))
     seconds = ("seconds",)
     written = run.folder.read_json("mixture.json")

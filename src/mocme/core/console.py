@@ -97,7 +97,9 @@ def rules_line(name: str, fit: Mapping[str, Any]) -> str:
 
 
 def mixture_lines(record: Mapping[str, Any]) -> list[str]:
-    """The weight of each expert in a sum, and how it was chosen."""
+    """What was fitted: the weights of a sum, or what a learned mixture found on held-out facts."""
+    if "reason" in record:
+        return _learned_lines(record)
     lines = []
     for name, choice in record["experts"].items():
         weight = record["weights"][name]
@@ -115,6 +117,24 @@ def mixture_lines(record: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _learned_lines(record: Mapping[str, Any]) -> list[str]:
+    """What each expert gives alone, what the mixture gives, and what was left out."""
+    lines = []
+    if "alone" in record:
+        lines.append(f"mixture  MRR on {record['held_out']:,} held-out facts, in both directions:")
+        used = record["weights"]
+        for step in record["steps"]:
+            name = step["expert"]
+            line = f"mixture    {name}: {record['alone'][name]:.4f} alone"
+            if step is not record["steps"][0]:
+                line += f", {step['Ranker']:.4f} with those above"
+            lines.append(line if name in used else f"{line}; left out")
+    line = f"mixture  {record['kind']}: {record['reason']}"
+    if "ranker" in record:
+        line += f" (trees {record['ranker']:.4f}, sum {record['sum']:.4f})"
+    return [*lines, f"{line}  {record['seconds']:.1f} s"]
+
+
 class TrainingDisplay:
     """The progress of a training: bars, a line for each epoch, and a line for each expert.
 
@@ -124,7 +144,7 @@ class TrainingDisplay:
 
     def __init__(self, title: str = "", notes: bool = True) -> None:
         self.bar, self.title, self.notes = ProgressBar(f"training {title}".strip()), title, notes
-        self.started, self.stages, self.stage_number = False, 0, 0
+        self.started, self.stages, self.stage_number, self.most = False, 0, 0, ""
 
     def __enter__(self) -> TrainingDisplay:
         return self
@@ -136,6 +156,7 @@ class TrainingDisplay:
         """Print the notes of a new training, and start the bar of an expert's epochs."""
         if self.notes and not trainer.progress.step:
             echo_notes([*run.about["notes"], modalities_line(run)])
+            self.notes = False
         self._begin(run)
         self.epochs = trainer.settings.epochs
         self.task = self.progress.add_task(
@@ -161,12 +182,15 @@ class TrainingDisplay:
         self.progress, first = self.bar.__enter__()
         self.progress.remove_task(first)
         self.stages = 0 if run is None else len(run.about["experts"])
+        if run is not None and run.experiment.components().mixture.share:
+            # Without the held-out facts first, then again those that the mixture chose.
+            self.stages, self.most = 2 * self.stages, "at most "
         self.started = True
 
     def _print_stage(self, description: str) -> None:
         self.stage_number += 1
         if 1 < self.stages >= self.stage_number:
-            count = f"stage {self.stage_number} of {self.stages}"
+            count = f"stage {self.stage_number} of {self.most}{self.stages}"
             line = f"{self.title or 'training'}, {count}: {description}"
             self.progress.console.print(visible(line), highlight=False, markup=False)
 

@@ -83,13 +83,10 @@ class Expert(ABC):
         name: by which the run and its mixture refer to it.
         reads: names of the modalities that it reads; ``structure`` for the links. Of other
             modalities it gets nothing when entities are added.
-        refittable: whether it can be fitted again on other facts. A mixture that is fitted on
-            held-out facts needs experts that can.
     """
 
     name: str
     reads: tuple[str, ...]
-    refittable: ClassVar[bool] = True
 
     @property
     def device(self) -> torch.device:
@@ -236,24 +233,37 @@ class ExpertSettings(Configurable):
         modalities: names of the modalities that it reads; all that it can read by default. An empty
             list means structure only.
         forms: forms of the modalities that it reads; all by default.
+        optional: leave the expert out of a training that has nothing of these forms and names.
 
     Attributes:
         machine_settings: dotted paths of settings whose value ``auto`` is decided by the machine.
         usable: forms of modalities that experts of this kind can read.
         sparse: whether `fit` returns a `SparseExpert`.
+        refittable: whether it can be fitted again on other facts. A mixture that is fitted on
+            held-out facts needs experts that can.
     """
 
     machine_settings: ClassVar[tuple[str, ...]] = ()
     usable: ClassVar[tuple[Form, ...]] = ("dense", "tokens", "pairs")
     sparse: ClassVar[bool] = False
+    refittable: ClassVar[bool] = True
 
     modalities: Sequence[str] | None = None
     forms: Sequence[Form] | None = None
+    optional: bool | None = None
 
     @classmethod
     def kind_name(cls) -> str:
         """The name of the module or package of `mocme.experts` that defines it."""
         return cls.__module__.split(".")[2]
+
+    def takes_part(self, features: Features) -> bool:
+        """Whether it is fitted in a training with these modalities; see `optional`."""
+        usable = self.usable if self.forms is None else self.forms
+        return not self.optional or any(
+            form in usable and (self.modalities is None or name in self.modalities)
+            for name, form in features.forms().items()
+        )
 
     def features_of(self, features: Features, name: str) -> Features:
         """The modalities that the expert reads, of those of a graph.

@@ -47,6 +47,7 @@ class ScoreSettings(ExpertSettings):
     """
 
     usable: ClassVar[tuple[Form, ...]] = ()
+    refittable: ClassVar[bool] = False
 
     path: str = ""
     function: CodeName = CodeName("")
@@ -225,8 +226,6 @@ class ScoreExpert(DenseExpert):
         num_entities: N, of the training entities.
         added: entities added after training.
     """
-
-    refittable: ClassVar[bool] = False
 
     def __init__(
         self, name: str, function: ScoreFunction, num_entities: int, added: int = 0

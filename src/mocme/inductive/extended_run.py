@@ -78,7 +78,7 @@ class RunContents:
         rows = {e.name: [item.rows.get(e.name) for item in items] for e in self.embeddings}
         extension = Extension(graph, features, [item.vectors for item in items], rows)
         experts = [e.extended(extension.read_by(e)) for e in self.mixture.experts]
-        mixture = self.mixture.with_experts(experts, graph.num_entities)
+        mixture = self.mixture.extended(experts, graph)
         return RunContents(graph, features, mixture)
 
 

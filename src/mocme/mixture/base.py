@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mocme.core.registry import Configurable
+from mocme.core.text_formats import parse_json
 from mocme.data.graph import Graph, Queries
 from mocme.experts.base import DenseExpert, Expert, Packed, Progress
 
@@ -74,8 +75,13 @@ class Mixture(ABC):
         """
 
     @abstractmethod
-    def with_experts(self, experts: Sequence[Expert], num_entities: int) -> Mixture:
-        """The same mixture over other forms of the same experts, such as extended ones."""
+    def extended(self, experts: Sequence[Expert], graph: Graph) -> Mixture:
+        """The mixture for a graph with added entities.
+
+        Args:
+            experts: the same experts, extended.
+            graph: training entities first, added ones after them.
+        """
 
     @abstractmethod
     def packed(self) -> Packed:
@@ -97,6 +103,16 @@ class MixtureSettings(Configurable):
     def kind_name(cls) -> str:
         """The name of the class without its ending: ``Sum`` for `SumSettings`."""
         return cls.__name__.removesuffix("Settings")
+
+    @property
+    def share(self) -> float:
+        """Share of the training facts that are held out to fit the mixture.
+
+        Above 0, the experts are fitted without these facts, then the mixture on them, then the
+        experts that it chose on all training facts. At 0, the mixture is fitted with experts that
+        have seen all training facts.
+        """
+        return 0.0
 
     def check_experts(self, sparse: Mapping[str, bool]) -> None:
         """Check that the experts that settings name are used, and are of the kind they are for.
@@ -120,21 +136,39 @@ class MixtureSettings(Configurable):
 
         Args:
             experts: in the order of the experiment.
-            graph: a training view; its valid split chooses what the settings leave open.
+            graph: a training view; its valid split chooses what the settings leave open. If
+                `share` is above 0, the train split is without the held-out facts, which are the
+                valid split.
             memory: GiB for the scores of a batch.
             progress: receives (steps done, steps in all).
 
         Returns:
-            The mixture, and a record of the fit for the run.
+            The mixture, of all or of some of the experts, and a record of the fit for the run.
 
         Raises:
             ValueError: a setting names an expert that does not exist.
         """
 
     @abstractmethod
-    def unpacked(self, packed: Packed, experts: Sequence[Expert], num_entities: int) -> Mixture:
+    def unpacked(self, packed: Packed, experts: Sequence[Expert], graph: Graph) -> Mixture:
         """The mixture that `Mixture.packed` describes.
+
+        Args:
+            experts: those that `packed_experts` names.
+            graph: that they were fitted on.
 
         Raises:
             ValueError: the tensors do not fit the experts.
         """
+
+
+def packed_experts(packed: Packed) -> list[str]:
+    """The names of the experts of a packed mixture, in their order.
+
+    Raises:
+        ValueError: there are none.
+    """
+    names = parse_json(packed[1].get("experts", "null"))
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise ValueError(f"names no experts: {names!r}")
+    return names

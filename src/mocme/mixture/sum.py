@@ -14,10 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mocme.core.text_formats import parse_json
 from mocme.data.graph import Graph, Queries
 from mocme.experts.base import DenseExpert, Expert, Packed, Progress, SparseExpert
-from mocme.mixture.base import Mixture, MixtureSettings
+from mocme.mixture.base import Mixture, MixtureSettings, packed_experts
 from mocme.mixture.weight_search import Weight, search
 from mocme.storage.tensor_schema import Field, check_tensors
 
@@ -85,18 +84,30 @@ class Sum(Mixture):
         return total
 
     def contribution(self, name: str, value: float) -> float:
-        weight = self.weights[name]
-        if isinstance(self.expert(name), DenseExpert):
-            return weight.strength * value
-        return weight.strength * float(np.log1p(weight.sharpness * value))
+        return contribution(self.expert(name), self.weights[name], value)
 
-    def with_experts(self, experts: Sequence[Expert], num_entities: int) -> Sum:
-        return Sum(experts, num_entities, self.weights)
+    def extended(self, experts: Sequence[Expert], graph: Graph) -> Sum:
+        return Sum(experts, graph.num_entities, self.weights)
 
     def packed(self) -> Packed:
-        rows = [[weight.strength, weight.sharpness] for weight in self.weights.values()]
         metadata = {"format": FORMAT, "experts": json.dumps(list(self.weights))}
-        return {"weights": torch.tensor(rows, dtype=torch.float64)}, metadata
+        return {"weights": packed_weights(self.weights)}, metadata
+
+    @staticmethod
+    def unpacked(packed: Packed, experts: Sequence[Expert], graph: Graph) -> Sum:
+        """The mixture that `packed` describes.
+
+        Raises:
+            ValueError: the tensors do not fit the experts.
+        """
+        tensors, metadata = packed
+        if metadata.get("format") != FORMAT:
+            raise ValueError(
+                f"a sum of format {metadata.get('format')!r} cannot be read; expected {FORMAT}"
+            )
+        if unknown := [name for name in tensors if name != "weights"]:
+            raise ValueError(f"holds a tensor {unknown[0]!r}, which does not belong there")
+        return Sum(experts, graph.num_entities, unpacked_weights(packed, experts))
 
 
 @final
@@ -177,7 +188,7 @@ class SumSettings(MixtureSettings):
 
     def _completed(self, expert: Expert) -> Weight:
         """The weight that the settings give, with defaults for what they leave open."""
-        default = DEFAULT_SPARSE if isinstance(expert, SparseExpert) else DEFAULT_DENSE
+        default = default_weight(expert)
         strength = self.strength.get(expert.name, default.strength)
         if isinstance(expert, DenseExpert):
             return Weight(strength)
@@ -198,17 +209,38 @@ class SumSettings(MixtureSettings):
                     f"mixture.strength.{name} instead"
                 )
 
-    def unpacked(self, packed: Packed, experts: Sequence[Expert], num_entities: int) -> Sum:
-        tensors, metadata = packed
-        if metadata.get("format") != FORMAT:
-            raise ValueError(
-                f"a sum of format {metadata.get('format')!r} cannot be read; expected {FORMAT}"
-            )
-        names = parse_json(metadata.get("experts", "null"))
-        wanted = [expert.name for expert in experts]
-        if names != wanted:
-            raise ValueError(f"has weights of {names!r}; the run has the experts {wanted!r}")
-        check_tensors(tensors, {"weights": Field(torch.float64, (len(names), 2), low=0.0)})
-        rows = tensors["weights"].tolist()
-        weights = {name: Weight(*row) for name, row in zip(names, rows, strict=True)}
-        return Sum(experts, num_entities, weights)
+    def unpacked(self, packed: Packed, experts: Sequence[Expert], graph: Graph) -> Sum:
+        return Sum.unpacked(packed, experts, graph)
+
+
+def contribution(expert: Expert, weight: Weight, value: float) -> float:
+    """What a score, or the odds of a sparse expert, add to a sum."""
+    if isinstance(expert, DenseExpert):
+        return weight.strength * value
+    return weight.strength * float(np.log1p(weight.sharpness * value))
+
+
+def default_weight(expert: Expert) -> Weight:
+    """The weight of an expert without facts to choose it on."""
+    return DEFAULT_SPARSE if isinstance(expert, SparseExpert) else DEFAULT_DENSE
+
+
+def packed_weights(weights: Mapping[str, Weight]) -> Float[Tensor, "E 2"]:
+    """Weights as a tensor for a file."""
+    rows = [[weight.strength, weight.sharpness] for weight in weights.values()]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def unpacked_weights(packed: Packed, experts: Sequence[Expert]) -> dict[str, Weight]:
+    """The weights of these experts in a packed mixture.
+
+    Raises:
+        ValueError: they are of other experts, or wrong.
+    """
+    names, wanted = packed_experts(packed), [expert.name for expert in experts]
+    if names != wanted:
+        raise ValueError(f"has weights of {names!r}; the run has the experts {wanted!r}")
+    weights = {name: tensor for name, tensor in packed[0].items() if name == "weights"}
+    check_tensors(weights, {"weights": Field(torch.float64, (len(names), 2), low=0.0)})
+    rows = weights["weights"].tolist()
+    return {name: Weight(*row) for name, row in zip(names, rows, strict=True)}

@@ -82,7 +82,7 @@ def search(
         strength: the only one to try.
         sharpness: the only one to try.
     """
-    grid = _grid(expert, strength, sharpness)
+    grid = weight_grid(expert, strength, sharpness)
     # Sorting copies the scores, so the batch is half of that of a ranking.
     batch = max(1, batch_size_for(graph.num_entities, memory) // 2)
     index = AnswerIndex(graph.directed("valid"))
@@ -100,7 +100,10 @@ def search(
     return Search(means[0], tuple(zip(grid, means[1:], strict=True)))
 
 
-def _grid(expert: Expert, strength: float | None, sharpness: float | None) -> list[Weight]:
+def weight_grid(
+    expert: Expert, strength: float | None = None, sharpness: float | None = None
+) -> list[Weight]:
+    """The weights to try for an expert; those that are given are the only ones."""
     if isinstance(expert, DenseExpert):
         return [Weight(s) for s in (DENSE_STRENGTHS if strength is None else (strength,))]
     strengths = STRENGTHS if strength is None else (strength,)

@@ -24,7 +24,7 @@ from mocme.inductive.extended_run import RunContents
 from mocme.inductive.new_entity import Content, NewEntity
 from mocme.inductive.pairs import related
 from mocme.inductive.store import Addition, Additions, Fact
-from mocme.mixture.base import Mixture
+from mocme.mixture.base import Mixture, packed_experts
 from mocme.prediction.predictor import Predictor
 from mocme.runs.config import Experiment, custom_settings
 from mocme.runs.evaluations import protocol, record_evaluation
@@ -161,32 +161,39 @@ class Run:
             )
         settings = self.experiment.components()
         memory, view = settings.evaluation.memory, graph.training_view()
+        packed = self.folder.read_packed(MIXTURE)
+        with refuse_invalid(self.path / MIXTURE):
+            names = packed_experts(packed)
+            if unknown := [name for name in names if name not in settings.experts]:
+                raise ValueError(f"names the expert {unknown[0]!r}, which the run does not have")
         experts = [
             self.expert(
-                expert,
+                settings.experts[name],
                 FitTask(
                     name,
                     view,
-                    self._part(expert, features, name),
+                    self._part(settings.experts[name], features, name),
                     settings.seed,
                     device,
                     memory,
                     trust_code=self.trust_code,
                 ),
             )
-            for name, expert in settings.experts.items()
+            for name in names
         ]
-        packed = self.folder.read_packed(MIXTURE)
         with refuse_invalid(self.path / MIXTURE, config=self.path / CONFIG):
-            return settings.mixture.unpacked(packed, experts, graph.num_entities)
+            return settings.mixture.unpacked(packed, experts, view)
 
-    def expert(self, settings: ExpertSettings, task: FitTask) -> Expert:
+    def expert(self, settings: ExpertSettings, task: FitTask, file: str | None = None) -> Expert:
         """A fitted expert of the run.
+
+        Args:
+            file: in the run; that of the expert's name by default.
 
         Raises:
             RunError: its file is missing or damaged.
         """
-        file = expert_file(task.name)
+        file = file or expert_file(task.name)
         packed = self.folder.read_packed(file)
         with refuse_invalid(self.path / file, config=self.path / CONFIG):
             return settings.unpacked(packed, task)

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mocme.core.configurable import ConfigError
 from mocme.core.device import environment, find_device
-from mocme.core.interrupts import stop_signal
 from mocme.data.features.sources import read_features
 from mocme.data.graph import Graph
 from mocme.data.ingest.reader import encoded_modality
 from mocme.data.load import load
 from mocme.data.modality import ENCODED, Features
-from mocme.experts.base import Expert, ExpertSettings, FitTask
+from mocme.experts.base import ExpertSettings
 from mocme.runs.config import Experiment, Settings
-from mocme.runs.monitor import RunMonitor, TrainingObserver
-from mocme.runs.run import MIXTURE, STARTED, Run, expert_file
+from mocme.runs.fit import fit_run
+from mocme.runs.monitor import TrainingObserver
+from mocme.runs.run import STARTED, Run
 from mocme.runs.run_files import CONFIG, NAMES
 from mocme.runs.run_inputs import GRAPH, REJECTED, modality_file
 from mocme.storage import RunFolder
-from mocme.storage.atomic_io import digest
 
 
 def train(
@@ -74,7 +73,7 @@ def train(
         lambda folder: _save_inputs(folder, experiment, graph, inputs),
         STARTED,
     )
-    return _fit(Run(folder, experiment.trust_code), graph, inputs, chosen_device, observer)
+    return fit_run(Run(folder, experiment.trust_code), graph, inputs, chosen_device, observer)
 
 
 def resume(
@@ -89,7 +88,7 @@ def resume(
     if run.finished:
         return run
     graph = run.graph()
-    return _fit(run, graph, run.features(graph), find_device(device), observer)
+    return fit_run(run, graph, run.features(graph), find_device(device), observer)
 
 
 def settle(experiment: Experiment, device: torch.device) -> Experiment:
@@ -125,13 +124,22 @@ def read_inputs(
     """
     settings = experiment.components()
     tables, notes = _chosen(experiment, settings, graph, features)
-    named = {n for expert in settings.experts.values() for n in expert.modalities or ()}
+    experts = settings.experts.values()
+    named = {n for e in experts if not e.optional for n in e.modalities or ()}
     asked = {*experiment.modalities, *(settings.data.only or ()), *named}
     # Without modalities of the experiment, the tables are those of the graph's author.
     trusted = trust_code or (experiment.trust_code and bool(experiment.modalities))
     folder = Path(features) if features is not None else None
     inputs = read_features(graph, tables, folder, asked, trust_code=trusted)
-    notes += _unread(settings.experts, inputs)
+    notes += [
+        f"{name}: left out, because there is no modality for this expert to read"
+        for name, expert in settings.experts.items()
+        if not expert.takes_part(inputs)
+    ]
+    taken = {name: e for name, e in settings.experts.items() if e.takes_part(inputs)}
+    if not taken:
+        raise ConfigError("experts: every expert is optional, and none has a modality to read")
+    notes += _unread(taken, inputs)
     return replace(inputs, notes=[*notes, *inputs.notes])
 
 
@@ -243,56 +251,3 @@ def _save_inputs(
         folder.write_tensors(modality_file(name), tensors, {**text, "entities": entities})
     # Last: without it the training is started again, with it resumed (`STARTED`).
     folder.write_text(CONFIG, experiment.text())
-
-
-def _fit(
-    run: Run,
-    graph: Graph,
-    features: Features,
-    device: torch.device,
-    observer: TrainingObserver | None,
-) -> Run:
-    """Fit every expert that is not saved yet, then the mixture; resumable at any point."""
-    folder, settings = run.folder, run.experiment.components()
-    view = graph.training_view()
-    with folder.lock(), stop_signal() as stopped:
-        experts: list[Expert] = []
-        records: dict[str, Any] = dict(run.about.get("fits", {}))
-        offset = 0
-        for name, expert_settings in settings.experts.items():
-            monitor = RunMonitor(run, name, stopped, observer, offset)
-            memory = settings.evaluation.memory
-            trust = run.trust_code
-            part = expert_settings.features_of(features, name)
-            task = FitTask(name, view, part, settings.seed, device, memory, monitor, trust)
-            if folder.has(expert_file(name)):
-                expert = run.expert(expert_settings, task)
-            else:
-                expert, record = expert_settings.fit(task)
-                records[name] = {**record, "steps": monitor.steps}
-                folder.update_about(fits=records)
-                folder.write_tensors(expert_file(name), *expert.packed())
-                monitor.finished(record)
-            offset += records[name]["steps"]
-            experts.append(expert)
-        monitor = RunMonitor(run, "mixture", stopped, observer, offset)
-        # One expert is its own mixture: there are no weights to search for.
-        progress = monitor.stage("mixture") if len(experts) > 1 else None
-        mixture, record = settings.mixture.fit(experts, view, settings.evaluation.memory, progress)
-        folder.write_tensors(MIXTURE, *mixture.packed())
-        folder.write_json("mixture.json", record)
-        if observer is not None and len(experts) > 1:
-            observer.record({"mixture": record})
-        seconds = sum(fit.get("seconds", 0.0) for fit in (*records.values(), record))
-        best = next((r["best_epoch"] for r in records.values() if "best_epoch" in r), None)
-        model = _model_digest(folder, list(settings.experts))
-        folder.update_about(finished=True, model=model, seconds=round(seconds, 3), best_epoch=best)
-    return run
-
-
-def _model_digest(folder: RunFolder, experts: Sequence[str]) -> str:
-    """The identity of a trained model: SHA-256 of all that its answers depend on."""
-    inputs = folder.about["digest"]
-    files = [CONFIG, *map(expert_file, experts), MIXTURE]
-    parts = [inputs["graph"], inputs["features"], *(digest(folder.path / name) for name in files)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,0 +1,239 @@
+"""Facts that the experts were not fitted on, as questions for a mixture to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mocme.data.graph import AnswerIndex, Graph
+from mocme.evaluation.ranking import batch_size_for
+from mocme.experts.base import Expert, Progress
+from mocme.mixture.fact_index import FactIndex
+from mocme.mixture.pool import Pool, make_pool
+from mocme.mixture.weight_search import Weight
+
+# Groups of one question: one that has thousands of answers counts no more than this.
+GROUPS = 64
+
+
+def hold_out(graph: Graph, share: float, seed: int) -> tuple[Graph, Graph]:
+    """Take some training facts out of a training view.
+
+    Returns:
+        The graph without them, to fit experts on; and the same with them as its valid split, to
+        fit a mixture on.
+    """
+    facts = graph.facts("train")
+    order = torch.randperm(len(facts), generator=torch.Generator().manual_seed(seed))
+    count = round(share * len(facts))
+    held, rest = facts[order[:count]], facts[order[count:]]
+    return (
+        replace(graph, splits={**graph.splits, "train": rest}),
+        replace(graph, splits={"train": rest, "valid": held}),
+    )
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """One group of candidates for each (question, answer): the answer and what competes with it.
+
+    Training answers of the question and its other held-out answers are left out, so that the
+    reciprocal rank in a group is that of the filtered ranking.
+
+    Attributes:
+        features: (n, F), one row for each candidate in the pool of a question.
+        row, member, rivals: of these rows: the question, as in `Pool`.
+        cell: which row of `features`, for each candidate of each group, group after group.
+        start: (G + 1,) where each group begins in `cell`.
+        answer: which place in `cell` is the answer; -1 where it is not in the pool.
+        outside: reciprocal rank of an answer that is not in the pool.
+        part: (G,) which part of the held-out facts; both directions of a fact have the same.
+    """
+
+    features: Float[np.ndarray, "n F"]
+    row: Int[np.ndarray, " n"]
+    member: Bool[np.ndarray, "n E"]
+    rivals: Bool[np.ndarray, " n"]
+    cell: Int[np.ndarray, " m"]
+    start: Int[np.ndarray, " G1"]
+    answer: Int[np.ndarray, " G"]
+    outside: Float[np.ndarray, " G"]
+    part: Int[np.ndarray, " G"]
+
+    def __len__(self) -> int:
+        return len(self.answer)
+
+    @property
+    def covered(self) -> float:
+        """Share of the answers that are in their pools."""
+        return float((self.answer >= 0).mean())
+
+    def reciprocal_ranks(self, score: Float[np.ndarray, " n"]) -> Float[np.ndarray, " G"]:
+        """Realistic reciprocal rank of each answer, by scores of the rows of `features`."""
+        inside = np.flatnonzero(self.answer >= 0)
+        values = score[self.cell]
+        group = np.repeat(np.arange(len(self)), np.diff(self.start))
+        own = np.full(len(self), np.nan)
+        own[inside] = values[self.answer[inside]]
+        above = np.bincount(group, values > own[group], len(self))
+        ties = np.bincount(group, values == own[group], len(self))
+        ranks = np.where(self.answer >= 0, 1 / (0.5 + above + ties / 2), self.outside)
+        return np.asarray(ranks, np.float64)
+
+    def learnable(self, chosen: Bool[np.ndarray, " G"]) -> Groups:
+        """The chosen groups that have their answer."""
+        kept = np.flatnonzero(chosen & (self.answer >= 0))
+        size = np.diff(self.start)[kept]
+        start = np.concatenate([[0], np.cumsum(size)])
+        offset = np.arange(start[-1]) - np.repeat(start[:-1], size)
+        place = np.repeat(self.start[kept], size) + offset
+        answer = self.answer[kept] - self.start[kept] + start[:-1]
+        return replace(
+            self,
+            cell=self.cell[place],
+            start=start,
+            answer=answer,
+            outside=self.outside[kept],
+            part=self.part[kept],
+        )
+
+
+def make_groups(
+    experts: Sequence[Expert],
+    weights: Mapping[str, Weight],
+    graph: Graph,
+    size: int,
+    parts: int,
+    seed: int,
+    memory: float,
+    progress: Progress | None = None,
+) -> Groups:
+    """Pools and groups of the held-out facts.
+
+    Args:
+        experts: fitted on the train split of `graph`.
+        weights: of each expert in the sum.
+        graph: its valid split is the held-out facts.
+        size: candidates that each expert brings to a pool.
+        parts: number of parts for cross-fitting.
+        seed: of the parts.
+        memory: GiB for the scores of a batch.
+    """
+    facts, held = FactIndex.of(graph), graph.answers("valid")
+    part_of = _parts(graph, parts, seed)
+    batch = max(1, batch_size_for(graph.num_entities, memory) // (2 * len(experts)))
+    blocks: list[_Block] = []
+    for first in range(0, len(held), batch):
+        index = torch.arange(first, min(first + batch, len(held)))
+        queries = held.queries[index]
+        pool = make_pool(experts, weights, facts, queries, size)
+        blocks.append(_Block.of(pool, held, index, facts, part_of))
+        if progress is not None:
+            progress(int(index[-1]) + 1, len(held))
+    return _joined(blocks)
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    key: Int[Tensor, " m"]
+    part: Int[Tensor, " m"]
+    entities: int
+    relations: int
+
+    def of(
+        self, head: Int[Tensor, " n"], relation: Int[Tensor, " n"], answer: Int[Tensor, " n"]
+    ) -> Int[np.ndarray, " n"]:
+        """The part of directed facts."""
+        inverse = relation >= self.relations
+        first, second = torch.where(inverse, answer, head), torch.where(inverse, head, answer)
+        key = (relation % self.relations * self.entities + first) * self.entities + second
+        return np.asarray(self.part[torch.searchsorted(self.key, key)].numpy())
+
+
+def _parts(graph: Graph, parts: int, seed: int) -> _Parts:
+    head, relation, tail = graph.facts("valid").unbind(1)
+    key = torch.unique((relation * graph.num_entities + head) * graph.num_entities + tail)
+    generator = torch.Generator().manual_seed(seed)
+    part = torch.randperm(len(key), generator=generator) % parts
+    return _Parts(key, part, graph.num_entities, graph.num_relations)
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    pool: Pool
+    cells: list[Int[np.ndarray, " _"]]
+    answer: list[int]
+    outside: list[float]
+    part: Int[np.ndarray, " G"]
+
+    @staticmethod
+    def of(
+        pool: Pool,
+        held: AnswerIndex,
+        index: Int[Tensor, " B"],
+        facts: FactIndex,
+        part_of: _Parts,
+    ) -> _Block:
+        queries = held.queries[index]
+        row, answer = held.rows(index)
+        known = np.zeros(tuple(pool.outside.shape), bool)
+        known[tuple(part.numpy() for part in facts.known(queries))] = True
+        known[row.numpy(), answer.numpy()] = True
+        competes = ~known[pool.row, pool.column]
+        # Outside the pool, candidates compete with what the sum says of them.
+        outside = pool.outside.numpy()
+        left = ~known
+        left[pool.row, pool.column] = False
+        start = np.searchsorted(pool.row, np.arange(len(index) + 1))
+        cells, places, ranks, kept = [], [], [], []
+        seen = np.zeros(len(index), np.int64)
+        for number, (i, a) in enumerate(zip(row.tolist(), answer.tolist(), strict=True)):
+            if seen[i] == GROUPS:
+                continue
+            seen[i] += 1
+            kept.append(number)
+            own = np.arange(start[i], start[i + 1])
+            column = pool.column[own]
+            of_group = competes[own] | (column == a)
+            cells.append(own[of_group])
+            at = np.flatnonzero(column[of_group] == a)
+            places.append(int(at[0]) if len(at) else -1)
+            ranks.append(0.0)
+            if not len(at):
+                others, mine = outside[i][left[i]], outside[i, a]
+                above = (others > mine).sum() + (others == mine).sum() / 2
+                ranks[-1] = float(1 / (1 + len(cells[-1]) + above))
+        head, relation = queries.head[row], queries.relation[row]
+        part = part_of.of(head, relation, answer)[kept]
+        return _Block(pool, cells, places, ranks, part)
+
+
+def _joined(blocks: Sequence[_Block]) -> Groups:
+    sizes = [len(cells) for block in blocks for cells in block.cells]
+    start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    base, cells, rows, questions = 0, [], [], 0
+    for block in blocks:
+        cells += [part + base for part in block.cells]
+        rows.append(block.pool.row + questions)
+        questions += len(block.pool.outside)
+        base += len(block.pool.row)
+    answer = np.array([place for block in blocks for place in block.answer], np.int64)
+    answer = np.where(answer >= 0, answer + start[:-1], -1)
+    return Groups(
+        np.concatenate([block.pool.features for block in blocks]),
+        np.concatenate(rows),
+        np.concatenate([block.pool.member for block in blocks]),
+        np.concatenate([block.pool.rivals for block in blocks]),
+        np.concatenate(cells),
+        start,
+        answer,
+        np.array([rank for block in blocks for rank in block.outside]),
+        np.concatenate([block.part for block in blocks]),
+    )

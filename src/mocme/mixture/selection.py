@@ -1,0 +1,238 @@
+"""Which experts a learned mixture takes: each in turn, as long as held-out answers rise.
+
+Everything is read from one pool of all experts. For some of them, the shares and ranks of their sum
+are those among the candidates of the pool, not among all entities: near enough to compare choices,
+and the mixture that is chosen is fitted on its own pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mocme.experts.base import Expert, SparseExpert
+from mocme.mixture.held_out import Groups
+from mocme.mixture.pool import CONTEXT, DENSE, SPARSE, SUM, complementarity
+from mocme.mixture.sum import default_weight
+from mocme.mixture.weight_search import Weight, weight_grid
+
+# Fits trees on some groups and returns the mean reciprocal rank of those that were left out.
+CrossFit = Callable[[Groups], float]
+
+
+@final
+@dataclass(frozen=True)
+class Chosen:
+    """Experts that joined a mixture.
+
+    Attributes:
+        names: best alone first.
+        weights: of each in their sum.
+        ranker, sum: MRR of the held-out facts: cross-fitted, and of the sum with these weights.
+        alone: MRR of every expert by itself.
+        steps: MRR of each trial: the expert that might join, ``Ranker`` and ``Sum``.
+    """
+
+    names: Sequence[str]
+    weights: Mapping[str, Weight]
+    ranker: float
+    sum: float
+    alone: Mapping[str, float]
+    steps: Sequence[Mapping[str, Any]]
+
+    @property
+    def left_out(self) -> dict[str, float]:
+        """The MRR with each expert that did not join."""
+        return {s["expert"]: s["Ranker"] for s in self.steps if s["expert"] not in self.names}
+
+
+@final
+class Selection:
+    """The pool of all experts, from which those of some are taken.
+
+    Args:
+        experts: in the order in which the groups were made.
+        groups: of all experts, each with its default weight.
+        num_entities: N.
+    """
+
+    def __init__(self, experts: Sequence[Expert], groups: Groups, num_entities: int) -> None:
+        self.experts, self.groups, self.num_entities = experts, groups, num_entities
+        self._names = [expert.name for expert in experts]
+        self._columns: dict[str, slice] = {}
+        first = 0
+        for expert in experts:
+            size = len(SPARSE if isinstance(expert, SparseExpert) else DENSE)
+            self._columns[expert.name] = slice(first, first + size)
+            first += size
+
+    def choose(
+        self, alone: Mapping[str, float], cross_fit: CrossFit, done: Callable[[], None]
+    ) -> Chosen:
+        """Let experts join one at a time, the best first.
+
+        Args:
+            alone: MRR of every expert by itself.
+            cross_fit: MRR of a mixture of some experts, by their groups.
+            done: called after each trial.
+        """
+        order = sorted(self._names, key=lambda name: -alone[name])
+        best = order[0]
+        names, weights = [best], {best: alone_weight(self._expert(best))}
+        reached, of_sum = cross_fit(self.view(names, weights)), alone[best]
+        steps = [{"expert": best, "Ranker": reached, "Sum": of_sum}]
+        done()
+        for name in order[1:]:
+            weight, with_it = self._weight(name, names, weights)
+            trial = {**weights, name: weight}
+            mrr = cross_fit(self.view([*names, name], trial))
+            steps.append({"expert": name, "Ranker": mrr, "Sum": with_it})
+            if mrr > reached:
+                names, weights, reached, of_sum = [*names, name], trial, mrr, with_it
+            done()
+        return Chosen(names, weights, reached, of_sum, alone, steps)
+
+    def gain(self, name: str, weight: Weight) -> Float[np.ndarray, " n"]:
+        """What an expert adds to the sum, up to a constant for each question."""
+        values = self.groups.features[:, self._columns[name].start].astype(np.float64)
+        expert = self._expert(name)
+        if isinstance(expert, SparseExpert):
+            odds = np.expm1(values) / default_weight(expert).sharpness
+            values = np.log1p(weight.sharpness * odds)
+        return weight.strength * values
+
+    def view(self, names: Sequence[str], weights: Mapping[str, Weight]) -> Groups:
+        """The groups of some experts: their candidates and features."""
+        groups = self.groups
+        member = self._member(names)
+        total = sum(self.gain(name, weights[name]) for name in names)
+        assert isinstance(total, np.ndarray)
+        overlap = complementarity(member, groups.row, groups.rivals)
+        parts = []
+        for number, name in enumerate(names):
+            own = groups.features[:, self._columns[name]].copy()
+            expert = self._expert(name)
+            if isinstance(expert, SparseExpert):
+                # Gains and gaps are those of the sharpness in the sum.
+                gain = self.gain(name, weights[name]._replace(strength=1.0))
+                own[:, 0] = gain
+                own[:, 2] = gain - _largest(gain, groups)[groups.row]
+            own[:, -1] = overlap[groups.row, number]
+            parts.append(own)
+        parts += [_sum_features(total, groups), groups.features[:, -len(CONTEXT) :]]
+        features = np.concatenate(parts, 1, dtype=np.float32)
+        return self._restricted(names, features, total)
+
+    def _expert(self, name: str) -> Expert:
+        return self.experts[self._names.index(name)]
+
+    def _member(self, names: Sequence[str]) -> Bool[np.ndarray, "n E"]:
+        member: Bool[np.ndarray, "n E"] = self.groups.member[:, [*map(self._names.index, names)]]
+        return member
+
+    def _restricted(
+        self,
+        names: Sequence[str],
+        features: Float[np.ndarray, "n F"],
+        total: Float[np.ndarray, " n"],
+    ) -> Groups:
+        """The groups of some experts; other candidates are ranked by their total."""
+        sparse = all(isinstance(self._expert(name), SparseExpert) for name in names)
+        # Of all that is in no pool, such experts say nothing: it ties at 0.
+        tied = self.num_entities if sparse else 0
+        kept = np.asarray(self._member(names).any(1))
+        return _restricted(self.groups, kept, features, total, tied)
+
+    def _mrr(self, total: Float[np.ndarray, " n"], names: Sequence[str]) -> float:
+        inside = self._restricted(names, self.groups.features, total)
+        return float(inside.reciprocal_ranks(total).mean())
+
+    def _weight(
+        self, name: str, names: Sequence[str], weights: Mapping[str, Weight]
+    ) -> tuple[Weight, float]:
+        """The weight of an expert that joins others in a sum, and the MRR of the sum."""
+        before = sum(self.gain(other, weights[other]) for other in names)
+        tried = {
+            weight: self._mrr(before + self.gain(name, weight), [*names, name])
+            for weight in weight_grid(self._expert(name))
+        }
+        best = max(tried, key=lambda weight: tried[weight])
+        return best, tried[best]
+
+
+def alone_weight(expert: Expert) -> Weight:
+    """The weight of an expert that is its own mixture."""
+    return default_weight(expert)._replace(strength=1.0)
+
+
+def _largest(values: Float[np.ndarray, " n"], groups: Groups) -> Float[np.ndarray, " Q"]:
+    """The largest value of each question among the candidates that compete."""
+    largest = np.full(int(groups.row[-1]) + 1 if len(groups.row) else 0, -np.inf)
+    np.maximum.at(largest, groups.row[groups.rivals], values[groups.rivals])
+    return np.where(np.isneginf(largest), 0.0, largest)
+
+
+def _sum_features(total: Float[np.ndarray, " n"], groups: Groups) -> Float[np.ndarray, "n 3"]:
+    """`pool.SUM`, among the candidates of the pool."""
+    count = int(groups.row[-1]) + 1 if len(groups.row) else 0
+    gap = total - _largest(total, groups)[groups.row]
+    mass = np.bincount(groups.row, np.exp(np.minimum(gap, 50.0)) * groups.rivals, count)
+    share = gap - np.log(np.maximum(mass, 1e-30))[groups.row]
+    # Rank by a stable sort within each question, equal values the same.
+    order = np.lexsort((-total, groups.row))
+    row, value = groups.row[order], total[order]
+    rivals = groups.rivals[order]
+    start = np.concatenate([[True], row[1:] != row[:-1]])
+    new = start | np.concatenate([[True], value[1:] != value[:-1]])
+    before = np.cumsum(rivals) - rivals
+    first_of_row = before[np.maximum.accumulate(np.where(start, np.arange(len(row)), 0))]
+    first_of_tie = before[np.maximum.accumulate(np.where(new, np.arange(len(row)), 0))]
+    rank = np.empty(len(row))
+    rank[order] = 1 / (1 + first_of_tie - first_of_row)
+    features = np.stack([share, gap, rank], 1)
+    assert features.shape[1] == len(SUM)
+    return features
+
+
+def _restricted(
+    groups: Groups,
+    kept: Bool[np.ndarray, " n"],
+    features: Float[np.ndarray, "n F"],
+    total: Float[np.ndarray, " n"],
+    tied: int,
+) -> Groups:
+    """The groups without candidates that are not kept; those are ranked by their total.
+
+    Args:
+        tied: how many entities in no pool have the total 0.
+    """
+    inside = kept[groups.cell]
+    count = len(groups)
+    group = np.repeat(np.arange(count), np.diff(groups.start))
+    size = np.bincount(group, inside, count).astype(np.int64)
+    place = np.cumsum(inside) - 1
+    had = groups.answer >= 0
+    has = had.copy()
+    has[had] = inside[groups.answer[had]]
+    answer = np.full(count, -1)
+    answer[has] = place[groups.answer[has]]
+    own = np.full(count, np.inf)
+    own[had] = total[groups.cell[groups.answer[had]]]
+    values = total[groups.cell]
+    above = np.bincount(group, ~inside & (values > own[group]), count)
+    ties = np.bincount(group, ~inside & (values == own[group]), count) + tied * (own == 0)
+    outside = np.where(had, 1 / (0.5 + size + above + ties / 2), groups.outside)
+    if tied:
+        outside = np.where(had, outside, 1 / (0.5 + size + tied / 2))
+    return replace(
+        groups,
+        features=features,
+        cell=groups.cell[inside],
+        start=np.concatenate([[0], np.cumsum(size)]),
+        answer=answer,
+        outside=outside,
+    )

@@ -1,0 +1,221 @@
+"""Pools and their features equal naive references; groups rank as the filtered ranking does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mocme.data.graph import Graph, Queries
+from mocme.evaluation.ranking import rank_split
+from mocme.experts.base import Expert, SparseExpert
+from mocme.mixture import held_out
+from mocme.mixture.fact_index import FactIndex
+from mocme.mixture.held_out import hold_out, make_groups
+from mocme.mixture.pool import feature_names, make_pool
+from mocme.mixture.ranker import Ranker
+from mocme.mixture.weight_search import Weight
+from small_experts import all_queries
+from table_experts import random_experts, random_graph
+
+WEIGHTS = {"first": Weight(1.0), "rules": Weight(2.0, 3.0), "second": Weight(0.5)}
+
+
+def naive_pool(
+    experts: Sequence[Expert], graph: Graph, query: Queries, size: int
+) -> tuple[dict[int, dict[str, float]], dict[int, set[int]], list[float]]:
+    """Features by candidate, the best of each expert, and scores outside the pool."""
+    head, relation = int(query.head), int(query.relation)
+    facts = [tuple(fact) for fact in graph.directed("train").tolist()]
+    known = {t for h, r, t in facts if (h, r) == (head, relation)}
+    everyone = range(graph.num_entities)
+    rivals = [c for c in everyone if c not in known]
+    said: list[dict[int, float]] = []
+    for expert in experts:
+        weight = WEIGHTS[expert.name]
+        if isinstance(expert, SparseExpert):
+            _, column, odds = expert.odds(query)
+            pairs = zip(column.tolist(), odds.tolist(), strict=True)
+            said.append({c: math.log1p(weight.sharpness * o) for c, o in pairs})
+        else:
+            said.append(dict(enumerate(expert.score(query)[0].tolist())))  # type: ignore[attr-defined]
+    best: dict[int, set[int]] = {}
+    member: set[int] = set()
+    for number, values in enumerate(said):
+        speaking = sorted((c for c in rivals if c in values), key=lambda c: (-values[c], c))[:size]
+        best[number] = set(speaking)
+        # A training answer is in the pool if it would be among them.
+        above = {c: sum(values[o] > values[c] for o in rivals if o in values) for c in values}
+        worst = min((values[c] for c in speaking), default=math.inf)
+        more = {c for c in known if c in values and (above[c] < size and values[c] >= worst)}
+        more |= {c for c in known if c in values and len(speaking) < size}
+        member |= best[number] | more
+    total = [
+        sum(
+            WEIGHTS[e.name].strength * values.get(c, 0.0)
+            for e, values in zip(experts, said, strict=True)
+        )
+        for c in everyone
+    ]
+    mass = math.log(sum(math.exp(total[c]) for c in rivals)) if rivals else math.nan
+    features: dict[int, dict[str, float]] = {}
+    for c in sorted(member):
+        row: dict[str, float] = {}
+        for number, (expert, values) in enumerate(zip(experts, said, strict=True)):
+            heard = [values[o] for o in rivals if o in values]
+            above_c = sum(v > values[c] for v in heard) if c in values else 0
+            others = [f for f in best if f != number and best[f]]
+            alone = not best[number] or not others
+            row[f"{expert.name}: complementarity"] = (
+                0.0
+                if alone
+                else sum(1 - len(best[number] & best[f]) / len(best[number]) for f in others)
+                / len(others)
+            )
+            row[f"{expert.name}: reciprocal_rank"] = 1 / (1 + above_c) if c in values else 0.0
+            if isinstance(expert, SparseExpert):
+                row[f"{expert.name}: gain"] = values.get(c, 0.0)
+                row[f"{expert.name}: spoken"] = float(c in values)
+                row[f"{expert.name}: gap"] = values.get(c, 0.0) - max(heard, default=0.0)
+                row[f"{expert.name}: reached"] = math.log1p(len(heard))
+            else:
+                share = math.log(sum(math.exp(v) for v in heard))
+                row[f"{expert.name}: log_share"] = values[c] - share
+                row[f"{expert.name}: gap"] = values[c] - max(heard)
+                row[f"{expert.name}: entropy"] = -sum(
+                    math.exp(v - share) * (v - share) for v in heard
+                )
+        row["sum: log_share"] = total[c] - mass
+        row["sum: gap"] = total[c] - max(total[o] for o in rivals)
+        row["sum: reciprocal_rank"] = 1 / (
+            1 + sum(total[o] > total[c] + 1e-6 for o in rivals)  # as float32 has it
+        )
+        times = sum(r == relation and t == c for _, r, t in facts)
+        of_relation = sum(r == relation for _, r, _ in facts)
+        row["times"], row["share"] = math.log1p(times), times / max(of_relation, 1)
+        row["degree"] = math.log1p(sum(h == c for h, _, _ in facts))
+        row["head_degree"] = math.log1p(sum(h == head for h, _, _ in facts))
+        row["known"], row["facts"] = math.log1p(len(known)), math.log1p(of_relation)
+        row["inverse"] = float(relation >= graph.num_relations)
+        features[c] = row
+    outside = [min(0.0, value - mass) for value in total]
+    return features, best, outside
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 100])
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_pool_equals_the_naive_one(size: int, ties: bool) -> None:
+    graph = random_graph()
+    experts = random_experts(graph, ties=ties)
+    queries = all_queries(graph)
+    pool = make_pool(experts, WEIGHTS, FactIndex.of(graph), queries, size)
+    names = feature_names(experts)
+    assert pool.features.shape == (len(pool.row), len(names))
+    assert pool.features.dtype == np.float32
+    for index in range(len(queries)):
+        expected, best, outside = naive_pool(experts, graph, queries[index : index + 1], size)
+        inside = pool.row == index
+        assert pool.column[inside].tolist() == sorted(expected)
+        np.testing.assert_allclose(pool.outside[index], outside, atol=1e-5)
+        for column, row in zip(pool.column[inside], pool.features[inside], strict=True):
+            wanted = [expected[column][name] for name in names]
+            np.testing.assert_allclose(row, wanted, atol=2e-5, err_msg=str(names))
+        for number in best:
+            members = set(pool.column[inside & pool.member[:, number]].tolist())
+            assert best[number] <= members
+
+
+def test_a_query_has_the_same_pool_alone_and_among_others() -> None:
+    graph = random_graph()
+    experts, facts, queries = random_experts(graph), FactIndex.of(graph), all_queries(graph)
+    together = make_pool(experts, WEIGHTS, facts, queries, 4)
+    for index in (0, 7, len(queries) - 1):
+        alone = make_pool(experts, WEIGHTS, facts, queries[index : index + 1], 4)
+        inside = together.row == index
+        assert np.array_equal(alone.column, together.column[inside])
+        assert np.array_equal(alone.features, together.features[inside])
+        assert torch.equal(alone.outside[0], together.outside[index])
+
+
+def test_a_query_whose_candidates_are_all_known_is_no_error() -> None:
+    graph = random_graph(entities=3, relations=1, facts=4)
+    everything = torch.tensor([[h, 0, t] for h in range(3) for t in range(3)])
+    graph = replace(graph, splits={"train": everything, "valid": everything[:0]})
+    pool = make_pool(random_experts(graph), WEIGHTS, FactIndex.of(graph), all_queries(graph), 2)
+    assert np.isfinite(pool.features).all()
+    assert bool(pool.outside.isfinite().all())
+
+
+def test_held_out_facts_are_taken_out_of_train() -> None:
+    graph = random_graph(facts=200)
+    graph = replace(graph, splits={**graph.splits, "test": graph.facts("valid")})
+    rest, held = hold_out(graph.training_view(), 0.25, seed=3)
+    train = {tuple(fact) for fact in graph.facts("train").tolist()}
+    left, out = ({tuple(f) for f in g.tolist()} for g in (rest.facts("train"), held.facts("valid")))
+    assert left | out == train
+    assert not left & out
+    assert len(out) == round(0.25 * len(train))
+    assert torch.equal(held.facts("train"), rest.facts("train"))
+    assert torch.equal(rest.facts("valid"), graph.facts("valid"))
+    again, _ = hold_out(graph.training_view(), 0.25, seed=3)
+    assert torch.equal(again.facts("train"), rest.facts("train"))
+    other, _ = hold_out(graph.training_view(), 0.25, seed=4)
+    assert {tuple(f) for f in other.facts("train").tolist()} != left
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("memory", [0.5, 1e-9])
+def test_ranks_in_groups_are_those_of_the_filtered_ranking(
+    size: int, ties: bool, memory: float, ranker_of: Callable[..., Ranker]
+) -> None:
+    """For every answer, in its pool or not; the mixture is fitted for what is measured."""
+    graph = random_graph(facts=150)
+    experts = random_experts(graph, ties=ties)
+    ranker = ranker_of(graph, experts, size)
+    groups = make_groups(experts, WEIGHTS, graph, size, 5, 0, memory)
+    assert 0 < groups.covered < 1
+    ranks = rank_split(ranker, graph, "valid", 0.5)
+    expected = sorted((1 / ranks.realistic).tolist())
+    found = sorted(groups.reciprocal_ranks(ranker.trees(groups.features)).tolist())
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_both_directions_of_a_fact_are_in_one_part() -> None:
+    graph = random_graph(facts=150)
+    groups = make_groups(random_experts(graph), WEIGHTS, graph, 3, 4, 0, 0.5)
+    count = len(graph.facts("valid"))
+    assert len(groups) == 2 * count
+    sizes = np.bincount(groups.part, minlength=4)
+    assert sizes.sum() == 2 * count
+    assert (sizes % 2 == 0).all()
+    assert sizes.max() - sizes.min() <= 2
+
+
+def test_a_question_with_many_answers_has_a_bounded_number_of_groups(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = random_graph(facts=150)
+    monkeypatch.setattr(held_out, "GROUPS", 1)
+    groups = make_groups(random_experts(graph), WEIGHTS, graph, 3, 4, 0, 0.5)
+    assert len(groups) == len(graph.answers("valid")) < 2 * len(graph.facts("valid"))
+
+
+def test_learnable_groups_are_the_chosen_ones_with_their_answers() -> None:
+    graph = random_graph(facts=150)
+    groups = make_groups(random_experts(graph), WEIGHTS, graph, 3, 4, 0, 0.5)
+    chosen = groups.part != 0
+    kept = groups.learnable(chosen)
+    expected: list[list[int]] = []
+    answers: list[int] = []
+    for index in np.flatnonzero(chosen & (groups.answer >= 0)):
+        expected.append(groups.cell[groups.start[index] : groups.start[index + 1]].tolist())
+        answers.append(int(groups.cell[groups.answer[index]]))
+    assert [
+        kept.cell[a:b].tolist() for a, b in zip(kept.start, kept.start[1:], strict=False)
+    ] == expected
+    assert kept.cell[kept.answer].tolist() == answers

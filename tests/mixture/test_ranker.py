@@ -1,0 +1,264 @@
+"""The learned mixture: its score, its choice of experts, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import mocme
+from mocme.data.graph import Graph
+from mocme.mixture import ranker as module
+from mocme.mixture.base import packed_experts
+from mocme.mixture.fact_index import FactIndex
+from mocme.mixture.pool import make_pool
+from mocme.mixture.ranker import Ranker, RankerSettings
+from mocme.mixture.sum import Sum
+from small_experts import all_queries
+from table_experts import DenseTable, SparseTable, random_experts, random_graph
+
+SMALL: dict[str, Any] = {"pool": 4, "trees": 8, "trials": 8, "leaves": 4, "least": 2, "parts": 3}
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trees are fitted on small graphs too."""
+    monkeypatch.setattr(module, "FEW_FACTS", 5)
+
+
+def world(seed: int = 0) -> tuple[Graph, list]:
+    graph = random_graph(entities=20, relations=2, facts=300, seed=seed)
+    return graph, random_experts(graph, seed)
+
+
+def knowing(graph: Graph, name: str, share: float, seed: int) -> DenseTable:
+    """An expert that scores a share of the held-out answers high."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2 * graph.num_relations * graph.num_entities, graph.num_entities)
+    table = torch.randn(shape, generator=generator)
+    facts = graph.directed("valid")
+    known = facts[torch.rand(len(facts), generator=generator) < share]
+    table[known[:, 1] * graph.num_entities + known[:, 0], known[:, 2]] += 6
+    return DenseTable(name, table)
+
+
+# -- scores ----------------------------------------------------------------------------------------
+
+
+def test_the_pool_stands_above_everything_else(ranker_of: Callable[..., Ranker]) -> None:
+    graph, experts = world()
+    mixture, queries = ranker_of(graph, experts, 3), all_queries(graph)
+    scores = mixture.score(queries)
+    pool = make_pool(experts, mixture.weights, FactIndex.of(graph), queries, 3)
+    inside = torch.zeros(scores.shape, dtype=torch.bool)
+    inside[torch.from_numpy(pool.row), torch.from_numpy(pool.column)] = True
+    assert float(scores[inside].min()) >= 1
+    assert float(scores[~inside].max()) <= 0
+    assert 0 < int(inside.sum()) < inside.numel()
+
+
+def test_given_candidates_score_as_among_all(ranker_of: Callable[..., Ranker]) -> None:
+    graph, experts = world()
+    mixture, queries = ranker_of(graph, experts, 3), all_queries(graph)
+    scores = mixture.score(queries)
+    shared = torch.tensor([3, 0, 11, 3])
+    assert torch.equal(mixture.score(queries, shared), scores[:, shared])
+    own = torch.randint(graph.num_entities, (len(queries), 5))
+    assert torch.equal(mixture.score(queries, own), scores.gather(1, own))
+
+
+def test_added_entities_change_no_score_and_get_the_place_they_would_have(
+    ranker_of: Callable[..., Ranker],
+) -> None:
+    graph, experts = world()
+    size, relations = graph.num_entities, graph.num_relations
+    mixture, queries = ranker_of(graph, experts, 3), all_queries(graph)
+
+    def wider(table: Tensor, answers: Tensor) -> Tensor:
+        """The table with one more entity, whose answers are those of `answers`."""
+        rows = table.view(2 * relations, size, size)
+        grown = torch.zeros(2 * relations, size + 1, size + 1)
+        grown[:, :size, :size] = rows
+        grown[:, :size, size] = answers.view(2 * relations, size)
+        return grown.view(-1, size + 1)
+
+    twin = 7  # the new entity is answered for exactly as entity 7 is
+    more = [
+        type(e)(e.name, wider(e.table, e.table[:, twin]))  # type: ignore[call-arg]
+        for e in experts
+    ]
+    names = mocme.data.graph.Vocabulary([*graph.entities, "new"])
+    facts = torch.cat([graph.facts("train"), torch.tensor([[size, 0, 2], [1, 1, size]])])
+    extended = mixture.extended(more, replace(graph, entities=names, splits={"train": facts}))
+    assert extended.num_entities == size + 1
+    before, after = mixture.score(queries), extended.score(queries)
+    # (1, r1, ?) has the new entity as an answer, which competes with nobody there either.
+    assert torch.equal(after[:, :size], before)
+    assert bool(after.isfinite().all())
+    inside = before[:, twin] >= 1
+    known = torch.zeros(len(queries), dtype=torch.bool)
+    row, answer = graph.answers("train").lookup(queries)
+    known[row[answer == twin]] = True
+    # Where the twin is no training answer, both are in the pool or neither is.
+    assert torch.equal((after[:, size] >= 1)[~known], inside[~known])
+
+
+def test_unpacked_is_the_same_to_the_bit(ranker_of: Callable[..., Ranker]) -> None:
+    graph, experts = world()
+    mixture, queries = ranker_of(graph, experts, 3), all_queries(graph)
+    packed = mixture.packed()
+    again = RankerSettings().unpacked(packed, experts, graph)
+    assert isinstance(again, Ranker)
+    assert torch.equal(again.score(queries), mixture.score(queries))
+    assert packed_experts(packed) == ["first", "rules", "second"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "mocme ranker 9"}, "cannot be read"),
+        ({"experts": '["first"]'}, "has weights of"),
+        ({"experts": "{}"}, "names no experts"),
+        ({"features": "[]"}, "other features"),
+        ({"pool": "-1"}, "size of the pool"),
+        ({"pool": "99999"}, "size of the pool"),
+        ({"pool": "\u0663"}, "size of the pool"),
+    ],
+)
+def test_damaged_metadata_is_refused(
+    changes: dict[str, str], message: str, ranker_of: Callable[..., Ranker]
+) -> None:
+    graph, experts = world()
+    tensors, metadata = ranker_of(graph, experts, 3).packed()
+    with pytest.raises(ValueError, match=message):
+        RankerSettings().unpacked((tensors, {**metadata, **changes}), experts, graph)
+
+
+def test_a_damaged_weight_is_refused(ranker_of: Callable[..., Ranker]) -> None:
+    graph, experts = world()
+    tensors, metadata = ranker_of(graph, experts, 3).packed()
+    for bad in (float("nan"), -1.0):
+        weights = tensors["weights"].clone()
+        weights[0, 0] = bad
+        with pytest.raises(ValueError, match="weights"):
+            RankerSettings().unpacked(({**tensors, "weights": weights}, metadata), experts, graph)
+
+
+# -- fitting ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("few")
+def test_experts_that_complement_each_other_join_and_noise_does_not_serve_alone() -> None:
+    graph, _ = world()
+    experts = [
+        knowing(graph, "noise", 0.0, 1),
+        knowing(graph, "half", 0.5, 2),
+        knowing(graph, "other-half", 0.5, 3),
+    ]
+    mixture, record = RankerSettings(**SMALL).fit(experts, graph, 0.5)
+    names = {expert.name for expert in mixture.experts}
+    assert {"half", "other-half"} <= names
+    assert record["alone"]["noise"] < record["alone"]["half"]
+    assert max(record["ranker"], record["sum"]) > max(record["alone"].values())
+    assert set(record["left_out"]) == {"noise", "half", "other-half"} - names
+    assert json.loads(json.dumps(record)) == record
+
+
+@pytest.mark.usefixtures("few")
+def test_a_perfect_expert_serves_alone() -> None:
+    graph, experts = world()
+    perfect = knowing(graph, "perfect", 1.0, 1)
+    perfect.table[perfect.table < 5] *= 0.01
+    mixture, record = RankerSettings(**SMALL).fit([*experts, perfect], graph, 0.5)
+    assert isinstance(mixture, Sum)
+    assert [expert.name for expert in mixture.experts] == ["perfect"]
+    assert record["kind"] == "Sum"
+    assert "perfect alone" in record["reason"]
+    queries = all_queries(graph)
+    assert torch.equal(mixture.score(queries), perfect.score(queries))
+
+
+@pytest.mark.usefixtures("few")
+def test_the_mrr_of_an_expert_alone_is_that_of_the_filtered_ranking() -> None:
+    graph, experts = world()
+    _, record = RankerSettings(**SMALL).fit(experts, graph, 0.5)
+    for expert in experts:
+        alone = Sum([expert], graph.num_entities, {expert.name: module.alone_weight(expert)})
+        ranks = module.rank_split(alone, graph, "valid", 0.5)
+        assert record["alone"][expert.name] == pytest.approx(float((1 / ranks.realistic).mean()))
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_fit_has_equal_bits_twice(threads: int) -> None:
+    graph, experts = world()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        first, second = (RankerSettings(**SMALL).fit(experts, graph, 0.5)[0] for _ in range(2))
+    finally:
+        torch.set_num_threads(before)
+    assert first.packed()[1] == second.packed()[1]
+    for name, tensor in first.packed()[0].items():
+        assert torch.equal(second.packed()[0][name], tensor)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_fit_does_not_depend_on_the_batch() -> None:
+    graph, experts = world()
+    first = RankerSettings(**SMALL).fit(experts, graph, 0.5)[0].packed()
+    second = RankerSettings(**SMALL).fit(experts, graph, 1e-9)[0].packed()
+    assert first[1] == second[1]
+    for name, tensor in first[0].items():
+        torch.testing.assert_close(second[0][name], tensor)
+
+
+def test_with_few_held_out_facts_the_sum_has_default_weights() -> None:
+    graph, experts = world()
+    mixture, record = RankerSettings(**SMALL).fit(experts, graph, 0.5)
+    assert isinstance(mixture, Sum)
+    assert mixture.experts == tuple(experts)
+    held = len(graph.facts("valid"))
+    assert record["reason"] == f"{held} held-out facts are fewer than 200: " + (
+        "the sum has default weights"
+    )
+
+
+@pytest.mark.usefixtures("few")
+def test_experts_that_are_all_silent_or_all_sparse_are_no_error() -> None:
+    graph, experts = world()
+    silent = SparseTable("silent", torch.full_like(experts[1].table, torch.nan))
+    for chosen in ([silent], [silent, experts[1]], [experts[0], silent]):
+        mixture, record = RankerSettings(**SMALL).fit(chosen, graph, 0.5)
+        scores = mixture.score(all_queries(graph))
+        assert bool(scores.isfinite().all())
+        assert set(record["alone"]) == {expert.name for expert in chosen}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("held_out", 0.0), ("held_out", 0.9), ("pool", 0), ("leaves", 1), ("parts", 1)),
+        *(("learning_rate", float("nan")), ("features", 1.5), ("trees", 0)),
+    ],
+)
+def test_settings_out_of_range_are_errors(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be "):
+        RankerSettings(**{name: value})
+
+
+def test_an_expert_that_cannot_be_fitted_again_is_refused_before_the_training(
+    tmp_path: Path,
+) -> None:
+    table = {
+        "experts": [{"kind": "rules"}, {"kind": "scores", "path": str(tmp_path / "s")}],
+        "mixture": {"kind": "Ranker"},
+    }
+    with pytest.raises(mocme.ConfigError, match=r"scores cannot be fitted without them; use Sum"):
+        mocme.Experiment.load(table)
