@@ -324,7 +324,10 @@ def test_a_function_is_code_that_needs_trust(
     assert name not in sys.modules
     run = mocme.train(world.graph, experiment, out=tmp_path / "run", device="cpu")
     monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(RunError, match=r"trusted_scores:score\); open it with trust_code=True"):
+    with pytest.raises(
+        RunError,
+        match=r"\(experts\[0\]\.function = 'trusted_scores:score'\), and nothing of it was run",
+    ):
         Run.open(run.path)
     assert name not in sys.modules
     opened = Run.open(run.path, trust_code=True)

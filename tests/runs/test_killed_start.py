@@ -95,8 +95,8 @@ def test_a_training_killed_at_any_step_of_its_start_is_started_again_or_resumed(
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)  # a kill loses nothing that was written
     graph = mocme.load(data)
-    fit = training._fit
-    monkeypatch.setattr(training, "_fit", lambda run, *_: run)
+    fit = training.fit_run
+    monkeypatch.setattr(training, "fit_run", lambda run, *_: run)
 
     def start(out: Path) -> Run:
         return mocme.train(graph, EXPERIMENT, out=out, device="cpu")
@@ -121,10 +121,10 @@ def test_a_training_killed_at_any_step_of_its_start_is_started_again_or_resumed(
             run = start(out)
         assert contents(run) == expected, call
         if state not in seen:
-            monkeypatch.setattr(training, "_fit", fit)
+            monkeypatch.setattr(training, "fit_run", fit)
             assert resume(out, device="cpu").finished
             assert not list(run.path.glob(".*"))
-            monkeypatch.setattr(training, "_fit", lambda run, *_: run)
+            monkeypatch.setattr(training, "fit_run", lambda run, *_: run)
         seen.add(state)
         shutil.rmtree(out)
     assert seen == {"no run", "begun", "saved"}
@@ -133,7 +133,7 @@ def test_a_training_killed_at_any_step_of_its_start_is_started_again_or_resumed(
 def test_a_start_with_other_inputs_leaves_nothing_of_the_killed_one(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_fit", lambda run, *_: run)
+    monkeypatch.setattr(training, "fit_run", lambda run, *_: run)
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "write_text", killed)
@@ -159,7 +159,7 @@ def test_files_that_no_start_writes_are_never_removed(data: Path, tmp_path: Path
 def test_of_two_trainings_that_start_in_one_folder_one_is_refused(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_fit", lambda run, *_: run)
+    monkeypatch.setattr(training, "fit_run", lambda run, *_: run)
     save = training._save_inputs
     refused: list[str] = []
 

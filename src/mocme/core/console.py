@@ -172,7 +172,8 @@ class TrainingDisplay:
     def stage(self, name: str) -> Callable[[int, int], None]:
         """Start a bar for a stage without epochs, and return its callback."""
         self._begin(None)
-        self._print_stage(f"{name}, fitted on the training facts")
+        on = "held-out facts" if name == "mixture" and self.most else "the training facts"
+        self._print_stage(f"{name}, fitted on {on}")
         return progress_callback(self.progress, self.progress.add_task(name, total=None))
 
     def _begin(self, run: Any) -> None:

@@ -105,7 +105,8 @@ class RunMonitor:
 
     def stage(self, name: str) -> Callable[[int, int], None]:
         """A callback for a fit without checkpoints."""
-        advance = None if self.observer is None else self.observer.stage(name)
+        # With the name under which the run holds the fit: it says what is held out.
+        advance = None if self.observer is None else self.observer.stage(self.name)
 
         def progress(done: int, total: int) -> None:
             if advance is not None:
