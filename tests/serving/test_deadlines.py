@@ -53,13 +53,16 @@ def make() -> Iterator[Make]:
 
 
 class Work:
-    """Work that goes on until it is stopped."""
+    """Work that goes on until it is stopped; it checks for that once it is `released`."""
 
-    def __init__(self) -> None:
-        self.begun, self.ended = threading.Event(), threading.Event()
+    def __init__(self, released: bool = True) -> None:
+        self.begun, self.ended, self.released = (threading.Event() for _ in range(3))
+        if released:
+            self.released.set()
 
     def __call__(self, check: Check) -> None:
         self.begun.set()
+        self.released.wait()
         pause = threading.Event()
         try:
             while True:
@@ -81,7 +84,8 @@ def lanes(dispatcher: Dispatcher, work: Callable[[Check], Any]) -> list[Callable
 @pytest.mark.parametrize("lane", [0, 1, 2])
 def test_work_ends_at_the_deadline_and_waiting_work_is_not_begun(lane: int, make: Make) -> None:
     dispatcher = make(seconds=0.2, addition_seconds=0.2)
-    first, second = Work(), Work()
+    # The first occupies the lane until both requests were answered.
+    first, second = Work(released=False), Work()
 
     async def ask() -> list[Any]:
         calls = [lanes(dispatcher, work)[lane]() for work in (first, second)]
@@ -89,6 +93,7 @@ def test_work_ends_at_the_deadline_and_waiting_work_is_not_begun(lane: int, make
 
     for error in asyncio.run(ask()):
         assert isinstance(error, TimeoutError | Stopped | Refusal)
+    first.released.set()
     assert first.ended.wait(20)
     # The lane is free again, and has passed the second by.
     assert asyncio.run(lanes(dispatcher, lambda check: "next")[lane]()) == "next"

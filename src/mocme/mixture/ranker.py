@@ -115,7 +115,7 @@ class RankerSettings(MixtureSettings):
     """A learned mixture that is never worse than its best expert on held-out facts.
 
     The experts are fitted without the held-out facts first. They join the mixture one at a time,
-    the best first, as long as the cross-fitted MRR of the held-out facts rises. What has joined is
+    the best first, unless the cross-fitted MRR of the held-out facts falls. What has joined is
     fitted again on all training facts. If neither trees nor the sum are above the best expert, this
     expert serves alone. With too few held-out facts for trees, the sum with default weights serves.
 
@@ -244,14 +244,14 @@ class RankerSettings(MixtureSettings):
     ) -> Groups:
         return make_groups(experts, weights, graph, self.pool, self.parts, self.seed, memory)
 
-    def _cross_fitted(self, groups: Groups) -> float:
-        """MRR of the groups, each ranked by trees that were fitted without its part."""
+    def _cross_fitted(self, groups: Groups) -> Float[np.ndarray, " G"]:
+        """Reciprocal rank of each group, by trees that were fitted without its part."""
         ranks = np.zeros(len(groups))
         for part in range(self.parts):
             inside = groups.part == part
             fitted = self._trees(groups, ~inside, self.trials)
             ranks[inside] = groups.reciprocal_ranks(fitted(groups.features))[inside]
-        return float(ranks.mean())
+        return ranks
 
     def _trees(self, groups: Groups, chosen: Bool[np.ndarray, " G"], count: int) -> Trees:
         """Trees that rank the answers of the chosen groups high.

@@ -1,4 +1,7 @@
-"""Which experts a learned mixture takes: each in turn, as long as held-out answers rise.
+"""Which experts a learned mixture takes: each in turn, unless held-out answers fall.
+
+What an expert adds is often less than the noise of a few thousand held-out answers, so an expert
+joins unless the mixture falls below the best one so far by more than a standard error.
 
 Everything is read from one pool of all experts. For some of them, the shares and ranks of their sum
 are those among the candidates of the pool, not among all entities: near enough to compare choices,
@@ -20,8 +23,8 @@ from mocme.mixture.pool import CONTEXT, DENSE, SPARSE, SUM, complementarity
 from mocme.mixture.sum import default_weight
 from mocme.mixture.weight_search import Weight, weight_grid
 
-# Fits trees on some groups and returns the mean reciprocal rank of those that were left out.
-CrossFit = Callable[[Groups], float]
+# Reciprocal rank of each group, by trees that were fitted without its part.
+CrossFit = Callable[[Groups], Float[np.ndarray, " G"]]
 
 
 @final
@@ -73,28 +76,31 @@ class Selection:
     def choose(
         self, alone: Mapping[str, float], cross_fit: CrossFit, done: Callable[[], None]
     ) -> Chosen:
-        """Let experts join one at a time, the best first.
+        """Let experts join one at a time, the best alone first.
 
         Args:
             alone: MRR of every expert by itself.
-            cross_fit: MRR of a mixture of some experts, by their groups.
+            cross_fit: ranks by a mixture of some experts, by their groups.
             done: called after each trial.
         """
         order = sorted(self._names, key=lambda name: -alone[name])
         best = order[0]
         names, weights = [best], {best: alone_weight(self._expert(best))}
         reached, of_sum = cross_fit(self.view(names, weights)), alone[best]
-        steps = [{"expert": best, "Ranker": reached, "Sum": of_sum}]
+        bar = reached
+        steps = [{"expert": best, "Ranker": float(reached.mean()), "Sum": of_sum}]
         done()
         for name in order[1:]:
             weight, with_it = self._weight(name, names, weights)
             trial = {**weights, name: weight}
-            mrr = cross_fit(self.view([*names, name], trial))
-            steps.append({"expert": name, "Ranker": mrr, "Sum": with_it})
-            if mrr > reached:
-                names, weights, reached, of_sum = [*names, name], trial, mrr, with_it
+            ranks = cross_fit(self.view([*names, name], trial))
+            steps.append({"expert": name, "Ranker": float(ranks.mean()), "Sum": with_it})
+            change = ranks - bar
+            if change.mean() >= -change.std() / np.sqrt(len(change)):
+                names, weights, reached, of_sum = [*names, name], trial, ranks, with_it
+            bar = max(bar, ranks, key=np.mean)
             done()
-        return Chosen(names, weights, reached, of_sum, alone, steps)
+        return Chosen(names, weights, float(reached.mean()), of_sum, alone, steps)
 
     def gain(self, name: str, weight: Weight) -> Float[np.ndarray, " n"]:
         """What an expert adds to the sum, up to a constant for each question."""
