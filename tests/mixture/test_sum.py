@@ -31,6 +31,7 @@ from mocme.mixture.weight_search import (
     search,
 )
 from mocme.runs.run import Run
+from table_experts import DenseTable, SparseTable, random_graph
 
 ENTITIES = 40
 
@@ -101,8 +102,10 @@ def test_every_weight_gives_the_mrr_of_a_ranking(run: Run) -> None:
     part = Sum([contents.mixture.expert("embedding")], ENTITIES, {"embedding": Weight(1.0)})
     found = search(part, rules, data, 0.5)
     assert [weight for weight, _ in found.tried] == [
-        Weight(strength, sharpness) for strength in STRENGTHS for sharpness in SHARPNESSES
+        Weight(0.0, SHARPNESSES[0]),
+        *(Weight(strength, sharpness) for strength in STRENGTHS for sharpness in SHARPNESSES),
     ]
+    assert found.tried[0][1] == pytest.approx(found.without, abs=1e-9)
     check_against_rankings(found, part, rules, data)
 
 
@@ -130,8 +133,32 @@ def test_a_search_tries_given_numbers_alone(run: Run) -> None:
     assert [weight for weight, _ in found.tried] == [Weight(0.7, c) for c in SHARPNESSES]
     check_against_rankings(found, part, rules, data)
     found = search(part, rules, data, 0.5, sharpness=5.0)
-    assert [weight for weight, _ in found.tried] == [Weight(b, 5.0) for b in STRENGTHS]
+    assert [weight for weight, _ in found.tried] == [Weight(b, 5.0) for b in (0.0, *STRENGTHS)]
     check_against_rankings(found, part, rules, data)
+
+
+def test_rules_that_only_harm_get_no_weight() -> None:
+    """A sum is never worse on the valid split than without a sparse expert."""
+    data = random_graph(facts=150)
+    index = data.answers("valid")
+    shape = (2 * data.num_relations * data.num_entities, data.num_entities)
+    right, wrong = torch.zeros(shape), torch.full(shape, torch.nan)
+    rows = index.queries.relation * data.num_entities + index.queries.head
+    for position in range(len(index)):
+        answers = index.rows(torch.tensor([position]))[1]
+        right[rows[position], answers] = 1.0
+        others = torch.ones(data.num_entities, dtype=torch.bool)
+        others[answers] = False
+        wrong[rows[position], others] = 50.0
+    experts = [DenseTable("right", right), SparseTable("wrong", wrong)]
+    mixture, record = SumSettings().fit(experts, data, 0.5)
+    assert mixture.weights["wrong"].strength == 0.0
+    ranks = rank_split(mixture, data, "valid", 0.5)
+    alone = rank_split(
+        Sum(experts[:1], data.num_entities, {"right": Weight(1.0)}), data, "valid", 0.5
+    )
+    assert torch.equal(ranks.realistic, alone.realistic)
+    assert record["experts"]["wrong"]["without"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("memory", [1e-9, 1e-4])
