@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import mocme
 from mocme.data.graph import Graph
+from mocme.mixture import held_out
 from mocme.mixture import ranker as module
 from mocme.mixture.base import packed_experts
 from mocme.mixture.fact_index import FactIndex
@@ -100,6 +102,9 @@ def test_added_entities_change_no_score_and_get_the_place_they_would_have(
     before, after = mixture.score(queries), extended.score(queries)
     # (1, r1, ?) has the new entity as an answer, which competes with nobody there either.
     assert torch.equal(after[:, :size], before)
+    pools = [make_pool(m.experts, m.weights, m.facts, queries, m.pool) for m in (mixture, extended)]
+    trained = pools[1].column < size
+    assert np.array_equal(pools[1].features[trained], pools[0].features)
     assert bool(after.isfinite().all())
     inside = before[:, twin] >= 1
     known = torch.zeros(len(queries), dtype=torch.bool)
@@ -113,7 +118,9 @@ def test_unpacked_is_the_same_to_the_bit(ranker_of: Callable[..., Ranker]) -> No
     graph, experts = world()
     mixture, queries = ranker_of(graph, experts, 3), all_queries(graph)
     packed = mixture.packed()
-    again = RankerSettings().unpacked(packed, experts, graph)
+    again = RankerSettings(pool=3).unpacked(packed, experts, graph)
+    with pytest.raises(ValueError, match="has a pool of 3; the settings have 50"):
+        RankerSettings().unpacked(packed, experts, graph)
     assert isinstance(again, Ranker)
     assert torch.equal(again.score(queries), mixture.score(queries))
     assert packed_experts(packed) == ["first", "rules", "second"]
@@ -251,6 +258,43 @@ def test_experts_that_are_all_silent_or_all_sparse_are_no_error() -> None:
 def test_settings_out_of_range_are_errors(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} must be "):
         RankerSettings(**{name: value})
+
+
+def test_a_pool_that_is_too_large_for_trees_is_refused_before_the_training() -> None:
+    table = {
+        "experts": [{"kind": "rules"}, {"kind": "prior"}],
+        "mixture": {"kind": "Ranker", "pool": 5001},
+    }
+    with pytest.raises(mocme.ConfigError, match=r"mixture.pool: 5001 candidates of each of 2"):
+        mocme.Experiment.load(table)
+
+
+@pytest.mark.usefixtures("few")
+def test_experts_alone_are_measured_on_the_answers_of_the_mixtures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A question with many answers counts as often for an expert as for a mixture."""
+    graph, experts = world()
+    monkeypatch.setattr(held_out, "GROUPS", 1)
+    _, record = RankerSettings(**SMALL).fit(experts, graph, 0.5)
+    weights = {expert.name: module.alone_weight(expert) for expert in experts}
+    for expert in experts:
+        ranks = module.rank_split(Sum([expert], graph.num_entities, weights), graph, "valid", 0.5)
+        first = torch.cat(
+            [torch.tensor([True]), ranks.head.diff().ne(0) | ranks.relation.diff().ne(0)]
+        )
+        wanted = float((1 / ranks.realistic)[first].mean())
+        assert record["alone"][expert.name] == pytest.approx(wanted)
+
+
+def test_scores_do_not_depend_on_the_block(
+    ranker_of: Callable[..., Ranker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, experts = world()
+    mixture, queries = ranker_of(graph, experts, 3), all_queries(graph)
+    scores = mixture.score(queries)
+    monkeypatch.setattr(module, "CELLS", 1)
+    assert torch.equal(mixture.score(queries), scores)
 
 
 def test_an_expert_that_cannot_be_fitted_again_is_refused_before_the_training(

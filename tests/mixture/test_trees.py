@@ -102,6 +102,8 @@ FORGERIES: dict[str, tuple[Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]
     "a negative feature": (changed("node_feature", 3, -1), "node_feature"),
     "NaN": (changed("node_threshold", 0, float("nan")), "NaN"),
     "infinity": (changed("leaf_value", 0, float("inf")), "infinite"),
+    "a huge leaf": (changed("leaf_value", 0, 1e300), "leaf_value"),
+    "a wrap of 64 bits": (changed("tree_leaves", 0, 2**62), "tree_leaves"),
     "no leaves": (changed("tree_leaves", 0, 0), "tree_leaves"),
     "another size": (changed("tree_leaves", 0, 8), "does not fit"),
     "missing": (lambda t: {k: v for k, v in t.items() if k != "node_left"}, "missing"),

@@ -105,6 +105,13 @@ class Groups:
         )
 
 
+def counted_answers(held: AnswerIndex) -> Bool[Tensor, " n"]:
+    """Which answers have a group: of each question the first `GROUPS`."""
+    place = torch.arange(len(held.answers))
+    first = torch.repeat_interleave(held.offsets[:-1], held.offsets.diff())
+    return place - first < GROUPS
+
+
 def make_groups(
     experts: Sequence[Expert],
     weights: Mapping[str, Weight],
@@ -167,7 +174,13 @@ def _parts(graph: Graph, parts: int, seed: int) -> _Parts:
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    pool: Pool
+    """What is kept of a batch; scores of all entities are not."""
+
+    questions: int
+    row: Int[np.ndarray, " n"]
+    member: Bool[np.ndarray, "n E"]
+    rivals: Bool[np.ndarray, " n"]
+    features: Float[np.ndarray, "n F"]
     cells: list[Int[np.ndarray, " _"]]
     answer: list[int]
     outside: list[float]
@@ -212,7 +225,8 @@ class _Block:
                 ranks[-1] = float(1 / (1 + len(cells[-1]) + above))
         head, relation = queries.head[row], queries.relation[row]
         part = part_of.of(head, relation, answer)[kept]
-        return _Block(pool, cells, places, ranks, part)
+        kept_of_pool = pool.row, pool.member, pool.rivals, pool.features
+        return _Block(len(index), *kept_of_pool, cells, places, ranks, part)
 
 
 def _joined(blocks: Sequence[_Block]) -> Groups:
@@ -221,16 +235,16 @@ def _joined(blocks: Sequence[_Block]) -> Groups:
     base, cells, rows, questions = 0, [], [], 0
     for block in blocks:
         cells += [part + base for part in block.cells]
-        rows.append(block.pool.row + questions)
-        questions += len(block.pool.outside)
-        base += len(block.pool.row)
+        rows.append(block.row + questions)
+        questions += block.questions
+        base += len(block.row)
     answer = np.array([place for block in blocks for place in block.answer], np.int64)
     answer = np.where(answer >= 0, answer + start[:-1], -1)
     return Groups(
-        np.concatenate([block.pool.features for block in blocks]),
+        np.concatenate([block.features for block in blocks]),
         np.concatenate(rows),
-        np.concatenate([block.pool.member for block in blocks]),
-        np.concatenate([block.pool.rivals for block in blocks]),
+        np.concatenate([block.member for block in blocks]),
+        np.concatenate([block.rivals for block in blocks]),
         np.concatenate(cells),
         start,
         answer,

@@ -100,7 +100,8 @@ def make_pool(
         for i, view in enumerate(views)
     ]
     blocks.append(whole.describe(row, column)[:, :3])
-    blocks.append(_context(facts, queries, row, column, known_row))
+    # Answers that were added later are not counted, so that adding them changes no score.
+    blocks.append(_context(facts, queries, row, column, known_row[trained]))
     outside = total.sub_(torch.from_numpy(whole.total)[:, None]).clamp_(max=0.0)
     features = np.concatenate(blocks, 1, dtype=np.float32)
     return Pool(row, column, member, rivals, features, outside)

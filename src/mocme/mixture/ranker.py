@@ -20,7 +20,7 @@ from mocme.experts.base import Expert, Packed, Progress
 from mocme.mixture import sum as sums
 from mocme.mixture.base import Mixture, MixtureSettings
 from mocme.mixture.fact_index import FactIndex
-from mocme.mixture.held_out import Groups, make_groups
+from mocme.mixture.held_out import Groups, counted_answers, make_groups
 from mocme.mixture.pool import feature_names, make_pool
 from mocme.mixture.selection import Chosen, Selection, alone_weight
 from mocme.mixture.sum import Sum
@@ -30,6 +30,10 @@ from mocme.mixture.weight_search import Weight
 FORMAT = "mocme ranker 1"
 # Held-out facts below which trees would fit noise.
 FEW_FACTS = 200
+# Rows of one question that LightGBM takes.
+GROUP = 10_000
+# Scores of all experts that are held at once while queries are scored.
+CELLS = 1 << 24
 # Bins of a feature: candidates differ in ranks and shares, not in the last digits of them.
 BINS = 63
 
@@ -63,15 +67,21 @@ class Ranker(Mixture):
         self._base = 1 - trees.least
 
     def score(self, queries: Queries, candidates: Tensor | None = None) -> Float[Tensor, "B C"]:
+        block = max(1, CELLS // (self.num_entities * len(self.experts)))
+        starts = range(0, max(1, len(queries)), block)
+        scores = torch.cat([self._scores(queries[first : first + block]) for first in starts])
+        scores = scores.to(self.device)
+        if candidates is None:
+            return scores
+        return scores[:, candidates] if candidates.ndim == 1 else scores.gather(1, candidates)
+
+    def _scores(self, queries: Queries) -> Float[Tensor, "B N"]:
         pool = make_pool(self.experts, self.weights, self.facts, queries, self.pool)
         scores = pool.outside
         inside = torch.from_numpy(self._base + self.trees(pool.features))
         row, column = torch.from_numpy(pool.row), torch.from_numpy(pool.column)
         scores[row, column] = inside.to(scores.dtype)
-        scores = scores.to(self.device)
-        if candidates is None:
-            return scores
-        return scores[:, candidates] if candidates.ndim == 1 else scores.gather(1, candidates)
+        return scores
 
     def contribution(self, name: str, value: float) -> float:
         """What an expert adds to the log of the odds in the sum: the trees do not add up."""
@@ -130,7 +140,7 @@ class RankerSettings(MixtureSettings):
         candidates: share of the candidates that a tree sees.
         trials: trees of the mixtures that are compared while experts join.
         parts: of the held-out facts, for cross-fitting.
-        seed: of the held-out facts, the parts and the trees.
+        seed: of the parts and the trees. The held-out facts are drawn by the seed of the run.
     """
 
     held_out: float = 0.05
@@ -188,17 +198,18 @@ class RankerSettings(MixtureSettings):
                 "seconds": round(time.perf_counter() - started, 3),
             }
         steps = _Steps(progress, 2 * len(experts) + 2)
-        size, alone = graph.num_entities, {}
+        size, alone, counted = graph.num_entities, {}, counted_answers(graph.answers("valid"))
         for expert in experts:
             ranks = rank_split(_alone(expert, size), graph, "valid", memory)
-            alone[expert.name] = float((1 / ranks.realistic).mean())
+            # Of the answers that have a group, as for the mixtures.
+            alone[expert.name] = float((1 / ranks.realistic)[counted].mean())
             steps.done()
         weights = {expert.name: sums.default_weight(expert) for expert in experts}
         groups = self._groups(experts, weights, graph, memory)
         steps.done()
         selection = Selection(experts, groups, size)
         chosen = selection.choose(alone, self._cross_fitted, steps.done)
-        joined = [next(e for e in experts if e.name == name) for name in chosen.names]
+        joined = [expert for expert in experts if expert.name in chosen.names]
         record = {
             "held_out": held,
             "alone": dict(chosen.alone),
@@ -221,7 +232,7 @@ class RankerSettings(MixtureSettings):
         self, experts: Sequence[Expert], chosen: Chosen, graph: Graph, memory: float
     ) -> tuple[Ranker | Sum, str, str]:
         """The better of trees and sum, or the best expert; its kind, and why."""
-        best = experts[0]
+        best = max(experts, key=lambda expert: chosen.alone[expert.name])
         alone = chosen.alone[best.name]
         if max(chosen.ranker, chosen.sum) <= alone:
             reason = f"no mixture is above {best.name} alone on the held-out facts"
@@ -297,7 +308,17 @@ class RankerSettings(MixtureSettings):
             raise ValueError(
                 f"a mixture of format {packed[1].get('format')!r} cannot be read; expected {FORMAT}"
             )
-        return Ranker.unpacked(packed, experts, graph)
+        mixture = Ranker.unpacked(packed, experts, graph)
+        if mixture.pool != self.pool:
+            raise ValueError(f"has a pool of {mixture.pool}; the settings have {self.pool}")
+        return mixture
+
+    def check_experts(self, sparse: Mapping[str, bool]) -> None:
+        if self.pool * len(sparse) > GROUP:
+            raise ValueError(
+                f"mixture.pool: {self.pool} candidates of each of {len(sparse)} experts are more "
+                f"than the {GROUP:,} of one question that LightGBM takes; use a smaller pool"
+            )
 
 
 def _alone(expert: Expert, num_entities: int) -> Sum:

@@ -21,13 +21,16 @@ from mocme.storage.tensor_schema import Field, check_tensors
 if TYPE_CHECKING:
     import lightgbm
 
+MOST_LEAVES = 2**20
+# Of a leaf: sums of larger values would tie in float32.
+LARGEST = 1e3
 _FIELDS = {
-    "tree_leaves": Field(torch.int64, ("trees",), low=1),
+    "tree_leaves": Field(torch.int64, ("trees",), low=1, high=MOST_LEAVES),
     "node_feature": Field(torch.int64, ("nodes",), low=0),
     "node_threshold": Field(torch.float64, ("nodes",)),
     "node_left": Field(torch.int64, ("nodes",)),
     "node_right": Field(torch.int64, ("nodes",)),
-    "leaf_value": Field(torch.float64, ("leaves",)),
+    "leaf_value": Field(torch.float64, ("leaves",), low=-LARGEST, high=LARGEST),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -14,13 +14,11 @@ from mocme.core.interrupts import stop_signal
 from mocme.data.graph import Graph
 from mocme.data.modality import Features
 from mocme.experts.base import Expert, FitTask
-from mocme.mixture.base import packed_experts
 from mocme.mixture.held_out import hold_out
 from mocme.runs.monitor import RunMonitor, TrainingObserver
 from mocme.runs.run import MIXTURE, Run, expert_file
 from mocme.runs.run_files import CONFIG
 from mocme.storage.atomic_io import digest
-from mocme.storage.errors import refuse_invalid
 
 # Begins the names under which the log and the checkpoints hold an expert that is fitted without the
 # held-out facts. Names of experts have no blanks.
@@ -50,8 +48,7 @@ def fit_run(
             if not folder.has(MIXTURE):
                 rest, held = hold_out(view, mixture.share, run.experiment.seed)
                 fits.mixture([fits.expert(name, rest, held_out=True) for name in names], held)
-            with refuse_invalid(run.path / MIXTURE):
-                names = packed_experts(folder.read_packed(MIXTURE))
+            names = run.mixture_experts(features)
             for name in names:
                 fits.expert(name, view)
         else:
@@ -85,7 +82,8 @@ class _Fits:
         folder, expert = run.folder, settings.experts[name]
         records = _records(run)
         record_name = f"{HELD_OUT}{name}" if held_out else name
-        monitor = self._monitor(record_name)
+        records.pop(record_name, None)  # of a fit that was killed before its file was written
+        monitor = self._monitor(record_name, records)
         memory = settings.evaluation.memory
         task = FitTask(
             name,
@@ -112,15 +110,16 @@ class _Fits:
         settings, folder = self.run.experiment.components(), self.run.folder
         # One expert that is not learned is its own mixture: there are no weights to search for.
         shown = len(experts) > 1 or settings.mixture.share > 0
-        progress = self._monitor("mixture").stage("mixture") if shown else None
+        monitor = self._monitor("mixture", _records(self.run))
+        progress = monitor.stage("mixture") if shown else None
         mixture, record = settings.mixture.fit(experts, graph, settings.evaluation.memory, progress)
         folder.write_json(RECORD, record)
         folder.write_tensors(MIXTURE, *mixture.packed())
         if self.observer is not None and shown:
             self.observer.record({"mixture": record})
 
-    def _monitor(self, name: str) -> RunMonitor:
-        offset = sum(record["steps"] for record in _records(self.run).values())
+    def _monitor(self, name: str, records: Mapping[str, Any]) -> RunMonitor:
+        offset = sum(record["steps"] for record in records.values())
         return RunMonitor(self.run, name, self.stopped, self.observer, offset)
 
 

@@ -161,11 +161,7 @@ class Run:
             )
         settings = self.experiment.components()
         memory, view = settings.evaluation.memory, graph.training_view()
-        packed = self.folder.read_packed(MIXTURE)
-        with refuse_invalid(self.path / MIXTURE):
-            names = packed_experts(packed)
-            if unknown := [name for name in names if name not in settings.experts]:
-                raise ValueError(f"names the expert {unknown[0]!r}, which the run does not have")
+        packed, names = self.folder.read_packed(MIXTURE), self.mixture_experts(features)
         experts = [
             self.expert(
                 settings.experts[name],
@@ -183,6 +179,22 @@ class Run:
         ]
         with refuse_invalid(self.path / MIXTURE, config=self.path / CONFIG):
             return settings.mixture.unpacked(packed, experts, view)
+
+    def mixture_experts(self, features: Features) -> list[str]:
+        """The names of the experts of the fitted mixture.
+
+        Raises:
+            RunError: they are not experts of the run, or one is missing that no fit left out.
+        """
+        settings = self.experiment.components()
+        taken = [name for name, e in settings.experts.items() if e.takes_part(features)]
+        with refuse_invalid(self.path / MIXTURE):
+            names = packed_experts(self.folder.read_packed(MIXTURE))
+            if unknown := [name for name in names if name not in taken]:
+                raise ValueError(f"names the expert {unknown[0]!r}, which the run does not have")
+            if not settings.mixture.share and names != taken:
+                raise ValueError(f"has the experts {names!r}; the run has {taken!r}")
+        return names
 
     def expert(self, settings: ExpertSettings, task: FitTask, file: str | None = None) -> Expert:
         """A fitted expert of the run.
