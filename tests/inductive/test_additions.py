@@ -58,7 +58,9 @@ def data(
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MoCME with patterns, over vectors, numbers and tokens."""
-    more = {"experts.rules": {"support": 1, "confidence": 0.001}}
+    more: dict[str, Any] = {"experts.rules": {"support": 1, "confidence": 0.001}}
+    # On so small a valid split, rules may get no weight, and would then change no score.
+    more |= {"mixture.strength": {"rules": 1.5}, "mixture.sharpness": {"rules": 30.0}}
     out = tmp_path_factory.mktemp("runs") / "run"
     run = mocme.train(data, "mocme", out=out, settings=SETTINGS | more, device="cpu")
     run.predictor("cpu")  # calibrates it

@@ -102,10 +102,10 @@ def test_every_weight_gives_the_mrr_of_a_ranking(run: Run) -> None:
     part = Sum([contents.mixture.expert("embedding")], ENTITIES, {"embedding": Weight(1.0)})
     found = search(part, rules, data, 0.5)
     assert [weight for weight, _ in found.tried] == [
-        Weight(0.0, SHARPNESSES[0]),
         *(Weight(strength, sharpness) for strength in STRENGTHS for sharpness in SHARPNESSES),
+        Weight(0.0, SHARPNESSES[0]),
     ]
-    assert found.tried[0][1] == pytest.approx(found.without, abs=1e-9)
+    assert found.tried[-1][1] == pytest.approx(found.without, abs=1e-9)
     check_against_rankings(found, part, rules, data)
 
 
@@ -133,7 +133,7 @@ def test_a_search_tries_given_numbers_alone(run: Run) -> None:
     assert [weight for weight, _ in found.tried] == [Weight(0.7, c) for c in SHARPNESSES]
     check_against_rankings(found, part, rules, data)
     found = search(part, rules, data, 0.5, sharpness=5.0)
-    assert [weight for weight, _ in found.tried] == [Weight(b, 5.0) for b in (0.0, *STRENGTHS)]
+    assert [weight for weight, _ in found.tried] == [Weight(b, 5.0) for b in (*STRENGTHS, 0.0)]
     check_against_rankings(found, part, rules, data)
 
 

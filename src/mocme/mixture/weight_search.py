@@ -108,9 +108,9 @@ def weight_grid(
         return [Weight(s) for s in (DENSE_STRENGTHS if strength is None else (strength,))]
     strengths = STRENGTHS if strength is None else (strength,)
     sharpnesses = SHARPNESSES if sharpness is None else (sharpness,)
-    # First, so that what does not help is given no weight.
+    # Last, so that evidence is dropped only where this is better, not where it is equal.
     none = [Weight(0.0, sharpnesses[0])] if strength is None else []
-    return [*none, *(Weight(s, c) for s in strengths for c in sharpnesses)]
+    return [*(Weight(s, c) for s in strengths for c in sharpnesses), *none]
 
 
 @dataclass(frozen=True, eq=False)
