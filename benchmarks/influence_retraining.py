@@ -32,8 +32,9 @@ import common
 import mocme
 from mocme.core.device import use_threads
 from mocme.data.graph import Graph, Queries
+from mocme.explanation.embedding_influence import EmbeddingInfluence
 from mocme.explanation.faithfulness import first_embedding, spearman
-from mocme.explanation.influence import EmbeddingInfluence, InfluenceFinder
+from mocme.explanation.influence import InfluenceFinder
 from mocme.explanation.schema import ExplanationContext, Support
 from mocme.prediction.predictor import Predictor
 from mocme.runs.run import Run

@@ -49,9 +49,9 @@ from mocme.experts.rules.adjacency import Adjacency
 from mocme.experts.rules.leave_one_out import count_paths, score_changes
 from mocme.experts.rules.rule_mining import RuleBodies
 from mocme.experts.rules.rule_model import RuleModel
-from mocme.explanation import faithfulness, influence
+from mocme.explanation import embedding_influence, faithfulness
 from mocme.explanation.context import FAITHFULNESS
-from mocme.explanation.influence import EmbeddingInfluence, InfluenceEstimator
+from mocme.explanation.embedding_influence import EmbeddingInfluence, InfluenceEstimator
 from mocme.explanation.schema import Explanation
 from mocme.mixture.weight_search import Weight
 from mocme.prediction.predictor import Predictor
@@ -533,7 +533,7 @@ def test_paths_equal_brute_force(drawn: Any, most: int) -> None:
 
 def test_limits_for_hubs_are_noted(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "EDGES", 3)
-    monkeypatch.setattr(influence, "MOST_FACTS", 2)
+    monkeypatch.setattr(embedding_influence, "MOST_FACTS", 2)
     fact = ("e0", "r1", "e11")
     assert predictor.graph.linked()[0]
     explanation = predictor.explain(*fact)
@@ -637,8 +637,8 @@ def test_slopes_equal_finite_differences_of_the_mean_score(tiny_graph: Callable)
 def test_changes_equal_a_dense_solution(
     tiny_graph: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(influence, "STEPS", 100)
-    monkeypatch.setattr(influence, "RESIDUAL", 1e-9)
+    monkeypatch.setattr(embedding_influence, "STEPS", 100)
+    monkeypatch.setattr(embedding_influence, "RESIDUAL", 1e-9)
     tiny = tiny_graph(facts=40)
     estimator = make_estimator(tiny, Objective(n3=0.05))
     facts, vector = estimator.facts_of(3), estimator.model.frozen().vectors[3]
@@ -649,7 +649,7 @@ def test_changes_equal_a_dense_solution(
 
     hessian = torch.autograd.functional.hessian(total, vector)
     signs = torch.randn(len(vector), generator=torch.Generator().manual_seed(0)).sign().double()
-    damping = influence.DAMPING * float((signs * (hessian @ signs)).mean())
+    damping = embedding_influence.DAMPING * float((signs * (hessian @ signs)).mean())
     copies = vector.expand(len(facts), -1).clone().requires_grad_()
     (gradients,) = torch.autograd.grad(estimator.losses(facts, copies).sum(), copies)
     solution = torch.linalg.solve(hessian + damping * torch.eye(len(vector)), slope)
