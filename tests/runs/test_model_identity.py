@@ -99,7 +99,7 @@ def test_a_run_that_is_replaced_while_an_entity_is_fitted_gets_nothing(
         replace_run(path, other)
         return Additions(items)
 
-    monkeypatch.setattr("mocme.runs.run.related", related)
+    monkeypatch.setattr("mocme.runs.stored_changes.related", related)
     with pytest.raises(RunReplaced):
         run.add_all([mocme.NewEntity("new", [("new", "r0", "e1")])], loaded=loaded)
     assert not (path / FILE).exists()

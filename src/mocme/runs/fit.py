@@ -13,10 +13,11 @@ import torch
 from mocme.core.interrupts import stop_signal
 from mocme.data.graph import Graph
 from mocme.data.modality import Features
-from mocme.experts.base import Expert, FitTask
+from mocme.experts.base import Expert
 from mocme.mixture.held_out import hold_out
+from mocme.runs.fitted import MIXTURE, expert_file, fit_task, mixture_experts, read_expert
 from mocme.runs.monitor import RunMonitor, TrainingObserver
-from mocme.runs.run import MIXTURE, Run, expert_file
+from mocme.runs.run import Run
 from mocme.runs.run_files import CONFIG
 from mocme.storage.atomic_io import digest
 
@@ -38,9 +39,8 @@ def fit_run(
     A mixture that is fitted on held-out facts comes first, with experts that have not seen them;
     then those that it chose are fitted on all training facts.
     """
-    folder, mixture = run.folder, run.experiment.components().mixture
-    view = graph.training_view()
-    experts = run.experiment.components().experts
+    folder, settings, view = run.folder, run.experiment.components(), graph.training_view()
+    experts, mixture = settings.experts, settings.mixture
     names = [name for name, expert in experts.items() if expert.takes_part(features)]
     with folder.lock(), stop_signal() as stopped:
         fits = _Fits(run, features, device, stopped, observer)
@@ -48,7 +48,8 @@ def fit_run(
             if not folder.has(MIXTURE):
                 rest, held = hold_out(view, mixture.share, run.experiment.seed)
                 fits.mixture([fits.expert(name, rest, held_out=True) for name in names], held)
-            names = run.mixture_experts(features)
+            packed = folder.read_packed(MIXTURE)
+            names = mixture_experts(folder, settings, features, packed)
             for name in names:
                 fits.expert(name, view)
         else:
@@ -78,27 +79,16 @@ class _Fits:
 
     def expert(self, name: str, graph: Graph, held_out: bool = False) -> Expert:
         """An expert by name, fitted on the train split of a graph."""
-        run, settings = self.run, self.run.experiment.components()
-        folder, expert = run.folder, settings.experts[name]
-        records = _records(run)
+        folder, experiment = self.run.folder, self.run.experiment
+        records = _records(self.run)
         record_name = f"{HELD_OUT}{name}" if held_out else name
         records.pop(record_name, None)  # of a fit that was killed before its file was written
         monitor = self._monitor(record_name, records)
-        memory = settings.evaluation.memory
-        task = FitTask(
-            name,
-            graph,
-            expert.features_of(self.features, name),
-            settings.seed,
-            self.device,
-            memory,
-            monitor,
-            run.trust_code,
-        )
+        task = fit_task(folder, experiment, name, graph, self.features, self.device, monitor)
         file = _file(name, held_out)
         if folder.has(file):
-            return run.expert(expert, task, file)
-        fitted, record = expert.fit(task)
+            return read_expert(folder, experiment, task, file)
+        fitted, record = experiment.components().experts[name].fit(task)
         records[record_name] = {**record, "steps": monitor.steps}
         folder.update_about(fits=records)
         folder.write_tensors(file, *fitted.packed())

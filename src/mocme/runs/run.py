@@ -18,16 +18,15 @@ from mocme.data.modality import Features
 from mocme.evaluation import metrics
 from mocme.evaluation.breakdown import breakdown
 from mocme.evaluation.ranking import rank_split
-from mocme.experts.base import Expert, ExpertSettings, FitTask
 from mocme.inductive import store
 from mocme.inductive.extended_run import RunContents
 from mocme.inductive.new_entity import Content, NewEntity
-from mocme.inductive.pairs import related
 from mocme.inductive.store import Addition, Additions, Fact
-from mocme.mixture.base import Mixture, packed_experts
+from mocme.mixture.base import Mixture
 from mocme.prediction.predictor import Predictor
 from mocme.runs.config import Experiment, custom_settings
 from mocme.runs.evaluations import protocol, record_evaluation
+from mocme.runs.fitted import read_mixture
 from mocme.runs.inputs import LoadedRun, extended_contents
 from mocme.runs.run_files import (
     CONFIG,
@@ -42,20 +41,15 @@ from mocme.runs.run_files import (
     read_log,
 )
 from mocme.runs.run_inputs import GRAPH, REJECTED, read_graph, read_modalities
+from mocme.runs.stored_changes import add_entities, remove_entities
 from mocme.storage import RunError, RunFolder, kept_if_possible
 from mocme.storage.errors import MEASURED_AGAIN, refuse_invalid
 
 LOG = "training.jsonl"
-MIXTURE = "mixture.safetensors"
 CALIBRATION = "calibration.safetensors"
 # What a training writes first. A folder that has nothing else, and no `CONFIG`, is that of a
 # training that was killed there: it is started again, because it cannot be resumed.
 STARTED = (NAMES, GRAPH, REJECTED, "modalities", CONFIG)
-
-
-def expert_file(name: str) -> str:
-    """The file of an expert in a run's folder."""
-    return f"experts/{name}.safetensors"
 
 
 class Run:
@@ -159,65 +153,8 @@ class Run:
                 f"{self.path}: this training has not finished; continue with: mocme resume "
                 f"{self.path}"
             )
-        settings = self.experiment.components()
-        memory, view = settings.evaluation.memory, graph.training_view()
-        packed, names = self.folder.read_packed(MIXTURE), self.mixture_experts(features)
-        experts = [
-            self.expert(
-                settings.experts[name],
-                FitTask(
-                    name,
-                    view,
-                    self._part(settings.experts[name], features, name),
-                    settings.seed,
-                    device,
-                    memory,
-                    trust_code=self.trust_code,
-                ),
-            )
-            for name in names
-        ]
-        with refuse_invalid(self.path / MIXTURE, config=self.path / CONFIG):
-            return settings.mixture.unpacked(packed, experts, view)
-
-    def mixture_experts(self, features: Features) -> list[str]:
-        """The names of the experts of the fitted mixture.
-
-        Raises:
-            RunError: they are not experts of the run, or one is missing that no fit left out.
-        """
-        settings = self.experiment.components()
-        taken = [name for name, e in settings.experts.items() if e.takes_part(features)]
-        with refuse_invalid(self.path / MIXTURE):
-            names = packed_experts(self.folder.read_packed(MIXTURE))
-            if unknown := [name for name in names if name not in taken]:
-                raise ValueError(f"names the expert {unknown[0]!r}, which the run does not have")
-            if not settings.mixture.share and names != taken:
-                raise ValueError(f"has the experts {names!r}; the run has {taken!r}")
-        return names
-
-    def expert(self, settings: ExpertSettings, task: FitTask, file: str | None = None) -> Expert:
-        """A fitted expert of the run.
-
-        Args:
-            file: in the run; that of the expert's name by default.
-
-        Raises:
-            RunError: its file is missing or damaged.
-        """
-        file = file or expert_file(task.name)
-        packed = self.folder.read_packed(file)
-        with refuse_invalid(self.path / file, config=self.path / CONFIG):
-            return settings.unpacked(packed, task)
-
-    def _part(self, settings: ExpertSettings, features: Features, name: str) -> Features:
-        """The modalities that an expert of the run reads.
-
-        Raises:
-            RunError: the configuration names one that the run does not have.
-        """
-        with refuse_invalid(self.path / CONFIG):
-            return settings.features_of(features, name)
+        view = graph.training_view()
+        return read_mixture(self.folder, self.experiment, view, features, device)
 
     def evaluate(
         self,
@@ -405,18 +342,8 @@ class Run:
         """
         self.folder.require_model(loaded.model if loaded else self.folder.model)
         with self.folder.lock():
-            if loaded is None:
-                loaded = self._uncalibrated(device)
-            present = loaded.additions()
-            loaded.trained.check_usable(present, str(self.path))
-            new = loaded.add(entities, present, advance, check)
-            check()
-            everyone = related(loaded.trained, [*present, *new])
-            # What is written is what the run will read: in the types in which it is stored.
-            loaded.trained.check_usable(everyone, str(self.path))
-            check()
-            store.write(self.folder, everyone, loaded.model)
-        return list(everyone)[len(present) :]
+            loaded = loaded or self._uncalibrated(device)
+            return add_entities(loaded, entities, advance, check)
 
     def remove(
         self, *names: str, loaded: LoadedRun | None = None, check: Check = unlimited
@@ -436,29 +363,13 @@ class Run:
         model = loaded.model if loaded else self.folder.model
         self.folder.require_model(model)
         with self.folder.lock():
-            present = store.read(self.folder, model)
-            for name in names:
-                if name not in present.names:
-                    has = ", ".join(map(repr, present.names[:10])) or "none"
-                    raise store.NoAddition(
-                        f"{self.path}: there is no addition {name!r}; there are {has}"
-                    )
-            stay = Additions([item for item in present if item.name not in names])
-            for item in stay:
-                if named := {n for h, _, t in item.facts for n in (h, t)} & set(names):
-                    raise ValueError(
-                        f"{self.path}: facts of {item.name!r} contain {min(named)!r}, and its row "
-                        f"was fitted to them; remove both together, or {item.name!r} alone first"
-                    )
-            if present.pairs and stay:
-                trained = loaded.trained if loaded else self.contents("cpu", additions=False)
-                # Those that cannot be used have no pairs, and follow the others.
-                usable = trained.usable(stay, str(self.path))
-                rest = [item for item in stay if item not in usable]
-                known = related(trained, usable)
-                stay = Additions([*known, *rest], known.pairs)
-            check()
-            store.write(self.folder, stay, model)
+            remove_entities(
+                self.folder,
+                model,
+                names,
+                lambda: loaded.trained if loaded else self.contents("cpu", additions=False),
+                check,
+            )
 
     def _uncalibrated(self, device: str) -> LoadedRun:
         """The run in memory for a change of its additions, which needs no probabilities."""
