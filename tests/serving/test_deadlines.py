@@ -20,7 +20,7 @@ from mocme.serving.batching import Batching, QueueFull
 from mocme.serving.dispatcher import Dispatcher
 from mocme.serving.limits import Limits
 from mocme.serving.metrics import Metrics
-from mocme.serving.middleware import Refusal
+from mocme.serving.refusals import Refusal
 from mocme.serving.run_view import RunView
 
 

@@ -18,8 +18,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from mocme.serving.connection_table import ConnectionRefusal as _Refusal
 from mocme.serving.connection_table import ConnectionTable, counted_address
+from mocme.serving.exchange import HEADERS
 from mocme.serving.limits import Limits
-from mocme.serving.middleware import HEADERS, error_body
+from mocme.serving.refusals import error_body
 
 LOG = logging.getLogger("mocme.serving")
 # What a chunked body may hold besides content, per byte of it: a chunk of one byte has 6.

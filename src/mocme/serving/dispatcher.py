@@ -22,8 +22,8 @@ from mocme.serving.batching import Batching, QueueFull
 from mocme.serving.hot_reload import HotReload
 from mocme.serving.limits import Limits
 from mocme.serving.metrics import Metrics
-from mocme.serving.middleware import Refusal
 from mocme.serving.private_paths import PrivatePaths
+from mocme.serving.refusals import Refusal
 from mocme.serving.run_view import RunView
 from mocme.serving.uploads import ImageUploads
 

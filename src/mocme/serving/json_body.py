@@ -12,7 +12,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
-from mocme.serving.middleware import Refusal
+from mocme.serving.refusals import Refusal
 
 # Keys of one object; the largest that is valid holds as many numbers of an entity. Each unknown
 # key would become an error of its own, which takes 1 KB.

@@ -4,48 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import logging
 import os
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from starlette.exceptions import HTTPException
-
+from mocme.serving.asgi import App, Receive, Scope, Send
 from mocme.serving.decision_log import is_decision, log_failures
+from mocme.serving.exchange import GuardedBody, GuardedResponse
 from mocme.serving.limits import LOOPBACK, Limits
 from mocme.serving.metrics import Metrics
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from mocme.serving.refusals import METHODS, send_error
 
 LOG = logging.getLogger("mocme.serving")
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "media-src 'self' blob:; connect-src 'self'; font-src 'self'; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'"
-)
-HEADERS = {
-    "content-security-policy": POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), microphone=(), geolocation=()",
-}
-METHODS = ("GET", "HEAD", "POST", "DELETE")
 # Status in the log of a request whose client disconnected before it was answered.
 CLIENT_GONE = 499
-# A request that takes longer is cancelled when its client disconnects.
-WATCH_SECONDS = 0.1
-_ENCODED_HEADERS = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
-_OWN_NAMES = frozenset(name for name, _ in _ENCODED_HEADERS)
 # Headers that programs in a row may read differently where they are given twice.
 _SINGLE = frozenset(
     {
@@ -114,8 +90,8 @@ class RequestGuard:
         scope.setdefault("state", {})["request"] = request_id
         if is_decision(scope["method"], scope["path"]):
             send = log_failures(send, scope["method"], request_id)
-        response = _Response(send, request_id, scope["method"] == "HEAD")
-        body = _Body(receive, self._max_bytes(scope), response)
+        response = GuardedResponse(send, request_id, scope["method"] == "HEAD")
+        body = GuardedBody(receive, self._max_bytes(scope), response)
         served = scope
         try:
             refused = self._check(scope)
@@ -136,7 +112,7 @@ class RequestGuard:
             route = getattr(served.get("route"), "path", None) or "other"
             self._record(scope, route, status, time.perf_counter() - started, request_id)
 
-    async def _report_failure(self, response: _Response, body: _Body) -> None:
+    async def _report_failure(self, response: GuardedResponse, body: GuardedBody) -> None:
         """Log an exception of the application, and answer if nothing was sent."""
         # The end of a HEAD request, whose body is not made, is no failure.
         if body.gone or response.complete:
@@ -339,141 +315,3 @@ def _is_one_range(value: bytes) -> bool:
         return False
     first, _, last = value.removeprefix(b"bytes=").partition(b"-")
     return not (first and last) or int(first) <= int(last)
-
-
-class _Response:
-    """Sends a response with further headers; of HEAD, without its body.
-
-    Attributes:
-        status: of the response; 500 before it is started.
-        complete: whether all of it was handed to the protocol.
-    """
-
-    def __init__(self, send: Send, request_id: str, head: bool) -> None:
-        self._send, self.request_id, self._head = send, request_id, head
-        self.status, self.started, self.complete = 500, False, False
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status, self.started = message["status"], True
-            present = {name.lower() for name, _ in message["headers"]}
-            extra = _ENCODED_HEADERS
-            if not present.isdisjoint(_OWN_NAMES):
-                extra = tuple(pair for pair in extra if pair[0] not in present)
-            request_id = (b"x-request-id", self.request_id.encode())
-            message["headers"] = [*message["headers"], request_id, *extra]
-            await self._send(message)
-            return
-        more = bool(message.get("more_body"))
-        self.complete = self._head or not more
-        if self._head:
-            message = {"type": "http.response.body", "body": b"", "more_body": False}
-        await self._send(message)
-        if self._head and more:
-            raise _BodyNotWanted
-
-
-class _BodyNotWanted(Exception):
-    """Ends the making of a body that is not sent."""
-
-
-class _Body:
-    """Receives a request: limits the size of a body, and notices a client that disconnects.
-
-    Then it cancels the task in which it was created. Requests that are answered at once, nearly
-    all, are not watched.
-
-    Attributes:
-        gone: whether the client disconnected before the response was complete.
-    """
-
-    def __init__(self, receive: Receive, max_bytes: int, response: _Response) -> None:
-        self._receive, self._max_bytes, self._response = receive, max_bytes, response
-        self._request = asyncio.current_task()
-        self._timer: asyncio.TimerHandle | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._size, self.gone = 0, False
-
-    async def receive(self) -> Message:
-        """Receive a part of the body.
-
-        Raises:
-            TooLarge: the body is larger than the limit.
-        """
-        if self._timer is not None:
-            await asyncio.shield(self._watch())
-            return {"type": "http.disconnect"}
-        message = await self._receive()
-        if message["type"] != "http.request":
-            self.gone = not self._response.complete
-            return message
-        self._size += len(message.get("body", b""))
-        if self._size > self._max_bytes:
-            raise TooLarge
-        if not message.get("more_body", False):
-            self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._watch)
-        return message
-
-    def _watch(self) -> asyncio.Task[None]:
-        if self._watcher is None:
-            self._watcher = asyncio.create_task(self._wait())
-        return self._watcher
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        if not self._response.complete and self._request is not None:
-            self.gone = True
-            self._request.cancel()
-
-    def close(self) -> None:
-        """Stop watching."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-
-
-class TooLarge(HTTPException):
-    """A body exceeded its limit while it was received.
-
-    It is an HTTPException because FastAPI reports any other error at this point as invalid JSON.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(413, "the request is larger than this server accepts")
-
-
-class Refusal(HTTPException):
-    """A refused request, with a remedy.
-
-    Args:
-        retry_after: seconds after which it may be sent again.
-    """
-
-    def __init__(
-        self, status: int, code: str, message: str, remedy: str, retry_after: int | None = None
-    ) -> None:
-        headers = None if retry_after is None else {"retry-after": str(retry_after)}
-        super().__init__(status, message, headers)
-        self.code, self.remedy = code, remedy
-
-
-async def send_error(send: Send, status: int, code: str, message: str, remedy: str) -> None:
-    """Send an error as JSON."""
-    body = json.dumps(error_body(code, message, remedy), ensure_ascii=False).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if status == 405:
-        headers.append((b"allow", ", ".join(METHODS).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def error_body(
-    code: str, message: str, remedy: str = "", near: tuple[str, ...] = (), field: str = ""
-) -> dict[str, Any]:
-    """Return the JSON body of an error; `field` names the part of the request at fault."""
-    detail = {"code": code, "message": message, "remedy": remedy, "near": list(near)}
-    return {"error": detail | ({"field": field} if field else {})}

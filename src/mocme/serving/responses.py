@@ -20,7 +20,7 @@ from mocme.inductive.new_entity import InvalidEntity
 from mocme.inductive.store import NoAddition
 from mocme.serving.batching import QueueFull
 from mocme.serving.dispatcher import Dispatcher
-from mocme.serving.middleware import Refusal, error_body
+from mocme.serving.refusals import Refusal, error_body
 from mocme.serving.schema import answers
 from mocme.storage import RunLocked, RunReplaced
 

@@ -12,8 +12,8 @@ from mocme.core.deadline import Check, unlimited
 from mocme.encoders.image_io import MAX_BYTES, MAX_PIXELS
 from mocme.encoders.items import UnusableItem
 from mocme.serving.limits import Limits
-from mocme.serving.middleware import Refusal
 from mocme.serving.picture_process import PictureProcess
+from mocme.serving.refusals import Refusal
 
 
 @final

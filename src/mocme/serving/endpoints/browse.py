@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse, Response
 
 from mocme.serving.dispatcher import Dispatcher
 from mocme.serving.media_files import MediaResponse, NotShown
-from mocme.serving.middleware import Refusal
+from mocme.serving.refusals import Refusal
 from mocme.serving.responses import Json
 from mocme.serving.schema import answers
 

@@ -12,7 +12,7 @@ from mocme.core.deadline import Check
 from mocme.data.graph import UnknownName
 from mocme.explanation.schema import Explanation
 from mocme.serving.dispatcher import Dispatcher, call_or_error, score_views
-from mocme.serving.middleware import Refusal, error_body
+from mocme.serving.refusals import Refusal, error_body
 from mocme.serving.responses import Json
 from mocme.serving.run_view import RunView
 from mocme.serving.schema import answers, requests
