@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
+from mocme.data.answer_counts import AnswerCounts
 from mocme.data.graph import Graph, Queries
 from mocme.data.modality import Form
 from mocme.experts.base import (
@@ -68,34 +67,6 @@ class Prior(ExpertSettings):
 
     def _expert(self, counts: AnswerCounts, task: FitTask) -> PriorExpert:
         return PriorExpert(task.name, counts, self.smoothing, task.graph)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class AnswerCounts:
-    """How many training facts of each directed relation have each answer.
-
-    Attributes:
-        key: relation * N + answer of each pair that occurs, ascending.
-        count: facts of each pair.
-        offsets: (2R + 1,) where the pairs of each relation begin.
-        facts: (2R,) facts of each relation.
-    """
-
-    num_entities: int
-    key: Int[Tensor, " n"]
-    count: Int[Tensor, " n"]
-    offsets: Int[Tensor, " offsets"]
-    facts: Int[Tensor, " R2"]
-
-    @staticmethod
-    def of(graph: Graph) -> AnswerCounts:
-        """Count the distinct training facts of a graph."""
-        _, relation, answer = graph.directed("train").unbind(1)
-        size, links = graph.num_entities, 2 * graph.num_relations
-        key, count = torch.unique(relation * size + answer, return_counts=True)
-        offsets = torch.searchsorted(key, torch.arange(links + 1) * size)
-        return AnswerCounts(size, key, count, offsets, torch.bincount(relation, minlength=links))
 
 
 @final

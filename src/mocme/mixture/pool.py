@@ -115,8 +115,9 @@ def _context(
     known_row: Int[np.ndarray, " m"],
 ) -> Float[np.ndarray, "n 7"]:
     head, relation = queries.head.numpy()[row], queries.relation.numpy()[row]
-    times = facts.times(torch.from_numpy(relation), torch.from_numpy(column)).numpy()
-    of_relation = facts.facts_of.numpy()[relation]
+    counts, pairs = facts.counts, (torch.from_numpy(relation), torch.from_numpy(column))
+    times = counts.of_answers(*pairs).numpy()
+    of_relation = counts.facts.numpy()[relation]
     known = np.bincount(known_row, minlength=len(queries))[row]
     degree = facts.degree.numpy()
     return np.stack(
