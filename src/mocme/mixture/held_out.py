@@ -205,13 +205,11 @@ class _Block:
         left = ~known
         left[pool.row, pool.column] = False
         start = np.searchsorted(pool.row, np.arange(len(index) + 1))
-        cells, places, ranks, kept = [], [], [], []
-        seen = np.zeros(len(index), np.int64)
-        for number, (i, a) in enumerate(zip(row.tolist(), answer.tolist(), strict=True)):
-            if seen[i] == GROUPS:
-                continue
-            seen[i] += 1
-            kept.append(number)
+        of_batch = slice(int(held.offsets[index[0]]), int(held.offsets[index[-1] + 1]))
+        counted = counted_answers(held)[of_batch]
+        row, answer = row[counted], answer[counted]
+        cells, places, ranks = [], [], []
+        for i, a in zip(row.tolist(), answer.tolist(), strict=True):
             own = np.arange(start[i], start[i + 1])
             column = pool.column[own]
             of_group = competes[own] | (column == a)
@@ -224,7 +222,7 @@ class _Block:
                 above = (others > mine).sum() + (others == mine).sum() / 2
                 ranks[-1] = float(1 / (1 + len(cells[-1]) + above))
         head, relation = queries.head[row], queries.relation[row]
-        part = part_of.of(head, relation, answer)[kept]
+        part = part_of.of(head, relation, answer)
         kept_of_pool = pool.row, pool.member, pool.rivals, pool.features
         return _Block(len(index), *kept_of_pool, cells, places, ranks, part)
 
