@@ -133,7 +133,7 @@ def test_a_fit_returns_a_mixture_and_a_record(
     kind: type[MixtureSettings], choice: str, fit: Callable[..., Fitted]
 ) -> None:
     fitted = fit(kind, choice)
-    if fitted.settings.share:  # it may find that some experts, or trees, do not help
+    if fitted.settings.selects:  # it may find that some experts, or trees, do not help
         assert set(fitted.mixture.experts) <= set(fitted.experts)
         assert fitted.record["kind"] in (kind.kind_name(), "Sum")
     else:
@@ -394,11 +394,8 @@ def test_a_run_has_the_mixture_that_was_fitted(
         "experts": [{"name": case.name, **case.table} for case in CHOICES[choice]],
         "mixture": {"kind": kind.kind_name()},
     }
-    share = settings_of(kind).share
-    if share and not all(case.settings.refittable for case in CHOICES[choice]):
-        with pytest.raises(mocme.ConfigError, match="cannot be fitted without them"):
-            mocme.train(world.graph, table, out=tmp_path / "run", device="cpu")
-        return
+    refittable = all(case.settings.refittable for case in CHOICES[choice])
+    share = settings_of(kind).share(world.graph.training_view(), refittable)
     run = mocme.train(world.graph, table, out=tmp_path / "run", device="cpu")
     contents = mocme.Run.open(run.path).contents("cpu")
     mixture, queries = contents.mixture, all_queries(world.graph)
@@ -417,7 +414,7 @@ def test_a_run_has_the_mixture_that_was_fitted(
     if share:
         rest, held = hold_out(view, share, 0)
         unseen = [world.fit(case, graph=rest) for case in CHOICES[choice]]
-        fitted, record = fit(kind, choice).settings.fit(unseen, held, 0.5)
+        fitted, record = fit(kind, choice).settings.fit(unseen, held, 0.5, held_out=True)
         again = fit(kind, choice).settings.unpacked(fitted.packed(), experts, view)
         assert not (run.path / "held-out").exists() or not any((run.path / "held-out").iterdir())
     else:

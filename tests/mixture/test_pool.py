@@ -16,7 +16,7 @@ from mocme.experts.base import Expert, SparseExpert
 from mocme.mixture import held_out
 from mocme.mixture.fact_index import FactIndex
 from mocme.mixture.held_out import hold_out, make_groups
-from mocme.mixture.pool import feature_names, make_pool
+from mocme.mixture.pool import SHARPNESS, feature_names, make_pool
 from mocme.mixture.ranker import Ranker
 from mocme.mixture.weight_search import Weight
 from small_experts import all_queries
@@ -35,14 +35,19 @@ def naive_pool(
     everyone = range(graph.num_entities)
     rivals = [c for c in everyone if c not in known]
     said: list[dict[int, float]] = []
+    total = [0.0] * graph.num_entities
     for expert in experts:
         weight = WEIGHTS[expert.name]
         if isinstance(expert, SparseExpert):
             _, column, odds = expert.odds(query)
-            pairs = zip(column.tolist(), odds.tolist(), strict=True)
-            said.append({c: math.log1p(weight.sharpness * o) for c, o in pairs})
+            by_candidate = dict(zip(column.tolist(), odds.tolist(), strict=True))
+            said.append({c: math.log1p(SHARPNESS * o) for c, o in by_candidate.items()})
+            summed = {c: math.log1p(weight.sharpness * o) for c, o in by_candidate.items()}
         else:
-            said.append(dict(enumerate(expert.score(query)[0].tolist())))  # type: ignore[attr-defined]
+            summed = dict(enumerate(expert.score(query)[0].tolist()))  # type: ignore[attr-defined]
+            said.append(summed)
+        for c, value in summed.items():
+            total[c] += weight.strength * value
     best: dict[int, set[int]] = {}
     member: set[int] = set()
     for number, values in enumerate(said):
@@ -54,13 +59,6 @@ def naive_pool(
         more = {c for c in known if c in values and (above[c] < size and values[c] >= worst)}
         more |= {c for c in known if c in values and len(speaking) < size}
         member |= best[number] | more
-    total = [
-        sum(
-            WEIGHTS[e.name].strength * values.get(c, 0.0)
-            for e, values in zip(experts, said, strict=True)
-        )
-        for c in everyone
-    ]
     mass = math.log(sum(math.exp(total[c]) for c in rivals)) if rivals else math.nan
     features: dict[int, dict[str, float]] = {}
     for c in sorted(member):
@@ -89,11 +87,6 @@ def naive_pool(
                 row[f"{expert.name}: entropy"] = -sum(
                     math.exp(v - share) * (v - share) for v in heard
                 )
-        row["sum: log_share"] = total[c] - mass
-        row["sum: gap"] = total[c] - max(total[o] for o in rivals)
-        row["sum: reciprocal_rank"] = 1 / (
-            1 + sum(total[o] > total[c] + 1e-6 for o in rivals)  # as float32 has it
-        )
         times = sum(r == relation and t == c for _, r, t in facts)
         of_relation = sum(r == relation for _, r, _ in facts)
         row["times"], row["share"] = math.log1p(times), times / max(of_relation, 1)
@@ -193,7 +186,42 @@ def test_both_directions_of_a_fact_are_in_one_part() -> None:
     sizes = np.bincount(groups.part, minlength=4)
     assert sizes.sum() == 2 * count
     assert (sizes % 2 == 0).all()
-    assert sizes.max() - sizes.min() <= 2
+    assert sizes.min() > 0
+
+
+def test_the_part_of_a_fact_does_not_depend_on_direction_or_other_facts() -> None:
+    graph = random_graph(facts=400)
+    facts = graph.directed("train")
+    part = held_out.parts_of(facts, graph.num_relations, 5, 3)
+    half = len(facts) // 2
+    assert torch.equal(part[:half], part[half:])
+    some = torch.arange(0, len(facts), 7)
+    assert torch.equal(held_out.parts_of(facts[some], graph.num_relations, 5, 3), part[some])
+    sizes = torch.bincount(part[:half], minlength=5)
+    assert len(sizes) == 5
+    assert int(sizes.min()) > half // 10
+    assert not torch.equal(held_out.parts_of(facts, graph.num_relations, 5, 4), part)
+
+
+def test_groups_are_of_a_bounded_number_of_facts_drawn_by_the_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = random_graph(facts=300)
+    answers, relations = graph.answers("valid"), graph.num_relations
+    whole = held_out.counted_answers(answers, relations, 0)
+    assert bool(whole.all())
+    monkeypatch.setattr(held_out, "FACTS", 10)
+    some = held_out.counted_answers(answers, relations, 0)
+    assert int(some.sum()) == 20  # both directions
+    assert not torch.equal(held_out.counted_answers(answers, relations, 1), some)
+    experts = random_experts(graph)
+    made = {}
+    for memory in (0.5, 1e-9):
+        groups = make_groups(experts, WEIGHTS, graph, 3, 4, 0, memory)
+        assert len(groups) == 20
+        made[memory] = groups
+    assert np.array_equal(made[0.5].cell, made[1e-9].cell)
+    assert np.array_equal(made[0.5].outside, made[1e-9].outside)
 
 
 def test_a_question_with_many_answers_has_a_bounded_number_of_groups(

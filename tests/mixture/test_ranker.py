@@ -14,14 +14,17 @@ import torch
 from torch import Tensor
 
 import mocme
-from mocme.data.graph import Graph
+from mocme.data.graph import AnswerIndex, Graph
+from mocme.evaluation.ranking import rank, rank_split
 from mocme.mixture import held_out
 from mocme.mixture import ranker as module
+from mocme.mixture import sum as sums
 from mocme.mixture.base import packed_experts
 from mocme.mixture.fact_index import FactIndex
 from mocme.mixture.pool import make_pool
 from mocme.mixture.ranker import Ranker, RankerSettings
 from mocme.mixture.sum import Sum
+from mocme.mixture.trees import Trees
 from small_experts import all_queries
 from table_experts import DenseTable, SparseTable, random_experts, random_graph
 
@@ -197,7 +200,7 @@ def test_the_mrr_of_an_expert_alone_is_that_of_the_filtered_ranking() -> None:
     _, record = RankerSettings(**SMALL).fit(experts, graph, 0.5)
     for expert in experts:
         alone = Sum([expert], graph.num_entities, {expert.name: module.alone_weight(expert)})
-        ranks = module.rank_split(alone, graph, "valid", 0.5)
+        ranks = rank_split(alone, graph, "valid", 0.5)
         assert record["alone"][expert.name] == pytest.approx(float((1 / ranks.realistic).mean()))
 
 
@@ -232,9 +235,11 @@ def test_with_few_held_out_facts_the_sum_has_default_weights() -> None:
     assert isinstance(mixture, Sum)
     assert mixture.experts == tuple(experts)
     held = len(graph.facts("valid"))
-    assert record["reason"] == f"{held} held-out facts are fewer than 200: " + (
+    assert record["reason"] == f"{held} facts of the valid split are fewer than 200: " + (
         "the sum has default weights"
     )
+    _, record = RankerSettings(**SMALL).fit(experts, graph, 0.5, held_out=True)
+    assert record["reason"].startswith(f"{held} held-out facts are fewer than 200")
 
 
 @pytest.mark.usefixtures("few")
@@ -278,12 +283,12 @@ def test_experts_alone_are_measured_on_the_answers_of_the_mixtures(
     monkeypatch.setattr(held_out, "GROUPS", 1)
     _, record = RankerSettings(**SMALL).fit(experts, graph, 0.5)
     weights = {expert.name: module.alone_weight(expert) for expert in experts}
+    answers = graph.answers("valid")
+    counted = held_out.counted_answers(answers, graph.num_relations, 0)
+    assert int(counted.sum()) == len(answers)
     for expert in experts:
-        ranks = module.rank_split(Sum([expert], graph.num_entities, weights), graph, "valid", 0.5)
-        first = torch.cat(
-            [torch.tensor([True]), ranks.head.diff().ne(0) | ranks.relation.diff().ne(0)]
-        )
-        wanted = float((1 / ranks.realistic)[first].mean())
+        ranks = rank_split(Sum([expert], graph.num_entities, weights), graph, "valid", 0.5)
+        wanted = float((1 / ranks.realistic)[counted].mean())
         assert record["alone"][expert.name] == pytest.approx(wanted)
 
 
@@ -300,9 +305,116 @@ def test_scores_do_not_depend_on_the_block(
 def test_an_expert_that_cannot_be_fitted_again_is_refused_before_the_training(
     tmp_path: Path,
 ) -> None:
-    table = {
+    table: dict[str, Any] = {
         "experts": [{"kind": "rules"}, {"kind": "scores", "path": str(tmp_path / "s")}],
-        "mixture": {"kind": "Ranker"},
+        "mixture": {"kind": "Ranker", "fitted_on": "train"},
     }
-    with pytest.raises(mocme.ConfigError, match=r"scores cannot be fitted without them; use Sum"):
+    with pytest.raises(mocme.ConfigError, match=r"scores cannot be fitted without them; set mixt"):
         mocme.Experiment.load(table)
+    for choice in ("auto", "valid"):
+        table["mixture"]["fitted_on"] = choice
+        mocme.Experiment.load(table).components()
+
+
+def test_what_fits_a_mixture_is_chosen_by_the_number_of_facts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = random_graph(entities=20, relations=2, facts=300)
+    train, valid = len(graph.facts("train")), len(graph.facts("valid"))
+    auto = RankerSettings(held_out=0.1)
+    assert round(0.1 * train) < valid < 200
+    for few, share in ((valid, 0.0), (valid + 1, 0.0)):
+        monkeypatch.setattr(module, "FEW_FACTS", few)
+        assert auto.share(graph, True) == share
+    # Too few in valid, enough in train.
+    monkeypatch.setattr(module, "FEW_FACTS", valid + 1)
+    more = RankerSettings(held_out=0.5)
+    assert more.share(graph, True) == 0.5
+    assert more.share(graph, False) == 0.0
+    assert RankerSettings(held_out=0.1, fitted_on="train").share(graph, True) == 0.1
+    assert RankerSettings(held_out=0.5, fitted_on="valid").share(graph, True) == 0.0
+
+
+# -- valid after it fitted the trees ---------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("few")
+def test_what_fitted_the_trees_is_ranked_by_trees_that_have_not_seen_it() -> None:
+    """Of an expert whose second answer is right, trees learn it, and a sum cannot."""
+    graph, experts = world()
+    second = knowing(graph, "second-is-right", 1.0, 1)
+    worst = second.table.argmin(1, keepdim=True)
+    second.table.scatter_(1, worst, 20.0)
+    ranker, record = RankerSettings(**SMALL).fit([*experts, second], graph, 0.5)
+    assert isinstance(ranker, Ranker)
+    assert record["fitted_on"] == "valid"
+    parts = ranker.unseen(graph, "valid")
+    assert len(parts) == SMALL["parts"]
+    together = torch.cat([facts for _, facts in parts])
+    assert torch.equal(torch.unique(together, dim=0), torch.unique(graph.directed("valid"), dim=0))
+    ranks = rank_split(ranker, graph, "valid", 0.5)
+    whole = rank(ranker.score, graph.answers("valid"), graph.answers("train", "valid"))
+    for name in ("head", "relation", "answer"):
+        assert torch.equal(getattr(ranks, name), getattr(whole, name))
+    for part, facts in parts:
+        # By what has been fitted on all other facts.
+        rest = torch.tensor(
+            [f for f in graph.directed("valid").tolist() if f not in facts.tolist()]
+        )
+        assert len(rest) + len(facts) == len(graph.directed("valid"))
+        wanted = rank(part.score, AnswerIndex(facts), graph.answers("train", "valid"))
+        of_part = {
+            tuple(row): place
+            for row, place in zip(
+                torch.stack([wanted.head, wanted.relation, wanted.answer], 1).tolist(),
+                wanted.realistic.tolist(),
+                strict=True,
+            )
+        }
+        for row, place in zip(
+            torch.stack([ranks.head, ranks.relation, ranks.answer], 1).tolist(),
+            ranks.realistic.tolist(),
+            strict=True,
+        ):
+            assert tuple(row) not in of_part or of_part[tuple(row)] == place
+    # Test facts were never seen: the whole mixture ranks them.
+    [(mixture, facts)] = ranker.unseen(graph, "train")
+    assert mixture is ranker
+    assert torch.equal(facts, graph.directed("train"))
+    held_out_trees, _ = RankerSettings(**SMALL).fit([*experts, second], graph, 0.5, held_out=True)
+    [(mixture, _)] = held_out_trees.unseen(graph, "valid")
+    assert mixture is held_out_trees
+
+
+@pytest.mark.usefixtures("few")
+def test_valid_says_no_more_of_noise_than_test_would() -> None:
+    """Trees of random features fit their own facts well, and facts that they have not seen not."""
+    graph = random_graph(entities=40, relations=2, facts=900)
+    experts = random_experts(graph, 1)
+    settings = RankerSettings(**{**SMALL, "trees": 60, "leaves": 16, "pool": 10})
+    ranker, _ = settings.fit(experts, graph, 0.5)
+    if not isinstance(ranker, Ranker):  # noise has no mixture that is above its best expert
+        weights = {expert.name: sums.default_weight(expert) for expert in experts}
+        groups = held_out.make_groups(experts, weights, graph, 10, 3, 0, 0.5)
+        every = np.ones(len(groups), bool)
+        trees = [settings.fitted_trees(groups, groups.part != part, 60) for part in range(3)]
+        whole = settings.fitted_trees(groups, every, 60)
+        ranker = Ranker(experts, FactIndex.of(graph), weights, whole, 10, trees)
+    seen = rank(ranker.score, graph.answers("valid"), graph.answers("train", "valid"))
+    unseen = rank_split(ranker, graph, "valid", 0.5)
+    mrr_seen, mrr_unseen = ((1 / ranks.realistic).mean() for ranks in (seen, unseen))
+    assert float(mrr_seen) > 1.5 * float(mrr_unseen)
+
+
+def test_parts_are_packed_and_unpacked(ranker_of: Callable[..., Ranker]) -> None:
+    graph, experts = world()
+    one = ranker_of(graph, experts, 3)
+    mixture = Ranker(experts, one.facts, one.weights, one.trees, 3, [one.trees, Trees.none(27)], 5)
+    tensors, metadata = mixture.packed()
+    again = RankerSettings(pool=3).unpacked((tensors, metadata), experts, graph)
+    assert isinstance(again, Ranker)
+    assert again.seed == 5
+    assert [len(trees.leaves) for trees in again.parts] == [len(one.trees.leaves), 0]
+    changed = {**metadata, "parts": "1"}
+    with pytest.raises(ValueError, match="part 1 tree_leaves"):
+        RankerSettings(pool=3).unpacked((tensors, changed), experts, graph)

@@ -29,6 +29,7 @@ TABLE: dict[str, Any] = {
     ],
     "mixture": {
         "kind": "Ranker",
+        "fitted_on": "train",
         "held_out": 0.3,
         "pool": 3,
         "trees": 5,
@@ -46,9 +47,16 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranker, "FEW_FACTS", 5)
 
 
-def train(out: Path, **more: Any) -> Run:
-    graph = random_graph(entities=16, relations=2, facts=120)
-    return mocme.train(graph, TABLE, out=out, device="cpu", **more)
+@pytest.fixture(params=["train", "valid"])
+def train(request: pytest.FixtureRequest) -> Callable[..., Run]:
+    """Train with a mixture that is fitted on held-out training facts, or on valid."""
+
+    def train(out: Path, **more: Any) -> Run:
+        graph = random_graph(entities=16, relations=2, facts=120)
+        settings = {"mixture.fitted_on": request.param}
+        return mocme.train(graph, TABLE, out=out, device="cpu", settings=settings, **more)
+
+    return train
 
 
 def outcome(run: Run) -> list[Any]:
@@ -73,6 +81,7 @@ def same(first: Any, second: Any) -> bool:
 
 def test_experts_are_fitted_without_the_held_out_facts_and_those_chosen_again(
     tmp_path: Path,
+    train: Callable[..., Run],
 ) -> None:
     run = train(tmp_path / "run")
     mixture = run.contents("cpu").mixture
@@ -80,8 +89,13 @@ def test_experts_are_fitted_without_the_held_out_facts_and_those_chosen_again(
     record = run.folder.read_json("mixture.json")
     assert set(record["alone"]) == {"one", "two", "rules", "prior"}
     assert set(record["weights"]) == set(chosen)
-    held_out = [f"{HELD_OUT}{name}" for name in ("one", "two", "rules", "prior")]
-    assert list(run.about["fits"]) == [*held_out, *chosen]
+    every = ("one", "two", "rules", "prior")
+    if record["fitted_on"] == "train":
+        assert list(run.about["fits"]) == [*(f"{HELD_OUT}{name}" for name in every), *chosen]
+        assert run.about["held_out"] == 0.3
+    else:
+        assert list(run.about["fits"]) == list(every)
+        assert "held_out" not in run.about
     experts = run.path / "experts"
     assert sorted(path.stem for path in experts.glob("*.safetensors")) == sorted(chosen)
     assert not [path for path in run.path.rglob("*") if "held-out" in path.name and path.is_file()]
@@ -90,7 +104,9 @@ def test_experts_are_fitted_without_the_held_out_facts_and_those_chosen_again(
     assert bool(scores.isfinite().all())
 
 
-def test_an_interrupted_training_resumes_to_the_bit_at_every_stage(tmp_path: Path) -> None:
+def test_an_interrupted_training_resumes_to_the_bit_at_every_stage(
+    tmp_path: Path, train: Callable[..., Run]
+) -> None:
     watch = Stop()
     expected = outcome(train(tmp_path / "run", observer=watch))
     assert watch.steps > 8
@@ -102,7 +118,9 @@ def test_an_interrupted_training_resumes_to_the_bit_at_every_stage(tmp_path: Pat
         assert same(outcome(mocme.resume(out, device="cpu")), expected)
 
 
-def test_a_training_stopped_in_the_mixture_resumes_to_the_bit(tmp_path: Path) -> None:
+def test_a_training_stopped_in_the_mixture_resumes_to_the_bit(
+    tmp_path: Path, train: Callable[..., Run]
+) -> None:
     expected = outcome(train(tmp_path / "run"))
 
     class StopInMixture(Stop):
@@ -119,7 +137,9 @@ def test_a_training_stopped_in_the_mixture_resumes_to_the_bit(tmp_path: Path) ->
     assert same(outcome(resumed), expected)
 
 
-def test_a_learned_run_answers_explains_and_takes_additions(tmp_path: Path) -> None:
+def test_a_learned_run_answers_explains_and_takes_additions(
+    tmp_path: Path, train: Callable[..., Run]
+) -> None:
     run = train(tmp_path / "run")
     predictor = run.predictor("cpu")
     before = predictor.tails("e1", "r0", k=5)
@@ -133,14 +153,18 @@ def test_a_learned_run_answers_explains_and_takes_additions(tmp_path: Path) -> N
     assert run.evaluate("valid", "cpu")["mrr"] > 0
 
 
-def test_probabilities_hold_for_questions_of_the_valid_split(tmp_path: Path) -> None:
+def test_probabilities_hold_for_questions_of_the_valid_split(
+    tmp_path: Path, train: Callable[..., Run]
+) -> None:
     run = train(tmp_path / "run")
     calibration = run.calibrate("cpu")
     assert calibration.record["split"] == "valid"
     assert isinstance(run.contents("cpu").mixture, Ranker | mocme.mixture.sum.Sum)
 
 
-def test_an_optional_expert_is_left_out_with_a_note(tmp_path: Path) -> None:
+def test_an_optional_expert_is_left_out_with_a_note(
+    tmp_path: Path, train: Callable[..., Run]
+) -> None:
     table = {
         "experts": [
             {"kind": "rules", "support": 1},

@@ -23,12 +23,18 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mocme.calibration.curves import FEW, LOWEST, Calibration, Curve, log_shares
-from mocme.data.graph import AnswerIndex, Graph
-from mocme.evaluation.ranking import ProgressCallback, Rankable, batch_size_for, check_scores
+from mocme.data.graph import AnswerIndex, Graph, Queries
+from mocme.evaluation.ranking import (
+    ProgressCallback,
+    Rankable,
+    batch_size_for,
+    check_scores,
+    unseen,
+)
 
 # Bins of log shares between `LOWEST` and 0: each one hundredth wide, one percent of a share.
 BINS = 3000
@@ -112,7 +118,7 @@ def calibrate(
             after.add(curves[fold](bin_centres()), folds[fold])
     record = {
         "split": "valid",
-        "questions": len(AnswerIndex(graph.directed("valid"))),
+        "questions": len(graph.answers("valid")),
         "candidates": int(total.all.sum()),
         "answers": int(total.answers.sum()),
         "relations": chosen,
@@ -157,43 +163,96 @@ def count_candidates(
     Args:
         least: relations with fewer answers are counted together, as the last group.
     """
-    questions, known = AnswerIndex(graph.directed("valid")), graph.answers("train")
-    group_of, own = _groups(graph, least)
-    shape = (FOLDS, len(own) + (least > 0), BINS)
-    all_counts, answer_counts = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    fold = torch.randperm(len(questions), generator=torch.Generator().manual_seed(0)) % FOLDS
-    reflexive = graph.reflexive()
+    counting = _Counting.of(graph, least)
     # Shares and bins are as large as the scores, so a batch is half that of a ranking.
     batch = max(1, batch_size_for(graph.num_entities, memory) // 2)
-    for first in range(0, len(questions), batch):
-        index = torch.arange(first, min(first + batch, len(questions)))
-        queries = questions.queries[index]
-        with torch.no_grad():
-            scores_BN = model.score(queries.to(model.device)).float().cpu()
-        check_scores(scores_BN, queries)
-        irreflexive = ~torch.isin(queries.relation % graph.num_relations, reflexive)
+    parts = [(part, AnswerIndex(facts)) for part, facts in unseen(model, graph, "valid")]
+    done, total = 0, sum(len(questions) for _, questions in parts)
+    for part, questions in parts:
+        for first in range(0, len(questions), batch):
+            index = torch.arange(first, min(first + batch, len(questions)))
+            queries = questions.queries[index]
+            with torch.no_grad():
+                scores_BN = part.score(queries.to(part.device)).float().cpu()
+            check_scores(scores_BN, queries)
+            counting.add(queries, scores_BN, *questions.rows(index))
+            done += len(index)
+            if progress is not None:
+                progress(done, total)
+    return counting.counts
+
+
+@dataclass(frozen=True, eq=False)
+class _Counting:
+    """Counts candidates of questions, batch after batch.
+
+    A question whose answers are scored by several parts of a model comes once for each: each answer
+    is counted there, and all other candidates where the question comes first.
+    """
+
+    questions: AnswerIndex
+    known: AnswerIndex
+    reflexive: Int[Tensor, " r"]
+    num_relations: int
+    fold: Int[Tensor, " Q"]
+    group_of: Int[Tensor, " R2"]
+    counts: BinCounts
+    asked: Bool[Tensor, " Q"]
+
+    @staticmethod
+    def of(graph: Graph, least: int) -> _Counting:
+        questions = graph.answers("valid")
+        group_of, own = _groups(graph, least)
+        shape = (FOLDS, len(own) + (least > 0), BINS)
+        fold = torch.randperm(len(questions), generator=torch.Generator().manual_seed(0)) % FOLDS
+        zeros = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        return _Counting(
+            questions,
+            graph.answers("train"),
+            graph.reflexive(),
+            graph.num_relations,
+            fold,
+            group_of,
+            BinCounts(*zeros, own if least else None),
+            torch.zeros(len(questions), dtype=torch.bool),
+        )
+
+    def add(
+        self,
+        queries: Queries,
+        scores_BN: Float[Tensor, "B N"],
+        question: Int[Tensor, " n"],
+        answer: Int[Tensor, " n"],
+    ) -> None:
+        """Count the candidates of B questions; the scores are overwritten.
+
+        Args:
+            question, answer: the answers that these scores are for, by position in `queries`.
+        """
+        irreflexive = ~torch.isin(queries.relation % self.num_relations, self.reflexive)
         scores_BN[irreflexive.nonzero().flatten(), queries.head[irreflexive]] = -torch.inf
-        question, answer = questions.rows(index)
         # An answer of valid stays a candidate where it is known from train too.
         answer_scores = scores_BN[question, answer].clone()
-        scores_BN[known.lookup(queries)] = -torch.inf
+        scores_BN[self.known.lookup(queries)] = -torch.inf
         scores_BN[question, answer] = answer_scores
         # One histogram over (row, bin) cells, where the rows are the pairs of fold and group that
         # the batch has. Bin number BINS collects what is no candidate, and is dropped.
         bins = _bins(log_shares(scores_BN))
         bins[scores_BN.isneginf()] = BINS
-        pair = torch.stack([fold[index], group_of[queries.relation]])
+        position = self.questions.position(queries)
+        pair = torch.stack([self.fold[position], self.group_of[queries.relation]])
         pairs, row = torch.unique(pair, dim=1, return_inverse=True)
-        size = pairs.shape[1]
+        size = len(pairs[0]) * (BINS + 1)
         cell = row.unsqueeze(1) * (BINS + 1) + bins
-        candidates = torch.bincount(cell.flatten(), minlength=size * (BINS + 1))
-        answers = torch.bincount(cell[question, answer], minlength=size * (BINS + 1))
+        answers = torch.bincount(cell[question, answer], minlength=size)
+        # All answers of a question, those of its other parts too.
+        cell[self.questions.lookup(queries)] = BINS
+        new = ~self.asked[position]
+        candidates = answers + torch.bincount(cell[new].flatten(), minlength=size)
+        self.asked[position] = True
         where = tuple(pairs.numpy())
-        for counts, batch_counts in ((all_counts, candidates), (answer_counts, answers)):
-            counts[where] += batch_counts.view(size, BINS + 1)[:, :BINS].numpy()
-        if progress is not None:
-            progress(int(index[-1]) + 1, len(questions))
-    return BinCounts(all_counts, answer_counts, own if least else None)
+        for counts, counted in ((self.counts.all, candidates), (self.counts.answers, answers)):
+            counts[where] += counted.view(-1, BINS + 1)[:, :BINS].numpy()
 
 
 def _groups(graph: Graph, least: int) -> tuple[Int[Tensor, " R2"], list[int]]:

@@ -121,7 +121,8 @@ def _learned_lines(record: Mapping[str, Any]) -> list[str]:
     """What each expert gives alone, what the mixture gives, and what was left out."""
     lines = []
     if "alone" in record:
-        lines.append(f"mixture  MRR on {record['held_out']:,} held-out facts, in both directions:")
+        of = "facts of valid" if record["fitted_on"] == "valid" else "held-out training facts"
+        lines.append(f"mixture  MRR on {record['facts']:,} {of}, in both directions:")
         used = record["weights"]
         for step in record["steps"]:
             name = step["expert"]
@@ -172,7 +173,8 @@ class TrainingDisplay:
     def stage(self, name: str) -> Callable[[int, int], None]:
         """Start a bar for a stage without epochs, and return its callback."""
         self._begin(None)
-        on = "held-out facts" if name == "mixture" and self.most else "the training facts"
+        unseen = "facts that the experts have not seen"
+        on = unseen if name == "mixture" else "the training facts"
         self._print_stage(f"{name}, fitted on {on}")
         return progress_callback(self.progress, self.progress.add_task(name, total=None))
 
@@ -183,7 +185,7 @@ class TrainingDisplay:
         self.progress, first = self.bar.__enter__()
         self.progress.remove_task(first)
         self.stages = 0 if run is None else len(run.about["experts"])
-        if run is not None and run.experiment.components().mixture.share:
+        if run is not None and run.about.get("held_out"):
             # Without the held-out facts first, then again those that the mixture chose.
             self.stages, self.most = 2 * self.stages, "at most "
         self.started = True

@@ -210,15 +210,20 @@ class AnswerIndex:
 
     def lookup(self, queries: Queries) -> tuple[Tensor, Tensor]:
         """Return the known answers of any queries, as pairs (position in `queries`, answer)."""
+        index = self.position(queries)
+        known_at = (index >= 0).nonzero().flatten()
+        positions, answers = self.rows(index[known_at])
+        return known_at[positions], answers
+
+    def position(self, queries: Queries) -> Int[Tensor, " B"]:
+        """Return the position of any queries in this index; -1 where it has no answer."""
         if not len(self):
-            return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+            return torch.full_like(queries.head, -1)
         keys = queries.relation * self._span + queries.head
         index = torch.searchsorted(self._keys, keys).clamp_(max=len(self) - 1)
         # A head beyond the span would have the key of another relation.
         known = (self._keys[index] == keys) & (queries.head < self._span)
-        known_at = known.nonzero().flatten()
-        positions, answers = self.rows(index[known_at])
-        return known_at[positions], answers
+        return torch.where(known, index, -1)
 
 
 def _no_facts() -> Int[Tensor, "0 3"]:

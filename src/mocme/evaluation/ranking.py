@@ -6,10 +6,11 @@ matrix of another shape rarely has the same last bit, and ties would be lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -45,6 +46,22 @@ class Rankable(Protocol):
     def score(self, queries: Queries) -> Float[Tensor, "B N"]:
         """Scores of every entity as the answer of each query."""
         ...
+
+
+@runtime_checkable
+class CrossFitted(Rankable, Protocol):
+    """A model that may have been fitted on facts that are ranked, with parts that were not."""
+
+    def unseen(self, graph: Graph, split: str) -> Sequence[tuple[Rankable, Int[Tensor, "n 3"]]]:
+        """Models that were not fitted on the facts of a split, with the directed facts of each."""
+        ...
+
+
+def unseen(model: Rankable, graph: Graph, split: str) -> Sequence[tuple[Rankable, Tensor]]:
+    """The directed facts (n, 3) of a split, each with a model that was not fitted on it."""
+    if isinstance(model, CrossFitted):
+        return model.unseen(graph, split)
+    return [(model, graph.directed(split))]
 
 
 class NaNScoreError(ValueError):
@@ -232,17 +249,38 @@ def rank_split(
 ) -> Ranks:
     """Filtered ranks of a split, in both directions; see `filtered_answers` for the filter.
 
+    Facts that the model was fitted on are ranked by the part of it that has not seen them.
+
     Args:
         memory: GiB that scores of a batch may take.
         only: rank this many answers and no more.
+
+    Returns:
+        The ranks in the order of `AnswerIndex`.
     """
-    questions = AnswerIndex(graph.directed(split)[:only])
-    batch = batch_size_for(graph.num_entities, memory)
-    return rank(
-        model.score,
-        questions,
-        filtered_answers(graph, split),
-        batch=batch,
-        device=model.device,
-        progress=progress,
-    )
+    known, batch = filtered_answers(graph, split), batch_size_for(graph.num_entities, memory)
+    parts = [(part, AnswerIndex(facts[:only])) for part, facts in unseen(model, graph, split)]
+    done, total = 0, sum(len(questions) for _, questions in parts)
+    ranked = []
+    for part, questions in parts:
+        shown = None if progress is None else _after(progress, done, total)
+        ranked.append(
+            rank(part.score, questions, known, batch=batch, device=part.device, progress=shown)
+        )
+        done += len(questions)
+    return _in_order(ranked)
+
+
+def _after(progress: ProgressCallback, done: int, total: int) -> ProgressCallback:
+    """The callback for a part that comes after others."""
+    return lambda count, _: progress(done + count, total)
+
+
+def _in_order(parts: Sequence[Ranks]) -> Ranks:
+    if len(parts) == 1:
+        return parts[0]
+    names = Ranks.__dataclass_fields__
+    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    keys = (columns[name].numpy() for name in ("answer", "head", "relation"))
+    order = torch.from_numpy(np.lexsort(tuple(keys)))
+    return Ranks(**{name: column[order] for name, column in columns.items()})

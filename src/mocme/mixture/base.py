@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mocme.core.registry import Configurable
@@ -65,6 +65,14 @@ class Mixture(ABC):
             candidates: none: all N entities; (C,): shared; (B, C): one set for each query.
         """
 
+    def unseen(self, graph: Graph, split: str) -> Sequence[tuple[Mixture, Int[Tensor, "n 3"]]]:
+        """The directed facts of a split, each with a mixture that was not fitted on it.
+
+        Args:
+            graph: that was trained on.
+        """
+        return [(self, graph.directed(split))]
+
     @abstractmethod
     def contribution(self, name: str, value: float) -> float:
         """What an expert adds to a score.
@@ -105,12 +113,25 @@ class MixtureSettings(Configurable):
         return cls.__name__.removesuffix("Settings")
 
     @property
-    def share(self) -> float:
+    def selects(self) -> bool:
+        """Whether a fit may leave experts out."""
+        return False
+
+    @property
+    def refits(self) -> bool:
+        """Whether every fit holds training facts out, whatever the graph."""
+        return False
+
+    def share(self, graph: Graph, refittable: bool) -> float:
         """Share of the training facts that are held out to fit the mixture.
 
         Above 0, the experts are fitted without these facts, then the mixture on them, then the
         experts that it chose on all training facts. At 0, the mixture is fitted with experts that
-        have seen all training facts.
+        have seen all training facts, on the valid split.
+
+        Args:
+            graph: a training view.
+            refittable: whether every expert can be fitted again.
         """
         return 0.0
 
@@ -131,16 +152,18 @@ class MixtureSettings(Configurable):
         graph: Graph,
         memory: float,
         progress: Progress | None = None,
+        *,
+        held_out: bool = False,
     ) -> tuple[Mixture, dict[str, Any]]:
         """Fit a mixture of fitted experts.
 
         Args:
             experts: in the order of the experiment.
-            graph: a training view; its valid split chooses what the settings leave open. If
-                `share` is above 0, the train split is without the held-out facts, which are the
-                valid split.
+            graph: a training view; its valid split chooses what the settings leave open.
             memory: GiB for the scores of a batch.
             progress: receives (steps done, steps in all).
+            held_out: whether the valid split of `graph` are training facts that are held out, and
+                its train split is the rest.
 
         Returns:
             The mixture, of all or of some of the experts, and a record of the fit for the run.

@@ -8,7 +8,7 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt64
 from torch import Tensor
 
 from mocme.data.graph import AnswerIndex, Graph
@@ -20,6 +20,8 @@ from mocme.mixture.weight_search import Weight
 
 # Groups of one question: one that has thousands of answers counts no more than this.
 GROUPS = 64
+# Facts that have groups: more of them cost memory and time, and say little that is new.
+FACTS = 10_000
 
 
 def hold_out(graph: Graph, share: float, seed: int) -> tuple[Graph, Graph]:
@@ -105,11 +107,57 @@ class Groups:
         )
 
 
-def counted_answers(held: AnswerIndex) -> Bool[Tensor, " n"]:
-    """Which answers have a group: of each question the first `GROUPS`."""
-    place = torch.arange(len(held.answers))
-    first = torch.repeat_interleave(held.offsets[:-1], held.offsets.diff())
-    return place - first < GROUPS
+def counted_answers(held: AnswerIndex, num_relations: int, seed: int) -> Bool[Tensor, " n"]:
+    """Which answers have a group: at most `FACTS` facts, and of each question at most `GROUPS`.
+
+    They are drawn by the seed; of a fact, both directions are.
+    """
+    question = torch.repeat_interleave(torch.arange(len(held)), held.offsets.diff())
+    queries = held.queries[question]
+    drawn = _numbers(queries.head, queries.relation, held.answers, num_relations, seed)
+    order = np.lexsort((drawn, question.numpy()))
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order)) - held.offsets.numpy()[question.numpy()]
+    counted = place < GROUPS
+    distinct = np.unique(drawn)
+    if len(distinct) > FACTS:
+        counted &= drawn < distinct[FACTS]
+    return torch.from_numpy(counted)
+
+
+def parts_of(
+    facts: Int[Tensor, "n 3"], num_relations: int, parts: int, seed: int
+) -> Int[Tensor, " n"]:
+    """The part, for cross-fitting, of directed facts; both directions of a fact have the same.
+
+    It depends on the fact and the seed alone, so that it stays when other facts come or go.
+    """
+    numbers = _numbers(*facts.unbind(1), num_relations, seed)
+    return torch.from_numpy((numbers % np.uint64(parts)).astype(np.int64))
+
+
+def _numbers(
+    head: Int[Tensor, " n"],
+    relation: Int[Tensor, " n"],
+    answer: Int[Tensor, " n"],
+    num_relations: int,
+    seed: int,
+) -> UInt64[np.ndarray, " n"]:
+    """A random number of each directed fact, equal in both directions."""
+    inverse = relation >= num_relations
+    first, second = torch.where(inverse, answer, head), torch.where(inverse, head, answer)
+    mixed = _mixed(np.full(len(head), seed, np.uint64))
+    for ids in (first, relation % num_relations, second):
+        mixed = _mixed(mixed ^ ids.numpy().astype(np.uint64))
+    return mixed
+
+
+def _mixed(value: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+    """The bits of each number, mixed (SplitMix64: Steele et al., 2014)."""
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
 
 
 def make_groups(
@@ -134,42 +182,19 @@ def make_groups(
         memory: GiB for the scores of a batch.
     """
     facts, held = FactIndex.of(graph), graph.answers("valid")
-    part_of = _parts(graph, parts, seed)
+    counted = counted_answers(held, graph.num_relations, seed)
     batch = max(1, batch_size_for(graph.num_entities, memory) // (2 * len(experts)))
     blocks: list[_Block] = []
-    for first in range(0, len(held), batch):
-        index = torch.arange(first, min(first + batch, len(held)))
+    question = torch.repeat_interleave(torch.arange(len(held)), held.offsets.diff())
+    asked = torch.unique(question[counted])
+    for first in range(0, len(asked), batch):
+        index = asked[first : first + batch]
         queries = held.queries[index]
         pool = make_pool(experts, weights, facts, queries, size)
-        blocks.append(_Block.of(pool, held, index, facts, part_of))
+        blocks.append(_Block.of(pool, held, index, counted, facts, parts, seed))
         if progress is not None:
-            progress(int(index[-1]) + 1, len(held))
+            progress(first + len(index), len(asked))
     return _joined(blocks)
-
-
-@dataclass(frozen=True, eq=False)
-class _Parts:
-    key: Int[Tensor, " m"]
-    part: Int[Tensor, " m"]
-    entities: int
-    relations: int
-
-    def of(
-        self, head: Int[Tensor, " n"], relation: Int[Tensor, " n"], answer: Int[Tensor, " n"]
-    ) -> Int[np.ndarray, " n"]:
-        """The part of directed facts."""
-        inverse = relation >= self.relations
-        first, second = torch.where(inverse, answer, head), torch.where(inverse, head, answer)
-        key = (relation % self.relations * self.entities + first) * self.entities + second
-        return np.asarray(self.part[torch.searchsorted(self.key, key)].numpy())
-
-
-def _parts(graph: Graph, parts: int, seed: int) -> _Parts:
-    head, relation, tail = graph.facts("valid").unbind(1)
-    key = torch.unique((relation * graph.num_entities + head) * graph.num_entities + tail)
-    generator = torch.Generator().manual_seed(seed)
-    part = torch.randperm(len(key), generator=generator) % parts
-    return _Parts(key, part, graph.num_entities, graph.num_relations)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,8 +216,10 @@ class _Block:
         pool: Pool,
         held: AnswerIndex,
         index: Int[Tensor, " B"],
+        counted: Bool[Tensor, " n"],
         facts: FactIndex,
-        part_of: _Parts,
+        parts: int,
+        seed: int,
     ) -> _Block:
         queries = held.queries[index]
         row, answer = held.rows(index)
@@ -205,9 +232,8 @@ class _Block:
         left = ~known
         left[pool.row, pool.column] = False
         start = np.searchsorted(pool.row, np.arange(len(index) + 1))
-        of_batch = slice(int(held.offsets[index[0]]), int(held.offsets[index[-1] + 1]))
-        counted = counted_answers(held)[of_batch]
-        row, answer = row[counted], answer[counted]
+        kept = torch.cat([counted[slice(*held.offsets[i : i + 2].tolist())] for i in index])
+        row, answer = row[kept], answer[kept]
         cells, places, ranks = [], [], []
         for i, a in zip(row.tolist(), answer.tolist(), strict=True):
             own = np.arange(start[i], start[i + 1])
@@ -222,7 +248,8 @@ class _Block:
                 above = (others > mine).sum() + (others == mine).sum() / 2
                 ranks[-1] = float(1 / (1 + len(cells[-1]) + above))
         head, relation = queries.head[row], queries.relation[row]
-        part = part_of.of(head, relation, answer)
+        directed = torch.stack([head, relation, answer], 1)
+        part = parts_of(directed, facts.num_relations, parts, seed).numpy()
         kept_of_pool = pool.row, pool.member, pool.rivals, pool.features
         return _Block(len(index), *kept_of_pool, cells, places, ranks, part)
 

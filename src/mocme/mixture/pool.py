@@ -25,8 +25,9 @@ from mocme.mixture.weight_search import Weight
 # What is told of each dense and of each sparse expert about a candidate.
 DENSE = ("log_share", "gap", "reciprocal_rank", "entropy", "complementarity")
 SPARSE = ("gain", "spoken", "gap", "reciprocal_rank", "reached", "complementarity")
-# What is told of the sum of all experts, and of the candidate and the query.
-SUM = ("log_share", "gap", "reciprocal_rank")
+# Of the gain that is told, log(1 + sharpness * odds); the weights of the sum change no feature.
+SHARPNESS = 30.0
+# What is told of the candidate and the query.
 CONTEXT = ("times", "share", "degree", "head_degree", "known", "facts", "inverse")
 
 
@@ -37,7 +38,7 @@ def feature_names(experts: Sequence[Expert]) -> list[str]:
         for expert in experts
         for feature in (SPARSE if isinstance(expert, SparseExpert) else DENSE)
     ]
-    return [*names, *(f"sum: {feature}" for feature in SUM), *CONTEXT]
+    return [*names, *CONTEXT]
 
 
 @final
@@ -92,17 +93,19 @@ def make_pool(
     keys = np.unique(np.concatenate([view.keys for view in views]))
     row, column = np.divmod(keys, facts.num_entities)
     member = np.stack([np.isin(keys, view.keys, assume_unique=True) for view in views], 1)
-    whole = _DenseView.of(total.numpy(), competing, 0)
+    # The sum over those that compete; where nobody does, nothing is left out.
+    left = total[:, : facts.trained].masked_fill(torch.from_numpy(~competing), -torch.inf)
+    mass = torch.logsumexp(left, 1, keepdim=True)
+    mass.masked_fill_(mass.isneginf(), 0.0)
     rivals = (column < facts.trained) & competing[row, np.minimum(column, facts.trained - 1)]
     overlap = complementarity(member, row, rivals)
     blocks = [
         np.concatenate([view.describe(row, column), overlap[row, i, None]], 1)
         for i, view in enumerate(views)
     ]
-    blocks.append(whole.describe(row, column)[:, :3])
     # Answers that were added later are not counted, so that adding them changes no score.
     blocks.append(_context(facts, queries, row, column, known_row[trained]))
-    outside = total.sub_(torch.from_numpy(whole.total)[:, None]).clamp_(max=0.0)
+    outside = total.sub_(mass).clamp_(max=0.0)
     features = np.concatenate(blocks, 1, dtype=np.float32)
     return Pool(row, column, member, rivals, features, outside)
 
@@ -199,7 +202,7 @@ class _SparseAnswers:
         total[self.row, self.column] += self.weight.gain(self.odds).to(total)
 
     def view(self, competing: Bool[np.ndarray, "B N0"], size: int) -> _SparseView:
-        gain = torch.log1p(self.weight.sharpness * self.odds).numpy()
+        gain = torch.log1p(SHARPNESS * self.odds).numpy()
         row, column = self.row.numpy(), self.column.numpy()
         return _SparseView.of(row, column, gain, self.num_entities, competing, size)
 
@@ -235,7 +238,7 @@ class _DenseView:
         # Where the exponential is 0, the score may be -inf, and the product would be NaN.
         mean = (exponential * np.maximum(ordered - best, -200.0)).sum(1)
         safe = np.maximum(mass, 1e-30)
-        keys = _best_keys(scores, masked, ordered, min(size, trained)) if size else np.empty(0, int)
+        keys = _best_keys(scores, masked, ordered, min(size, trained))
         total = (best[:, 0] + np.log(safe)).astype(np.float32)
         return _DenseView(scores, ordered, keys, total, np.log(safe) - mean / safe)
 

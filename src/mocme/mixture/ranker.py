@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -20,14 +20,14 @@ from mocme.experts.base import Expert, Packed, Progress
 from mocme.mixture import sum as sums
 from mocme.mixture.base import Mixture, MixtureSettings
 from mocme.mixture.fact_index import FactIndex
-from mocme.mixture.held_out import Groups, counted_answers, make_groups
+from mocme.mixture.held_out import Groups, counted_answers, make_groups, parts_of
 from mocme.mixture.pool import feature_names, make_pool
 from mocme.mixture.selection import Chosen, Selection, alone_weight
 from mocme.mixture.sum import Sum
 from mocme.mixture.trees import Trees
 from mocme.mixture.weight_search import Weight
 
-FORMAT = "mocme ranker 1"
+FORMAT = "mocme ranker 2"
 # Held-out facts below which trees would fit noise.
 FEW_FACTS = 200
 # Rows of one question that LightGBM takes.
@@ -51,6 +51,9 @@ class Ranker(Mixture):
         weights: of each expert in the sum, by name.
         trees: over the features of `mixture.pool`.
         pool: candidates that each expert brings.
+        parts: if the valid split fitted the trees, the trees that were fitted without each part of
+            it, by `held_out.parts_of`.
+        seed: of the parts.
     """
 
     def __init__(
@@ -60,11 +63,27 @@ class Ranker(Mixture):
         weights: Mapping[str, Weight],
         trees: Trees,
         pool: int,
+        parts: Sequence[Trees] = (),
+        seed: int = 0,
     ) -> None:
         super().__init__(experts, facts.num_entities)
         self.weights = {expert.name: weights[expert.name] for expert in experts}
         self.facts, self.trees, self.pool = facts, trees, pool
+        self.parts, self.seed = tuple(parts), seed
         self._base = 1 - trees.least
+
+    def unseen(self, graph: Graph, split: str) -> Sequence[tuple[Mixture, Tensor]]:
+        facts = graph.directed(split)
+        if split != "valid" or not self.parts:
+            return [(self, facts)]
+        part = parts_of(facts, graph.num_relations, len(self.parts), self.seed)
+        return [
+            (
+                Ranker(self.experts, self.facts, self.weights, trees, self.pool),
+                facts[part == number],
+            )
+            for number, trees in enumerate(self.parts)
+        ]
 
     def score(self, queries: Queries, candidates: Tensor | None = None) -> Float[Tensor, "B C"]:
         block = max(1, CELLS // (self.num_entities * len(self.experts)))
@@ -88,7 +107,8 @@ class Ranker(Mixture):
         return sums.contribution(self.expert(name), self.weights[name], value)
 
     def extended(self, experts: Sequence[Expert], graph: Graph) -> Ranker:
-        return Ranker(experts, self.facts.extended(graph), self.weights, self.trees, self.pool)
+        facts = self.facts.extended(graph)
+        return Ranker(experts, facts, self.weights, self.trees, self.pool, self.parts, self.seed)
 
     def packed(self) -> Packed:
         metadata = {
@@ -96,8 +116,13 @@ class Ranker(Mixture):
             "experts": json.dumps(list(self.weights)),
             "features": json.dumps(feature_names(self.experts)),
             "pool": str(self.pool),
+            "parts": str(len(self.parts)),
+            "seed": str(self.seed),
         }
-        return {"weights": sums.packed_weights(self.weights), **self.trees.packed()}, metadata
+        tensors = {"weights": sums.packed_weights(self.weights), **self.trees.packed()}
+        for number, trees in enumerate(self.parts):
+            tensors |= {f"part {number} {name}": part for name, part in trees.packed().items()}
+        return tensors, metadata
 
     @staticmethod
     def unpacked(packed: Packed, experts: Sequence[Expert], graph: Graph) -> Ranker:
@@ -111,25 +136,43 @@ class Ranker(Mixture):
         names = feature_names(experts)
         if parse_json(metadata.get("features", "null")) != names:
             raise ValueError("the trees were fitted on other features than these experts have")
-        pool = metadata.get("pool", "")
-        if not (pool.isascii() and pool.isdigit() and 1 <= int(pool) <= 10_000):
-            raise ValueError(f"the size of the pool is {pool!r}; it must be 1 to 10000")
-        parts = {name: tensor for name, tensor in tensors.items() if name != "weights"}
-        trees = Trees.unpacked(parts, len(names))
-        return Ranker(experts, FactIndex.of(graph), weights, trees, int(pool))
+        pool = _number(metadata, "pool", "the size of the pool", 1, 10_000)
+        count = _number(metadata, "parts", "the number of parts", 0, 100)
+        seed = _number(metadata, "seed", "the seed of the parts", 0, 2**31 - 1)
+        own = {name: tensor for name, tensor in tensors.items() if name != "weights"}
+        parts = []
+        for number in range(count):
+            prefix = f"part {number} "
+            held = {name: own.pop(name) for name in list(own) if name.startswith(prefix)}
+            short = {name.removeprefix(prefix): tensor for name, tensor in held.items()}
+            parts.append(Trees.unpacked(short, len(names)))
+        trees = Trees.unpacked(own, len(names))
+        return Ranker(experts, FactIndex.of(graph), weights, trees, pool, parts, seed)
+
+
+def _number(metadata: Mapping[str, str], key: str, what: str, low: int, high: int) -> int:
+    text = metadata.get(key, "")
+    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+        raise ValueError(f"{what} is {text!r}; it must be {low} to {high}")
+    return int(text)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class RankerSettings(MixtureSettings):
-    """A learned mixture that is never worse than its best expert on held-out facts.
+    """A learned mixture that is never worse than its best expert on the facts that fitted it.
 
-    The experts are fitted without the held-out facts first. They join the mixture one at a time,
-    the best first, unless the cross-fitted MRR of the held-out facts falls. What has joined is
-    fitted again on all training facts. If neither trees nor the sum are above the best expert, this
-    expert serves alone. With too few held-out facts for trees, the sum with default weights serves.
+    It is fitted on facts that the experts have not seen: on the valid split, or on training facts
+    that are held out. For the latter, the experts are fitted without them first, and those that
+    joined the mixture are fitted again on all training facts.
+
+    The experts join the mixture one at a time, the best first, unless the cross-fitted MRR falls.
+    If neither trees nor the sum are above the best expert, this expert serves alone. With too few
+    facts for trees, the sum with default weights serves.
 
     Args:
+        fitted_on: ``valid``, ``train`` (held-out training facts), or ``auto``: valid where it has
+            enough facts or an expert cannot be fitted again, else train.
         held_out: share of the training facts that are held out.
         pool: candidates that each expert brings to the pool of a query.
         trees: number of trees.
@@ -139,10 +182,11 @@ class RankerSettings(MixtureSettings):
         features: share of the features that a tree sees.
         candidates: share of the candidates that a tree sees.
         trials: trees of the mixtures that are compared while experts join.
-        parts: of the held-out facts, for cross-fitting.
+        parts: of the facts, for cross-fitting.
         seed: of the parts and the trees. The held-out facts are drawn by the seed of the run.
     """
 
+    fitted_on: Literal["auto", "valid", "train"] = "auto"
     held_out: float = 0.05
     pool: int = 50
     trees: int = 200
@@ -174,8 +218,19 @@ class RankerSettings(MixtureSettings):
                 raise ValueError(f"{name} must be {low} to {high}, not {getattr(self, name)}")
 
     @property
-    def share(self) -> float:
-        return self.held_out
+    def selects(self) -> bool:
+        return True
+
+    @property
+    def refits(self) -> bool:
+        return self.fitted_on == "train"
+
+    def share(self, graph: Graph, refittable: bool) -> float:
+        if self.fitted_on != "auto":
+            return self.held_out if self.fitted_on == "train" else 0.0
+        enough = len(graph.facts("valid")) >= FEW_FACTS
+        would_be = round(self.held_out * len(graph.facts("train")))
+        return 0.0 if enough or would_be < FEW_FACTS or not refittable else self.held_out
 
     def fit(
         self,
@@ -183,88 +238,32 @@ class RankerSettings(MixtureSettings):
         graph: Graph,
         memory: float,
         progress: Progress | None = None,
+        *,
+        held_out: bool = False,
     ) -> tuple[Mixture, dict[str, Any]]:
         started = time.perf_counter()
-        held = len(graph.facts("valid"))
-        if held < FEW_FACTS:
+        facts = len(graph.facts("valid"))
+        record: dict[str, Any] = {"fitted_on": "train" if held_out else "valid", "facts": facts}
+        mixture: Mixture
+        if facts < FEW_FACTS:
             weights = {e.name: sums.default_weight(e) for e in experts}
-            reason = (
-                f"{held} held-out facts are fewer than {FEW_FACTS}: the sum has default weights"
-            )
-            return Sum(experts, graph.num_entities, weights), {
-                "kind": "Sum",
-                "reason": reason,
-                "weights": {name: weight.as_dict() for name, weight in weights.items()},
-                "seconds": round(time.perf_counter() - started, 3),
-            }
-        steps = _Steps(progress, 2 * len(experts) + 2)
-        size, alone, counted = graph.num_entities, {}, counted_answers(graph.answers("valid"))
-        for expert in experts:
-            ranks = rank_split(_alone(expert, size), graph, "valid", memory)
-            # Of the answers that have a group, as for the mixtures.
-            alone[expert.name] = float((1 / ranks.realistic)[counted].mean())
-            steps.done()
-        weights = {expert.name: sums.default_weight(expert) for expert in experts}
-        groups = self._groups(experts, weights, graph, memory)
-        steps.done()
-        selection = Selection(experts, groups, size)
-        chosen = selection.choose(alone, self._cross_fitted, steps.done)
-        joined = [expert for expert in experts if expert.name in chosen.names]
-        record = {
-            "held_out": held,
-            "alone": dict(chosen.alone),
-            "steps": list(chosen.steps),
-            "left_out": chosen.left_out,
-            "ranker": chosen.ranker,
-            "sum": chosen.sum,
-        }
-        mixture, kind, reason = self._fitted(joined, chosen, graph, memory)
-        steps.done()
-        record |= {
-            "kind": kind,
-            "reason": reason,
-            "weights": {name: w.as_dict() for name, w in mixture.weights.items()},
+            mixture = Sum(experts, graph.num_entities, weights)
+            of = "held-out facts" if held_out else "facts of the valid split"
+            reason = f"{facts} {of} are fewer than {FEW_FACTS}: the sum has default weights"
+            record |= {"kind": "Sum", "reason": reason}
+        else:
+            steps = len(experts) * (1 + self.parts) + 2 + (0 if held_out else self.parts)
+            fit = _Fit(self, experts, graph, memory, _Steps(progress, steps), held_out)
+            mixture, chosen = fit.mixture()
+            record |= chosen
+        weights = {name: weight.as_dict() for name, weight in mixture.weights.items()}
+        return mixture, {
+            **record,
+            "weights": weights,
             "seconds": round(time.perf_counter() - started, 3),
         }
-        return mixture, record
 
-    def _fitted(
-        self, experts: Sequence[Expert], chosen: Chosen, graph: Graph, memory: float
-    ) -> tuple[Ranker | Sum, str, str]:
-        """The better of trees and sum, or the best expert; its kind, and why."""
-        best = max(experts, key=lambda expert: chosen.alone[expert.name])
-        alone = chosen.alone[best.name]
-        if max(chosen.ranker, chosen.sum) <= alone:
-            reason = f"no mixture is above {best.name} alone on the held-out facts"
-            return _alone(best, graph.num_entities), "Sum", reason
-        if chosen.sum >= chosen.ranker:
-            reason = "the sum is above the trees on the held-out facts"
-            return Sum(experts, graph.num_entities, chosen.weights), "Sum", reason
-        groups = self._groups(experts, chosen.weights, graph, memory)
-        trees = self._trees(groups, np.ones(len(groups), bool), self.trees)
-        facts = FactIndex.of(graph)
-        reason = "the trees are above the sum and every expert on the held-out facts"
-        return Ranker(experts, facts, chosen.weights, trees, self.pool), "Ranker", reason
-
-    def _groups(
-        self,
-        experts: Sequence[Expert],
-        weights: Mapping[str, Weight],
-        graph: Graph,
-        memory: float,
-    ) -> Groups:
-        return make_groups(experts, weights, graph, self.pool, self.parts, self.seed, memory)
-
-    def _cross_fitted(self, groups: Groups) -> Float[np.ndarray, " G"]:
-        """Reciprocal rank of each group, by trees that were fitted without its part."""
-        ranks = np.zeros(len(groups))
-        for part in range(self.parts):
-            inside = groups.part == part
-            fitted = self._trees(groups, ~inside, self.trials)
-            ranks[inside] = groups.reciprocal_ranks(fitted(groups.features))[inside]
-        return ranks
-
-    def _trees(self, groups: Groups, chosen: Bool[np.ndarray, " G"], count: int) -> Trees:
+    def fitted_trees(self, groups: Groups, chosen: Bool[np.ndarray, " G"], count: int) -> Trees:
         """Trees that rank the answers of the chosen groups high.
 
         LambdaRank: Burges, From RankNet to LambdaRank to LambdaMART, 2010.
@@ -321,6 +320,100 @@ class RankerSettings(MixtureSettings):
             )
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """The fit of a mixture.
+
+    Attributes:
+        graph: its valid split are the facts that fit the mixture.
+        held_out: whether these are training facts that the experts will be fitted on.
+    """
+
+    settings: RankerSettings
+    experts: Sequence[Expert]
+    graph: Graph
+    memory: float
+    steps: _Steps
+    held_out: bool
+
+    def mixture(self) -> tuple[Ranker | Sum, dict[str, Any]]:
+        """The better of trees and sum, or the best expert; and how it was chosen."""
+        chosen = self._chosen()
+        mixture, reason = self._best(chosen)
+        kind = "Sum" if isinstance(mixture, Sum) else "Ranker"
+        self.steps.finished()
+        return mixture, {
+            "alone": dict(chosen.alone),
+            "steps": list(chosen.steps),
+            "left_out": chosen.left_out,
+            "ranker": chosen.ranker,
+            "sum": chosen.sum,
+            "kind": kind,
+            "reason": reason,
+        }
+
+    def _chosen(self) -> Chosen:
+        graph, answers = self.graph, self.graph.answers("valid")
+        counted = counted_answers(answers, graph.num_relations, self.settings.seed)
+        alone = {}
+        for expert in self.experts:
+            ranks = rank_split(_alone(expert, graph.num_entities), graph, "valid", self.memory)
+            # Of the answers that have a group, as for the mixtures.
+            alone[expert.name] = float((1 / ranks.realistic)[counted].mean())
+            self.steps.done()
+        weights = {expert.name: sums.default_weight(expert) for expert in self.experts}
+        groups = self._groups(self.experts, weights)
+        selection = Selection(self.experts, groups, graph.num_entities)
+        return selection.choose(alone, self._cross_fitted)
+
+    def _best(self, chosen: Chosen) -> tuple[Ranker | Sum, str]:
+        experts = [expert for expert in self.experts if expert.name in chosen.names]
+        best = max(experts, key=lambda expert: chosen.alone[expert.name])
+        if max(chosen.ranker, chosen.sum) <= chosen.alone[best.name]:
+            reason = f"no mixture is above {best.name} alone"
+            return _alone(best, self.graph.num_entities), reason
+        if chosen.sum >= chosen.ranker:
+            reason = "the sum is above the trees"
+            return Sum(experts, self.graph.num_entities, chosen.weights), reason
+        groups = self._groups(experts, chosen.weights)
+        settings, count = self.settings, self.settings.trees
+        trees = settings.fitted_trees(groups, np.ones(len(groups), bool), count)
+        self.steps.done()
+        parts = []
+        # Where valid is ranked or calibrated afterwards, trees do it that have not seen the fact.
+        for part in () if self.held_out else range(settings.parts):
+            parts.append(settings.fitted_trees(groups, groups.part != part, count))
+            self.steps.done()
+        facts = FactIndex.of(self.graph)
+        ranker = Ranker(experts, facts, chosen.weights, trees, settings.pool, parts, settings.seed)
+        return ranker, "the trees are above the sum and every expert"
+
+    def _groups(self, experts: Sequence[Expert], weights: Mapping[str, Weight]) -> Groups:
+        made = make_groups(
+            experts,
+            weights,
+            self.graph,
+            self.settings.pool,
+            self.settings.parts,
+            self.settings.seed,
+            self.memory,
+            lambda *_: self.steps.heard(),
+        )
+        self.steps.done()
+        return made
+
+    def _cross_fitted(self, groups: Groups) -> Float[np.ndarray, " G"]:
+        """Reciprocal rank of each group, by trees that were fitted without its part."""
+        ranks = np.zeros(len(groups))
+        for part in range(self.settings.parts):
+            inside = groups.part == part
+            fitted = self.settings.fitted_trees(groups, ~inside, self.settings.trials)
+            ranks[inside] = groups.reciprocal_ranks(fitted(groups.features))[inside]
+            self.steps.done()
+        return ranks
+
+
 def _alone(expert: Expert, num_entities: int) -> Sum:
     return Sum([expert], num_entities, {expert.name: alone_weight(expert)})
 
@@ -329,11 +422,21 @@ def _alone(expert: Expert, num_entities: int) -> Sum:
 class _Steps:
     """Counts the steps of a fit."""
 
-    progress: Callable[[int, int], None] | None
+    progress: Progress | None
     total: int
     count: int = 0
 
     def done(self) -> None:
+        """One more step is done."""
         self.count += 1
+        self.heard()
+
+    def heard(self) -> None:
+        """Report the steps so far: where a training is stopped, this raises."""
         if self.progress is not None:
             self.progress(self.count, self.total)
+
+    def finished(self) -> None:
+        """All steps are done, also those that were not needed."""
+        self.count = self.total
+        self.heard()

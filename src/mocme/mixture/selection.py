@@ -3,9 +3,9 @@
 What an expert adds is often less than the noise of a few thousand held-out answers, so an expert
 joins unless the mixture falls below the best one so far by more than a standard error.
 
-Everything is read from one pool of all experts. For some of them, the shares and ranks of their sum
-are those among the candidates of the pool, not among all entities: near enough to compare choices,
-and the mixture that is chosen is fitted on its own pool.
+Everything is read from one pool of all experts. For some of them, an answer that none of them
+brings is ranked among the pool of all, not among all entities: near enough to compare choices, and
+the mixture that is chosen is fitted on its own pool.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 
 from mocme.experts.base import Expert, SparseExpert
 from mocme.mixture.held_out import Groups
-from mocme.mixture.pool import CONTEXT, DENSE, SPARSE, SUM, complementarity
+from mocme.mixture.pool import CONTEXT, DENSE, SHARPNESS, SPARSE, complementarity
 from mocme.mixture.sum import default_weight
 from mocme.mixture.weight_search import Weight, weight_grid
 
@@ -73,15 +73,12 @@ class Selection:
             self._columns[expert.name] = slice(first, first + size)
             first += size
 
-    def choose(
-        self, alone: Mapping[str, float], cross_fit: CrossFit, done: Callable[[], None]
-    ) -> Chosen:
+    def choose(self, alone: Mapping[str, float], cross_fit: CrossFit) -> Chosen:
         """Let experts join one at a time, the best alone first.
 
         Args:
             alone: MRR of every expert by itself.
             cross_fit: ranks by a mixture of some experts, by their groups.
-            done: called after each trial.
         """
         order = sorted(self._names, key=lambda name: -alone[name])
         best = order[0]
@@ -89,7 +86,6 @@ class Selection:
         reached, of_sum = cross_fit(self.view(names, weights)), alone[best]
         bar = reached
         steps = [{"expert": best, "Ranker": float(reached.mean()), "Sum": of_sum}]
-        done()
         for name in order[1:]:
             weight, with_it = self._weight(name, names, weights)
             trial = {**weights, name: weight}
@@ -99,7 +95,6 @@ class Selection:
             if change.mean() >= -change.std() / np.sqrt(len(change)):
                 names, weights, reached, of_sum = [*names, name], trial, ranks, with_it
             bar = max(bar, ranks, key=np.mean)
-            done()
         return Chosen(names, weights, float(reached.mean()), of_sum, alone, steps)
 
     def gain(self, name: str, weight: Weight) -> Float[np.ndarray, " n"]:
@@ -107,7 +102,7 @@ class Selection:
         values = self.groups.features[:, self._columns[name].start].astype(np.float64)
         expert = self._expert(name)
         if isinstance(expert, SparseExpert):
-            odds = np.expm1(values) / default_weight(expert).sharpness
+            odds = np.expm1(values) / SHARPNESS
             values = np.log1p(weight.sharpness * odds)
         return weight.strength * values
 
@@ -121,15 +116,9 @@ class Selection:
         parts = []
         for number, name in enumerate(names):
             own = groups.features[:, self._columns[name]].copy()
-            expert = self._expert(name)
-            if isinstance(expert, SparseExpert):
-                # Gains and gaps are those of the sharpness in the sum.
-                gain = self.gain(name, weights[name]._replace(strength=1.0))
-                own[:, 0] = gain
-                own[:, 2] = gain - _largest(gain, groups)[groups.row]
             own[:, -1] = overlap[groups.row, number]
             parts.append(own)
-        parts += [_sum_features(total, groups), groups.features[:, -len(CONTEXT) :]]
+        parts.append(groups.features[:, -len(CONTEXT) :])
         features = np.concatenate(parts, 1, dtype=np.float32)
         return self._restricted(names, features, total)
 
@@ -173,35 +162,6 @@ class Selection:
 def alone_weight(expert: Expert) -> Weight:
     """The weight of an expert that is its own mixture."""
     return default_weight(expert)._replace(strength=1.0)
-
-
-def _largest(values: Float[np.ndarray, " n"], groups: Groups) -> Float[np.ndarray, " Q"]:
-    """The largest value of each question among the candidates that compete."""
-    largest = np.full(int(groups.row[-1]) + 1 if len(groups.row) else 0, -np.inf)
-    np.maximum.at(largest, groups.row[groups.rivals], values[groups.rivals])
-    return np.where(np.isneginf(largest), 0.0, largest)
-
-
-def _sum_features(total: Float[np.ndarray, " n"], groups: Groups) -> Float[np.ndarray, "n 3"]:
-    """`pool.SUM`, among the candidates of the pool."""
-    count = int(groups.row[-1]) + 1 if len(groups.row) else 0
-    gap = total - _largest(total, groups)[groups.row]
-    mass = np.bincount(groups.row, np.exp(np.minimum(gap, 50.0)) * groups.rivals, count)
-    share = gap - np.log(np.maximum(mass, 1e-30))[groups.row]
-    # Rank by a stable sort within each question, equal values the same.
-    order = np.lexsort((-total, groups.row))
-    row, value = groups.row[order], total[order]
-    rivals = groups.rivals[order]
-    start = np.concatenate([[True], row[1:] != row[:-1]])
-    new = start | np.concatenate([[True], value[1:] != value[:-1]])
-    before = np.cumsum(rivals) - rivals
-    first_of_row = before[np.maximum.accumulate(np.where(start, np.arange(len(row)), 0))]
-    first_of_tie = before[np.maximum.accumulate(np.where(new, np.arange(len(row)), 0))]
-    rank = np.empty(len(row))
-    rank[order] = 1 / (1 + first_of_tie - first_of_row)
-    features = np.stack([share, gap, rank], 1)
-    assert features.shape[1] == len(SUM)
-    return features
 
 
 def _restricted(

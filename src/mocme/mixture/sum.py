@@ -140,6 +140,8 @@ class SumSettings(MixtureSettings):
         graph: Graph,
         memory: float,
         progress: Progress | None = None,
+        *,
+        held_out: bool = False,
     ) -> tuple[Sum, dict[str, Any]]:
         self.check_experts({expert.name: isinstance(expert, SparseExpert) for expert in experts})
         started = time.perf_counter()

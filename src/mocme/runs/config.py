@@ -232,10 +232,11 @@ class Experiment:
             )
             for name in names
         }
-        if mixture.share and (fixed := [n for n, e in experts.items() if not e.refittable]):
+        if mixture.refits and (fixed := [n for n, e in experts.items() if not e.refittable]):
             raise ConfigError(
-                f"mixture.kind: {mixture.kind_name()} is fitted on facts that the experts have not "
-                f"seen, and {fixed[0]} cannot be fitted without them; use Sum"
+                f"mixture: {mixture.kind_name()} is fitted on training facts that the experts have "
+                f"not seen, and {fixed[0]} cannot be fitted without them; set mixture.fitted_on to "
+                f"valid"
             )
         try:
             mixture.check_experts({name: expert.sparse for name, expert in experts.items()})

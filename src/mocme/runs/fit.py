@@ -36,26 +36,28 @@ def fit_run(
 ) -> Run:
     """Fit the mixture and every expert that are not saved yet.
 
-    A mixture that is fitted on held-out facts comes first, with experts that have not seen them;
-    then those that it chose are fitted on all training facts.
+    A mixture that is fitted on held-out training facts comes first, with experts that have not seen
+    them; then those that it chose are fitted on all training facts.
     """
     folder, settings, view = run.folder, run.experiment.components(), graph.training_view()
     experts, mixture = settings.experts, settings.mixture
     names = [name for name, expert in experts.items() if expert.takes_part(features)]
+    share = mixture.share(view, all(experts[name].refittable for name in names))
     with folder.lock(), stop_signal() as stopped:
+        if share:
+            folder.update_about(held_out=share)
         fits = _Fits(run, features, device, stopped, observer)
-        if mixture.share:
-            if not folder.has(MIXTURE):
-                rest, held = hold_out(view, mixture.share, run.experiment.seed)
-                fits.mixture([fits.expert(name, rest, held_out=True) for name in names], held)
-            packed = folder.read_packed(MIXTURE)
-            names = mixture_experts(folder, settings, features, packed)
-            for name in names:
-                fits.expert(name, view)
-        else:
-            fits.mixture([fits.expert(name, view) for name in names], view)
+        if not folder.has(MIXTURE):
+            rest, held = hold_out(view, share, run.experiment.seed) if share else (view, view)
+            fitted = [fits.expert(name, rest, held_out=share > 0) for name in names]
+            fits.mixture(fitted, held, held_out=share > 0)
+        names = mixture_experts(folder, settings, features, folder.read_packed(MIXTURE))
+        for name in names:
+            fits.expert(name, view)
         for name in experts:
             folder.remove(_file(name, held_out=True))
+            if name not in names:
+                folder.remove(expert_file(name))
         fits_of = _records(run)
         records = [*fits_of.values(), folder.read_json(RECORD)]
         seconds = sum(record.get("seconds", 0.0) for record in records)
@@ -95,14 +97,15 @@ class _Fits:
         monitor.finished(record)
         return fitted
 
-    def mixture(self, experts: Sequence[Expert], graph: Graph) -> None:
+    def mixture(self, experts: Sequence[Expert], graph: Graph, held_out: bool) -> None:
         """Fit the mixture of experts, and save it."""
         settings, folder = self.run.experiment.components(), self.run.folder
         # One expert that is not learned is its own mixture: there are no weights to search for.
-        shown = len(experts) > 1 or settings.mixture.share > 0
+        shown = len(experts) > 1 or settings.mixture.selects
         monitor = self._monitor("mixture", _records(self.run))
         progress = monitor.stage("mixture") if shown else None
-        mixture, record = settings.mixture.fit(experts, graph, settings.evaluation.memory, progress)
+        memory = settings.evaluation.memory
+        mixture, record = settings.mixture.fit(experts, graph, memory, progress, held_out=held_out)
         folder.write_json(RECORD, record)
         folder.write_tensors(MIXTURE, *mixture.packed())
         if self.observer is not None and shown:

@@ -100,6 +100,6 @@ def mixture_experts(
         names = packed_experts(packed)
         if unknown := [name for name in names if name not in taken]:
             raise ValueError(f"names the expert {unknown[0]!r}, which the run does not have")
-        if not settings.mixture.share and names != taken:
+        if not settings.mixture.selects and names != taken:
             raise ValueError(f"has the experts {names!r}; the run has {taken!r}")
     return names

@@ -55,6 +55,7 @@ class About(Configurable):
     environment: Mapping[str, str | int | None]
     finished: bool
     fits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    held_out: float = 0.0
     seconds: float | None = None
     best_epoch: int | None = None
     model: str | None = None
@@ -71,6 +72,8 @@ class About(Configurable):
             raise ValueError("entities does not count all, structure and every modality")
         if min([*self.facts.values(), *self.entities.values()]) < 0:
             raise ValueError("a count is below 0")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out is {self.held_out}, not 0 to 1")
         if self.data is not None and "\0" in self.data:
             raise ValueError("data is no path")
         for name, fit in self.fits.items():
