@@ -233,17 +233,27 @@ def test_a_question_with_many_answers_has_a_bounded_number_of_groups(
     assert len(groups) == len(graph.answers("valid")) < 2 * len(graph.facts("valid"))
 
 
-def test_learnable_groups_are_the_chosen_ones_with_their_answers() -> None:
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_learnable_groups_are_the_chosen_ones_with_their_answers_and_some_others(
+    most: int,
+) -> None:
     graph = random_graph(facts=150)
     groups = make_groups(random_experts(graph), WEIGHTS, graph, 3, 4, 0, 0.5)
     chosen = groups.part != 0
-    kept = groups.learnable(chosen)
-    expected: list[list[int]] = []
-    answers: list[int] = []
-    for index in np.flatnonzero(chosen & (groups.answer >= 0)):
-        expected.append(groups.cell[groups.start[index] : groups.start[index + 1]].tolist())
-        answers.append(int(groups.cell[groups.answer[index]]))
-    assert [
-        kept.cell[a:b].tolist() for a, b in zip(kept.start, kept.start[1:], strict=False)
-    ] == expected
+    kept = groups.learnable(chosen, most, 1)
+    index = np.flatnonzero(chosen & (groups.answer >= 0))
+    whole = [groups.cell[groups.start[i] : groups.start[i + 1]].tolist() for i in index]
+    found = [kept.cell[a:b].tolist() for a, b in zip(kept.start, kept.start[1:], strict=False)]
+    answers = groups.cell[groups.answer[index]].tolist()
     assert kept.cell[kept.answer].tolist() == answers
+    for some, all_of_them, answer in zip(found, whole, answers, strict=True):
+        assert some == [cell for cell in all_of_them if cell in some]  # in their order
+        assert answer in some
+        assert len(some) == min(most + 1, len(all_of_them))
+    if most == 1:
+        again = groups.learnable(chosen, most, 1)
+        assert np.array_equal(again.cell, kept.cell)
+        assert not np.array_equal(groups.learnable(chosen, most, 2).cell, kept.cell)
+    rows = groups.rows(chosen)
+    cells = [groups.cell[groups.start[i] : groups.start[i + 1]] for i in np.flatnonzero(chosen)]
+    assert np.array_equal(rows, np.unique(np.concatenate(cells)))

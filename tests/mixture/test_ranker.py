@@ -256,22 +256,20 @@ def test_experts_that_are_all_silent_or_all_sparse_are_no_error() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("held_out", 0.0), ("held_out", 0.9), ("pool", 0), ("leaves", 1), ("parts", 1)),
+        *(
+            ("held_out", 0.0),
+            ("held_out", 0.9),
+            ("pool", 0),
+            ("negatives", 10_000),
+            ("leaves", 1),
+            ("parts", 1),
+        ),
         *(("learning_rate", float("nan")), ("features", 1.5), ("trees", 0)),
     ],
 )
 def test_settings_out_of_range_are_errors(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} must be "):
         RankerSettings(**{name: value})
-
-
-def test_a_pool_that_is_too_large_for_trees_is_refused_before_the_training() -> None:
-    table = {
-        "experts": [{"kind": "rules"}, {"kind": "prior"}],
-        "mixture": {"kind": "Ranker", "pool": 5001},
-    }
-    with pytest.raises(mocme.ConfigError, match=r"mixture.pool: 5001 candidates of each of 2"):
-        mocme.Experiment.load(table)
 
 
 @pytest.mark.usefixtures("few")

@@ -89,21 +89,37 @@ class Groups:
         ranks = np.where(self.answer >= 0, 1 / (0.5 + above + ties / 2), self.outside)
         return np.asarray(ranks, np.float64)
 
-    def learnable(self, chosen: Bool[np.ndarray, " G"]) -> Groups:
-        """The chosen groups that have their answer."""
-        kept = np.flatnonzero(chosen & (self.answer >= 0))
-        size = np.diff(self.start)[kept]
-        start = np.concatenate([[0], np.cumsum(size)])
-        offset = np.arange(start[-1]) - np.repeat(start[:-1], size)
-        place = np.repeat(self.start[kept], size) + offset
-        answer = self.answer[kept] - self.start[kept] + start[:-1]
+    def rows(self, chosen: Bool[np.ndarray, " G"]) -> Int[np.ndarray, " r"]:
+        """The rows of `features` that the chosen groups use."""
+        used = np.zeros(len(self.features), bool)
+        used[self.cell[np.repeat(chosen, np.diff(self.start))]] = True
+        return np.flatnonzero(used)
+
+    def learnable(self, chosen: Bool[np.ndarray, " G"], most: int, seed: int) -> Groups:
+        """The chosen groups that have their answer, each with it and some others.
+
+        Args:
+            most: other candidates of a group, at most; they are drawn.
+        """
+        size = np.diff(self.start)
+        group = np.repeat(np.arange(len(self)), size)
+        has = chosen & (self.answer >= 0)
+        drawn = np.random.default_rng(seed).random(len(self.cell))
+        drawn[self.answer[has]] = -1.0
+        order = np.lexsort((drawn, group))
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order)) - np.repeat(self.start[:-1], size)
+        kept = has[group] & (place <= most)
+        position = np.cumsum(kept) - 1
         return replace(
             self,
-            cell=self.cell[place],
-            start=start,
-            answer=answer,
-            outside=self.outside[kept],
-            part=self.part[kept],
+            cell=self.cell[kept],
+            start=np.concatenate(
+                [[0], np.cumsum(np.bincount(group[kept], minlength=len(self))[has])]
+            ),
+            answer=position[self.answer[has]],
+            outside=self.outside[has],
+            part=self.part[has],
         )
 
 

@@ -30,8 +30,6 @@ from mocme.mixture.weight_search import Weight
 FORMAT = "mocme ranker 2"
 # Held-out facts below which trees would fit noise.
 FEW_FACTS = 200
-# Rows of one question that LightGBM takes.
-GROUP = 10_000
 # Scores of all experts that are held at once while queries are scored.
 CELLS = 1 << 24
 # Bins of a feature: candidates differ in ranks and shares, not in the last digits of them.
@@ -175,6 +173,8 @@ class RankerSettings(MixtureSettings):
             enough facts or an expert cannot be fitted again, else train.
         held_out: share of the training facts that are held out.
         pool: candidates that each expert brings to the pool of a query.
+        negatives: candidates of the pool, drawn by the seed, that an answer is compared with while
+            trees are fitted.
         trees: number of trees.
         leaves: of a tree.
         learning_rate: factor of each tree.
@@ -189,6 +189,7 @@ class RankerSettings(MixtureSettings):
     fitted_on: Literal["auto", "valid", "train"] = "auto"
     held_out: float = 0.05
     pool: int = 50
+    negatives: int = 64
     trees: int = 200
     leaves: int = 15
     learning_rate: float = 0.05
@@ -203,6 +204,8 @@ class RankerSettings(MixtureSettings):
         bounds = {
             "held_out": (0.001, 0.5),
             "pool": (1, 10_000),
+            # With its answer, a group has the 10,000 rows that LightGBM takes.
+            "negatives": (1, 9_999),
             "trees": (1, 10_000),
             "leaves": (2, 1024),
             "learning_rate": (1e-4, 1.0),
@@ -270,7 +273,7 @@ class RankerSettings(MixtureSettings):
         """
         import lightgbm
 
-        kept = groups.learnable(chosen)
+        kept = groups.learnable(chosen, self.negatives, self.seed)
         if not len(kept):  # no answer is in its pool
             return Trees.none(groups.features.shape[1])
         label = np.zeros(len(kept.cell), np.int8)
@@ -311,13 +314,6 @@ class RankerSettings(MixtureSettings):
         if mixture.pool != self.pool:
             raise ValueError(f"has a pool of {mixture.pool}; the settings have {self.pool}")
         return mixture
-
-    def check_experts(self, sparse: Mapping[str, bool]) -> None:
-        if self.pool * len(sparse) > GROUP:
-            raise ValueError(
-                f"mixture.pool: {self.pool} candidates of each of {len(sparse)} experts are more "
-                f"than the {GROUP:,} of one question that LightGBM takes; use a smaller pool"
-            )
 
 
 @final
@@ -409,7 +405,9 @@ class _Fit:
         for part in range(self.settings.parts):
             inside = groups.part == part
             fitted = self.settings.fitted_trees(groups, ~inside, self.settings.trials)
-            ranks[inside] = groups.reciprocal_ranks(fitted(groups.features))[inside]
+            rows, score = groups.rows(inside), np.zeros(len(groups.features))
+            score[rows] = fitted(groups.features[rows])
+            ranks[inside] = groups.reciprocal_ranks(score)[inside]
             self.steps.done()
         return ranks
 
