@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -257,3 +258,32 @@ def test_learnable_groups_are_the_chosen_ones_with_their_answers_and_some_others
     rows = groups.rows(chosen)
     cells = [groups.cell[groups.start[i] : groups.start[i + 1]] for i in np.flatnonzero(chosen)]
     assert np.array_equal(rows, np.unique(np.concatenate(cells)))
+
+
+def test_the_likeliest_factor_is_that_of_a_grid() -> None:
+    graph = random_graph(facts=150)
+    groups = make_groups(random_experts(graph), WEIGHTS, graph, 3, 4, 0, 0.5)
+    rng = np.random.default_rng(0)
+    score = rng.normal(size=len(groups.cell))
+    inside = np.flatnonzero(groups.answer >= 0)
+    score[groups.answer[inside]] += 1
+
+    def loss(factor: float) -> float:
+        total = 0.0
+        for i in inside:
+            values = factor * score[groups.start[i] : groups.start[i + 1]]
+            total += np.log(np.exp(values).sum()) - factor * score[groups.answer[i]]
+        return total
+
+    found = groups.likeliest_factor(score)
+    grid = np.exp(np.linspace(-3, 3, 121))
+    best = grid[np.argmin([loss(factor) for factor in grid])]
+    assert found == pytest.approx(best, rel=0.06)
+    assert groups.likeliest_factor(score * found) == pytest.approx(1.0, rel=0.01)
+
+
+def test_without_an_answer_in_its_pool_the_factor_is_1() -> None:
+    graph = random_graph(facts=150)
+    groups = make_groups(random_experts(graph), WEIGHTS, graph, 3, 4, 0, 0.5)
+    none = dataclasses.replace(groups, answer=np.full(len(groups), -1))
+    assert none.likeliest_factor(np.ones(len(groups.cell))) == 1.0

@@ -20,6 +20,8 @@ from mocme.mixture.weight_search import Weight
 
 # Groups of one question: one that has thousands of answers counts no more than this.
 GROUPS = 64
+# Bounds of the log of a factor of scores.
+FACTORS = (-3.0, 3.0)
 # Facts that have groups: more of them cost memory and time, and say little that is new.
 FACTS = 10_000
 
@@ -88,6 +90,29 @@ class Groups:
         ties = np.bincount(group, values == own[group], len(self))
         ranks = np.where(self.answer >= 0, 1 / (0.5 + above + ties / 2), self.outside)
         return np.asarray(ranks, np.float64)
+
+    def likeliest_factor(self, score: Float[np.ndarray, " m"]) -> float:
+        """The factor of scores with which the answers have the largest mean log share.
+
+        Args:
+            score: of each candidate of each group, as in `cell`.
+        """
+        has = self.answer >= 0
+        if not has.any():
+            return 1.0
+        group = np.repeat(np.arange(len(self)), np.diff(self.start))
+        own = score[self.answer[has]]
+
+        def loss(log_factor: float) -> float:
+            scaled = np.exp(log_factor) * score
+            top = np.full(len(self), -np.inf)
+            np.maximum.at(top, group, scaled)
+            mass = np.bincount(group, np.exp(scaled - top[group]), len(self))[has]
+            return float((np.log(mass) + top[has] - np.exp(log_factor) * own).mean())
+
+        from scipy.optimize import minimize_scalar
+
+        return float(np.exp(minimize_scalar(loss, bounds=FACTORS, method="bounded").x))
 
     def rows(self, chosen: Bool[np.ndarray, " G"]) -> Int[np.ndarray, " r"]:
         """The rows of `features` that the chosen groups use."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -255,7 +255,7 @@ class RankerSettings(MixtureSettings):
             reason = f"{facts} {of} are fewer than {FEW_FACTS}: the sum has default weights"
             record |= {"kind": "Sum", "reason": reason}
         else:
-            steps = len(experts) * (1 + self.parts) + 2 + (0 if held_out else self.parts)
+            steps = (len(experts) + 1) * (1 + self.parts) + 2
             fit = _Fit(self, experts, graph, memory, _Steps(progress, steps), held_out)
             mixture, chosen = fit.mixture()
             record |= chosen
@@ -376,13 +376,18 @@ class _Fit:
         settings, count = self.settings, self.settings.trees
         trees = settings.fitted_trees(groups, np.ones(len(groups), bool), count)
         self.steps.done()
-        parts = []
+        parts, scores = [], np.zeros(len(groups.cell))
+        for part, fitted in enumerate(self._parts(groups, count)):
+            inside = np.repeat(groups.part == part, np.diff(groups.start))
+            scores[inside] = self._scores(groups, fitted, part)[groups.cell[inside]]
+            parts.append(fitted)
+        # The shares of a softmax of the scores are likely then, which calibration starts from.
+        factor = groups.likeliest_factor(scores)
+        trees, parts = trees.scaled(factor), [fitted.scaled(factor) for fitted in parts]
         # Where valid is ranked or calibrated afterwards, trees do it that have not seen the fact.
-        for part in () if self.held_out else range(settings.parts):
-            parts.append(settings.fitted_trees(groups, groups.part != part, count))
-            self.steps.done()
+        kept = [] if self.held_out else parts
         facts = FactIndex.of(self.graph)
-        ranker = Ranker(experts, facts, chosen.weights, trees, settings.pool, parts, settings.seed)
+        ranker = Ranker(experts, facts, chosen.weights, trees, settings.pool, kept, settings.seed)
         return ranker, "the trees are above the sum and every expert"
 
     def _groups(self, experts: Sequence[Expert], weights: Mapping[str, Weight]) -> Groups:
@@ -402,14 +407,23 @@ class _Fit:
     def _cross_fitted(self, groups: Groups) -> Float[np.ndarray, " G"]:
         """Reciprocal rank of each group, by trees that were fitted without its part."""
         ranks = np.zeros(len(groups))
-        for part in range(self.settings.parts):
+        for part, fitted in enumerate(self._parts(groups, self.settings.trials)):
+            scores = self._scores(groups, fitted, part)
             inside = groups.part == part
-            fitted = self.settings.fitted_trees(groups, ~inside, self.settings.trials)
-            rows, score = groups.rows(inside), np.zeros(len(groups.features))
-            score[rows] = fitted(groups.features[rows])
-            ranks[inside] = groups.reciprocal_ranks(score)[inside]
-            self.steps.done()
+            ranks[inside] = groups.reciprocal_ranks(scores)[inside]
         return ranks
+
+    def _scores(self, groups: Groups, trees: Trees, part: int) -> Float[np.ndarray, " n"]:
+        """Scores of the rows that a part uses; 0 for others."""
+        rows, scores = groups.rows(groups.part == part), np.zeros(len(groups.features))
+        scores[rows] = trees(groups.features[rows])
+        return scores
+
+    def _parts(self, groups: Groups, count: int) -> Iterator[Trees]:
+        """Trees that are fitted without each part."""
+        for part in range(self.settings.parts):
+            yield self.settings.fitted_trees(groups, groups.part != part, count)
+            self.steps.done()
 
 
 def _alone(expert: Expert, num_entities: int) -> Sum:

@@ -7,7 +7,7 @@ file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, final
 
@@ -101,6 +101,10 @@ class Trees:
             )
         _check_children(leaves, left, right)
         return Trees(leaves, feature, threshold, left, right, value, num_features)
+
+    def scaled(self, factor: float) -> Trees:
+        """The trees with the value of every leaf multiplied by a factor above 0."""
+        return replace(self, value=self.value * factor)
 
     @property
     def least(self) -> float:
