@@ -17,8 +17,8 @@ from mocme.experts.base import Expert, SparseExpert
 from mocme.mixture import held_out
 from mocme.mixture.fact_index import FactIndex
 from mocme.mixture.held_out import hold_out, make_groups
+from mocme.mixture.learned import Learned
 from mocme.mixture.pool import SHARPNESS, feature_names, make_pool
-from mocme.mixture.ranker import Ranker
 from mocme.mixture.weight_search import Weight
 from small_experts import all_queries
 from table_experts import random_experts, random_graph
@@ -165,7 +165,7 @@ def test_held_out_facts_are_taken_out_of_train() -> None:
 @pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("memory", [0.5, 1e-9])
 def test_ranks_in_groups_are_those_of_the_filtered_ranking(
-    size: int, ties: bool, memory: float, ranker_of: Callable[..., Ranker]
+    size: int, ties: bool, memory: float, ranker_of: Callable[..., Learned]
 ) -> None:
     """For every answer, in its pool or not; the mixture is fitted for what is measured."""
     graph = random_graph(facts=150)
@@ -175,7 +175,7 @@ def test_ranks_in_groups_are_those_of_the_filtered_ranking(
     assert 0 < groups.covered < 1
     ranks = rank_split(ranker, graph, "valid", 0.5)
     expected = sorted((1 / ranks.realistic).tolist())
-    found = sorted(groups.reciprocal_ranks(ranker.trees(groups.features)).tolist())
+    found = sorted(groups.reciprocal_ranks(ranker.model(groups.features, groups.relation)).tolist())
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

@@ -17,12 +17,13 @@ import mocme
 from mocme.data.graph import AnswerIndex, Graph
 from mocme.evaluation.ranking import rank, rank_split
 from mocme.mixture import held_out
-from mocme.mixture import ranker as module
+from mocme.mixture import learned as module
 from mocme.mixture import sum as sums
 from mocme.mixture.base import packed_experts
 from mocme.mixture.fact_index import FactIndex
+from mocme.mixture.learned import Learned
 from mocme.mixture.pool import make_pool
-from mocme.mixture.ranker import Ranker, RankerSettings
+from mocme.mixture.ranker import RankerSettings
 from mocme.mixture.sum import Sum
 from mocme.mixture.trees import Trees
 from small_experts import all_queries
@@ -56,7 +57,7 @@ def knowing(graph: Graph, name: str, share: float, seed: int) -> DenseTable:
 # -- scores ----------------------------------------------------------------------------------------
 
 
-def test_the_pool_stands_above_everything_else(ranker_of: Callable[..., Ranker]) -> None:
+def test_the_pool_stands_above_everything_else(ranker_of: Callable[..., Learned]) -> None:
     graph, experts = world()
     mixture, queries = ranker_of(graph, experts, 3), all_queries(graph)
     scores = mixture.score(queries)
@@ -68,7 +69,7 @@ def test_the_pool_stands_above_everything_else(ranker_of: Callable[..., Ranker])
     assert 0 < int(inside.sum()) < inside.numel()
 
 
-def test_given_candidates_score_as_among_all(ranker_of: Callable[..., Ranker]) -> None:
+def test_given_candidates_score_as_among_all(ranker_of: Callable[..., Learned]) -> None:
     graph, experts = world()
     mixture, queries = ranker_of(graph, experts, 3), all_queries(graph)
     scores = mixture.score(queries)
@@ -79,7 +80,7 @@ def test_given_candidates_score_as_among_all(ranker_of: Callable[..., Ranker]) -
 
 
 def test_added_entities_change_no_score_and_get_the_place_they_would_have(
-    ranker_of: Callable[..., Ranker],
+    ranker_of: Callable[..., Learned],
 ) -> None:
     graph, experts = world()
     size, relations = graph.num_entities, graph.num_relations
@@ -117,14 +118,14 @@ def test_added_entities_change_no_score_and_get_the_place_they_would_have(
     assert torch.equal((after[:, size] >= 1)[~known], inside[~known])
 
 
-def test_unpacked_is_the_same_to_the_bit(ranker_of: Callable[..., Ranker]) -> None:
+def test_unpacked_is_the_same_to_the_bit(ranker_of: Callable[..., Learned]) -> None:
     graph, experts = world()
     mixture, queries = ranker_of(graph, experts, 3), all_queries(graph)
     packed = mixture.packed()
     again = RankerSettings(pool=3).unpacked(packed, experts, graph)
     with pytest.raises(ValueError, match="has a pool of 3; the settings have 50"):
         RankerSettings().unpacked(packed, experts, graph)
-    assert isinstance(again, Ranker)
+    assert isinstance(again, Learned)
     assert torch.equal(again.score(queries), mixture.score(queries))
     assert packed_experts(packed) == ["first", "rules", "second"]
 
@@ -132,7 +133,7 @@ def test_unpacked_is_the_same_to_the_bit(ranker_of: Callable[..., Ranker]) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "mocme ranker 9"}, "cannot be read"),
+        ({"format": "mocme learned mixture 9"}, "cannot be read"),
         ({"experts": '["first"]'}, "has weights of"),
         ({"experts": "{}"}, "names no experts"),
         ({"features": "[]"}, "other features"),
@@ -142,7 +143,7 @@ def test_unpacked_is_the_same_to_the_bit(ranker_of: Callable[..., Ranker]) -> No
     ],
 )
 def test_damaged_metadata_is_refused(
-    changes: dict[str, str], message: str, ranker_of: Callable[..., Ranker]
+    changes: dict[str, str], message: str, ranker_of: Callable[..., Learned]
 ) -> None:
     graph, experts = world()
     tensors, metadata = ranker_of(graph, experts, 3).packed()
@@ -150,7 +151,7 @@ def test_damaged_metadata_is_refused(
         RankerSettings().unpacked((tensors, {**metadata, **changes}), experts, graph)
 
 
-def test_a_damaged_weight_is_refused(ranker_of: Callable[..., Ranker]) -> None:
+def test_a_damaged_weight_is_refused(ranker_of: Callable[..., Learned]) -> None:
     graph, experts = world()
     tensors, metadata = ranker_of(graph, experts, 3).packed()
     for bad in (float("nan"), -1.0):
@@ -175,7 +176,7 @@ def test_experts_that_complement_each_other_join_and_noise_does_not_serve_alone(
     names = {expert.name for expert in mixture.experts}
     assert {"half", "other-half"} <= names
     assert record["alone"]["noise"] < record["alone"]["half"]
-    assert max(record["ranker"], record["sum"]) > max(record["alone"].values())
+    assert max(record["learned"], record["sum"]) > max(record["alone"].values())
     assert set(record["left_out"]) == {"noise", "half", "other-half"} - names
     assert json.loads(json.dumps(record)) == record
 
@@ -291,7 +292,7 @@ def test_experts_alone_are_measured_on_the_answers_of_the_mixtures(
 
 
 def test_scores_do_not_depend_on_the_block(
-    ranker_of: Callable[..., Ranker], monkeypatch: pytest.MonkeyPatch
+    ranker_of: Callable[..., Learned], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph, experts = world()
     mixture, queries = ranker_of(graph, experts, 3), all_queries(graph)
@@ -344,7 +345,7 @@ def test_what_fitted_the_trees_is_ranked_by_trees_that_have_not_seen_it() -> Non
     worst = second.table.argmin(1, keepdim=True)
     second.table.scatter_(1, worst, 20.0)
     ranker, record = RankerSettings(**SMALL).fit([*experts, second], graph, 0.5)
-    assert isinstance(ranker, Ranker)
+    assert isinstance(ranker, Learned)
     assert record["fitted_on"] == "valid"
     parts = ranker.unseen(graph, "valid")
     assert len(parts) == SMALL["parts"]
@@ -391,28 +392,32 @@ def test_valid_says_no_more_of_noise_than_test_would() -> None:
     experts = random_experts(graph, 1)
     settings = RankerSettings(**{**SMALL, "trees": 60, "leaves": 16, "pool": 10})
     ranker, _ = settings.fit(experts, graph, 0.5)
-    if not isinstance(ranker, Ranker):  # noise has no mixture that is above its best expert
+    if not isinstance(ranker, Learned):  # noise has no mixture that is above its best expert
         weights = {expert.name: sums.default_weight(expert) for expert in experts}
         groups = held_out.make_groups(experts, weights, graph, 10, 3, 0, 0.5)
         every = np.ones(len(groups), bool)
-        trees = [settings.fitted_trees(groups, groups.part != part, 60) for part in range(3)]
-        whole = settings.fitted_trees(groups, every, 60)
-        ranker = Ranker(experts, FactIndex.of(graph), weights, whole, 10, trees)
+        trees = [
+            settings.fitted_model(groups, groups.part != part, experts, False) for part in range(3)
+        ]
+        whole = settings.fitted_model(groups, every, experts, False)
+        ranker = Learned("Ranker", experts, FactIndex.of(graph), weights, whole, 10, trees)
     seen = rank(ranker.score, graph.answers("valid"), graph.answers("train", "valid"))
     unseen = rank_split(ranker, graph, "valid", 0.5)
     mrr_seen, mrr_unseen = ((1 / ranks.realistic).mean() for ranks in (seen, unseen))
     assert float(mrr_seen) > 1.5 * float(mrr_unseen)
 
 
-def test_parts_are_packed_and_unpacked(ranker_of: Callable[..., Ranker]) -> None:
+def test_parts_are_packed_and_unpacked(ranker_of: Callable[..., Learned]) -> None:
     graph, experts = world()
     one = ranker_of(graph, experts, 3)
-    mixture = Ranker(experts, one.facts, one.weights, one.trees, 3, [one.trees, Trees.none(27)], 5)
+    mixture = Learned(
+        "Ranker", experts, one.facts, one.weights, one.model, 3, [one.model, Trees.none(27)], 5
+    )
     tensors, metadata = mixture.packed()
     again = RankerSettings(pool=3).unpacked((tensors, metadata), experts, graph)
-    assert isinstance(again, Ranker)
+    assert isinstance(again, Learned)
     assert again.seed == 5
-    assert [len(trees.leaves) for trees in again.parts] == [len(one.trees.leaves), 0]
+    assert [len(trees.leaves) for trees in again.parts] == [len(one.model.leaves), 0]
     changed = {**metadata, "parts": "1"}
     with pytest.raises(ValueError, match="part 1 tree_leaves"):
         RankerSettings(pool=3).unpacked((tensors, changed), experts, graph)

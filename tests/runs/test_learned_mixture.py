@@ -12,8 +12,8 @@ import torch
 import mocme
 from interrupts import Stop
 from mocme.core.interrupts import Interrupted
-from mocme.mixture import ranker
-from mocme.mixture.ranker import Ranker
+from mocme.mixture import learned
+from mocme.mixture.learned import Learned
 from mocme.runs.fit import HELD_OUT
 from mocme.runs.run import Run
 from small_experts import EMBEDDING, all_queries
@@ -44,7 +44,7 @@ TABLE: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trees are fitted on small graphs too."""
-    monkeypatch.setattr(ranker, "FEW_FACTS", 5)
+    monkeypatch.setattr(learned, "FEW_FACTS", 5)
 
 
 @pytest.fixture(params=["train", "valid"])
@@ -159,7 +159,7 @@ def test_probabilities_hold_for_questions_of_the_valid_split(
     run = train(tmp_path / "run")
     calibration = run.calibrate("cpu")
     assert calibration.record["split"] == "valid"
-    assert isinstance(run.contents("cpu").mixture, Ranker | mocme.mixture.sum.Sum)
+    assert isinstance(run.contents("cpu").mixture, Learned | mocme.mixture.sum.Sum)
 
 
 def test_an_optional_expert_is_left_out_with_a_note(

@@ -128,11 +128,11 @@ def _learned_lines(record: Mapping[str, Any]) -> list[str]:
             name = step["expert"]
             line = f"mixture    {name}: {record['alone'][name]:.4f} alone"
             if step is not record["steps"][0]:
-                line += f", {step['Ranker']:.4f} with those above"
+                line += f", {step['learned']:.4f} with those above"
             lines.append(line if name in used else f"{line}; left out")
     line = f"mixture  {record['kind']}: {record['reason']}"
-    if "ranker" in record:
-        line += f" (trees {record['ranker']:.4f}, sum {record['sum']:.4f})"
+    if "learned" in record:
+        line += f" (learned {record['learned']:.4f}, sum {record['sum']:.4f})"
     return [*lines, f"{line}  {record['seconds']:.1f} s"]
 
 

@@ -54,6 +54,8 @@ class Groups:
     Attributes:
         features: (n, F), one row for each candidate in the pool of a question.
         row, member, rivals: of these rows: the question, as in `Pool`.
+        relation: of these rows: the directed relation that is asked for.
+        num_relations: number of directed relations.
         cell: which row of `features`, for each candidate of each group, group after group.
         start: (G + 1,) where each group begins in `cell`.
         answer: which place in `cell` is the answer; -1 where it is not in the pool.
@@ -65,6 +67,8 @@ class Groups:
     row: Int[np.ndarray, " n"]
     member: Bool[np.ndarray, "n E"]
     rivals: Bool[np.ndarray, " n"]
+    relation: Int[np.ndarray, " n"]
+    num_relations: int
     cell: Int[np.ndarray, " m"]
     start: Int[np.ndarray, " G1"]
     answer: Int[np.ndarray, " G"]
@@ -235,7 +239,7 @@ def make_groups(
         blocks.append(_Block.of(pool, held, index, counted, facts, parts, seed))
         if progress is not None:
             progress(first + len(index), len(asked))
-    return _joined(blocks)
+    return _joined(blocks, 2 * graph.num_relations)
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,6 +251,7 @@ class _Block:
     member: Bool[np.ndarray, "n E"]
     rivals: Bool[np.ndarray, " n"]
     features: Float[np.ndarray, "n F"]
+    relation: Int[np.ndarray, " n"]
     cells: list[Int[np.ndarray, " _"]]
     answer: list[int]
     outside: list[float]
@@ -291,11 +296,12 @@ class _Block:
         head, relation = queries.head[row], queries.relation[row]
         directed = torch.stack([head, relation, answer], 1)
         part = parts_of(directed, facts.num_relations, parts, seed).numpy()
-        kept_of_pool = pool.row, pool.member, pool.rivals, pool.features
+        asked = queries.relation.numpy()[pool.row]
+        kept_of_pool = pool.row, pool.member, pool.rivals, pool.features, asked
         return _Block(len(index), *kept_of_pool, cells, places, ranks, part)
 
 
-def _joined(blocks: Sequence[_Block]) -> Groups:
+def _joined(blocks: Sequence[_Block], num_relations: int) -> Groups:
     sizes = [len(cells) for block in blocks for cells in block.cells]
     start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     base, cells, rows, questions = 0, [], [], 0
@@ -311,6 +317,8 @@ def _joined(blocks: Sequence[_Block]) -> Groups:
         np.concatenate(rows),
         np.concatenate([block.member for block in blocks]),
         np.concatenate([block.rivals for block in blocks]),
+        np.concatenate([block.relation for block in blocks]),
+        num_relations,
         np.concatenate(cells),
         start,
         answer,

@@ -1,180 +1,35 @@
-"""A learned mixture: trees that rank the pool of a query by what every expert says of it."""
+"""A learned mixture of trees."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from mocme.core.text_formats import parse_json
-from mocme.data.graph import Graph, Queries
-from mocme.evaluation.ranking import rank_split
-from mocme.experts.base import Expert, Packed, Progress
-from mocme.mixture import sum as sums
-from mocme.mixture.base import Mixture, MixtureSettings
-from mocme.mixture.fact_index import FactIndex
-from mocme.mixture.held_out import Groups, counted_answers, make_groups, parts_of
-from mocme.mixture.pool import feature_names, make_pool
-from mocme.mixture.selection import Chosen, Selection, alone_weight
-from mocme.mixture.sum import Sum
+from mocme.data.graph import Graph
+from mocme.experts.base import Expert
+from mocme.mixture.held_out import Groups
+from mocme.mixture.learned import LearnedSettings
+from mocme.mixture.pool import feature_names
 from mocme.mixture.trees import Trees
-from mocme.mixture.weight_search import Weight
 
-FORMAT = "mocme ranker 2"
-# Held-out facts below which trees would fit noise.
-FEW_FACTS = 200
-# Scores of all experts that are held at once while queries are scored.
-CELLS = 1 << 24
 # Bins of a feature: candidates differ in ranks and shares, not in the last digits of them.
 BINS = 63
 
 
 @final
-class Ranker(Mixture):
-    """Trees over what the experts say of a candidate in the pool of its query.
-
-    A candidate in the pool scores L + f(x), with f the sum of the trees and L such that this is at
-    least 1. Any other candidate scores its log share in the sum of the experts, which is at most 0.
-
-    Args:
-        experts: as in `Mixture`.
-        facts: that the experts were fitted on.
-        weights: of each expert in the sum, by name.
-        trees: over the features of `mixture.pool`.
-        pool: candidates that each expert brings.
-        parts: if the valid split fitted the trees, the trees that were fitted without each part of
-            it, by `held_out.parts_of`.
-        seed: of the parts.
-    """
-
-    def __init__(
-        self,
-        experts: Sequence[Expert],
-        facts: FactIndex,
-        weights: Mapping[str, Weight],
-        trees: Trees,
-        pool: int,
-        parts: Sequence[Trees] = (),
-        seed: int = 0,
-    ) -> None:
-        super().__init__(experts, facts.num_entities)
-        self.weights = {expert.name: weights[expert.name] for expert in experts}
-        self.facts, self.trees, self.pool = facts, trees, pool
-        self.parts, self.seed = tuple(parts), seed
-        self._base = 1 - trees.least
-
-    def unseen(self, graph: Graph, split: str) -> Sequence[tuple[Mixture, Tensor]]:
-        facts = graph.directed(split)
-        if split != "valid" or not self.parts:
-            return [(self, facts)]
-        part = parts_of(facts, graph.num_relations, len(self.parts), self.seed)
-        return [
-            (
-                Ranker(self.experts, self.facts, self.weights, trees, self.pool),
-                facts[part == number],
-            )
-            for number, trees in enumerate(self.parts)
-        ]
-
-    def score(self, queries: Queries, candidates: Tensor | None = None) -> Float[Tensor, "B C"]:
-        block = max(1, CELLS // (self.num_entities * len(self.experts)))
-        starts = range(0, max(1, len(queries)), block)
-        scores = torch.cat([self._scores(queries[first : first + block]) for first in starts])
-        scores = scores.to(self.device)
-        if candidates is None:
-            return scores
-        return scores[:, candidates] if candidates.ndim == 1 else scores.gather(1, candidates)
-
-    def _scores(self, queries: Queries) -> Float[Tensor, "B N"]:
-        pool = make_pool(self.experts, self.weights, self.facts, queries, self.pool)
-        scores = pool.outside
-        inside = torch.from_numpy(self._base + self.trees(pool.features))
-        row, column = torch.from_numpy(pool.row), torch.from_numpy(pool.column)
-        scores[row, column] = inside.to(scores.dtype)
-        return scores
-
-    def contribution(self, name: str, value: float) -> float:
-        """What an expert adds to the log of the odds in the sum: the trees do not add up."""
-        return sums.contribution(self.expert(name), self.weights[name], value)
-
-    def extended(self, experts: Sequence[Expert], graph: Graph) -> Ranker:
-        facts = self.facts.extended(graph)
-        return Ranker(experts, facts, self.weights, self.trees, self.pool, self.parts, self.seed)
-
-    def packed(self) -> Packed:
-        metadata = {
-            "format": FORMAT,
-            "experts": json.dumps(list(self.weights)),
-            "features": json.dumps(feature_names(self.experts)),
-            "pool": str(self.pool),
-            "parts": str(len(self.parts)),
-            "seed": str(self.seed),
-        }
-        tensors = {"weights": sums.packed_weights(self.weights), **self.trees.packed()}
-        for number, trees in enumerate(self.parts):
-            tensors |= {f"part {number} {name}": part for name, part in trees.packed().items()}
-        return tensors, metadata
-
-    @staticmethod
-    def unpacked(packed: Packed, experts: Sequence[Expert], graph: Graph) -> Ranker:
-        """The mixture that `packed` describes.
-
-        Raises:
-            ValueError: the tensors do not fit the experts.
-        """
-        tensors, metadata = packed
-        weights = sums.unpacked_weights(packed, experts)
-        names = feature_names(experts)
-        if parse_json(metadata.get("features", "null")) != names:
-            raise ValueError("the trees were fitted on other features than these experts have")
-        pool = _number(metadata, "pool", "the size of the pool", 1, 10_000)
-        count = _number(metadata, "parts", "the number of parts", 0, 100)
-        seed = _number(metadata, "seed", "the seed of the parts", 0, 2**31 - 1)
-        own = {name: tensor for name, tensor in tensors.items() if name != "weights"}
-        parts = []
-        for number in range(count):
-            prefix = f"part {number} "
-            held = {name: own.pop(name) for name in list(own) if name.startswith(prefix)}
-            short = {name.removeprefix(prefix): tensor for name, tensor in held.items()}
-            parts.append(Trees.unpacked(short, len(names)))
-        trees = Trees.unpacked(own, len(names))
-        return Ranker(experts, FactIndex.of(graph), weights, trees, pool, parts, seed)
-
-
-def _number(metadata: Mapping[str, str], key: str, what: str, low: int, high: int) -> int:
-    text = metadata.get(key, "")
-    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-        raise ValueError(f"{what} is {text!r}; it must be {low} to {high}")
-    return int(text)
-
-
-@final
 @dataclass(frozen=True, kw_only=True)
-class RankerSettings(MixtureSettings):
-    """A learned mixture that is never worse than its best expert on the facts that fitted it.
+class RankerSettings(LearnedSettings):
+    """A learned mixture of trees over what every expert says of a candidate.
 
-    It is fitted on facts that the experts have not seen: on the valid split, or on training facts
-    that are held out. For the latter, the experts are fitted without them first, and those that
-    joined the mixture are fitted again on all training facts.
-
-    The experts join the mixture one at a time, the best first, unless the cross-fitted MRR falls.
-    If neither trees nor the sum are above the best expert, this expert serves alone. With too few
-    facts for trees, the sum with default weights serves.
+    LambdaRank: Burges, From RankNet to LambdaRank to LambdaMART, 2010.
 
     Args:
-        fitted_on: ``valid``, ``train`` (held-out training facts), or ``auto``: valid where it has
-            enough facts or an expert cannot be fitted again, else train.
-        held_out: share of the training facts that are held out.
-        pool: candidates that each expert brings to the pool of a query.
-        negatives: candidates of the pool, drawn by the seed, that an answer is compared with while
-            trees are fitted.
         trees: number of trees.
         leaves: of a tree.
         learning_rate: factor of each tree.
@@ -182,96 +37,33 @@ class RankerSettings(MixtureSettings):
         features: share of the features that a tree sees.
         candidates: share of the candidates that a tree sees.
         trials: trees of the mixtures that are compared while experts join.
-        parts: of the facts, for cross-fitting.
-        seed: of the parts and the trees. The held-out facts are drawn by the seed of the run.
     """
 
-    fitted_on: Literal["auto", "valid", "train"] = "auto"
-    held_out: float = 0.05
-    pool: int = 50
-    negatives: int = 64
-    trees: int = 200
+    trees: int = 100
     leaves: int = 15
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
     least: int = 50
     features: float = 0.5
     candidates: float = 0.7
-    trials: int = 60
-    parts: int = 5
-    seed: int = 0
+    trials: int = 40
 
-    def __post_init__(self) -> None:
-        bounds = {
-            "held_out": (0.001, 0.5),
-            "pool": (1, 10_000),
-            # With its answer, a group has the 10,000 rows that LightGBM takes.
-            "negatives": (1, 9_999),
-            "trees": (1, 10_000),
-            "leaves": (2, 1024),
-            "learning_rate": (1e-4, 1.0),
-            "least": (1, 2**31 - 1),
-            "features": (0.01, 1.0),
-            "candidates": (0.01, 1.0),
-            "trials": (1, 10_000),
-            "parts": (2, 100),
-            "seed": (0, 2**31 - 1),
-        }
-        for name, (low, high) in bounds.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must be {low} to {high}, not {getattr(self, name)}")
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **LearnedSettings.bounds,
+        "trees": (1, 10_000),
+        "leaves": (2, 1024),
+        "learning_rate": (1e-4, 1.0),
+        "least": (1, 2**31 - 1),
+        "features": (0.01, 1.0),
+        "candidates": (0.01, 1.0),
+        "trials": (1, 10_000),
+    }
 
-    @property
-    def selects(self) -> bool:
-        return True
-
-    @property
-    def refits(self) -> bool:
-        return self.fitted_on == "train"
-
-    def share(self, graph: Graph, refittable: bool) -> float:
-        if self.fitted_on != "auto":
-            return self.held_out if self.fitted_on == "train" else 0.0
-        enough = len(graph.facts("valid")) >= FEW_FACTS
-        would_be = round(self.held_out * len(graph.facts("train")))
-        return 0.0 if enough or would_be < FEW_FACTS or not refittable else self.held_out
-
-    def fit(
-        self,
-        experts: Sequence[Expert],
-        graph: Graph,
-        memory: float,
-        progress: Progress | None = None,
-        *,
-        held_out: bool = False,
-    ) -> tuple[Mixture, dict[str, Any]]:
-        started = time.perf_counter()
-        facts = len(graph.facts("valid"))
-        record: dict[str, Any] = {"fitted_on": "train" if held_out else "valid", "facts": facts}
-        mixture: Mixture
-        if facts < FEW_FACTS:
-            weights = {e.name: sums.default_weight(e) for e in experts}
-            mixture = Sum(experts, graph.num_entities, weights)
-            of = "held-out facts" if held_out else "facts of the valid split"
-            reason = f"{facts} {of} are fewer than {FEW_FACTS}: the sum has default weights"
-            record |= {"kind": "Sum", "reason": reason}
-        else:
-            steps = (len(experts) + 1) * (1 + self.parts) + 2
-            fit = _Fit(self, experts, graph, memory, _Steps(progress, steps), held_out)
-            mixture, chosen = fit.mixture()
-            record |= chosen
-        weights = {name: weight.as_dict() for name, weight in mixture.weights.items()}
-        return mixture, {
-            **record,
-            "weights": weights,
-            "seconds": round(time.perf_counter() - started, 3),
-        }
-
-    def fitted_trees(self, groups: Groups, chosen: Bool[np.ndarray, " G"], count: int) -> Trees:
-        """Trees that rank the answers of the chosen groups high.
-
-        LambdaRank: Burges, From RankNet to LambdaRank to LambdaMART, 2010.
-        """
+    def fitted_model(
+        self, groups: Groups, chosen: Bool[np.ndarray, " G"], experts: Sequence[Expert], trial: bool
+    ) -> Trees:
         import lightgbm
+
+        count = self.trials if trial else self.trees
 
         kept = groups.learnable(chosen, self.negatives, self.seed)
         if not len(kept):  # no answer is in its pool
@@ -303,152 +95,7 @@ class RankerSettings(MixtureSettings):
         }
         return Trees.of(lightgbm.train(settings, data, count))
 
-    def unpacked(self, packed: Packed, experts: Sequence[Expert], graph: Graph) -> Mixture:
-        if packed[1].get("format") == sums.FORMAT:
-            return Sum.unpacked(packed, experts, graph)
-        if packed[1].get("format") != FORMAT:
-            raise ValueError(
-                f"a mixture of format {packed[1].get('format')!r} cannot be read; expected {FORMAT}"
-            )
-        mixture = Ranker.unpacked(packed, experts, graph)
-        if mixture.pool != self.pool:
-            raise ValueError(f"has a pool of {mixture.pool}; the settings have {self.pool}")
-        return mixture
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """The fit of a mixture.
-
-    Attributes:
-        graph: its valid split are the facts that fit the mixture.
-        held_out: whether these are training facts that the experts will be fitted on.
-    """
-
-    settings: RankerSettings
-    experts: Sequence[Expert]
-    graph: Graph
-    memory: float
-    steps: _Steps
-    held_out: bool
-
-    def mixture(self) -> tuple[Ranker | Sum, dict[str, Any]]:
-        """The better of trees and sum, or the best expert; and how it was chosen."""
-        chosen = self._chosen()
-        mixture, reason = self._best(chosen)
-        kind = "Sum" if isinstance(mixture, Sum) else "Ranker"
-        self.steps.finished()
-        return mixture, {
-            "alone": dict(chosen.alone),
-            "steps": list(chosen.steps),
-            "left_out": chosen.left_out,
-            "ranker": chosen.ranker,
-            "sum": chosen.sum,
-            "kind": kind,
-            "reason": reason,
-        }
-
-    def _chosen(self) -> Chosen:
-        graph, answers = self.graph, self.graph.answers("valid")
-        counted = counted_answers(answers, graph.num_relations, self.settings.seed)
-        alone = {}
-        for expert in self.experts:
-            ranks = rank_split(_alone(expert, graph.num_entities), graph, "valid", self.memory)
-            # Of the answers that have a group, as for the mixtures.
-            alone[expert.name] = float((1 / ranks.realistic)[counted].mean())
-            self.steps.done()
-        weights = {expert.name: sums.default_weight(expert) for expert in self.experts}
-        groups = self._groups(self.experts, weights)
-        selection = Selection(self.experts, groups, graph.num_entities)
-        return selection.choose(alone, self._cross_fitted)
-
-    def _best(self, chosen: Chosen) -> tuple[Ranker | Sum, str]:
-        experts = [expert for expert in self.experts if expert.name in chosen.names]
-        best = max(experts, key=lambda expert: chosen.alone[expert.name])
-        if max(chosen.ranker, chosen.sum) <= chosen.alone[best.name]:
-            reason = f"no mixture is above {best.name} alone"
-            return _alone(best, self.graph.num_entities), reason
-        if chosen.sum >= chosen.ranker:
-            reason = "the sum is above the trees"
-            return Sum(experts, self.graph.num_entities, chosen.weights), reason
-        groups = self._groups(experts, chosen.weights)
-        settings, count = self.settings, self.settings.trees
-        trees = settings.fitted_trees(groups, np.ones(len(groups), bool), count)
-        self.steps.done()
-        parts, scores = [], np.zeros(len(groups.cell))
-        for part, fitted in enumerate(self._parts(groups, count)):
-            inside = np.repeat(groups.part == part, np.diff(groups.start))
-            scores[inside] = self._scores(groups, fitted, part)[groups.cell[inside]]
-            parts.append(fitted)
-        # The shares of a softmax of the scores are likely then, which calibration starts from.
-        factor = groups.likeliest_factor(scores)
-        trees, parts = trees.scaled(factor), [fitted.scaled(factor) for fitted in parts]
-        # Where valid is ranked or calibrated afterwards, trees do it that have not seen the fact.
-        kept = [] if self.held_out else parts
-        facts = FactIndex.of(self.graph)
-        ranker = Ranker(experts, facts, chosen.weights, trees, settings.pool, kept, settings.seed)
-        return ranker, "the trees are above the sum and every expert"
-
-    def _groups(self, experts: Sequence[Expert], weights: Mapping[str, Weight]) -> Groups:
-        made = make_groups(
-            experts,
-            weights,
-            self.graph,
-            self.settings.pool,
-            self.settings.parts,
-            self.settings.seed,
-            self.memory,
-            lambda *_: self.steps.heard(),
-        )
-        self.steps.done()
-        return made
-
-    def _cross_fitted(self, groups: Groups) -> Float[np.ndarray, " G"]:
-        """Reciprocal rank of each group, by trees that were fitted without its part."""
-        ranks = np.zeros(len(groups))
-        for part, fitted in enumerate(self._parts(groups, self.settings.trials)):
-            scores = self._scores(groups, fitted, part)
-            inside = groups.part == part
-            ranks[inside] = groups.reciprocal_ranks(scores)[inside]
-        return ranks
-
-    def _scores(self, groups: Groups, trees: Trees, part: int) -> Float[np.ndarray, " n"]:
-        """Scores of the rows that a part uses; 0 for others."""
-        rows, scores = groups.rows(groups.part == part), np.zeros(len(groups.features))
-        scores[rows] = trees(groups.features[rows])
-        return scores
-
-    def _parts(self, groups: Groups, count: int) -> Iterator[Trees]:
-        """Trees that are fitted without each part."""
-        for part in range(self.settings.parts):
-            yield self.settings.fitted_trees(groups, groups.part != part, count)
-            self.steps.done()
-
-
-def _alone(expert: Expert, num_entities: int) -> Sum:
-    return Sum([expert], num_entities, {expert.name: alone_weight(expert)})
-
-
-@dataclass
-class _Steps:
-    """Counts the steps of a fit."""
-
-    progress: Progress | None
-    total: int
-    count: int = 0
-
-    def done(self) -> None:
-        """One more step is done."""
-        self.count += 1
-        self.heard()
-
-    def heard(self) -> None:
-        """Report the steps so far: where a training is stopped, this raises."""
-        if self.progress is not None:
-            self.progress(self.count, self.total)
-
-    def finished(self) -> None:
-        """All steps are done, also those that were not needed."""
-        self.count = self.total
-        self.heard()
+    def unpacked_model(
+        self, tensors: Mapping[str, Tensor], experts: Sequence[Expert], graph: Graph
+    ) -> Trees:
+        return Trees.unpacked(tensors, len(feature_names(experts)))

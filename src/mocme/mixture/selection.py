@@ -23,8 +23,8 @@ from mocme.mixture.pool import CONTEXT, DENSE, SHARPNESS, SPARSE, complementarit
 from mocme.mixture.sum import default_weight
 from mocme.mixture.weight_search import Weight, weight_grid
 
-# Reciprocal rank of each group, by trees that were fitted without its part.
-CrossFit = Callable[[Groups], Float[np.ndarray, " G"]]
+# Reciprocal rank of each group of some experts, by a model that was fitted without its part.
+CrossFit = Callable[[Groups, Sequence[Expert]], Float[np.ndarray, " G"]]
 
 
 @final
@@ -35,14 +35,14 @@ class Chosen:
     Attributes:
         names: best alone first.
         weights: of each in their sum.
-        ranker, sum: MRR of the held-out facts: cross-fitted, and of the sum with these weights.
+        learned, sum: MRR of the held-out facts: cross-fitted, and of the sum with these weights.
         alone: MRR of every expert by itself.
-        steps: MRR of each trial: the expert that might join, ``Ranker`` and ``Sum``.
+        steps: MRR of each trial: the expert that might join, ``learned`` and ``sum``.
     """
 
     names: Sequence[str]
     weights: Mapping[str, Weight]
-    ranker: float
+    learned: float
     sum: float
     alone: Mapping[str, float]
     steps: Sequence[Mapping[str, Any]]
@@ -50,7 +50,7 @@ class Chosen:
     @property
     def left_out(self) -> dict[str, float]:
         """The MRR with each expert that did not join."""
-        return {s["expert"]: s["Ranker"] for s in self.steps if s["expert"] not in self.names}
+        return {s["expert"]: s["learned"] for s in self.steps if s["expert"] not in self.names}
 
 
 @final
@@ -83,14 +83,16 @@ class Selection:
         order = sorted(self._names, key=lambda name: -alone[name])
         best = order[0]
         names, weights = [best], {best: alone_weight(self._expert(best))}
-        reached, of_sum = cross_fit(self.view(names, weights)), alone[best]
+        reached, of_sum = cross_fit(self.view(names, weights), [self._expert(best)]), alone[best]
         bar = reached
-        steps = [{"expert": best, "Ranker": float(reached.mean()), "Sum": of_sum}]
+        steps = [{"expert": best, "learned": float(reached.mean()), "sum": of_sum}]
         for name in order[1:]:
             weight, with_it = self._weight(name, names, weights)
             trial = {**weights, name: weight}
-            ranks = cross_fit(self.view([*names, name], trial))
-            steps.append({"expert": name, "Ranker": float(ranks.mean()), "Sum": with_it})
+            ranks = cross_fit(
+                self.view([*names, name], trial), [*map(self._expert, names), self._expert(name)]
+            )
+            steps.append({"expert": name, "learned": float(ranks.mean()), "sum": with_it})
             change = ranks - bar
             if change.mean() >= -change.std() / np.sqrt(len(change)):
                 names, weights, reached, of_sum = [*names, name], trial, ranks, with_it

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mocme.mixture.learned import PoolModel
 from mocme.storage.tensor_schema import Field, check_tensors
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _FIELDS = {
 
 @final
 @dataclass(frozen=True, eq=False)
-class Trees:
+class Trees(PoolModel):
     """A sum of regression trees.
 
     A tree of n leaves has n - 1 nodes, the root first; the nodes and leaves of all trees follow
@@ -111,7 +112,9 @@ class Trees:
         """A lower bound of the sum: the least leaf of every tree."""
         return float(sum(part.min() for part in self.value.split(self.leaves.tolist())))
 
-    def __call__(self, features: Float[np.ndarray, "n F"]) -> Float[np.ndarray, " n"]:
+    def __call__(
+        self, features: Float[np.ndarray, "n F"], relation: Int[np.ndarray, " n"] | None = None
+    ) -> Float[np.ndarray, " n"]:
         """The sum of the trees' values, in float64."""
         if not len(self.leaves) or not len(features):
             return np.zeros(len(features))
