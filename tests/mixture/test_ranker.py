@@ -36,6 +36,7 @@ SMALL: dict[str, Any] = {"pool": 4, "trees": 8, "trials": 8, "leaves": 4, "least
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trees are fitted on small graphs too."""
     monkeypatch.setattr(module, "FEW_FACTS", 5)
+    monkeypatch.setattr(module, "FEWEST_FACTS", 5)
 
 
 def world(seed: int = 0) -> tuple[Graph, list]:
@@ -230,17 +231,49 @@ def test_a_fit_does_not_depend_on_the_batch() -> None:
         torch.testing.assert_close(second[0][name], tensor)
 
 
-def test_with_few_held_out_facts_the_sum_has_default_weights() -> None:
+def test_with_few_facts_experts_join_a_sum_while_it_rises() -> None:
     graph, experts = world()
+    experts = [*experts, knowing(graph, "half", 0.6, 2), knowing(graph, "other-half", 0.5, 3)]
+    facts = len(graph.facts("valid"))
+    assert module.FEWEST_FACTS <= facts < module.FEW_FACTS
+    mixture, record = RankerSettings(**SMALL).fit(experts, graph, 0.5)
+    assert isinstance(mixture, Sum)
+    assert record["reason"] == f"{facts} facts are fewer than the 200 that a Ranker needs"
+    assert record["learned"] is None
+    names = {expert.name for expert in mixture.experts}
+    assert {"half", "other-half"} <= names
+    assert set(record["left_out"]) == {expert.name for expert in experts} - names
+    assert record["sum"] > max(record["alone"].values())
+    joined = [step["sum"] for step in record["steps"] if step["expert"] in names]
+    assert joined == sorted(joined)
+    assert record["sum"] == joined[-1]
+    ranks = rank_split(mixture, graph, "valid", 0.5)
+    assert float((1 / ranks.realistic).mean()) == pytest.approx(record["sum"], abs=0.01)
+    assert json.loads(json.dumps(record)) == record
+
+
+def test_with_few_facts_the_best_expert_serves_alone_where_no_other_helps() -> None:
+    graph, _ = world()
+    perfect = knowing(graph, "perfect", 1.0, 1)
+    noise = knowing(graph, "noise", 0.0, 2)
+    mixture, record = RankerSettings(**SMALL).fit([noise, perfect], graph, 0.5)
+    assert [expert.name for expert in mixture.experts] == ["perfect"]
+    assert record["reason"] == "no mixture is above perfect alone"
+    assert set(record["left_out"]) == {"noise"}
+
+
+def test_with_fewer_facts_the_sum_has_default_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, experts = world()
+    held = len(graph.facts("valid"))
+    monkeypatch.setattr(module, "FEWEST_FACTS", held + 1)
     mixture, record = RankerSettings(**SMALL).fit(experts, graph, 0.5)
     assert isinstance(mixture, Sum)
     assert mixture.experts == tuple(experts)
-    held = len(graph.facts("valid"))
-    assert record["reason"] == f"{held} facts of the valid split are fewer than 200: " + (
+    assert record["reason"] == f"{held} facts of the valid split are fewer than {held + 1}: " + (
         "the sum has default weights"
     )
     _, record = RankerSettings(**SMALL).fit(experts, graph, 0.5, held_out=True)
-    assert record["reason"].startswith(f"{held} held-out facts are fewer than 200")
+    assert record["reason"].startswith(f"{held} held-out facts are fewer than {held + 1}")
 
 
 @pytest.mark.usefixtures("few")
@@ -330,6 +363,14 @@ def test_what_fits_a_mixture_is_chosen_by_the_number_of_facts(
     more = RankerSettings(held_out=0.5)
     assert more.share(graph, True) == 0.5
     assert more.share(graph, False) == 0.0
+    # Too few in valid for a sum too, and too few in train for a model: more of train.
+    monkeypatch.setattr(module, "FEWEST_FACTS", valid + 1)
+    assert auto.share(graph, True) == min(0.2, (valid + 1) / train)
+    monkeypatch.setattr(module, "FEW_FACTS", 10 * train)
+    assert auto.share(graph, True) == 0.2
+    assert auto.share(graph, False) == 0.0
+    monkeypatch.setattr(module, "FEWEST_FACTS", 30)
+    assert auto.share(graph, True) == 0.0
     assert RankerSettings(held_out=0.1, fitted_on="train").share(graph, True) == 0.1
     assert RankerSettings(held_out=0.5, fitted_on="valid").share(graph, True) == 0.0
 

@@ -45,6 +45,7 @@ TABLE: dict[str, Any] = {
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trees are fitted on small graphs too."""
     monkeypatch.setattr(learned, "FEW_FACTS", 5)
+    monkeypatch.setattr(learned, "FEWEST_FACTS", 5)
 
 
 @pytest.fixture(params=["train", "valid"])

@@ -128,11 +128,14 @@ def _learned_lines(record: Mapping[str, Any]) -> list[str]:
             name = step["expert"]
             line = f"mixture    {name}: {record['alone'][name]:.4f} alone"
             if step is not record["steps"][0]:
-                line += f", {step['learned']:.4f} with those above"
+                together = step.get("learned", step["sum"])
+                line += f", {together:.4f} with those above"
             lines.append(line if name in used else f"{line}; left out")
     line = f"mixture  {record['kind']}: {record['reason']}"
-    if "learned" in record:
+    if record.get("learned") is not None:
         line += f" (learned {record['learned']:.4f}, sum {record['sum']:.4f})"
+    elif "sum" in record:
+        line += f" (MRR {record['sum']:.4f})"
     return [*lines, f"{line}  {record['seconds']:.1f} s"]
 
 

@@ -28,8 +28,11 @@ from mocme.mixture.sum import Sum
 from mocme.mixture.weight_search import Weight
 
 FORMAT = "mocme learned mixture 1"
-# Held-out facts below which trees would fit noise.
+# Facts below which a model would fit noise, and below which even the weights of a sum would.
 FEW_FACTS = 200
+FEWEST_FACTS = 30
+# Most of the training facts that are held out where there are few.
+MOST_HELD_OUT = 0.2
 # Scores of all experts that are held at once while queries are scored.
 CELLS = 1 << 24
 
@@ -205,13 +208,16 @@ class LearnedSettings(MixtureSettings):
     joined the mixture are fitted again on all training facts.
 
     The experts join the mixture one at a time, the best first, unless the cross-fitted MRR falls.
-    If neither the model nor the sum are above the best expert, this expert serves alone. With too
-    few facts for a model, the sum with default weights serves.
+    If neither the model nor the sum are above the best expert, this expert serves alone. With fewer
+    than 200 facts there is no model: experts join a sum while its MRR rises. With fewer than 30,
+    the sum of all experts has default weights.
 
     Args:
-        fitted_on: ``valid``, ``train`` (held-out training facts), or ``auto``: valid where it has
-            enough facts or an expert cannot be fitted again, else train.
-        held_out: share of the training facts that are held out.
+        fitted_on: ``valid``, ``train`` (held-out training facts), or ``auto``: train where valid
+            has fewer than 200 facts and 200 can be held out, or where valid has fewer than 30;
+            valid otherwise, and where an expert cannot be fitted again.
+        held_out: share of the training facts that are held out. ``auto`` takes more of a small
+            graph without valid facts, 20 % at most.
         pool: candidates that each expert brings to the pool of a query.
         negatives: candidates of the pool, drawn by the seed, that an answer is compared with while
             the model is fitted.
@@ -272,9 +278,14 @@ class LearnedSettings(MixtureSettings):
     def share(self, graph: Graph, refittable: bool) -> float:
         if self.fitted_on != "auto":
             return self.held_out if self.fitted_on == "train" else 0.0
-        enough = len(graph.facts("valid")) >= FEW_FACTS
-        would_be = round(self.held_out * len(graph.facts("train")))
-        return 0.0 if enough or would_be < FEW_FACTS or not refittable else self.held_out
+        valid, train = len(graph.facts("valid")), len(graph.facts("train"))
+        if not refittable or valid >= FEW_FACTS or not train:
+            return 0.0
+        if round(self.held_out * train) >= FEW_FACTS:
+            return self.held_out
+        if valid >= FEWEST_FACTS:
+            return 0.0
+        return max(self.held_out, min(MOST_HELD_OUT, FEW_FACTS / train))
 
     def fit(
         self,
@@ -289,15 +300,17 @@ class LearnedSettings(MixtureSettings):
         facts = len(graph.facts("valid"))
         record: dict[str, Any] = {"fitted_on": "train" if held_out else "valid", "facts": facts}
         mixture: Mixture
-        if facts < FEW_FACTS:
+        if facts < FEWEST_FACTS:
             weights = {e.name: sums.default_weight(e) for e in experts}
             mixture = Sum(experts, graph.num_entities, weights)
             of = "held-out facts" if held_out else "facts of the valid split"
-            reason = f"{facts} {of} are fewer than {FEW_FACTS}: the sum has default weights"
+            reason = f"{facts} {of} are fewer than {FEWEST_FACTS}: the sum has default weights"
             record |= {"kind": "Sum", "reason": reason}
         else:
-            steps = (len(experts) + 1) * (1 + self.parts) + 2
-            fit = _Fit(self, experts, graph, memory, _Steps(progress, steps), held_out)
+            learns = facts >= FEW_FACTS
+            steps = len(experts) + 1 + (learns and 2 + self.parts * (len(experts) + 1))
+            steps_done = _Steps(progress, steps)
+            fit = _Fit(self, experts, graph, memory, steps_done, held_out, learns)
             mixture, chosen = fit.mixture()
             record |= chosen
         weights = {name: weight.as_dict() for name, weight in mixture.weights.items()}
@@ -321,6 +334,7 @@ class _Fit:
     Attributes:
         graph: its valid split are the facts that fit the mixture.
         held_out: whether these are training facts that the experts will be fitted on.
+        learns: whether they are enough for a model.
     """
 
     settings: LearnedSettings
@@ -329,6 +343,7 @@ class _Fit:
     memory: float
     steps: _Steps
     held_out: bool
+    learns: bool
 
     def mixture(self) -> tuple[Learned | Sum, dict[str, Any]]:
         """The better of model and sum, or the best expert; and how it was chosen."""
@@ -358,16 +373,24 @@ class _Fit:
         weights = {expert.name: sums.default_weight(expert) for expert in self.experts}
         groups = self._groups(self.experts, weights)
         selection = Selection(self.experts, groups, graph.num_entities)
+        if not self.learns:
+            return selection.choose_sum(alone)
         return selection.choose(alone, self._cross_fitted)
 
     def _best(self, chosen: Chosen) -> tuple[Learned | Sum, str]:
         experts = [expert for expert in self.experts if expert.name in chosen.names]
         best = max(experts, key=lambda expert: chosen.alone[expert.name])
-        if max(chosen.learned, chosen.sum) <= chosen.alone[best.name]:
+        learned = -1.0 if chosen.learned is None else chosen.learned
+        if max(learned, chosen.sum) <= chosen.alone[best.name]:
             return _alone(best, self.graph.num_entities), f"no mixture is above {best.name} alone"
         kind = self.settings.kind_name()
-        if chosen.sum >= chosen.learned:
-            reason = f"the sum is above the {kind}"
+        if chosen.sum >= learned:
+            facts = len(self.graph.facts("valid"))
+            reason = (
+                f"the sum is above the {kind}"
+                if self.learns
+                else f"{facts} facts are fewer than the {FEW_FACTS} that a {kind} needs"
+            )
             return Sum(experts, self.graph.num_entities, chosen.weights), reason
         groups = self._groups(experts, chosen.weights)
         model = self.settings.fitted_model(groups, np.ones(len(groups), bool), experts, False)

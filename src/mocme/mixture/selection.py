@@ -1,7 +1,8 @@
 """Which experts a learned mixture takes: each in turn, unless held-out answers fall.
 
 What an expert adds is often less than the noise of a few thousand held-out answers, so an expert
-joins unless the mixture falls below the best one so far by more than a standard error.
+joins unless the mixture falls below the best one so far by more than a standard error. A sum has
+less to learn from more experts: one joins only if the MRR rises.
 
 Everything is read from one pool of all experts. For some of them, an answer that none of them
 brings is ranked among the pool of all, not among all entities: near enough to compare choices, and
@@ -35,14 +36,15 @@ class Chosen:
     Attributes:
         names: best alone first.
         weights: of each in their sum.
-        learned, sum: MRR of the held-out facts: cross-fitted, and of the sum with these weights.
+        learned, sum: MRR of the held-out facts: cross-fitted, and of the sum with these weights;
+            without a learned mixture, the first is None.
         alone: MRR of every expert by itself.
         steps: MRR of each trial: the expert that might join, ``learned`` and ``sum``.
     """
 
     names: Sequence[str]
     weights: Mapping[str, Weight]
-    learned: float
+    learned: float | None
     sum: float
     alone: Mapping[str, float]
     steps: Sequence[Mapping[str, Any]]
@@ -50,7 +52,8 @@ class Chosen:
     @property
     def left_out(self) -> dict[str, float]:
         """The MRR with each expert that did not join."""
-        return {s["expert"]: s["learned"] for s in self.steps if s["expert"] not in self.names}
+        what = "sum" if self.learned is None else "learned"
+        return {s["expert"]: s[what] for s in self.steps if s["expert"] not in self.names}
 
 
 @final
@@ -98,6 +101,23 @@ class Selection:
                 names, weights, reached, of_sum = [*names, name], trial, ranks, with_it
             bar = max(bar, ranks, key=np.mean)
         return Chosen(names, weights, float(reached.mean()), of_sum, alone, steps)
+
+    def choose_sum(self, alone: Mapping[str, float]) -> Chosen:
+        """Let experts join a sum one at a time, the best alone first, while its MRR rises.
+
+        Args:
+            alone: MRR of every expert by itself.
+        """
+        order = sorted(self._names, key=lambda name: -alone[name])
+        best = order[0]
+        names, weights, reached = [best], {best: alone_weight(self._expert(best))}, alone[best]
+        steps: list[dict[str, Any]] = [{"expert": best, "sum": reached}]
+        for name in order[1:]:
+            weight, with_it = self._weight(name, names, weights)
+            steps.append({"expert": name, "sum": with_it})
+            if with_it > reached:
+                names, weights, reached = [*names, name], {**weights, name: weight}, with_it
+        return Chosen(names, weights, None, reached, alone, steps)
 
     def gain(self, name: str, weight: Weight) -> Float[np.ndarray, " n"]:
         """What an expert adds to the sum, up to a constant for each question."""
