@@ -79,14 +79,17 @@ class Gate(PoolModel):
         deviations are ``mean`` and ``deviation``.
         """
         told = 2 * count + len(OF_QUERY)
-        bounded = {"low": -1e3, "high": 1e3}
+
+        def bounded(*shape: int) -> Field:
+            return Field(torch.float64, shape, low=-1e3, high=1e3)
+
         return {
             "log_strength": Field(torch.float64, (count,), low=-20.0, high=20.0),
-            "bias": Field(torch.float64, (count,), **bounded),
-            "by_relation": Field(torch.float64, (relations, count), **bounded),
-            "certainty": Field(torch.float64, (count,), **bounded),
-            "of_query": Field(torch.float64, (len(OF_QUERY), count), **bounded),
-            "complementarity": Field(torch.float64, (1,), **bounded),
+            "bias": bounded(count),
+            "by_relation": bounded(relations, count),
+            "certainty": bounded(count),
+            "of_query": bounded(len(OF_QUERY), count),
+            "complementarity": bounded(1),
             "mean": Field(torch.float64, (told,)),
             "deviation": Field(torch.float64, (told,), low=1e-9),
         }
@@ -125,7 +128,8 @@ class Gate(PoolModel):
         weight = weight + of_query @ own["of_query"] + own["complementarity"] * overlap
         # Where nobody speaks, all values are 0.
         masked = weight.masked_fill(~speaks & speaks.any(1, keepdim=True), -torch.inf)
-        return (masked.softmax(1) * own["log_strength"].exp() * value).sum(1)
+        total: Tensor = (masked.softmax(1) * own["log_strength"].exp() * value).sum(1)
+        return total
 
     @property
     def least(self) -> float:
@@ -146,17 +150,20 @@ class GateSettings(LearnedSettings):
 
     Args:
         steps: of Adam over all groups.
+        trials: steps of the mixtures that are compared while experts join.
         learning_rate: of Adam.
         shrinkage: factor of the mean square of the weights that a relation has of its own.
     """
 
     steps: int = 150
+    trials: int = 50
     learning_rate: float = 0.05
     shrinkage: float = 1.0
 
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
         **LearnedSettings.bounds,
         "steps": (1, 100_000),
+        "trials": (1, 100_000),
         "learning_rate": (1e-6, 10.0),
         "shrinkage": (0.0, 1e6),
     }
@@ -166,7 +173,8 @@ class GateSettings(LearnedSettings):
     ) -> Gate:
         kept = groups.learnable(chosen, self.negatives, self.seed)
         relations = groups.num_relations
-        start = Gate.of(experts, _initial(len(experts), relations))
+        fields = Gate.fields(len(experts), relations)
+        start = Gate.of(experts, _initial(fields))
         if not len(kept):  # no answer is in its pool
             return start
         rows, place = np.unique(kept.cell, return_inverse=True)
@@ -183,16 +191,17 @@ class GateSettings(LearnedSettings):
         cells, valid = _rectangle(place, kept.start)
         answer = torch.from_numpy(kept.answer - kept.start[:-1])
         optimizer = torch.optim.Adam(learned.values(), lr=self.learning_rate)
-        for _ in range(self.steps):
+        for _ in range(self.trials if trial else self.steps):
             optimizer.zero_grad()
             scores = gate.scores(value, told, speaks, relation)[cells]
             shares = scores.masked_fill(~valid, -torch.inf).log_softmax(1)
             likelihood = shares.gather(1, answer[:, None]).mean()
             own = learned["by_relation"].square().sum() / len(kept)
-            (self.shrinkage * own - likelihood).backward()  # type: ignore[no-untyped-call]
+            (self.shrinkage * own - likelihood).backward()
             optimizer.step()
             with torch.no_grad():
-                learned["log_strength"].clamp_(-20.0, 20.0)
+                for name, tensor in learned.items():
+                    tensor.clamp_(fields[name].low, fields[name].high)
         return replace(gate, tensors={n: t.detach() for n, t in gate.tensors.items()})
 
     def unpacked_model(
@@ -202,14 +211,14 @@ class GateSettings(LearnedSettings):
         return Gate.of(experts, tensors)
 
 
-def _initial(count: int, relations: int) -> dict[str, Tensor]:
+def _initial(fields: Mapping[str, Field]) -> dict[str, Tensor]:
     """Parameters with which all experts count the same."""
     tensors = {
         name: torch.zeros(field.shape, dtype=torch.float64)  # type: ignore[arg-type]
-        for name, field in Gate.fields(count, relations).items()
+        for name, field in fields.items()
     }
     # A mean over E experts is as sharp as their sum.
-    tensors["log_strength"] += float(np.log(count))
+    tensors["log_strength"] += float(np.log(len(tensors["bias"])))
     tensors["deviation"] += 1.0
     return tensors
 

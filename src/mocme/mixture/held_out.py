@@ -177,7 +177,8 @@ def parts_of(
 
     It depends on the fact and the seed alone, so that it stays when other facts come or go.
     """
-    numbers = _numbers(*facts.unbind(1), num_relations, seed)
+    head, relation, answer = facts.unbind(1)
+    numbers = _numbers(head, relation, answer, num_relations, seed)
     return torch.from_numpy((numbers % np.uint64(parts)).astype(np.int64))
 
 
@@ -202,7 +203,7 @@ def _mixed(value: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
     value = value + np.uint64(0x9E3779B97F4A7C15)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
+    return np.asarray(value ^ (value >> np.uint64(31)))
 
 
 def make_groups(

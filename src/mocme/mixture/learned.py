@@ -313,10 +313,9 @@ class LearnedSettings(MixtureSettings):
             fit = _Fit(self, experts, graph, memory, steps_done, held_out, learns)
             mixture, chosen = fit.mixture()
             record |= chosen
-        weights = {name: weight.as_dict() for name, weight in mixture.weights.items()}
         return mixture, {
             **record,
-            "weights": weights,
+            "weights": {name: weight.as_dict() for name, weight in mixture.weights.items()},
             "seconds": round(time.perf_counter() - started, 3),
         }
 
@@ -404,8 +403,8 @@ class _Fit:
         factor = groups.likeliest_factor(scores)
         # Where valid is ranked or calibrated afterwards, models do it that have not seen the fact.
         kept = [] if self.held_out else [fitted.scaled(factor) for fitted in parts]
-        facts, of = FactIndex.of(self.graph), (self.settings.pool, kept, self.settings.seed)
-        mixture = Learned(kind, experts, facts, chosen.weights, model.scaled(factor), *of)
+        own, of = FactIndex.of(self.graph), (self.settings.pool, kept, self.settings.seed)
+        mixture = Learned(kind, experts, own, chosen.weights, model.scaled(factor), *of)
         return mixture, f"the {kind} is above the sum and every expert"
 
     def _groups(self, experts: Sequence[Expert], weights: Mapping[str, Weight]) -> Groups:
