@@ -365,14 +365,33 @@ def test_what_fits_a_mixture_is_chosen_by_the_number_of_facts(
     assert more.share(graph, False) == 0.0
     # Too few in valid for a sum too, and too few in train for a model: more of train.
     monkeypatch.setattr(module, "FEWEST_FACTS", valid + 1)
-    assert auto.share(graph, True) == min(0.2, (valid + 1) / train)
+    assert auto.share(graph, True) == 0.0  # a fifth of train is too few too
+    few = replace(graph, splits={"train": graph.facts("train"), "valid": graph.facts("valid")[:5]})
+    monkeypatch.setattr(module, "FEWEST_FACTS", 6)
+    monkeypatch.setattr(module, "FEW_FACTS", 35)
+    assert auto.share(few, True) == 35 / train
     monkeypatch.setattr(module, "FEW_FACTS", 10 * train)
-    assert auto.share(graph, True) == 0.2
-    assert auto.share(graph, False) == 0.0
-    monkeypatch.setattr(module, "FEWEST_FACTS", 30)
-    assert auto.share(graph, True) == 0.0
+    assert auto.share(few, True) == 0.2
+    assert auto.share(few, False) == 0.0
+    monkeypatch.setattr(module, "FEWEST_FACTS", 5)
+    assert auto.share(few, True) == 0.0
+    # Facts of valid that are training facts do not count.
+    leaked = replace(graph, splits={**graph.splits, "valid": graph.facts("train", "valid")})
+    monkeypatch.setattr(module, "FEW_FACTS", valid + 1)
+    assert RankerSettings(held_out=0.5).share(leaked, True) == 0.5
     assert RankerSettings(held_out=0.1, fitted_on="train").share(graph, True) == 0.1
     assert RankerSettings(held_out=0.5, fitted_on="valid").share(graph, True) == 0.0
+
+
+@pytest.mark.usefixtures("few")
+def test_facts_of_valid_that_are_training_facts_do_not_fit_the_mixture() -> None:
+    graph, experts = world()
+    leaked = replace(graph, splits={**graph.splits, "valid": graph.facts("train", "valid")})
+    clean, record = RankerSettings(**SMALL).fit(experts, graph, 0.5)
+    same, of_leaked = RankerSettings(**SMALL).fit(experts, leaked, 0.5)
+    assert {**of_leaked, "seconds": 0} == {**record, "seconds": 0}
+    for name, tensor in clean.packed()[0].items():
+        assert torch.equal(same.packed()[0][name], tensor)
 
 
 # -- valid after it fitted the trees ---------------------------------------------------------------

@@ -21,7 +21,7 @@ from mocme.experts.base import Expert, Packed, Progress
 from mocme.mixture import sum as sums
 from mocme.mixture.base import Mixture, MixtureSettings
 from mocme.mixture.fact_index import FactIndex
-from mocme.mixture.held_out import Groups, counted_answers, make_groups, parts_of
+from mocme.mixture.held_out import Groups, counted_answers, make_groups, parts_of, without_seen
 from mocme.mixture.pool import feature_names, make_pool
 from mocme.mixture.selection import Chosen, Selection, alone_weight
 from mocme.mixture.sum import Sum
@@ -203,9 +203,10 @@ def _number(metadata: Mapping[str, str], key: str, what: str, low: int, high: in
 class LearnedSettings(MixtureSettings):
     """A learned mixture that is never worse than its best expert on the facts that fitted it.
 
-    It is fitted on facts that the experts have not seen: on the valid split, or on training facts
-    that are held out. For the latter, the experts are fitted without them first, and those that
-    joined the mixture are fitted again on all training facts.
+    It is fitted on facts that the experts have not seen: on the valid split, but for facts that are
+    training facts too, or on training facts that are held out. For the latter, the experts are
+    fitted without them first, and those that joined the mixture are fitted again on all training
+    facts.
 
     The experts join the mixture one at a time, the best first, unless the cross-fitted MRR falls.
     If neither the model nor the sum are above the best expert, this expert serves alone. With fewer
@@ -278,14 +279,15 @@ class LearnedSettings(MixtureSettings):
     def share(self, graph: Graph, refittable: bool) -> float:
         if self.fitted_on != "auto":
             return self.held_out if self.fitted_on == "train" else 0.0
-        valid, train = len(graph.facts("valid")), len(graph.facts("train"))
+        valid, train = len(without_seen(graph).facts("valid")), len(graph.facts("train"))
         if not refittable or valid >= FEW_FACTS or not train:
             return 0.0
         if round(self.held_out * train) >= FEW_FACTS:
             return self.held_out
         if valid >= FEWEST_FACTS:
             return 0.0
-        return max(self.held_out, min(MOST_HELD_OUT, FEW_FACTS / train))
+        share = max(self.held_out, min(MOST_HELD_OUT, FEW_FACTS / train))
+        return share if round(share * train) >= FEWEST_FACTS else 0.0
 
     def fit(
         self,
@@ -296,7 +298,7 @@ class LearnedSettings(MixtureSettings):
         *,
         held_out: bool = False,
     ) -> tuple[Mixture, dict[str, Any]]:
-        started = time.perf_counter()
+        started, graph = time.perf_counter(), without_seen(graph)
         facts = len(graph.facts("valid"))
         record: dict[str, Any] = {"fitted_on": "train" if held_out else "valid", "facts": facts}
         mixture: Mixture
