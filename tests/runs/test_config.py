@@ -193,7 +193,7 @@ def test_overrides_by_dotted_path() -> None:
         ({"experts": [{"kind": "embedding"}] * 2}, "experts: two are named 'embedding'"),
         ({"experts.words": {"embedding_dim": 3}}, "experts.words.kind: 'words' is none of"),
         ({"mixture.experts": ["rules"]}, "mixture.experts: there is no expert 'rules'"),
-        ({"mixture.kind": "Product"}, "mixture.kind: 'Product' is none of: Ranker, Sum"),
+        ({"mixture.kind": "Product"}, "mixture.kind: 'Product' is none of: Gate, Ranker, Sum"),
         ({"seed": "x"}, "seed: must be an integer"),
         ({"description": 3}, "description: must be a string"),
         ({"expected": 3}, "expected: must be a table"),
