@@ -154,11 +154,26 @@ def experts_by_name(table: Mapping[str, Any], where: str = "") -> dict[str, Any]
 
 
 def overridden(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The table with values set at dotted paths."""
+    """The table, experts by name, with values set at dotted paths.
+
+    ``experts.X`` is the expert named X; where there is none, it is every expert of kind X.
+    """
     result = dict(table)
     for dotted, value in overrides.items():
-        _set(result, dotted, value)
+        for path in addressed(result, dotted):
+            _set(result, path, value)
     return result
+
+
+def addressed(table: Mapping[str, Any], dotted: str) -> list[str]:
+    """The paths that a path of `overridden` stands for: one for each expert of a kind."""
+    first, _, rest = dotted.partition(".")
+    name, dot, inner = rest.partition(".")
+    experts = table.get("experts")
+    if first != "experts" or not isinstance(experts, Mapping) or name in experts:
+        return [dotted]
+    of_kind = [known for known, settings in experts.items() if settings.get("kind") == name]
+    return [f"experts.{known}{dot}{inner}" for known in of_kind] or [dotted]
 
 
 def _set(table: dict[str, Any], dotted: str, value: Any) -> None:

@@ -13,7 +13,15 @@ from typing import Any, Literal
 
 from mocme.core.registry import ConfigError, Configurable, construct
 from mocme.runs.config import Experiment
-from mocme.runs.experiment_files import WORDS, experts_by_name, find, merge, read_toml, shipped
+from mocme.runs.experiment_files import (
+    WORDS,
+    addressed,
+    experts_by_name,
+    find,
+    merge,
+    read_toml,
+    shipped,
+)
 
 NUMBERS = ("low", "high", "step")
 
@@ -298,7 +306,7 @@ def _check_paths(settings: PlanSettings) -> None:
 def _range(table: Mapping[str, Any], path: str, experiment: Experiment, where: str) -> Range:
     """The range of a setting, with its ends tried on the experiment."""
     value: Any = experts_by_name(experiment.table())
-    for key in path.split("."):
+    for key in addressed(value, path)[0].split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     if isinstance(value, float):
         # The ends of an interval of real numbers may be written as 0 and 1.
