@@ -31,7 +31,7 @@ name = "structure only"
 experiment = "structure"
 [[rows]]
 name = "tokens"
-experiment = "default"
+experiment = "vectors"
 control = "structure only"
 """
 
