@@ -13,13 +13,16 @@ import torch
 from click.testing import CliRunner, Result
 
 import mocme
+from learned_runs import TABLE, trees_taken
 from mocme.cli import main
 from mocme.core.deadline import Stopped
 from mocme.data.graph import Graph, Vocabulary
+from mocme.mixture.learned import Learned
 from mocme.prediction.export import COLUMNS, write_facts
 from mocme.prediction.graph_completion import CompletedFacts, GraphCompletion
 from mocme.prediction.predictor import Predictor
 from mocme.prediction.relation_prior import RelationPrior
+from table_experts import random_graph
 
 SETTINGS = {
     "experts.embedding.embedding_dim": 8,
@@ -43,6 +46,21 @@ def run(
 @pytest.fixture(scope="module")
 def predictor(run: Path) -> Predictor:
     return mocme.open(run, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def learned_predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """Of a run with trees; its scores have two ranges, and no zero common to all questions."""
+    out = tmp_path_factory.mktemp("learned") / "run"
+    graph = random_graph(entities=16, relations=2, facts=120)
+    with trees_taken():
+        run = mocme.train(
+            graph, TABLE, out=out, device="cpu", settings={"mixture.fitted_on": "valid"}
+        )
+    run.calibrate("cpu")
+    predictor = run.predictor("cpu")
+    assert isinstance(predictor.mixture, Learned)
+    return predictor
 
 
 def call(*words: object) -> Result:
@@ -89,6 +107,19 @@ def test_mined_facts_are_the_best_of_all(predictor: Predictor, limit: int, least
     assert [c for c, _ in found] == pytest.approx([c for c, _ in everything], rel=1e-4)
     # Facts of equal chance may stand in either order where sums differ in the last bit.
     certain = {fact for chance, fact in everything if chance > everything[-1][0] * (1 + 1e-4)}
+    assert certain <= {fact for _, fact in found}
+
+
+@pytest.mark.parametrize("limit", [10_000, 7, 1])
+def test_mined_facts_are_the_best_of_all_with_a_learned_mixture(
+    learned_predictor: Predictor, limit: int
+) -> None:
+    everything = brute_force(learned_predictor)
+    some = [row for row in everything if row[0] >= 0.001][:limit]
+    found = mined(GraphCompletion(learned_predictor, limit=limit, least=0.001))
+    assert len(found) == len(some) > 0
+    assert [c for c, _ in found] == pytest.approx([c for c, _ in some], rel=1e-4)
+    certain = {fact for chance, fact in some if chance > some[-1][0] * (1 + 1e-4)}
     assert certain <= {fact for _, fact in found}
 
 

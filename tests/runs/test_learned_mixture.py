@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +11,19 @@ import torch
 
 import mocme
 from interrupts import Stop
+from learned_runs import TABLE, trees_taken
 from mocme.core.interrupts import Interrupted
-from mocme.mixture import learned
 from mocme.mixture.learned import Learned
 from mocme.runs.fit import HELD_OUT
 from mocme.runs.run import Run
 from small_experts import EMBEDDING, all_queries
 from table_experts import random_graph
 
-TRAINING = {"epochs": 2, "batch_size": 20, "precision": "float32"}
-TABLE: dict[str, Any] = {
-    "experts": [
-        {"name": "one", **EMBEDDING, "training": TRAINING},
-        {"name": "two", **EMBEDDING, "seed": 5, "training": TRAINING},
-        {"kind": "rules", "support": 1},
-        {"kind": "prior"},
-    ],
-    "mixture": {
-        "kind": "Ranker",
-        "fitted_on": "train",
-        "held_out": 0.3,
-        "pool": 3,
-        "trees": 5,
-        "trials": 5,
-        "leaves": 4,
-        "least": 2,
-        "parts": 2,
-    },
-}
-
 
 @pytest.fixture(autouse=True)
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trees are fitted on small graphs too."""
-    monkeypatch.setattr(learned, "FEW_FACTS", 5)
-    monkeypatch.setattr(learned, "FEWEST_FACTS", 5)
+def few() -> Iterator[None]:
+    with trees_taken():
+        yield
 
 
 @pytest.fixture(params=["train", "valid"])
@@ -143,6 +121,7 @@ def test_a_learned_run_answers_explains_and_takes_additions(
 ) -> None:
     run = train(tmp_path / "run")
     predictor = run.predictor("cpu")
+    assert isinstance(predictor.mixture, Learned)
     before = predictor.tails("e1", "r0", k=5)
     assert len(before) == 5
     predictor.explain("e1", "r0", before[0].tail)
