@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from mocme.experts.base import Expert
 from mocme.mixture import sum as sums
 from mocme.mixture.gate import GateSettings
-from mocme.mixture.held_out import Groups, make_groups, without_seen
+from mocme.mixture.held_out import Groups, make_groups
 from mocme.mixture.ranker import RankerSettings
 from mocme.runs.run import Run
 
@@ -48,7 +48,7 @@ def main() -> None:
     }
     for path in arguments.runs:
         contents = Run.open(path).contents("cpu", additions=False)
-        experts, graph = contents.mixture.experts, without_seen(contents.graph.training_view())
+        experts, graph = contents.mixture.experts, contents.graph.training_view()
         weights = {expert.name: sums.default_weight(expert) for expert in experts}
         weights |= getattr(contents.mixture, "weights", {})
         groups = make_groups(experts, weights, graph, POOL, PARTS, 0, 0.5)

@@ -214,7 +214,7 @@ def test_a_graph_without_a_valid_split_has_no_probabilities(
     tiny_graph: Callable, tmp_path: Path
 ) -> None:
     tiny = tiny_graph(valid=0)
-    with pytest.raises(ValueError, match="the graph has none; put a valid"):
+    with pytest.raises(ValueError, match="graph has none; put a valid"):
         calibrate(model_of(tiny), tiny.graph)
     small = {
         "experts.embedding.embedding_dim": 4,
@@ -227,6 +227,28 @@ def test_a_graph_without_a_valid_split_has_no_probabilities(
     assert [item.probability for item in predictions] == [None] * len(predictions)
     with pytest.raises(ValueError, match="this run has no probabilities"):
         predictor.tails("e0", "r0", min_probability=0.5)
+
+
+def test_valid_facts_that_were_trained_on_have_no_part_in_probabilities(
+    tiny_graph: Callable, tmp_path: Path
+) -> None:
+    graph = tiny_graph(valid=30).graph
+    train, valid = graph.facts("train"), graph.facts("valid")
+    small = {
+        "experts.embedding.embedding_dim": 4,
+        "experts.embedding.training.epochs": 1,
+        "experts.embedding.training.precision": "float32",
+        "data.only": [],
+    }
+    leaky = replace(graph, splits={"train": train, "valid": torch.cat([valid, train[:20]])})
+    run = mocme.train(leaky, "structure", out=tmp_path / "leaky", settings=small, device="cpu")
+    assert any("20 of " in note and "training facts too" in note for note in run.about["notes"])
+    assert run.calibrate("cpu").record["answers"] == 2 * len(valid)
+    known = replace(graph, splits={"train": train, "valid": train[:20]})
+    run = mocme.train(known, "structure", out=tmp_path / "known", settings=small, device="cpu")
+    assert run.predictor("cpu").tails("e0", "r0", k=3)[0].probability is None
+    with pytest.raises(ValueError, match="facts of the valid split that are not in train"):
+        run.calibrate("cpu")
 
 
 def test_a_note_says_that_probabilities_of_a_few_answers_are_unreliable(

@@ -124,6 +124,17 @@ def test_a_training_sees_neither_test_nor_known() -> None:
     assert (view.name, view.notes) == (graph.name, graph.notes)
 
 
+def test_valid_facts_that_are_trained_on_choose_nothing() -> None:
+    rng = random.Random(0)
+    for _ in range(50):
+        graph = graph_of(random_splits(rng, 3, 2), 3, 2)
+        train = set(map(tuple, graph.facts("train").tolist()))
+        view = graph.training_view()
+        assert torch.equal(view.facts("train"), graph.facts("train"))
+        left = [fact for fact in map(tuple, graph.facts("valid").tolist()) if fact not in train]
+        assert list(map(tuple, view.facts("valid").tolist())) == left
+
+
 def test_the_digest_depends_on_the_content_only() -> None:
     splits: dict[str, Facts] = {"train": [(0, 0, 1), (2, 1, 3)], "test": [(1, 0, 2)]}
     digest = graph_of(splits).digest()

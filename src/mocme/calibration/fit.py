@@ -86,13 +86,13 @@ def calibrate(
         progress: called with (questions done, questions in all).
 
     Raises:
-        ValueError: there is no valid split.
+        ValueError: there is no valid split, or no fact of it is left by `Graph.training_view`.
         NaNScoreError: the model has a score that is NaN.
     """
     if not len(graph.facts("valid")):
         raise ValueError(
-            "probabilities are fitted on the valid split, and the graph has none; put a valid.tsv "
-            "beside its train.tsv and train again"
+            "probabilities are fitted on facts of the valid split that are not in train, and the "
+            "graph has none; put a valid.tsv beside its train.tsv and train again"
         )
     # Shapes: (FOLDS, G, bins), then (G, bins).
     by_fold = count_candidates(model, graph, memory, progress, FEW)

@@ -327,8 +327,19 @@ class Graph:
         return relations
 
     def training_view(self) -> Graph:
-        """Return the graph with train and valid only: the splits that a training may see."""
+        """Return the graph with train, and the facts of valid that are not in train.
+
+        These are what a training may see. Facts of valid that are trained on choose nothing.
+        """
         visible = {s: facts for s, facts in self.splits.items() if s in ("train", "valid")}
+        train, valid = self.facts("train"), self.facts("valid")
+        near = train[torch.isin(train[:, 0], valid[:, 0])]
+        rows, inverse = torch.unique(torch.cat([near, valid]), dim=0, return_inverse=True)
+        trained = torch.zeros(len(rows), dtype=torch.bool)
+        trained[inverse[: len(near)]] = True
+        seen = trained[inverse[len(near) :]]
+        if seen.any():
+            visible["valid"] = valid[~seen]
         return replace(self, splits=visible)
 
     def digest(self) -> str:

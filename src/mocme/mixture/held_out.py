@@ -43,17 +43,6 @@ def hold_out(graph: Graph, share: float, seed: int) -> tuple[Graph, Graph]:
     )
 
 
-def without_seen(graph: Graph) -> Graph:
-    """The graph without facts of valid that are training facts too: experts have seen them."""
-    train, valid = graph.facts("train"), graph.facts("valid")
-    together, count = torch.unique(torch.cat([train, valid]), dim=0, return_counts=True)
-    seen = together[count > 1]
-    if not len(seen):
-        return graph
-    left, times = torch.unique(torch.cat([valid, seen]), dim=0, return_counts=True)
-    return replace(graph, splits={**graph.splits, "valid": left[times == 1]})
-
-
 @final
 @dataclass(frozen=True, eq=False)
 class Groups:

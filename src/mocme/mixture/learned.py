@@ -21,7 +21,7 @@ from mocme.experts.base import Expert, Packed, Progress
 from mocme.mixture import sum as sums
 from mocme.mixture.base import Mixture, MixtureSettings
 from mocme.mixture.fact_index import FactIndex
-from mocme.mixture.held_out import Groups, counted_answers, make_groups, parts_of, without_seen
+from mocme.mixture.held_out import Groups, counted_answers, make_groups, parts_of
 from mocme.mixture.pool import feature_names, make_pool
 from mocme.mixture.selection import Chosen, Selection, alone_weight
 from mocme.mixture.sum import Sum
@@ -279,7 +279,7 @@ class LearnedSettings(MixtureSettings):
     def share(self, graph: Graph, refittable: bool) -> float:
         if self.fitted_on != "auto":
             return self.held_out if self.fitted_on == "train" else 0.0
-        valid, train = len(without_seen(graph).facts("valid")), len(graph.facts("train"))
+        valid, train = len(graph.facts("valid")), len(graph.facts("train"))
         if not refittable or valid >= FEW_FACTS or not train:
             return 0.0
         if round(self.held_out * train) >= FEW_FACTS:
@@ -298,7 +298,7 @@ class LearnedSettings(MixtureSettings):
         *,
         held_out: bool = False,
     ) -> tuple[Mixture, dict[str, Any]]:
-        started, graph = time.perf_counter(), without_seen(graph)
+        started = time.perf_counter()
         facts = len(graph.facts("valid"))
         record: dict[str, Any] = {"fitted_on": "train" if held_out else "valid", "facts": facts}
         mixture: Mixture

@@ -346,8 +346,9 @@ class Predictor:
     def _check(self, min_probability: float) -> None:
         if min_probability and self.calibration is None:
             raise ValueError(
-                "this run has no probabilities, because its graph has no valid split; put a "
-                "valid.tsv next to its train.tsv and train again, or omit min_probability"
+                "this run has no probabilities, because its graph has no valid split with facts "
+                "that are not in train; put a valid.tsv next to its train.tsv and train again, or "
+                "omit min_probability"
             )
 
     def _directed(self, question: Question) -> tuple[int, int]:

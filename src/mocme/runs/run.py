@@ -256,7 +256,8 @@ class Run:
     ) -> Predictor:
         """A predictor of missing facts.
 
-        The run is calibrated first, unless it already is or its graph has no valid split.
+        The run is calibrated first, unless it already is or its graph has no valid facts but
+        those of train.
 
         Args:
             advance: receives (questions done, questions in all) of a calibration.
@@ -278,7 +279,7 @@ class Run:
         trained = self.contents(device, additions=False)
         self.folder.require_model(model)  # it was not replaced while it was read
         calibration = self.calibration(trained.graph, model)
-        if calibration is None and len(trained.graph.facts("valid")):
+        if calibration is None and len(trained.graph.training_view().facts("valid")):
             calibration = self._calibrate(trained, model, advance)
         return LoadedRun(self.folder, trained, calibration, model)
 

@@ -140,6 +140,12 @@ def read_inputs(
     if not taken:
         raise ConfigError("experts: every expert is optional, and none has a modality to read")
     notes += _unread(taken, inputs)
+    valid = len(graph.facts("valid"))
+    if seen := valid - len(graph.training_view().facts("valid")):
+        notes.append(
+            f"valid: {seen:,} of {valid:,} facts are training facts too; nothing is chosen or "
+            f"calibrated by them (mocme audit lists such defects)"
+        )
     return replace(inputs, notes=[*notes, *inputs.notes])
 
 
