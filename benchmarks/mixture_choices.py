@@ -1,11 +1,13 @@
-"""What ranks a pool best: trees, a gate, gradient boosting of single candidates, or a network.
+"""Choices of a learned mixture, compared on runs: model, pool, parts, each expert left out.
 
-    python benchmarks/mixture_models.py RUN... [--seeds 0 1 2] [--json FILE]
+    python benchmarks/mixture_choices.py RUN... [--only models pool parts experts] [--json FILE]
 
-RUN is a finished run. Its experts are read, the facts of valid become groups as in a fit of a
-learned mixture, and each model is fitted on four fifths of the facts and ranks the last fifth. MRR
-is that of the answers that have a group, at most 64 of one question. Seconds are of the processor
-and of five fits.
+RUN is a finished run with all its experts. They are read, the facts of valid become groups as in a
+fit of a learned mixture, and each model is fitted on all parts of the facts but one and ranks that
+one. MRR is that of the answers that have a group, at most 64 of one question; an answer outside the
+pool has the rank that the sum gives it. Seconds are of the processor and of all fits. The model is
+a `Ranker` with default settings, 50 candidates of each expert and five parts where nothing else is
+said.
 """
 
 from __future__ import annotations
@@ -13,18 +15,21 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from mocme.data.graph import Graph
 from mocme.experts.base import Expert
 from mocme.mixture import sum as sums
 from mocme.mixture.gate import GateSettings
 from mocme.mixture.held_out import Groups, make_groups
 from mocme.mixture.ranker import RankerSettings
+from mocme.mixture.selection import Selection
+from mocme.mixture.weight_search import Weight
 from mocme.runs.run import Run
 
 Scores = Callable[[Float[np.ndarray, "n F"], Int[np.ndarray, " n"]], Float[np.ndarray, " n"]]
@@ -33,49 +38,97 @@ NEGATIVES, PARTS, POOL = 64, 5, 50
 
 
 def main() -> None:
-    """Compare the models on runs, and print a table."""
+    """Compare the choices on runs, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--json", type=Path, help="append a line for each fit to this file")
+    parser.add_argument("--only", nargs="+", choices=list(CHOICES), default=list(CHOICES))
+    parser.add_argument("--json", type=Path, help="append a line for each choice to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    models: dict[str, Fit] = {
-        "Ranker": ranker,
-        "Gate": gate,
-        "HistGradientBoosting": boosting,
-        "network": network,
-    }
     for path in arguments.runs:
-        contents = Run.open(path).contents("cpu", additions=False)
+        run = Run.open(path)
+        contents = run.contents("cpu", additions=False)
         experts, graph = contents.mixture.experts, contents.graph.training_view()
-        weights = {expert.name: sums.default_weight(expert) for expert in experts}
-        weights |= getattr(contents.mixture, "weights", {})
-        groups = make_groups(experts, weights, graph, POOL, PARTS, 0, 0.5)
-        print(f"{path}: {len(experts)} experts, {len(groups):,} answers", flush=True)
-        for name, fit in models.items():
-            for seed in arguments.seeds:
+        print(f"{path}: {len(experts)} experts", flush=True)
+        for what in arguments.only:
+            for name, groups, taken, fit in CHOICES[what](experts, graph):
                 started = time.process_time()
-                mrr = cross_fitted(groups, experts, fit, seed)
+                mrr = float(cross_fitted(groups, taken, fit).mean())
                 seconds = time.process_time() - started
-                print(f"  {name:22} seed {seed}  MRR {mrr:.4f}  {seconds:6.1f} s", flush=True)
+                print(
+                    f"  {what:8} {name:30} MRR {mrr:.4f}  {len(groups.features):9,} candidates"
+                    f"  {seconds:6.1f} s",
+                    flush=True,
+                )
                 if arguments.json:
-                    row = {"run": path.name, "graph": graph.name, "model": name, "seed": seed}
-                    row |= {"mrr": round(mrr, 6), "seconds": round(seconds, 1)}
+                    row: dict[str, object] = {
+                        "graph": graph.name,
+                        "experiment": run.experiment.name,
+                    }
+                    row |= {"seed": run.experiment.seed, "choice": what, "value": name}
+                    row |= {"mrr": round(mrr, 6), "candidates": len(groups.features)}
+                    row |= {"seconds": round(seconds, 1)}
                     with arguments.json.open("a") as file:
                         file.write(json.dumps(row) + "\n")
 
 
-def cross_fitted(groups: Groups, experts: Sequence[Expert], fit: Fit, seed: int) -> float:
-    """MRR of the answers, each ranked by a model that was fitted without its part."""
+Choice = tuple[str, Groups, Sequence[Expert], "Fit"]
+
+
+def models(experts: Sequence[Expert], graph: Graph) -> Iterator[Choice]:
+    """What ranks a pool."""
+    groups = groups_of(experts, graph)
+    for name, fit in MODELS.items():
+        yield name, groups, experts, fit
+
+
+def pools(experts: Sequence[Expert], graph: Graph) -> Iterator[Choice]:
+    """Candidates that each expert brings."""
+    for size in (10, 25, 50, 100):
+        yield str(size), groups_of(experts, graph, pool=size), experts, ranker
+
+
+def parts(experts: Sequence[Expert], graph: Graph) -> Iterator[Choice]:
+    """How many parts the facts are cut in; the model sees all but one."""
+    for count in (2, 5, 10):
+        yield str(count), groups_of(experts, graph, parts=count), experts, ranker
+
+
+def left_out(experts: Sequence[Expert], graph: Graph) -> Iterator[Choice]:
+    """Each expert left out, and each alone."""
+    groups = groups_of(experts, graph)
+    selection = Selection(experts, groups, graph.num_entities)
+    weights = weights_of(experts)
+    yield "none", groups, experts, ranker
+    for expert in experts:
+        rest = [other for other in experts if other is not expert]
+        for title, taken in ((f"without {expert.name}", rest), (f"{expert.name} alone", [expert])):
+            names = [other.name for other in taken]
+            yield title, selection.view(names, weights), taken, ranker
+
+
+def weights_of(experts: Sequence[Expert]) -> dict[str, Weight]:
+    """The default weight of each expert."""
+    return {expert.name: sums.default_weight(expert) for expert in experts}
+
+
+def groups_of(
+    experts: Sequence[Expert], graph: Graph, pool: int = POOL, parts: int = PARTS
+) -> Groups:
+    """The groups of the facts of valid."""
+    return make_groups(experts, weights_of(experts), graph, pool, parts, 0, 0.5)
+
+
+def cross_fitted(groups: Groups, experts: Sequence[Expert], fit: Fit) -> Float[np.ndarray, " G"]:
+    """Reciprocal rank of the answers, each by a model that was fitted without its part."""
     ranks = np.zeros(len(groups))
-    for part in range(PARTS):
+    for part in np.unique(groups.part).tolist():
         inside = groups.part == part
-        model, rows = fit(groups, ~inside, experts, seed), groups.rows(inside)
+        model, rows = fit(groups, ~inside, experts, 0), groups.rows(inside)
         scores = np.zeros(len(groups.features))
         scores[rows] = model(groups.features[rows], groups.relation[rows])
         ranks[inside] = groups.reciprocal_ranks(scores)[inside]
-    return float(ranks.mean())
+    return ranks
 
 
 def ranker(groups: Groups, chosen: np.ndarray, experts: Sequence[Expert], seed: int) -> Scores:
@@ -146,6 +199,20 @@ def network(groups: Groups, chosen: np.ndarray, experts: Sequence[Expert], seed:
             return np.asarray(layers(told(features))[:, 0].double().numpy())
 
     return score
+
+
+MODELS: dict[str, Fit] = {
+    "Ranker": ranker,
+    "Gate": gate,
+    "HistGradientBoosting": boosting,
+    "network": network,
+}
+CHOICES: dict[str, Callable[[Sequence[Expert], Graph], Iterator[Choice]]] = {
+    "models": models,
+    "pool": pools,
+    "parts": parts,
+    "experts": left_out,
+}
 
 
 if __name__ == "__main__":
