@@ -206,7 +206,7 @@ def trained(home: Path, name: str, seed: int, graph: Graph, left_out: Sequence[F
         if run.graph().digest() != reduced.digest():
             raise SystemExit(f"{path}: was trained on other facts; remove it")
         return run
-    return train(reduced, "default", out=path, seed=seed, device="cpu")
+    return train(reduced, "vectors-and-rules", out=path, seed=seed, device="cpu")
 
 
 def scores(run: Run, full_graph: Graph, predictions: Sequence[Fact]) -> list[dict[str, float]]:
@@ -259,7 +259,7 @@ def measure(home: Path, seeds: Sequence[int], estimates: Sequence[str]) -> None:
             after = scores(trained(home, name, seed, graph, left_out), graph, predictions)
             line = {
                 "graph": graph.name,
-                "experiment": "default",
+                "experiment": "vectors-and-rules",
                 "condition": name,
                 "seed": seed,
                 "left_out": len(left_out),
