@@ -176,9 +176,8 @@ class TrainingDisplay:
     def stage(self, name: str) -> Callable[[int, int], None]:
         """Start a bar for a stage without epochs, and return its callback."""
         self._begin(None)
-        unseen = "facts that the experts have not seen"
-        on = unseen if name == "mixture" else "the training facts"
-        self._print_stage(f"{name}, fitted on {on}")
+        what = " of the experts" if name == "mixture" else ", fitted on the training facts"
+        self._print_stage(f"{name}{what}")
         return progress_callback(self.progress, self.progress.add_task(name, total=None))
 
     def _begin(self, run: Any) -> None:

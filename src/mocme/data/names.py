@@ -185,10 +185,11 @@ def name_notes(where: str, names: Sequence[str], what: str) -> list[str]:
     alike = look_alikes(names)
     if alike.count:
         pairs = ", ".join(f"{a!a} and {b!a} ({how})" for a, b, how in alike.pairs)
+        who = f"name of {what} looks" if alike.count == 1 else f"names of {what} look"
         notes.append(
-            f"{where}: {alike.count:,} names of {what} look like another one, and are different "
-            f"{what}: {pairs}{', ...' if alike.count > len(alike.pairs) else ''}; rename them in "
-            f"the file if they are the same"
+            f"{where}: {alike.count:,} {who} like another one; they are different {what}: {pairs}"
+            f"{', ...' if alike.count > len(alike.pairs) else ''}; rename them in the file if they "
+            f"are the same"
         )
     invisible = [] if "".join(names).isprintable() else list(filter(_INVISIBLE.search, names))
     if invisible:

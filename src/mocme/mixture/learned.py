@@ -308,6 +308,7 @@ class LearnedSettings(MixtureSettings):
             of = "held-out facts" if held_out else "facts of the valid split"
             reason = f"{facts} {of} are fewer than {FEWEST_FACTS}: the sum has default weights"
             record |= {"kind": "Sum", "reason": reason}
+            _Steps(progress, 1).finished()
         else:
             learns = facts >= FEW_FACTS
             steps = len(experts) + 1 + (learns and 2 + self.parts * (len(experts) + 1))

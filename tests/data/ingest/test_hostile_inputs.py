@@ -151,13 +151,13 @@ def test_names_that_look_alike_are_told_once_and_stay_apart(tmp_path: Path) -> N
     rows = [("Ada", "knows", "Bob"), ("Ada ", "knows", "Cleo"), ("ada", "Knows", "Bob")]
     report = imported(write(tmp_path / "f.csv", rows), tmp_path / "out")
     assert report.entities == 5
-    assert [note for note in report.notes if "look like another" in note] == report.notes
+    assert [note for note in report.notes if "like another one" in note] == report.notes
     assert len(report.notes) == 2
     assert "2 names of entities" in report.notes[0]
-    assert "1 names of relations" in report.notes[1]
+    assert "1 name of relations looks like another one; they are" in report.notes[1]
     assert report.notes[0] in str(report)
     notes = load(tmp_path / "out").notes
-    assert [note for note in notes if "look like another" in note] == [
+    assert [note for note in notes if "like another one" in note] == [
         note.replace(report.folder, str(tmp_path / "out")) for note in report.notes
     ]
 
