@@ -113,6 +113,10 @@ class Learned(Mixture):
             for number, model in enumerate(self.parts)
         ]
 
+    def without_parts(self) -> Learned:
+        """The mixture that is served, which has seen the facts of valid."""
+        return Learned(self.kind, self.experts, self.facts, self.weights, self.model, self.pool)
+
     def score(self, queries: Queries, candidates: Tensor | None = None) -> Float[Tensor, "B C"]:
         block = max(1, CELLS // (self.num_entities * len(self.experts)))
         starts = range(0, max(1, len(queries)), block)
