@@ -187,6 +187,9 @@ class TrainingDisplay:
         self.progress, first = self.bar.__enter__()
         self.progress.remove_task(first)
         self.stages = 0 if run is None else len(run.about["experts"])
+        if run is not None and any(e.get("optional") for e in run.experiment.experts.values()):
+            # Those that have nothing to read are left out.
+            self.most = "at most "
         if run is not None and run.about.get("held_out"):
             # Without the held-out facts first, then again those that the mixture chose.
             self.stages, self.most = 2 * self.stages, "at most "
