@@ -241,6 +241,29 @@ def test_an_experiment_without_an_expert_is_refused() -> None:
         Experiment.load("structure", {"mixture.experts": []})
 
 
+def test_a_path_of_a_kind_sets_every_expert_of_the_kind() -> None:
+    table = {
+        "experts": [
+            {"name": "a", "kind": "embedding", "embedding_dim": 8},
+            {"name": "b", "kind": "embedding", "embedding_dim": 8, "training": {"epochs": 5}},
+            {"kind": "rules"},
+        ]
+    }
+    both = Experiment.load(table, {"experts.embedding.training.epochs": 3})
+    assert [both.experts[n]["training"]["epochs"] for n in "ab"] == [3, 3]
+    assert list(both.experts) == ["a", "b", "rules"]
+    one = both.changed({"experts.b.training.epochs": 4})
+    assert [one.experts[n]["training"]["epochs"] for n in "ab"] == [3, 4]
+    # A name is meant before a kind.
+    named = {"experts": [*table["experts"], {"kind": "embedding", "embedding_dim": 8}]}
+    changed = Experiment.load(named, {"experts.embedding.embedding_dim": 16})
+    assert [changed.experts[n]["embedding_dim"] for n in ("a", "b", "embedding")] == [8, 8, 16]
+    # What is neither adds an expert.
+    assert list(Experiment.load(table, {"experts.prior": {}}).experts) == [*"ab", "rules", "prior"]
+    with pytest.raises(ConfigError, match=r"experts\.a\.training\.passez"):
+        Experiment.load(table, {"experts.embedding.training.passez": 3})
+
+
 def test_experts_of_one_kind_have_names_of_their_own() -> None:
     small = {"kind": "embedding", "name": "small", "embedding_dim": 4}
     experiment = Experiment.load({"experts": [{"kind": "embedding"}, small]})
