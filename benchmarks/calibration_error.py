@@ -11,14 +11,12 @@ fact of valid, so there is one way only.
 
 from __future__ import annotations
 
-import argparse
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from common import append_row, runs_parser
 from mocme.calibration.curves import Calibration
 from mocme.calibration.fit import Reliability, bin_centres, calibrate, count_candidates
 from mocme.data.graph import Graph
@@ -31,10 +29,7 @@ MEMORY = 0.5
 
 def main() -> None:
     """Print both errors for each run."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--json", type=Path, help="append a line for each way to this file")
-    arguments = parser.parse_args()
+    arguments = runs_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     for path in arguments.runs:
         run = Run.open(path)
@@ -57,15 +52,9 @@ def main() -> None:
                 f"  {record['error']:.2e} (all)",
                 flush=True,
             )
-            if arguments.json:
-                row: dict[str, object] = {
-                    "graph": contents.graph.name,
-                    "experiment": run.experiment.name,
-                }
-                row |= {"seed": run.experiment.seed, "fitted_on": fitted_on, "way": way}
-                row |= {"valid": valid["error_of_likely"], "test": record["error_of_likely"]}
-                with arguments.json.open("a") as file:
-                    file.write(json.dumps({**row, "bins": record["bins"]}) + "\n")
+            row = {"fitted_on": fitted_on, "way": way, "valid": valid["error_of_likely"]}
+            row |= {"test": record["error_of_likely"], "bins": record["bins"]}
+            append_row(arguments.json, run, row)
 
 
 def on_test(model: Rankable, graph: Graph, calibration: Calibration) -> dict[str, object]:

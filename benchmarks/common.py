@@ -7,7 +7,10 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mocme.runs.run import Run
 
 RESULTS = Path(__file__).parent / "accuracy" / "results"
 
@@ -22,6 +25,21 @@ def integer_options(description: str | None, **defaults: int) -> argparse.Namesp
     for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     return parser.parse_args()
+
+
+def runs_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of finished runs, and of a file that results are appended to."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--json", type=Path, help="append a line for each result to this file")
+    return parser
+
+
+def append_row(path: Path | None, run: Run, row: Mapping[str, Any]) -> None:
+    """Append a result of a run to a file of JSON lines, if there is one."""
+    if path is not None:
+        about = {key: run.about[key] for key in ("graph", "experiment", "seed")}
+        append_lines(path, [{**about, **row}])
 
 
 def alternate(

@@ -9,13 +9,10 @@ seen the fact, and by each expert that joined it. The interval is of 10,000 boot
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-
 import numpy as np
 import torch
 
+from common import append_row, runs_parser
 from mocme.benchmark.bootstrap import resampled_means
 from mocme.data.graph import Graph
 from mocme.evaluation.ranking import Rankable, rank_split
@@ -26,10 +23,7 @@ from mocme.runs.run import Run
 
 def main() -> None:
     """Print a table for each run."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--json", type=Path, help="append a line for each expert to this file")
-    arguments = parser.parse_args()
+    arguments = runs_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     for path in arguments.runs:
         run = Run.open(path)
@@ -47,13 +41,10 @@ def main() -> None:
                 f" {(own - ranks).mean():+.4f}  {low:+.4f} to {high:+.4f}",
                 flush=True,
             )
-            if arguments.json:
-                row: dict[str, object] = {"graph": graph.name, "experiment": run.experiment.name}
-                row |= {"seed": run.experiment.seed, "mixture": round(float(own.mean()), 6)}
-                row |= {"expert": expert.name, "alone": round(float(ranks.mean()), 6)}
-                row |= {"low": round(low, 6), "high": round(high, 6), "answers": len(own)}
-                with arguments.json.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+            row: dict[str, object] = {"mixture": round(float(own.mean()), 6), "expert": expert.name}
+            row |= {"alone": round(float(ranks.mean()), 6), "answers": len(own)}
+            row |= {"low": round(low, 6), "high": round(high, 6)}
+            append_row(arguments.json, run, row)
 
 
 def reciprocal(model: Rankable, graph: Graph) -> torch.Tensor:

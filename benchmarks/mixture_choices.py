@@ -12,16 +12,14 @@ said.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from common import append_row, runs_parser
 from mocme.data.graph import Graph
 from mocme.experts.base import Expert
 from mocme.mixture import sum as sums
@@ -39,10 +37,8 @@ NEGATIVES, PARTS, POOL = 64, 5, 50
 
 def main() -> None:
     """Compare the choices on runs, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser = runs_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=list(CHOICES), default=list(CHOICES))
-    parser.add_argument("--json", type=Path, help="append a line for each choice to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for path in arguments.runs:
@@ -60,16 +56,9 @@ def main() -> None:
                     f"  {seconds:6.1f} s",
                     flush=True,
                 )
-                if arguments.json:
-                    row: dict[str, object] = {
-                        "graph": graph.name,
-                        "experiment": run.experiment.name,
-                    }
-                    row |= {"seed": run.experiment.seed, "choice": what, "value": name}
-                    row |= {"mrr": round(mrr, 6), "candidates": len(groups.features)}
-                    row |= {"seconds": round(seconds, 1)}
-                    with arguments.json.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
+                row: dict[str, object] = {"choice": what, "value": name, "mrr": round(mrr, 6)}
+                row |= {"candidates": len(groups.features), "seconds": round(seconds, 1)}
+                append_row(arguments.json, run, row)
 
 
 Choice = tuple[str, Groups, Sequence[Expert], "Fit"]
