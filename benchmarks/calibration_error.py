@@ -14,15 +14,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 
-from common import append_row, runs_parser
+from common import append_row, opened, runs_parser
 from mocme.calibration.curves import Calibration
 from mocme.calibration.fit import Reliability, bin_centres, calibrate, count_candidates
 from mocme.data.graph import Graph
 from mocme.evaluation.ranking import Rankable
 from mocme.mixture.learned import Learned
-from mocme.runs.run import Run
 
 MEMORY = 0.5
 
@@ -30,17 +28,14 @@ MEMORY = 0.5
 def main() -> None:
     """Print both errors for each run."""
     arguments = runs_parser(__doc__).parse_args()
-    torch.set_num_threads(1)
-    for path in arguments.runs:
-        run = Run.open(path)
-        contents = run.contents("cpu", additions=False)
+    for run, contents in opened(arguments.runs):
         served: Rankable = contents.mixture
         ways: dict[str, Rankable] = {"cross-fitted": contents.mixture}
         if isinstance(contents.mixture, Learned) and contents.mixture.parts:
             served = contents.mixture.without_parts()
             ways["naive"] = served
         fitted_on = run.folder.read_json("mixture.json").get("fitted_on", "valid")
-        print(f"{path}: {type(contents.mixture).__name__}, fitted on {fitted_on}")
+        print(f"{run.path}: {type(contents.mixture).__name__}, fitted on {fitted_on}")
         view = contents.graph.training_view()
         for way, model in ways.items():
             calibration = calibrate(model, view, MEMORY)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mocme.inductive.extended_run import RunContents
     from mocme.runs.run import Run
 
 RESULTS = Path(__file__).parent / "accuracy" / "results"
@@ -33,6 +34,18 @@ def runs_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--json", type=Path, help="append a line for each result to this file")
     return parser
+
+
+def opened(paths: Iterable[Path]) -> Iterator[tuple[Run, RunContents]]:
+    """Each run with its graph and its mixture, without additions, on one thread."""
+    import torch
+
+    from mocme.runs.run import Run
+
+    torch.set_num_threads(1)
+    for path in paths:
+        run = Run.open(path)
+        yield run, run.contents("cpu", additions=False)
 
 
 def append_row(path: Path | None, run: Run, row: Mapping[str, Any]) -> None:

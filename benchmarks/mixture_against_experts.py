@@ -12,26 +12,22 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from common import append_row, runs_parser
+from common import append_row, opened, runs_parser
 from mocme.benchmark.bootstrap import resampled_means
 from mocme.data.graph import Graph
 from mocme.evaluation.ranking import Rankable, rank_split
 from mocme.mixture.selection import alone_weight
 from mocme.mixture.sum import Sum
-from mocme.runs.run import Run
 
 
 def main() -> None:
     """Print a table for each run."""
     arguments = runs_parser(__doc__).parse_args()
-    torch.set_num_threads(1)
-    for path in arguments.runs:
-        run = Run.open(path)
-        contents = run.contents("cpu", additions=False)
+    for run, contents in opened(arguments.runs):
         graph, mixture = contents.graph.training_view(), contents.mixture
 
         own = reciprocal(mixture, graph)
-        print(f"{path}: {type(mixture).__name__} MRR {own.mean():.4f}, {len(own):,} answers")
+        print(f"{run.path}: {type(mixture).__name__} MRR {own.mean():.4f}, {len(own):,} answers")
         for expert in mixture.experts:
             alone = Sum([expert], graph.num_entities, {expert.name: alone_weight(expert)})
             ranks = reciprocal(alone, graph)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from common import append_row, runs_parser
+from common import append_row, opened, runs_parser
 from mocme.data.graph import Graph
 from mocme.experts.base import Expert
 from mocme.mixture import sum as sums
@@ -28,7 +28,6 @@ from mocme.mixture.held_out import Groups, make_groups
 from mocme.mixture.ranker import RankerSettings
 from mocme.mixture.selection import Selection
 from mocme.mixture.weight_search import Weight
-from mocme.runs.run import Run
 
 Scores = Callable[[Float[np.ndarray, "n F"], Int[np.ndarray, " n"]], Float[np.ndarray, " n"]]
 Fit = Callable[[Groups, np.ndarray, Sequence[Expert], int], Scores]
@@ -40,12 +39,9 @@ def main() -> None:
     parser = runs_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=list(CHOICES), default=list(CHOICES))
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    for path in arguments.runs:
-        run = Run.open(path)
-        contents = run.contents("cpu", additions=False)
+    for run, contents in opened(arguments.runs):
         experts, graph = contents.mixture.experts, contents.graph.training_view()
-        print(f"{path}: {len(experts)} experts", flush=True)
+        print(f"{run.path}: {len(experts)} experts", flush=True)
         for what in arguments.only:
             for name, groups, taken, fit in CHOICES[what](experts, graph):
                 started = time.process_time()

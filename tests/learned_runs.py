@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mocme.mixture import learned
+from mocme.mixture import learned_fit
 from mocme.mixture.selection import Chosen, CrossFit, Selection
 from small_experts import EMBEDDING
 
@@ -44,7 +44,7 @@ def trees_taken() -> Iterator[None]:
         return replace(choose(self, alone, cross_fit), learned=1.0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learned, "FEW_FACTS", 5)
-        patch.setattr(learned, "FEWEST_FACTS", 5)
+        patch.setattr(learned_fit, "FEW_FACTS", 5)
+        patch.setattr(learned_fit, "FEWEST_FACTS", 5)
         patch.setattr(Selection, "choose", chosen)
         yield

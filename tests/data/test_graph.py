@@ -19,6 +19,7 @@ from mocme.data.graph import (
     Queries,
     UnknownName,
     Vocabulary,
+    contained,
     distinct,
 )
 
@@ -232,3 +233,17 @@ def test_a_very_long_name_is_compared_with_no_other() -> None:
     with pytest.raises(UnknownName) as refused:
         names.id("a" * 10_000)
     assert refused.value.near == ()
+
+
+@pytest.mark.parametrize("scale", [1, 3_000_000])
+def test_facts_are_found_among_others_whether_a_key_fits_or_not(scale: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        # With the scale, (head, relation, tail) needs more than the 63 bits of a key.
+        facts, others = (
+            torch.randint(4, (size, 3), generator=generator) * scale for size in (30, 25)
+        )
+        naive = [fact in others.tolist() for fact in facts.tolist()]
+        assert contained(facts, others).tolist() == naive
+    assert contained(facts, facts[:0]).tolist() == [False] * 30
+    assert not len(contained(facts[:0], facts))

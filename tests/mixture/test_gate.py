@@ -11,7 +11,7 @@ import torch
 
 from mocme.data.graph import Graph
 from mocme.evaluation.ranking import rank_split
-from mocme.mixture import learned as module
+from mocme.mixture import learned_fit as module
 from mocme.mixture.fact_index import FactIndex
 from mocme.mixture.gate import LARGEST, OF_QUERY, Gate, GateSettings
 from mocme.mixture.learned import Learned

@@ -160,14 +160,39 @@ def distinct(facts: Int[Tensor, "n 3"]) -> Int[Tensor, "m 3"]:
     """Return the distinct facts in ascending order of head, relation and tail."""
     if not len(facts):
         return facts
-    # One key per fact sorts about twenty times as fast as rows do, but must fit into 63 bits.
-    _, relations, tails = (facts.max(0).values + 1).tolist()
-    if int(facts[:, 0].max() + 1) * relations * tails >= 2**63:
+    sizes = _sizes(facts)
+    if sizes is None:
         rows: Tensor = torch.unique(facts, dim=0)
         return rows
-    keys = torch.unique((facts[:, 0] * relations + facts[:, 1]) * tails + facts[:, 2])
+    keys = torch.unique(_keys(facts, *sizes))
+    relations, tails = sizes
     queries = keys // tails
     return torch.stack([queries // relations, queries % relations, keys % tails], 1)
+
+
+def contained(facts: Int[Tensor, "n 3"], others: Int[Tensor, "m 3"]) -> Bool[Tensor, " n"]:
+    """Return which of the facts are among others."""
+    if not len(facts) or not len(others):
+        return torch.zeros(len(facts), dtype=torch.bool)
+    both = torch.cat([others, facts])
+    sizes = _sizes(both)
+    if sizes is None:
+        _, keys = torch.unique(both, dim=0, return_inverse=True)
+    else:
+        keys = _keys(both, *sizes)
+    among: Tensor = torch.isin(keys[len(others) :], keys[: len(others)])
+    return among
+
+
+def _sizes(facts: Int[Tensor, "n 3"]) -> tuple[int, int] | None:
+    """How many relations and tails a key of `_keys` counts; None if it does not fit 63 bits."""
+    heads, relations, tails = (facts.max(0).values + 1).tolist()
+    return None if heads * relations * tails >= 2**63 else (relations, tails)
+
+
+def _keys(facts: Int[Tensor, "n 3"], relations: int, tails: int) -> Int[Tensor, " n"]:
+    """One key for each fact, which sorts about twenty times as fast as rows do."""
+    return (facts[:, 0] * relations + facts[:, 1]) * tails + facts[:, 2]
 
 
 class AnswerIndex:
@@ -331,15 +356,14 @@ class Graph:
 
         These are what a training may see. Facts of valid that are trained on choose nothing.
         """
+        return self._training_view
+
+    @cached_property
+    def _training_view(self) -> Graph:
         visible = {s: facts for s, facts in self.splits.items() if s in ("train", "valid")}
-        train, valid = self.facts("train"), self.facts("valid")
-        near = train[torch.isin(train[:, 0], valid[:, 0])]
-        rows, inverse = torch.unique(torch.cat([near, valid]), dim=0, return_inverse=True)
-        trained = torch.zeros(len(rows), dtype=torch.bool)
-        trained[inverse[: len(near)]] = True
-        seen = trained[inverse[len(near) :]]
+        seen = contained(self.facts("valid"), self.facts("train"))
         if seen.any():
-            visible["valid"] = valid[~seen]
+            visible["valid"] = self.facts("valid")[~seen]
         return replace(self, splits=visible)
 
     def digest(self) -> str:

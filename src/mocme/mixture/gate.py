@@ -14,7 +14,8 @@ from torch import Tensor
 from mocme.data.graph import Graph
 from mocme.experts.base import Expert, SparseExpert
 from mocme.mixture.held_out import Groups
-from mocme.mixture.learned import LearnedSettings, PoolModel
+from mocme.mixture.learned import PoolModel
+from mocme.mixture.learned_fit import LearnedSettings
 from mocme.mixture.pool import CONTEXT, feature_names
 from mocme.storage.tensor_schema import Field, check_tensors
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from mocme.data.graph import Graph
 from mocme.experts.base import Expert
 from mocme.mixture.held_out import Groups
-from mocme.mixture.learned import LearnedSettings
+from mocme.mixture.learned_fit import LearnedSettings
 from mocme.mixture.pool import feature_names
 from mocme.mixture.trees import Trees
 
